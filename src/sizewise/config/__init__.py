@@ -1,0 +1,40 @@
+"""Typed configuration: the schema, its registration with Hydra, and its conversion to objects."""
+
+from sizewise.config.data import DatasetConfig, FilterConfig, SourceConfig, SplitConfig
+from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
+from sizewise.config.model import (
+    ArchitectureConfig,
+    LoraConfig,
+    LoraTargets,
+    ModelConfig,
+    QuantizationConfig,
+    VisionConfig,
+)
+from sizewise.config.register import conf_dir, register_schema, to_run_config
+from sizewise.config.run import PathsConfig, RunConfig, SweepConfig
+from sizewise.config.training import OptimizerConfig, SchedulerConfig, TrainerConfig
+
+__all__ = [
+    "ArchitectureConfig",
+    "DatasetConfig",
+    "EvaluationConfig",
+    "FilterConfig",
+    "GenerationConfig",
+    "LoggerConfig",
+    "LoraConfig",
+    "LoraTargets",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PathsConfig",
+    "QuantizationConfig",
+    "RunConfig",
+    "SchedulerConfig",
+    "SourceConfig",
+    "SplitConfig",
+    "SweepConfig",
+    "TrainerConfig",
+    "VisionConfig",
+    "conf_dir",
+    "register_schema",
+    "to_run_config",
+]

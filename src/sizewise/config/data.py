@@ -1,0 +1,129 @@
+"""Schema of the group ``dataset``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from sizewise.config.checks import at_least, one_of, within
+from sizewise.errors import ConfigError
+
+SOURCES = ("embedded", "hub", "csv", "json", "parquet", "sqlite", "mixture")
+
+
+@dataclass
+class SourceConfig:
+    """Where the rows come from.
+
+    ``path`` is a file or a glob (csv, json/jsonl, parquet, sqlite), a hub id, or the name of an
+    embedded data set. ``table`` or ``query`` choose the rows of a SQLite file; ``subset`` and
+    ``hub_split`` those of a hub data set (``hub_split`` null: every split, kept in the column
+    ``__split__``).
+    """
+
+    kind: str = MISSING
+    path: str = MISSING
+    revision: str | None = None
+    subset: str | None = None
+    hub_split: str | None = None
+    table: str | None = None
+    query: str | None = None
+    delimiter: str = ","
+
+    def __post_init__(self) -> None:
+        """Check the kind."""
+        one_of("dataset.source.kind", self.kind, SOURCES)
+
+
+@dataclass
+class FilterConfig:
+    """Keep rows whose prompt and answer lengths (in characters) lie within these bounds."""
+
+    min_prompt_chars: int = 1
+    max_prompt_chars: int | None = None
+    min_answer_chars: int = 1
+    max_answer_chars: int | None = None
+
+
+@dataclass
+class SplitConfig:
+    """How examples are divided; groups never straddle splits.
+
+    ``column`` names the source's own split column (values mapped by ``names``); otherwise groups
+    are drawn by ``seed`` into the given fractions. ``seed`` is apart from the run's seed, so that
+    runs with different seeds share one test set.
+    ``on_leak``: what to do where the source's own split leaks (``report``, ``drop`` the leaking
+    training rows, or ``error``).
+    """
+
+    column: str | None = None
+    names: dict[str, str] = field(
+        default_factory=lambda: {"train": "train", "validation": "validation", "test": "test"}
+    )
+    validation: float = 0.1
+    test: float = 0.1
+    seed: int = 42
+    on_leak: str = "report"
+
+    def __post_init__(self) -> None:
+        """Check the fractions."""
+        within("dataset.split.validation", self.validation, 0.0, 0.9)
+        within("dataset.split.test", self.test, 0.0, 1.0)
+        one_of("dataset.split.on_leak", self.on_leak, ("report", "drop", "error"))
+        if self.validation + self.test > 1:
+            raise ConfigError(
+                f"dataset.split.validation={self.validation} and dataset.split.test={self.test} "
+                "leave nothing to train on. Their sum has to be at most 1."
+            )
+
+
+@dataclass
+class DatasetConfig:
+    """A task: rows, how they become messages, how they are split, and what counts as good.
+
+    ``system``, ``prompt`` and ``answer`` are texts with ``{column}`` placeholders; a paragraph
+    all of whose placeholders are empty is left out. ``history`` names a column that holds earlier
+    turns (a list of strings, user first, or of role/content mappings); ``conversation`` one that
+    holds a whole dialogue, of which each assistant turn becomes an example (``train_on``: all of
+    them or the last one). ``group`` names the columns that must never straddle splits besides the
+    prompt text itself (which never does). ``strata`` name columns kept for breakdowns; ``label``
+    the column whose frequency in training is one.
+    """
+
+    name: str = MISSING
+    source: SourceConfig = field(default_factory=SourceConfig)
+    system: str | None = None
+    prompt: str = MISSING
+    answer: str = MISSING
+    history: str | None = None
+    conversation: str | None = None
+    train_on: str = "all"
+    group: list[str] = field(default_factory=list)
+    label: str | None = None
+    strata: list[str] = field(default_factory=list)
+    rejected: str | None = None
+    clean_whitespace: bool = False
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    max_samples: int | None = None
+    max_train: int | None = None
+    max_validation: int | None = None
+    max_test: int | None = None
+    max_length: int = 1024
+    truncate_prompt: bool = False
+    few_shot: int = 0
+    primary: str = MISSING
+    direction: str = "max"
+    license: str | None = None
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check counts, directions and choices."""
+        one_of("dataset.train_on", self.train_on, ("all", "last"))
+        one_of("dataset.direction", self.direction, ("max", "min"))
+        for key in ("max_samples", "max_train", "max_validation", "max_test"):
+            at_least(f"dataset.{key}", getattr(self, key), 1)
+        at_least("dataset.max_length", self.max_length, 8)
+        at_least("dataset.few_shot", self.few_shot, 0)

@@ -1,0 +1,63 @@
+"""Schema of the groups ``generation``, ``logger`` and of the node ``evaluation``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sizewise.config.checks import above, at_least, one_of, within
+
+
+@dataclass
+class GenerationConfig:
+    """Decoding. Greedy unless ``do_sample``; nothing of the model's own defaults leaks in."""
+
+    max_new_tokens: int = 64
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        at_least("generation.max_new_tokens", self.max_new_tokens, 1)
+        above("generation.temperature", self.temperature, 0)
+        within("generation.top_p", self.top_p, 1e-6, 1.0)
+        at_least("generation.top_k", self.top_k, 0)
+        above("generation.repetition_penalty", self.repetition_penalty, 0)
+
+
+@dataclass
+class EvaluationConfig:
+    """How the test split is scored.
+
+    ``batch_size`` null: the trainer's. ``zero_shot``: also score the untouched base (cached, see
+    ``paths.cache``). ``objective``: what ``train.py`` returns, always from the validation split:
+    ``val_loss`` (mean loss per answer token) or ``primary`` (the data set's primary score).
+    """
+
+    batch_size: int | None = None
+    zero_shot: bool = True
+    objective: str = "val_loss"
+    warmup_batches: int = 1
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        """Check counts and the objective."""
+        at_least("evaluation.batch_size", self.batch_size, 1)
+        at_least("evaluation.warmup_batches", self.warmup_batches, 0)
+        at_least("evaluation.retries", self.retries, 0)
+        one_of("evaluation.objective", self.objective, ("val_loss", "primary"))
+
+
+@dataclass
+class LoggerConfig:
+    """Experiment trackers. Texts of examples leave the machine only with ``log_examples``.
+
+    ``backends`` maps a name to a ``_target_`` node; every chosen option adds one.
+    """
+
+    log_examples: bool = False
+    backends: dict[str, Any] = field(default_factory=dict)

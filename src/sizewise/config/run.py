@@ -1,0 +1,83 @@
+"""The root of the configuration: one job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sizewise.config.checks import at_least, one_of
+from sizewise.config.data import DatasetConfig
+from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
+from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
+from sizewise.config.training import OptimizerConfig, SchedulerConfig, TrainerConfig
+
+STAGES = ("full", "train", "evaluate")
+
+
+@dataclass
+class PathsConfig:
+    """Where things are written; never part of a run's identity."""
+
+    outputs: str = "outputs"
+    sweeps: str = "multirun"
+    cache: str = ".cache/sizewise"
+
+
+@dataclass
+class SweepConfig:
+    """How a multirun is planned and launched; never part of a job's identity.
+
+    ``name`` and ``dir`` null: derived from the command, so that the same command resumes.
+    ``arms``: a named sweep's union of grids, each a list of overrides with comma-separated values.
+    ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
+    """
+
+    name: str | None = None
+    dir: str | None = None
+    arms: dict[str, list[str]] = field(default_factory=dict)
+    description: str | None = None
+    dry_run: bool = False
+    fail_fast: bool = False
+    retries: int = 0
+    order: str = "base"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check counts and the order."""
+        one_of("sweep.order", self.order, ("base", "given"))
+        at_least("sweep.retries", self.retries, 0)
+        at_least("sweep.limit", self.limit, 1)
+
+
+@dataclass
+class RunConfig:
+    """Everything one job needs; each field is a config group or a plain value.
+
+    ``stage``: ``full`` (train, then score base and tuned), ``train`` (no scoring of the test
+    split) or ``evaluate`` (score a finished ``run``, an ``adapter``, or the untouched base).
+    """
+
+    seed: int = 42
+    stage: str = "full"
+    run: str | None = None
+    adapter: str | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    eval_dataset: dict[str, DatasetConfig] = field(default_factory=dict)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    metric: dict[str, Any] = field(default_factory=dict)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+    def __post_init__(self) -> None:
+        """Check what no group can check alone."""
+        one_of("stage", self.stage, STAGES)
+        at_least("seed", self.seed, 0)

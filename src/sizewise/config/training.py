@@ -1,0 +1,93 @@
+"""Schema of the groups ``optimizer``, ``scheduler`` and ``trainer``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from sizewise.config.checks import above, at_least, one_of, within
+from sizewise.errors import ConfigError
+
+PRECISIONS = ("auto", "32-true", "bf16-true", "bf16-mixed", "16-mixed")
+
+
+@dataclass
+class OptimizerConfig:
+    """A ``torch.optim.Optimizer`` by its import path; ``kwargs`` reach its constructor."""
+
+    target: str = MISSING
+    lr: float = 2e-4
+    weight_decay: float = 0.0
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the learning rate."""
+        above("optimizer.lr", self.lr, 0)
+        at_least("optimizer.weight_decay", self.weight_decay, 0)
+
+
+@dataclass
+class SchedulerConfig:
+    """Learning rate over optimiser steps: a linear warm-up, then the named course.
+
+    ``warmup`` is a share of all steps where below 1, a number of steps otherwise.
+    """
+
+    name: str = "cosine"
+    warmup: float = 0.03
+    min_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check name and ranges."""
+        one_of("scheduler.name", self.name, ("cosine", "linear", "constant"))
+        at_least("scheduler.warmup", self.warmup, 0)
+        within("scheduler.min_ratio", self.min_ratio, 0.0, 1.0)
+
+
+@dataclass
+class TrainerConfig:
+    """The training loop. ``batch_size`` is per device; the effective batch is
+    ``batch_size × accumulate × devices × num_nodes``.
+
+    ``validate_every`` counts optimiser steps (null: once an epoch), ``checkpoint_every`` likewise.
+    ``limit_train``/``limit_eval`` cut the number of examples for quick runs.
+    """
+
+    max_epochs: int = 3
+    max_steps: int = -1
+    batch_size: int = 8
+    accumulate: int = 1
+    validate_every: int | None = None
+    checkpoint_every: int | None = 100
+    gradient_clip: float | None = 1.0
+    gradient_checkpointing: bool = False
+    label_smoothing: float = 0.0
+    length_grouping: bool = True
+    precision: str = "auto"
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    num_threads: int | None = None
+    deterministic: bool = False
+    log_every: int = 10
+    progress_bar: bool = True
+    keep_last_checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        """Check counts and choices."""
+        for key in ("batch_size", "accumulate", "devices", "num_nodes", "log_every"):
+            at_least(f"trainer.{key}", getattr(self, key), 1)
+        for key in ("validate_every", "checkpoint_every", "num_threads"):
+            at_least(f"trainer.{key}", getattr(self, key), 1)
+        above("trainer.gradient_clip", self.gradient_clip, 0)
+        within("trainer.label_smoothing", self.label_smoothing, 0.0, 0.99)
+        one_of("trainer.precision", self.precision, PRECISIONS)
+        one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu", "cuda", "mps"))
+        if self.max_epochs < 1 and self.max_steps < 1:
+            raise ConfigError(
+                f"trainer.max_epochs={self.max_epochs} and trainer.max_steps={self.max_steps} "
+                "train nothing. Set one of them to at least 1, or choose lora=none."
+            )

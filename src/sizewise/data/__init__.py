@@ -1,0 +1,1 @@
+"""Rows to messages, leak-safe splits, encoding with an answer-only mask, batches."""

@@ -1,0 +1,99 @@
+"""The nouns of the data path: messages, examples and splits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the mapping that chat templates take."""
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt with its reference answer.
+
+    Attributes:
+        messages: the prompt: an optional system turn, then alternating turns that end with a
+            user turn. The answer is not among them.
+        answer: the reference answer's text.
+        group: examples with the same group never straddle splits.
+        meta: strings kept for breakdowns: ``label``, ``rejected``, and one entry per stratum.
+    """
+
+    messages: tuple[Message, ...]
+    answer: str
+    group: str
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Content hash of prompt and answer (16 hex digits), the same on every machine."""
+        content = [[m.role, m.content] for m in self.messages] + [["answer", self.answer]]
+        text = json.dumps(content, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def prompt_text(self) -> str:
+        """The turns as plain text, for people and for duplicate search (not for the model)."""
+        return "\n\n".join(m.content for m in self.messages)
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What happened on the way from rows to splits; all figures are counts of rows or examples.
+
+    Attributes:
+        rows: rows read from the source.
+        filtered: examples removed, by reason.
+        duplicates: exact repetitions of prompt and answer that were removed.
+        shared_groups: groups that occur in more than one split after splitting (0 unless the
+            source's own split leaks and ``on_leak`` is ``report``).
+        leaking_rows: evaluation rows whose group occurs in training, under the source's own split.
+        row_split_leak: share of test rows whose group would be in training under a random split
+            of rows of the same sizes (expected value), the leak that grouping avoided.
+    """
+
+    rows: int
+    filtered: Mapping[str, int]
+    duplicates: int
+    shared_groups: int
+    leaking_rows: int
+    row_split_leak: float
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """The three splits of one data set."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    report: DataReport
+
+    def fingerprint(self, split: SplitName) -> str:
+        """Hash of a split's examples in order (16 hex digits)."""
+        return fingerprint(getattr(self, split))
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Hash the ids and groups of ``examples`` in order (16 hex digits)."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(f"{example.id}:{example.group}\n".encode())
+    return digest.hexdigest()[:16]

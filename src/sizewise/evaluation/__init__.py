@@ -1,0 +1,1 @@
+"""Generation, answer likelihoods, stored predictions and the scores of one model."""

@@ -1,0 +1,74 @@
+"""The interface of every metric: per-example scores first, aggregates second.
+
+A user's own metric is a subclass with a ``name``, ``higher_is_better`` and ``score``:
+
+    class Length(ExampleMetric):
+        name = "length"
+
+        def score(self, prediction):
+            return {"words": float(len(prediction.text.split()))}
+
+It is chosen like any other, by a YAML file in ``conf/metric`` that names its ``_target_``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torchmetrics import Metric
+
+if TYPE_CHECKING:
+    from sizewise.evaluation.prediction import Prediction
+
+
+class ExampleMetric(Metric):
+    """A torchmetrics metric whose state is the list of per-example scores.
+
+    Subclasses define ``score`` (one example) and, where the mean is not the right summary,
+    ``aggregate`` (all examples). Score names become ``name/score`` in outcomes.
+    """
+
+    name: str = ""
+    higher_is_better: bool | None = True
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.predictions: list[Prediction] = []
+        self.per_example: list[dict[str, float]] = []
+
+    def score(self, prediction: Prediction) -> dict[str, float]:
+        """Return the scores of one prediction, by short name."""
+        raise NotImplementedError(f"{type(self).__name__} has to define score().")
+
+    def score_batch(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
+        """Return the scores of many predictions; override it where batching is faster."""
+        return [self.score(prediction) for prediction in predictions]
+
+    def aggregate(
+        self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
+        """Summarise all examples: the mean of each score over the examples that have it."""
+        names = sorted({name for row in scores for name in row})
+        return {n: _mean([row[n] for row in scores if n in row]) for n in names}
+
+    def update(self, predictions: Sequence[Prediction]) -> None:
+        """Add predictions and their scores."""
+        self.predictions.extend(predictions)
+        self.per_example.extend(self.score_batch(predictions))
+
+    def compute(self) -> dict[str, Any]:
+        """Return the aggregates of everything seen, by short name."""
+        return self.aggregate(self.predictions, self.per_example)
+
+    def reset(self) -> None:
+        """Forget all predictions."""
+        super().reset()
+        self.predictions = []
+        self.per_example = []
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).mean()) if values else float("nan")

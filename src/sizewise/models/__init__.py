@@ -1,0 +1,1 @@
+"""Bases, quantisation, adapters, answer-only heads and their sizes."""

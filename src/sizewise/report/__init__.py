@@ -1,0 +1,1 @@
+"""Outcomes to tables, pictures, pages and the verdict."""

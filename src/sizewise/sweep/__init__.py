@@ -1,0 +1,1 @@
+"""Run identity, planning, launching, resuming and the state of a sweep."""

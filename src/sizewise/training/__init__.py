@@ -1,0 +1,1 @@
+"""Lightning modules, loss, checkpoints and the fit of one job."""
