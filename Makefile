@@ -1,0 +1,50 @@
+# Every target sets up its own environment and is safe to repeat.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+JOBS ?= 2
+
+.PHONY: sweep test lint types format docs bench bench-quick clean help
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("sizewise needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(STAMP)
+
+sweep: $(STAMP)  ## run the main job on the embedded models and data (no GPU, no network)
+	$(BIN)/python train.py sweep=size_vs_specialization
+
+test: $(DEV_STAMP)  ## run all tests that need no cluster and no browser
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slurm and not browser and not gpu"
+
+lint: $(DEV_STAMP)  ## check formatting, lint and types
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+format: $(DEV_STAMP)  ## format and fix what can be fixed
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+
+docs: $(DEV_STAMP)  ## regenerate the reference of all options
+	$(BIN)/python -m sizewise.config.reference docs/options.md
+
+bench: $(DEV_STAMP)  ## measure side by side against other tools, as ratios
+	$(PIP) install -c constraints.txt trl
+	$(BIN)/python benchmarks/run_all.py
+
+clean:  ## remove the environment and caches (never results)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
