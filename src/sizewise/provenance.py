@@ -1,0 +1,94 @@
+"""What ran where: code, packages and hardware, as plain values for the outcome."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import sizewise
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "pytorch-lightning",
+    "bitsandbytes",
+    "datasets",
+    "hydra-core",
+    "omegaconf",
+    "torchmetrics",
+    "wandb",
+    "numpy",
+    "tokenizers",
+    "simple-icd-10-cm",
+)
+
+
+def collect_provenance() -> dict[str, Any]:
+    """Return code state, package versions, hardware, command and time (UTC, ISO 8601)."""
+    return {
+        "sizewise": sizewise.__version__,
+        "code": code_state(Path(__file__).parent),
+        "packages": package_versions(),
+        "hardware": hardware(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the installed versions of the packages that results depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def code_state(folder: Path) -> dict[str, Any]:
+    """Return the commit of the checkout that holds ``folder`` and whether it was changed."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None}
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def hardware() -> dict[str, Any]:
+    """Return processor, memory (bytes) and, where there are any, CUDA devices."""
+    import torch
+
+    devices = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            devices.append({"name": properties.name, "bytes": properties.total_memory})
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "devices": devices,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+
+from sizewise.config import LoraConfig, RunConfig, to_run_config
+from sizewise.config.reference import main, render_reference
+from sizewise.errors import ConfigError
+
+MINIMAL = {
+    "model": {"name": "m", "path": "embedded:nano"},
+    "dataset": {
+        "name": "d",
+        "source": {"kind": "csv", "path": "x.csv"},
+        "prompt": "{q}",
+        "answer": "{a}",
+        "primary": "perplexity/bits_per_byte",
+        "direction": "min",
+    },
+    "optimizer": {"target": "torch.optim.AdamW"},
+}
+
+
+def _with(path: str, value: object) -> dict:
+    config: dict = {key: dict(part) for key, part in MINIMAL.items()}
+    node, keys = config, path.split(".")
+    for key in keys[:-1]:
+        node[key] = dict(node.get(key, {}))
+        node = node[key]
+    node[keys[-1]] = value
+    return config
+
+
+def test_a_minimal_config_becomes_typed_objects():
+    cfg = to_run_config(MINIMAL)
+    assert isinstance(cfg, RunConfig)
+    assert cfg.lora.effective_alpha == 16.0
+    assert cfg.dataset.source.kind == "csv"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("lora.r", 0, ("lora.r=0", "at least 1")),
+        ("lora.rr", 4, ("rr",)),
+        ("lora.r", "many", ("lora.r",)),
+        ("lora.method", "lorax", ("lora.method", "rslora")),
+        ("quantization.method", "nf3", ("quantization.method", "nf4")),
+        ("optimizer.lr", -1.0, ("optimizer.lr",)),
+        ("generation.max_new_tokens", 0, ("generation.max_new_tokens",)),
+        ("dataset.split.test", 1.5, ("dataset.split.test",)),
+        ("trainer.precision", "fp8", ("trainer.precision", "bf16-mixed")),
+        ("stage", "fulll", ("stage", "evaluate")),
+    ],
+)
+def test_a_wrong_value_names_its_key_and_what_is_allowed(path, value, words):
+    with pytest.raises(ConfigError) as caught:
+        to_run_config(_with(path, value))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_value_names_its_key():
+    config = _with("seed", 1)
+    del config["model"]["path"]
+    with pytest.raises(ConfigError, match="model.path"):
+        to_run_config(config)
+
+
+def test_alpha_follows_the_rank_so_that_the_scale_stays():
+    scales = {LoraConfig(r=r).scale for r in (4, 8, 16, 64)}
+    assert scales == {2.0}
+    assert LoraConfig(r=16, alpha=16).scale == 1.0
+    assert LoraConfig(r=16, alpha=32, method="rslora").scale == 8.0
+
+
+def test_the_reference_is_up_to_date_and_a_stale_one_is_noticed(tmp_path):
+    page = tmp_path / "options.md"
+    assert main([str(page)]) == 0
+    assert main(["--check", str(page)]) == 0
+    page.write_text(page.read_text() + "x")
+    assert main(["--check", str(page)]) == 1
+    assert "`lora.r`" in render_reference()
