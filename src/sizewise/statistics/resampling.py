@@ -65,4 +65,4 @@ def sign_flip_sums(
 def all_sign_patterns(n_units: int) -> FloatArray:
     """All 2**U sign patterns, [2**U, U] of ±1, the all-plus pattern first."""
     patterns = np.arange(1 << n_units)[:, None] >> np.arange(n_units)[None, :]
-    return 1.0 - 2.0 * (patterns & 1)
+    return np.asarray(1.0 - 2.0 * (patterns & 1), dtype=np.float64)

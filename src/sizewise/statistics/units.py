@@ -50,7 +50,7 @@ class Units:
         """Influence of each unit on the mean over examples, [C, U].
 
         Their plain mean is 0, and their variance / U is the variance of the mean (ratio
-        estimator over clusters; Cochran 1977, Sampling Techniques, eq. 6.13).
+        estimator over clusters; Cochran 1977, Sampling Techniques, chapter 6).
         """
         means_C1 = values_CN.mean(axis=1, keepdims=True)
         return self.sums(values_CN - means_C1) * (self.count / self.examples)

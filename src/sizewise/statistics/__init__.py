@@ -1,0 +1,1 @@
+"""Statistics of comparisons: pure functions over arrays of per-example scores."""

@@ -1,0 +1,198 @@
+"""One paired comparison with everything that a claim about it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from numpy.typing import ArrayLike
+
+from sizewise.errors import StatisticsError
+from sizewise.statistics.batch import batches_of, difference_intervals, differences_of
+from sizewise.statistics.crossed import VarianceComponents, t_test_p_value, variance_components
+from sizewise.statistics.effect import (
+    EffectSize,
+    cohens_d_z,
+    cohens_h,
+    discordant_odds_ratio,
+    minimum_detectable_effect,
+)
+from sizewise.statistics.interval import Interval
+from sizewise.statistics.paired import McNemarTest, is_binary, mcnemar_test, sign_flip_tests
+from sizewise.statistics.records import PairedComparison, PairedScores
+from sizewise.statistics.sides import MINIMUM_SEEDS, Sides, sides_of
+from sizewise.statistics.units import Groups
+from sizewise.statistics.wording import conditional_note, warnings_of
+
+
+def compare_paired(
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    groups: Groups | None = None,
+    binary: bool | None = None,
+    seed: int = 0,
+    *,
+    paired_seeds: bool = False,
+    names: tuple[str, str] = ("A", "B"),
+    level: float = 0.95,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    n_resamples: int = 10_000,
+    minimum_seeds: int = MINIMUM_SEEDS,
+) -> PairedComparison:
+    """Compare A with B on the same examples; see PairedScores and PairedComparison.
+
+    From `minimum_seeds` seeds on (every side that has seeds) interval and p-value are over seeds
+    and examples; below, seeds are averaged and everything is conditional on them. The test over
+    the examples is McNemar's exact one for binary scores of one seed each, otherwise sign flips
+    (of whole groups where examples share one). The same `seed` gives the same figures.
+    Raises StatisticsError for scores that do not fit together or are not finite.
+    """
+    pair = PairedScores(scores_a, scores_b, groups, binary, paired_seeds, names)
+    return compare_paired_many(
+        [pair],
+        seed,
+        level=level,
+        alpha=alpha,
+        power=power,
+        n_resamples=n_resamples,
+        minimum_seeds=minimum_seeds,
+    )[0]
+
+
+def compare_paired_many(
+    pairs: Sequence[PairedScores],
+    seed: int = 0,
+    *,
+    level: float = 0.95,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    n_resamples: int = 10_000,
+    minimum_seeds: int = MINIMUM_SEEDS,
+) -> list[PairedComparison]:
+    """`compare_paired` of many pairs, much faster: resamples are shared by pairs on equal units.
+
+    p-values are not corrected for their number (see multiplicity.holm). `alpha` and `power` are
+    for the minimum detectable effect.
+    """
+    sides = [
+        sides_of(
+            p.scores_a,
+            p.scores_b,
+            p.groups,
+            paired_seeds=p.paired_seeds,
+            minimum_seeds=minimum_seeds,
+        )
+        for p in pairs
+    ]
+    binary = [_is_binary(s, p.binary) for s, p in zip(sides, pairs, strict=True)]
+    intervals = difference_intervals(sides, level=level, n_resamples=n_resamples, seed=seed)
+    tests = _example_tests(sides, binary, n_resamples, seed)
+    return [
+        _finish(pair, s, flag, interval, test, alpha, power)
+        for pair, s, flag, interval, test in zip(
+            pairs, sides, binary, intervals, tests, strict=True
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class _ExampleTest:
+    name: str
+    p_value: float
+    smallest_p: float
+    mcnemar: McNemarTest | None
+
+
+def _is_binary(sides: Sides, wanted: bool | None) -> bool:
+    found = is_binary(sides.a.scores) and is_binary(sides.b.scores)
+    if wanted and not found:
+        raise StatisticsError("binary=True, but the scores hold values other than 0 and 1.")
+    return found if wanted is None else wanted
+
+
+def _example_tests(
+    pairs: Sequence[Sides], binary: Sequence[bool], n_resamples: int, seed: int
+) -> list[_ExampleTest]:
+    tests: dict[int, _ExampleTest] = {}
+    for positions in batches_of(pairs):
+        units = pairs[positions[0]].units
+        rows = differences_of(pairs, positions)
+        flips = sign_flip_tests(rows, units, n_resamples=n_resamples, seed=seed)
+        for position, flip in zip(positions, flips, strict=True):
+            kind = "exact" if flip.exact else f"{flip.n_resamples} draws"
+            of = "groups" if units.clustered else "examples"
+            name = f"sign-flip permutation of {of} ({kind})"
+            tests[position] = _ExampleTest(name, flip.p_value, flip.smallest_p, None)
+    for position, (sides, flag) in enumerate(zip(pairs, binary, strict=True)):
+        if flag and not sides.units.clustered and sides.a.n_seeds == sides.b.n_seeds == 1:
+            found = mcnemar_test(sides.a.scores[0], sides.b.scores[0])
+            least = min(1.0, 2.0 ** (1 - found.only_a - found.only_b))
+            tests[position] = _ExampleTest("McNemar, exact", found.p_exact, least, found)
+    return [tests[position] for position in range(len(pairs))]
+
+
+def _effect(sides: Sides, binary: bool, mcnemar: McNemarTest | None, level: float) -> EffectSize:
+    differences = sides.differences
+    effect = EffectSize(float(differences.mean()), cohens_d_z(differences))
+    if not binary:
+        return effect
+    h = cohens_h(float(sides.a.scores.mean()), float(sides.b.scores.mean()))
+    if mcnemar is None:
+        return replace(effect, cohens_h=h)
+    ratio, interval = discordant_odds_ratio(mcnemar.only_a, mcnemar.only_b, level)
+    return replace(effect, cohens_h=h, odds_ratio=ratio, odds_ratio_interval=interval)
+
+
+def _no_discordance(sides: Sides, interval: Interval) -> Interval:
+    """Clopper–Pearson bound on a difference that was never seen (0 of U units either way)."""
+    reach = 1.0 - ((1.0 - interval.level) / 2.0) ** (1.0 / sides.units.count)
+    return Interval(-reach, reach, interval.level, "Clopper-Pearson bound for no discordant pair")
+
+
+def _test(sides: Sides, components: VarianceComponents, test: _ExampleTest) -> tuple[str, float]:
+    if sides.seeds_are_random and components.standard_error > 0.0:
+        name = "t over seeds and examples (Satterthwaite)"
+        return name, t_test_p_value(float(sides.differences.mean()), components)
+    return test.name, test.p_value
+
+
+def _finish(
+    pair: PairedScores,
+    sides: Sides,
+    binary: bool,
+    interval: Interval,
+    test: _ExampleTest,
+    alpha: float,
+    power: float,
+) -> PairedComparison:
+    differences = sides.differences
+    components = variance_components(differences, [m for _, m in sides.random_scores], sides.units)
+    if binary and not differences.any() and components.standard_error == 0.0:
+        interval = _no_discordance(sides, interval)
+    name, p_value = _test(sides, components, test)
+    error, df = components.standard_error, components.degrees_of_freedom
+    return PairedComparison(
+        names=pair.names,
+        mean_a=float(sides.a.scores.mean()),
+        mean_b=float(sides.b.scores.mean()),
+        difference=float(differences.mean()),
+        interval=interval,
+        p_value=p_value,
+        test=name,
+        p_value_examples=test.p_value,
+        smallest_p=test.smallest_p,
+        effect=_effect(sides, binary, test.mcnemar, interval.level),
+        minimum_detectable_effect=minimum_detectable_effect(error, df, alpha=alpha, power=power),
+        standard_error=error,
+        degrees_of_freedom=df,
+        n=sides.units.examples,
+        n_clusters=sides.units.count if sides.units.clustered else None,
+        seeds_a=sides.a.spread,
+        seeds_b=sides.b.spread,
+        seed_difference_range=sides.seed_difference_range,
+        seeds_are_random=sides.seeds_are_random,
+        mcnemar=test.mcnemar,
+        conditional_on=conditional_note(sides, pair.names),
+        warnings=warnings_of(sides, pair.names, error),
+    )

@@ -1,0 +1,181 @@
+"""Paired tests of no difference between two sides on the same examples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+
+from sizewise.errors import StatisticsError
+from sizewise.statistics.arrays import BoolArray, FloatArray, finite, positive_count, same_length
+from sizewise.statistics.resampling import all_sign_patterns, sign_flip_sums
+from sizewise.statistics.units import Groups, Units, units_of
+
+Alternative = Literal["two-sided", "greater", "less"]
+# Sums of the same numbers in another order differ by rounding; ties count as at least as extreme.
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class SignFlipTest:
+    """Result of a sign-flip test.
+
+    `smallest_p` is the least p-value the test can give here: 2**(1 − units) two-sided when exact,
+    1 / (n_resamples + 1) otherwise. A correction over m tests needs it below alpha / m.
+    """
+
+    p_value: float
+    exact: bool
+    n_resamples: int
+    smallest_p: float
+
+
+@dataclass(frozen=True)
+class McNemarTest:
+    """Counts of a paired binary comparison and the p-values of no difference."""
+
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    p_exact: float
+    p_mid: float
+
+
+def sign_flip_test(
+    differences: ArrayLike,
+    groups: Groups | None = None,
+    *,
+    alternative: Alternative = "two-sided",
+    n_resamples: int = 10_000,
+    seed: int = 0,
+) -> SignFlipTest:
+    """Paired permutation test: swapping the sides flips the sign of an example's difference.
+
+    `differences` [N]; with `groups` all examples of a group flip together. Exact where all
+    patterns of the non-zero units number at most `n_resamples`, otherwise Monte Carlo with the
+    observed arrangement counted (Phipson & Smyth 2010, SAGMB 9). Tests a mean of zero.
+    """
+    rows = finite(differences, "differences", 1)[None, :]
+    units = units_of(groups, rows.shape[1])
+    return sign_flip_tests(
+        rows, units, alternative=alternative, n_resamples=n_resamples, seed=seed
+    )[0]
+
+
+def sign_flip_tests(
+    differences_CN: FloatArray,
+    units: Units,
+    *,
+    alternative: Alternative = "two-sided",
+    n_resamples: int = 10_000,
+    seed: int = 0,
+) -> list[SignFlipTest]:
+    """`sign_flip_test` of C rows of differences with the same random signs."""
+    positive_count(n_resamples, "n_resamples")
+    if alternative not in ("two-sided", "greater", "less"):
+        raise StatisticsError(f"alternative={alternative!r}: use two-sided, greater or less.")
+    sums_UC = units.sums(differences_CN).T
+    sampled = [c for c in range(sums_UC.shape[1]) if not _few(sums_UC[:, c], n_resamples)]
+    results = {
+        c: _exact_test(sums_UC[:, c], alternative)
+        for c in range(sums_UC.shape[1])
+        if c not in set(sampled)
+    }
+    if sampled:
+        counts = _extreme_counts(sums_UC[:, sampled], alternative, n_resamples, seed)
+        smallest = 1.0 / (n_resamples + 1)
+        for column, count in zip(sampled, counts, strict=True):
+            p_value = float((count + 1) / (n_resamples + 1))
+            results[column] = SignFlipTest(p_value, False, n_resamples, smallest)
+    return [results[c] for c in range(sums_UC.shape[1])]
+
+
+def _few(sums_U: FloatArray, n_resamples: int) -> bool:
+    moving = int(np.count_nonzero(sums_U))
+    return moving < 63 and 1 << moving <= n_resamples
+
+
+def _exact_test(sums_U: FloatArray, alternative: Alternative) -> SignFlipTest:
+    """Enumerate the signs of the non-zero units; zeros contribute nothing to any pattern."""
+    values = sums_U[sums_U != 0.0]
+    totals = all_sign_patterns(values.size) @ values
+    extreme = _as_extreme(totals[:, None], values.sum(keepdims=True), values[:, None], alternative)
+    sides = 2.0 if alternative == "two-sided" and values.size else 1.0
+    smallest = sides / totals.size
+    return SignFlipTest(float(extreme.mean()), True, int(totals.size), smallest)
+
+
+def _extreme_counts(
+    sums_UC: FloatArray, alternative: Alternative, n_resamples: int, seed: int
+) -> FloatArray:
+    observed_C = sums_UC.sum(axis=0)
+    counts_C = np.zeros(sums_UC.shape[1])
+    rng = np.random.default_rng([seed, 2])
+    for block in sign_flip_sums(sums_UC, n_resamples, rng):
+        counts_C += _as_extreme(block, observed_C, sums_UC, alternative).sum(axis=0)
+    return counts_C
+
+
+def _as_extreme(
+    totals_RC: FloatArray, observed_C: FloatArray, sums_UC: FloatArray, alternative: Alternative
+) -> BoolArray:
+    slack_C = ROUNDING * np.abs(sums_UC).sum(axis=0)
+    if alternative == "greater":
+        return np.asarray(totals_RC >= observed_C - slack_C)
+    if alternative == "less":
+        return np.asarray(totals_RC <= observed_C + slack_C)
+    return np.asarray(np.abs(totals_RC) >= np.abs(observed_C) - slack_C)
+
+
+def seed_sign_flip_test(seed_differences: ArrayLike) -> SignFlipTest:
+    """Exact two-sided sign-flip test over the S differences of paired seeds.
+
+    It cannot go below 2**(1 − S): 0.25 for three seeds, 0.0625 for five. S is at most 20.
+    """
+    values = finite(seed_differences, "seed_differences", 1)
+    if values.size > 20:
+        raise StatisticsError(f"{values.size} seeds are too many to enumerate; 20 at most.")
+    return _exact_test(values, "two-sided")
+
+
+def smallest_seed_p_value(n_seeds: int) -> float:
+    """Least two-sided p-value that sign flips over `n_seeds` seeds can give: 2**(1 − S)."""
+    return 2.0 ** (1 - positive_count(n_seeds, "n_seeds"))
+
+
+def mcnemar_test(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemarTest:
+    """McNemar's test of paired binary scores [N], exact (binomial) and mid-p.
+
+    The exact test keeps its level at any n; the mid-p test is less conservative and nearly keeps
+    it (Fagerland, Lydersen & Laake 2013, BMC Medical Research Methodology 13:91). Examples must be
+    independent: use `sign_flip_test` with groups otherwise.
+    """
+    a, b = finite(correct_a, "correct_a", 1), finite(correct_b, "correct_b", 1)
+    same_length(a, b, "correct_a and correct_b")
+    if not (is_binary(a) and is_binary(b)):
+        raise StatisticsError("McNemar's test needs scores of 0 and 1 only; use sign_flip_test.")
+    right_a, right_b = a == 1.0, b == 1.0
+    both = int(np.sum(right_a & right_b))
+    only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(~right_a & right_b))
+    neither = a.size - both - only_a - only_b
+    table = [[both, only_a], [only_b, neither]]
+    p_exact = float(statsmodels_mcnemar(table, exact=True).pvalue) if only_a + only_b else 1.0
+    at_observed = float(stats.binom.pmf(only_a, only_a + only_b, 0.5))
+    p_mid = p_exact if only_a == only_b else p_exact - at_observed
+    return McNemarTest(both, only_a, only_b, neither, min(p_exact, 1.0), min(p_mid, 1.0))
+
+
+def is_binary(values: FloatArray) -> bool:
+    """True if every value is 0 or 1."""
+    return bool(np.all((values == 0.0) | (values == 1.0)))
+
+
+def resamples_needed(n_tests: int, alpha: float = 0.05) -> int:
+    """Monte Carlo resamples so that the smallest p-value, times `n_tests`, is at most alpha / 2."""
+    return math.ceil(2.0 * positive_count(n_tests, "n_tests") / alpha)
