@@ -1,0 +1,110 @@
+"""Published figures (``ArchitectureConfig``) to the transformers config of the same class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sizewise.config.model import ArchitectureConfig, VisionConfig
+from sizewise.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+# Classes whose config takes `attention_bias`; Qwen2's biases on q, k and v are built in.
+BIAS_OPTION = ("llama", "gemma", "gemma2", "qwen3")
+
+
+def to_transformers_config(figures: ArchitectureConfig) -> PretrainedConfig:
+    """Build the config object; ``figures.extra`` reaches its constructor as it is.
+
+    Raises:
+        ModelError: the architecture is not among those whose figures we know how to read.
+    """
+    builder = BUILDERS.get(figures.model_type)
+    if builder is None:
+        raise ModelError(
+            f"model.architecture.model_type={figures.model_type!r} has no figures reader. "
+            f"Known: {', '.join(BUILDERS)}. Leave model.architecture out for any other model: "
+            "its own config.json is read then."
+        )
+    return builder(figures)
+
+
+def _decoder_values(figures: ArchitectureConfig) -> dict[str, Any]:
+    values = {
+        "vocab_size": figures.vocab_size,
+        "hidden_size": figures.hidden_size,
+        "intermediate_size": figures.intermediate_size,
+        "num_hidden_layers": figures.num_layers,
+        "num_attention_heads": figures.num_heads,
+        "num_key_value_heads": figures.num_kv_heads,
+        "head_dim": figures.head_dim,
+        "max_position_embeddings": figures.max_positions,
+        "tie_word_embeddings": figures.tied_embeddings,
+    }
+    if figures.model_type in BIAS_OPTION:
+        values["attention_bias"] = figures.attention_bias
+    return values | figures.extra
+
+
+def _decoder(figures: ArchitectureConfig) -> PretrainedConfig:
+    from transformers import CONFIG_MAPPING
+
+    config: PretrainedConfig = CONFIG_MAPPING[figures.model_type](**_decoder_values(figures))
+    return config
+
+
+def _gemma3(figures: ArchitectureConfig) -> PretrainedConfig:
+    from transformers import Gemma3Config
+
+    if figures.vision is None:
+        raise ModelError(
+            "model.architecture.vision is missing: gemma3 is multimodal. "
+            "Give its figures, or set model.architecture.model_type=gemma3_text."
+        )
+    extra = dict(figures.extra)
+    image = {key: extra.pop(key) for key in ("mm_tokens_per_image",) if key in extra}
+    text = _decoder_values(figures) | {"model_type": "gemma3_text"}
+    text = {key: value for key, value in text.items() if key not in image}
+    vision = _vision_values(figures.vision)
+    return Gemma3Config(text_config=text, vision_config=vision, **image)
+
+
+def _vision_values(vision: VisionConfig) -> dict[str, Any]:
+    return {
+        "model_type": "siglip_vision_model",
+        "vision_use_head": False,
+        "hidden_size": vision.hidden_size,
+        "intermediate_size": vision.intermediate_size,
+        "num_hidden_layers": vision.num_layers,
+        "num_attention_heads": vision.num_heads,
+        "image_size": vision.image_size,
+        "patch_size": vision.patch_size,
+    }
+
+
+def _t5(figures: ArchitectureConfig) -> PretrainedConfig:
+    from transformers import T5Config
+
+    return T5Config(
+        vocab_size=figures.vocab_size,
+        d_model=figures.hidden_size,
+        d_kv=figures.head_dim,
+        d_ff=figures.intermediate_size,
+        num_layers=figures.num_layers,
+        num_decoder_layers=figures.decoder_layers or figures.num_layers,
+        num_heads=figures.num_heads,
+        n_positions=figures.max_positions,
+        tie_word_embeddings=figures.tied_embeddings,
+        **figures.extra,
+    )
+
+
+BUILDERS: dict[str, Callable[[ArchitectureConfig], PretrainedConfig]] = {
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"), _decoder
+    ),
+    "gemma3": _gemma3,
+    "t5": _t5,
+}

@@ -1,0 +1,42 @@
+"""Filters at the source for messages of libraries that say nothing about the user's run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from functools import cache
+
+SILENCED_LOGGERS = {
+    "bitsandbytes.autograd._functions": ("inputs will be cast from",),
+    "bitsandbytes.nn.modules": ("Input type into Linear4bit",),
+    "bitsandbytes.backends.cpu.ops": ("kernels",),
+}
+SILENCED_WARNINGS = (
+    r".*`is_gradient_checkpointing` is deprecated.*",
+    r".*`use_cache=True` is incompatible with gradient checkpointing.*",
+    r".*Could not find a config file in.*",
+)
+
+
+class _Drop(logging.Filter):
+    """Drop records whose text holds one of some phrases."""
+
+    def __init__(self, phrases: tuple[str, ...]) -> None:
+        super().__init__()
+        self.phrases = phrases
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether ``record`` is kept."""
+        return not any(phrase in record.getMessage() for phrase in self.phrases)
+
+
+@cache
+def quiet_libraries() -> None:
+    """Silence what is known to be harmless; everything else still comes through."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    for name, phrases in SILENCED_LOGGERS.items():
+        logging.getLogger(name).addFilter(_Drop(phrases))
+    for pattern in SILENCED_WARNINGS:
+        warnings.filterwarnings("ignore", message=pattern)

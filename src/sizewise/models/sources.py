@@ -1,0 +1,133 @@
+"""Where a base model, tokenizer or adapter lies: embedded, a local folder, or the hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sizewise.errors import ModelError
+
+EMBEDDED = "embedded:"
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+HUB_TIMEOUT = 10.0
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A resolved place: a local folder or a hub id.
+
+    ``local_only``: everything needed is on this machine, so that no request is made.
+    """
+
+    path: str
+    revision: str | None = None
+    local_only: bool = True
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, or None for a hub id."""
+        return Path(self.path) if Path(self.path).is_dir() else None
+
+
+def find_source(
+    path: str,
+    revision: str | None = None,
+    *,
+    marker: str = "config.json",
+    weights: bool = True,
+    key: str = "model.path",
+) -> Source:
+    """Resolve ``path`` without downloading anything; a hub id costs at most one request.
+
+    Args:
+        path: ``embedded:NAME``, a folder, or a hub id.
+        revision: a hub revision; has no meaning for folders.
+        marker: the file whose presence makes the folder or repository usable.
+        weights: whether the weights have to be there too.
+        key: the configuration key that error messages name.
+
+    Raises:
+        ModelError: nothing is there, it is gated, or it cannot be reached.
+    """
+    if path.startswith(EMBEDDED):
+        from sizewise.embedded.ladder import embedded_model_path
+
+        return Source(str(embedded_model_path(path.removeprefix(EMBEDDED))))
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return _folder_source(folder, marker, key)
+    if not HUB_ID.match(path):
+        raise ModelError(
+            f"{key}={path!r} is neither an existing folder nor a hub id (owner/name). "
+            "Check the spelling, or give the folder that holds the model."
+        )
+    if is_cached(path, revision, marker, weights):
+        return Source(path, revision)
+    _check_hub(path, revision, marker, key)
+    return Source(path, revision, local_only=False)
+
+
+def _folder_source(folder: Path, marker: str, key: str) -> Source:
+    if (folder / marker).is_file():
+        return Source(str(folder))
+    raise ModelError(
+        f"{key}={str(folder)!r} holds no {marker}. "
+        "Give the folder that was written by save_pretrained (or its hub id)."
+    )
+
+
+def is_cached(path: str, revision: str | None, marker: str, weights: bool) -> bool:
+    """Whether the hub cache holds ``marker`` (and, if asked, every safetensors file)."""
+    if _cached_file(path, marker, revision) is None:
+        return False
+    if not weights:
+        return True
+    if _cached_file(path, WEIGHT_FILES[0], revision) is not None:
+        return True
+    index = _cached_file(path, WEIGHT_FILES[1], revision)
+    if index is None:
+        return False
+    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return all(_cached_file(path, shard, revision) is not None for shard in shards)
+
+
+def _cached_file(path: str, name: str, revision: str | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(path, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _check_hub(path: str, revision: str | None, marker: str, key: str) -> None:
+    """Ask the hub once for ``marker``, so that failures come fast and say what to do."""
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
+    where = f"{key}={path!r}" + (f" (revision {revision!r})" if revision else "")
+    try:
+        get_hf_file_metadata(hf_hub_url(path, marker, revision=revision), timeout=HUB_TIMEOUT)
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"{where} is gated. Accept its licence on its hub page, log in with "
+            "`hf auth login` (or set HF_TOKEN), and start again."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{where} was not found on the hub, or it is private. Check the spelling; "
+            "for a private repository log in with `hf auth login` (or set HF_TOKEN)."
+        ) from error
+    except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
+        raise ModelError(f"{where} has no {marker} at this revision on the hub.") from error
+    except Exception as error:
+        raise ModelError(_unreachable(where, error)) from error
+
+
+def _unreachable(where: str, error: Exception) -> str:
+    return (
+        f"{where} is not on this machine and the hub cannot be reached "
+        f"({type(error).__name__}: {error}). Connect to the network (for a gated model also "
+        "`hf auth login`), point HF_HOME at a cache that holds it, or set model.path to a "
+        "local folder. debug=dry_run runs everything without its weights."
+    )

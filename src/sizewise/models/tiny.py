@@ -1,0 +1,168 @@
+"""Random checkpoints: tiny ones of a named architecture, and full-sized ones of given figures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sizewise.config.model import ArchitectureConfig, ModelConfig, VisionConfig
+from sizewise.errors import ModelError
+from sizewise.models.architecture import to_transformers_config
+from sizewise.models.quiet import quiet_libraries
+from sizewise.models.seeding import seeded
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+BASE_SEED = 0
+TINY_SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "head_dim": 16,
+    "max_positions": 4096,
+}
+TINY_VISION = VisionConfig(
+    hidden_size=32, intermediate_size=64, num_layers=1, num_heads=2, image_size=28, patch_size=14
+)
+# What makes an architecture its own and has to be shrunk, or spelt out, with its layers.
+TINY_EXTRA: dict[str, dict[str, Any]] = {
+    "gemma2": {
+        "query_pre_attn_scalar": 16,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "final_logit_softcapping": 30.0,
+        "attn_logit_softcapping": 50.0,
+    },
+    "gemma3": {
+        "query_pre_attn_scalar": 16,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "mm_tokens_per_image": 4,
+    },
+    "t5": {"feed_forward_proj": "gated-gelu", "scale_decoder_outputs": False},
+}
+TINY_DROPPED = ("rope_parameters", "sliding_window", "layer_types", "query_pre_attn_scalar")
+UNTIED = ("llama", "mistral", "phi3", "t5")
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def tiny_figures(
+    model_type: str, vocab_size: int, figures: ArchitectureConfig | None = None
+) -> ArchitectureConfig:
+    """Shrink an architecture to two layers of width 32 without changing its class.
+
+    ``figures`` (the published ones, where known) keep what is not a size: tied embeddings,
+    biases, grouped heads or not, caps. Positions stay plain, as scaled ones need their length.
+    """
+    grouped = figures is None or figures.num_kv_heads < figures.num_heads
+    extra = dict(figures.extra) if figures else {}
+    extra = {key: value for key, value in extra.items() if key not in TINY_DROPPED}
+    base = figures or ArchitectureConfig(tied_embeddings=model_type not in UNTIED)
+    return replace(
+        base,
+        model_type=model_type,
+        vocab_size=vocab_size,
+        num_kv_heads=2 if grouped else TINY_SIZES["num_heads"],
+        decoder_layers=TINY_SIZES["num_layers"] if model_type == "t5" else None,
+        vision=TINY_VISION if model_type == "gemma3" else None,
+        extra=extra | TINY_EXTRA.get(model_type, {}) | dict.fromkeys(SPECIAL_TOKENS),
+        **TINY_SIZES,
+    )
+
+
+def tiny_config(
+    model_type: str, vocab_size: int, figures: ArchitectureConfig | None = None
+) -> PretrainedConfig:
+    """Return the transformers config of a tiny model; see ``tiny_figures``."""
+    config = to_transformers_config(tiny_figures(model_type, vocab_size, figures))
+    if model_type == "gemma3":
+        config.image_token_id = config.image_token_index = vocab_size
+    return config
+
+
+def build_random(config: PretrainedConfig, seed: int = BASE_SEED) -> PreTrainedModel:
+    """Build a randomly initialised model in fp32; the global random state is left as it was."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    quiet_libraries()
+    auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with seeded(seed):
+        model: PreTrainedModel = auto.from_config(config, dtype=torch.float32)
+    return model.eval()
+
+
+def build_tiny(model_type: str, vocab_size: int, seed: int = BASE_SEED) -> PreTrainedModel:
+    """Build a tiny random model of ``model_type`` (llama, gemma3, t5, …)."""
+    return build_random(tiny_config(model_type, vocab_size), seed)
+
+
+def save_tiny_checkpoint(
+    folder: Path | str,
+    model_type: str,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    vocab_size: int | None = None,
+    figures: ArchitectureConfig | None = None,
+    seed: int = BASE_SEED,
+) -> Path:
+    """Write a tiny random checkpoint (with its tokenizer, if given) and return its folder.
+
+    Raises:
+        ModelError: neither a tokenizer nor a vocabulary size is given.
+    """
+    if tokenizer is None and vocab_size is None:
+        raise ModelError("save_tiny_checkpoint needs a tokenizer or a vocab_size.")
+    size = max(vocab_size or 0, len(tokenizer) if tokenizer is not None else 0)
+    config = tiny_config(model_type, size, figures)
+    if tokenizer is not None:
+        set_special_tokens(config, tokenizer)
+        tokenizer.save_pretrained(str(folder))
+    build_random(config, seed).save_pretrained(str(folder))
+    return Path(folder)
+
+
+def set_special_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the tokenizer's special ids into the config (and into its text part)."""
+    for part in {id(part): part for part in (config, config.get_text_config())}.values():
+        for name in SPECIAL_TOKENS:
+            setattr(part, name, getattr(tokenizer, name))
+    if config.is_encoder_decoder:
+        config.decoder_start_token_id = tokenizer.pad_token_id
+
+
+@contextmanager
+def random_checkpoint(model: ModelConfig) -> Iterator[Path]:
+    """Write the random base that ``model.init`` asks for to a temporary folder.
+
+    Random bases then take the same way as real ones, quantisation included.
+    """
+    from sizewise.models.tokenizer import load_tokenizer
+
+    with TemporaryDirectory(prefix="sizewise-random-") as folder:
+        if model.init == "tiny_random":
+            tokenizer = load_tokenizer(model)
+            figures, model_type = model.architecture, _model_type(model)
+            save_tiny_checkpoint(folder, model_type, tokenizer, figures=figures)
+        else:
+            from sizewise.models.figures import model_config
+
+            build_random(model_config(model)).save_pretrained(folder)
+        yield Path(folder)
+
+
+def _model_type(model: ModelConfig) -> str:
+    if model.architecture is not None:
+        return model.architecture.model_type
+    from sizewise.models.figures import model_config
+
+    return str(model_config(model).model_type)

@@ -1,0 +1,114 @@
+"""Loading of tokenizers, with one policy for padding."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sizewise.config.model import ModelConfig
+from sizewise.errors import ModelError
+from sizewise.models.sources import Source, find_source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+TEMPLATES = Path(__file__).parent / "templates"
+STAND_IN = "embedded:nano"
+UNUSED_NAMES = (
+    "<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>", "[UNK]",
+)  # fmt: skip
+
+
+def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of ``model`` (``model.tokenizer`` if given, else ``model.path``).
+
+    The vocabulary is never extended: a missing padding token is chosen among the existing ones,
+    and differs from the end-of-sequence token wherever the vocabulary allows it. For
+    ``init=tiny_random`` a tokenizer that cannot be found on this machine is replaced by the
+    embedded one, with a chat template that follows the same turn rules as the architecture's.
+
+    Raises:
+        ModelError: it is not there, cannot be reached, is gated or is unusable.
+    """
+    if model.init == "tiny_random":
+        tokenizer = _local_or_stand_in(model)
+    else:
+        tokenizer = _load(_tokenizer_source(model), model)
+    ensure_padding(tokenizer)
+    return tokenizer
+
+
+def _tokenizer_source(model: ModelConfig) -> Source:
+    return find_source(
+        model.tokenizer or model.path,
+        model.revision if model.tokenizer is None else None,
+        marker="tokenizer_config.json",
+        weights=False,
+        key="model.tokenizer" if model.tokenizer else "model.path",
+    )
+
+
+def _load(source: Source, model: ModelConfig) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source.path,
+            revision=source.revision,
+            local_files_only=source.local_only,
+            trust_remote_code=model.trust_remote_code,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"No usable tokenizer at {source.path!r}: {error}. Set model.tokenizer to a folder "
+            "or a hub id that holds one."
+        ) from error
+    return tokenizer
+
+
+def _local_or_stand_in(model: ModelConfig) -> PreTrainedTokenizerBase:
+    """Use the real tokenizer where it lies on this machine, else the embedded stand-in."""
+    from sizewise.models.sources import EMBEDDED, is_cached
+
+    path = model.tokenizer or model.path
+    local = path.startswith(EMBEDDED) or Path(path).expanduser().is_dir()
+    if local or is_cached(path, model.revision, "tokenizer_config.json", weights=False):
+        return _load(_tokenizer_source(model), model)
+    log.warning(
+        "The tokenizer of %s is not on this machine: the tiny random model uses the embedded "
+        "tokenizer and a stand-in chat template with the same turn rules.",
+        path,
+    )
+    tokenizer = _load(find_source(STAND_IN, weights=False), model)
+    template = stand_in_template(model.architecture.model_type if model.architecture else None)
+    if template is not None:
+        tokenizer.chat_template = template
+    return tokenizer
+
+
+def stand_in_template(model_type: str | None) -> str | None:
+    """Return our chat template with the turn rules of ``model_type``; None where there is none."""
+    path = TEMPLATES / f"{model_type}.jinja"
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def ensure_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give ``tokenizer`` a padding token from its own vocabulary, if it has none.
+
+    An otherwise unused token is preferred, so that the end of a turn is never taken for padding;
+    the end-of-sequence token is the last resort.
+    """
+    if tokenizer.pad_token_id is not None:
+        return
+    vocabulary = tokenizer.get_vocab()
+    taken = {tokenizer.eos_token, tokenizer.bos_token}
+    for name in (*UNUSED_NAMES, tokenizer.unk_token, tokenizer.eos_token):
+        if name in vocabulary and (name not in taken or name == tokenizer.eos_token):
+            tokenizer.pad_token = name
+            return
+    raise ModelError(
+        "The tokenizer has neither a padding nor an end-of-sequence token. "
+        "Set one in its tokenizer_config.json."
+    )
