@@ -1,1 +1,4 @@
-"""Statistics of comparisons: pure functions over arrays of per-example scores."""
+"""Statistics of comparisons: pure functions over arrays of per-example scores.
+
+Start at `comparison.compare_paired`; docs/statistics.md says what is computed and why.
+"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import special
@@ -87,23 +88,24 @@ def _batches(
 
 def draw_pair(scenario: Scenario, rng: np.random.Generator) -> tuple[Sides, float]:
     """Draw the scores of both sides and return them with the true difference."""
-    index = group_index(scenario.examples, scenario.groups) if scenario.groups else None
+    index = groups_of(scenario)
     shared_N = rng.normal(0.0, 1.0, scenario.examples)
-    a, truth_a = _draw_side(scenario, scenario.seeds_a, scenario.difference, shared_N, index, rng)
-    b, truth_b = _draw_side(scenario, scenario.seeds_b, 0.0, shared_N, index, rng)
+    a, truth_a = draw_side(scenario, scenario.seeds_a, scenario.difference, shared_N, rng)
+    b, truth_b = draw_side(scenario, scenario.seeds_b, 0.0, shared_N, rng)
     sides = sides_of(a, b, index, minimum_seeds=scenario.minimum_seeds)
     return sides, truth_a - truth_b
 
 
-def _draw_side(
-    s: Scenario,
-    n_seeds: int,
-    shift: float,
-    shared_N: FloatArray,
-    index: IntArray | None,
-    rng: np.random.Generator,
+def groups_of(scenario: Scenario) -> IntArray | None:
+    """Group of each example, [N]; None for independent examples."""
+    return group_index(scenario.examples, scenario.groups) if scenario.groups else None
+
+
+def draw_side(
+    s: Scenario, n_seeds: int, shift: float, shared_N: FloatArray, rng: np.random.Generator
 ) -> tuple[FloatArray, float]:
     """Return scores, [S, N] or [N] without seeds, and their true mean."""
+    index = groups_of(s)
     rows = max(n_seeds, 1)
     seeds_S = rng.normal(0.0, s.sd_seed if n_seeds else 0.0, rows)
     latent = shift + seeds_S[:, None] + shared_N + rng.normal(0.0, s.sd_example, s.examples)
@@ -121,8 +123,13 @@ def _draw_side(
     return (latent if n_seeds else latent[0]), truth
 
 
+@cache
+def _quadrature() -> tuple[FloatArray, FloatArray]:
+    return np.polynomial.hermite_e.hermegauss(64)
+
+
 def _mean_logistic(centres: Sequence[float] | FloatArray, variance: float) -> float:
     """Mean of logistic(c + N(0, variance)) over the centres, by Gauss–Hermite quadrature."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(64)
+    nodes, weights = _quadrature()
     values = special.expit(np.asarray(centres)[:, None] + np.sqrt(variance) * nodes)
     return float((values @ weights).mean() / weights.sum())
