@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,11 +20,16 @@ from sizewise.models.targets import (
     matching,
     resolve_targets,
 )
+from sizewise.models.wrapping import adapted_modules, base_of, base_only, is_adapted
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+__all__ = [
+    "adapted_modules", "attach_adapter", "base_of", "base_only", "enable_checkpointing",
+    "is_adapted", "load_adapter", "save_adapter",
+]  # fmt: skip
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
@@ -71,7 +74,7 @@ def peft_config(lora: LoraConfig, targets: list[str], exclude: str | None, famil
 
     return PeftLoraConfig(
         r=lora.r,
-        lora_alpha=lora.effective_alpha,  # type: ignore[arg-type]
+        lora_alpha=lora.effective_alpha,
         lora_dropout=lora.dropout,
         target_modules=targets,
         exclude_modules=exclude,
@@ -80,44 +83,6 @@ def peft_config(lora: LoraConfig, targets: list[str], exclude: str | None, famil
         bias="none",
         task_type=TaskType.SEQ_2_SEQ_LM if family == "seq2seq" else TaskType.CAUSAL_LM,
     )
-
-
-def is_adapted(model: nn.Module) -> bool:
-    """Whether ``model`` is a base with a PEFT adapter."""
-    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
-
-
-def base_of(model: nn.Module) -> PreTrainedModel:
-    """Return the transformers model itself, whether or not an adapter is wrapped around it."""
-    return cast("PreTrainedModel", model.get_base_model() if is_adapted(model) else model)
-
-
-def adapted_modules(model: nn.Module) -> list[str]:
-    """Return names (as in the base) of the modules that carry an adapter."""
-    base = base_of(model)
-    return [name for name, module in base.named_modules() if hasattr(module, "lora_A")]
-
-
-@contextmanager
-def base_only(model: nn.Module) -> Iterator[nn.Module]:
-    """Use the same weights without the adapter (and in eval mode) inside the block.
-
-    Raises:
-        ModelError: the model was trained in full, so that its base no longer exists.
-    """
-    if full.is_full(model):
-        raise ModelError(
-            "A fully trained model has no untouched base in memory. "
-            "Score the base before training, or load it again."
-        )
-    training = model.training
-    switched_off = model.disable_adapter() if is_adapted(model) else nullcontext()
-    model.eval()
-    try:
-        with switched_off:
-            yield model
-    finally:
-        model.train(training)
 
 
 def enable_checkpointing(model: nn.Module) -> None:
@@ -144,7 +109,8 @@ def save_adapter(model: nn.Module, folder: Path | str) -> Path:
     if not is_adapted(model):
         raise ModelError("This model has no adapter to save (lora=none trains nothing).")
     # "auto" would ask the hub whether the embeddings were resized; they never are.
-    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)  # type: ignore[operator]
+    wrapper: Any = model
+    wrapper.save_pretrained(str(folder), save_embedding_layers=False)
     return folder
 
 
@@ -185,7 +151,9 @@ def adapter_folder(source: Path | str) -> Path:
 
         folder = Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS]))
     if not (folder / WEIGHTS).is_file():
-        raise ModelError(f"adapter={str(source)!r} holds no {WEIGHTS} (pickled weights are refused).")
+        raise ModelError(
+            f"adapter={str(source)!r} holds no {WEIGHTS} (pickled weights are refused)."
+        )
     return folder
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from sizewise.config.model import ArchitectureConfig, VisionConfig
 from sizewise.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # Classes whose config takes `attention_bias`; Qwen2's biases on q, k and v are built in.
 BIAS_OPTION = ("llama", "gemma", "gemma2", "qwen3")
@@ -99,6 +101,21 @@ def _t5(figures: ArchitectureConfig) -> PretrainedConfig:
         tie_word_embeddings=figures.tied_embeddings,
         **figures.extra,
     )
+
+
+def untie_t5_head(model: PreTrainedModel) -> None:
+    """Give a newly built T5 v1.1 (FLAN-T5) its own output head.
+
+    transformers ties the head of every T5 it builds; published v1.1 weights have one of their own.
+    These are the ones whose decoder output is not scaled.
+    """
+    config = model.config
+    if config.model_type == "t5" and not config.scale_decoder_outputs:
+        shared = model.get_input_embeddings().weight
+        head = torch.empty_like(shared)
+        if not head.is_meta:
+            head.normal_(std=config.d_model**-0.5)
+        model.get_output_embeddings().weight = torch.nn.Parameter(head)
 
 
 BUILDERS: dict[str, Callable[[ArchitectureConfig], PretrainedConfig]] = {

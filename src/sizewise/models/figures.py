@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sizewise.config.model import ModelConfig
-from sizewise.models.architecture import to_transformers_config
+from sizewise.models.architecture import to_transformers_config, untie_t5_head
 from sizewise.models.base import load_config
 from sizewise.models.sources import find_source
 
@@ -29,5 +29,14 @@ def meta_model(config: PretrainedConfig) -> PreTrainedModel:
     auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         model: PreTrainedModel = auto.from_config(config)
-    model.tie_weights()
+    untie_t5_head(model)
     return model
+
+
+def context_length(model: ModelConfig) -> int | None:
+    """Return how many tokens the base has positions for; None for relative positions (T5)."""
+    config = model_config(model)
+    if config.is_encoder_decoder:
+        return None
+    positions: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return positions

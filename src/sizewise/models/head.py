@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sizewise.errors import ModelError
-from sizewise.models.adapter import base_of
+from sizewise.models.wrapping import base_of
 
 IGNORED = -100
 OPTIONAL_INPUTS = ("position_ids", "token_type_ids", "decoder_attention_mask")
@@ -75,12 +75,13 @@ def forward_inputs(base: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
     A right-padded causal batch needs no mask: no answer position can see its padding, and without
     one the attention kernels take their faster causal path.
     """
-    accepted = _parameters(type(base))
+    wrapper: Any = base
+    accepted = _parameters(type(wrapper))
     inputs = {"input_ids": batch["input_ids"], "use_cache": False}
     inputs |= {key: batch[key] for key in OPTIONAL_INPUTS if key in batch and key in accepted}
     mask = batch.get("attention_mask")
     if base.config.is_encoder_decoder:
-        decoder_ids = base.prepare_decoder_input_ids_from_labels(labels=batch["labels"])  # type: ignore[operator]
+        decoder_ids = wrapper.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
         return inputs | {"attention_mask": mask, "decoder_input_ids": decoder_ids}
     if mask is not None and not is_right_padded(mask):
         inputs["attention_mask"] = mask
@@ -94,7 +95,7 @@ def is_right_padded(mask_BT: Tensor) -> bool:
 
 
 @cache
-def _parameters(model_class: type[nn.Module]) -> frozenset[str]:
+def _parameters(model_class: Any) -> frozenset[str]:
     return frozenset(inspect.signature(model_class.forward).parameters)
 
 

@@ -10,8 +10,8 @@ from sizewise.config.model import QuantizationConfig
 from sizewise.models.dtypes import resolve_dtype
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PretrainedConfig
     from torch import nn
+    from transformers import BitsAndBytesConfig, PretrainedConfig
 
 VISION_MODULES = ("vision_tower", "multi_modal_projector")
 
@@ -74,5 +74,5 @@ def switch_off_cpu_repacking(model: nn.Module) -> int:
     """
     layers = [m for m in quantized_linears(model).values() if type(m).__name__ == "Linear4bit"]
     for layer in layers:
-        layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+        layer.support_avx512bf16_for_cpu = False
     return len(layers)

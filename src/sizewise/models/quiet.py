@@ -7,6 +7,8 @@ import warnings
 from functools import cache
 
 SILENCED_LOGGERS = {
+    # T5 v1.1 has a head of its own, which transformers notices and handles.
+    "transformers.modeling_utils": ("shared.weight to lm_head.weight",),
     "bitsandbytes.autograd._functions": ("inputs will be cast from",),
     "bitsandbytes.nn.modules": ("Input type into Linear4bit",),
     "bitsandbytes.backends.cpu.ops": ("kernels",),

@@ -14,7 +14,7 @@ import torch
 
 from sizewise.config.model import ArchitectureConfig, ModelConfig, VisionConfig
 from sizewise.errors import ModelError
-from sizewise.models.architecture import to_transformers_config
+from sizewise.models.architecture import to_transformers_config, untie_t5_head
 from sizewise.models.quiet import quiet_libraries
 from sizewise.models.seeding import seeded
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 BASE_SEED = 0
-TINY_SIZES = {
+TINY_SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_layers": 2,
@@ -49,7 +49,7 @@ TINY_EXTRA: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "full_attention"],
         "mm_tokens_per_image": 4,
     },
-    "t5": {"feed_forward_proj": "gated-gelu", "scale_decoder_outputs": False},
+    "t5": {"feed_forward_proj": "gated-gelu"},
 }
 TINY_DROPPED = ("rope_parameters", "sliding_window", "layer_types", "query_pre_attn_scalar")
 UNTIED = ("llama", "mistral", "phi3", "t5")
@@ -98,6 +98,7 @@ def build_random(config: PretrainedConfig, seed: int = BASE_SEED) -> PreTrainedM
     auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with seeded(seed):
         model: PreTrainedModel = auto.from_config(config, dtype=torch.float32)
+        untie_t5_head(model)
     return model.eval()
 
 

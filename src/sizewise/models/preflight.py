@@ -1,0 +1,129 @@
+"""Everything that can be refused before a weight is loaded."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+
+from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
+from sizewise.config.training import TrainerConfig
+from sizewise.errors import ModelError
+from sizewise.models.base import check_family
+from sizewise.models.dtypes import resolve_device, resolve_dtype
+from sizewise.models.figures import meta_model, model_config
+from sizewise.models.sources import find_source
+from sizewise.models.targets import resolve_targets
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+T5_FAMILY = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
+SHARDED = ("fsdp", "deepspeed", "model_parallel")
+
+
+def check_model(
+    model: ModelConfig,
+    quantization: QuantizationConfig,
+    lora: LoraConfig,
+    trainer: TrainerConfig,
+) -> None:
+    """Refuse what cannot work: place, dtype, quantisation, device, strategy, adapter targets.
+
+    Nothing is downloaded but, for a hub id that is not cached and has no figures, its config.
+
+    Raises:
+        ModelError: the message says which keys contradict what, and what to choose.
+    """
+    device = resolve_device(trainer.accelerator)
+    check_dtypes(model, quantization, device)
+    check_quantization(quantization, lora, trainer, device)
+    check_place(model)
+    config = model_config(model)
+    check_family(config, model)
+    if lora.trains:
+        check_precision(config, model, quantization, trainer)
+    if lora.is_adapter:
+        resolve_targets(meta_model(config), lora.target, model.lora_targets)
+
+
+def check_place(model: ModelConfig) -> None:
+    """Raise unless weights and tokenizer are there, or can be fetched."""
+    if model.init == "pretrained":
+        find_source(model.path, model.revision)
+    if model.tokenizer is not None and model.init != "tiny_random":
+        find_source(
+            model.tokenizer, marker="tokenizer_config.json", weights=False, key="model.tokenizer"
+        )
+
+
+def check_dtypes(
+    model: ModelConfig, quantization: QuantizationConfig, device: torch.device
+) -> None:
+    """Raise if a dtype is unknown or the GPU does not compute in it."""
+    chosen = {
+        "model.dtype": resolve_dtype(model.dtype, device),
+        "quantization.compute_dtype": resolve_dtype(
+            quantization.compute_dtype, device, "quantization.compute_dtype"
+        ),
+    }
+    for key, dtype in chosen.items():
+        if device.type != "cuda" or dtype != torch.bfloat16:
+            continue
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise ModelError(f"{key}=bfloat16: this GPU has no bf16. Choose float16 or float32.")
+
+
+def check_quantization(
+    quantization: QuantizationConfig,
+    lora: LoraConfig,
+    trainer: TrainerConfig,
+    device: torch.device,
+) -> None:
+    """Raise if bitsandbytes, the device, the strategy or the method rules quantisation out."""
+    if quantization.method == "none":
+        return
+    key = f"quantization={quantization.method}"
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(f"{key} needs bitsandbytes: pip install bitsandbytes.")
+    if lora.method == "full":
+        raise ModelError(f"{key} with lora=full: quantised weights cannot be trained. Drop one.")
+    if any(name in trainer.strategy for name in SHARDED):
+        raise ModelError(
+            f"{key} with trainer.strategy={trainer.strategy}: quantised weights cannot be "
+            "sharded. Choose trainer.strategy=auto or ddp, or quantization=none."
+        )
+    supported = supported_devices()
+    if device.type not in supported:
+        raise ModelError(
+            f"{key} cannot run on {device.type}: bitsandbytes supports {', '.join(supported)} "
+            "here. Choose quantization=none, or another trainer.accelerator."
+        )
+
+
+def supported_devices() -> tuple[str, ...]:
+    """Return the device types that the installed bitsandbytes can run on."""
+    import bitsandbytes
+
+    return tuple(sorted({"cpu", "cuda"} & set(bitsandbytes.supported_torch_devices)))
+
+
+def check_precision(
+    config: PretrainedConfig,
+    model: ModelConfig,
+    quantization: QuantizationConfig,
+    trainer: TrainerConfig,
+) -> None:
+    """Raise if a T5 would be trained in fp16, where its activations overflow to NaN."""
+    if config.model_type not in T5_FAMILY:
+        return
+    quantized = quantization.method != "none"
+    half = {
+        f"trainer.precision={trainer.precision}": trainer.precision.startswith("16"),
+        "model.dtype=float16": model.dtype == "float16",
+        "quantization.compute_dtype=float16": quantized and quantization.compute_dtype == "float16",
+    }
+    for key, used in half.items():
+        if used:
+            raise ModelError(f"{key}: the T5 family overflows to NaN in fp16. Choose bf16 or fp32.")
