@@ -89,7 +89,9 @@ class DatasetConfig:
     holds a whole dialogue, of which each assistant turn becomes an example (``train_on``: all of
     them or the last one). ``group`` names the columns that must never straddle splits besides the
     prompt text itself (which never does). ``strata`` name columns kept for breakdowns; ``label``
-    the column whose frequency in training is one.
+    the column whose frequency in training is one. ``few_shot`` examples of the training split are
+    put before every prompt, as earlier ``turns`` or as ``text`` within the prompt.
+    ``parts`` are the data sets of a mixture, by name.
     """
 
     name: str = MISSING
@@ -114,6 +116,7 @@ class DatasetConfig:
     max_length: int = 1024
     truncate_prompt: bool = False
     few_shot: int = 0
+    few_shot_style: str = "turns"
     primary: str = MISSING
     direction: str = "max"
     license: str | None = None
@@ -123,6 +126,7 @@ class DatasetConfig:
         """Check counts, directions and choices."""
         one_of("dataset.train_on", self.train_on, ("all", "last"))
         one_of("dataset.direction", self.direction, ("max", "min"))
+        one_of("dataset.few_shot_style", self.few_shot_style, ("turns", "text"))
         for key in ("max_samples", "max_train", "max_validation", "max_test"):
             at_least(f"dataset.{key}", getattr(self, key), 1)
         at_least("dataset.max_length", self.max_length, 8)

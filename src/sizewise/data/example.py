@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,16 +34,27 @@ class Example:
         answer: the reference answer's text.
         group: examples with the same group never straddle splits.
         meta: strings kept for breakdowns: ``label``, ``rejected``, and one entry per stratum.
+        origin: hash of the row's values that the example was made of, whatever the wording of the
+            prompt; empty: the example stands for itself.
     """
 
     messages: tuple[Message, ...]
     answer: str
     group: str
     meta: Mapping[str, str] = field(default_factory=dict)
+    origin: str = ""
 
     @property
     def id(self) -> str:
-        """Content hash of prompt and answer (16 hex digits), the same on every machine."""
+        """Content hash (16 hex digits), the same on every machine and under another prompt wording.
+
+        It is the hash of the row's values (``origin``) where there is one, else ``content_id``.
+        """
+        return self.origin or self.content_id
+
+    @property
+    def content_id(self) -> str:
+        """Hash of exactly what the model reads and should write (16 hex digits)."""
         content = [[m.role, m.content] for m in self.messages] + [["answer", self.answer]]
         text = json.dumps(content, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -87,13 +98,26 @@ class DataSplits:
     report: DataReport
 
     def fingerprint(self, split: SplitName) -> str:
-        """Hash of a split's examples in order (16 hex digits)."""
+        """Hash of a split's examples in order, prompt wording included (16 hex digits)."""
         return fingerprint(getattr(self, split))
+
+    def question_fingerprint(self, split: SplitName) -> str:
+        """Hash of what is asked in a split, whatever the wording of the prompt (16 hex digits)."""
+        return question_fingerprint(getattr(self, split))
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """Hash the ids and groups of ``examples`` in order (16 hex digits)."""
+    """Hash contents and groups of ``examples`` in order (16 hex digits)."""
+    return _digest(f"{example.content_id}:{example.group}" for example in examples)
+
+
+def question_fingerprint(examples: Sequence[Example]) -> str:
+    """Hash the ids of ``examples`` in order: equal for few-shot and reworded prompts."""
+    return _digest(example.id for example in examples)
+
+
+def _digest(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for example in examples:
-        digest.update(f"{example.id}:{example.group}\n".encode())
+    for line in lines:
+        digest.update(f"{line}\n".encode())
     return digest.hexdigest()[:16]

@@ -1,0 +1,122 @@
+"""Which examples form a micro-batch, in what order: a pure function of lengths, seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sizewise.errors import DataError
+
+MEGA_STEPS = 16
+"""Optimiser steps' worth of examples among which lengths are sorted: order stays random at large."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Examples of one forward pass.
+
+    Attributes:
+        indices: positions in the split.
+        step: number of the optimiser step in the epoch.
+        step_tokens: answer tokens of that whole step, over all its micro-batches and ranks.
+    """
+
+    indices: tuple[int, ...]
+    step: int
+    step_tokens: int
+
+
+def plan_epoch(
+    lengths: Sequence[int],
+    answer_tokens: Sequence[int],
+    batch_size: int,
+    accumulate: int = 1,
+    *,
+    seed: int = 0,
+    epoch: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    length_grouping: bool = True,
+) -> list[MicroBatch]:
+    """Plan one epoch for one rank.
+
+    Every rank gets the same number of micro-batches; those of one moment hold examples of like
+    length. The chunk that is not full comes last, and so does the step that is not full. Where
+    fewer examples than ranks remain over, they sit out this epoch.
+
+    Args:
+        lengths: tokens of each example.
+        answer_tokens: answer tokens of each example.
+        batch_size: examples of a micro-batch on one rank.
+        accumulate: micro-batches of an optimiser step.
+        seed: with ``epoch`` it decides the order, nothing else does.
+        epoch: number of the epoch.
+        rank: this process, of ``world``.
+        world: number of processes.
+        length_grouping: whether examples of like length are put together.
+
+    Raises:
+        DataError: there are fewer examples than ranks.
+    """
+    if len(lengths) < world:
+        raise DataError(
+            f"{len(lengths)} training examples cannot be divided among {world} devices. "
+            "Lower trainer.devices or add data."
+        )
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths)).tolist()
+    width = batch_size * world
+    if length_grouping:
+        order = _grouped(order, lengths, width * accumulate * MEGA_STEPS)
+    chunks = [order[start : start + width] for start in range(0, len(order), width)]
+    rest = [chunks.pop()] if len(chunks[-1]) < width else []
+    if length_grouping:
+        chunks = [chunks[place] for place in rng.permutation(len(chunks))]
+    chunks += [chunk for chunk in rest if len(chunk) >= world]
+    return _batches(chunks, answer_tokens, accumulate, rank, world)
+
+
+def plan_in_order(
+    lengths: Sequence[int],
+    answer_tokens: Sequence[int],
+    batch_size: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+) -> list[MicroBatch]:
+    """Plan one pass over this rank's share for evaluation: longest first, each batch a step."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))[rank::world]
+    chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return _batches(chunks, answer_tokens, 1, 0, 1)
+
+
+def count_batches(examples: int, batch_size: int, world: int = 1) -> int:
+    """Return the number of micro-batches that ``plan_epoch`` gives each rank."""
+    full, rest = divmod(examples, batch_size * world)
+    return full + (rest >= world)
+
+
+def _grouped(order: list[int], lengths: Sequence[int], mega: int) -> list[int]:
+    """Sort by length, longest first, within stretches of ``mega`` examples of a random order."""
+    grouped: list[int] = []
+    for start in range(0, len(order), mega):
+        stretch = order[start : start + mega]
+        grouped += sorted(stretch, key=lambda index: -lengths[index])
+    return grouped
+
+
+def _batches(
+    chunks: Sequence[Sequence[int]],
+    answer_tokens: Sequence[int],
+    accumulate: int,
+    rank: int,
+    world: int,
+) -> list[MicroBatch]:
+    plan: list[MicroBatch] = []
+    for step, start in enumerate(range(0, len(chunks), accumulate)):
+        group = chunks[start : start + accumulate]
+        tokens = sum(answer_tokens[index] for chunk in group for index in chunk)
+        plan += [MicroBatch(tuple(chunk[rank::world]), step, tokens) for chunk in group]
+    return plan

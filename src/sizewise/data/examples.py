@@ -1,0 +1,158 @@
+"""Rows to examples: columns become messages, an answer, a group and strata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sizewise.config.data import DatasetConfig
+from sizewise.data.columns import TextTemplate, all_columns, as_text, resolve_column, tidy
+from sizewise.data.conversation import answered_turns, join_neighbours, read_turns
+from sizewise.data.example import Example, Message
+from sizewise.data.groups import connect, text_key
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Examples before they are split.
+
+    Attributes:
+        examples: in the order of the rows; ``group`` is already the connected component.
+        splits: the source's own split of each example, None where there is no such column.
+        filtered: examples left out, by reason.
+        rows: rows read.
+    """
+
+    examples: tuple[Example, ...]
+    splits: tuple[str | None, ...]
+    filtered: Mapping[str, int]
+    rows: int
+
+
+def make_examples(rows: Sequence[Row], cfg: DatasetConfig) -> Candidates:
+    """Turn rows into examples: one per row, or one per answered turn of a conversation.
+
+    Rows that share a declared group column or the text of their first user turn get one group.
+
+    Raises:
+        DataError: a configured column does not exist, or a dialogue cannot be read.
+    """
+    reader = RowReader(cfg, all_columns(rows))
+    found: list[Example] = []
+    keys: list[list[str]] = []
+    splits: list[str | None] = []
+    filtered: Counter[str] = Counter()
+    for row in rows:
+        for example in reader.read(row):
+            reason = reason_to_drop(example, cfg)
+            if reason is not None:
+                filtered[reason] += 1
+                continue
+            found.append(example)
+            keys.append(reader.group_keys(row, example))
+            splits.append(reader.split(row))
+    grouped = (replace(e, group=g) for e, g in zip(found, connect(keys), strict=True))
+    return Candidates(tuple(grouped), tuple(splits), dict(filtered), len(rows))
+
+
+def reason_to_drop(example: Example, cfg: DatasetConfig) -> str | None:
+    """Name the filter that leaves an example out; lengths are characters of question and answer."""
+    question = example.messages[-1].content if example.messages else ""
+    limits = cfg.filter
+    if not example.answer.strip():
+        return "empty_answer"
+    if not question.strip() and limits.min_prompt_chars > 0:
+        return "empty_prompt"
+    for name, length, low, high in (
+        ("prompt", len(question), limits.min_prompt_chars, limits.max_prompt_chars),
+        ("answer", len(example.answer), limits.min_answer_chars, limits.max_answer_chars),
+    ):
+        if length < low:
+            return f"{name}_too_short"
+        if high is not None and length > high:
+            return f"{name}_too_long"
+    return None
+
+
+class RowReader:
+    """Reads the configured columns of one row; all names are resolved once, on construction."""
+
+    def __init__(self, cfg: DatasetConfig, columns: Sequence[str]) -> None:
+        def named(name: str | None, key: str) -> str | None:
+            return resolve_column(name, columns, f"dataset.{key}") if name else None
+
+        self._clean = cfg.clean_whitespace
+        self._train_on = cfg.train_on
+        self._system = TextTemplate(cfg.system or "", columns, "dataset.system")
+        self._prompt = TextTemplate(cfg.prompt, columns, "dataset.prompt")
+        self._answer = TextTemplate(cfg.answer, columns, "dataset.answer")
+        self._history = named(cfg.history, "history")
+        self._conversation = named(cfg.conversation, "conversation")
+        self._label = named(cfg.label, "label")
+        self._rejected = named(cfg.rejected, "rejected")
+        self._split = named(cfg.split.column, "split.column")
+        self._strata = {name: named(name, "strata") for name in cfg.strata}
+        self._group = [(name, named(name, "group")) for name in cfg.group]
+
+    def read(self, row: Row) -> Iterator[Example]:
+        """Yield the row's examples, without a group."""
+        meta = self._meta(row)
+        for number, (messages, answer) in enumerate(self._exchanges(row)):
+            origin = self._origin(row, number)
+            yield Example(messages, answer, group="", meta=meta, origin=origin)
+
+    def split(self, row: Row) -> str | None:
+        """Return the source's own split of a row."""
+        return as_text(row.get(self._split)).strip() if self._split is not None else None
+
+    def group_keys(self, row: Row, example: Example) -> list[str]:
+        """Return what ties an example to others: its declared columns and its first question."""
+        cells = [(name, as_text(row.get(column or "")).strip()) for name, column in self._group]
+        first = next((m.content for m in example.messages if m.role == "user"), "")
+        return [f"{name.strip()}={value}" for name, value in cells if value] + [text_key(first)]
+
+    def _exchanges(self, row: Row) -> Iterator[tuple[tuple[Message, ...], str]]:
+        system = self._system.render(row, self._clean)
+        if self._conversation is not None:
+            turns = read_turns(row.get(self._conversation), "dataset.conversation", self._clean)
+            own = [turn for turn in turns if turn.role == "system"]
+            dialogue = [turn for turn in turns if turn.role != "system"]
+            head = [Message("system", system)] if system else own
+            yield from answered_turns([*head, *dialogue], self._train_on)
+            return
+        yield tuple(self._prompt_turns(row, system)), self._answer.render(row, self._clean)
+
+    def _prompt_turns(self, row: Row, system: str) -> list[Message]:
+        """Return system turn, history and question; a history that ends with the user is one."""
+        history: list[Message] = []
+        if self._history is not None:
+            history = read_turns(row.get(self._history), "dataset.history", self._clean)
+        head = [Message("system", system)] if system else [m for m in history if m.role == "system"]
+        turns = [turn for turn in history if turn.role != "system"]
+        question = self._prompt.render(row, self._clean)
+        if question or not turns or turns[-1].role != "user":
+            turns.append(Message("user", question))
+        return head + join_neighbours(turns)
+
+    def _meta(self, row: Row) -> dict[str, str]:
+        meta = {name: as_text(row.get(column or "")) for name, column in self._strata.items()}
+        if self._label is not None:
+            meta["label"] = as_text(row.get(self._label))
+        if self._rejected is not None:
+            text = as_text(row.get(self._rejected))
+            meta["rejected"] = tidy(text) if self._clean else text
+        return meta
+
+    def _origin(self, row: Row, number: int) -> str:
+        templates = (self._system, self._prompt, self._answer)
+        names = {column for template in templates for column in template.columns}
+        names.update(name for name in (self._history, self._conversation) if name)
+        values = {name: row.get(name) for name in sorted(names)}
+        text = json.dumps([values, number], ensure_ascii=False, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,50 @@
+"""Groups of examples that must never straddle splits, and orders that do not depend on rows."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+
+TEXT = "text:"
+
+
+def text_key(text: str) -> str:
+    """Key of a text: equal but for case, white space and compatibility forms means the same key."""
+    normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return TEXT + hashlib.sha256(normal.encode()).hexdigest()[:16]
+
+
+def rank(seed: int, name: str) -> str:
+    """Place of ``name`` in the order that ``seed`` draws; adding names moves no other."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def connect(keys: Sequence[Sequence[str]]) -> list[str]:
+    """Name the connected component of each item; items that share a key are connected.
+
+    Args:
+        keys: for each item its keys, at least one.
+
+    Returns:
+        For each item the name of its component: the smallest of its declared keys, or of its text
+        keys where none is declared; the same under any order of the items.
+    """
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        parent.setdefault(key, key)
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for own in keys:
+        for key in own[1:]:
+            parent[root(key)] = root(own[0])
+        root(own[0])
+    names: dict[str, str] = {}
+    for key in parent:
+        top = root(key)
+        names[top] = min(names.get(top, key), key, key=lambda k: (k.startswith(TEXT), k))
+    return [names[root(own[0])] for own in keys]

@@ -1,0 +1,65 @@
+"""Rows of a data set on the Hugging Face hub (or of a local copy of one)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sizewise.config.data import SourceConfig
+from sizewise.errors import DataError
+
+SPLIT_COLUMN = "__split__"
+
+
+def read_rows(source: SourceConfig) -> list[dict[str, Any]]:
+    """Load the chosen split, or all of them, each row's split being kept in ``__split__``.
+
+    Raises:
+        DataError: the data set cannot be reached, is gated, does not exist or has no such split.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(
+            source.path, name=source.subset, revision=source.revision, split=source.hub_split
+        )
+    except Exception as error:
+        raise DataError(explain(source, error)) from error
+    if source.hub_split is not None:
+        return [{**row, SPLIT_COLUMN: source.hub_split} for row in loaded]
+    return [{**row, SPLIT_COLUMN: str(name)} for name, rows in loaded.items() for row in rows]
+
+
+def explain(source: SourceConfig, error: BaseException) -> str:
+    """Say what went wrong and what to do, from the chain of causes of ``error``."""
+    names = {type(link).__name__ for link in _chain(error)}
+    text = " ".join(str(link) for link in _chain(error))
+    what = f"The data set {source.path!r} of the hub cannot be loaded: "
+    if "GatedRepoError" in names or "gated" in text.lower():
+        return what + (
+            "it is gated. Accept its terms on its page, then log in with `hf auth login`."
+        )
+    offline = ("ConnectionError", "OfflineModeIsEnabled", "ConnectTimeout", "ConnectError")
+    if names.intersection(offline) or "Couldn't reach" in text:
+        return what + (
+            "the hub cannot be reached and there is no copy in the cache. Connect once, or point "
+            "dataset.source.kind and dataset.source.path at a local csv, json, parquet or sqlite "
+            "file with the same columns."
+        )
+    if names.intersection({"DatasetNotFoundError", "RepositoryNotFoundError"}):
+        return what + (
+            "it does not exist or is private. Check dataset.source.path and "
+            "dataset.source.revision; for a private one log in with `hf auth login`."
+        )
+    return what + (
+        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}. "
+        "Check dataset.source.subset, dataset.source.hub_split and dataset.source.revision."
+    )
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return chain

@@ -1,0 +1,149 @@
+"""Candidates to leak-safe splits: drawn by groups, or the source's own with its leaks counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from sizewise.config.data import DatasetConfig, SplitConfig
+from sizewise.data.example import DataReport, DataSplits, Example
+from sizewise.data.examples import Candidates
+from sizewise.data.groups import rank
+from sizewise.data.leaks import leaking_rows, row_split_leak, shared_groups
+from sizewise.data.own_split import Parts, divide_by_column, drop_leaks, refuse_leaks
+from sizewise.errors import DataError
+
+NAMES = ("train", "validation", "test")
+
+
+def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
+    """Divide examples into train, validation and test, limit their sizes and report.
+
+    Order within a split is drawn by ``cfg.split.seed`` from contents alone, so that it does not
+    depend on the order of rows and the first n of a larger training set are the smaller one.
+
+    Raises:
+        DataError: a split that should have examples has none, or the source's own split leaks
+            and ``on_leak`` is ``error``.
+    """
+    filtered = Counter(candidates.filtered)
+    pairs = _limit(list(zip(candidates.examples, candidates.splits, strict=True)), cfg)
+    sizes = Counter(example.group for example, _ in pairs)
+    pairs, duplicates = _distinct(pairs)
+    parts = _divide(pairs, cfg.split, filtered)
+    leaks = leaking_rows(parts)
+    parts = _mind_leaks(parts, leaks, cfg.split.on_leak, filtered)
+    fraction = _train_fraction(parts)
+    parts = {name: _ordered(rows, cfg.split.seed) for name, rows in parts.items()}
+    limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
+    kept = {name: tuple(parts[name][: limits[name]]) for name in NAMES}
+    report = DataReport(
+        rows=candidates.rows,
+        filtered=dict(filtered),
+        duplicates=duplicates,
+        shared_groups=shared_groups(kept),
+        leaking_rows=leaks,
+        row_split_leak=row_split_leak(list(sizes.values()), round(fraction * sizes.total())),
+    )
+    _require(kept, report, cfg)
+    return DataSplits(kept["train"], kept["validation"], kept["test"], report)
+
+
+def draw(
+    examples: Sequence[Example], fractions: Mapping[str, float], rest: str, seed: int
+) -> Parts:
+    """Draw whole groups into the given fractions; what remains goes to ``rest``.
+
+    Groups are taken in an order drawn by ``seed`` (groups larger than a fraction's rows last);
+    each fraction takes groups while that brings it nearer to its size, and at least one.
+    """
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.group, []).append(example)
+    wanted = {name: share * len(examples) for name, share in fractions.items() if share > 0}
+    cap = max(1.0, min(wanted.values(), default=len(examples)))
+    order = sorted(groups, key=lambda name: (len(groups[name]) > cap, rank(seed, name)))
+    parts: Parts = {name: [] for name in (*fractions, rest)}
+    full = sum(fractions.values()) >= 1 - 1e-9
+    for name, size in wanted.items():
+        spare = 0 if full else 1
+        while len(order) > spare and _nearer(len(parts[name]), len(groups[order[0]]), size):
+            parts[name] += groups[order.pop(0)]
+    last = list(wanted)[-1] if full and wanted else rest
+    for group in order:
+        parts[last] += groups[group]
+    return parts
+
+
+def _nearer(have: int, more: int, wanted: float) -> bool:
+    return have == 0 or have + more / 2 <= wanted
+
+
+def _divide(
+    pairs: Sequence[tuple[Example, str | None]], cfg: SplitConfig, filtered: Counter[str]
+) -> Parts:
+    """Divide by the source's column, drawing from training what it lacks, or by groups alone."""
+    fractions = {"test": cfg.test, "validation": cfg.validation}
+    if cfg.column is None:
+        return draw([example for example, _ in pairs], fractions, "train", cfg.seed)
+    parts = divide_by_column(pairs, cfg, filtered)
+    missing = {n: fractions[n] for n in fractions if not parts[n] and fractions[n] > 0}
+    drawn = draw(parts["train"], missing, "train", cfg.seed) if missing else {}
+    return {**parts, **drawn}
+
+
+def _mind_leaks(parts: Parts, leaks: int, on_leak: str, filtered: Counter[str]) -> Parts:
+    if on_leak == "error" and shared_groups(parts):
+        refuse_leaks(leaks, shared_groups(parts))
+    if on_leak != "drop":
+        return parts
+    kept = drop_leaks(parts)
+    lost = sum(map(len, parts.values())) - sum(map(len, kept.values()))
+    if lost:
+        filtered["leaking"] += lost
+    return kept
+
+
+def _limit(
+    pairs: list[tuple[Example, str | None]], cfg: DatasetConfig
+) -> list[tuple[Example, str | None]]:
+    if cfg.max_samples is None or cfg.max_samples >= len(pairs):
+        return pairs
+    seed = cfg.split.seed
+    return sorted(pairs, key=lambda pair: rank(seed, f"sample:{pair[0].id}"))[: cfg.max_samples]
+
+
+def _distinct(
+    pairs: Sequence[tuple[Example, str | None]],
+) -> tuple[list[tuple[Example, str | None]], int]:
+    """Keep the first of equal examples within a split of the source; return how many went."""
+    first: dict[tuple[str, str | None], tuple[Example, str | None]] = {}
+    for example, split in pairs:
+        first.setdefault((example.content_id, split), (example, split))
+    return list(first.values()), len(pairs) - len(first)
+
+
+def _ordered(examples: Sequence[Example], seed: int) -> list[Example]:
+    return sorted(examples, key=lambda example: rank(seed, f"{example.id}:{example.content_id}"))
+
+
+def _train_fraction(parts: Parts) -> float:
+    total = sum(map(len, parts.values()))
+    return len(parts["train"]) / total if total else 0.0
+
+
+def _require(parts: Mapping[str, Sequence[Example]], report: DataReport, cfg: DatasetConfig) -> None:
+    fractions = {"validation": cfg.split.validation, "test": cfg.split.test}
+    needed = {"train": fractions["validation"] + fractions["test"] < 1 - 1e-9}
+    needed |= {name: fraction > 0 for name, fraction in fractions.items()}
+    empty = [name for name in NAMES if needed[name] and not parts[name]]
+    if not empty:
+        return
+    causes = ", ".join(f"{count} {reason}" for reason, count in report.filtered.items())
+    counts = ", ".join(f"{name} {len(parts[name])}" for name in NAMES)
+    raise DataError(
+        f"The {' and '.join(empty)} split of dataset {cfg.name!r} is empty ({counts}). "
+        f"Of {report.rows} rows, left out: {causes or 'none'}; {report.duplicates} duplicates. "
+        "Loosen dataset.filter, raise dataset.max_samples, change the fractions of dataset.split, "
+        "or check dataset.split.column and its names."
+    )
