@@ -1,0 +1,77 @@
+"""Hydra plugins: the launchers ``local``, ``slurm`` and ``ray``. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from sizewise.sweep.options import register_options
+
+if TYPE_CHECKING:
+    from sizewise.sweep.backend import Backend
+
+register_options()
+
+
+class JobLauncher(Launcher):
+    """Runs jobs from their directories; subclasses say where."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self.hydra_context: HydraContext | None = None
+        self.config: DictConfig | None = None
+
+    def setup(
+        self,
+        *,
+        hydra_context: HydraContext,
+        task_function: Callable[[Any], Any],
+        config: DictConfig,
+    ) -> None:
+        """Keep what Hydra hands over; the task function is not used, jobs are read from disk."""
+        self.hydra_context, self.config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        """Run jobs for another sweeper than sizewise's own."""
+        from sizewise.sweep.foreign import launch_for_hydra
+
+        return launch_for_hydra(self, job_overrides, initial_job_idx)
+
+    @abstractmethod
+    def backend(self) -> Backend:
+        """Return what runs the jobs."""
+
+
+class LocalLauncher(JobLauncher):
+    """Worker processes on this machine."""
+
+    def backend(self) -> Backend:
+        """Return the pool."""
+        from sizewise.sweep.local import LocalBackend
+
+        return LocalBackend(**self.settings)
+
+
+class SlurmLauncher(JobLauncher):
+    """A SLURM job array."""
+
+    def backend(self) -> Backend:
+        """Return the array."""
+        from sizewise.sweep.slurm_backend import SlurmBackend
+
+        return SlurmBackend(**self.settings)
+
+
+class RayLauncher(JobLauncher):
+    """Ray tasks."""
+
+    def backend(self) -> Backend:
+        """Return the tasks."""
+        from sizewise.sweep.ray_backend import RayBackend
+
+        return RayBackend(**self.settings)

@@ -1,0 +1,45 @@
+"""Further processes of a distributed job run that job only, never the command that began it.
+
+Lightning starts them by executing this process's own command line again, and with Hydra in use it
+adds Hydra's arguments: of ``train.py -m …`` that would be the whole multirun. While a job runs,
+Hydra is therefore hidden and the command line is that of a worker with this one job.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+WORKER_MODULE = "sizewise.sweep.worker"
+
+
+def is_child() -> bool:
+    """Whether this process is a further process (rank > 0) of a distributed job."""
+    ranks = (os.environ.get(name) for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    return any(rank not in (None, "", "0") for rank in ranks)
+
+
+@contextmanager
+def children_run(run_dir: Path) -> Iterator[None]:
+    """Let processes that are started from here run the job of ``run_dir``."""
+    main = sys.modules["__main__"]
+    kept = (sys.argv, getattr(main, "__spec__", None), HydraConfig.instance().cfg)
+    environment = dict(os.environ)
+    sys.argv = [WORKER_MODULE, "--job", str(run_dir.resolve())]
+    main.__spec__ = importlib.util.find_spec(WORKER_MODULE)
+    HydraConfig.instance().cfg = None
+    try:
+        yield
+    finally:
+        sys.argv, main.__spec__, HydraConfig.instance().cfg = kept
+        # Ranks and addresses of this job must not reach the next one in this process.
+        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
+            if name in environment:
+                os.environ[name] = environment[name]

@@ -1,0 +1,154 @@
+"""Claims: at most one live process works on a run directory, also on a shared file system.
+
+A claim is a numbered file, created exclusively (``O_EXCL``, atomic on NFS as well); the highest
+number counts. A claim is never deleted: it is released in place, and a dead owner's claim is
+superseded by creating the next number, which only one process can do. So there is no moment at
+which two processes may both believe to have taken over. An owner on this machine is alive if its
+process is; one elsewhere if it touched its claim of late, by the file server's own clock.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import threading
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+
+from sizewise.outcome import write_atomically
+from sizewise.sweep.files import CLAIMS_DIR, read_json
+from sizewise.sweep.owner import Owner, this_process
+
+HEARTBEAT_SECONDS = 15.0
+STALE_SECONDS = 120.0
+
+
+class Claim:
+    """A held claim: a thread keeps it fresh until it is released or superseded."""
+
+    def __init__(self, path: Path, owner: Owner, number: int) -> None:
+        self.path, self.owner, self.number = path, owner, number
+        self.lost = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
+        self._thread.start()
+
+    def release(self, state: str) -> None:
+        """Give the claim up, saying how the work ended."""
+        self._stop.set()
+        self._thread.join()
+        if not self.lost:
+            record = {**asdict(self.owner), "released": state}
+            write_atomically(self.path, json.dumps(record))
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._stop.is_set():
+            self.release("interrupted" if kind else "ended")
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            if _path(self.path.parent, self.number + 1).exists():
+                # This machine slept or the disk was away for so long that another one took over.
+                self.lost = True
+                _thread.interrupt_main()
+                return
+            os.utime(self.path)
+
+
+def try_claim(directory: Path) -> Claim | None:
+    """Claim ``directory`` for this process; None if a live process holds it.
+
+    Whoever gets the claim has to look again whether the work is still to be done.
+    """
+    folder = directory / CLAIMS_DIR
+    folder.mkdir(parents=True, exist_ok=True)
+    number = _highest(folder)
+    if number and _held(folder, number):
+        return None
+    owner = this_process()
+    path = _path(folder, number + 1)
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+        handle.write(json.dumps(asdict(owner)))
+        handle.flush()
+        os.fsync(handle.fileno())
+    return Claim(path, owner, number + 1)
+
+
+def holder(directory: Path) -> Owner | None:
+    """Return the live owner of ``directory``, or None."""
+    folder = directory / CLAIMS_DIR
+    number = _highest(folder)
+    if not number or not _held(folder, number):
+        return None
+    return _owner(_path(folder, number)) or Owner("", "an unknown machine", "", 0, "")
+
+
+def attempts(directory: Path) -> int:
+    """Return how often ``directory`` was claimed."""
+    return _highest(directory / CLAIMS_DIR)
+
+
+def last_release(directory: Path) -> str | None:
+    """Return how the last claim ended; None if it was never given up, or there was none."""
+    folder = directory / CLAIMS_DIR
+    number = _highest(folder)
+    record = read_json(_path(folder, number)) if number else None
+    return record.get("released") if record else None
+
+
+def _held(folder: Path, number: int) -> bool:
+    path = _path(folder, number)
+    record = read_json(path)
+    if record and record.get("released"):
+        return False
+    owner = _owner(path)
+    if owner is None:  # its owner is about to write it, or died in that moment
+        return _fresh(path)
+    if owner.same_queue_job:
+        return owner.here and owner.alive
+    return owner.alive if owner.here else _fresh(path)
+
+
+def _owner(path: Path) -> Owner | None:
+    record = read_json(path)
+    if not record:
+        return None
+    record.pop("released", None)
+    return Owner(**record)
+
+
+def _fresh(path: Path) -> bool:
+    """Whether ``path`` was touched of late. Both times come from the file server's clock."""
+    probe = path.parent / f".clock-{uuid.uuid4().hex}"
+    probe.touch()
+    try:
+        return probe.stat().st_mtime - path.stat().st_mtime < STALE_SECONDS
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _highest(folder: Path) -> int:
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return 0
+    return max((int(name[:-5]) for name in names if name[:-5].isdigit()), default=0)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.json"

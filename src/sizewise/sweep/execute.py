@@ -1,0 +1,125 @@
+"""Run the job of one directory in this process: claim it, run it, record how it ended."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from sizewise.errors import SizewiseError
+from sizewise.outcome import Outcome
+from sizewise.sweep.children import children_run, is_child
+from sizewise.sweep.claims import try_claim
+from sizewise.sweep.files import FAILURE_FILE, LOG_FILE, PRUNED_FILE, QUEUE_FILE, write_json
+from sizewise.sweep.interrupts import Interrupts
+from sizewise.sweep.jobs import load_job
+from sizewise.sweep.pruning import TrialPruned
+from sizewise.sweep.state import JobState, finished, record_failure
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended. ``fresh``: it was run now, and not found finished or held by another."""
+
+    run_dir: Path
+    state: JobState
+    objective: float | None = None
+    message: str | None = None
+    fresh: bool = True
+
+
+def execute(run_dir: Path, handle_signals: bool = True) -> JobResult:
+    """Run the submitted job of ``run_dir`` unless it is done or another process works on it.
+
+    An error of the job is recorded, logged with its traceback in the job's own log, and returned;
+    only a request to stop (KeyboardInterrupt) is raised, after the claim was given up.
+
+    Args:
+        run_dir: a directory with a ``job.json``.
+        handle_signals: let SIGINT and SIGTERM stop the job so that it can be resumed.
+    """
+    if is_child():
+        return run_child(run_dir)
+    if (result := stored_result(run_dir)) is not None:
+        return result
+    claim = try_claim(run_dir)
+    if claim is None:
+        return JobResult(run_dir, JobState.RUNNING, fresh=False)
+    with Interrupts(handle_signals) as interrupts:
+        # Another process may have finished the job between the look and the claim.
+        result = stored_result(run_dir) or _attempt(run_dir, interrupts)
+        claim.release(str(result.state))
+        if result.state == JobState.INTERRUPTED:
+            raise KeyboardInterrupt(interrupts.name)
+    return result
+
+
+def run_child(run_dir: Path) -> JobResult:
+    """Run the job as a further process of a distributed one; its first process keeps the books."""
+    config, function = load_job(run_dir)
+    function(config, run_dir)
+    return JobResult(run_dir, JobState.RUNNING, fresh=False)
+
+
+def stored_result(run_dir: Path) -> JobResult | None:
+    """Return the result of a run that is already done, else None."""
+    outcome = finished(run_dir)
+    if outcome is None:
+        return None
+    return JobResult(run_dir, JobState.DONE, outcome.objective, fresh=False)
+
+
+def _attempt(run_dir: Path, interrupts: Interrupts) -> JobResult:
+    for name in (FAILURE_FILE, PRUNED_FILE, QUEUE_FILE):
+        (run_dir / name).unlink(missing_ok=True)
+    try:
+        config, function = load_job(run_dir)
+        with children_run(run_dir):
+            outcome = function(config, run_dir)
+    except TrialPruned as pruned:
+        write_json(run_dir / PRUNED_FILE, {"step": pruned.step, "value": pruned.value})
+        log.info("Pruned: %s", pruned)
+        return JobResult(run_dir, JobState.PRUNED, pruned.value, str(pruned))
+    except BaseException as error:
+        return _failed(run_dir, error, interrupts)
+    return _done(run_dir, outcome)
+
+
+def _done(run_dir: Path, outcome: Outcome) -> JobResult:
+    if finished(run_dir) is None:
+        return _record(run_dir, "the job returned without writing its outcome", None)
+    return JobResult(run_dir, JobState.DONE, outcome.objective)
+
+
+def _failed(run_dir: Path, error: BaseException, interrupts: Interrupts) -> JobResult:
+    # Lightning turns an interrupt into sys.exit(1), so the signal counts and not the exception.
+    if interrupts.received or isinstance(error, KeyboardInterrupt):
+        return JobResult(run_dir, JobState.INTERRUPTED)
+    trace = "".join(traceback.format_exception(error))
+    _append_log(run_dir, trace)
+    if isinstance(error, SizewiseError):
+        return _record(run_dir, str(error), trace)
+    if isinstance(error, SystemExit):
+        return _record(run_dir, f"the job ended its process with exit code {error.code}", trace)
+    return _record(run_dir, f"{type(error).__name__}: {error}", trace)
+
+
+def _record(run_dir: Path, reason: str, trace: str | None) -> JobResult:
+    record_failure(run_dir, reason, traceback=trace)
+    return JobResult(run_dir, JobState.FAILED, message=reason)
+
+
+def _append_log(run_dir: Path, text: str) -> None:
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    with (run_dir / LOG_FILE).open("a", encoding="utf-8") as handle:
+        handle.write(f"[{stamp}] The job failed.\n{text}")
+
+
+def is_number(value: float | None) -> bool:
+    """Whether an objective can be compared with others."""
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,106 @@
+"""The plan of a sweep: every job composed, checked, named, and looked up once, before any starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sizewise.config import SweepConfig
+from sizewise.errors import ConfigError, SweepError
+from sizewise.sweep.compose import JobComposer
+from sizewise.sweep.identity import base_key, run_identity
+from sizewise.sweep.jobs import Job
+from sizewise.sweep.state import JobState, job_state
+from sizewise.sweep.typed import run_config
+
+FINAL = (JobState.DONE, JobState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The distinct jobs of a sweep in the order they will start, with their states at planning.
+
+    ``asked`` counts the jobs before equal ones were joined.
+    """
+
+    sweep_dir: Path
+    name: str
+    jobs: list[Job]
+    states: dict[str, JobState]
+    asked: int
+
+    @property
+    def done(self) -> list[Job]:
+        """Jobs with a result."""
+        return [job for job in self.jobs if self.states[job.identity.slug] in FINAL]
+
+    @property
+    def to_do(self) -> list[Job]:
+        """Jobs still to run, in order."""
+        return [job for job in self.jobs if self.states[job.identity.slug] not in FINAL]
+
+
+def make_plan(
+    grid: Iterable[tuple[str, ...]],
+    composer: JobComposer,
+    sweep_dir: Path,
+    sweep: SweepConfig,
+    function: str,
+) -> Plan:
+    """Compose and check every job, join equal ones, and look up what is already done.
+
+    Raises:
+        SweepError: some jobs are invalid; every one is named with its reason.
+    """
+    jobs: dict[str, Job] = {}
+    invalid: list[str] = []
+    asked = 0
+    name = sweep.name or sweep_dir.name
+    for asked, overrides in enumerate(grid, start=1):
+        try:
+            job = _job(overrides, composer, sweep_dir, name, function)
+        except ConfigError as error:
+            invalid.append(f"job {asked} ({' '.join(overrides)}): {error}")
+            continue
+        jobs.setdefault(job.identity.hash, job)
+    if invalid:
+        shown = "\n  ".join(invalid[:20])
+        more = f"\n  … and {len(invalid) - 20} more" if len(invalid) > 20 else ""
+        raise SweepError(
+            f"{len(invalid)} of {asked} jobs are invalid; nothing was started.\n  {shown}{more}"
+        )
+    ordered = _ordered(list(jobs.values()), sweep.order)
+    states = {job.identity.slug: job_state(job.run_dir) for job in ordered}
+    return Plan(sweep_dir, name, _limited(ordered, states, sweep.limit), states, asked)
+
+
+def _job(
+    overrides: tuple[str, ...], composer: JobComposer, sweep_dir: Path, name: str, function: str
+) -> Job:
+    config = composer.compose(list(overrides))
+    # The grid itself is not the job's business, its name is: trackers group runs by it.
+    config["sweep"] = {"name": name, "dir": str(sweep_dir)}
+    run_config(config)
+    identity = run_identity(config)
+    return Job(overrides, config, identity, sweep_dir / identity.slug, function)
+
+
+def _ordered(jobs: list[Job], order: str) -> list[Job]:
+    """Let jobs that share a base follow one another, bases in the order they first appear."""
+    if order == "given":
+        return jobs
+    ranks: dict[str, int] = {}
+    for job in jobs:
+        ranks.setdefault(base_key(job.config), len(ranks))
+    return sorted(jobs, key=lambda job: ranks[base_key(job.config)])
+
+
+def _limited(jobs: list[Job], states: dict[str, JobState], limit: int | None) -> list[Job]:
+    if limit is None:
+        return jobs
+    started = [job for job in jobs if states[job.identity.slug] not in FINAL][:limit]
+    kept = {job.identity.slug for job in started}
+    return [
+        job for job in jobs if states[job.identity.slug] in FINAL or job.identity.slug in kept
+    ]

@@ -1,0 +1,108 @@
+"""Resolvers that name Hydra's directories by identity. They import nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sizewise.config import conf_dir, to_run_config
+from sizewise.errors import SizewiseError
+from sizewise.sweep.identity import Identity, plain_config, run_identity
+
+# Overrides of these keys do not change which jobs a command means.
+_NOT_THE_GRID = ("hydra", "sweep.", "logger", "paths.")
+
+
+def register_resolvers() -> None:
+    """Register the resolvers that ``conf/hydra/layout`` uses (idempotent)."""
+    folder = str(conf_dir().parent)
+    if importlib.util.find_spec("sweeps") is None and folder not in sys.path:
+        sys.path.append(folder)  # for pkg://sweeps where the command is not run beside it
+    for name, function in (
+        ("sizewise.mode", _mode),
+        ("sizewise.slug", _slug),
+        ("sizewise.run_dir", _run_dir),
+        ("sizewise.sweep_dir", sweep_dir),
+    ):
+        OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Turn an error that sizewise raises on purpose into one message and exit code 1."""
+    try:
+        yield
+    except SizewiseError as error:
+        sys.stderr.write(f"sizewise: {error}\n")
+        raise SystemExit(1) from error
+
+
+def sweep_dir(*, _root_: DictConfig) -> str:
+    """Return the directory of a multirun: the given one, else named by the command itself."""
+    given = _root_.sweep.dir
+    if given:
+        return str(given)
+    name = _root_.sweep.name or _choice(_root_) or "sweep"
+    if not _root_.sweep.name:
+        name = f"{name}-{_command_hash(_root_)}"
+    return str(Path(_root_.paths.sweeps) / name)
+
+
+def check_writable(path: Path) -> None:
+    """Raise unless ``path`` is, or can be made, a directory to write into."""
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise SizewiseError(
+            f"{path} cannot be written: {existing} is not a writable directory. "
+            "Set paths.outputs (one run) or paths.sweeps (several) to a folder you can write to."
+        )
+
+
+def _mode(*, _root_: DictConfig) -> str | None:
+    return "MULTIRUN" if _root_.sweep.arms else None
+
+
+def _slug(*, _root_: DictConfig) -> str:
+    return _identity(_root_).slug
+
+
+def _run_dir(*, _root_: DictConfig) -> str:
+    path = Path(_root_.paths.outputs) / _identity(_root_).slug
+    with exit_on_error():
+        check_writable(path)
+    return str(path)
+
+
+def _identity(root: DictConfig) -> Identity:
+    # Hydra asks before it makes the directory, so a wrong value leaves nothing behind.
+    with exit_on_error():
+        to_run_config(root)
+        return run_identity(plain_config(root))
+
+
+def _choice(root: DictConfig) -> str | None:
+    choice = OmegaConf.select(root, "hydra.runtime.choices.sweep")
+    return str(choice) if choice and choice != "null" else None
+
+
+def _command_hash(root: DictConfig) -> str:
+    config: dict[str, Any] = {
+        "name": root.hydra.job.config_name,
+        "arms": OmegaConf.to_container(root.sweep.arms, resolve=True),
+        "overrides": sorted(
+            text for text in root.hydra.overrides.task if not text.startswith(_NOT_THE_GRID)
+        ),
+    }
+    text = json.dumps(config, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
