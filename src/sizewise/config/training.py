@@ -51,8 +51,10 @@ class TrainerConfig:
     """The training loop. ``batch_size`` is per device; the effective batch is
     ``batch_size × accumulate × devices × num_nodes``.
 
-    ``validate_every`` counts optimiser steps (null: once an epoch), ``checkpoint_every`` likewise.
-    ``limit_train``/``limit_eval`` cut the number of examples for quick runs.
+    Training ends at ``max_epochs`` or ``max_steps`` (optimiser steps), whichever comes first; -1
+    lifts either limit. ``validate_every`` counts optimiser steps (null: once an epoch; the last
+    step is always validated), ``checkpoint_every`` likewise. ``validate_at_start`` scores the
+    untrained adapter too, so that the best adapter is never worse than the base.
     """
 
     max_epochs: int = 3
@@ -60,6 +62,7 @@ class TrainerConfig:
     batch_size: int = 8
     accumulate: int = 1
     validate_every: int | None = None
+    validate_at_start: bool = True
     checkpoint_every: int | None = 100
     gradient_clip: float | None = 1.0
     gradient_checkpointing: bool = False

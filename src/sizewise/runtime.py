@@ -1,0 +1,148 @@
+"""Manners of the process: environment before torch, quiet libraries, seeds, memory, device.
+
+Nothing here imports torch at module top, so that ``prepare_environment`` can run before it.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import warnings
+from typing import TYPE_CHECKING
+
+from sizewise.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sizewise.config.training import TrainerConfig
+
+_DEFAULTS = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "WANDB_ERROR_REPORTING": "false",
+    "WANDB_SILENT": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+
+# Said on every run by other libraries and of no use to who started it.
+_NOISE = (
+    r".*does not have many workers.*",
+    r".*Paged optimizers are not supported on CPU.*",
+    r".*You have overridden `.*` in `LightningModule`.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*module\(s\) in eval mode at the start of training.*",
+    r".*The number of training batches .* is smaller than the logging interval.*",
+    r".*LeafSpec.* is deprecated.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+    r".*srun.* command is available on your system but is not used.*",
+    r".*GPU available but not used.*",
+    r".*MatMul8bitLt: inputs will be cast.*",
+    r".*'pin_memory' argument is set as true but no accelerator is found.*",
+    r".*Trying to infer the `batch_size` from an ambiguous collection.*",
+)
+_QUIET_LOGGERS = (
+    "pytorch_lightning",
+    "lightning_fabric",
+    "lightning.pytorch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "httpx",
+    "torch.distributed",
+)
+
+
+def prepare_environment(hub: bool = True) -> None:
+    """Set the environment that libraries read when they are imported; what is set already stays.
+
+    Telemetry is off and the CUDA allocator grows its segments. Call it before torch and
+    transformers are imported.
+
+    Args:
+        hub: whether the configuration names something on the hub; without, the hub's client is
+            told to stay offline.
+    """
+    for key, value in _DEFAULTS.items():
+        os.environ.setdefault(key, value)
+    if not hub:
+        for key in _OFFLINE:
+            os.environ.setdefault(key, "1")
+
+
+def quiet() -> None:
+    """Filter the warnings and information lines that other libraries write on every run."""
+    for pattern in _NOISE:
+        warnings.filterwarnings("ignore", message=pattern)
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (all devices); the same call always gives the same state."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def free_memory() -> None:
+    """Collect garbage and give cached device memory back; call it between jobs."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def is_ddp_child() -> bool:
+    """Whether this process is a further rank of one data-parallel job, started by its first.
+
+    Such a process only trains: it must not plan or launch a multirun, nor write records.
+    """
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
+def local_rank() -> int:
+    """Index of this process among those of the job on this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def resolve_device(trainer: TrainerConfig) -> torch.device:
+    """Return the device on which this process's model lives.
+
+    Raises:
+        ConfigError: the accelerator asked for is not there.
+    """
+    import torch
+
+    wanted = {"cuda": "gpu"}.get(trainer.accelerator, trainer.accelerator)
+    if wanted in ("auto", "gpu") and torch.cuda.is_available():
+        return torch.device("cuda", local_rank())
+    if wanted in ("auto", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    if wanted in ("auto", "cpu"):
+        return torch.device("cpu")
+    raise ConfigError(
+        f"trainer.accelerator={trainer.accelerator} is not available on this machine. "
+        "Choose trainer.accelerator=cpu or auto, or check the driver and CUDA_VISIBLE_DEVICES."
+    )
+
+
+def use_threads(count: int | None) -> None:
+    """Let torch compute with ``count`` threads of this process; None leaves its choice."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)

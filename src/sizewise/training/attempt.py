@@ -1,0 +1,178 @@
+"""One attempt at a fit, with one batch shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
+
+from sizewise.config.training import TrainerConfig
+from sizewise.errors import TrainingError
+from sizewise.runtime import seed_everything
+from sizewise.training.best import BEST, BestWeights
+from sizewise.training.checkpoint import LAST, LastCheckpoint
+from sizewise.training.interrupt import Stopped, StopRequest
+from sizewise.training.meter import FitMeter
+from sizewise.training.milestones import Milestones
+from sizewise.training.module import AnswerModule
+from sizewise.training.progress import FitProgress
+from sizewise.training.random_state import RandomState
+from sizewise.training.recorder import Recorder
+from sizewise.training.result import FitResult
+from sizewise.training.shape import BatchShape
+from sizewise.training.trainable import load_trainable, snapshot
+from sizewise.training.trainer import build_trainer
+
+
+class TrainingData(Protocol):
+    """What a fit asks of its data: a Lightning data module whose batch shape can change."""
+
+    def set_batch_shape(self, batch_size: int, accumulate: int) -> None:
+        """Cut the same optimiser steps into micro-batches of another size."""
+
+    def train_dataloader(self) -> Any:
+        """Return the training batches; its length counts micro-batches of an epoch."""
+
+    def val_dataloader(self) -> Any:
+        """Return the validation batches."""
+
+
+class Attempt:
+    """Builds callbacks and Trainer, fits, and sums up.
+
+    Attributes:
+        best: the best weights so far.
+        is_first: whether this process is the one that writes files.
+    """
+
+    def __init__(
+        self,
+        module: AnswerModule,
+        datamodule: TrainingData,
+        trainer: TrainerConfig,
+        callbacks: Sequence[pl.Callback],
+        loggers: Sequence[Logger],
+        run_dir: Path,
+        seed: int,
+    ) -> None:
+        self.module = module
+        self.datamodule = datamodule
+        self.config = trainer
+        self.callbacks = callbacks
+        self.loggers = with_metrics_file(loggers, run_dir)
+        self.run_dir = run_dir
+        self.seed = seed
+        self.last = run_dir / "checkpoints" / LAST
+        self.best = BestWeights(self.last.with_name(BEST))
+        self.is_first = True
+        self._logged: dict[str, int] = {}
+        self._initial = snapshot(module.model)
+        self._trainer: pl.Trainer | None = None
+
+    def run(self, shape: BatchShape, failed: list[dict[str, int]]) -> FitResult:
+        """Fit with micro-batches of ``shape``, from ``last.ckpt`` if there is one."""
+        from sizewise.training.fit import fit_plan
+
+        self.datamodule.set_batch_shape(shape.batch_size, shape.accumulate)
+        steps_per_epoch = math.ceil(len(self.datamodule.train_dataloader()) / shape.accumulate)
+        if not steps_per_epoch:
+            raise TrainingError("There is no training batch. Check the data set's filters.")
+        total, epochs = fit_plan(steps_per_epoch, self.config)
+        self.module.total_steps = total
+        resume = self._prepare()
+        meter = FitMeter()
+        with StopRequest() as stop:
+            callbacks = self._callbacks(total, meter, shape, failed, stop)
+            self._fit(build_trainer(
+                self.config, epochs, shape.accumulate, callbacks, self.loggers, self.run_dir
+            ), resume, stop)  # fmt: skip
+        return self._result(total, steps_per_epoch, meter, shape, failed)
+
+    def _prepare(self) -> str | None:
+        """Seed, and choose between going on and starting afresh."""
+        seed_everything(self.seed)
+        if self.last.is_file():
+            self.best.recall()
+            return str(self.last)
+        self.best.forget()
+        return None
+
+    def _callbacks(
+        self,
+        total: int,
+        meter: FitMeter,
+        shape: BatchShape,
+        failed: list[dict[str, int]],
+        stop: StopRequest,
+    ) -> list[pl.Callback]:
+        config = self.config
+        milestones = Milestones(
+            total, config.validate_every, config.validate_at_start, self._has_validation(), meter
+        )
+        last = LastCheckpoint(self.last, config.checkpoint_every, shape, failed, milestones, stop)
+        return [
+            RandomState(), meter, Recorder(config.log_every, self._logged), self.best,
+            *self.callbacks, milestones, FitProgress(total, config.progress_bar), last,
+        ]  # fmt: skip
+
+    def _has_validation(self) -> bool:
+        loader = self.datamodule.val_dataloader()
+        return loader is not None and len(loader) > 0
+
+    def _fit(self, trainer: pl.Trainer, resume: str | None, stop: StopRequest) -> None:
+        self._trainer = trainer
+        self.is_first = trainer.is_global_zero
+        try:
+            trainer.fit(self.module, datamodule=self.datamodule, ckpt_path=resume)  # type: ignore[arg-type]
+        except Stopped:
+            stop.raise_to_caller()
+        except SystemExit as left:
+            # Lightning turns a KeyboardInterrupt into exit status 1.
+            raise KeyboardInterrupt from left
+
+    def _result(
+        self,
+        total: int,
+        steps_per_epoch: int,
+        meter: FitMeter,
+        shape: BatchShape,
+        failed: list[dict[str, int]],
+    ) -> FitResult:
+        steps = self._trainer.global_step if self._trainer is not None else 0
+        tokens, answer_tokens = meter.tokens()
+        return FitResult(
+            steps=steps,
+            epochs=steps / steps_per_epoch,
+            best_step=self.best.step if self.best.step is not None else steps,
+            best_val_loss=self.best.loss,
+            seconds=meter.seconds,
+            tokens=tokens,
+            answer_tokens=answer_tokens,
+            peak_bytes=meter.peak_bytes,
+            stopped_early=steps < total,
+            out_of_memory=failed,
+            **shape.as_dict(),
+        )
+
+    def release(self) -> None:
+        """Drop the Trainer and its optimiser."""
+        self._trainer = None
+        self.module.trainer = None
+
+    def rewind(self) -> None:
+        """Put the weights back to where the fit began."""
+        load_trainable(self.module.model, self._initial, "The start of this fit")
+
+
+def with_metrics_file(loggers: Sequence[Logger], run_dir: Path) -> list[Logger]:
+    """Return the loggers, with the run's own ``metrics.jsonl`` first."""
+    from sizewise.tracking.metrics_file import MetricsFile
+
+    if any(isinstance(logger, MetricsFile) for logger in loggers):
+        return list(loggers)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return [MetricsFile(run_dir), *loggers]

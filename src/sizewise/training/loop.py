@@ -1,0 +1,35 @@
+"""What of Lightning's loop has no public name: step boundaries and a validation at one."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+
+NEVER = 10**9
+
+
+def at_step_end(trainer: pl.Trainer) -> bool:
+    """Whether the micro-batch that has just been processed completed an optimiser step."""
+    return not trainer.fit_loop._should_accumulate()
+
+
+def epoch_progress(trainer: pl.Trainer) -> float:
+    """Return epochs trained so far, with the share of the current one."""
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    batches = trainer.num_training_batches
+    return trainer.current_epoch + (done / batches if batches else 0.0)
+
+
+def run_validation(trainer: pl.Trainer) -> None:
+    """Run the validation loop now, in the midst of a fit.
+
+    Lightning itself validates by counting micro-batches, which cannot express "every n optimiser
+    steps" when an epoch ends with an incomplete accumulation; and a checkpoint that is saved just
+    before its validation makes a resumed fit leave that validation out.
+    """
+    connector = trainer._logger_connector
+    first_iteration = connector._first_loop_iter
+    trainer.validating = True
+    trainer.lightning_module.zero_grad()
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+    connector._first_loop_iter = first_iteration

@@ -1,0 +1,87 @@
+"""What a fit costs: seconds, tokens, peak memory; cumulative over interruptions."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from sizewise.evaluation.device import PeakMemory, synchronize
+
+
+class FitMeter(pl.Callback):
+    """Counts what training uses; validations and checkpoints stop the clock.
+
+    Attributes:
+        seconds: wall time of training.
+        peak_bytes: highest device memory (or resident set of the process) seen so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.peak_bytes = 0
+        self._tokens: Tensor | int = 0
+        self._answer_tokens: Tensor | int = 0
+        self._since: float | None = None
+        self._memory: PeakMemory | None = None
+        self._world: tuple[pl.Trainer, torch.device] | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin a new peak."""
+        self._world = (trainer, pl_module.device)
+        self._memory = PeakMemory(pl_module.device)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batch; start the clock where it stands."""
+        if self._since is None:
+            self._since = time.perf_counter()
+        self._tokens = self._tokens + batch["attention_mask"].sum()
+        self._answer_tokens = self._answer_tokens + (batch["labels"] != -100).sum()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self.pause()
+
+    def pause(self) -> None:
+        """Stop the clock until the next batch and read the peak."""
+        if self._since is not None and self._world is not None:
+            synchronize(self._world[1])
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
+        if self._memory is not None:
+            self.peak_bytes = max(self.peak_bytes, self._memory.read() or 0)
+
+    def tokens(self) -> tuple[int, int]:
+        """Return (all, answer) tokens trained on so far, padding excluded, over all ranks."""
+        pair = torch.tensor([int(self._tokens), int(self._answer_tokens)])
+        if self._world is not None and self._world[0].world_size > 1:
+            trainer, device = self._world
+            pair = trainer.strategy.reduce(pair.to(device), reduce_op="sum").cpu()
+        return int(pair[0]), int(pair[1])
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store the figures so far."""
+        self.pause()
+        tokens, answer_tokens = self.tokens()
+        checkpoint["sizewise_meter"] = {
+            "seconds": self.seconds,
+            "peak_bytes": self.peak_bytes,
+            "tokens": tokens,
+            "answer_tokens": answer_tokens,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on from stored figures; the first rank holds the sums of all."""
+        stored, first = checkpoint["sizewise_meter"], trainer.is_global_zero
+        self.seconds, self.peak_bytes = stored["seconds"], stored["peak_bytes"]
+        self._tokens = stored["tokens"] if first else 0
+        self._answer_tokens = stored["answer_tokens"] if first else 0

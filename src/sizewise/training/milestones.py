@@ -1,0 +1,88 @@
+"""When a fit validates and when it ends, counted in optimiser steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from sizewise.training.loop import at_step_end, run_validation
+from sizewise.training.meter import FitMeter
+from sizewise.training.random_state import capture, restore
+
+
+class Milestones(pl.Callback):
+    """Validates at optimiser-step boundaries and stops at the last step.
+
+    Random states are the same after a validation as before it, so that how often one validates
+    does not change what is trained.
+
+    Args:
+        total_steps: optimiser steps of the whole fit.
+        every: optimiser steps between validations; None: at the end of each epoch.
+        at_start: whether to validate before the first step.
+        enabled: whether there is anything to validate on.
+        meter: the clock, which stops meanwhile.
+
+    Attributes:
+        validated_step: the step after which the last validation ran.
+    """
+
+    def __init__(
+        self, total_steps: int, every: int | None, at_start: bool, enabled: bool, meter: FitMeter
+    ) -> None:
+        self.total_steps = total_steps
+        self.every = every
+        self.at_start = at_start
+        self.enabled = enabled
+        self.meter = meter
+        self.validated_step: int | None = None
+        self._stopped = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validate the untrained adapter, or stay stopped where an earlier process stopped."""
+        if self._stopped:
+            trainer.should_stop = True
+        elif trainer.global_step == 0 and self.at_start and self.enabled:
+            self._validate(trainer, pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Validate if it is time to."""
+        if not at_step_end(trainer):
+            return
+        if self._due(trainer) and self.enabled:
+            self._validate(trainer, pl_module)
+        if trainer.global_step >= self.total_steps:
+            trainer.should_stop = True
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        step = trainer.global_step
+        if step >= self.total_steps:
+            return True
+        return trainer.is_last_batch if self.every is None else step % self.every == 0
+
+    def _validate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.meter.pause()
+        state = capture(pl_module.device)
+        run_validation(trainer)
+        restore(state, pl_module.device)
+        self.validated_step = trainer.global_step
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store whether training has been stopped, which Lightning forgets."""
+        checkpoint["sizewise_stopped"] = bool(trainer.should_stop)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember whether training had been stopped."""
+        self._stopped = checkpoint["sizewise_stopped"]

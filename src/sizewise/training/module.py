@@ -1,0 +1,182 @@
+"""The Lightning module of a fit: loss, optimiser, schedule, validation loss, adapter-only state."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from sizewise.errors import ModelError, TrainingError
+from sizewise.training.loss import answer_loss
+from sizewise.training.optimizer import OptimizerFactory
+from sizewise.training.schedule import SchedulerFactory
+from sizewise.training.trainable import load_trainable, trainable_state
+from sizewise.training.window import LossWindow
+
+Batch = Mapping[str, Any]
+
+
+class AnswerModule(pl.LightningModule, ABC):
+    """Fits the trainable weights of a model to answers, given prompts.
+
+    A subclass says how answer positions are scored (``answer_scores``). Batches are mappings with
+    ``input_ids``, ``attention_mask``, ``labels`` (−100 outside the answer) and ``step_tokens``
+    (answer tokens of the whole optimiser step).
+
+    Attributes:
+        model: the model on its device, base frozen.
+        total_steps: optimiser steps of the whole fit; set by ``fit_job``.
+        window: training loss since it was last logged; ``train_loss`` is what was logged then.
+        val_loss: mean negative log-likelihood per answer token of the last validation, or None.
+        lr_used: learning rate of the last optimiser step.
+        grad_norm: norm of the last step's gradient before clipping, or None without clipping.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer_factory: OptimizerFactory,
+        scheduler_factory: SchedulerFactory,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_factory = optimizer_factory
+        self.scheduler_factory = scheduler_factory
+        self.label_smoothing = label_smoothing
+        self.total_steps: int | None = None
+        self.train_loss: float | None = None
+        self.strict_loading = False
+        self.window = LossWindow()
+        self.validation = LossWindow()
+        self.val_loss: float | None = None
+        self.lr_used: float | None = None
+        self.grad_norm: Tensor | None = None
+
+    @abstractmethod
+    def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
+
+    def on_fit_start(self) -> None:
+        """Switch dropout on: ``from_pretrained`` returns eval mode and Lightning keeps it."""
+        self.model.train()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return this micro-batch's share of the step's loss.
+
+        Lightning divides by the number of accumulated micro-batches and data-parallel training
+        averages over ranks; ``step_tokens`` counts both already, so both are undone.
+        """
+        logits_NV, targets_N = self.answer_scores(batch)
+        loss, summed = answer_loss(
+            logits_NV, targets_N, batch["step_tokens"], self.label_smoothing
+        )
+        self.window.add(summed, targets_N.numel())
+        trainer = self.trainer
+        return loss * (trainer.accumulate_grad_batches * trainer.world_size)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add this batch's negative log-likelihood and tokens to the validation's."""
+        logits_NV, targets_N = self.answer_scores(batch)
+        summed = answer_loss(logits_NV, targets_N, 1)[1]
+        self.validation.add(summed, targets_N.numel())
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin a new sum."""
+        self.validation.clear()
+
+    def on_validation_epoch_end(self) -> None:
+        """Set ``val_loss``: summed likelihood over tokens, of the whole split and all ranks.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        loss = self.validation.mean_over_ranks(self)
+        if not math.isfinite(loss):
+            raise non_finite("validation loss", loss, self.global_step)
+        self.val_loss = loss
+        self.log("val_loss", torch.tensor(loss, dtype=torch.float64), logger=False)
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser over trainable parameters and its schedule per optimiser step."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if not parameters:
+            raise TrainingError(
+                "The model has no trainable parameters. Attach an adapter (lora=all_linear), or "
+                "evaluate it without training."
+            )
+        optimizer = self.optimizer_factory(parameters)
+        total = self.total_steps or int(self.trainer.estimated_stepping_batches)
+        scheduler = self.scheduler_factory(optimizer, total)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "frequency": 1},
+        }
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note the learning rate of this step."""
+        self.lr_used = float(optimizer.param_groups[0]["lr"])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the global norm and keep the norm for the log."""
+        if gradient_clip_val is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            self.grad_norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return the trainable weights only: the base is never checkpointed."""
+        return trainable_state(self.model)
+
+    def load_state_dict(  # type: ignore[override]
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> None:
+        """Load the trainable weights.
+
+        Raises:
+            TrainingError: the names or shapes are not exactly the model's own.
+        """
+        load_trainable(self.model, state_dict, "The checkpoint")
+
+    def cpu(self) -> Self:
+        """Stay: Lightning moves a module to the CPU after a fit, and evaluation follows."""
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move as ``nn.Module.to`` does, but never a quantised model.
+
+        Raises:
+            ModelError: the model is quantised and on another device than the trainer's.
+        """
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        if dtype is not None:
+            super().to(dtype=dtype)
+        here = {p.device for p in self.model.parameters()}
+        if device is None or here <= {torch.device(device)}:
+            return self
+        from sizewise.models.quantization import is_quantized
+
+        if is_quantized(self.model):
+            raise ModelError(
+                f"A quantised model on {sorted(map(str, here))} cannot be moved to {device}. "
+                "Load it on the device that trainer.accelerator and trainer.devices name."
+            )
+        return super().to(device)
+
+
+def non_finite(what: str, value: float, step: int) -> TrainingError:
+    """Say that ``what`` is not a number any more at optimiser step ``step``, and what helps."""
+    return TrainingError(
+        f"The {what} is {value} at optimiser step {step}. Try a lower optimizer.lr, a longer "
+        "scheduler.warmup, trainer.gradient_clip=1.0, or trainer.precision=32-true "
+        "(16-mixed overflows easily; bf16 does not)."
+    )

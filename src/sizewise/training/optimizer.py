@@ -1,0 +1,88 @@
+"""Optimisers over the trainable parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from sizewise.config.training import OptimizerConfig
+from sizewise.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+OptimizerFactory = Callable[[Iterable["nn.Parameter"]], "Optimizer"]
+FUSED_DEVICES = ("cpu", "cuda")
+
+
+def parameter_groups(
+    parameters: Iterable[nn.Parameter], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Divide parameters into decayed and undecayed ones.
+
+    Matrices (``lora_A``, ``lora_B``, embeddings) decay. Vectors (DoRA's magnitudes, biases, norms)
+    do not: pulling a scale towards zero regularises nothing.
+    """
+    kept = list(parameters)
+    groups = [
+        {"params": [p for p in kept if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in kept if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer_factory(
+    optimizer: OptimizerConfig, allow_fused: bool = True
+) -> OptimizerFactory:
+    """Return a function from parameters to the optimiser that the configuration names.
+
+    torch's fused implementation is used where the class has one and ``kwargs`` do not say
+    otherwise. ``allow_fused`` has to be False under 16-bit loss scaling with gradient clipping,
+    where a fused step would unscale the gradients after they were clipped.
+
+    Raises:
+        ConfigError: the class cannot be imported or does not take the given options.
+    """
+    target = _import_class(optimizer.target)
+
+    def factory(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        groups = parameter_groups(parameters, optimizer.weight_decay)
+        options = dict(optimizer.kwargs)
+        if allow_fused and "fused" not in options and _can_fuse(target, groups):
+            options["fused"] = True
+        try:
+            made: Optimizer = target(groups, lr=optimizer.lr, **options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"optimizer.kwargs={optimizer.kwargs} do not suit {optimizer.target}: {error}"
+            ) from error
+        return made
+
+    return factory
+
+
+def _can_fuse(target: type[Optimizer], groups: list[dict[str, Any]]) -> bool:
+    if "fused" not in inspect.signature(target).parameters or "foreach" not in (
+        inspect.signature(target).parameters
+    ):
+        return False
+    parameters = [p for group in groups for p in group["params"]]
+    return all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
+
+
+def _import_class(path: str) -> type[Optimizer]:
+    from hydra.utils import get_class
+    from torch.optim import Optimizer
+
+    try:
+        found = get_class(path)
+    except Exception as error:
+        raise ConfigError(
+            f"optimizer.target={path!r} cannot be imported: {error}. Give the import path of a "
+            "class, such as torch.optim.AdamW."
+        ) from error
+    if not issubclass(found, Optimizer):
+        raise ConfigError(f"optimizer.target={path!r} is not a torch.optim.Optimizer.")
+    return found

@@ -1,0 +1,111 @@
+"""Training and validation figures to every logger, the run's own ``metrics.jsonl`` among them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+
+from sizewise.training.loop import at_step_end, epoch_progress
+from sizewise.training.module import AnswerModule, non_finite
+
+
+class Recorder(pl.Callback):
+    """Logs by optimiser step, and stops a fit whose loss is not a number any more.
+
+    Values are handed to the loggers before a checkpoint of the same step is written, so that a
+    resumed run has every line once. A device is only waited for when something is logged.
+
+    Args:
+        every: optimiser steps between two training records.
+        logged: the last step of each kind of record that this process has logged; a second
+            attempt with smaller batches repeats steps, and does not log them again.
+    """
+
+    def __init__(self, every: int, logged: dict[str, int]) -> None:
+        self.every = every
+        self.logged = logged
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Log the mean loss per answer token since the last record."""
+        if not at_step_end(trainer):
+            return
+        module = _answer_module(pl_module)
+        if module.device.type == "cpu":
+            self.check(module)
+        if trainer.global_step % self.every == 0 or trainer.global_step == module.total_steps:
+            self._log_training(trainer, module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse to validate a model whose training loss is not finite."""
+        self.check(_answer_module(pl_module))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the validation loss."""
+        value = _answer_module(pl_module).val_loss
+        if value is not None:
+            self._emit(trainer, "val_loss", {"val_loss": value, "epoch": epoch_progress(trainer)})
+
+    def check(self, module: AnswerModule) -> None:
+        """Raise TrainingError if the loss since the last record is not finite."""
+        total = module.window.total()
+        if not math.isfinite(total):
+            raise non_finite("training loss", total, module.global_step)
+
+    def _log_training(self, trainer: pl.Trainer, module: AnswerModule) -> None:
+        loss = module.window.mean_over_ranks(module)
+        if not math.isfinite(loss):
+            raise non_finite("training loss", loss, module.global_step)
+        module.window.clear()
+        values = {"train_loss": loss, "epoch": epoch_progress(trainer)}
+        if module.lr_used is not None:
+            values["lr"] = module.lr_used
+        if module.grad_norm is not None:
+            values["grad_norm"] = float(module.grad_norm)
+        module.train_loss = loss
+        self._emit(trainer, "train_loss", values)
+
+    def _emit(self, trainer: pl.Trainer, kind: str, values: dict[str, float]) -> None:
+        step = trainer.global_step
+        if not trainer.is_global_zero or self.logged.get(kind, -1) >= step:
+            return
+        self.logged[kind] = step
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=step)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store the sums that are not logged yet, of all ranks.
+
+        Raises:
+            TrainingError: the loss is not finite: such a state is never stored.
+        """
+        module = _answer_module(pl_module)
+        self.check(module)
+        nll, tokens = module.window.sum_over_ranks(module)
+        checkpoint["sizewise_window"] = {"nll": nll, "tokens": tokens}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on from stored sums, which the first rank holds for all."""
+        window = _answer_module(pl_module).window
+        window.clear()
+        if trainer.is_global_zero:
+            window.nll = checkpoint["sizewise_window"]["nll"]
+            window.tokens = checkpoint["sizewise_window"]["tokens"]
+
+
+def _answer_module(module: pl.LightningModule) -> AnswerModule:
+    if not isinstance(module, AnswerModule):
+        raise TypeError(f"{type(module).__name__} is not an AnswerModule")
+    return module

@@ -1,0 +1,110 @@
+"""Lightning's Trainer for one fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
+
+from sizewise.config.training import TrainerConfig
+from sizewise.runtime import resolve_device
+from sizewise.training.checkpoint import AtomicCheckpointIO
+from sizewise.training.loop import NEVER
+
+
+def resolve_precision(trainer: TrainerConfig, device: torch.device) -> str:
+    """Turn ``trainer.precision`` into Lightning's name.
+
+    ``auto``: bf16 arithmetic over fp32 adapters on GPUs that compute in it (bf16 weights alone
+    would lose most updates of a small learning rate), fp16 with loss scaling on older GPUs, fp32
+    elsewhere.
+    """
+    if trainer.precision != "auto":
+        return trainer.precision
+    if device.type != "cuda":
+        return "32-true"
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if bf16 else "16-mixed"
+
+
+def build_trainer(
+    trainer: TrainerConfig,
+    epochs: int,
+    accumulate: int,
+    callbacks: Sequence[pl.Callback],
+    loggers: Sequence[Logger],
+    run_dir: Path,
+) -> pl.Trainer:
+    """Build a Trainer that writes nothing by itself and validates only when ``Milestones`` says.
+
+    Args:
+        trainer: the configuration.
+        epochs: passes over the training data at most.
+        accumulate: micro-batches per optimiser step.
+        callbacks: all callbacks, in order.
+        loggers: where values go.
+        run_dir: the run's directory.
+    """
+    device = resolve_device(trainer)
+    built = pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=_devices(trainer, device),
+        num_nodes=trainer.num_nodes,
+        strategy=trainer.strategy,
+        precision=resolve_precision(trainer, device),  # type: ignore[arg-type]
+        max_epochs=epochs,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=trainer.gradient_clip,
+        deterministic=trainer.deterministic or None,
+        check_val_every_n_epoch=NEVER,
+        num_sanity_val_steps=0,
+        logger=list(loggers) or False,
+        callbacks=list(callbacks),
+        plugins=_plugins(trainer),
+        default_root_dir=str(run_dir),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_autolog_hparams=False,
+        use_distributed_sampler=False,
+        inference_mode=False,
+    )
+    # Signals are StopRequest's: Lightning would leave in the midst of an accumulation, unsaved.
+    built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return built
+
+
+def world_size(trainer: TrainerConfig) -> int:
+    """Processes that train together."""
+    return trainer.devices * trainer.num_nodes
+
+
+def _devices(trainer: TrainerConfig, device: torch.device) -> Any:
+    single = world_size(trainer) == 1 and device.type == "cuda"
+    return [device.index or 0] if single else trainer.devices
+
+
+def _plugins(trainer: TrainerConfig) -> list[Any]:
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if world_size(trainer) == 1:
+        plugins.append(LightningEnvironment())
+    elif SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    return plugins
+
+
+@contextmanager
+def torch_settings_kept() -> Iterator[None]:
+    """Undo inside-the-block changes of torch's process-wide settings (they outlive a Trainer)."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
