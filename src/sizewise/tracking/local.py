@@ -1,0 +1,109 @@
+"""TensorBoard and CSV: local trackers, written anew from ``metrics.jsonl`` when a run goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from sizewise.errors import ConfigError
+from sizewise.outcome import Outcome
+from sizewise.tracking.context import RunContext
+from sizewise.tracking.history import METRICS_FILE, HistoryReader
+from sizewise.tracking.summary import numbers_only, summary_values
+
+
+@dataclass(frozen=True)
+class CsvBackend:
+    """``logger=csv``: the history as ``csv/metrics.csv`` in the run's directory."""
+
+    folder: str = "csv"
+
+    def start(self, context: RunContext) -> LocalLogger:
+        """Return the logger."""
+
+        def make(directory: Path) -> Logger:
+            return CSVLogger(directory.parent, name=directory.name, version="")
+
+        return LocalLogger(context, self.folder, make)
+
+
+@dataclass(frozen=True)
+class TensorBoardBackend:
+    """``logger=tensorboard``: event files under ``tensorboard/`` in the run's directory."""
+
+    folder: str = "tensorboard"
+
+    def start(self, context: RunContext) -> LocalLogger:
+        """Return the logger; without the package it is an error that names the extra."""
+        from pytorch_lightning.loggers.tensorboard import _TENSORBOARD_AVAILABLE
+
+        if not _TENSORBOARD_AVAILABLE:
+            raise ConfigError(
+                "logger=tensorboard needs the package tensorboard. "
+                "Install it with `pip install 'sizewise[tensorboard]'`."
+            )
+
+        def make(directory: Path) -> Logger:
+            return TensorBoardLogger(
+                directory.parent, name=directory.name, version="", default_hp_metric=False
+            )
+
+        return LocalLogger(context, self.folder, make)
+
+
+class LocalLogger(Logger):
+    """A Lightning logger with a folder of its own that is a copy of ``metrics.jsonl``."""
+
+    def __init__(self, context: RunContext, folder: str, make: Callable[[Path], Logger]) -> None:
+        super().__init__()
+        self.directory = context.run_dir / folder
+        self._make = make
+        self._inner: Logger | None = None
+        self._reader = HistoryReader(context.run_dir / METRICS_FILE)
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.directory.name
+
+    @property
+    def version(self) -> str:
+        """Version for Lightning; a run has one."""
+        return ""
+
+    @property
+    def inner(self) -> Logger:
+        """The Lightning logger, on an empty folder; made on first use."""
+        if self._inner is None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self._inner = self._make(self.directory)
+        return self._inner
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The configuration is stored in ``config.yaml``: nothing to do here."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write what ``metrics.jsonl`` holds and the folder does not; these values are among it."""
+        for _, line in self._reader.new_lines():
+            self.inner.log_metrics(dict(line.values), step=line.step)
+
+    @rank_zero_only
+    def finish(self, outcome: Outcome | None, error: bool) -> None:
+        """Write the rest and the summary, and close the files."""
+        if self._inner is None and outcome is None:
+            return
+        self.log_metrics({})
+        if outcome is not None:
+            values = numbers_only(summary_values(outcome))
+            last = self._reader.last_step
+            self.inner.log_metrics({f"summary/{k}": v for k, v in values.items()}, step=last)
+        self.inner.save()
+        self.inner.finalize("failed" if error else "success")

@@ -1,0 +1,129 @@
+"""Loggers of one run: made from the configuration, finished with the outcome."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from sizewise.config.evaluation import LoggerConfig
+from sizewise.errors import ConfigError
+from sizewise.tracking.context import RunContext
+from sizewise.tracking.summary import numbers_only, summary_values
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
+
+    from sizewise.outcome import Outcome
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What a ``_target_`` under ``logger.backends`` builds: options, and how to start a logger."""
+
+    def start(self, context: RunContext) -> Logger:
+        """Return the Lightning logger of one run."""
+        ...
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """A logger that takes the outcome and closes."""
+
+    def finish(self, outcome: Outcome | None, error: bool) -> None:
+        """Write the summary and close; called once, also after an error."""
+        ...
+
+
+def make_loggers(
+    logger: LoggerConfig,
+    run_dir: Path,
+    run_id: str,
+    group: str | None = None,
+    job_type: str = "train",
+    tags: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
+) -> list[Logger]:
+    """Build the loggers of one run: its own ``metrics.jsonl`` first, then the chosen trackers.
+
+    Nothing is opened before Lightning logs or asks for it, so that a failure in between leaves
+    no empty run behind.
+
+    Args:
+        logger: the config group; each of its ``backends`` names a ``_target_``.
+        run_dir: the run's directory (made if it is not there).
+        run_id: stable id of the run, from its identity.
+        group: the sweep's name.
+        job_type: ``train`` or ``evaluate``.
+        tags: short labels.
+        config: the resolved configuration; OmegaConf objects are turned into plain containers.
+
+    Raises:
+        ConfigError: a back end is neither one of sizewise's nor a Lightning logger.
+    """
+    from sizewise.tracking.metrics_file import MetricsFile
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    context = RunContext(
+        run_dir, run_id, group, job_type, tuple(tags), plain(config or {}), logger.log_examples
+    )
+    made: list[Logger] = [MetricsFile(run_dir)]
+    for name, node in logger.backends.items():
+        if node is not None:
+            made.append(_make(name, node, context))
+    return made
+
+
+def plain(config: Any) -> Any:
+    """Return ``config`` without OmegaConf types, interpolations resolved."""
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_config(config):
+        return OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    if isinstance(config, Mapping):
+        return {str(key): plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [plain(value) for value in config]
+    return config
+
+
+def _make(name: str, node: Any, context: RunContext) -> Logger:
+    from hydra.utils import instantiate
+    from pytorch_lightning.loggers import Logger
+
+    built = instantiate(plain(node), _convert_="all")
+    if isinstance(built, Logger):
+        return built
+    if isinstance(built, Backend):
+        return built.start(context)
+    raise ConfigError(
+        f"logger.backends.{name} makes a {type(built).__name__}, which is no logger. Its _target_ "
+        "has to be a class of sizewise.tracking or of pytorch_lightning.loggers."
+    )
+
+
+def finish_loggers(loggers: Sequence[Logger], outcome: Outcome | None, error: bool) -> None:
+    """Write the summary of ``outcome`` to every tracker and close it; belongs in a ``finally``.
+
+    A tracker that cannot be closed is reported and does not keep the others from closing: the
+    run's own files are complete without it.
+    """
+    for logger in loggers:
+        try:
+            _finish(logger, outcome, error)
+        except Exception:
+            log.warning("The logger %s could not be closed.", type(logger).__name__, exc_info=True)
+
+
+def _finish(logger: Logger, outcome: Outcome | None, error: bool) -> None:
+    if isinstance(logger, Finishes):
+        logger.finish(outcome, error)
+        return
+    if outcome is not None:
+        values = numbers_only(summary_values(outcome))
+        logger.log_metrics({f"summary/{name}": value for name, value in values.items()})
+    logger.save()
+    logger.finalize("failed" if error else "success")

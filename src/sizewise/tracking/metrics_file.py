@@ -1,0 +1,66 @@
+"""The Lightning logger that writes a run's own ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from sizewise.outcome import Outcome
+from sizewise.tracking.history import METRICS_FILE, Line, before_step, read_history, rewrite
+
+
+class MetricsFile(Logger):
+    """Appends every logged set of values to ``metrics.jsonl``; the source of all trackers.
+
+    When an interrupted run goes on from a checkpoint, what it logged after that checkpoint would
+    be there twice. Everything from the first step that is logged again is cut off: Lightning
+    counts steps from 0, so what came before the checkpoint has smaller steps.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__()
+        self.path = run_dir / METRICS_FILE
+        self._continued = False
+
+    @property
+    def name(self) -> str:
+        """Name for Lightning."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """Version for Lightning; a run has one."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """Directory of the file."""
+        return str(self.path.parent)
+
+    @property
+    def log_dir(self) -> str:
+        """Directory of the file."""
+        return self.save_dir
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The configuration is stored in ``config.yaml``: nothing to do here."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one line and hand it to the operating system at once."""
+        if not self._continued and self.path.is_file():
+            lines = read_history(self.path)
+            rewrite(self.path, lines if step is None else before_step(lines, step))
+        self._continued = True
+        line = Line(step, round(time.time(), 3), {k: float(v) for k, v in metrics.items()})
+        with self.path.open("a", encoding="utf-8") as handle:
+            handle.write(line.to_text())
+
+    def finish(self, outcome: Outcome | None, error: bool) -> None:
+        """Every line is on disk already, and the outcome is a file of its own."""

@@ -1,0 +1,152 @@
+"""MLflow: one run per job, found again by its id when the job goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from sizewise.errors import ConfigError
+from sizewise.outcome import Outcome
+from sizewise.tracking.context import RunContext
+from sizewise.tracking.history import METRICS_FILE, HistoryReader, Line
+from sizewise.tracking.summary import numbers_only, summary_values
+
+RUN_TAG = "sizewise.run_id"
+LINES_TAG = "sizewise.lines"
+PARAM_LENGTH = 500
+
+
+@dataclass(frozen=True)
+class MlflowBackend:
+    """``logger=mlflow``. ``tracking_uri`` null: ``MLFLOW_TRACKING_URI``, which has to be set."""
+
+    experiment: str = "sizewise"
+    tracking_uri: str | None = None
+
+    def start(self, context: RunContext) -> MlflowRunLogger:
+        """Return the logger; without the package or an address it is an error that says so."""
+        if find_spec("mlflow") is None:
+            raise ConfigError(
+                "logger=mlflow needs the package mlflow. "
+                "Install it with `pip install 'sizewise[mlflow]'`."
+            )
+        uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        if uri is None:
+            raise ConfigError(
+                "logger=mlflow does not know where to write. Set MLFLOW_TRACKING_URI or "
+                "logger.backends.mlflow.tracking_uri to a server or a folder."
+            )
+        return MlflowRunLogger(context, self.experiment, uri)
+
+
+class MlflowRunLogger(Logger):
+    """Sends the lines of ``metrics.jsonl`` that the server does not have yet."""
+
+    def __init__(self, context: RunContext, experiment: str, tracking_uri: str) -> None:
+        super().__init__()
+        self.context = context
+        self.experiment_name = experiment
+        self.tracking_uri = tracking_uri
+        self._reader = HistoryReader(context.run_dir / METRICS_FILE)
+        self._client: Any = None
+        self._run_id = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the MLflow experiment."""
+        return self.experiment_name
+
+    @property
+    def version(self) -> str:
+        """The run's id."""
+        return self.context.run_id
+
+    @property
+    def client(self) -> Any:
+        """The MLflow client, with the run opened or found again."""
+        if self._client is None:
+            from mlflow.tracking import MlflowClient
+
+            client = MlflowClient(tracking_uri=self.tracking_uri)
+            found = client.get_experiment_by_name(self.experiment_name)
+            number = (
+                found.experiment_id if found else client.create_experiment(self.experiment_name)
+            )
+            self._run_id = self._find(client, number) or self._create(client, number)
+            self._client = client
+        return self._client
+
+    def _find(self, client: Any, experiment_id: str) -> str | None:
+        query = f"tags.`{RUN_TAG}` = '{self.context.run_id}'"
+        runs = client.search_runs([experiment_id], filter_string=query, max_results=1)
+        if not runs:
+            return None
+        self._reader.number = int(runs[0].data.tags.get(LINES_TAG, 0))
+        client.set_terminated(runs[0].info.run_id, status="RUNNING")
+        return str(runs[0].info.run_id)
+
+    def _create(self, client: Any, experiment_id: str) -> str:
+        context = self.context
+        tags = {RUN_TAG: context.run_id, "group": context.group or "", "job": context.job_type}
+        tags |= {tag: "true" for tag in context.tags}
+        name = context.run_dir.name
+        run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+        for key, value in flat(context.config).items():
+            client.log_param(run_id, key, str(value)[:PARAM_LENGTH])
+        return run_id
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The resolved configuration is sent when the run is opened."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Send what ``metrics.jsonl`` holds and the server does not; these values are among it."""
+        client = self.client
+        fresh = self._reader.new_lines()
+        for _, line in fresh:
+            self._send(client, line)
+        if fresh:
+            client.set_tag(self._run_id, LINES_TAG, str(self._reader.number))
+
+    def _send(self, client: Any, line: Line) -> None:
+        from mlflow.entities import Metric
+
+        moment = int(line.time * 1000)
+        step = line.step or 0
+        metrics = [Metric(safe(k), v, moment, step) for k, v in line.values.items()]
+        client.log_batch(self._run_id, metrics=metrics)
+
+    @rank_zero_only
+    def finish(self, outcome: Outcome | None, error: bool) -> None:
+        """Send the rest and the summary, and end the run."""
+        if self._client is None and outcome is None:
+            return
+        try:
+            self.log_metrics({})
+            for key, value in numbers_only(summary_values(outcome) if outcome else {}).items():
+                self.client.log_metric(self._run_id, safe(f"summary/{key}"), value)
+        finally:
+            self.client.set_terminated(self._run_id, status="FAILED" if error else "FINISHED")
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one level of dotted keys."""
+    flattened: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flattened |= flat(value, f"{prefix}{key}.")
+        else:
+            flattened[f"{prefix}{key}"] = value
+    return flattened
+
+
+def safe(name: str) -> str:
+    """Replace what MLflow does not allow in a name (the ``@`` before a data set's name)."""
+    return "".join(c if c.isalnum() or c in "_-./ :" else "_" for c in name)

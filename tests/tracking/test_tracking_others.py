@@ -1,0 +1,88 @@
+"""TensorBoard, CSV and the errors of what is not installed or no logger."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from factory import Spec, Task, make_run
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from tracking_helpers import fit
+
+from sizewise.config.evaluation import LoggerConfig
+from sizewise.config.register import conf_dir
+from sizewise.errors import ConfigError
+from sizewise.outcome import read_outcome
+from sizewise.tracking import finish_loggers, make_loggers
+
+CSV = {"_target_": "sizewise.tracking.local.CsvBackend"}
+TENSORBOARD = {"_target_": "sizewise.tracking.local.TensorBoardBackend"}
+
+
+def csv_rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "csv" / "metrics.csv").open() as handle:
+        return list(csv.DictReader(handle))
+
+
+def scalars(run_dir: Path) -> dict[str, list[int]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    return {tag: [e.step for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_a_restarted_run_is_one_csv_and_one_event_history(tmp_path: Path) -> None:
+    make_run(tmp_path, Spec(task=Task(examples=4)))
+    logger = LoggerConfig(False, {"csv": CSV, "tensorboard": TENSORBOARD})
+    with pytest.raises(RuntimeError, match="planned"):
+        fit(tmp_path, make_loggers(logger, tmp_path, "a"), [], die_at=10)
+    loggers = make_loggers(logger, tmp_path, "a")
+    fit(tmp_path, loggers, [])
+    finish_loggers(loggers, read_outcome(tmp_path), error=False)
+    steps = [int(row["step"]) for row in csv_rows(tmp_path) if row["train/loss"]]
+    assert steps == [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23]
+    found = scalars(tmp_path)
+    assert found["train/loss"] == steps
+    assert found["summary/quality/gain"] == [23]
+    assert csv_rows(tmp_path)[-1]["summary/quality/tuned"] != ""
+
+
+def test_options_combine() -> None:
+    files = {path.stem: OmegaConf.load(path) for path in (conf_dir() / "logger").glob("*.yaml")}
+    assert set(files) == {"wandb", "tensorboard", "csv", "mlflow", "none"}
+    assert files.pop("none") == {"backends": {}}
+    merged = OmegaConf.merge(OmegaConf.structured(LoggerConfig), *files.values())
+    assert set(merged.backends) == set(files)
+    for node in merged.backends.values():
+        assert callable(get_class(node["_target_"]).start)
+
+
+def test_a_lightning_logger_of_the_users_own_is_taken_as_it_is(tmp_path: Path) -> None:
+    node = {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(tmp_path / "own")}
+    loggers = make_loggers(LoggerConfig(False, {"own": OmegaConf.create(node)}), tmp_path, "a")
+    fit(tmp_path, loggers, [])
+    finish_loggers(loggers, None, error=False)
+    assert list((tmp_path / "own").rglob("metrics.csv"))
+
+
+def test_what_is_no_logger_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"logger\.backends\.odd makes a PosixPath"):
+        make_loggers(LoggerConfig(False, {"odd": {"_target_": "pathlib.Path"}}), tmp_path, "a")
+
+
+def test_missing_mlflow_or_address_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sizewise.tracking import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    logger = LoggerConfig(False, {"mlflow": {"_target_": "sizewise.tracking.mlflow.MlflowBackend"}})
+    monkeypatch.setattr(mlflow, "find_spec", lambda name: None)
+    with pytest.raises(Exception, match=r"sizewise\[mlflow\]"):
+        make_loggers(logger, tmp_path, "a")
+    monkeypatch.setattr(mlflow, "find_spec", lambda name: object())
+    with pytest.raises(Exception, match="MLFLOW_TRACKING_URI"):
+        make_loggers(logger, tmp_path, "a")

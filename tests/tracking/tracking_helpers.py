@@ -1,0 +1,87 @@
+"""A tiny Lightning fit with loggers, and W&B's own tool to read offline runs back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class TinyModule(pl.LightningModule):
+    def __init__(self, die_at: int | None = None) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.die_at = die_at
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        if self.die_at is not None and self.global_step >= self.die_at:
+            raise RuntimeError("planned failure")
+        loss = self.layer(batch[0]).square().mean()
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log("val/loss", self.layer(batch[0]).square().mean())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def fit(
+    run_dir: Path,
+    loggers: list[Any],
+    callbacks: list[Any],
+    die_at: int | None = None,
+    checkpoint: Path | None = None,
+) -> None:
+    torch.manual_seed(0)
+    data = DataLoader(TensorDataset(torch.ones(8, 1)), batch_size=1)
+    trainer = pl.Trainer(
+        max_epochs=3,
+        logger=loggers,
+        callbacks=callbacks,
+        log_every_n_steps=2,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=run_dir,
+        num_sanity_val_steps=0,
+        enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),
+    )
+    ckpt = str(checkpoint) if checkpoint and checkpoint.exists() else None
+    trainer.fit(TinyModule(die_at), data, data, ckpt_path=ckpt)
+
+
+def offline_folders(run_dir: Path) -> list[Path]:
+    return sorted((run_dir / "wandb").glob("offline-run-*"))
+
+
+def wandb_tool(*arguments: str) -> str:
+    script = shutil.which("wandb", path=str(Path(sys.executable).parent)) or "wandb"
+    done = subprocess.run([script, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def inspect_summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        wandb_tool("leet", "inspect", "--summary", "--json", str(folder))
+    )
+    return found
+
+
+def inspect_records(folder: Path) -> list[dict[str, Any]]:
+    text = wandb_tool("leet", "inspect", "--json", str(folder))
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    volatile = ("_runtime", "_timestamp")
+    items = [r["history"]["item"] for r in inspect_records(folder) if r["type"] == "history"]
+    return [{k: v for k, v in item.items() if k not in volatile} for item in items]
