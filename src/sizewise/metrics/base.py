@@ -20,6 +20,7 @@ import torch
 from torchmetrics import Metric
 
 if TYPE_CHECKING:
+    from sizewise.data.example import Example
     from sizewise.evaluation.prediction import Prediction
 
 
@@ -38,6 +39,9 @@ class ExampleMetric(Metric):
         super().__init__()
         self.predictions: list[Prediction] = []
         self.per_example: list[dict[str, float]] = []
+
+    def set_context(self, train_examples: Sequence[Example]) -> None:
+        """Receive what no prediction tells; override it to compare answers with training data."""
 
     def score(self, prediction: Prediction) -> dict[str, float]:
         """Return the scores of one prediction, by short name."""

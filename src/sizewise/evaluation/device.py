@@ -1,0 +1,99 @@
+"""The device while a model is evaluated: synchronisation, peak memory, evaluation mode."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first parameter."""
+    return next(model.parameters()).device
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until all work queued on ``device`` is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that the device or the machine has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def free_memory() -> None:
+    """Return what is no longer referenced to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; each module's mode is restored afterwards.
+
+    ``no_grad`` and not ``inference_mode``: buffers that are made inside must stay usable in a
+    later training step.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def inner_model(model: Any) -> Any:
+    """Return the transformers model inside a PEFT wrapper (its layers keep the adapter)."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+class PeakMemory:
+    """Peak memory in bytes since construction: CUDA's allocator, else the process's resident set.
+
+    On Linux the resident peak is reset at the start, so that one job's peak is not the next one's.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with suppress(OSError):  # not every kernel allows it: the process's own peak remains
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    def read(self) -> int | None:
+        """Return the peak so far, or None where the system does not tell."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return resident_peak(Path("/proc/self/status"))
+
+
+def resident_peak(status: Path) -> int | None:
+    """Read the peak resident set (VmHWM, in bytes) from a Linux status file."""
+    if not status.exists():
+        return None
+    for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None

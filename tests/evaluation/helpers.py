@@ -1,0 +1,78 @@
+"""A byte tokenizer, tiny random models and a split of made-up examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from sizewise.data.example import Example, Message
+
+VOCAB = 320
+EOS = 1
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte; 0 pads, 1 ends a turn."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet, 2)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<pad>", special=True), AddedToken("<end>")])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>")
+
+
+@dataclass(frozen=True)
+class StubTemplate:
+    """Prompts are the text's bytes; any of ``stop_ids`` ends an answer."""
+
+    tokenizer: Any
+    stop_ids: tuple[int, ...] = (EOS,)
+    fingerprint: str = "stub"
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        return list(self.tokenizer("\n".join(m.content for m in messages)).input_ids)
+
+    def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
+        return [*self.tokenizer(answer).input_ids, self.stop_ids[0]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    prompt_ids: list[int]
+    answer_ids: list[int]
+
+
+@dataclass(frozen=True)
+class StubSplit:
+    encoded: list[Pair]
+    examples: list[Example]
+    dropped: int = 0
+
+
+QUESTIONS = (
+    "My head hurts.",
+    "I have been coughing at night for two weeks and cannot sleep.",
+    "Why?",
+    "The knee is swollen since the fall on Monday.",
+    "I am thirsty all the time.",
+    "Something is wrong with my stomach after every single meal that I eat.",
+    "Tired.",
+    "There is a rash on both of my arms.",
+)
+
+
+def make_split(template: StubTemplate, count: int = 8, **meta: str) -> StubSplit:
+    """``count`` examples with answers that look like codes."""
+    examples = [
+        Example((Message("user", f"{QUESTIONS[i % 8]} {i}"),), f"E11.{i % 10}", f"g{i % 3}", meta)
+        for i in range(count)
+    ]
+    encoded = [
+        Pair(template.prompt_ids(e.messages), template.answer_ids(e.messages, e.answer))
+        for e in examples
+    ]
+    return StubSplit(encoded, examples)

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from sizewise.config.evaluation import GenerationConfig
+from sizewise.errors import EvaluationError, OutOfMemoryError
+from sizewise.evaluation.likelihood import answer_log_probs
+from sizewise.evaluation.measure import REJECTED_LOG_PROB, REJECTED_TOKENS
+from sizewise.evaluation.predict import predict
+from sizewise.evaluation.prediction import Prediction
+from sizewise.evaluation.predictions import PredictionStore
+from sizewise.evaluation.retry import is_transient, with_retries
+
+from .helpers import Pair, StubSplit, StubTemplate, make_split
+
+GREEDY = GenerationConfig(max_new_tokens=6)
+
+
+def run(model: Any, split: StubSplit, template: StubTemplate, path: Path, **options: Any) -> Any:
+    store = PredictionStore(path, "key")
+    options = {"batch_size": 4, "generation": GREEDY} | options
+    return predict(model, split, template, store=store, **options)
+
+
+def essence(predictions: tuple[Prediction, ...]) -> list[tuple[str, str, float, int]]:
+    """What does not depend on timings and batch sizes."""
+    return [(p.id, p.text, round(p.log_prob, 3), p.new_tokens) for p in predictions]
+
+
+def fails_above(model: PreTrainedModel, rows: int) -> list[int]:
+    """Let the model run out of memory above ``rows`` examples; returns the sizes it saw."""
+    seen: list[int] = []
+
+    def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        size = kwargs["input_ids"].shape[0]
+        seen.append(size)
+        if size > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model.register_forward_pre_hook(hook, with_kwargs=True)
+    return seen
+
+
+def test_every_example_in_the_order_of_the_split(causal, split, template, tmp_path) -> None:
+    done: list[tuple[int, int]] = []
+    found = run(causal, split, template, tmp_path / "p.jsonl", progress=lambda *c: done.append(c))
+    assert [p.id for p in found.predictions] == [e.id for e in split.examples]
+    assert done == [(4, 8), (8, 8)]
+    likelihoods = answer_log_probs(causal, split.encoded, 1)
+    assert [p.log_prob for p in found.predictions] == pytest.approx(likelihoods, rel=1e-4)
+    first = found.predictions[0]
+    assert (first.group, first.reference, first.answer_bytes) == ("g0", "E11.0", 5)
+    assert (first.answer_tokens, first.prompt_tokens) == (6, len(split.encoded[0].prompt_ids))
+    assert all(p.latency > 0 and p.batch_size == 4 for p in found.predictions)
+    assert found.batch_size == 4
+    assert found.out_of_memory == ()
+    assert found.peak_bytes > 2**20
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(causal, split, template, tmp_path) -> None:
+    sampling = GenerationConfig(max_new_tokens=6, do_sample=True, temperature=0.9)
+    whole = run(causal, split, template, tmp_path / "a.jsonl", generation=sampling)
+    lines = (tmp_path / "a.jsonl").read_bytes()
+    first_batch = lines.split(b"\n")[:3]
+    (tmp_path / "b.jsonl").write_bytes(b"\n".join([*first_batch, b'{"id": "to']))
+    (tmp_path / "b.jsonl.key").write_text("key\n")
+    sizes = fails_above(causal, rows=100)
+    resumed = run(causal, split, template, tmp_path / "b.jsonl", generation=sampling)
+    assert essence(resumed.predictions) == essence(whole.predictions)
+    kept = PredictionStore(tmp_path / "b.jsonl", "key").read()
+    assert len(kept) == len({p.id for p in kept}) == 8
+    calls = len(sizes)
+    run(causal, split, template, tmp_path / "b.jsonl", generation=sampling)
+    assert len(sizes) == calls, "a finished evaluation ran the model again"
+
+
+def test_an_example_that_occurs_twice_is_predicted_once(causal, template, tmp_path) -> None:
+    split = make_split(template, 3)
+    double = StubSplit([*split.encoded, split.encoded[0]], [*split.examples, split.examples[0]])
+    found = run(causal, double, template, tmp_path / "p.jsonl")
+    assert found.predictions[3] == found.predictions[0]
+    assert len(PredictionStore(tmp_path / "p.jsonl", "key").read()) == 3
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_out_of_memory_halves_the_batch(causal, split, template, tmp_path, warmup) -> None:
+    expected = run(causal, split, template, tmp_path / "a.jsonl", batch_size=8)
+    fails_above(causal, rows=2)
+    options = {"batch_size": 8, "warmup_batches": warmup}
+    found = run(causal, split, template, tmp_path / "b.jsonl", **options)
+    assert found.batch_size == 2
+    assert found.out_of_memory == (8, 4)
+    assert essence(found.predictions) == essence(expected.predictions)
+    assert {p.batch_size for p in found.predictions} == {2}
+
+
+def test_one_example_that_does_not_fit_is_an_error(causal, split, template, tmp_path) -> None:
+    fails_above(causal, rows=0)
+    with pytest.raises(OutOfMemoryError, match="one single example"):
+        run(causal, split, template, tmp_path / "a.jsonl")
+
+
+def test_an_empty_split_is_an_error(causal, template, tmp_path) -> None:
+    with pytest.raises(EvaluationError, match="no example"):
+        run(causal, StubSplit([], []), template, tmp_path / "a.jsonl")
+
+
+def test_warm_up_is_not_measured(causal, split, template, tmp_path) -> None:
+    sizes = fails_above(causal, rows=100)
+    run(causal, split, template, tmp_path / "a.jsonl", warmup_batches=0)
+    without = len(sizes)
+    sizes.clear()
+    found = run(causal, split, template, tmp_path / "b.jsonl", warmup_batches=2)
+    assert len(sizes) > without
+    assert all(p.new_tokens <= 6 for p in found.predictions)
+    assert len(PredictionStore(tmp_path / "b.jsonl", "key").read()) == 8
+
+
+def test_rejected_answers_get_their_likelihood(causal, template, tmp_path) -> None:
+    split = make_split(template, 3, rejected="No idea at all.", label="E11")
+    found = run(causal, split, template, tmp_path / "p.jsonl").predictions
+    ids = template.answer_ids((), "No idea at all.")
+    pairs = [Pair(item.prompt_ids, ids) for item in split.encoded]
+    expected = answer_log_probs(causal, pairs, 1)
+    assert [p.scores[REJECTED_LOG_PROB] for p in found] == pytest.approx(expected, rel=1e-4)
+    assert {p.scores[REJECTED_TOKENS] for p in found} == {float(len(ids))}
+    assert {tuple(p.strata.items()) for p in found} == {(("label", "E11"),)}
+
+
+def test_transient_failures_are_tried_again_with_growing_pauses(
+    causal, split, template, tmp_path, monkeypatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("sizewise.evaluation.retry.time.sleep", pauses.append)
+    left = [OSError("disk is away"), RuntimeError("CUDNN_STATUS_INTERNAL_ERROR")]
+
+    def hook(*args: Any) -> None:
+        if left:
+            raise left.pop(0)
+
+    causal.register_forward_pre_hook(hook)
+    found = run(causal, split, template, tmp_path / "a.jsonl", warmup_batches=0)
+    assert len(found.predictions) == 8
+    assert pauses == [1.0, 2.0]
+
+
+def test_what_is_retried() -> None:
+    assert is_transient(ConnectionError("reset"))
+    assert is_transient(TimeoutError())
+    assert is_transient(RuntimeError("NCCL error: unhandled system error"))
+    lasting = (FileNotFoundError("x"), PermissionError("x"), ValueError("x"))
+    shapes = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    memory = RuntimeError("CUDA out of memory.")
+    assert not any(is_transient(e) for e in (*lasting, shapes, memory))
+    calls: list[int] = []
+
+    def fail() -> None:
+        calls.append(1)
+        raise ConnectionError("always")
+
+    with pytest.raises(ConnectionError):
+        with_retries(fail, retries=2, pause=lambda _: None)
+    assert len(calls) == 3
