@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from sizewise.embedded.architecture import Rung, new_model
+from sizewise.embedded.muon import Muon
 from sizewise.embedded.packing import ROW_LENGTH, PackedBatch, packed_batches
 from sizewise.embedded.pretraining_text import PretrainingText
 
@@ -99,11 +100,8 @@ def _optimizers(model: Qwen3ForCausalLM, learning_rate: float) -> list[torch.opt
     layers = [p for p in model.model.layers.parameters() if p.ndim == 2]
     matrices = {id(parameter) for parameter in layers}
     rest = [p for p in model.parameters() if id(p) not in matrices]
-    muon = torch.optim.Muon(
-        [{"params": layers, "base_lr": learning_rate}],
-        lr=learning_rate,
-        weight_decay=0.05,
-        adjust_lr_fn="match_rms_adamw",
+    muon = Muon(
+        [{"params": layers, "base_lr": learning_rate}], lr=learning_rate, weight_decay=0.05
     )
     adamw = torch.optim.AdamW(
         [{"params": rest, "base_lr": learning_rate}],

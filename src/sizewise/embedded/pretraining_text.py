@@ -35,7 +35,7 @@ class PretrainingText:
     `weights` are the shares of dialogues, lay complaints and questions about the catalogue.
     """
 
-    def __init__(self, seed: int = 7, weights: tuple[float, ...] = (0.5, 0.3, 0.2)) -> None:
+    def __init__(self, seed: int = 7, weights: tuple[float, ...] = (0.35, 0.45, 0.2)) -> None:
         self._rng = random.Random(seed)
         self._weights = weights
         self._scenarios = allowed_scenarios()
