@@ -1,0 +1,1 @@
+"""One job, put together from the parts: data, base, adapter, scores, record."""

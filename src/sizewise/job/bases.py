@@ -1,0 +1,54 @@
+"""The base model of this process, kept between jobs that share it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sizewise.config import ModelConfig, QuantizationConfig
+from sizewise.models.base import load_base
+from sizewise.models.wrapping import is_adapted
+from sizewise.runtime import free_memory
+
+if TYPE_CHECKING:
+    import torch
+
+_kept: dict[str, Any] = {}
+
+
+def take_base(
+    model: ModelConfig, quantization: QuantizationConfig, device: torch.device, reuse: bool = True
+) -> Any:
+    """Return the frozen base: the one kept from the last job if it is the same, else a fresh one.
+
+    The caller owns it until ``give_back``; a job that fails simply does not give it back.
+    """
+    key = _key(model, quantization, device)
+    found = _kept.pop(key, None) if reuse else None
+    if found is not None:
+        return found
+    _kept.clear()
+    free_memory()
+    return load_base(model, quantization, device)
+
+
+def give_back(
+    model: Any, config: ModelConfig, quantization: QuantizationConfig, device: torch.device
+) -> None:
+    """Keep the base of ``model`` for the next job, without its adapter.
+
+    A base whose own weights were trained, or that recomputes activations, is let go.
+    """
+    base = model.unload() if is_adapted(model) else model
+    if any(p.requires_grad for p in base.parameters()) or _recomputes(base):
+        return
+    _kept[_key(config, quantization, device)] = base.eval()
+
+
+def _recomputes(base: Any) -> bool:
+    return bool(getattr(base, "is_gradient_checkpointing", False))
+
+
+def _key(model: ModelConfig, quantization: QuantizationConfig, device: torch.device) -> str:
+    return json.dumps([asdict(model), asdict(quantization), str(device)], default=str)

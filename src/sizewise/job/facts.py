@@ -1,0 +1,122 @@
+"""The parts of an outcome, read off what a job used and did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sizewise.config import RunConfig
+from sizewise.evaluation.evaluate import EvaluationResult
+from sizewise.job.tasks import Task
+from sizewise.models.size import ModelSizes
+from sizewise.outcome import CostFacts, DataFacts, Evaluation, FileRef, ModelFacts, file_ref
+from sizewise.training.result import FitResult
+
+
+def model_facts(
+    cfg: RunConfig, model: Any, sizes: ModelSizes, base_bytes: int, template: Any
+) -> ModelFacts:
+    """Describe the model of a run; ``base_bytes`` is the size of the base's weights as stored."""
+    lora = cfg.lora if cfg.lora.is_adapter else None
+    return ModelFacts(
+        name=cfg.model.name,
+        path=cfg.model.path,
+        revision=getattr(model.config, "_commit_hash", None) or cfg.model.revision,
+        family=cfg.model.family,
+        model_type=str(model.config.model_type),
+        params_total=sizes.total,
+        params_trainable=sizes.trainable,
+        params_base=sizes.base,
+        base_bytes=base_bytes,
+        memory_bytes=sizes.memory_bytes,
+        adapter_bytes=sizes.adapter_bytes,
+        dtype=str(model.dtype).removeprefix("torch."),
+        quantization=cfg.quantization.method,
+        lora_method=cfg.lora.method,
+        lora_r=lora.r if lora else None,
+        lora_alpha=lora.effective_alpha if lora else None,
+        lora_scale=lora.scale if lora else None,
+        chat_template=template.fingerprint,
+        template_kwargs=dict(getattr(template, "template_kwargs", {})),
+    )
+
+
+def stored_bytes(folder: Path | None, fallback: int) -> int:
+    """Return the bytes of the safetensors files of a local base, else ``fallback``."""
+    files = list(folder.glob("*.safetensors")) if folder is not None else []
+    return sum(file.stat().st_size for file in files) or fallback
+
+
+def data_facts(task: Task) -> DataFacts:
+    """Describe the data of a run."""
+    return DataFacts(
+        name=task.name,
+        sizes={name: len(split.examples) for name, split in task.encoded.items()},
+        fingerprints={name: task.splits.question_fingerprint(name) for name in task.encoded},
+        dropped={
+            f"{name}/{reason}": count
+            for name, split in task.encoded.items()
+            for reason, count in split.dropped.items()
+        },
+        report=asdict(task.splits.report),
+        prompt_fingerprint=task.prompt_fingerprint,
+        token_lengths={
+            f"{name}/{part}": asdict(lengths)
+            for name, split in task.encoded.items()
+            for part, lengths in (
+                ("prompt", split.prompt_lengths),
+                ("answer", split.answer_lengths),
+            )
+        },
+    )
+
+
+def cost_facts(
+    fit: FitResult | None, evaluations: Sequence[EvaluationResult], joules: float | None
+) -> CostFacts:
+    """Sum up what a run cost; evaluation figures are those of the model that stands for it."""
+    peaks = [e.peak_bytes for e in evaluations if e.peak_bytes is not None]
+    seconds = sum(e.seconds for e in evaluations) if evaluations else None
+    peak = max(peaks, default=None)
+    if fit is None:
+        return CostFacts(eval_seconds=seconds, eval_peak_bytes=peak, energy_joules=joules)
+    return CostFacts(
+        train_seconds=fit.seconds,
+        train_tokens=fit.tokens,
+        train_answer_tokens=fit.answer_tokens,
+        train_steps=fit.steps,
+        train_peak_bytes=fit.peak_bytes,
+        eval_seconds=seconds,
+        eval_peak_bytes=peak,
+        energy_joules=joules,
+        batch_size=fit.batch_size,
+        accumulate=fit.accumulate,
+        out_of_memory=list(fit.out_of_memory),
+    )
+
+
+def evaluation_record(result: EvaluationResult, task: Task, run_dir: Path) -> Evaluation:
+    """Describe a scored test split by its scores and the file of its predictions.
+
+    The fingerprint is that of the split itself: models whose tokenizers drop different examples
+    share it, and are compared on the examples that both have.
+    """
+    return Evaluation(
+        dataset=task.name,
+        split="test",
+        fingerprint=task.splits.question_fingerprint("test"),
+        examples=result.examples,
+        scores=dict(result.scores),
+        predictions=file_ref(result.path, run_dir),
+    )
+
+
+def run_files(run_dir: Path) -> Mapping[str, FileRef]:
+    """Describe the files that a run leaves: its configuration, adapter and history."""
+    names = {"config": "config.yaml", "metrics": "metrics.jsonl", "fit": "fit.json"}
+    found = {key: run_dir / name for key, name in names.items()}
+    adapter = sorted((run_dir / "adapter").glob("*")) if (run_dir / "adapter").is_dir() else []
+    found |= {f"adapter/{path.name}": path for path in adapter}
+    return {key: file_ref(path, run_dir) for key, path in found.items() if path.is_file()}

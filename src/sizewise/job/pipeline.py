@@ -1,0 +1,186 @@
+"""The steps of one job in order, each resumable by what it leaves on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sizewise.config import RunConfig
+from sizewise.energy import EnergyMeter
+from sizewise.evaluation.evaluate import EvaluationResult
+from sizewise.evaluation.likelihood import answer_log_probs
+from sizewise.evaluation.template import pad_id
+from sizewise.job import facts
+from sizewise.job.bases import give_back, take_base
+from sizewise.job.fitting import train
+from sizewise.job.scoring import Scorer
+from sizewise.job.tasks import Task, load_task, make_template
+from sizewise.metrics.base import ExampleMetric
+from sizewise.models.adapter import load_adapter
+from sizewise.models.size import model_sizes
+from sizewise.models.sources import find_source
+from sizewise.models.tokenizer import load_tokenizer
+from sizewise.outcome import Outcome
+from sizewise.provenance import collect_provenance
+from sizewise.training.result import FitResult
+
+if TYPE_CHECKING:
+    import torch
+    from pytorch_lightning.loggers import Logger
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A job whose data is ready and whose model is still to be loaded.
+
+    Attributes:
+        cfg: the job.
+        run_dir: its directory.
+        identity: hash of its configuration.
+        device: where the model goes.
+        template: how prompts are written.
+        tasks: the data set of the run first, then every further test set.
+        scorer: evaluates models on the tasks.
+    """
+
+    cfg: RunConfig
+    run_dir: Path
+    identity: str
+    device: torch.device
+    template: Any
+    tasks: tuple[Task, ...]
+    scorer: Scorer
+
+    @classmethod
+    def prepare(
+        cls,
+        cfg: RunConfig,
+        run_dir: Path,
+        identity: str,
+        metrics: Sequence[ExampleMetric],
+        device: torch.device,
+    ) -> Pipeline:
+        """Load the tokenizer, read, split and encode all data; no weight is touched."""
+        template = make_template(load_tokenizer(cfg.model), cfg.model)
+        positions = cfg.model.architecture.max_positions if cfg.model.architecture else None
+        cache = Path(cfg.paths.cache)
+        tasks = [load_task(cfg.dataset, template, positions, cache)]
+        for dataset in cfg.eval_dataset.values():
+            tasks.append(load_task(dataset, template, positions, cache, ("test",)))
+        scorer = Scorer(cfg, run_dir, template, metrics)
+        return cls(cfg, run_dir, identity, device, template, tuple(tasks), scorer)
+
+    @property
+    def task(self) -> Task:
+        """The data set of the run."""
+        return self.tasks[0]
+
+    def run(self, loggers: Sequence[Logger]) -> Outcome:
+        """Score the base, train, score the result; return the record."""
+        cfg = self.cfg
+        meter = EnergyMeter()
+        base = take_base(cfg.model, cfg.quantization, self.device)
+        base_results = self._score_base(base)
+        meter.start()
+        model, fit = self._specialise(base, loggers)
+        tuned_results = self._score_tuned(model) if model is not base else None
+        joules = meter.stop()
+        validation = self._validation(model, fit)
+        outcome = self._outcome(model, fit, base_results, tuned_results, validation, joules)
+        give_back(model, cfg.model, cfg.quantization, self.device)
+        return outcome
+
+    def train_as_further_process(self) -> None:
+        """Take part in distributed training as one of its further processes."""
+        base = take_base(self.cfg.model, self.cfg.quantization, self.device, reuse=False)
+        train(self.cfg, base, self.task, self.template, (), self.run_dir)
+
+    def _score_base(self, base: Any) -> dict[str, EvaluationResult]:
+        wanted = self.cfg.evaluation.zero_shot or not self._specialises
+        if self.cfg.stage == "train" or not wanted:
+            return {}
+        return {task.name: self.scorer.base(base, task) for task in self.tasks}
+
+    def _specialise(self, base: Any, loggers: Sequence[Logger]) -> tuple[Any, FitResult | None]:
+        cfg = self.cfg
+        if cfg.adapter is not None and cfg.stage == "evaluate":
+            return load_adapter(base, cfg.adapter), None
+        if not cfg.lora.trains or cfg.stage == "evaluate":
+            return base, None
+        return train(cfg, base, self.task, self.template, loggers, self.run_dir)
+
+    @property
+    def _specialises(self) -> bool:
+        if self.cfg.stage == "evaluate":
+            return self.cfg.adapter is not None
+        return self.cfg.lora.trains
+
+    def _score_tuned(self, model: Any) -> dict[str, EvaluationResult]:
+        if self.cfg.stage == "train":
+            return {}
+        return {task.name: self.scorer.tuned(model, task, self.identity) for task in self.tasks}
+
+    def _validation(self, model: Any, fit: FitResult | None) -> dict[str, float]:
+        """Return the validation figures; no figure of the test split is ever an objective."""
+        values = {"val_loss": self._validation_loss(model, fit)}
+        if self.cfg.evaluation.objective == "primary":
+            result = self.scorer.validation(model, self.task, self.identity)
+            values |= result.scores
+        return values
+
+    def _validation_loss(self, model: Any, fit: FitResult | None) -> float:
+        if fit is not None and fit.best_val_loss is not None:
+            return fit.best_val_loss
+        encoded = self.task.encoded["validation"].encoded
+        size = self.cfg.evaluation.batch_size or self.cfg.trainer.batch_size
+        log_probs = answer_log_probs(model, encoded, size, pad_id(self.template))
+        return -sum(log_probs) / sum(len(item.answer_ids) for item in encoded)
+
+    def _outcome(
+        self,
+        model: Any,
+        fit: FitResult | None,
+        base: Mapping[str, EvaluationResult],
+        tuned: Mapping[str, EvaluationResult] | None,
+        validation: Mapping[str, float],
+        joules: float | None,
+    ) -> Outcome:
+        cfg = self.cfg
+        sizes = model_sizes(model)
+        objective = "val_loss" if cfg.evaluation.objective == "val_loss" else cfg.dataset.primary
+        return Outcome(
+            run_id=self.run_dir.name,
+            identity=self.identity,
+            config=dataclasses.asdict(cfg),
+            model=facts.model_facts(cfg, model, sizes, self._base_bytes(sizes), self.template),
+            data=facts.data_facts(self.task),
+            cost=facts.cost_facts(fit, list((tuned or base).values()), joules),
+            primary=cfg.dataset.primary,
+            direction=cfg.dataset.direction,
+            base=self._records(base),
+            tuned=None if tuned is None else self._records(tuned),
+            validation=dict(validation),
+            objective=validation[objective],
+            seed=cfg.seed,
+            provenance=collect_provenance(),
+            files=facts.run_files(self.run_dir),
+        )
+
+    def _records(self, results: Mapping[str, EvaluationResult]) -> dict[str, Any]:
+        return {
+            task.name: facts.evaluation_record(results[task.name], task, self.run_dir)
+            for task in self.tasks
+            if task.name in results
+        }
+
+    def _base_bytes(self, sizes: Any) -> int:
+        if self.cfg.model.init != "pretrained":
+            return int(sizes.memory_bytes)
+        folder = find_source(self.cfg.model.path, self.cfg.model.revision).folder
+        return facts.stored_bytes(folder, int(sizes.memory_bytes))

@@ -1,0 +1,119 @@
+"""Scores of one model on the test splits of a job."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sizewise.config import RunConfig
+from sizewise.data.encode import EncodedSplit
+from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
+from sizewise.evaluation.predict import Predicted, predict
+from sizewise.evaluation.predictions import PredictionStore
+from sizewise.evaluation.weights import weights_fingerprint
+from sizewise.evaluation.zero_shot import cached, zero_shot_key, zero_shot_parts
+from sizewise.job.tasks import Task
+from sizewise.metrics.base import ExampleMetric
+from sizewise.models.sources import find_source
+
+log = logging.getLogger(__name__)
+PREDICTIONS = "predictions"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Evaluates models of one job.
+
+    Args:
+        cfg: the job.
+        run_dir: where predictions are written.
+        template: how prompts are written and answers end.
+        metrics: what is computed from predictions.
+    """
+
+    cfg: RunConfig
+    run_dir: Path
+    template: Any
+    metrics: Sequence[ExampleMetric]
+
+    def base(self, model: Any, task: Task) -> EvaluationResult:
+        """Score the untouched base on the test split; predictions are shared between runs."""
+        split, parts = task.encoded["test"], self._parts(model, task, "test")
+        store = self._store(f"base.{task.name}", zero_shot_key(parts))
+        predicted, reused = cached(
+            Path(self.cfg.paths.cache), parts, lambda: self._predict(model, split, store)
+        )
+        if reused:
+            log.info("%s: zero-shot answers of %s reused.", task.name, self.cfg.model.name)
+        return self._score(predicted, task, "test", store, reused)
+
+    def tuned(self, model: Any, task: Task, identity: str) -> EvaluationResult:
+        """Score the tuned model on the test split."""
+        return self._own(model, task, "test", f"tuned.{task.name}", identity)
+
+    def validation(self, model: Any, task: Task, identity: str) -> EvaluationResult:
+        """Score the model of this run on the validation split, for its objective."""
+        return self._own(model, task, "validation", f"validation.{task.name}", identity)
+
+    def _own(
+        self, model: Any, task: Task, split: Any, name: str, identity: str
+    ) -> EvaluationResult:
+        parts = {**self._parts(model, task, split), "run": identity}
+        store = self._store(name, zero_shot_key(parts))
+        predicted = self._predict(model, task.encoded[split], store)
+        return self._score(predicted, task, split, store)
+
+    def _store(self, name: str, key: str) -> PredictionStore:
+        return PredictionStore(self.run_dir / PREDICTIONS / f"{name}.jsonl", key)
+
+    def _predict(self, model: Any, split: EncodedSplit, store: PredictionStore) -> Predicted:
+        evaluation, trainer = self.cfg.evaluation, self.cfg.trainer
+        return predict(
+            model,
+            split,
+            self.template,
+            self.cfg.generation,
+            store,
+            evaluation.batch_size or trainer.batch_size,
+            evaluation.warmup_batches,
+            evaluation.retries,
+        )
+
+    def _score(
+        self,
+        predicted: Predicted,
+        task: Task,
+        split: Any,
+        store: PredictionStore,
+        reused: bool = False,
+    ) -> EvaluationResult:
+        examples = task.encoded["train"].examples if "train" in task.encoded else ()
+        return score_predicted(
+            predicted, task.encoded[split], self.metrics, store, examples, reused
+        )
+
+    def _parts(self, model: Any, task: Task, split: Any) -> Mapping[str, Any]:
+        cfg, encoded = self.cfg, task.encoded[split]
+        return zero_shot_parts(
+            cfg.model,
+            cfg.quantization,
+            cfg.generation,
+            base_fingerprint(cfg, model),
+            str(model.dtype),
+            model.device.type,
+            self.template,
+            encoded,
+        )
+
+
+def base_fingerprint(cfg: RunConfig, model: Any) -> str:
+    """Identify the base's weights: by content where they lie here, else by hub id and commit."""
+    if cfg.model.init != "pretrained":
+        return json.dumps([cfg.model.init, asdict(cfg.model)], default=str)
+    source = find_source(cfg.model.path, cfg.model.revision)
+    commit = getattr(model.config, "_commit_hash", None)
+    return weights_fingerprint(source.path, source.revision, commit)

@@ -1,0 +1,96 @@
+"""One job: data, base, zero-shot scores, training, tuned scores, and the record of it all."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sizewise.config import RunConfig
+from sizewise.job.setup import check_primary, job_log, names_hub, write_config
+from sizewise.outcome import OUTCOME_FILE, Outcome, read_outcome, write_outcome
+from sizewise.runtime import (
+    is_ddp_child,
+    prepare_environment,
+    quiet,
+    resolve_device,
+    seed_everything,
+    use_threads,
+)
+from sizewise.sweep.identity import run_identity
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger(__name__)
+
+
+def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
+    """Run one job in ``run_dir`` and return its outcome; go on where an earlier attempt stopped.
+
+    Everything that can be refused is refused before a weight is loaded. A finished job is read
+    back, not repeated. The record is written last, in one piece.
+
+    Args:
+        cfg: the whole job.
+        run_dir: its directory, named by the job's identity.
+
+    Raises:
+        SizewiseError: the configuration, data, model or memory does not allow the job.
+    """
+    if (run_dir / OUTCOME_FILE).is_file():
+        return read_outcome(run_dir)
+    prepare_environment(hub=names_hub(cfg))
+    quiet()
+    with job_log(run_dir):
+        write_config(cfg, run_dir)
+        return _run(cfg, run_dir)
+
+
+def _run(cfg: RunConfig, run_dir: Path) -> Outcome:
+    from sizewise.job.pipeline import Pipeline
+    from sizewise.metrics.build import build_metrics
+    from sizewise.models.preflight import check_model
+    from sizewise.tracking import finish_loggers, make_loggers
+
+    metrics = build_metrics(cfg.metric)
+    check_primary(cfg, metrics)
+    check_model(cfg.model, cfg.quantization, cfg.lora, cfg.trainer)
+    use_threads(cfg.trainer.num_threads)
+    seed_everything(cfg.seed)
+    identity = run_identity(cfg)
+    group = sweep_name(cfg, run_dir)
+    pipeline = Pipeline.prepare(cfg, run_dir, identity.hash, metrics, resolve_device(cfg.trainer))
+    if is_ddp_child():
+        pipeline.train_as_further_process()
+        raise SystemExit(0)
+    loggers = make_loggers(
+        cfg.logger,
+        run_dir,
+        run_id=tracking_id(group, identity.hash),
+        group=group,
+        job_type="train" if cfg.lora.trains else "evaluate",
+        tags=(cfg.model.name, cfg.dataset.name),
+        config=asdict(cfg),
+    )
+    outcome: Outcome | None = None
+    try:
+        outcome = pipeline.run(loggers)
+        write_outcome(outcome, run_dir)
+        return outcome
+    finally:
+        finish_loggers(loggers, outcome, error=outcome is None)
+
+
+def sweep_name(cfg: RunConfig, run_dir: Path) -> str | None:
+    """Return the name of the sweep that a run belongs to, or None for a run on its own."""
+    if run_dir.parent.resolve() == Path(cfg.paths.outputs).resolve():
+        return None
+    return cfg.sweep.name or run_dir.parent.name
+
+
+def tracking_id(group: str | None, identity: str) -> str:
+    """Name a run for trackers: the same run of the same sweep, the same id, every time."""
+    return hashlib.sha256(f"{group}/{identity}".encode()).hexdigest()[:16]
