@@ -74,7 +74,7 @@ def plan_epoch(
     rest = [chunks.pop()] if len(chunks[-1]) < width else []
     if length_grouping:
         chunks = [chunks[place] for place in rng.permutation(len(chunks))]
-    chunks += [chunk for chunk in rest if len(chunk) >= world]
+    chunks += [chunk[: len(chunk) - len(chunk) % world] for chunk in rest if len(chunk) >= world]
     return _batches(chunks, answer_tokens, accumulate, rank, world)
 
 
@@ -90,6 +90,15 @@ def plan_in_order(
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))[rank::world]
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return _batches(chunks, answer_tokens, 1, 0, 1)
+
+
+def cut_smaller(plan: Sequence[MicroBatch], size: int) -> list[MicroBatch]:
+    """Cut micro-batches into pieces of at most ``size`` examples; steps hold the same examples."""
+    return [
+        MicroBatch(batch.indices[start : start + size], batch.step, batch.step_tokens)
+        for batch in plan
+        for start in range(0, len(batch.indices), size)
+    ]
 
 
 def count_batches(examples: int, batch_size: int, world: int = 1) -> int:

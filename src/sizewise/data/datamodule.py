@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytorch_lightning as pl
 
-from sizewise.data.batching import MicroBatch, count_batches, plan_epoch, plan_in_order
+from sizewise.data.batching import MicroBatch, cut_smaller, plan_epoch, plan_in_order
 from sizewise.data.collate import collate_training
 from sizewise.data.encode import EncodedSplit
 from sizewise.data.loader import Collate, MicroBatches, ResumableLoader
@@ -55,6 +55,7 @@ class SizewiseDataModule(pl.LightningDataModule):
         self.validation = validation
         self.batch_size = batch_size
         self.accumulate = accumulate
+        self.micro_batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.length_grouping = length_grouping
         self.seed = seed
@@ -62,10 +63,23 @@ class SizewiseDataModule(pl.LightningDataModule):
         self._collate = collate
         self._workers = workers
 
+    def set_batch_shape(self, batch_size: int, accumulate: int) -> None:
+        """Cut the same optimiser steps into smaller micro-batches (after memory ran out).
+
+        Raises:
+            DataError: the effective batch would not be the same.
+        """
+        if batch_size * accumulate != self.batch_size * self.accumulate:
+            raise DataError(
+                f"{batch_size} x {accumulate} examples a step are not the planned "
+                f"{self.batch_size} x {self.accumulate}."
+            )
+        self.micro_batch_size = batch_size
+
     def train_plan(self, epoch: int) -> list[MicroBatch]:
         """Plan an epoch for this rank."""
         rank, world = self._place()
-        return plan_epoch(
+        plan = plan_epoch(
             *_lengths(self.train),
             self.batch_size,
             self.accumulate,
@@ -75,6 +89,7 @@ class SizewiseDataModule(pl.LightningDataModule):
             world=world,
             length_grouping=self.length_grouping,
         )
+        return cut_smaller(plan, self.micro_batch_size)
 
     def validation_plan(self, epoch: int) -> list[MicroBatch]:
         """Plan one pass over this rank's share of validation; the same in every epoch."""
@@ -84,8 +99,7 @@ class SizewiseDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the resumable loader of training micro-batches."""
-        _, world = self._place()
-        length = count_batches(len(self.train), self.batch_size, world)
+        length = len(self.train_plan(0))
         rows = MicroBatches(self.train.encoded, self._collate, self.pad_token_id)
         return ResumableLoader(rows, self.train_plan, length, self._workers)
 
