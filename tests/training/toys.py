@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import Gemma2Config, LlamaConfig, Qwen2Config, Qwen3Config
 from transformers import AutoModelForCausalLM
 
 from sizewise.config import OptimizerConfig, SchedulerConfig, TrainerConfig
+from sizewise.data.collate import collate_training
+from sizewise.data.datamodule import SizewiseDataModule
+from sizewise.data.encode import Encoded, EncodedSplit
+from sizewise.data.example import Example, Message
 from sizewise.training.causal import CausalModule
 from sizewise.training.fit import fit_job
 from sizewise.training.optimizer import make_optimizer_factory
@@ -94,77 +95,23 @@ def make_examples(count: int, seed: int = 0) -> list[tuple[list[int], list[int]]
 
 def collate(examples: list[tuple[list[int], list[int]]], step_tokens: int) -> dict[str, Any]:
     """Right-padded batch with an answer-only mask."""
-    width = max(len(p) + len(a) for p, a in examples)
-    ids = torch.zeros(len(examples), width, dtype=torch.long)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-    for row, (prompt, answer) in enumerate(examples):
-        n, m = len(prompt), len(answer)
-        ids[row, : n + m] = torch.tensor(prompt + answer)
-        mask[row, : n + m] = 1
-        labels[row, n : n + m] = torch.tensor(answer)
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "step_tokens": step_tokens}
+    return collate_training([Encoded(*pair) for pair in examples], 0, step_tokens)
 
 
-class ToyLoader:
-    """Optimiser steps of shuffled examples, cut into micro-batches; resumable at steps."""
-
-    def __init__(self, examples: list[Any], effective: int, micro: int, seed: int) -> None:
-        self.examples, self.effective, self.micro, self.seed = examples, effective, micro, seed
-        self.epoch, self.step = 0, 0
-
-    def steps(self, epoch: int) -> list[list[Any]]:
-        order = torch.randperm(
-            len(self.examples), generator=torch.Generator().manual_seed(self.seed + epoch)
-        ).tolist()
-        chunks = range(0, len(order), self.effective)
-        return [[self.examples[i] for i in order[c : c + self.effective]] for c in chunks]
-
-    def __len__(self) -> int:
-        return sum(-(-len(step) // self.micro) for step in self.steps(0))
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        steps = self.steps(self.epoch)
-        while self.step < len(steps):
-            step = steps[self.step]
-            tokens = sum(len(answer) for _, answer in step)
-            starts = list(range(0, len(step), self.micro))
-            for start in starts:
-                if start == starts[-1]:
-                    self.step += 1
-                    if self.step == len(steps):
-                        self.epoch, self.step = self.epoch + 1, 0
-                yield collate(step[start : start + self.micro], tokens)
-            if self.step == 0:
-                return
-
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "step": self.step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.epoch, self.step = state["epoch"], state["step"]
+def split(pairs: list[tuple[list[int], list[int]]]) -> EncodedSplit:
+    """Encoded examples without texts."""
+    examples = [Example((Message("user", str(p)),), str(a), str(n)) for n, (p, a) in enumerate(pairs)]
+    return EncodedSplit(tuple(Encoded(*pair) for pair in pairs), tuple(examples))
 
 
-class ToyData(pl.LightningDataModule):
-    """Training and validation batches."""
-
-    def __init__(self, train: int = 22, validation: int = 6, effective: int = 4) -> None:
-        super().__init__()
-        self.train = make_examples(train, 1)
-        self.validation = make_examples(validation, 2)
-        self.effective = effective
-        self.micro = effective
-
-    def set_batch_shape(self, batch_size: int, accumulate: int) -> None:
-        assert batch_size * accumulate == self.effective
-        self.micro = batch_size
-
-    def train_dataloader(self) -> ToyLoader:
-        return ToyLoader(self.train, self.effective, self.micro, seed=7)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        rows = self.validation
-        batches: Any = [collate(rows[i : i + 4], 1) for i in range(0, len(rows), 4)]
-        return DataLoader(batches, batch_size=None)
+def toy_data(
+    train: int = 22, validation: int = 6, batch_size: int = 2, accumulate: int = 2
+) -> SizewiseDataModule:
+    """Training and validation batches; the last step of an epoch is not full."""
+    return SizewiseDataModule(
+        split(make_examples(train, 1)), split(make_examples(validation, 2)),
+        batch_size=batch_size, accumulate=accumulate, eval_batch_size=4, seed=7,
+    )  # fmt: skip
 
 
 def make_module(model: nn.Module, lr: float = 0.02, **kwargs: Any) -> CausalModule:
@@ -183,15 +130,18 @@ def trainer_config(**overrides: Any) -> TrainerConfig:
 
 
 def fit_toy(
-    run_dir: Path, module: CausalModule | None = None, data: ToyData | None = None,
-    callbacks: Any = (), seed: int = 3, **overrides: Any,
+    run_dir: Path,
+    module: CausalModule | None = None,
+    data: SizewiseDataModule | None = None,
+    callbacks: Any = (),
+    seed: int = 3,
+    **overrides: Any,
 ) -> tuple[CausalModule, FitResult]:
     """Fit a tiny adapter and return module and result."""
     module = module or make_module(adapted(tiny_base()))
-    result = fit_job(
-        module, data or ToyData(), trainer_config(**overrides), callbacks, [], run_dir, seed
-    )
-    return module, result
+    config = trainer_config(**overrides)
+    data = data or toy_data(batch_size=config.batch_size, accumulate=config.accumulate)
+    return module, fit_job(module, data, config, callbacks, [], run_dir, seed)
 
 
 def weights(module: CausalModule) -> dict[str, Tensor]:

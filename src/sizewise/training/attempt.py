@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,17 +25,22 @@ from sizewise.training.recorder import Recorder
 from sizewise.training.result import FitResult
 from sizewise.training.shape import BatchShape
 from sizewise.training.trainable import load_trainable, snapshot
-from sizewise.training.trainer import build_trainer
+from sizewise.training.trainer import build_trainer, world_size
 
 
 class TrainingData(Protocol):
-    """What a fit asks of its data: a Lightning data module whose batch shape can change."""
+    """What a fit asks of its data: a Lightning data module whose batch shape can change.
+
+    ``train`` holds the training examples, which ``plan_epoch`` divides into micro-batches.
+    """
+
+    train: Sized
 
     def set_batch_shape(self, batch_size: int, accumulate: int) -> None:
         """Cut the same optimiser steps into micro-batches of another size."""
 
     def train_dataloader(self) -> Any:
-        """Return the training batches; its length counts micro-batches of an epoch."""
+        """Return the training batches."""
 
     def val_dataloader(self) -> Any:
         """Return the validation batches."""
@@ -78,9 +83,7 @@ class Attempt:
         from sizewise.training.fit import fit_plan
 
         self.datamodule.set_batch_shape(shape.batch_size, shape.accumulate)
-        steps_per_epoch = math.ceil(len(self.datamodule.train_dataloader()) / shape.accumulate)
-        if not steps_per_epoch:
-            raise TrainingError("There is no training batch. Check the data set's filters.")
+        steps_per_epoch = self._steps_per_epoch()
         total, epochs = fit_plan(steps_per_epoch, self.config)
         self.module.total_steps = total
         resume = self._prepare()
@@ -91,6 +94,18 @@ class Attempt:
                 self.config, epochs, shape.accumulate, callbacks, self.loggers, self.run_dir
             ), resume, stop)  # fmt: skip
         return self._result(total, steps_per_epoch, meter, shape, failed)
+
+    def _steps_per_epoch(self) -> int:
+        from sizewise.data.batching import count_batches
+
+        config = self.config
+        batches = count_batches(len(self.datamodule.train), config.batch_size, world_size(config))
+        if not batches:
+            raise TrainingError(
+                f"{len(self.datamodule.train)} training examples are too few for trainer.devices="
+                f"{config.devices} and trainer.num_nodes={config.num_nodes}."
+            )
+        return math.ceil(batches / config.accumulate)
 
     def _prepare(self) -> str | None:
         """Seed, and choose between going on and starting afresh."""
@@ -132,7 +147,9 @@ class Attempt:
             stop.raise_to_caller()
         except SystemExit as left:
             # Lightning turns a KeyboardInterrupt into exit status 1.
-            raise KeyboardInterrupt from left
+            if trainer.interrupted:
+                raise KeyboardInterrupt from left
+            raise
 
     def _result(
         self,

@@ -125,5 +125,19 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store the batch shape."""
+        """Store the batch shape, and mend Lightning's count of epochs."""
+        mend_epoch_progress(checkpoint, trainer.current_epoch)
         checkpoint[SHAPE] = {**self.shape.as_dict(), "out_of_memory": self.failed}
+
+
+def mend_epoch_progress(checkpoint: dict[str, Any], epoch: int) -> None:
+    """Write the loop's state as that of epoch ``epoch`` under way.
+
+    A fit resumed from the last step of an epoch does not count the next one as begun
+    (pytorch-lightning 2.6); resumed a second time it would take that epoch for a finished one and
+    repeat it from its start.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+    counts = {"ready": epoch + 1, "started": epoch + 1, "processed": epoch, "completed": epoch}
+    for name in ("total", "current"):
+        progress[name] = dict(counts)

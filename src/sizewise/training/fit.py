@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from sizewise.config.training import TrainerConfig
 from sizewise.errors import OutOfMemoryError
 from sizewise.evaluation.device import free_memory, is_out_of_memory
+from sizewise.runtime import quiet
 from sizewise.training.attempt import Attempt, TrainingData
 from sizewise.training.checkpoint import LAST, SHAPE, read_checkpoint, write_checkpoint
 from sizewise.training.module import AnswerModule
@@ -59,6 +60,7 @@ def fit_job(
         OutOfMemoryError: not even single examples fit.
         KeyboardInterrupt: the user asked to stop; the state is saved.
     """
+    quiet()
     done = read_result(run_dir)
     if done is not None:
         load_exported(module.model, run_dir / ADAPTER)

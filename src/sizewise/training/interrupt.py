@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import pytorch_lightning as pl
 import torch
@@ -22,7 +22,9 @@ class Stopped(BaseException):
 class StopRequest:
     """Context in which the first signal asks the fit to stop, and a second one stops it at once.
 
-    Outside the main thread Python delivers no signals, and nothing is installed.
+    What a signal means is left to whoever handled it before: after the state has been saved that
+    handler is called (Python's own raises KeyboardInterrupt). A signal that was ignored stays
+    ignored, and outside the main thread, where Python delivers none, nothing is installed.
     """
 
     def __init__(self) -> None:
@@ -31,9 +33,9 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.getsignal(number) for number in SIGNALS}
             for number in SIGNALS:
-                signal.signal(number, self._note)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -47,8 +49,6 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            signal.signal(number, signal.SIG_IGN)
-            self.signal = number
             raise Stopped
         self.signal = number
         log.warning("Stopping after this optimiser step; a second signal stops at once.")
@@ -66,8 +66,17 @@ class StopRequest:
         """Leave the fit."""
         raise Stopped
 
-    def raise_to_caller(self) -> None:
-        """End as the signal asks: KeyboardInterrupt, or exit status 128 + signal."""
-        if self.signal == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
+    def raise_to_caller(self) -> NoReturn:
+        """End as the signal would have without this context.
+
+        Raises:
+            KeyboardInterrupt: from the handler before, or for a signal without one.
+            SystemExit: 128 + signal, for SIGTERM without a handler.
+        """
+        number = self.signal or signal.SIGINT
+        handler = self._before.get(number)
+        if callable(handler):
+            handler(number, None)
+        if number == signal.SIGTERM:
+            raise SystemExit(128 + number)
         raise KeyboardInterrupt
