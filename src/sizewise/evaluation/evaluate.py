@@ -68,7 +68,16 @@ def evaluate(
         OutOfMemoryError: not even one example at a time fits.
     """
     predicted = predict(
-        model, split, template, generation, store, batch_size, warmup_batches, retries, progress
+        model,
+        split,
+        template,
+        generation,
+        store,
+        batch_size,
+        warmup_batches=warmup_batches,
+        retries=retries,
+        metrics=metrics,
+        progress=progress,
     )
     return score_predicted(predicted, split, metrics, store, train_examples)
 
@@ -90,7 +99,7 @@ def score_predicted(
     scores, scored = score_predictions(rows, metrics, train_examples)
     store.finish(scored)
     return EvaluationResult(
-        scores=scores,
+        scores=scores | dict(predicted.observed),
         predictions=tuple(scored),
         path=store.path,
         examples=len(scored),

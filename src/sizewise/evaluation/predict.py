@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.predictions import PredictionStore
 from sizewise.evaluation.retry import with_retries
 from sizewise.evaluation.template import AnswerTemplate
+from sizewise.metrics.base import ExampleMetric
 
 log = logging.getLogger(__name__)
 WARMUP_TOKENS = 4
@@ -47,6 +48,7 @@ class Predicted:
         peak_bytes: peak memory of this call; None where the system does not tell.
         batch_size: the batch size that fitted.
         out_of_memory: batch sizes that did not fit.
+        observed: what metrics measured of the model itself, by ``metric/score``.
     """
 
     predictions: tuple[Prediction, ...]
@@ -54,6 +56,7 @@ class Predicted:
     peak_bytes: int | None
     batch_size: int
     out_of_memory: tuple[int, ...] = ()
+    observed: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -88,12 +91,14 @@ def predict(
     batch_size: int,
     warmup_batches: int = 1,
     retries: int = 3,
+    metrics: Sequence[ExampleMetric] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Predict every example that ``store`` does not hold yet and return all of them.
 
     Batches are planned over the whole split, so that a resumed evaluation forms the same ones.
-    ``progress`` is called with the number of examples done and of all.
+    ``metrics`` may measure the model itself (``ExampleMetric.observe``); ``progress`` is called
+    with the number of examples done and of all.
 
     Raises:
         EvaluationError: the split is empty.
@@ -122,7 +127,20 @@ def predict(
             progress(sum(e.id in done for e in split_.examples), len(split_.examples))
     seconds = time.perf_counter() - started
     found = tuple(done[example.id] for example in split_.examples)
-    return Predicted(found, seconds, peak.read(), batches.size, tuple(batches.failed))
+    failed, peak_bytes = tuple(batches.failed), peak.read()
+    observed = observations(model, template, metrics)
+    return Predicted(found, seconds, peak_bytes, batches.size, failed, observed)
+
+
+def observations(
+    model: Any, template: AnswerTemplate, metrics: Sequence[ExampleMetric]
+) -> dict[str, float]:
+    """Return what the metrics measure of the model itself, by ``metric/score``."""
+    return {
+        f"{metric.name}/{name}": value
+        for metric in metrics
+        for name, value in metric.observe(model, template).items()
+    }
 
 
 def _pending(split_: Split, done: set[str], batch_size: int) -> list[list[int]]:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from sizewise.evaluation.measure import REJECTED
 from sizewise.evaluation.predict import Predicted, Split
 from sizewise.evaluation.predictions import read_predictions
 from sizewise.evaluation.template import AnswerTemplate
+from sizewise.metrics.base import ExampleMetric
 from sizewise.outcome import write_atomically
 
 EVALUATION_VERSION = 1
@@ -51,12 +52,14 @@ def zero_shot_parts(
     device_type: str,
     template: AnswerTemplate,
     split: Split,
+    metrics: Sequence[ExampleMetric] = (),
 ) -> dict[str, Any]:
     """Return everything that zero-shot predictions depend on.
 
     The encoded split itself stands for data, prompt wording, few-shot examples, system text,
     rendered template and truncation: whatever changes a token that the model reads, or a reference
-    answer, changes the key. ``weights`` comes from ``weights_fingerprint``.
+    answer, changes the key. ``weights`` comes from ``weights_fingerprint``. Of ``metrics`` only
+    those count that measure the model itself: the others are computed from the predictions.
     """
     every = asdict(model)
     return {
@@ -69,6 +72,7 @@ def zero_shot_parts(
         "template": template.fingerprint,
         "stop_ids": list(template.stop_ids),
         "split": split_fingerprint(split),
+        "observed": {m.name: m.observation for m in metrics if m.observation},
         "version": EVALUATION_VERSION,
     }
 

@@ -43,6 +43,19 @@ class ExampleMetric(Metric):
     def set_context(self, train_examples: Sequence[Example]) -> None:
         """Receive what no prediction tells; override it to compare answers with training data."""
 
+    def observe(self, model: Any, template: Any) -> dict[str, float]:
+        """Measure the model itself, beyond its predictions; override it where that is wanted.
+
+        The values join the aggregates. They are kept with cached zero-shot predictions, so
+        ``observation`` has to say what they depend on.
+        """
+        return {}
+
+    @property
+    def observation(self) -> str:
+        """What ``observe`` depends on besides the model; empty if it measures nothing."""
+        return ""
+
     def score(self, prediction: Prediction) -> dict[str, float]:
         """Return the scores of one prediction, by short name."""
         raise NotImplementedError(f"{type(self).__name__} has to define score().")

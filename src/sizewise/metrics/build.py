@@ -23,6 +23,9 @@ def build_metrics(nodes: Mapping[str, Any]) -> list[ExampleMetric]:
 def _build(key: str, node: Any) -> ExampleMetric:
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"metric.{key} has no _target_. Name the class of the metric there.")
+    missing = [name for name, value in node.items() if value == "???"]
+    if missing:
+        raise ConfigError(f"metric.{key}.{missing[0]} has no default. Give it a value.")
     try:
         metric = instantiate(dict(node), _convert_="all")
     except Exception as error:

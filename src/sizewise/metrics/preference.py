@@ -1,0 +1,49 @@
+"""How often the chosen answer is more likely than the rejected one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sizewise.errors import EvaluationError
+from sizewise.metrics.base import ExampleMetric
+
+if TYPE_CHECKING:
+    from sizewise.evaluation.prediction import Prediction
+
+REJECTED_LOG_PROB = "rejected/log_prob"
+REJECTED_TOKENS = "rejected/tokens"
+
+
+class Preference(ExampleMetric):
+    """Compares log-probabilities of chosen and rejected answers (Rafailov et al. 2023, accuracy).
+
+    ``preferred`` compares sums, ``preferred_per_token`` means per token, which do not favour the
+    shorter answer; ``margin`` is the difference of the sums in nats. A tie counts one half.
+    """
+
+    name = "preference"
+
+    def score(self, prediction: Prediction) -> dict[str, float]:
+        """Score one pair.
+
+        Raises:
+            EvaluationError: there is no rejected answer.
+        """
+        if REJECTED_LOG_PROB not in prediction.scores:
+            raise EvaluationError(
+                f"The metric preference needs rejected answers; example {prediction.id} has none. "
+                "Set dataset.rejected to the column that holds them."
+            )
+        chosen, rejected = prediction.log_prob, prediction.scores[REJECTED_LOG_PROB]
+        chosen_mean = chosen / prediction.answer_tokens
+        rejected_mean = rejected / prediction.scores[REJECTED_TOKENS]
+        return {
+            "preferred": _wins(chosen, rejected),
+            "preferred_per_token": _wins(chosen_mean, rejected_mean),
+            "margin": chosen - rejected,
+            "margin_per_token": chosen_mean - rejected_mean,
+        }
+
+
+def _wins(value: float, other: float) -> float:
+    return 0.5 if value == other else float(value > other)

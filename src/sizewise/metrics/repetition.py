@@ -1,0 +1,48 @@
+"""How much an answer, and all answers together, repeat themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sizewise.metrics.ngrams import distinct, longest_repeat, ngrams
+from sizewise.metrics.text import TextMetric, words
+
+if TYPE_CHECKING:
+    from sizewise.evaluation.prediction import Prediction
+
+
+def repetition_scores(text: str, n: int = 4) -> dict[str, float]:
+    """distinct-1/2/3, share of repeated n-grams, longest repeated run in words."""
+    tokens = words(text)
+    scores = {f"distinct_{k}": distinct(tokens, k) for k in (1, 2, 3)}
+    scores[f"repeated_{n}grams"] = 1.0 - distinct(tokens, n)
+    scores["longest_repeat"] = float(longest_repeat(tokens))
+    return scores
+
+
+class Repetition(TextMetric):
+    """Repetition within answers, and distinct n-grams over all answers of the split.
+
+    Args:
+        n: length of the n-grams whose repetition is counted.
+    """
+
+    name = "repetition"
+    higher_is_better = False
+
+    def __init__(self, n: int = 4) -> None:
+        super().__init__()
+        self.n = n
+
+    def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
+        """Score each answer; an empty one repeats nothing."""
+        return [repetition_scores(p.text, self.n) for p in predictions]
+
+    def aggregate(
+        self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
+        """Means, and ``corpus_distinct_2``: low where all answers are alike."""
+        grams = [gram for p in predictions for gram in ngrams(words(p.text), 2)]
+        share = len(set(grams)) / len(grams) if grams else 1.0
+        return super().aggregate(predictions, scores) | {"corpus_distinct_2": share}

@@ -1,0 +1,111 @@
+"""Cosine of sentence embeddings (Reimers and Gurevych 2019), by a named encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sizewise.errors import ConfigError
+from sizewise.metrics.text import TextMetric
+
+if TYPE_CHECKING:
+    from sizewise.evaluation.prediction import Prediction
+
+
+class SentenceEncoder(Protocol):
+    """What is needed of an encoder."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.floating[Any]]:
+        """Return embeddings [N, D]."""
+
+    def clips(self, texts: Sequence[str]) -> list[bool]:
+        """Say of each text whether its end is cut off."""
+
+
+class SentenceTransformerEncoder:
+    """An encoder of the package sentence-transformers, on the CPU or a GPU it finds.
+
+    Args:
+        path: a local folder or a hub id; it is downloaded only because the config names it.
+        batch_size: texts per forward pass.
+
+    Raises:
+        ConfigError: the package is not installed or the encoder cannot be loaded.
+    """
+
+    def __init__(self, path: str, batch_size: int = 32) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise ConfigError(
+                "metric=similarity needs the package sentence-transformers. "
+                "Install it: pip install 'sizewise[similarity]'"
+            ) from error
+        try:
+            self._model = SentenceTransformer(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"metric.similarity.encoder={path!r} cannot be loaded: {error}. "
+                "Give a local folder or a hub id that can be reached."
+            ) from error
+        self._batch_size = batch_size
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.floating[Any]]:
+        """Return embeddings [N, D]."""
+        return np.asarray(
+            self._model.encode(list(texts), batch_size=self._batch_size, show_progress_bar=False)
+        )
+
+    def clips(self, texts: Sequence[str]) -> list[bool]:
+        """Say of each text whether it has more tokens than the encoder reads."""
+        limit = self._model.max_seq_length
+        if limit is None:
+            return [False] * len(texts)
+        ids = self._model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return [len(row) > limit for row in ids]
+
+
+def cosines(
+    rows_ND: NDArray[np.floating[Any]], columns_ND: NDArray[np.floating[Any]]
+) -> NDArray[np.floating[Any]]:
+    """Return the cosine of each pair of rows [N]; 0 where one has no length."""
+    products = (rows_ND * columns_ND).sum(axis=1)
+    lengths = np.linalg.norm(rows_ND, axis=1) * np.linalg.norm(columns_ND, axis=1)
+    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+
+
+@cache
+def load_encoder(path: str) -> SentenceEncoder:
+    """Load an encoder once per process."""
+    return SentenceTransformerEncoder(path)
+
+
+class Similarity(TextMetric):
+    """Cosine of the embeddings of answer and reference; an empty answer has 0.
+
+    ``clipped`` is 1 where the encoder read only the beginning of the answer or of its reference.
+
+    Args:
+        encoder: local folder or hub id of a sentence-transformers model; there is no default.
+    """
+
+    name = "similarity"
+
+    def __init__(self, encoder: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
+        """Score all answers in one go."""
+        encoder = load_encoder(self.encoder)
+        texts, references = [p.text for p in predictions], [p.reference for p in predictions]
+        values = cosines(encoder.encode(texts), encoder.encode(references))
+        clipped = zip(encoder.clips(texts), encoder.clips(references), strict=True)
+        return [
+            {"cosine": float(value) if text else 0.0, "clipped": float(any(cut))}
+            for value, text, cut in zip(values, texts, clipped, strict=True)
+        ]

@@ -1,0 +1,77 @@
+"""Cosine of TF-IDF vectors, by scikit-learn, with weights fitted on the reference answers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sizewise.metrics.text import TextMetric
+
+if TYPE_CHECKING:
+    from sizewise.evaluation.prediction import Prediction
+
+
+def tfidf_cosines(
+    texts: Sequence[str], others: Sequence[str], fitted_on: Sequence[str]
+) -> list[float]:
+    """Return the cosine of each text with its other; 0 where one has no known word.
+
+    Lower-cased words of two or more letters, raw counts, smoothed inverse document frequencies
+    from ``fitted_on``, unit length (scikit-learn's defaults, written out).
+    """
+    vectorizer = _vectorizer()
+    try:
+        vectorizer.fit(fitted_on)
+    except ValueError:  # not one word in all of them
+        return [0.0] * len(texts)
+    rows, columns = vectorizer.transform(texts), vectorizer.transform(others)
+    products = np.asarray(rows.multiply(columns).sum(axis=1)).ravel()
+    return [float(value) for value in products]
+
+
+def tfidf_three_ways(
+    base: Sequence[str], tuned: Sequence[str], references: Sequence[str]
+) -> dict[str, list[float]]:
+    """Cosines of base with reference, tuned with reference, and base with tuned, per example."""
+    return {
+        "base_reference": tfidf_cosines(base, references, references),
+        "tuned_reference": tfidf_cosines(tuned, references, references),
+        "base_tuned": tfidf_cosines(base, tuned, references),
+    }
+
+
+class Tfidf(TextMetric):
+    """TF-IDF cosine with the reference; its mean and standard deviation over the split."""
+
+    name = "tfidf"
+
+    def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
+        """Score all answers; the weights come from the references of these predictions."""
+        references = [p.reference for p in predictions]
+        cosines = tfidf_cosines([p.text for p in predictions], references, references)
+        return [{"cosine": cosine} for cosine in cosines]
+
+    def aggregate(
+        self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
+        """Mean, and the sample standard deviation ``cosine_std`` of two or more examples."""
+        cosines = [row["cosine"] for row in scores]
+        spread = {"cosine_std": statistics.stdev(cosines)} if len(cosines) > 1 else {}
+        return super().aggregate(predictions, scores) | spread
+
+
+def _vectorizer() -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(
+        lowercase=True,
+        token_pattern=r"(?u)\b\w\w+\b",
+        ngram_range=(1, 1),
+        norm="l2",
+        use_idf=True,
+        smooth_idf=True,
+        sublinear_tf=False,
+    )
