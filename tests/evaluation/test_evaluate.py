@@ -46,7 +46,7 @@ def test_scores_and_final_file(causal, split, template, tmp_path: Path) -> None:
     )
     assert result.examples == 8
     assert result.scores["training/size"] == 8
-    assert result.scores["icd10/exact"] == 0
+    assert result.scores["icd10/exact_match"] == 0
     assert result.scores["efficiency/tokens_per_second"] > 0
     stored = read_predictions(result.path)
     assert tuple(stored) == result.predictions

@@ -53,13 +53,13 @@ def test_writing_of_codes() -> None:
 
 def test_matches_by_prefix() -> None:
     assert match_scores("E119", "E119") == {
-        "exact": 1, "prefix3": 1, "prefix1": 1, "unparsed": 0,
+        "exact_match": 1, "prefix3": 1, "prefix1": 1, "unparsed": 0,
     }  # fmt: skip
-    assert match_scores("E118", "E119")["exact"] == 0
+    assert match_scores("E118", "E119")["exact_match"] == 0
     assert match_scores("E118", "E119")["prefix3"] == 1
     assert match_scores("E780", "E119")["prefix3"] == 0
     assert match_scores("E780", "E119")["prefix1"] == 1
-    assert match_scores(None, "E119") == {"exact": 0, "prefix3": 0, "prefix1": 0, "unparsed": 1}
+    assert match_scores(None, "E119") == {"exact_match": 0, "prefix3": 0, "prefix1": 0, "unparsed": 1}
 
 
 def test_rates() -> None:
@@ -72,7 +72,7 @@ def test_rates() -> None:
         prediction("I do not know.", "E11.9"),
         prediction("I10", "E11.9"),
     )
-    assert scores["exact"] == pytest.approx(0.2)
+    assert scores["exact_match"] == pytest.approx(0.2)
     assert scores["prefix3"] == pytest.approx(0.6)
     assert scores["prefix1"] == pytest.approx(0.6)
     assert scores["unparsed"] == pytest.approx(0.2)

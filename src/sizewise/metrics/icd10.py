@@ -21,7 +21,7 @@ def match_scores(predicted: str | None, reference: str) -> dict[str, float]:
     """Compare normalised codes: all characters, the first three (category), the first one."""
     code = predicted or UNPARSED
     return {
-        "exact": float(code == reference),
+        "exact_match": float(code == reference),
         "prefix3": float(code[:3] == reference[:3]),
         "prefix1": float(code[:1] == reference[:1]),
         "unparsed": float(predicted is None),
