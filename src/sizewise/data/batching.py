@@ -10,7 +10,7 @@ import numpy as np
 from sizewise.errors import DataError
 
 MEGA_STEPS = 16
-"""Optimiser steps' worth of examples among which lengths are sorted: order stays random at large."""
+"""Optimiser steps' worth of examples among which lengths are sorted; order at large is random."""
 
 
 @dataclass(frozen=True)

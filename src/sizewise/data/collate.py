@@ -80,9 +80,7 @@ def collate_prompts(
     }
 
 
-def pad(
-    rows: Sequence[Sequence[int]], value: int, multiple: int = 1, left: bool = False
-) -> Tensor:
+def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1, left: bool = False) -> Tensor:
     """Pad rows of ids to one length, a multiple of ``multiple``: shape (B, T), int64."""
     longest = max(len(row) for row in rows)
     width = -(-longest // multiple) * multiple

@@ -24,7 +24,9 @@ def as_text(value: Any) -> str:
 
 def tidy(text: str) -> str:
     """Collapse runs of white space, keeping line breaks and at most one empty line."""
-    lines = [re.sub(r"[^\S\n]+", " ", line).strip() for line in text.replace("\r", "\n").split("\n")]
+    lines = [
+        re.sub(r"[^\S\n]+", " ", line).strip() for line in text.replace("\r", "\n").split("\n")
+    ]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 

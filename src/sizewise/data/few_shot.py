@@ -65,9 +65,7 @@ def _parts(example: Example) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
 def _as_turns(example: Example, shown: Sequence[Example]) -> Example:
     head, turns = _parts(example)
     earlier = tuple(
-        message
-        for one in shown
-        for message in (one.messages[-1], Message("assistant", one.answer))
+        message for one in shown for message in (one.messages[-1], Message("assistant", one.answer))
     )
     return replace(example, messages=head + earlier + turns, origin=example.id)
 

@@ -80,7 +80,7 @@ class ResumableLoader(DataLoader[dict[str, Any]]):
         assert isinstance(sampler, PlannedSampler)
         return sampler
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch = self.planned.epoch
         resume, self._resume = self._resume, None
         at = resume[1] if resume is not None and resume[0] == epoch else 0

@@ -34,7 +34,8 @@ def divide_by_column(
         found = sorted({value or "" for _, value in pairs})
         raise DataError(
             f"dataset.split.names={dict(cfg.names)} fits no value of the column {cfg.column!r}, "
-            f"which holds: {', '.join(map(repr, found[:10]))}. Map train, validation and test to them."
+            f"which holds: {', '.join(map(repr, found[:10]))}. Map train, validation and test to "
+            "values that occur."
         )
     return parts
 

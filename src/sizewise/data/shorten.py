@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from sizewise.data.example import Message
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sizewise.data.encode import PromptFormat
 
 Turns = tuple[Message, ...]
+Fitting = Callable[[Turns], list[int] | None]
 
 
 def shorten_prompts(
@@ -35,9 +36,7 @@ def shorten_prompts(
     return cut
 
 
-def shorten(
-    messages: Turns, answer: int, template: PromptFormat, limit: int
-) -> list[int] | None:
+def shorten(messages: Turns, answer: int, template: PromptFormat, limit: int) -> list[int] | None:
     """Drop the oldest turns, then text from the left of the question, until the answer fits.
 
     Args:
@@ -63,8 +62,7 @@ def shorten(
     return _cut_question(system, turns[-1].content, fitting) if turns else None
 
 
-def _cut_question(system: Turns, text: str, fitting: object) -> list[int] | None:
-    assert callable(fitting)
+def _cut_question(system: Turns, text: str, fitting: Fitting) -> list[int] | None:
     best: list[int] | None = None
     low, high = 1, len(text) - 1
     while low <= high:

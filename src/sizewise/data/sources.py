@@ -44,7 +44,7 @@ def find_files(pattern: str) -> list[Path]:
     expanded = str(Path(pattern).expanduser())
     if Path(expanded).is_file():
         return [Path(expanded)]
-    found = sorted(Path(name) for name in glob.glob(expanded, recursive=True))
+    found = sorted(Path(name) for name in glob.glob(expanded, recursive=True))  # noqa: PTH207
     files = [path for path in found if path.is_file()]
     if not files:
         raise DataError(

@@ -60,19 +60,46 @@ def draw(
     groups: dict[str, list[Example]] = {}
     for example in examples:
         groups.setdefault(example.group, []).append(example)
-    wanted = {name: share * len(examples) for name, share in fractions.items() if share > 0}
-    cap = max(1.0, min(wanted.values(), default=len(examples)))
-    order = sorted(groups, key=lambda name: (len(groups[name]) > cap, rank(seed, name)))
+    order = _order(groups, len(examples), fractions, seed)
+    wanted = _wanted(groups, len(examples), fractions)
     parts: Parts = {name: [] for name in (*fractions, rest)}
     full = sum(fractions.values()) >= 1 - 1e-9
+    spare = len(wanted) - full
     for name, size in wanted.items():
-        spare = 0 if full else 1
         while len(order) > spare and _nearer(len(parts[name]), len(groups[order[0]]), size):
             parts[name] += groups[order.pop(0)]
+        spare -= 1
     last = list(wanted)[-1] if full and wanted else rest
     for group in order:
         parts[last] += groups[group]
     return parts
+
+
+def _cap(total: int, fractions: Mapping[str, float]) -> float:
+    """Rows of the smallest fraction: larger groups are taken last."""
+    return max(
+        1.0, min((share * total for share in fractions.values() if share > 0), default=total)
+    )
+
+
+def _order(
+    groups: Mapping[str, Sequence[Example]], total: int, fractions: Mapping[str, float], seed: int
+) -> list[str]:
+    cap = _cap(total, fractions)
+    return sorted(groups, key=lambda name: (len(groups[name]) > cap, rank(seed, name)))
+
+
+def _wanted(
+    groups: Mapping[str, Sequence[Example]], total: int, fractions: Mapping[str, float]
+) -> dict[str, float]:
+    """Rows of each fraction; less, in proportion, where only giant groups could fill them."""
+    wanted = {name: share * total for name, share in fractions.items() if share > 0}
+    if sum(fractions.values()) >= 1 - 1e-9 or not wanted:
+        return wanted
+    cap = _cap(total, fractions)
+    small = sum(len(rows) for rows in groups.values() if len(rows) <= cap)
+    factor = min(1.0, small / sum(wanted.values())) if small else 1.0
+    return {name: size * factor for name, size in wanted.items()}
 
 
 def _nearer(have: int, more: int, wanted: float) -> bool:
@@ -132,7 +159,9 @@ def _train_fraction(parts: Parts) -> float:
     return len(parts["train"]) / total if total else 0.0
 
 
-def _require(parts: Mapping[str, Sequence[Example]], report: DataReport, cfg: DatasetConfig) -> None:
+def _require(
+    parts: Mapping[str, Sequence[Example]], report: DataReport, cfg: DatasetConfig
+) -> None:
     fractions = {"validation": cfg.split.validation, "test": cfg.split.test}
     needed = {"train": fractions["validation"] + fractions["test"] < 1 - 1e-9}
     needed |= {name: fraction > 0 for name, fraction in fractions.items()}

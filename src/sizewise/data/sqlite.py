@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -44,7 +44,8 @@ def read_rows(path: Path, table: str | None, query: str | None) -> list[dict[str
 
 def _table(connection: sqlite3.Connection, path: Path, table: str | None) -> str:
     found = connection.execute(
-        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
+        "SELECT name FROM sqlite_master "
+        "WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
     )
     names = [str(row[0]) for row in found]
     if table is None and len(names) == 1:
@@ -85,7 +86,8 @@ def write_splits(splits: DataSplits, path: Path) -> None:
     except (OSError, sqlite3.Error) as error:
         raise DataError(f"The splits cannot be written to {path}: {error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _type(column: str) -> str:

@@ -19,13 +19,13 @@ def hash_parts(*parts: Any) -> str:
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Hash a tokenizer's rules and vocabulary (16 hex digits).
 
-    Padding and truncation, which calls change in passing, do not count.
+    Padding and truncation, which every call sets anew, are switched off before and do not count.
     """
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return hash_parts(type(tokenizer).__name__, tokenizer.get_vocab(), special)
-    rules = json.loads(backend.to_str())
-    rules.pop("truncation", None)
-    rules.pop("padding", None)
+    backend.no_truncation()
+    backend.no_padding()
+    rules = hashlib.sha256(backend.to_str().encode()).hexdigest()
     return hash_parts(rules, special)

@@ -1,0 +1,159 @@
+"""What a data set looks like: lengths, repetitions, leaks, labels, samples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sizewise.data.encode import PromptFormat
+from sizewise.data.example import DataReport, DataSplits, Example
+from sizewise.data.groups import text_key
+from sizewise.data.lengths import LengthStatistics
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of values between ``edges`` (one edge more than counts; the last bin is closed)."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TokenLengths:
+    """Token lengths of one split, and how many examples a bound would drop.
+
+    ``kept_at`` maps a bound in tokens to the share of examples whose answer is not cut.
+    """
+
+    prompt: LengthStatistics
+    answer: LengthStatistics
+    prompt_histogram: Histogram
+    answer_histogram: Histogram
+    kept_at: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """How often texts recur within one split.
+
+    Attributes:
+        prompts: examples whose prompt another example before them has.
+        answers: examples whose answer another example before them has.
+        groups: number of groups.
+        largest_group: examples of the largest group.
+    """
+
+    prompts: int
+    answers: int
+    groups: int
+    largest_group: int
+
+
+@dataclass(frozen=True)
+class LabelFrequencies:
+    """Labels of one split, the most frequent first, and those that training does not have."""
+
+    counts: tuple[tuple[str, int], ...]
+    unseen: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Everything that is said about a data set."""
+
+    sizes: Mapping[str, int]
+    report: DataReport
+    lengths: Mapping[str, TokenLengths]
+    repetition: Mapping[str, Repetition]
+    labels: Mapping[str, LabelFrequencies]
+    shared_answers: int
+    samples: tuple[Example, ...]
+
+
+def explore(
+    splits: DataSplits, template: PromptFormat, samples: int = 3, seed: int = 0
+) -> Exploration:
+    """Describe the three splits of a data set.
+
+    Args:
+        splits: what ``build_splits`` gave.
+        template: decides about token lengths.
+        samples: how many training examples to show.
+        seed: which ones.
+    """
+    parts: dict[str, Sequence[Example]] = {name: getattr(splits, name) for name in SPLITS}
+    filled = {name: rows for name, rows in parts.items() if rows}
+    return Exploration(
+        sizes={name: len(rows) for name, rows in parts.items()},
+        report=splits.report,
+        lengths={name: token_lengths(rows, template) for name, rows in filled.items()},
+        repetition={name: repetition(rows) for name, rows in filled.items()},
+        labels={name: label_frequencies(rows, splits.train) for name, rows in filled.items()},
+        shared_answers=shared_answers(splits),
+        samples=tuple(draw_samples(splits.train or splits.test, samples, seed)),
+    )
+
+
+def token_lengths(
+    examples: Sequence[Example],
+    template: PromptFormat,
+    bounds: Sequence[int] = (256, 512, 1024, 2048, 4096, 8192),
+) -> TokenLengths:
+    """Measure examples in tokens, without dropping any."""
+    prompts = [len(ids) for ids in template.encode_prompts([e.messages for e in examples])]
+    pairs = [(e.messages, e.answer) for e in examples]
+    answers = [len(ids) for ids in template.encode_answers(pairs)]
+    whole = np.array([template.length(p, a) for p, a in zip(prompts, answers, strict=True)])
+    return TokenLengths(
+        prompt=LengthStatistics.of(prompts),
+        answer=LengthStatistics.of(answers),
+        prompt_histogram=histogram(prompts),
+        answer_histogram=histogram(answers),
+        kept_at={bound: float((whole <= bound).mean()) for bound in bounds},
+    )
+
+
+def histogram(lengths: Sequence[int], bins: int = 20) -> Histogram:
+    """Count lengths in equal bins from 0 to the longest."""
+    counts, edges = np.histogram(lengths, bins=bins, range=(0, max(lengths, default=1)))
+    return Histogram(tuple(map(float, edges)), tuple(map(int, counts)))
+
+
+def repetition(examples: Sequence[Example]) -> Repetition:
+    """Count recurring prompts and answers (equal but for case and white space) and groups."""
+    groups = Counter(example.group for example in examples)
+    prompts = {text_key(example.prompt_text) for example in examples}
+    answers = {text_key(example.answer) for example in examples}
+    return Repetition(
+        prompts=len(examples) - len(prompts),
+        answers=len(examples) - len(answers),
+        groups=len(groups),
+        largest_group=max(groups.values(), default=0),
+    )
+
+
+def label_frequencies(examples: Sequence[Example], train: Sequence[Example]) -> LabelFrequencies:
+    """Count the labels of ``examples``; none where the data set names no label column."""
+    counts = Counter(e.meta["label"] for e in examples if "label" in e.meta)
+    known = {e.meta.get("label") for e in train}
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return LabelFrequencies(tuple(ordered), tuple(sorted(set(counts) - known)))
+
+
+def shared_answers(splits: DataSplits) -> int:
+    """Count test examples whose answer's text also is an answer in training."""
+    trained = {text_key(example.answer) for example in splits.train}
+    return sum(text_key(example.answer) in trained for example in splits.test)
+
+
+def draw_samples(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """Draw ``count`` examples without replacement."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(examples))[:count]
+    return [examples[int(place)] for place in chosen]

@@ -1,0 +1,188 @@
+"""Rows are read as they are kept; what cannot be read is one clear error."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from sizewise.config.data import SourceConfig
+from sizewise.data import hub
+from sizewise.data.sources import read_rows
+from sizewise.errors import DataError
+
+
+def csv_source(path: Path | str, **kwargs: str) -> SourceConfig:
+    return SourceConfig("csv", str(path), **kwargs)
+
+
+def test_csv_keeps_text_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('\ufeffq,a\n"two\nlines, ""quoted""",NA\n,007\n', encoding="utf-8")
+    assert read_rows(csv_source(path)) == [
+        {"q": 'two\nlines, "quoted"', "a": "NA"},
+        {"q": "", "a": "007"},
+    ]
+
+
+def test_csv_cells_longer_than_the_library_default(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("q,a\n" + "x" * 200_000 + ",y\n")
+    assert len(read_rows(csv_source(path))[0]["q"]) == 200_000
+
+
+def test_csv_delimiter_and_glob_in_order_of_names(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.csv").write_text(f"q;a\n{name};1\n")
+    found = read_rows(csv_source(tmp_path / "*.csv", delimiter=";"))
+    assert [row["q"] for row in found] == ["a", "b"]
+
+
+def test_ragged_csv_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("q,a\n1,2\n1,2,3\n")
+    with pytest.raises(DataError, match="line 3"):
+        read_rows(csv_source(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"q": "1"}\n\n{"q": "2"}\n',
+        '[{"q": "1"},\n {"q": "2"}]',
+        '{"data": [{"q": "1"}, {"q": "2"}]}',
+        '{\n "data": [{"q": "1"}, {"q": "2"}]\n}',
+    ],
+)
+def test_json_lines_lists_and_wrapped_lists(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    assert read_rows(SourceConfig("json", str(path))) == [{"q": "1"}, {"q": "2"}]
+
+
+def test_one_json_line_with_a_list_column_is_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    row = {"id": 1, "turns": [{"role": "user", "content": "hi"}]}
+    path.write_text(json.dumps(row) + "\n")
+    assert read_rows(SourceConfig("json", str(path))) == [row]
+
+
+def test_broken_json_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"q": 1}\n{"q": \n')
+    with pytest.raises(DataError, match="line 2"):
+        read_rows(SourceConfig("json", str(path)))
+
+
+def test_json_of_other_things_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[1, 2]")
+    with pytest.raises(DataError, match="record 1 is int"):
+        read_rows(SourceConfig("json", str(path)))
+
+
+def test_parquet_with_nested_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = [{"q": "x", "turns": [{"role": "user", "content": "hi"}]}, {"q": None, "turns": []}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), path)
+    assert read_rows(SourceConfig("parquet", str(path))) == table
+
+
+@pytest.mark.parametrize("kind", ["parquet", "sqlite", "csv", "json"])
+def test_a_file_of_another_kind_is_a_data_error(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"\xff\xfe\x00broken" * 50)
+    with pytest.raises(DataError, match=r"a\.bin"):
+        read_rows(SourceConfig(kind, str(path), table="t"))
+
+
+def make_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute('CREATE TABLE "my rows" (q TEXT, a TEXT)')
+        connection.execute("""INSERT INTO "my rows" VALUES ('1', 'x'), ('2', 'y')""")
+
+
+def test_sqlite_table_query_and_only_table(tmp_path: Path) -> None:
+    path = tmp_path / "a b.sqlite"
+    make_database(path)
+    everything = [{"q": "1", "a": "x"}, {"q": "2", "a": "y"}]
+    assert read_rows(SourceConfig("sqlite", str(path), table="my rows")) == everything
+    assert read_rows(SourceConfig("sqlite", str(path))) == everything
+    query = "SELECT q AS question FROM \"my rows\" WHERE a = 'y'"
+    assert read_rows(SourceConfig("sqlite", str(path), query=query)) == [{"question": "2"}]
+
+
+def test_sqlite_is_opened_read_only(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    make_database(path)
+    with pytest.raises(DataError, match="readonly"):
+        read_rows(SourceConfig("sqlite", str(path), query='DELETE FROM "my rows" RETURNING q'))
+    assert len(read_rows(SourceConfig("sqlite", str(path)))) == 2
+
+
+def test_unknown_sqlite_table_names_those_that_exist(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    make_database(path)
+    with pytest.raises(DataError, match="my rows"):
+        read_rows(SourceConfig("sqlite", str(path), table="other"))
+
+
+def test_missing_and_empty_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_rows(csv_source(tmp_path / "none.csv"))
+    (tmp_path / "empty.csv").write_text("q,a\n")
+    with pytest.raises(DataError, match="no rows"):
+        read_rows(csv_source(tmp_path / "empty.csv"))
+
+
+def test_embedded_rows_and_unknown_embedded_name() -> None:
+    found = read_rows(SourceConfig("embedded", "icd10_dialogues"))
+    assert {"dialogue", "code", "description", "chapter", "split", "group"} <= set(found[0])
+    assert {row["split"] for row in found} == {"train", "validation", "test"}
+    with pytest.raises(DataError, match="icd10_dialogues"):
+        read_rows(SourceConfig("embedded", "other"))
+
+
+def hub_source(monkeypatch: pytest.MonkeyPatch, load: object, **kwargs: str) -> SourceConfig:
+    monkeypatch.setitem(__import__("sys").modules, "datasets", SimpleNamespace(load_dataset=load))
+    return SourceConfig("hub", "someone/something", **kwargs)
+
+
+def test_every_hub_split_is_kept_in_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(path: str, **kwargs: object) -> dict[str, list[dict[str, str]]]:
+        assert kwargs == {"name": None, "revision": None, "split": None}
+        return {"train": [{"q": "1"}], "valid": [{"q": "2"}]}
+
+    found = read_rows(hub_source(monkeypatch, load))
+    assert found == [{"q": "1", "__split__": "train"}, {"q": "2", "__split__": "valid"}]
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (ConnectionError("Couldn't reach 'x' on the Hub (LocalEntryNotFoundError)"), "local csv"),
+        (type("GatedRepoError", (OSError,), {})("403"), "hf auth login"),
+        (type("DatasetNotFoundError", (OSError,), {})("not there"), "does not exist or is private"),
+        (ValueError('Unknown split "dev"'), "hub_split"),
+    ],
+)
+def test_hub_failures_say_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, advice: str
+) -> None:
+    def load(path: str, **kwargs: object) -> None:
+        raise error
+
+    with pytest.raises(DataError, match=advice):
+        read_rows(hub_source(monkeypatch, load))
+
+
+def test_the_cause_decides_where_the_hub_wraps_errors() -> None:
+    outer = RuntimeError("not found")
+    outer.__cause__ = type("GatedRepoError", (OSError,), {})("403")
+    assert "gated" in hub.explain(SourceConfig("hub", "a/b"), outer)

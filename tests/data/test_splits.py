@@ -1,0 +1,196 @@
+"""Groups never straddle splits, which depend on contents and the seed, not on the order of rows."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sizewise.config.data import DatasetConfig, FilterConfig, SplitConfig
+from sizewise.data.example import DataSplits
+from sizewise.data.examples import make_examples
+from sizewise.data.groups import connect, text_key
+from sizewise.data.leaks import row_split_leak
+from sizewise.data.splits import split_examples
+from sizewise.errors import DataError
+
+from .toys import config, rows
+
+NAMES = ("train", "validation", "test")
+
+
+def split(data: list[dict[str, Any]], cfg: DatasetConfig) -> DataSplits:
+    return split_examples(make_examples(data, cfg), cfg)
+
+
+def parts(splits: DataSplits) -> dict[str, set[str]]:
+    return {name: {e.id for e in getattr(splits, name)} for name in NAMES}
+
+
+def test_shared_questions_never_straddle_and_sizes_fit() -> None:
+    splits = split(rows(400, questions=80), config())
+    questions = [{e.messages[-1].content for e in getattr(splits, name)} for name in NAMES]
+    assert not questions[0] & (questions[1] | questions[2])
+    assert not questions[1] & questions[2]
+    assert [len(getattr(splits, name)) for name in NAMES] == [240, 80, 80]
+    assert splits.report.shared_groups == 0
+
+
+def test_text_equal_but_for_case_and_white_space_is_one_question() -> None:
+    assert text_key("What  is\nthis?") == text_key("what is this?")
+    assert text_key("What is this?") != text_key("What is that?")
+
+
+def test_groups_are_connected_components_over_all_keys() -> None:
+    data = [
+        {"q": "one", "a": "1", "g": "x", "h": ""},
+        {"q": "two", "a": "2", "g": "x", "h": "y"},
+        {"q": "three", "a": "3", "g": None, "h": "y"},
+        {"q": "THREE ", "a": "4", "g": "z", "h": ""},
+        {"q": "five", "a": "5", "g": "w", "h": ""},
+    ]
+    groups = [e.group for e in make_examples(data, config(group=["g", "h"])).examples]
+    assert len(set(groups[:4])) == 1
+    assert groups[4] != groups[0]
+
+
+def test_component_names_do_not_depend_on_order() -> None:
+    keys = [["a", "b"], ["c"], ["b", "d"], ["d", "c"], ["e"]]
+    names = connect(keys)
+    assert connect(keys[::-1]) == names[::-1]
+    assert names == ["a", "a", "a", "a", "e"]
+
+
+def test_same_splits_under_any_order_of_rows() -> None:
+    data = rows(200, questions=150)
+    shuffled = data[:]
+    random.Random(1).shuffle(shuffled)
+    one, two = split(data, config()), split(shuffled, config())
+    assert [one.fingerprint(name) for name in NAMES] == [two.fingerprint(name) for name in NAMES]
+
+
+def test_another_split_seed_is_another_split() -> None:
+    other = config(split=SplitConfig(validation=0.2, test=0.2, seed=7))
+    assert parts(split(rows(200), config()))["test"] != parts(split(rows(200), other))["test"]
+
+
+def test_added_rows_move_few_others() -> None:
+    before = parts(split(rows(500), config()))
+    after = parts(split(rows(510), config()))
+    stayed = sum(len(before[name] & after[name]) for name in NAMES)
+    assert stayed >= 485
+
+
+def test_smaller_training_sets_are_nested_and_keep_the_test_set() -> None:
+    small, large = (split(rows(900, 700), config(max_train=n)) for n in (200, 500))
+    assert len(small.train) == 200
+    assert len(large.train) == 500
+    assert parts(small)["train"] < parts(large)["train"]
+    assert small.fingerprint("test") == large.fingerprint("test")
+
+
+def test_max_samples_and_evaluation_limits() -> None:
+    splits = split(rows(500), config(max_samples=100, max_validation=5, max_test=7))
+    assert [len(getattr(splits, name)) for name in NAMES] == [60, 5, 7]
+
+
+def test_exact_repetitions_are_removed_and_counted() -> None:
+    splits = split(rows(50) + rows(10), config())
+    assert splits.report.duplicates == 10
+    assert sum(len(getattr(splits, name)) for name in NAMES) == 50
+
+
+def test_a_giant_group_goes_to_training_and_leaves_no_split_empty() -> None:
+    data = [{"q": "same", "a": str(i), "k": ""} for i in range(90)] + rows(10)
+    splits = split(data, config(split=SplitConfig(validation=0.1, test=0.1)))
+    assert splits.test
+    assert splits.validation
+    assert all(e.messages[-1].content != "same" for e in splits.test + splits.validation)
+
+
+def test_few_groups_still_give_every_split_one() -> None:
+    splits = split(rows(3), config(split=SplitConfig(validation=0.1, test=0.1)))
+    assert [len(getattr(splits, name)) for name in NAMES] == [1, 1, 1]
+
+
+def test_everything_to_test() -> None:
+    splits = split(rows(20), config(split=SplitConfig(validation=0.0, test=1.0)))
+    assert [len(getattr(splits, name)) for name in NAMES] == [0, 0, 20]
+
+
+def test_empty_split_names_split_counts_and_causes() -> None:
+    cfg = config(filter=FilterConfig(min_answer_chars=1000))
+    with pytest.raises(DataError) as caught:
+        split(rows(30), cfg)
+    message = str(caught.value)
+    assert "train and validation and test" in message
+    assert "train 0, validation 0, test 0" in message
+    assert "30 answer_too_short" in message
+
+
+def owned(**kwargs: Any) -> DatasetConfig:
+    names = {"train": "tr", "validation": "va", "test": "te"}
+    return config(split=SplitConfig(column="s", names=names, **kwargs))
+
+
+def leaking() -> list[dict[str, Any]]:
+    """Twelve rows; q0 is in training and in test, q1 in validation and test."""
+    data = [{"q": f"q{i}", "a": str(i), "s": "tr" if i < 8 else "va"} for i in range(10)]
+    data[1]["s"] = "va"
+    return [*data, {"q": "q0", "a": "x", "s": "te"}, {"q": "q1", "a": "y", "s": "te"}]
+
+
+def test_leaks_of_the_own_split_are_reported() -> None:
+    splits = split(leaking(), owned())
+    assert [len(getattr(splits, name)) for name in NAMES] == [7, 3, 2]
+    assert splits.report.leaking_rows == 1
+    assert splits.report.shared_groups == 2
+
+
+def test_leaking_training_rows_are_dropped_on_request() -> None:
+    splits = split(leaking(), owned(on_leak="drop"))
+    assert [len(getattr(splits, name)) for name in NAMES] == [6, 2, 2]
+    assert splits.report.shared_groups == 0
+    assert splits.report.filtered == {"leaking": 2}
+    assert splits.report.leaking_rows == 1
+
+
+def test_a_leak_is_an_error_on_request() -> None:
+    with pytest.raises(DataError, match="1 evaluation rows"):
+        split(leaking(), owned(on_leak="error"))
+
+
+def test_a_repetition_across_the_own_splits_is_a_leak_not_a_duplicate() -> None:
+    data = [*leaking(), {"q": "q2", "a": "2", "s": "te"}]
+    report = split(data, owned()).report
+    assert report.duplicates == 0
+    assert report.leaking_rows == 2
+
+
+def test_missing_validation_is_drawn_from_training_by_groups() -> None:
+    data = [{"q": f"q{i % 30}", "a": str(i), "s": "tr"} for i in range(90)]
+    data += [{"q": f"t{i}", "a": str(i), "s": "te"} for i in range(10)]
+    splits = split(data, owned(validation=0.2))
+    assert [len(getattr(splits, name)) for name in NAMES] == [72, 18, 10]
+    assert splits.report.shared_groups == 0
+
+
+def test_unknown_values_of_the_own_split_are_named() -> None:
+    data = [{"q": "a", "a": "b", "s": "dev"}]
+    with pytest.raises(DataError, match="'dev'"):
+        split(data, owned())
+
+
+def test_row_split_leak_is_the_mean_over_random_splits() -> None:
+    sizes = [1] * 20 + [2] * 10 + [5] * 8 + [20]
+    group_of = np.repeat(np.arange(len(sizes)), sizes)
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(2000):
+        order = rng.permutation(len(group_of))
+        train, test = group_of[order[:80]], group_of[order[80:]]
+        shares.append(np.isin(test, train).mean())
+    assert row_split_leak(sizes, 80) == pytest.approx(np.mean(shares), abs=0.005)
+    assert row_split_leak([1] * 10, 8) == 0.0
+    assert row_split_leak([10], 9) == 1.0
