@@ -1,0 +1,108 @@
+"""Candidates as points of pictures: quality with its interval, size and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sizewise.report.candidates import Candidate, TestSet
+from sizewise.report.pairs import rows
+from sizewise.statistics.batch import difference_intervals
+from sizewise.statistics.pareto import hypervolume, pareto_front
+from sizewise.statistics.sides import sides_of
+
+RESAMPLES = 4_000
+COSTS = {
+    "params": "Parameters",
+    "memory_bytes": "Memory of the weights (bytes)",
+    "latency_seconds": "Seconds per answer (median)",
+    "train_seconds": "Training time (seconds)",
+    "energy_joules": "Energy (joules)",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One candidate; costs are None where they were not measured, training costs 0 where none."""
+
+    candidate: Candidate
+    base: Candidate | None
+    score: float
+    low: float | None
+    high: float | None
+    costs: dict[str, float | None]
+
+    @property
+    def label(self) -> str:
+        """Name of the configuration."""
+        return self.candidate.label
+
+    @property
+    def tuned(self) -> bool:
+        """Whether it was specialised."""
+        return self.candidate.tuned
+
+
+@dataclass(frozen=True)
+class Front:
+    """Candidates that none beats in quality and this cost, and the share of the box they hold."""
+
+    cost: str
+    labels: tuple[str, ...]
+    share: float
+
+
+def make_points(test: TestSet, seed: int = 0) -> list[Point]:
+    """Return a point per candidate with a finite score, in the order of the candidates."""
+    intervals = _intervals(test, seed)
+    return [
+        Point(
+            candidate,
+            test.zero_shot_of(candidate) if candidate.tuned else None,
+            candidate.score(test.primary),
+            *intervals.get(id(candidate), (None, None)),
+            costs={name: cost_of(candidate, name) for name in COSTS},
+        )
+        for candidate in test.candidates
+        if np.isfinite(candidate.score(test.primary))
+    ]
+
+
+def cost_of(candidate: Candidate, name: str) -> float | None:
+    """One cost of a candidate, in the unit of ``COSTS``."""
+    if name == "params":
+        return float(candidate.params)
+    if name == "memory_bytes":
+        return float(candidate.model.memory_bytes)
+    if name == "latency_seconds":
+        return candidate.latency
+    if name == "train_seconds":
+        return candidate.train_seconds if candidate.tuned else 0.0
+    return candidate.cost(lambda run: run.outcome.cost.energy_joules)
+
+
+def _intervals(test: TestSet, seed: int) -> dict[int, tuple[float, float]]:
+    scored = test.scored
+    if not scored or len(set(test.groups)) < 2:
+        return {}
+    zeros = np.zeros(len(test.ids))
+    sides = [sides_of(rows(c), zeros, test.groups) for c in scored]
+    found = difference_intervals(sides, n_resamples=RESAMPLES, seed=seed)
+    return {id(c): (i.low, i.high) for c, i in zip(scored, found, strict=True)}
+
+
+def fronts(test: TestSet, points: Sequence[Point]) -> list[Front]:
+    """The Pareto front of quality against every cost that at least two points have."""
+    found = []
+    for cost in COSTS:
+        known = [(p, value) for p in points if (value := p.costs[cost]) is not None]
+        if len(known) < 2 or len({value for _, value in known}) < 2:
+            continue
+        values = np.array([[p.score, value] for p, value in known])
+        directions = (test.direction, "min")
+        on_front = pareto_front(values, directions).on_front
+        labels = tuple(p.label for (p, _), on in zip(known, on_front, strict=True) if on)
+        found.append(Front(cost, labels, hypervolume(values, directions).share))
+    return found

@@ -1,0 +1,79 @@
+"""What stands at the end of every sweep: files, a table, the verdict, the failures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sizewise.report.comparison import Comparison, compare_loaded
+from sizewise.report.load import Loaded, load_runs
+from sizewise.report.results import clean
+from sizewise.report.terminal import Failure, show
+from sizewise.report.write import write_report
+from sizewise.tracking.summary_run import SweepSummary, wandb_options, write_summary_run
+
+log = logging.getLogger(__name__)
+
+
+def finish_sweep(
+    sweep_dir: Path,
+    run_dirs: Sequence[Path],
+    failures: Sequence[Failure] = (),
+    console: Console | None = None,
+) -> Comparison:
+    """Write the report of a sweep into its directory, show it, and record it in W&B.
+
+    Works with no finished run, with one, and with several data sets.
+
+    Args:
+        sweep_dir: where the files go.
+        run_dirs: the jobs of the sweep; those without an outcome are left out.
+        failures: jobs that failed; they are listed.
+        console: where the table is printed (default: standard output).
+    """
+    there = [path for path in run_dirs if path.is_dir()]
+    comparison = compare_loaded(load_runs(there) if there else Loaded((), ()))
+    paths = write_report(comparison, sweep_dir, failures, title=sweep_dir.name)
+    record_in_wandb(sweep_dir, comparison, paths)
+    named = {name: paths[name] for name in ("table", "picture", "report") if name in paths}
+    show(comparison, failures, {k: v for k, v in named.items() if v.is_file()}, console)
+    return comparison
+
+
+def record_in_wandb(sweep_dir: Path, comparison: Comparison, paths: dict[str, Path]) -> None:
+    """Write the sweep's summary run where its runs used W&B; a failure there is only reported."""
+    options = wandb_options([run.outcome for run in comparison.runs])
+    if options is None or not comparison.sets:
+        return
+    group = sweep_name(comparison) or sweep_dir.name
+    try:
+        write_summary_run(sweep_dir, group, options, sweep_summary(comparison, paths))
+    except Exception:
+        log.warning("The summary run could not be written to W&B.", exc_info=True)
+
+
+def sweep_name(comparison: Comparison) -> str | None:
+    """The name that the runs' configurations give their sweep, if they give one."""
+    names = {(r.outcome.config.get("sweep") or {}).get("name") for r in comparison.runs}
+    return names.pop() if len(names) == 1 else None
+
+
+def sweep_summary(comparison: Comparison, paths: dict[str, Path]) -> SweepSummary:
+    """What W&B shows of a whole sweep."""
+    frame = comparison.table
+    main = comparison.sets[0]
+    values: dict[str, Any] = {
+        "verdict": comparison.verdict.sentence,
+        "verdict_status": comparison.verdict.status,
+        "runs_finished": len(comparison.runs),
+    }
+    for front in main.fronts:
+        values[f"pareto/{front.cost}"] = ", ".join(front.labels)
+        values[f"hypervolume/{front.cost}"] = front.share
+    images = {"size_vs_quality": paths["picture"]} if paths["picture"].is_file() else {}
+    rows: list[list[Any]] = clean(frame.astype(object).to_numpy().tolist())
+    return SweepSummary(list(frame.columns), rows, values, images)

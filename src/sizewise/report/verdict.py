@@ -1,0 +1,139 @@
+"""The answer in one plain sentence, with its numbers, or "not shown"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sizewise.report import words
+from sizewise.report.candidates import ZERO_SHOT, Candidate, TestSet
+from sizewise.report.pairs import OWN_BASE, SMALL_LARGE, Pair
+
+SHOWN, SIZE_WINS, NOT_SHOWN, OPEN = "shown", "size wins", "not shown", "open"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``status`` is ``shown``, ``size wins``, ``not shown`` or ``open`` (no such pair was run).
+
+    ``headline`` is a few words, ``sentence`` the claim with its figures, ``pair`` what it is about.
+    """
+
+    status: str
+    headline: str
+    sentence: str
+    pair: Pair | None = None
+
+
+def scale_of(test: TestSet) -> words.Scale:
+    """Scores between 0 and 1 of which more is better are shown as percent."""
+    matrices = [c.scores for c in test.scored if c.scores is not None]
+    inside = all(m.min() >= 0 and m.max() <= 1 for m in matrices)
+    return words.Scale(bool(matrices) and inside and test.direction == "max")
+
+
+def judge(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
+    """Say whether a small tuned model beats a larger zero-shot one.
+
+    Among the pairs against the largest zero-shot model the smallest winner is named; if none
+    wins, the pair with the largest gain. Holm's correction over all pairs covers that choice.
+    """
+    contested = [p for p in pairs if p.question == SMALL_LARGE]
+    if not contested:
+        return _without_contest(test, pairs)
+    largest = max(p.b.model.params_base for p in contested)
+    against = [p for p in contested if p.b.model.params_base == largest]
+    winners = [p for p in against if p.wins]
+    if winners:
+        smallest = min(p.a.model.params_base for p in winners)
+        pair = max((p for p in winners if p.a.model.params_base == smallest), key=lambda p: p.gain)
+        return Verdict(SHOWN, "Specialisation beats size", _claim(test, pair), pair)
+    pair = max(against, key=lambda p: p.gain)
+    if pair.loses:
+        return Verdict(SIZE_WINS, "Size beats specialisation", _claim(test, pair), pair)
+    return Verdict(NOT_SHOWN, "Not shown", _undecided(test, pair), pair)
+
+
+def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
+    own = [p for p in pairs if p.question == OWN_BASE]
+    why = "no larger zero-shot model answered the same test examples"
+    if not test.candidates:
+        return Verdict(OPEN, "No finished run", "No run has finished, so there is nothing to say.")
+    if own:
+        pair = max(own, key=lambda p: p.gain)
+        how = _claim(test, pair) if pair.wins or pair.loses else _undecided(test, pair)
+        sentence = f"Whether specialisation beats size is open: {why}. Against its own base: {how}"
+        return Verdict(OPEN, "Open", sentence, pair)
+    if not test.scored:
+        sentence = f"No run has usable values of {test.primary} per example; nothing is compared."
+        return Verdict(OPEN, "Open", sentence)
+    if all(c.kind == ZERO_SHOT for c in test.scored):
+        best = max(test.scored, key=lambda c: test.sign * c.score(test.primary))
+        score = scale_of(test).value(best.score(test.primary))
+        sentence = f"Nothing was tuned. Best zero-shot model: {best.label} with {score}."
+        return Verdict(OPEN, "Open", sentence)
+    return Verdict(OPEN, "Open", f"Whether specialisation beats size is open: {why}.")
+
+
+def _claim(test: TestSet, pair: Pair) -> str:
+    scale = scale_of(test)
+    verb = "beats" if pair.wins else "loses to"
+    a, b = pair.result.mean_a, pair.result.mean_b
+    return (
+        f"{described(pair.a)} {verb} {described(pair.b)} on {test.primary}: {scale.value(a)} "
+        f"against {scale.value(b)}, {scale.difference(pair.gain)} ({_evidence(test, pair)})"
+        f"{_price(pair)}."
+    )
+
+
+def _undecided(test: TestSet, pair: Pair) -> str:
+    scale = scale_of(test)
+    mde = pair.result.minimum_detectable_effect
+    least = f"; {scale.difference(mde).lstrip('+')} could have been found" if mde == mde else ""
+    return (
+        f"not shown. {described(pair.a)} scores {scale.value(pair.result.mean_a)} on "
+        f"{test.primary} and {described(pair.b)} {scale.value(pair.result.mean_b)}: "
+        f"{scale.difference(pair.gain)}, which is within chance ({_evidence(test, pair)}{least})."
+    ).replace("not shown. ", "Not shown: ", 1)
+
+
+def described(candidate: Candidate) -> str:
+    """Label with the size: ``nano LoRA r=8 (0.3 M)``."""
+    return f"{candidate.label} ({words.count(candidate.params)})"
+
+
+def _evidence(test: TestSet, pair: Pair) -> str:
+    scale, result = scale_of(test), pair.result
+    parts = [f"95 % interval {scale.interval(pair.low, pair.high)}"]
+    parts.append(f"{words.p_value(pair.p_corrected)} after Holm's correction")
+    examples = words.plural(result.n, "test example")
+    if result.n_clusters is not None:
+        examples += f" in {words.plural(result.n_clusters, 'group')}"
+    parts.append(examples)
+    seeds = [c.seeds for c in (pair.a, pair.b) if c.tuned]
+    if seeds:
+        parts.append(words.plural(min(len(s) for s in seeds), "seed"))
+    if not result.seeds_are_random and max((len(s) for s in seeds), default=1) > 1:
+        low, high = sorted(test.sign * d for d in result.seed_difference_range)
+        parts.append(f"conditional on these seeds, which range from {scale.interval(low, high)}")
+    return ", ".join(parts)
+
+
+def _price(pair: Pair) -> str:
+    parts = []
+    if pair.b.model.memory_bytes and pair.a.model is not pair.b.model:
+        memory = pair.a.model.memory_bytes / pair.b.model.memory_bytes
+        parts.append(f"{words.ratio(memory)} of the memory")
+    if pair.a.latency and pair.b.latency:
+        parts.append(f"{words.ratio(pair.b.latency / pair.a.latency)} times the speed")
+    if pair.question != SMALL_LARGE or not parts:
+        return ""
+    return ", at " + " and ".join(parts)
+
+
+def best_of(test: TestSet) -> Candidate | None:
+    """The candidate with the best recorded score, or None without any finite one."""
+    finite = [c for c in test.candidates if np.isfinite(c.score(test.primary))]
+    return max(finite, key=lambda c: test.sign * c.score(test.primary)) if finite else None

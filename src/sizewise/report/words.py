@@ -1,0 +1,95 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a score is shown: shares of 1 as percent, everything else as it is."""
+
+    percent: bool
+
+    def value(self, score: float | None) -> str:
+        """``60.0 %`` or ``1.234``; a dash where there is nothing."""
+        if score is None or not math.isfinite(score):
+            return "–"
+        return f"{100 * score:.1f} %" if self.percent else f"{score:.3f}"
+
+    def difference(self, score: float | None, unit: bool = True) -> str:
+        """``+15.0 points`` or ``−0.12``, with its sign."""
+        if score is None or not math.isfinite(score):
+            return "–"
+        if not self.percent:
+            return signed(score, 3)
+        return signed(100 * score, 1) + (" points" if unit else "")
+
+    def interval(self, low: float, high: float) -> str:
+        """``9.1 to 20.9``, in the unit of ``difference``."""
+        if not self.percent:
+            return f"{signed(low, 3)} to {signed(high, 3)}"
+        return f"{signed(100 * low, 1)} to {signed(100 * high, 1)}"
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, a true minus and no negative zero."""
+    if not math.isfinite(value):
+        return "∞" if value > 0 else "−∞" if value < 0 else "–"
+    rounded = round(value, digits) + 0.0
+    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.{digits}f}"
+
+
+def p_value(p: float | None) -> str:
+    """``p = 0.012``, ``p < 0.001``; a dash where no test was possible."""
+    if p is None or not math.isfinite(p):
+        return "–"
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.3f}" if p < 0.995 else "p = 1"
+
+
+def count(number: float | None) -> str:
+    """A large number in short: ``0.3 M``, ``4.1 B``."""
+    if number is None or not math.isfinite(number):
+        return "–"
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= limit * 0.1 and (unit != "k" or number >= 1e3):
+            return f"{_short(number / limit)} {unit}"
+    return f"{number:.0f}"
+
+
+def size(number: float | None) -> str:
+    """Bytes in decimal units: ``1.2 MB``."""
+    if number is None or not math.isfinite(number):
+        return "–"
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= limit:
+            return f"{_short(number / limit)} {unit}"
+    return f"{number:.0f} B"
+
+
+def seconds(number: float | None) -> str:
+    """A duration: ``12 ms``, ``3.4 s``, ``12 min``, ``2.1 h``."""
+    if number is None or not math.isfinite(number):
+        return "–"
+    if number < 1:
+        return f"{_short(1000 * number)} ms"
+    if number < 120:
+        return f"{_short(number)} s"
+    return f"{_short(number / 60)} min" if number < 7200 else f"{_short(number / 3600)} h"
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def ratio(value: float) -> str:
+    """A factor: ``0.08`` or ``3.2``."""
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 9.95 else f"{value:.2g}"

@@ -1,0 +1,61 @@
+"""All files of a report, written into one directory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from sizewise.outcome import write_atomically
+from sizewise.report.comparison import Comparison, SetComparison
+from sizewise.report.pictures import paired_differences, save, size_versus_quality
+from sizewise.report.results import results_text
+from sizewise.report.terminal import Failure
+
+PICTURE = "size_vs_quality.png"
+
+
+def write_report(
+    comparison: Comparison, directory: Path, failures: Sequence[Failure] = (), title: str = ""
+) -> dict[str, Path]:
+    """Write every file of the report and return their paths by name.
+
+    ``table``: comparison.csv (configurations, best first), ``runs``: runs.csv, ``results``:
+    results.json, ``picture``: the PNG of size against quality, ``report``: the HTML page.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = {
+        "table": directory / "comparison.csv",
+        "runs": directory / "runs.csv",
+        "results": directory / "results.json",
+        "picture": directory / PICTURE,
+    }
+    write_atomically(paths["table"], comparison.table.to_csv(index=False))
+    write_atomically(paths["runs"], comparison.runs_table.to_csv(index=False))
+    write_atomically(paths["results"], results_text(comparison))
+    _pictures(comparison, directory)
+    return paths
+
+
+def _pictures(comparison: Comparison, directory: Path) -> None:
+    if not comparison.sets:
+        return
+    figures = directory / "figures"
+    figures.mkdir(exist_ok=True)
+    for compared in comparison.sets:
+        name = file_name(compared, comparison)
+        scatter = size_versus_quality(compared.test, compared.points)
+        forest = paired_differences(compared.test, compared.pairs)
+        for suffix in (".png", ".svg"):
+            save(scatter, figures / f"size_vs_quality{name}{suffix}")
+            save(forest, figures / f"paired_differences{name}{suffix}")
+        if compared is comparison.sets[0]:
+            save(scatter, directory / PICTURE)
+
+
+def file_name(compared: SetComparison, comparison: Comparison) -> str:
+    """Part of a file's name that tells test sets apart; empty where there is one only."""
+    if len(comparison.sets) == 1:
+        return ""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", compared.test.dataset).strip("-")
+    return f"_{plain}_{compared.test.fingerprint[:6]}"
