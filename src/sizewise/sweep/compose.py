@@ -62,7 +62,8 @@ class JobComposer:
         try:
             return list(self._parser.parse_overrides(overrides))
         except HydraException as error:
-            raise ConfigError(str(error)) from error
+            what = getattr(error, "override", None) or " ".join(overrides)
+            raise ConfigError(f"{what}: {str(error).splitlines()[0]}") from error
 
     def compose(self, overrides: list[str]) -> dict[str, Any]:
         """Return the resolved configuration of one job as plain values.
@@ -76,8 +77,7 @@ class JobComposer:
         try:
             return _overlay(self._options(groups), values)
         except (HydraException, OmegaConfBaseException) as error:
-            cause = f" ({error.__cause__})" if error.__cause__ else ""
-            raise ConfigError(f"{error}{cause}") from error
+            raise ConfigError(_reason(error)) from error
 
     def _options(self, groups: list[Override]) -> _Composed:
         key = tuple(str(item.input_line) for item in groups)
@@ -109,6 +109,12 @@ class JobComposer:
             config = self._loader.load_configuration(self._name, overrides, RunMode.RUN)
             self._whole[groups] = _without_hydra(config)
         return self._whole[groups]
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong without Hydra's list of search paths."""
+    text = str(error).split("\nConfig search path:")[0].strip()
+    return f"{text} ({error.__cause__})" if error.__cause__ else text
 
 
 def _prepared(config: DictConfig) -> _Composed:

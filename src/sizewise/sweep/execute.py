@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from sizewise.errors import SizewiseError
 from sizewise.outcome import Outcome
 from sizewise.sweep.children import children_run, is_child
 from sizewise.sweep.claims import try_claim
-from sizewise.sweep.files import FAILURE_FILE, LOG_FILE, PRUNED_FILE, QUEUE_FILE, write_json
+from sizewise.sweep.files import FAILURE_FILE, PRUNED_FILE, QUEUE_FILE, write_json
 from sizewise.sweep.interrupts import Interrupts
 from sizewise.sweep.jobs import load_job
 from sizewise.sweep.pruning import TrialPruned
@@ -101,7 +99,6 @@ def _failed(run_dir: Path, error: BaseException, interrupts: Interrupts) -> JobR
     if interrupts.received or isinstance(error, KeyboardInterrupt):
         return JobResult(run_dir, JobState.INTERRUPTED)
     trace = "".join(traceback.format_exception(error))
-    _append_log(run_dir, trace)
     if isinstance(error, SizewiseError):
         return _record(run_dir, str(error), trace)
     if isinstance(error, SystemExit):
@@ -112,14 +109,3 @@ def _failed(run_dir: Path, error: BaseException, interrupts: Interrupts) -> JobR
 def _record(run_dir: Path, reason: str, trace: str | None) -> JobResult:
     record_failure(run_dir, reason, traceback=trace)
     return JobResult(run_dir, JobState.FAILED, message=reason)
-
-
-def _append_log(run_dir: Path, text: str) -> None:
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-    with (run_dir / LOG_FILE).open("a", encoding="utf-8") as handle:
-        handle.write(f"[{stamp}] The job failed.\n{text}")
-
-
-def is_number(value: float | None) -> bool:
-    """Whether an objective can be compared with others."""
-    return value is not None and math.isfinite(value)

@@ -29,7 +29,7 @@ VOLATILE_TRAINER = (
 )
 DESCRIPTIVE = ("model.license", "model.gated", "dataset.license")
 # What a run that trains nothing still takes from the trainer.
-SCORING_TRAINER = ("batch_size", "precision", "deterministic", "limit_eval")
+SCORING_TRAINER = ("batch_size", "precision", "deterministic")
 HASH_LENGTH = 12
 PART_LENGTH = 36
 

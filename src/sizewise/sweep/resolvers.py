@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.config import conf_dir, to_run_config
-from sizewise.errors import SizewiseError
+from sizewise.errors import SizewiseError, SweepError
 from sizewise.sweep.identity import Identity, plain_config, run_identity
 
 # Overrides of these keys do not change which jobs a command means.
@@ -57,14 +57,18 @@ def sweep_dir(*, _root_: DictConfig) -> str:
     return str(Path(_root_.paths.sweeps) / name)
 
 
-def check_writable(path: Path) -> None:
-    """Raise unless ``path`` is, or can be made, a directory to write into."""
-    existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise SizewiseError(
-            f"{path} cannot be written: {existing} is not a writable directory. "
+def make_directory(path: Path) -> None:
+    """Make a directory, or say in one message why that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError as error:
+        writable, reason = False, error.strerror or str(error)
+    else:
+        reason = "no permission to write"
+    if not writable:
+        raise SweepError(
+            f"{path} cannot be written: {reason}. "
             "Set paths.outputs (one run) or paths.sweeps (several) to a folder you can write to."
         )
 
@@ -80,7 +84,8 @@ def _slug(*, _root_: DictConfig) -> str:
 def _run_dir(*, _root_: DictConfig) -> str:
     path = Path(_root_.paths.outputs) / _identity(_root_).slug
     with exit_on_error():
-        check_writable(path)
+        # Hydra makes it a moment later, with a traceback where that fails.
+        make_directory(path)
     return str(path)
 
 

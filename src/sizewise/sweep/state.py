@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -89,7 +90,11 @@ def record_failure(
     traceback: str | None = None,
     returncode: int | None = None,
 ) -> JobFailure:
-    """Write why the job in ``run_dir`` failed; ``returncode`` is negative for a signal."""
+    """Write why the job in ``run_dir`` failed, as a record and into its log.
+
+    ``returncode`` is that of a process that died, negative for a signal.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
     name = signal.Signals(-returncode).name if returncode is not None and returncode < 0 else None
     failure = JobFailure(
         run_dir=str(run_dir),
@@ -100,6 +105,9 @@ def record_failure(
         signal=name,
         traceback=traceback or "\n".join(tail(run_dir / LOG_FILE, TAIL_LINES)) or None,
     )
+    with (run_dir / LOG_FILE).open("a", encoding="utf-8") as handle:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        handle.write(f"[{stamp}] This job failed: {reason}\n{traceback or ''}")
     write_json(run_dir / FAILURE_FILE, asdict(failure))
     return failure
 

@@ -1,0 +1,65 @@
+"""The end of a sweep: its summary, written once for each set of results."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+from sizewise.outcome import OUTCOME_FILE
+from sizewise.sweep.claims import try_claim
+from sizewise.sweep.files import LOG_FILE, read_json, write_json
+from sizewise.sweep.jobs import load_function
+from sizewise.sweep.plan import Plan
+from sizewise.sweep.state import JobFailure, JobState, is_done, job_state, read_failure
+
+FINISHED_FILE = "finished.json"
+log = logging.getLogger(__name__)
+
+
+def finish(plan: Plan, function: str | None) -> list[JobFailure]:
+    """Call the summary function unless it has already seen these results; return the failures.
+
+    Args:
+        plan: the sweep.
+        function: import path of ``(sweep_dir, run_dirs, failures) -> None``, or None.
+    """
+    done = [job.run_dir for job in plan.jobs if is_done(job.run_dir)]
+    failures = unfinished([job.run_dir for job in plan.jobs])
+    results = {"results": _digest(done, failures)}
+    if function is None or not done:
+        return failures
+    # Two processes may share a sweep; only one at a time may write its summary.
+    while (claim := try_claim(plan.sweep_dir)) is None:
+        time.sleep(0.5)
+    with claim:
+        if read_json(plan.sweep_dir / FINISHED_FILE) == results:
+            log.info("Nothing new since the last summary: %s", plan.sweep_dir)
+            return failures
+        load_function(function)(plan.sweep_dir, done, failures)  # type: ignore[call-arg,arg-type]
+        write_json(plan.sweep_dir / FINISHED_FILE, results)
+    return failures
+
+
+def unfinished(run_dirs: list[Path]) -> list[JobFailure]:
+    """Return a failure for every directory that has no result (a pruned trial has one)."""
+    failures = []
+    for run_dir in run_dirs:
+        state = job_state(run_dir)
+        if state in (JobState.DONE, JobState.PRUNED):
+            continue
+        failure = read_failure(run_dir)
+        if failure is None or state != JobState.FAILED:
+            failure = JobFailure(str(run_dir), f"not finished ({state})", str(run_dir / LOG_FILE))
+        failures.append(failure)
+    return failures
+
+
+def _digest(done: list[Path], failures: list[JobFailure]) -> str:
+    digest = hashlib.sha256()
+    for run_dir in sorted(done):
+        digest.update(run_dir.name.encode() + (run_dir / OUTCOME_FILE).read_bytes())
+    for failure in failures:
+        digest.update(failure.run_dir.encode())
+    return digest.hexdigest()

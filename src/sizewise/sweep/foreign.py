@@ -1,0 +1,60 @@
+"""sizewise's launchers under other sweepers than its own (``hydra/sweeper=basic`` and the like)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig, OmegaConf
+
+from sizewise.errors import SweepError
+from sizewise.sweep.backend import LaunchOptions
+from sizewise.sweep.execute import stored_result
+from sizewise.sweep.identity import plain_config, run_identity
+from sizewise.sweep.jobs import DEFAULT_FUNCTION, Job, submit
+from sizewise.sweep.state import read_failure
+from sizewise.sweep.typed import run_config
+
+if TYPE_CHECKING:
+    from hydra_plugins.sizewise_launchers import JobLauncher
+
+
+def launch_for_hydra(
+    launcher: JobLauncher, job_overrides: Sequence[Sequence[str]], first: int
+) -> list[JobReturn]:
+    """Run jobs given as overrides and return what Hydra's own launchers return."""
+    config, context = launcher.config, launcher.hydra_context
+    assert config is not None and context is not None  # noqa: S101
+    sweep_dir = Path(str(config.hydra.sweep.dir))
+    composed = [context.config_loader.load_sweep_config(config, list(o)) for o in job_overrides]
+    jobs = [
+        _job(cfg, tuple(overrides), sweep_dir)
+        for cfg, overrides in zip(composed, job_overrides, strict=True)
+    ]
+    for job in jobs:
+        submit(job)
+    unique = {job.identity.hash: job for job in jobs}
+    launcher.backend().run(list(unique.values()), LaunchOptions(sweep_dir))
+    return [_returned(job, cfg) for job, cfg in zip(jobs, composed, strict=True)]
+
+
+def _job(cfg: DictConfig, overrides: tuple[str, ...], sweep_dir: Path) -> Job:
+    config = plain_config(cfg)
+    run_config(config)
+    identity = run_identity(config)
+    function = OmegaConf.select(cfg, "hydra.sweeper.job") or DEFAULT_FUNCTION
+    return Job(overrides, config, identity, sweep_dir / identity.slug, function)
+
+
+def _returned(job: Job, cfg: DictConfig) -> JobReturn:
+    result = JobReturn(overrides=list(job.overrides), cfg=cfg, working_dir=str(job.run_dir))
+    stored = stored_result(job.run_dir)
+    if stored is not None:
+        result.return_value, result.status = stored.objective, JobStatus.COMPLETED
+        return result
+    failure = read_failure(job.run_dir)
+    reason = failure.reason if failure else "not finished"
+    result.return_value, result.status = SweepError(f"{job.run_dir}: {reason}"), JobStatus.FAILED
+    return result

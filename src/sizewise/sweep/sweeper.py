@@ -1,0 +1,132 @@
+"""One command's sweep: plan, show, launch what is not done, sum up."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sizewise.config import SweepConfig
+from sizewise.errors import SweepError
+from sizewise.sweep.backend import Backend, LaunchOptions
+from sizewise.sweep.compose import JobComposer
+from sizewise.sweep.files import SWEEP_FILE, write_json
+from sizewise.sweep.finish import finish
+from sizewise.sweep.grid import expand
+from sizewise.sweep.jobs import Job, submit
+from sizewise.sweep.plan import Plan, make_plan
+from sizewise.sweep.resolvers import make_directory, exit_on_error
+from sizewise.sweep.show import print_plan
+
+if TYPE_CHECKING:
+    from hydra_plugins.sizewise_sweepers import GridSweeper
+
+
+def run_sweep(sweeper: GridSweeper, command: list[str], job: str, finish: str | None) -> None:
+    """Run the sweep of a command line.
+
+    Ends the process with exit code 1 if the plan is invalid or a job failed, 130 if interrupted.
+    """
+    with exit_on_error():
+        context = SweepContext.of(sweeper)
+        grid = expand(command, context.options.arms, context.composer.parse)
+        plan = make_plan(grid, context.composer, context.sweep_dir, context.options, job)
+        print_plan(plan, details=context.options.dry_run)
+        backend = job_backend(sweeper)
+        if backend is not None:
+            backend.check(plan.to_do)
+        if context.options.dry_run:
+            return
+        record(plan, command, context.options)
+        launch(sweeper, backend, plan.to_do, context)
+        sum_up(plan, finish)
+
+
+class SweepContext:
+    """What a sweeper needs of Hydra: the composer, the sweep's directory and its options."""
+
+    def __init__(self, config: DictConfig, composer: JobComposer) -> None:
+        self.composer = composer
+        self.options = sweep_options(config)
+        self.sweep_dir = Path(str(config.hydra.sweep.dir))
+
+    @classmethod
+    def of(cls, sweeper: GridSweeper) -> SweepContext:
+        """Make the context of a sweeper that Hydra has set up."""
+        config, hydra = sweeper.config, sweeper.hydra_context
+        assert config is not None and hydra is not None  # noqa: S101
+        overrides = [str(text) for text in config.hydra.overrides.hydra]
+        loader: Any = hydra.config_loader
+        return cls(config, JobComposer(loader, str(config.hydra.job.config_name), overrides))
+
+
+def sweep_options(config: DictConfig) -> SweepConfig:
+    """Return the checked options of the sweep."""
+    node = OmegaConf.to_object(config.sweep)
+    return node if isinstance(node, SweepConfig) else SweepConfig(**dict(node))  # type: ignore[call-overload]
+
+
+def job_backend(sweeper: GridSweeper) -> Backend | None:
+    """Return sizewise's own launcher; None where another Hydra launcher was chosen."""
+    make = getattr(sweeper.launcher, "backend", None)
+    return None if make is None else make()
+
+
+def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
+    """Write the sweep and every job to disk: queued jobs run what was asked for now."""
+    make_directory(plan.sweep_dir)
+    write_json(
+        plan.sweep_dir / SWEEP_FILE,
+        {
+            "name": plan.name,
+            "description": options.description,
+            "overrides": command,
+            "arms": {name: list(arm) for name, arm in options.arms.items()},
+            "jobs": [job.identity.slug for job in plan.jobs],
+        },
+    )
+    for job in plan.to_do:
+        submit(job)
+
+
+def launch(
+    sweeper: GridSweeper, backend: Backend | None, jobs: list[Job], context: SweepContext
+) -> None:
+    """Run jobs through the chosen launcher."""
+    if not jobs:
+        return
+    options = context.options
+    try:
+        if backend is not None:
+            choices = LaunchOptions(context.sweep_dir, options.retries, options.fail_fast)
+            backend.run(jobs, choices)
+        else:
+            _launch_foreign(sweeper, jobs)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"Stopped. The same command continues in {context.sweep_dir}.\n")
+        raise SystemExit(130) from None
+
+
+def _launch_foreign(sweeper: GridSweeper, jobs: list[Job]) -> None:
+    """Use any other launcher of Hydra's: it composes again, but the job reads what was planned."""
+    assert sweeper.launcher is not None  # noqa: S101
+    overrides = [[*job.overrides, f"hydra.sweep.subdir={job.identity.slug}"] for job in jobs]
+    sweeper.launcher.launch(overrides, initial_job_idx=0)
+
+
+def sum_up(plan: Plan, function: str | None) -> None:
+    """Write the sweep's summary and name every failure.
+
+    Raises:
+        SweepError: some jobs have no result.
+    """
+    failures = finish(plan, function)
+    if failures:
+        lines = [f"{Path(f.run_dir).name}: {f.reason.splitlines()[0]}\n    log: {f.log}" for f in failures]
+        listed = "\n  ".join(lines)
+        raise SweepError(
+            f"{len(failures)} of {len(plan.jobs)} jobs have no result:\n  {listed}\n"
+            "The same command tries these again."
+        )

@@ -1,0 +1,80 @@
+"""A worker process: runs the jobs its pool names, one after the other.
+
+Protocol: the pool writes one JSON line per job to standard input, ``{"run_dir": …}``, and reads
+one JSON line per ended job from what was standard output; while a job runs, both output streams
+go to its own ``job.log``. A closed input ends the worker. With ``--job DIR`` it runs that one job
+and exits: that is how further processes of a distributed job begin.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from sizewise.sweep.execute import JobResult, execute, run_child
+from sizewise.sweep.files import LOG_FILE
+from sizewise.sweep.fresh import fresh_process_state, follow_parent
+
+LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"
+
+
+def main(arguments: list[str]) -> int:
+    """Run as a worker, or with ``--job DIR`` as a further process of that job."""
+    follow_parent()
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    if arguments[:1] == ["--job"]:
+        run_child(Path(arguments[1]))
+        return 0
+    # Ctrl-C reaches the whole process group; the pool decides and sends SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as replies:
+        _redirect(Path(os.devnull))
+        return _serve(sys.stdin, replies)
+
+
+def _serve(requests: IO[str], replies: IO[str]) -> int:
+    for line in iter(requests.readline, ""):
+        run_dir = Path(json.loads(line)["run_dir"])
+        try:
+            with job_log(run_dir), fresh_process_state():
+                reply = _reply(execute(run_dir))
+        except KeyboardInterrupt:
+            return 130
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+    return 0
+
+
+@contextmanager
+def job_log(run_dir: Path) -> Iterator[None]:
+    """Send everything that this process prints to the job's log."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    _redirect(run_dir / LOG_FILE)
+    try:
+        yield
+    finally:
+        _redirect(Path(os.devnull))
+
+
+def _redirect(path: Path) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _reply(result: JobResult) -> dict[str, Any]:
+    return {"run_dir": str(result.run_dir), "state": str(result.state), "fresh": result.fresh}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,74 @@
+"""Jobs that do nothing slow: they write an outcome, or end in the way their seed asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from sizewise.config import RunConfig
+from sizewise.outcome import CostFacts, DataFacts, ModelFacts, Outcome, write_outcome
+from sizewise.sweep.identity import run_identity
+
+RAISES, EXITS, KILLED, SLOW, LEAKS = 901, 902, 903, 904, 905
+
+
+def job(cfg: RunConfig, run_dir: Path) -> Outcome:
+    note(run_dir, "begin", {"cuda": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()})
+    print(f"job {run_dir.name}")
+    if cfg.seed == RAISES and not repaired(run_dir):
+        raise ValueError("this job was made to fail")
+    if cfg.seed == EXITS and not repaired(run_dir):
+        os._exit(3)
+    if cfg.seed == KILLED and not repaired(run_dir):
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+    outcome = make_outcome(cfg, objective=float(cfg.seed) + cfg.lora.r / 100)
+    write_outcome(outcome, run_dir)
+    note(run_dir, "end", {})
+    return outcome
+
+
+def finish(sweep_dir: Path, run_dirs: list[Path], failures: list[object]) -> None:
+    with (sweep_dir / "summaries.jsonl").open("a") as handle:
+        handle.write(json.dumps({"done": len(run_dirs), "failed": len(failures)}) + "\n")
+
+
+def repaired(run_dir: Path) -> bool:
+    return (run_dir.parent / "repaired").exists()
+
+
+def note(run_dir: Path, what: str, values: dict[str, object]) -> None:
+    with (run_dir / "trace.jsonl").open("a") as handle:
+        handle.write(json.dumps({"what": what, **values}) + "\n")
+
+
+def trace(run_dir: Path) -> list[dict[str, object]]:
+    path = run_dir / "trace.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def make_outcome(cfg: RunConfig, objective: float | None) -> Outcome:
+    identity = run_identity(cfg)
+    return Outcome(
+        run_id=identity.slug,
+        identity=identity.hash,
+        config=asdict(cfg),
+        model=ModelFacts(
+            name=cfg.model.name, path=cfg.model.path, revision=None, family="causal",
+            model_type="fake", params_total=1000 * cfg.lora.r, params_trainable=cfg.lora.r,
+            params_base=1000, base_bytes=1, memory_bytes=1, adapter_bytes=1, dtype="float32",
+            quantization="none", lora_method=cfg.lora.method, lora_r=cfg.lora.r, lora_alpha=None,
+            lora_scale=None, chat_template="none",
+        ),
+        data=DataFacts(
+            name=cfg.dataset.name, sizes={}, fingerprints={}, dropped={}, report={},
+            prompt_fingerprint="",
+        ),
+        cost=CostFacts(), primary="icd10/exact", direction="max", base={}, tuned=None,
+        validation={"val_loss": objective or 0.0}, objective=objective, seed=cfg.seed,
+        provenance={},
+    )

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from sizewise.sweep import claims
+from sizewise.sweep.claims import attempts, holder, last_release, try_claim
+from sizewise.sweep.owner import Owner, this_process
+
+HOLD = "import sys; from pathlib import Path; from sizewise.sweep.claims import try_claim;"
+HOLD += "print(try_claim(Path(sys.argv[1])) is not None, flush=True); sys.stdin.read()"
+
+
+def elsewhere(directory: Path, age: float, **changes: str) -> None:
+    """Write the claim of a process on another machine that touched it ``age`` seconds ago."""
+    owner = replace(this_process(), machine="another", host="node7", **changes)
+    path = directory / ".claims" / "000001.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(asdict(owner)))
+    os.utime(path, (time.time() - age, time.time() - age))
+
+
+def test_a_live_process_keeps_its_claim_and_gives_it_up(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        assert try_claim(tmp_path) is None
+        owner = holder(tmp_path)
+        assert owner is not None
+        assert owner.pid == other.pid
+        other.kill()
+    claim = try_claim(tmp_path)
+    assert claim is not None, "the claim of a dead process was not taken over"
+    assert attempts(tmp_path) == 2
+    claim.release("failed")
+    assert (holder(tmp_path), last_release(tmp_path)) == (None, "failed")
+
+
+def test_one_of_many_gets_a_dead_claim(tmp_path: Path) -> None:
+    elsewhere(tmp_path, age=10_000)
+    with ThreadPoolExecutor(16) as pool:
+        taken = [claim for claim in pool.map(lambda _: try_claim(tmp_path), range(64)) if claim]
+    assert len(taken) == 1
+    taken[0].release("done")
+
+
+def test_another_machine_holds_as_long_as_it_beats(tmp_path: Path) -> None:
+    elsewhere(tmp_path / "fresh", age=10)
+    elsewhere(tmp_path / "stale", age=claims.STALE_SECONDS + 10)
+    assert try_claim(tmp_path / "fresh") is None
+    assert str(holder(tmp_path / "fresh")).endswith("on node7")
+    claim = try_claim(tmp_path / "stale")
+    assert claim is not None
+    claim.release("done")
+
+
+def test_a_requeued_job_takes_over_from_its_earlier_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    elsewhere(tmp_path, age=1, queue_job="77")
+    claim = try_claim(tmp_path)
+    assert claim is not None
+    claim.release("done")
+
+
+def test_a_reused_process_number_is_not_the_owner(tmp_path: Path) -> None:
+    path = tmp_path / ".claims" / "000001.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(asdict(replace(this_process(), started="1"))))
+    assert holder(tmp_path) is None
+
+
+def test_a_torn_claim_counts_until_it_is_old(tmp_path: Path) -> None:
+    path = tmp_path / ".claims" / "000001.json"
+    path.parent.mkdir()
+    path.write_text("{")
+    assert try_claim(tmp_path) is None
+    os.utime(path, (0, 0))
+    claim = try_claim(tmp_path)
+    assert claim is not None
+    claim.release("done")
+
+
+def test_a_held_claim_is_kept_fresh_and_its_loss_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.02)
+    stopped: list[bool] = []
+    monkeypatch.setattr(claims._thread, "interrupt_main", lambda: stopped.append(True))
+    claim = try_claim(tmp_path)
+    assert claim is not None
+    os.utime(claim.path, (0, 0))
+    wait_for(lambda: claim.path.stat().st_mtime > 0)
+    (claim.path.parent / "000002.json").write_text(json.dumps(asdict(this_process())))
+    wait_for(lambda: claim.lost)
+    assert stopped == [True]
+    claim.release("done")
+    assert "released" not in json.loads(claim.path.read_text())
+
+
+def wait_for(condition: object, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_an_owner_reads_like_a_sentence() -> None:
+    owner = Owner("t", "host", "m", 12, "3")
+    assert str(owner) == "process 12 on host"

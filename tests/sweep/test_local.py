@@ -1,0 +1,147 @@
+"""The pool of workers, with jobs that end in every way a job can end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sizewise.errors import SweepError
+from sizewise.sweep.backend import LaunchOptions
+from sizewise.sweep.claims import attempts
+from sizewise.sweep.local import LocalBackend
+from sizewise.sweep.state import JobState, job_state, read_failure
+
+from .conftest import Submit
+from .fake import EXITS, KILLED, RAISES, trace
+
+
+def states(*jobs: object) -> list[JobState]:
+    return [job_state(job.run_dir) for job in jobs]  # type: ignore[attr-defined]
+
+
+def test_a_failure_of_any_kind_is_its_own_jobs_only(tmp_path: Path, submitted: Submit) -> None:
+    jobs = [submitted(seed) for seed in (1, RAISES, 2, EXITS, KILLED, 3)]
+    LocalBackend(n_jobs=2).run(jobs, LaunchOptions(tmp_path))
+    done, failed = JobState.DONE, JobState.FAILED
+    assert states(*jobs) == [done, failed, done, failed, failed, done]
+    raised, exited, killed = (read_failure(jobs[index].run_dir) for index in (1, 3, 4))
+    assert raised is not None
+    assert exited is not None
+    assert killed is not None
+    assert raised.reason == "ValueError: this job was made to fail"
+    assert (exited.exit_code, killed.signal) == (3, "SIGKILL")
+    log = Path(raised.log).read_text()
+    assert "Traceback" in log
+    assert f"job {jobs[1].run_dir.name}" in log, "the job's own output is missing"
+    assert "SIGKILL" in Path(killed.log).read_text()
+
+
+def test_the_next_start_runs_only_what_failed(tmp_path: Path, submitted: Submit) -> None:
+    jobs = [submitted(seed) for seed in (1, RAISES, EXITS)]
+    backend = LocalBackend()
+    backend.run(jobs, LaunchOptions(tmp_path))
+    (tmp_path / "repaired").touch()
+    backend.run(jobs, LaunchOptions(tmp_path))
+    assert states(*jobs) == [JobState.DONE] * 3
+    assert [len(trace(job.run_dir)) for job in jobs] == [2, 3, 3]
+    assert not (jobs[1].run_dir / "failed.json").exists()
+
+
+def test_retries_begin_a_failed_job_again(tmp_path: Path, submitted: Submit) -> None:
+    job = submitted(RAISES)
+    LocalBackend().run([job], LaunchOptions(tmp_path, retries=2))
+    assert attempts(job.run_dir) == 3
+    failure = read_failure(job.run_dir)
+    assert failure is not None
+    assert failure.attempt == 3
+
+
+def test_fail_fast_leaves_the_rest_waiting(tmp_path: Path, submitted: Submit) -> None:
+    jobs = [submitted(RAISES), *(submitted(seed) for seed in range(4))]
+    LocalBackend().run(jobs, LaunchOptions(tmp_path, fail_fast=True))
+    assert states(*jobs) == [JobState.FAILED] + [JobState.WAITING] * 4
+
+
+def test_each_gpu_takes_one_job_at_a_time(
+    tmp_path: Path, submitted: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setenv("FAKE_SECONDS", "0.1")
+    jobs = [submitted(seed) for seed in range(4)]
+    backend = LocalBackend()
+    assert backend.slots == 2
+    backend.run(jobs, LaunchOptions(tmp_path))
+    begins = [trace(job.run_dir)[0] for job in jobs]
+    assert {begin["cuda"] for begin in begins} == {"4", "7"}
+    by_process = {(begin["pid"], begin["cuda"]) for begin in begins}
+    assert len(by_process) == 2, "a worker's device changed, or workers were not kept"
+
+
+def test_more_devices_than_there_are_is_refused(submitted: Submit) -> None:
+    job = submitted(1)
+    job.config["trainer"]["devices"] = 3
+    with pytest.raises(SweepError, match=r"trainer\.devices=3, but only 2 GPUs"):
+        LocalBackend(gpus=["0", "1"]).check([job])
+
+
+def test_a_worker_keeps_to_a_base_while_it_has_jobs(tmp_path: Path, submitted: Submit) -> None:
+    jobs = [submitted(seed, model) for seed in range(3) for model in ("a", "b")]
+    LocalBackend(n_jobs=2).run(jobs, LaunchOptions(tmp_path))
+    pids = {
+        model: {trace(job.run_dir)[0]["pid"] for job in jobs if job.config["model"]["name"] == model}
+        for model in ("a", "b")
+    }
+    assert sum(len(found) for found in pids.values()) <= 3
+
+
+def test_fifty_jobs_end_with_the_memory_of_the_first(tmp_path: Path, submitted: Submit) -> None:
+    jobs = [submitted(seed, function="sweep.memory:job") for seed in range(50)]
+    LocalBackend().run(jobs, LaunchOptions(tmp_path))
+    figures = [json.loads((job.run_dir / "memory.json").read_text()) for job in jobs]
+    assert len({figure["pid"] for figure in figures}) == 1
+    assert len({figure["random"] for figure in figures}) == 1, "random state leaks"
+    assert not any(figure["leaked"] for figure in figures), "environment leaks"
+    assert figures[-1]["resident"] < figures[0]["resident"] + 3_000_000
+    # The first job alone is large: its peak must not be the later ones'.
+    assert figures[0]["peak"] > figures[1]["peak"] + 30_000_000
+
+
+def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
+    tmp_path: Path, submitted: Submit
+) -> None:
+    job = submitted(1)
+    with subprocess.Popen(
+        [sys.executable, "-m", "sizewise.sweep.worker"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "FAKE_SECONDS": "60"},
+    ) as worker:
+        assert worker.stdin is not None
+        worker.stdin.write(json.dumps({"run_dir": str(job.run_dir)}) + "\n")
+        worker.stdin.flush()
+        from .test_claims import wait_for
+
+        wait_for(lambda: trace(job.run_dir))
+        assert job_state(job.run_dir) == JobState.RUNNING
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 130
+    assert job_state(job.run_dir) == JobState.INTERRUPTED
+    assert read_failure(job.run_dir) is None
+    LocalBackend().run([job], LaunchOptions(tmp_path))
+    assert job_state(job.run_dir) == JobState.DONE
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"version": 1'])
+def test_a_truncated_outcome_is_not_done(
+    tmp_path: Path, submitted: Submit, text: str
+) -> None:
+    job = submitted(1)
+    (job.run_dir / "outcome.json").write_text(text)
+    assert job_state(job.run_dir) == JobState.WAITING
+    LocalBackend().run([job], LaunchOptions(tmp_path))
+    assert job_state(job.run_dir) == JobState.DONE
