@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -32,8 +32,8 @@ PACKAGES = (
 )
 
 
-def collect_provenance() -> dict[str, Any]:
-    """Return code state, package versions, hardware, command and time (UTC, ISO 8601)."""
+def collect_provenance(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return code state, package versions, hardware, overrides and time (UTC, ISO 8601)."""
     return {
         "sizewise": sizewise.__version__,
         "code": code_state(Path(__file__).parent),
@@ -41,7 +41,7 @@ def collect_provenance() -> dict[str, Any]:
         "hardware": hardware(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "overrides": list(overrides),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

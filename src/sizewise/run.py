@@ -79,9 +79,25 @@ def _run(cfg: RunConfig, run_dir: Path) -> Outcome:
     try:
         outcome = pipeline.run(loggers)
         write_outcome(outcome, run_dir)
+        log.info("%s", summary_line(outcome, run_dir))
         return outcome
     finally:
         finish_loggers(loggers, outcome, error=outcome is None)
+
+
+def summary_line(outcome: Outcome, run_dir: Path) -> str:
+    """Return one line that says how good the run is and where it lies."""
+    name = outcome.data.name
+    scored = outcome.best.get(name)
+    if scored is None:
+        return f"Trained; validation loss {outcome.validation['val_loss']:.4f}. {run_dir}"
+    value = scored.scores[outcome.primary]
+    line = f"{name}: {outcome.primary} {value:.4f} on {scored.examples} test examples"
+    base = outcome.base.get(name)
+    if outcome.tuned is not None and base is not None:
+        before = base.scores[outcome.primary]
+        line += f" (zero-shot {before:.4f}, gain {value - before:+.4f})"
+    return f"{line}. {run_dir}"
 
 
 def sweep_name(cfg: RunConfig, run_dir: Path) -> str | None:

@@ -62,7 +62,7 @@ def test_a_wrong_value_names_its_key_and_what_is_allowed(path, value, words):
 def test_a_missing_value_names_its_key():
     config = _with("seed", 1)
     del config["model"]["path"]
-    with pytest.raises(ConfigError, match="model.path"):
+    with pytest.raises(ConfigError, match=r"model\.path"):
         to_run_config(config)
 
 

@@ -26,6 +26,7 @@ from sizewise.models.sources import find_source
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.outcome import Outcome
 from sizewise.provenance import collect_provenance
+from sizewise.sweep.files import JOB_FILE, read_json
 from sizewise.training.result import FitResult
 
 if TYPE_CHECKING:
@@ -168,9 +169,13 @@ class Pipeline:
             validation=dict(validation),
             objective=validation[objective],
             seed=cfg.seed,
-            provenance=collect_provenance(),
+            provenance=collect_provenance(self._overrides()),
             files=facts.run_files(self.run_dir),
         )
+
+    def _overrides(self) -> list[str]:
+        job = read_json(self.run_dir / JOB_FILE) or {}
+        return list(job.get("overrides", []))
 
     def _records(self, results: Mapping[str, EvaluationResult]) -> dict[str, Any]:
         return {

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 from sizewise.config import DatasetConfig, RunConfig
+from sizewise.data.example import Example, Message
 from sizewise.errors import ConfigError
+from sizewise.evaluation.prediction import Prediction
 from sizewise.outcome import write_atomically
 
 if TYPE_CHECKING:
@@ -20,17 +22,41 @@ if TYPE_CHECKING:
 
     from sizewise.metrics.base import ExampleMetric
 
+PROBE = Prediction(
+    id="0",
+    group="0",
+    prompt="A question?",
+    reference="A00",
+    text="A00",
+    log_prob=-1.0,
+    answer_tokens=2,
+    answer_bytes=3,
+    prompt_tokens=3,
+    new_tokens=2,
+    finished=True,
+    latency=1.0,
+    batch_size=1,
+    scores={"rejected/log_prob": -2.0, "rejected/tokens": 2.0},
+)
+PROBE_EXAMPLE = Example((Message("user", "A question?"),), "A00", "0")
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "job.log"
 
 
 @contextmanager
 def job_log(run_dir: Path) -> Iterator[None]:
-    """Write everything that is logged inside the block to the job's own ``job.log`` as well."""
+    """Write everything that is logged inside the block to the job's own ``job.log`` as well.
+
+    Nothing is done where a handler writes to that file already, as Hydra's does.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8")
     handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
+    if any(getattr(h, "baseFilename", None) == handler.baseFilename for h in root.handlers):
+        handler.close()
+        yield
+        return
     root.addHandler(handler)
     try:
         yield
@@ -65,13 +91,28 @@ def _from_hub(dataset: DatasetConfig) -> bool:
 
 
 def check_primary(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
-    """Raise unless the score that every data set calls its own is among the chosen metrics."""
-    names = sorted(metric.name for metric in metrics)
+    """Raise unless the score that every data set calls its own is among the chosen metrics'."""
+    chosen = {metric.name: metric for metric in metrics}
     for dataset in (cfg.dataset, *cfg.eval_dataset.values()):
-        metric = dataset.primary.partition("/")[0]
-        if metric not in names:
+        name = dataset.primary.partition("/")[0]
+        if name not in chosen:
             raise ConfigError(
                 f"dataset.primary={dataset.primary!r} of {dataset.name} needs the metric "
-                f"{metric!r}, and metric={names} leaves it out. Add it: "
-                f"metric=[{','.join([*names, metric])}]."
+                f"{name!r}, and metric={sorted(chosen)} leaves it out. Add it: "
+                f"metric=[{','.join([*sorted(chosen), name])}]."
             )
+        scores = score_names(chosen[name])
+        if dataset.primary not in scores:
+            raise ConfigError(
+                f"dataset.primary={dataset.primary!r} of {dataset.name} is no score of the metric "
+                f"{name!r}. Choose one of: {', '.join(scores)}."
+            )
+
+
+def score_names(metric: ExampleMetric) -> list[str]:
+    """Return the names of a metric's scores, found by scoring one made-up prediction."""
+    from sizewise.evaluation.evaluate import score_predictions
+
+    scores, _ = score_predictions([PROBE], [metric], [PROBE_EXAMPLE])
+    metric.reset()
+    return sorted(scores)
