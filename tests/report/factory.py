@@ -163,7 +163,7 @@ def _prediction(spec: Spec, index: int, right: bool) -> dict[str, Any]:
 
 
 def _config(spec: Spec) -> dict[str, Any]:
-    backends = {"wandb": {"_target_": "sizewise.tracking.wandb_logger.WandbBackend"}}
+    backends = {"wandb": {"_target_": "sizewise.tracking.wandb_backend.WandbBackend"}}
     config: dict[str, Any] = {
         "seed": spec.seed,
         "stage": "full",

@@ -29,7 +29,7 @@ from sizewise.tracking import finish_loggers, make_loggers
 from sizewise.tracking.summary_run import SweepSummary, write_summary_run
 from sizewise.tracking.wandb_session import choose_mode
 
-WANDB = {"wandb": {"_target_": "sizewise.tracking.wandb_logger.WandbBackend"}}
+WANDB = {"wandb": {"_target_": "sizewise.tracking.wandb_backend.WandbBackend"}}
 SMALL = Task(examples=10)
 
 
@@ -111,7 +111,7 @@ class Kill(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 run = Path(sys.argv[1])
-backends = {"wandb": {"_target_": "sizewise.tracking.wandb_logger.WandbBackend"}}
+backends = {"wandb": {"_target_": "sizewise.tracking.wandb_backend.WandbBackend"}}
 save = pl.callbacks.ModelCheckpoint(run / "ckpt", filename="x", every_n_train_steps=5)
 loggers = make_loggers(LoggerConfig(False, backends), run, "abc")
 fit(run, loggers, [save, Kill()])

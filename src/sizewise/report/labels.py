@@ -9,7 +9,15 @@ from typing import Any
 from sizewise.outcome import ModelFacts
 
 # Already said by the base, the adapter and the storage.
-SAID = ("model.", "quantization.", "lora.method", "lora.r", "lora.alpha", "metric.", "eval_dataset.")
+SAID = (
+    "model.",
+    "quantization.",
+    "lora.method",
+    "lora.r",
+    "lora.alpha",
+    "metric.",
+    "eval_dataset.",
+)
 SHORT = {
     "optimizer.lr": "lr",
     "dataset.max_train": "n",

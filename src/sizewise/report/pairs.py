@@ -91,7 +91,9 @@ def gains(test: TestSet, seed: int = 0) -> dict[int, Pair]:
         if base is not None and base.scores is not None:
             wanted.append((OWN_BASE, candidate, base))
     pairs = _compare(test, wanted, seed)
-    return {_position(test, pair.a): replace(pair, p_corrected=pair.result.p_value) for pair in pairs}
+    return {
+        _position(test, pair.a): replace(pair, p_corrected=pair.result.p_value) for pair in pairs
+    }
 
 
 def representatives(test: TestSet) -> list[Candidate]:

@@ -11,10 +11,11 @@ from typing import Any
 
 from sizewise.outcome import Outcome, write_atomically
 from sizewise.tracking.context import RunContext
+from sizewise.tracking.wandb_backend import WandbBackend
 from sizewise.tracking.wandb_session import choose_mode, import_wandb, open_run
 
 MARKER = "wandb-summary.sha256"
-TARGET = "sizewise.tracking.wandb_logger.WandbBackend"
+TARGET = "sizewise.tracking.wandb_backend.WandbBackend"
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,6 @@ def write_summary_run(
     Nothing is done where the same summary is there already: a finished sweep that is started
     again adds no run.
     """
-    from sizewise.tracking.wandb_logger import WandbBackend
-
     marker = sweep_dir / "wandb" / MARKER
     if marker.is_file() and marker.read_text(encoding="utf-8").strip() == summary.fingerprint:
         return False

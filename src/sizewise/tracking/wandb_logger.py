@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
@@ -15,26 +14,8 @@ from sizewise.tracking.context import RunContext
 from sizewise.tracking.examples import example_rows
 from sizewise.tracking.history import METRICS_FILE, HistoryReader
 from sizewise.tracking.summary import summary_values
+from sizewise.tracking.wandb_backend import WandbBackend
 from sizewise.tracking.wandb_session import choose_mode, import_wandb, open_run
-
-
-@dataclass(frozen=True)
-class WandbBackend:
-    """Options of W&B (``logger=wandb``).
-
-    ``mode``: ``auto`` (online where somebody is logged in), ``online``, ``offline`` or
-    ``disabled``. ``system_metrics`` records the use of processors and memory.
-    """
-
-    project: str = "sizewise"
-    entity: str | None = None
-    mode: str = "auto"
-    system_metrics: bool = False
-    examples: int = 100
-
-    def start(self, context: RunContext) -> SizewiseWandbLogger:
-        """Return the logger; the run is opened when Lightning first asks for it."""
-        return SizewiseWandbLogger(self, context)
 
 
 class SizewiseWandbLogger(WandbLogger):

@@ -1,0 +1,32 @@
+"""Options of W&B; importing them imports neither wandb nor Lightning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sizewise.tracking.context import RunContext
+
+if TYPE_CHECKING:
+    from sizewise.tracking.wandb_logger import SizewiseWandbLogger
+
+
+@dataclass(frozen=True)
+class WandbBackend:
+    """Options of W&B (``logger=wandb``).
+
+    ``mode``: ``auto`` (online where somebody is logged in), ``online``, ``offline`` or
+    ``disabled``. ``system_metrics`` records the use of processors and memory.
+    """
+
+    project: str = "sizewise"
+    entity: str | None = None
+    mode: str = "auto"
+    system_metrics: bool = False
+    examples: int = 100
+
+    def start(self, context: RunContext) -> SizewiseWandbLogger:
+        """Return the logger; the run is opened when Lightning first asks for it."""
+        from sizewise.tracking.wandb_logger import SizewiseWandbLogger
+
+        return SizewiseWandbLogger(self, context)
