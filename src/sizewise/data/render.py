@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ PLAIN = (
     "{% else %}{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}"
 )
 DATE, DATE_FORMAT = "26 Jul 2024", "%d %b %Y"
+_CLOCK = re.compile(r"""strftime_now\s*\(\s*(["'])(.*?)\1\s*\)""")
 _PROBE, _SYSTEM = "probe7q", "system7q"
 
 
@@ -37,7 +39,7 @@ class Renderer:
         self.source = template_source(tokenizer, chat_template)
         dated = "date_string" in self.source or "strftime_now" in self.source
         self.kwargs = {**({"date_string": DATE} if dated else {}), **kwargs}
-        self._clock = {"strftime_now": self._strftime} if "strftime_now" in self.source else {}
+        self._undated = pin_date(self.source, str(self.kwargs.get("date_string", DATE)))
         self.folds_system = False
         self.folds_system = not self._takes_system()
         question = [{"role": "user", "content": _PROBE}]
@@ -84,10 +86,10 @@ class Renderer:
         try:
             text = self._tokenizer.apply_chat_template(
                 conversation,
-                chat_template=self.source,
+                chat_template=self._undated,
                 add_generation_prompt=prompt,
                 tokenize=False,
-                **{**self._clock, **self.kwargs},
+                **self.kwargs,
             )
         except (TemplateError, TypeError, ValueError) as error:
             roles = ", ".join(turn["role"] for turn in turns)
@@ -97,13 +99,26 @@ class Renderer:
             ) from error
         return str(text)
 
-    def _strftime(self, layout: str) -> str:
-        """Print the pinned date in whatever layout the template asks for."""
-        text = str(self.kwargs["date_string"])
+
+def pin_date(source: str, date: str) -> str:
+    """Replace the template's calls of the clock by a fixed date, in the layout it asks for.
+
+    Args:
+        source: jinja text.
+        date: such as ``26 Jul 2024``; another layout is printed as it is.
+    """
+
+    def fixed(match: re.Match[str]) -> str:
         try:
-            return datetime.strptime(text, DATE_FORMAT).strftime(layout)
+            return repr(datetime.strptime(date, DATE_FORMAT).strftime(match[2]))
         except ValueError:
-            return text
+            return repr(date)
+
+    pinned = _CLOCK.sub(fixed, source)
+    if not re.search(r"strftime_now\s*\(", pinned):
+        return pinned
+    quoted = date.replace("{", "").replace("}", "")
+    return f"{{% macro strftime_now(layout) %}}{quoted}{{% endmacro %}}{pinned}"
 
 
 def template_source(tokenizer: PreTrainedTokenizerBase, chat_template: str | None) -> str:
