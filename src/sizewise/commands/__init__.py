@@ -1,0 +1,1 @@
+"""The commands behind ``sizewise …``; each imports what it needs when it is called."""

@@ -1,0 +1,119 @@
+"""``sizewise explore``: what a data set looks like to a model, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from sizewise.config.compose import compose_run
+from sizewise.data.build import build_splits
+from sizewise.data.explore import Exploration, TokenLengths, explore
+from sizewise.errors import ConfigError
+from sizewise.job.setup import names_hub
+from sizewise.job.tasks import make_template
+from sizewise.models.tokenizer import load_tokenizer
+from sizewise.outcome import write_atomically
+from sizewise.runtime import prepare_environment, quiet
+
+SHOWN_LABELS = 10
+SHOWN_CHARS = 600
+
+
+def explore_command(overrides: Sequence[str], out: Path | None, samples: int) -> None:
+    """Print sizes, token lengths, repetitions, leaks, labels and samples of a data set.
+
+    Args:
+        overrides: as for ``train.py``; ``dataset=`` and ``model=`` (its tokenizer) matter.
+        out: also write ``exploration.json`` and ``token_lengths.png`` there.
+        samples: how many training examples to show.
+
+    Raises:
+        SizewiseError: the data or the tokenizer cannot be read.
+    """
+    cfg = compose_run(overrides)
+    if samples < 0:
+        raise ConfigError(f"--samples={samples} is too small. Give 0 or more.")
+    prepare_environment(hub=names_hub(cfg))
+    quiet()
+    template = make_template(load_tokenizer(cfg.model), cfg.model)
+    found = explore(build_splits(cfg.dataset), template, samples, cfg.seed)
+    show(found, f"{cfg.dataset.name}, tokens of {cfg.model.name}", Console())
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "exploration.json", json.dumps(asdict(found), indent=2))
+        draw_lengths(found, out / "token_lengths.png")
+
+
+def show(found: Exploration, title: str, console: Console) -> None:
+    """Print an exploration."""
+    console.print(_sizes(found, title))
+    report = found.report
+    console.print(
+        f"{report.rows} rows read; filtered {dict(report.filtered) or 'none'}; "
+        f"{report.duplicates} exact repetitions removed."
+    )
+    console.print(
+        f"Groups in more than one split: {report.shared_groups}. A random split of rows would "
+        f"have put {report.row_split_leak:.1%} of the test rows' questions into training. "
+        f"Answers shared by training and test: {found.shared_answers}."
+    )
+    for split, labels in found.labels.items():
+        if labels.counts:
+            common = ", ".join(f"{name} {count}" for name, count in labels.counts[:SHOWN_LABELS])
+            console.print(
+                f"{split}: {len(labels.counts)} labels ({common} …), "
+                f"{len(labels.unseen)} never seen in training.",
+                markup=False,
+            )
+    for example in found.samples:
+        console.rule()
+        console.print(_cut(example.prompt_text), markup=False)
+        console.print(f"→ {_cut(example.answer)}", markup=False, style="bold")
+
+
+def _sizes(found: Exploration, title: str) -> Table:
+    columns = (
+        "split",
+        "examples",
+        "groups",
+        "prompt p50",
+        "p95",
+        "max",
+        "answer p50",
+        "p95",
+        "max",
+    )
+    table = Table(*columns, title=title)
+    for split, lengths in found.lengths.items():
+        cells = [found.sizes[split], found.repetition[split].groups, *_cells(lengths)]
+        table.add_row(split, *map(str, cells))
+    return table
+
+
+def _cells(lengths: TokenLengths) -> list[int]:
+    parts = (lengths.prompt, lengths.answer)
+    return [round(value) for part in parts for value in (part.p50, part.p95, part.max)]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} …"
+
+
+def draw_lengths(found: Exploration, path: Path) -> None:
+    """Draw the distribution of prompt and answer lengths of every split."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2 * len(found.lengths)), layout="constrained")
+    grid = figure.subplots(len(found.lengths), 2, squeeze=False)
+    for row, (split, lengths) in zip(grid, found.lengths.items(), strict=True):
+        parts = (("prompt", lengths.prompt_histogram), ("answer", lengths.answer_histogram))
+        for axes, (name, histogram) in zip(row, parts, strict=True):
+            axes.stairs(histogram.counts, histogram.edges, fill=True, color="#0072B2")
+            axes.set(title=f"{split}: {name}", xlabel="tokens", ylabel="examples")
+            axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,1 @@
+"""Named sweeps; Hydra finds them as the package ``sweeps``."""
