@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.sweep.show import sweep_status
+from sizewise.sweep.status import sweep_status
 from sizewise.sweep.state import JobState
 
 from .conftest import Command, command_line, run_dirs
@@ -121,12 +121,16 @@ def test_jobs_that_train_nothing_are_one_job_of_a_grid(tmp_path: Path, train: Co
     assert len(run_dirs(tmp_path)) == 4
 
 
-def test_arms_make_a_multirun_that_the_command_narrows(tmp_path: Path, train: Command) -> None:
-    arms = "sweep.arms={base:[model=mini,lora=none],tuned:['model=nano,micro','lora.r=4,8']}"
-    result = train(arms, "lora.r=16", "sweep.name=mine")
+def test_a_named_sweep_is_a_union_that_the_command_narrows(tmp_path: Path, train: Command) -> None:
+    options = tmp_path / "options" / "sweep"
+    options.mkdir(parents=True)
+    (options / "mine.yaml").write_text(
+        "arms:\n  base: [model=mini, lora=none]\n  tuned: ['model=nano,micro', 'lora.r=4,8']\n"
+    )
+    result = train("--config-dir", str(options.parent), "sweep=mine", "lora.r=16")
     assert result.returncode == 0, result.stderr
     names = [run.name for run in run_dirs(tmp_path)]
-    assert [run.parent.name for run in run_dirs(tmp_path)] == ["mine"] * 3
+    assert {run.parent.name.split("-")[0] for run in run_dirs(tmp_path)} == {"mine"}
     assert [name.split("_")[0] for name in names] == ["micro", "mini", "nano"]
     assert sum("lora-r16" in name for name in names) == 2
 

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from sizewise.config import register_schema, to_run_config
+from sizewise.config import register_schema
 from sizewise.errors import SweepError
 from sizewise.sweep.claims import holder
 from sizewise.sweep.execute import JobResult, execute
@@ -45,7 +45,6 @@ def run_task(cfg: DictConfig) -> float | None:
     with exit_on_error() if alone else nullcontext():
         if alone or not (run_dir / JOB_FILE).exists():
             # A sweep has already written the job as it was when it was planned.
-            to_run_config(cfg)
             submit(make_job(plain_config(cfg), run_dir, tuple(hydra.overrides.task), _function()))
         return _report(_execute(run_dir, alone))
 

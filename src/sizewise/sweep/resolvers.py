@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from sizewise.config import conf_dir, to_run_config
-from sizewise.errors import SizewiseError, SweepError
+from sizewise.config import conf_dir
+from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.sweep.identity import Identity, plain_config, run_identity
+from sizewise.sweep.typed import run_config
 
 # Overrides of these keys do not change which jobs a command means.
 _NOT_THE_GRID = ("hydra", "sweep.", "logger", "paths.")
@@ -52,7 +54,9 @@ def sweep_dir(*, _root_: DictConfig) -> str:
     if given:
         return str(given)
     name = _root_.sweep.name or _choice(_root_) or "sweep"
-    if not _root_.sweep.name:
+    # Hydra's own sweepers ask again in every job, which no longer knows the whole command.
+    ours = "sizewise" in str(OmegaConf.select(_root_, "hydra.sweeper._target_"))
+    if ours and not _root_.sweep.name:
         name = f"{name}-{_command_hash(_root_)}"
     return str(Path(_root_.paths.sweeps) / name)
 
@@ -92,8 +96,12 @@ def _run_dir(*, _root_: DictConfig) -> str:
 def _identity(root: DictConfig) -> Identity:
     # Hydra asks before it makes the directory, so a wrong value leaves nothing behind.
     with exit_on_error():
-        to_run_config(root)
-        return run_identity(plain_config(root))
+        try:
+            config = plain_config(root)
+        except OmegaConfBaseException as error:
+            raise ConfigError(str(error).splitlines()[0]) from error
+        run_config(config)
+        return run_identity(config)
 
 
 def _choice(root: DictConfig) -> str | None:

@@ -112,8 +112,13 @@ def launch(
 def _launch_foreign(sweeper: GridSweeper, jobs: list[Job]) -> None:
     """Use any other launcher of Hydra's: it composes again, but the job reads what was planned."""
     assert sweeper.launcher is not None  # noqa: S101
-    overrides = [[*job.overrides, f"hydra.sweep.subdir={job.identity.slug}"] for job in jobs]
+    overrides = [[*job.overrides, *_directory(job)] for job in jobs]
     sweeper.launcher.launch(overrides, initial_job_idx=0)
+
+
+def _directory(job: Job) -> tuple[str, str]:
+    parent = str(job.run_dir.parent).replace("\\", "\\\\").replace("'", "\\'")
+    return f"hydra.sweep.dir='{parent}'", f"hydra.sweep.subdir={job.identity.slug}"
 
 
 def sum_up(plan: Plan, function: str | None) -> None:

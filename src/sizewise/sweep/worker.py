@@ -28,7 +28,6 @@ LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"
 def main(arguments: list[str]) -> int:
     """Run as a worker, or with ``--job DIR`` as a further process of that job."""
     follow_parent()
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     if arguments[:1] == ["--job"]:
         run_child(Path(arguments[1]))
         return 0
@@ -54,12 +53,19 @@ def _serve(requests: IO[str], replies: IO[str]) -> int:
 
 @contextmanager
 def job_log(run_dir: Path) -> Iterator[None]:
-    """Send everything that this process prints to the job's log."""
+    """Send everything that this process prints or logs to the job's log."""
     run_dir.mkdir(parents=True, exist_ok=True)
     _redirect(run_dir / LOG_FILE)
+    handler = logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
     try:
         yield
     finally:
+        root.removeHandler(handler)
+        handler.close()
         _redirect(Path(os.devnull))
 
 

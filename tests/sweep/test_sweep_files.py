@@ -1,0 +1,56 @@
+"""Every named sweep and every W&B sweep file against the schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from sizewise.config import SweepConfig, conf_dir
+from sizewise.sweep.compose import JobComposer
+from sizewise.sweep.entry import prepare
+from sizewise.sweep.grid import expand
+from sizewise.sweep.plan import make_plan
+
+SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
+NAMED = sorted((SWEEPS / "sweep").glob("*.yaml"))
+WANDB = sorted((SWEEPS / "wandb").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def composer() -> Any:
+    prepare()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield JobComposer(GlobalHydra.instance().config_loader(), "train", [])  # type: ignore[arg-type]
+
+
+def test_there_are_sweeps_to_check() -> None:
+    assert "size_vs_specialization" in {path.stem for path in NAMED}
+    assert len(WANDB) >= 2
+
+
+@pytest.mark.parametrize("path", NAMED, ids=lambda path: path.stem)
+def test_every_job_of_a_named_sweep_is_valid(
+    path: Path, composer: JobComposer, tmp_path: Path
+) -> None:
+    sweep = SweepConfig(**yaml.safe_load(path.read_text()))
+    grid = expand([], sweep.arms, composer.parse)
+    plan = make_plan(grid, composer, tmp_path, sweep, "x:y")
+    assert sweep.description
+    assert len(plan.to_do) > 1
+
+
+@pytest.mark.parametrize("path", WANDB, ids=lambda path: path.stem)
+def test_a_wandb_sweep_sets_keys_that_exist(path: Path, composer: JobComposer) -> None:
+    sweep = yaml.safe_load(path.read_text())
+    assert "${args_no_hyphens}" in sweep["command"]
+    assert sweep["program"] == "train.py"
+    for key, choice in sweep["parameters"].items():
+        low = choice.get("values") or [choice.get("value", choice.get("min"))]
+        for value in [*low, *([choice["max"]] if "max" in choice else [])]:
+            composer.compose([f"{key}={value}"])
