@@ -59,7 +59,12 @@ def test_matches_by_prefix() -> None:
     assert match_scores("E118", "E119")["prefix3"] == 1
     assert match_scores("E780", "E119")["prefix3"] == 0
     assert match_scores("E780", "E119")["prefix1"] == 1
-    assert match_scores(None, "E119") == {"exact_match": 0, "prefix3": 0, "prefix1": 0, "unparsed": 1}
+    assert match_scores(None, "E119") == {
+        "exact_match": 0,
+        "prefix3": 0,
+        "prefix1": 0,
+        "unparsed": 1,
+    }
 
 
 def test_rates() -> None:

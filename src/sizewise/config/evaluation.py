@@ -36,11 +36,14 @@ class EvaluationConfig:
     ``batch_size`` null: the trainer's. ``zero_shot``: also score the untouched base (cached, see
     ``paths.cache``). ``objective``: what ``train.py`` returns, always from the validation split:
     ``val_loss`` (mean loss per answer token) or ``primary`` (the data set's primary score).
+    ``candidates``: answers whose likelihoods are compared beside free generation: ``train`` (all
+    different training answers), a text file with one per line, or null.
     """
 
     batch_size: int | None = None
     zero_shot: bool = True
     objective: str = "val_loss"
+    candidates: str | None = None
     warmup_batches: int = 1
     retries: int = 3
 

@@ -57,11 +57,13 @@ def evaluate(
     warmup_batches: int = 1,
     retries: int = 3,
     train_examples: Sequence[Example] = (),
+    candidates: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
     """Predict what ``store`` lacks, score everything, and write the final predictions file.
 
-    ``train_examples`` are handed to metrics that compare answers with the training data.
+    ``train_examples`` are handed to metrics that compare answers with the training data; of
+    ``candidates`` the most likely one is kept for each example.
 
     Raises:
         EvaluationError: the split is empty or the store belongs to something else.
@@ -77,6 +79,7 @@ def evaluate(
         warmup_batches=warmup_batches,
         retries=retries,
         metrics=metrics,
+        candidates=candidates,
         progress=progress,
     )
     return score_predicted(predicted, split, metrics, store, train_examples)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
+from sizewise.evaluation.candidate_set import CandidateSet
+from sizewise.evaluation.candidates import candidate_log_probs, choose
 from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.evaluation.likelihood import EncodedAnswer, answer_log_probs
 from sizewise.evaluation.prediction import Prediction
@@ -35,11 +37,13 @@ class Measurer:
         model: a causal or encoder-decoder model in any mode.
         template: the model's chat template.
         generation: decoding.
+        candidates: answers whose likelihoods are compared beside free generation.
     """
 
     model: Any
     template: AnswerTemplate
     generation: GenerationConfig
+    candidates: CandidateSet | None = None
 
     def __call__(
         self, examples: Sequence[Example], encoded: Sequence[EncodedAnswer]
@@ -50,9 +54,28 @@ class Measurer:
         answers = generate_batch(self.model, prompts, self.template, self.generation, ids)
         log_probs = self._log_probs(encoded)
         extra = self._rejected(examples, encoded)
-        return [
+        rows = [
             _prediction(e, item, answer, log_prob, extra.get(e.id, {}), len(examples))
             for e, item, answer, log_prob in zip(examples, encoded, answers, log_probs, strict=True)
+        ]
+        return rows if self.candidates is None else self._choose(rows, prompts, self.candidates)
+
+    def _choose(
+        self,
+        rows: Sequence[Prediction],
+        prompts: Sequence[Sequence[int]],
+        candidates: CandidateSet,
+    ) -> list[Prediction]:
+        log_probs_BC = candidate_log_probs(
+            self.model, prompts, candidates.trie, pad_id(self.template)
+        )
+        return [
+            replace(
+                row,
+                candidate=candidates.texts[choice.index],
+                candidate_probability=choice.probability,
+            )
+            for row, choice in zip(rows, choose(log_probs_BC), strict=True)
         ]
 
     def _log_probs(self, encoded: Sequence[EncodedAnswer]) -> list[float]:

@@ -13,6 +13,7 @@ from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
 from sizewise.errors import EvaluationError, OutOfMemoryError
 from sizewise.evaluation.batches import plan_batches, split
+from sizewise.evaluation.candidate_set import CandidateSet, encode_candidates
 from sizewise.evaluation.device import PeakMemory, device_of, free_memory, is_out_of_memory
 from sizewise.evaluation.likelihood import EncodedAnswer
 from sizewise.evaluation.measure import Measurer
@@ -92,13 +93,15 @@ def predict(
     warmup_batches: int = 1,
     retries: int = 3,
     metrics: Sequence[ExampleMetric] = (),
+    candidates: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Predict every example that ``store`` does not hold yet and return all of them.
 
     Batches are planned over the whole split, so that a resumed evaluation forms the same ones.
-    ``metrics`` may measure the model itself (``ExampleMetric.observe``); ``progress`` is called
-    with the number of examples done and of all.
+    ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
+    most likely one is kept for each example; ``progress`` is called with the number of examples
+    done and of all.
 
     Raises:
         EvaluationError: the split is empty.
@@ -110,7 +113,8 @@ def predict(
     batches = BatchSize(batch_size)
     done = {prediction.id: prediction for prediction in store.read()}
     pending = _pending(split_, set(done), batch_size)
-    measure = Measurer(model, template, generation)
+    chosen = _candidate_set(candidates, template, split_)
+    measure = Measurer(model, template, generation, chosen)
     _warm_up(measure, split_, pending[:warmup_batches], batches)
     while pending:
         batch = pending.pop(0)
@@ -130,6 +134,14 @@ def predict(
     failed, peak_bytes = tuple(batches.failed), peak.read()
     observed = observations(model, template, metrics)
     return Predicted(found, seconds, peak_bytes, batches.size, failed, observed)
+
+
+def _candidate_set(
+    candidates: Sequence[str], template: AnswerTemplate, split_: Split
+) -> CandidateSet | None:
+    if not candidates:
+        return None
+    return encode_candidates(candidates, template, split_.examples[0].messages)
 
 
 def observations(
@@ -177,6 +189,6 @@ def _warm_up(
     """Run batches for a few tokens and forget them: first calls compile, allocate and load."""
     tokens = min(WARMUP_TOKENS, measure.generation.max_new_tokens)
     generation = dataclasses.replace(measure.generation, max_new_tokens=tokens)
-    short = Measurer(measure.model, measure.template, generation)
+    short = dataclasses.replace(measure, generation=generation)
     for batch in batches:
         _try_batch(short, split_, batch[: sizes.size], sizes, retries=0)

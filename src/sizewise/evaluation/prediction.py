@@ -28,6 +28,8 @@ class Prediction:
         batch_size: number of examples generated together.
         token_log_prob: mean natural-log probability of the generated tokens (the model's own
             confidence); None where it was not computed.
+        candidate: the most likely of the given candidate answers; None where none were given.
+        candidate_probability: its share of the probability of all candidates.
         scores: per-example values of every metric, by ``metric/score`` name.
     """
 
@@ -45,6 +47,8 @@ class Prediction:
     latency: float
     batch_size: int
     token_log_prob: float | None = None
+    candidate: str | None = None
+    candidate_probability: float | None = None
     strata: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
 

@@ -53,6 +53,7 @@ def zero_shot_parts(
     template: AnswerTemplate,
     split: Split,
     metrics: Sequence[ExampleMetric] = (),
+    candidates: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return everything that zero-shot predictions depend on.
 
@@ -73,6 +74,7 @@ def zero_shot_parts(
         "stop_ids": list(template.stop_ids),
         "split": split_fingerprint(split),
         "observed": {m.name: m.observation for m in metrics if m.observation},
+        "candidates": hashlib.sha256(repr(tuple(candidates)).encode()).hexdigest()[:16],
         "version": EVALUATION_VERSION,
     }
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sizewise.config.checks import one_of
 from sizewise.errors import EvaluationError
 from sizewise.metrics.base import ExampleMetric
 from sizewise.metrics.codes import extract_code, load_catalogue
@@ -58,13 +59,21 @@ class Icd10(ExampleMetric):
 
     Args:
         catalogue: ``icd10cm`` (ICD-10-CM) or ``who`` (WHO's ICD-10).
+        answer: ``text`` (free generation) or ``candidate`` (the most likely of
+            ``evaluation.candidates``; the scores are then called ``icd10_candidate/…``).
+
+    Raises:
+        ConfigError: ``answer`` is neither.
     """
 
     name = "icd10"
 
-    def __init__(self, catalogue: str = "icd10cm") -> None:
+    def __init__(self, catalogue: str = "icd10cm", answer: str = "text") -> None:
         super().__init__()
+        one_of("metric.icd10.answer", answer, ("text", "candidate"))
         self.catalogue = catalogue
+        self.answer = answer
+        self.name = "icd10" if answer == "text" else "icd10_candidate"
 
     def score(self, prediction: Prediction) -> dict[str, float]:
         """Score one answer; ``invalid`` and ``non_leaf`` are 0 where no code was found.
@@ -73,7 +82,7 @@ class Icd10(ExampleMetric):
             EvaluationError: the reference answer holds no code.
         """
         known = load_catalogue(self.catalogue)
-        code = extract_code(prediction.text, known.contains)
+        code = extract_code(self._answer(prediction), known.contains)
         scores = match_scores(code, self._reference(prediction))
         valid = code is not None and known.contains(code)
         scores["invalid"] = float(code is not None and not valid)
@@ -87,9 +96,18 @@ class Icd10(ExampleMetric):
         if not predictions:
             return {}
         known = load_catalogue(self.catalogue)
-        found = [extract_code(p.text, known.contains) or UNPARSED for p in predictions]
+        found = [extract_code(self._answer(p), known.contains) or UNPARSED for p in predictions]
         references = [self._reference(p) for p in predictions]
         return super().aggregate(predictions, scores) | averages(found, references)
+
+    def _answer(self, prediction: Prediction) -> str:
+        if self.answer == "text":
+            return prediction.text
+        if prediction.candidate is None:
+            raise EvaluationError(
+                "The metric icd10_candidate needs candidates. Set evaluation.candidates=train."
+            )
+        return prediction.candidate
 
     def _reference(self, prediction: Prediction) -> str:
         code = extract_code(prediction.reference, load_catalogue(self.catalogue).contains)
