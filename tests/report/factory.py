@@ -206,8 +206,8 @@ def _outcome(
         direction="max",
         base=base,
         tuned=tuned,
-        validation={"val_loss": 1.0} if trains else {},
-        objective=1.0 if trains else None,
+        validation={"val_loss": 2.0 - (spec.tuned or 0.0)} if trains else {},
+        objective=2.0 - (spec.tuned or 0.0) if trains else None,
         seed=spec.seed,
         provenance={
             "command": ["train.py", f"model={spec.model}"],

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from sizewise.report.candidates import TestSet, build_test_sets
+from sizewise.report.candidates import TestSet
+from sizewise.report.economy import Prices
 from sizewise.report.load import AnswerCache, Loaded, Problem, Run, load_runs
 from sizewise.report.pairs import Pair, compare_pairs, gains
 from sizewise.report.points import Front, Point, fronts, make_points
 from sizewise.report.table import candidate_rows, run_rows
+from sizewise.report.test_sets import build_test_sets
 from sizewise.report.verdict import OPEN, Verdict, judge
+from sizewise.report.views import Views, make_views
+from sizewise.report.warnings import warnings_of
 
 
 @dataclass
@@ -33,7 +37,8 @@ class SetComparison:
     verdict: Verdict
     points: list[Point]
     fronts: list[Front]
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str]
+    views: Views
 
 
 @dataclass
@@ -61,33 +66,42 @@ class Comparison:
         return run_rows(self.runs)
 
 
-def compare(paths: Sequence[Path], by: Sequence[str] = (), seed: int = 0) -> Comparison:
+def compare(
+    paths: Sequence[Path], by: Sequence[str] = (), prices: Prices | None = None, seed: int = 0
+) -> Comparison:
     """Compare all finished runs at or below ``paths``.
 
     Args:
         paths: run and sweep directories, of one or many sweeps and machines.
         by: compare pairs that differ in these configuration keys only, instead of the pairs of
             the question.
+        prices: for the break-even in money.
         seed: of the resampling; the same seed gives the same figures.
 
     Raises:
         OutcomeError: a path is no directory.
         ConfigError: ``by`` names no key of the runs.
     """
-    return compare_loaded(load_runs(paths), by, seed)
+    return compare_loaded(load_runs(paths), by, prices, seed)
 
 
-def compare_loaded(loaded: Loaded, by: Sequence[str] = (), seed: int = 0) -> Comparison:
+def compare_loaded(
+    loaded: Loaded, by: Sequence[str] = (), prices: Prices | None = None, seed: int = 0
+) -> Comparison:
     """``compare`` of runs that were read already."""
-    sets = [_compare_set(test, by, seed) for test in build_test_sets(loaded.runs, AnswerCache())]
+    tests = build_test_sets(loaded.runs, AnswerCache())
+    sets = [_compare_set(test, by, prices, seed) for test in tests]
     problems = list(loaded.problems)
     for compared in sets:
         problems += compared.test.problems
     return Comparison(loaded.runs, problems, sets)
 
 
-def _compare_set(test: TestSet, by: Sequence[str], seed: int) -> SetComparison:
+def _compare_set(
+    test: TestSet, by: Sequence[str], prices: Prices | None, seed: int
+) -> SetComparison:
     pairs = compare_pairs(test, by, seed)
+    verdict = judge(test, pairs)
     gained, points = gains(test, seed), make_points(test, seed)
     return SetComparison(
         test=test,
@@ -95,7 +109,9 @@ def _compare_set(test: TestSet, by: Sequence[str], seed: int) -> SetComparison:
         gains=gained,
         table=candidate_rows(test, gained),
         everything=candidate_rows(test, gained, own=False),
-        verdict=judge(test, pairs),
+        verdict=verdict,
         points=points,
         fronts=fronts(test, points),
+        warnings=warnings_of(test, pairs),
+        views=make_views(test, points, verdict, prices, seed),
     )

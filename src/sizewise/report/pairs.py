@@ -102,10 +102,11 @@ def representatives(test: TestSet) -> list[Candidate]:
     for candidate in test.scored:
         if candidate.tuned:
             groups.setdefault(_variant_key(candidate), []).append(candidate)
-    return [min(group, key=_by_validation) for group in groups.values()]
+    return [min(group, key=by_validation) for group in groups.values()]
 
 
-def _by_validation(candidate: Candidate) -> tuple[float, str]:
+def by_validation(candidate: Candidate) -> tuple[float, str]:
+    """Order of choice: validation loss first; without one last."""
     value = candidate.validation
     return (float("inf") if value is None or np.isnan(value) else value, candidate.label)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sizewise.report import words
 from sizewise.report.candidates import ZERO_SHOT, Candidate, TestSet
-from sizewise.report.pairs import OWN_BASE, SMALL_LARGE, Pair
+from sizewise.report.pairs import OWN_BASE, SMALL_LARGE, Pair, by_validation
 
 SHOWN, SIZE_WINS, NOT_SHOWN, OPEN = "shown", "size wins", "not shown", "open"
 
@@ -37,23 +37,33 @@ def scale_of(test: TestSet) -> words.Scale:
 def judge(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     """Say whether a small tuned model beats a larger zero-shot one.
 
-    Among the pairs against the largest zero-shot model the smallest winner is named; if none
-    wins, the pair with the largest gain. Holm's correction over all pairs covers that choice.
+    Each small model is stood for by the adapter with the best validation loss, against the
+    largest zero-shot model. The smallest winner is named; if none wins, the pair with the
+    largest gain. Holm's correction over all pairs covers that choice.
     """
     contested = [p for p in pairs if p.question == SMALL_LARGE]
     if not contested:
         return _without_contest(test, pairs)
     largest = max(p.b.model.params_base for p in contested)
-    against = [p for p in contested if p.b.model.params_base == largest]
+    against = _chosen([p for p in contested if p.b.model.params_base == largest])
     winners = [p for p in against if p.wins]
     if winners:
-        smallest = min(p.a.model.params_base for p in winners)
-        pair = max((p for p in winners if p.a.model.params_base == smallest), key=lambda p: p.gain)
+        pair = min(winners, key=lambda p: (p.a.model.params_base, -p.gain))
         return Verdict(SHOWN, "Specialisation beats size", _claim(test, pair), pair)
     pair = max(against, key=lambda p: p.gain)
     if pair.loses:
         return Verdict(SIZE_WINS, "Size beats specialisation", _claim(test, pair), pair)
     return Verdict(NOT_SHOWN, "Not shown", _undecided(test, pair), pair)
+
+
+def _chosen(pairs: Sequence[Pair]) -> list[Pair]:
+    """Per small model and large one the pair whose adapter has the best validation loss."""
+    best: dict[tuple[str, int, str], Pair] = {}
+    for pair in pairs:
+        key = (pair.a.model.name, pair.a.model.params_base, pair.b.label)
+        if key not in best or by_validation(pair.a) < by_validation(best[key].a):
+            best[key] = pair
+    return list(best.values())
 
 
 def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
@@ -93,10 +103,10 @@ def _undecided(test: TestSet, pair: Pair) -> str:
     mde = pair.result.minimum_detectable_effect
     least = f"; {scale.difference(mde).lstrip('+')} could have been found" if mde == mde else ""
     return (
-        f"not shown. {described(pair.a)} scores {scale.value(pair.result.mean_a)} on "
+        f"Not shown: {described(pair.a)} scores {scale.value(pair.result.mean_a)} on "
         f"{test.primary} and {described(pair.b)} {scale.value(pair.result.mean_b)}: "
         f"{scale.difference(pair.gain)}, which is within chance ({_evidence(test, pair)}{least})."
-    ).replace("not shown. ", "Not shown: ", 1)
+    )
 
 
 def described(candidate: Candidate) -> str:

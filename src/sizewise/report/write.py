@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sizewise.outcome import write_atomically
 from sizewise.report.comparison import Comparison, SetComparison
+from sizewise.report.page import render_page
 from sizewise.report.pictures import paired_differences, save, size_versus_quality
 from sizewise.report.results import results_text
 from sizewise.report.terminal import Failure
@@ -29,11 +30,13 @@ def write_report(
         "runs": directory / "runs.csv",
         "results": directory / "results.json",
         "picture": directory / PICTURE,
+        "report": directory / "report.html",
     }
     write_atomically(paths["table"], comparison.table.to_csv(index=False))
     write_atomically(paths["runs"], comparison.runs_table.to_csv(index=False))
     write_atomically(paths["results"], results_text(comparison))
     _pictures(comparison, directory)
+    write_atomically(paths["report"], render_page(comparison, title, failures))
     return paths
 
 

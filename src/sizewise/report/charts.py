@@ -1,0 +1,250 @@
+"""Interactive charts (plotly): quality against size and cost, paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from sizewise.report import words
+from sizewise.report.candidates import TestSet
+from sizewise.report.pairs import Pair
+from sizewise.report.points import COSTS, Front, Point
+
+# Okabe and Ito (2008); the page swaps them for their lighter relatives on a dark ground.
+ZERO, TUNED, LARGE, MUTED = "#0072B2", "#D55E00", "#009E73", "#667085"
+MOST_PAIRS = 40
+MOST_LABELS = 12
+
+
+def layout(**more: Any) -> dict[str, Any]:
+    """Common layout: no title, no ground of its own, room for the axes."""
+    base = {
+        "margin": {"l": 56, "r": 24, "t": 12, "b": 48},
+        "height": 400,
+        "showlegend": True,
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "hovermode": "closest",
+    }
+    return {**base, **more}
+
+
+def quality_chart(
+    test: TestSet, points: Sequence[Point], front: Front, scale: words.Scale
+) -> go.Figure:
+    """Quality against one cost; a base's zero-shot and tuned points connected."""
+    unit = 100.0 if scale.percent else 1.0
+    known = [p for p in points if p.costs[front.cost] is not None]
+    positive = all((p.costs[front.cost] or 0) > 0 for p in known)
+    figure = go.Figure()
+    figure.add_trace(_front_line(known, front, unit))
+    figure.add_trace(_links(known, front.cost, unit))
+    for tuned, name in ((False, "zero-shot"), (True, "tuned")):
+        chosen = [p for p in known if p.tuned is tuned]
+        if chosen:
+            figure.add_trace(_markers(chosen, _named(known, test.sign), name, front, scale))
+    figure.update_layout(
+        **layout(
+            xaxis={
+                "type": "log" if positive else "linear",
+                "title": {"text": COSTS[front.cost]},
+                **_log_ticks(known, front.cost, positive),
+            },
+            yaxis={"title": {"text": escape(test.primary) + (" (%)" if scale.percent else "")}},
+        )
+    )
+    return figure
+
+
+def _log_ticks(points: Sequence[Point], cost: str, log: bool) -> dict[str, Any]:
+    if cost != "params" or not log:
+        return {}
+    sizes = sorted({float(p.candidate.model.params_base) for p in points})
+    apart = [s for i, s in enumerate(sizes) if i == 0 or s / sizes[i - 1] > 1.4]
+    return {"tickvals": apart, "ticktext": [words.count(s) for s in apart]}
+
+
+def _named(points: Sequence[Point], sign: float) -> set[int]:
+    """The best point of every base, tuned and not, is named; the others tell on hovering."""
+    best: dict[tuple[str, bool], Point] = {}
+    for point in points:
+        key = (point.candidate.model.name, point.tuned)
+        if key not in best or sign * point.score > sign * best[key].score:
+            best[key] = point
+    return {id(p) for p in list(best.values())[:MOST_LABELS]}
+
+
+def _markers(
+    points: Sequence[Point], named: set[int], name: str, front: Front, scale: words.Scale
+) -> go.Scatter:
+    unit = 100.0 if scale.percent else 1.0
+    colour = TUNED if points[0].tuned else ZERO
+    up = [unit * ((p.high if p.high is not None else p.score) - p.score) for p in points]
+    down = [unit * (p.score - (p.low if p.low is not None else p.score)) for p in points]
+    return go.Scatter(
+        name=name,
+        x=[p.costs[front.cost] for p in points],
+        y=[unit * p.score for p in points],
+        mode="markers+text",
+        text=[escape(p.label) if id(p) in named else "" for p in points],
+        textposition="middle right",
+        textfont={"size": 11},
+        cliponaxis=False,
+        hovertext=[_hover(p, front, scale) for p in points],
+        hoverinfo="text",
+        error_y={"type": "data", "array": up, "arrayminus": down, "thickness": 1.2, "width": 0},
+        marker={
+            "color": colour,
+            "size": 11,
+            "symbol": "circle" if points[0].tuned else "square",
+            "line": {"width": 1.5, "color": "white"},
+        },
+        meta={
+            "short": [escape(p.candidate.model.name) if id(p) in named else "" for p in points],
+            "directories": [p.candidate.first.run.directory.name for p in points],
+        },
+    )
+
+
+def _hover(point: Point, front: Front, scale: words.Scale) -> str:
+    lines = [f"<b>{escape(point.label)}</b>", scale.value(point.score)]
+    if point.low is not None and point.high is not None:
+        lines[1] += f" ({scale.value(point.low)} to {scale.value(point.high)})"
+    costs = point.costs
+    lines.append(f"{words.count(costs['params'])} parameters, {words.size(costs['memory_bytes'])}")
+    if costs["latency_seconds"]:
+        lines.append(f"{words.seconds(costs['latency_seconds'])} per answer")
+    if costs["train_seconds"]:
+        lines.append(f"{words.seconds(costs['train_seconds'])} of training")
+    if point.label in front.labels:
+        lines.append("on the Pareto front")
+    return "<br>".join(lines)
+
+
+def _links(points: Sequence[Point], cost: str, unit: float) -> go.Scatter:
+    by_candidate = {id(p.candidate): p for p in points}
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for point in points:
+        base = by_candidate.get(id(point.base))
+        if base is not None:
+            x += [base.costs[cost], point.costs[cost], None]
+            y += [unit * base.score, unit * point.score, None]
+    line = {"color": MUTED, "width": 1, "dash": "dot"}
+    return go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
+
+
+def _front_line(points: Sequence[Point], front: Front, unit: float) -> go.Scatter:
+    on = sorted(
+        (p for p in points if p.label in front.labels), key=lambda p: p.costs[front.cost] or 0
+    )
+    return go.Scatter(
+        name="Pareto front",
+        x=[p.costs[front.cost] for p in on],
+        y=[unit * p.score for p in on],
+        mode="lines",
+        line={"color": MUTED, "width": 1.4, "shape": "hv"},
+        opacity=0.6,
+        hoverinfo="skip",
+    )
+
+
+def forest_chart(pairs: Sequence[Pair], scale: words.Scale) -> go.Figure:
+    """Gain of A over B with its interval; filled where Holm's corrected test rejects equality."""
+    unit = 100.0 if scale.percent else 1.0
+    shown = some_of_each(pairs, MOST_PAIRS)
+    labels, positions, headings = _forest_rows(shown)
+    figure = go.Figure()
+    kinds = (("A better", TUNED), ("B better", ZERO), ("not shown", MUTED))
+    for name, colour in kinds:
+        chosen = [i for i, p in enumerate(shown) if _kind(p) == name]
+        figure.add_trace(_forest_trace(shown, chosen, positions, name, colour, scale))
+    rows = len(shown) + len(headings)
+    figure.update_layout(
+        **layout(
+            height=90 + 25 * rows,
+            margin={"l": 8, "r": 16, "t": 12, "b": 44},
+            xaxis={
+                "title": {"text": "Gain of A over B" + (" (points)" if unit > 1 else "")},
+                "zeroline": True,
+            },
+            yaxis={
+                "tickvals": positions,
+                "ticktext": labels,
+                "range": [-rows + 0.2, 0.8],
+                "automargin": True,
+                "showgrid": False,
+            },
+            meta={"kind": "forest", "headings": headings, "labels": labels, "at": positions},
+        )
+    )
+    return figure
+
+
+def some_of_each(pairs: Sequence[Pair], most: int) -> list[Pair]:
+    """At most ``most`` pairs, as many of each question as fit, in their order."""
+    questions = list(dict.fromkeys(p.question for p in pairs))
+    left = {q: [p for p in pairs if p.question == q] for q in questions}
+    room = most
+    kept: list[Pair] = []
+    for number, question in enumerate(sorted(questions, key=lambda q: len(left[q]))):
+        share = left[question][: room // (len(questions) - number)]
+        room -= len(share)
+        kept += share
+    chosen = {id(p) for p in kept}
+    return [p for p in pairs if id(p) in chosen]
+
+
+def _forest_rows(pairs: Sequence[Pair]) -> tuple[list[str], list[float], list[list[Any]]]:
+    """Labels and heights of the pairs, and the headings (height, text) between them."""
+    labels, positions, headings = [], [], []
+    y, question = 0.0, ""
+    for pair in pairs:
+        if pair.question != question:
+            question = pair.question
+            headings.append([y, question])
+            y -= 1
+        labels.append(f"{escape(pair.a.label)} − {escape(pair.b.label)}")
+        positions.append(y)
+        y -= 1
+    return labels, positions, headings
+
+
+def _kind(pair: Pair) -> str:
+    return "A better" if pair.wins else "B better" if pair.loses else "not shown"
+
+
+def _forest_trace(
+    pairs: Sequence[Pair],
+    chosen: Sequence[int],
+    positions: Sequence[float],
+    name: str,
+    colour: str,
+    scale: words.Scale,
+) -> go.Scatter:
+    unit = 100.0 if scale.percent else 1.0
+    some = [pairs[i] for i in chosen]
+    symbol = "circle-open" if name == "not shown" else "circle"
+    return go.Scatter(
+        name=name,
+        x=[unit * p.gain for p in some],
+        y=[positions[i] for i in chosen],
+        mode="markers",
+        marker={"color": colour, "size": 9, "symbol": symbol},
+        error_x={
+            "type": "data",
+            "array": [unit * (p.high - p.gain) for p in some],
+            "arrayminus": [unit * (p.gain - p.low) for p in some],
+            "thickness": 1.6,
+            "width": 0,
+            "color": colour,
+        },
+        hovertext=[
+            f"<b>{escape(p.a.label)}</b> − {escape(p.b.label)}<br>{scale.difference(p.gain)} "
+            f"({scale.interval(p.low, p.high)})<br>{words.p_value(p.p_corrected)} (Holm)"
+            for p in some
+        ],
+        hoverinfo="text",
+    )

@@ -1,0 +1,92 @@
+"""Confusion of ICD-10 codes by chapter: where wrong answers go."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from sizewise.report.candidates import Candidate, TestSet
+
+# First category of every chapter of ICD-10 (WHO) and ICD-10-CM, with its numeral and subject.
+CHAPTERS = (
+    ("A00", "I infections"),
+    ("C00", "II neoplasms"),
+    ("D50", "III blood"),
+    ("E00", "IV metabolism"),
+    ("F00", "V mind"),
+    ("G00", "VI nerves"),
+    ("H00", "VII eye"),
+    ("H60", "VIII ear"),
+    ("I00", "IX circulation"),
+    ("J00", "X breathing"),
+    ("K00", "XI digestion"),
+    ("L00", "XII skin"),
+    ("M00", "XIII bones, muscles"),
+    ("N00", "XIV urinary, genital"),
+    ("O00", "XV pregnancy"),
+    ("P00", "XVI newborns"),
+    ("Q00", "XVII malformations"),
+    ("R00", "XVIII symptoms"),
+    ("S00", "XIX injury"),
+    ("V00", "XX causes"),
+    ("Z00", "XXI contacts"),
+)
+STARTS = [start for start, _ in CHAPTERS]
+NONE = "no code"
+SPECIAL = "XXII special"
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts [reference chapter][answered chapter] of one model; the last column is no code."""
+
+    model: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+def chapter(code: str) -> str:
+    """Chapter of a code without its dot, such as ``E119``."""
+    if code[:1] == "U":
+        return SPECIAL
+    return CHAPTERS[max(bisect_right(STARTS, code[:3]) - 1, 0)][1]
+
+
+def confusions(test: TestSet, candidates: list[Candidate]) -> list[Confusion]:
+    """Confusion by chapter of each candidate's first seed; empty where answers are no codes."""
+    if not test.primary.startswith("icd10/"):
+        return []
+    found = [c for c in candidates if c.first.answers is not None]
+    return [_confusion(test, candidate) for candidate in found]
+
+
+def _confusion(test: TestSet, candidate: Candidate) -> Confusion:
+    from sizewise.metrics.codes import extract_code, load_catalogue
+
+    known = load_catalogue(_catalogue(candidate)).contains
+    wanted = set(test.ids)
+    counts: dict[tuple[str, str], int] = {}
+    answers = candidate.first.answers
+    text = answers.path.read_text(encoding="utf-8") if answers else ""
+    for line in text.split("\n"):
+        row = json.loads(line) if line else {"id": None}
+        if row["id"] in wanted:
+            reference = extract_code(row["reference"], known)
+            given = extract_code(row["text"], known)
+            cell = (
+                chapter(reference) if reference else NONE,
+                chapter(given) if given else NONE,
+            )
+            counts[cell] = counts.get(cell, 0) + 1
+    order = [name for _, name in CHAPTERS] + [SPECIAL, NONE]
+    rows = tuple(name for name in order if any(a == name for a, _ in counts))
+    columns = tuple(name for name in order if any(name in cell for cell in counts))
+    table = tuple(tuple(counts.get((a, b), 0) for b in columns) for a in rows)
+    return Confusion(candidate.label, rows, columns, table)
+
+
+def _catalogue(candidate: Candidate) -> str:
+    node = (candidate.first.run.outcome.config.get("metric") or {}).get("icd10") or {}
+    return str(node.get("catalogue", "icd10cm")) if isinstance(node, dict) else "icd10cm"

@@ -1,0 +1,85 @@
+"""What it costs: routing between a small and a large model, and when training is paid back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sizewise.report.candidates import Candidate, TestSet
+from sizewise.report.focus import Focus
+from sizewise.report.load import FloatArray
+from sizewise.statistics.breakeven import BreakEven, api_cost_per_answer, break_even, device_cost
+from sizewise.statistics.routing import RoutingCurve, routing_curve
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What an hour of the device costs and, for a rented large model, 1,000 tokens of its
+    interface; both in one currency, None where not given."""
+
+    device_per_hour: float | None = None
+    api_per_1000_tokens: float | None = None
+
+
+@dataclass(frozen=True)
+class PaidBack:
+    """Break-even of the small tuned model against one way of getting the large one's answers."""
+
+    against: str
+    unit: str
+    training: float
+    small_per_answer: float
+    large_per_answer: float
+    result: BreakEven
+
+
+def hybrid_of(test: TestSet, focus: Focus, seed: int = 0) -> RoutingCurve | None:
+    """Routing by the small model's confidence, averaged over its seeds; None if unknown."""
+    if focus.large is None or focus.large.scores is None or focus.small.scores is None:
+        return None
+    confidence = confidence_of(test, focus.small)
+    if confidence is None or len(test.ids) < 10:
+        return None
+    return routing_curve(
+        confidence,
+        focus.small.scores.mean(axis=0),
+        focus.large.scores[0],
+        higher_is_better=test.direction == "max",
+        seed=seed,
+    )
+
+
+def confidence_of(test: TestSet, candidate: Candidate) -> FloatArray | None:
+    """Mean log-probability of the generated tokens per example, [N]; None where not computed."""
+    found = []
+    for member in candidate.members:
+        if member.answers is None:
+            return None
+        at = {key: i for i, key in enumerate(member.answers.ids)}
+        found.append(member.answers.confidence[[at[key] for key in test.ids]])
+    mean = np.mean(found, axis=0)
+    return mean if np.isfinite(mean).all() else None
+
+
+def paid_back(focus: Focus, prices: Prices | None = None) -> list[PaidBack]:
+    """Break-even in device time, and in money where prices are given."""
+    small, large = focus.small, focus.large
+    if large is None or small.train_seconds is None or small.latency is None:
+        return []
+    training, per_answer = small.train_seconds, small.latency
+    found = []
+    if large.latency is not None:
+        result = break_even(training, per_answer, large.latency)
+        found.append(
+            PaidBack(large.label, "device seconds", training, per_answer, large.latency, result)
+        )
+    if prices is None or prices.api_per_1000_tokens is None or large.first.answers is None:
+        return found
+    hourly = prices.device_per_hour or 0.0
+    costs = (device_cost(training, hourly), device_cost(per_answer, hourly))
+    tokens = float(large.first.answers.tokens.mean())
+    api = api_cost_per_answer(tokens, 0.0, prices.api_per_1000_tokens)
+    result = break_even(*costs, api)
+    found.append(PaidBack(f"{large.label} over an API", "currency", *costs, api, result))
+    return found

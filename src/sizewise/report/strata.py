@@ -1,0 +1,132 @@
+"""Where specialisation wins and where size does: scores by kind of example."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sizewise.report.candidates import Candidate, TestSet
+from sizewise.report.focus import Focus
+from sizewise.report.load import Answers
+from sizewise.report.pairs import rows
+from sizewise.statistics.batch import difference_intervals
+from sizewise.statistics.sides import Sides, sides_of
+
+MOST_LEVELS = 12
+FEWEST = 5
+BANDS = ((0, 0), (1, 4), (5, 19), (20, 99), (100, None))
+PROMPT_LENGTH = "prompt length"
+
+
+@dataclass(frozen=True)
+class Level:
+    """One value of a stratum: its examples, the mean score of each model, and the gain.
+
+    ``gain`` is how much better the tuned model is than ``against``, with its 95 % interval; all
+    three are None where there are too few examples. Not corrected for the number of strata.
+    """
+
+    value: str
+    examples: int
+    means: dict[str, float]
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """One breakdown; ``against`` is the label of the model that gains are over."""
+
+    name: str
+    against: str | None
+    levels: tuple[Level, ...]
+
+
+def strata_of(test: TestSet, focus: Focus, seed: int = 0) -> list[Stratum]:
+    """Break the scores of the focus down by prompt length and every stratum of the data."""
+    answers = focus.small.first.answers
+    if answers is None or not test.ids:
+        return []
+    columns = {PROMPT_LENGTH: _thirds(test, answers)}
+    at = {key: i for i, key in enumerate(answers.ids)}
+    for name, values in answers.strata.items():
+        levels = _levels([values[at[key]] for key in test.ids])
+        if levels is not None:
+            columns[name] = levels
+    found = [_stratum(test, focus, name, values, seed) for name, values in columns.items()]
+    return [stratum for stratum in found if len(stratum.levels) > 1]
+
+
+def _thirds(test: TestSet, answers: Answers) -> list[str]:
+    """Three parts of equal size by characters; the limits are part of the name."""
+    at = {key: i for i, key in enumerate(answers.ids)}
+    chars = answers.prompt_chars[[at[key] for key in test.ids]]
+    low, high = (int(q) for q in np.quantile(chars, [1 / 3, 2 / 3]))
+    names = (f"1: up to {low} chars", f"2: {low + 1}–{high}", f"3: over {high}")
+    return [names[0] if c <= low else names[1] if c <= high else names[2] for c in chars]
+
+
+def _levels(values: Sequence[str]) -> list[str] | None:
+    """Values as they are, counts in bands, or None for what has too many or no values."""
+    distinct = set(values) - {""}
+    if len(distinct) < 2:
+        return None
+    if len(distinct) <= MOST_LEVELS:
+        return [value or "(none)" for value in values]
+    if all(value.isdigit() for value in distinct):
+        return [_band(int(value)) if value else "(none)" for value in values]
+    return None
+
+
+def _band(count: int) -> str:
+    for low, high in BANDS:
+        if high is None or count <= high:
+            return f"{low}+" if high is None else str(low) if low == high else f"{low}–{high}"
+    return ""
+
+
+def _stratum(test: TestSet, focus: Focus, name: str, values: Sequence[str], seed: int) -> Stratum:
+    against = focus.large or focus.base
+    column = np.array(values)
+    names = sorted(set(values), key=_order)
+    masks = [column == value for value in names]
+    levels = [_level(focus, value, mask) for value, mask in zip(names, masks, strict=True)]
+    if against is not None:
+        levels = _with_gains(test, focus.small, against, levels, masks, seed)
+    return Stratum(name, against.label if against else None, tuple(levels))
+
+
+def _order(value: str) -> tuple[int, str]:
+    digits = "".join(c for c in value.split("–")[0] if c.isdigit())
+    return (int(digits) if digits else -1, value)
+
+
+def _level(focus: Focus, value: str, mask: np.ndarray) -> Level:  # type: ignore[type-arg]
+    means = {c.label: float(c.scores[:, mask].mean()) for c in focus.shown if c.scores is not None}
+    return Level(value, int(mask.sum()), means)
+
+
+def _with_gains(
+    test: TestSet,
+    small: Candidate,
+    against: Candidate,
+    levels: list[Level],
+    masks: Sequence[np.ndarray],  # type: ignore[type-arg]
+    seed: int,
+) -> list[Level]:
+    sides: dict[int, Sides] = {}
+    for number, mask in enumerate(masks):
+        groups = [g for g, kept in zip(test.groups, mask, strict=True) if kept]
+        if len(groups) >= FEWEST and len(set(groups)) > 1:
+            a, b = rows(small)[..., mask], rows(against)[..., mask]
+            sides[number] = sides_of(a, b, groups)
+    intervals = difference_intervals(list(sides.values()), n_resamples=4_000, seed=seed)
+    for (number, pair), interval in zip(sides.items(), intervals, strict=True):
+        level = levels[number]
+        ends = sorted((test.sign * interval.low, test.sign * interval.high))
+        gain = test.sign * float(pair.differences.mean())
+        levels[number] = Level(level.value, level.examples, level.means, gain, *ends)
+    return levels
