@@ -94,6 +94,8 @@ class LoraConfig:
     """The adapter. ``alpha`` follows the rank (``alpha_ratio`` × r) unless it is given.
 
     ``target`` is ``all_linear``, ``attention`` or a comma-separated list of module names.
+    ``fast``: lean forward and backward passes for plain adapters on unquantised bases (the same
+    result, other random numbers in dropout); false: PEFT's own everywhere.
     """
 
     method: str = "lora"
@@ -103,6 +105,7 @@ class LoraConfig:
     dropout: float = 0.05
     target: str = "all_linear"
     init_seed: int | None = None
+    fast: bool = True
 
     def __post_init__(self) -> None:
         """Check rank, scale and dropout."""

@@ -11,6 +11,7 @@ from torch import nn
 from sizewise.config.model import LoraConfig, ModelConfig
 from sizewise.errors import ModelError
 from sizewise.models import full
+from sizewise.models.fast_lora import speed_up
 from sizewise.models.quiet import quiet_libraries
 from sizewise.models.seeding import seeded
 from sizewise.models.sources import find_source
@@ -63,6 +64,8 @@ def attach_adapter(
     if wrapped != expected:
         odd = ", ".join(sorted(wrapped ^ expected)[:5])
         raise ModelError(f"lora.target={lora.target!r} wrapped other modules than asked: {odd}.")
+    if lora.fast:
+        speed_up(adapted)
     adapted.train()
     return cast("PeftModel", adapted)
 
@@ -136,6 +139,7 @@ def load_adapter(
         model = get_peft_model(base, config)
     _check_weights(model, weights, folder)
     set_peft_model_state_dict(model, weights)
+    speed_up(model)
     model.train(trainable)
     return cast("PeftModel", model)
 

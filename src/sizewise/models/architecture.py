@@ -125,3 +125,4 @@ BUILDERS: dict[str, Callable[[ArchitectureConfig], PretrainedConfig]] = {
     "gemma3": _gemma3,
     "t5": _t5,
 }
+ARCHITECTURES = tuple(BUILDERS)

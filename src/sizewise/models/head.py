@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ def forward_inputs(base: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
     one the attention kernels take their faster causal path.
     """
     wrapper: Any = base
-    accepted = _parameters(type(wrapper))
+    accepted = _parameters(cast(Hashable, type(wrapper)))
     inputs = {"input_ids": batch["input_ids"], "use_cache": False}
     inputs |= {key: batch[key] for key in OPTIONAL_INPUTS if key in batch and key in accepted}
     mask = batch.get("attention_mask")

@@ -16,6 +16,7 @@ SILENCED_LOGGERS = {
 SILENCED_WARNINGS = (
     r".*`is_gradient_checkpointing` is deprecated.*",
     r".*`use_cache=True` is incompatible with gradient checkpointing.*",
+    r".*`base_model_name_or_path` was renamed from.*",
     r".*Could not find a config file in.*",
 )
 

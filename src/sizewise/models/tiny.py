@@ -51,6 +51,9 @@ TINY_EXTRA: dict[str, dict[str, Any]] = {
     },
     "t5": {"feed_forward_proj": "gated-gelu"},
 }
+TINY_EXTRA["gemma3_text"] = {
+    key: value for key, value in TINY_EXTRA["gemma3"].items() if key != "mm_tokens_per_image"
+}
 TINY_DROPPED = ("rope_parameters", "sliding_window", "layer_types", "query_pre_attn_scalar")
 UNTIED = ("llama", "mistral", "phi3", "t5")
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -1,0 +1,125 @@
+"""The lean LoRA passes equal PEFT's, and step aside where they do not apply."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+
+from sizewise.config.model import LoraConfig, QuantizationConfig
+from sizewise.models.adapter import attach_adapter, enable_checkpointing
+from sizewise.models.base import load_base
+from sizewise.models.fast_lora import adapter_dropout, speed_up
+from sizewise.models.head import answer_logits
+
+
+def adapted(base: Any, tiny: Any, method: str, fast: bool, model_type: str = "qwen2") -> Any:
+    lora = LoraConfig(method=method, r=4, dropout=0.0, fast=fast)
+    model = attach_adapter(base, lora, tiny(model_type), 1)
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+    return model
+
+
+def step(model: Any, batch: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    torch.manual_seed(0)  # T5's own dropout
+    loss = answer_logits(model, batch).logsumexp(-1).mean()
+    loss.backward()
+    return loss.detach(), [p.grad for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("method", ["lora", "rslora"])
+@pytest.mark.parametrize("model_type", ["qwen2", "t5"])
+def test_equal_loss_and_gradients(
+    model_type: str, method: str, checkpointed: bool, base_of_type: Any, tiny: Any, batch: Any
+) -> None:
+    results = []
+    for fast in (False, True):
+        model = adapted(base_of_type(model_type), tiny, method, fast, model_type)
+        if checkpointed:
+            enable_checkpointing(model)
+        results.append(step(model, batch))
+    (slow_loss, slow), (fast_loss, lean) = results
+    torch.testing.assert_close(fast_loss, slow_loss, atol=1e-5, rtol=0)
+    assert len(slow) == len(lean) > 0
+    for ours, theirs in zip(lean, slow, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+
+
+def test_gradient_by_finite_differences() -> None:
+    from sizewise.models.fast_lora import LoraLinear
+
+    generator = torch.Generator().manual_seed(0)
+    x, w, a, b = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((2, 3, 5), (4, 5), (2, 5), (4, 2))
+    )
+    for tensor in (x, a, b):
+        tensor.requires_grad_()
+    dropped = (x.detach() * 1.5).requires_grad_()
+    for other in (None, dropped):
+        assert torch.autograd.gradcheck(
+            lambda x, a, b, other=other: LoraLinear.apply(x, other, w, None, a, b, 0.7), (x, a, b)
+        )
+    assert torch.autograd.gradcheck(
+        lambda d: LoraLinear.apply(x, d, w, None, a, b, 0.7), (dropped,)
+    )
+
+
+def test_switching_off_and_merging_still_work(base_of_type: Any, tiny: Any, batch: Any) -> None:
+    base = base_of_type("qwen2")
+    with torch.no_grad():
+        untouched = answer_logits(base, batch)
+        model = adapted(base, tiny, "lora", fast=True).eval()
+        tuned = answer_logits(model, batch)
+        with model.disable_adapter():
+            assert torch.equal(answer_logits(model, batch), untouched)
+        model.merge_adapter()
+        torch.testing.assert_close(answer_logits(model, batch), tuned, atol=1e-5, rtol=1e-4)
+        model.unmerge_adapter()
+        torch.testing.assert_close(answer_logits(model, batch), tuned, atol=1e-5, rtol=1e-4)
+    assert (tuned - untouched).abs().max() > 1e-3
+
+
+def test_copies_do_not_share_weights(base_of_type: Any, tiny: Any, batch: Any) -> None:
+    model = adapted(base_of_type("qwen2"), tiny, "lora", fast=True).eval()
+    with torch.no_grad():
+        before = answer_logits(model, batch)
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            for parameter in other.parameters():
+                parameter.zero_()
+        assert torch.equal(answer_logits(model, batch), before)
+
+
+def test_what_it_does_not_cover_is_left_to_peft(tiny: Any) -> None:
+    for method, quantization, expected in (
+        ("lora", "none", 14), ("dora", "none", 0), ("lora", "int8", 0), ("lora", "nf4", 0),
+    ):  # fmt: skip
+        base = load_base(tiny("qwen2"), QuantizationConfig(method=quantization))
+        assert speed_up(adapted(base, tiny, method, fast=False)) == expected
+
+
+def test_autocast_falls_back(base_of_type: Any, tiny: Any, batch: Any) -> None:
+    logits = []
+    for fast in (False, True):
+        model = adapted(base_of_type("qwen2"), tiny, "lora", fast)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits.append(answer_logits(model, batch))
+    assert torch.equal(logits[0], logits[1])
+
+
+def test_dropout_keeps_mean_and_rate() -> None:
+    torch.manual_seed(0)
+    ones = torch.ones(333, 301)
+    out = adapter_dropout(ones, 0.05)
+    assert (out == 0).float().mean().item() == pytest.approx(0.05, abs=0.003)
+    assert out.mean().item() == pytest.approx(1.0, abs=0.003)
+    assert (out == 0).float().mean(0).std() < 0.03, "no column is dropped more than others"
+    torch.manual_seed(0)
+    assert torch.equal(adapter_dropout(ones, 0.05), out)

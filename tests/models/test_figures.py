@@ -1,0 +1,92 @@
+"""The options of the group ``model``: published sizes, target names, tiny versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from sizewise.config import ModelConfig, conf_dir
+from sizewise.models.base import load_base
+from sizewise.models.figures import context_length, meta_model, model_config
+from sizewise.models.targets import resolve_targets
+from sizewise.models.tokenizer import load_tokenizer
+
+PUBLISHED = {
+    "gemma4b": 4_300_079_472,
+    "gemma2b": 2_506_172_416,
+    "gemma2_2b": 2_614_341_888,
+    "phi3mini": 3_821_079_552,
+    "qwen3b": 3_085_938_688,
+    "llama3b": 3_212_749_824,
+    "llama8b": 8_030_261_248,
+    "mistral7b": 7_248_023_552,
+    "flan_t5_small": 76_961_152,
+    "flan_t5_base": 247_577_856,
+    "flan_t5_large": 783_150_080,
+}
+LADDER = ("nano", "micro", "mini")
+
+
+def option(name: str) -> ModelConfig:
+    node = OmegaConf.load(conf_dir() / "model" / f"{name}.yaml")
+    merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), node)
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, ModelConfig)
+    return config
+
+
+def test_every_option_is_known_here() -> None:
+    names = {path.stem for path in Path(conf_dir() / "model").glob("*.yaml")}
+    assert names == {*PUBLISHED, *LADDER, "local"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_those_published(name: str) -> None:
+    model = option(name)
+    meta = meta_model(model_config(model))
+    assert sum(p.numel() for p in meta.parameters()) == PUBLISHED[name]
+    assert all(p.is_meta for p in meta.parameters())
+    targets = model.lora_targets
+    assert resolve_targets(meta, "all_linear", targets) == targets.all_linear
+    assert set(resolve_targets(meta, "attention", targets)) < set(targets.all_linear)
+    assert model.license
+
+
+@pytest.mark.parametrize("name", LADDER)
+def test_the_ladder_matches_its_targets(name: str) -> None:
+    model = option(name)
+    meta = meta_model(model_config(model))
+    assert resolve_targets(meta, "all_linear", model.lora_targets) == model.lora_targets.all_linear
+    assert (context_length(model) or 0) >= 128
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_tiny_version_has_the_same_class_and_needs_no_network(name: str) -> None:
+    model = option(name)
+    model.init = "tiny_random"
+    base, tokenizer = load_base(model), load_tokenizer(model)
+    assert type(base) is type(meta_model(model_config(model)))
+    assert sum(p.numel() for p in base.parameters()) < 400_000
+    assert base.get_input_embeddings().num_embeddings >= len(tokenizer)
+    again = load_base(model)
+    assert all(map(torch.equal, base.parameters(), again.parameters()))
+    tied = base.get_input_embeddings().weight is base.get_output_embeddings().weight
+    assert model.architecture is not None
+    assert tied == model.architecture.tied_embeddings
+
+
+def test_context_length() -> None:
+    assert context_length(option("gemma2b")) == 8192
+    assert context_length(option("flan_t5_small")) is None
+
+
+def test_random_weights_of_the_real_size(tiny: object) -> None:
+    model = option("nano")
+    model.init = "random"
+    base = load_base(model)
+    pretrained = load_base(option("nano"))
+    assert [p.shape for p in base.parameters()] == [p.shape for p in pretrained.parameters()]
+    assert not torch.equal(next(base.parameters()), next(pretrained.parameters()))

@@ -1,0 +1,102 @@
+"""The answer-only head equals the full logits at answer positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from sizewise.errors import ModelError
+from sizewise.models.adapter import attach_adapter, enable_checkpointing
+from sizewise.models.architecture import ARCHITECTURES
+from sizewise.models.head import answer_logits, answer_rows, answer_targets
+
+
+@torch.no_grad()
+def full_logits(model: Any, batch: dict[str, torch.Tensor], seq2seq: bool) -> torch.Tensor:
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    labels = {"labels": batch["labels"]} if seq2seq else {}
+    return model(**inputs, **labels).logits
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_equals_the_full_forward(model_type: str, base_of_type: Any, batch: Any) -> None:
+    base, seq2seq = base_of_type(model_type), model_type == "t5"
+    reference = full_logits(base, batch, seq2seq)[answer_rows(batch["labels"], seq2seq)]
+    with torch.no_grad():
+        logits_NV = answer_logits(base, batch)
+    torch.testing.assert_close(logits_NV, reference, atol=1e-5, rtol=0)
+    assert len(logits_NV) == len(answer_targets(batch, seq2seq)) == 36
+    assert full_logits(base, batch, seq2seq).dim() == 3, "the head sees every row again"
+
+
+def test_rows_predict_the_next_token(batch: Any) -> None:
+    rows = answer_rows(batch["labels"]).nonzero()
+    targets = batch["labels"][rows[:, 0], rows[:, 1] + 1]
+    assert torch.equal(targets, answer_targets(batch))
+
+
+def test_gemma2_keeps_its_soft_cap(base_of_type: Any, batch: Any) -> None:
+    base = base_of_type("gemma2")
+    with torch.no_grad():
+        base.get_output_embeddings().weight.mul_(1e4)
+        logits_NV = answer_logits(base, batch)
+    cap = base.config.final_logit_softcapping
+    assert cap == 30.0
+    assert logits_NV.abs().max() <= cap
+    assert logits_NV.abs().max() > 0.9 * cap
+
+
+def test_the_head_runs_on_answer_rows_only(base_of_type: Any, batch: Any) -> None:
+    base, seen = base_of_type("llama"), []
+    handle = base.get_output_embeddings().register_forward_hook(
+        lambda module, inputs, output: seen.append(tuple(inputs[0].shape))
+    )
+    with torch.no_grad():
+        answer_logits(base, batch)
+    handle.remove()
+    assert seen == [(36, 32)]
+
+
+def test_left_padding_gives_the_same_logits(base_of_type: Any, batch: Any) -> None:
+    base = base_of_type("qwen3")
+    left = {key: value.clone() for key, value in batch.items()}
+    for key in left:
+        left[key][1] = left[key][1].roll(6)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            answer_logits(base, left), answer_logits(base, batch), atol=1e-5, rtol=0
+        )
+
+
+def test_gemma3_takes_token_type_ids(base_of_type: Any, batch: Any) -> None:
+    base = base_of_type("gemma3")
+    typed = batch | {"token_type_ids": torch.zeros_like(batch["input_ids"])}
+    with torch.no_grad():
+        torch.testing.assert_close(
+            answer_logits(base, typed), answer_logits(base, batch), atol=1e-5, rtol=0
+        )
+        answer_logits(base_of_type("llama"), typed)
+
+
+def test_checkpointing_gives_the_same_gradients(
+    base_of_type: Any, tiny: Any, batch: Any, plain_lora: Any
+) -> None:
+    grads = []
+    for checkpointed in (False, True):
+        model = attach_adapter(base_of_type("llama"), plain_lora, tiny("llama"), seed=1)
+        if checkpointed:
+            enable_checkpointing(model)
+        model.train()
+        answer_logits(model, batch).logsumexp(-1).sum().backward()
+        grads.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert len(grads[0]) == len(grads[1]) > 0
+    for plain, recomputed in zip(*grads, strict=True):
+        torch.testing.assert_close(recomputed, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_without_answers_raises(base_of_type: Any, batch: Any) -> None:
+    empty = batch | {"labels": torch.full_like(batch["labels"], -100)}
+    with pytest.raises(ModelError, match="no answer token"):
+        answer_logits(base_of_type("llama"), empty)
