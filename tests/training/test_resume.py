@@ -19,7 +19,6 @@ from tests.training.toys import (
     make_module,
     quantised_base,
     tiny_base,
-    toy_data,
     weights,
 )
 
@@ -113,3 +112,90 @@ def test_resume_from_every_step(tmp_path: Path, undisturbed: dict[str, Any], eve
     """With a checkpoint at every step, a fit killed over and over still ends the same."""
     kills = [("on_train_batch_start", 4)] * (6 if every == 1 else 4)
     assert_same(run_with_kills(tmp_path, kills, checkpoint_every=every), undisturbed)
+
+
+def test_early_stopping_survives_a_kill(tmp_path: Path) -> None:
+    """Patience that was used up before the kill still counts, and a stopped fit stays stopped."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    settings = {"validate_every": 2, "lr": 0.3}
+    module, result = fit_toy(whole, callbacks=[stopper()], **settings)
+    assert result.stopped_early
+    assert result.steps < 12
+    for kill in (("on_validation_batch_start", 5), ("on_train_end", 1)):
+        with pytest.raises(Killed):
+            fit_toy(cut, callbacks=[stopper(), KillAt(*kill)], **settings)
+    again, resumed = fit_toy(cut, callbacks=[stopper()], **settings)
+    assert_same(state(cut, again, resumed), state(whole, module, result))
+
+
+@pytest.mark.parametrize("bits", ["nf4", "int8"])
+def test_quantised_base_resumes(tmp_path: Path, bits: str) -> None:
+    def module() -> Any:
+        return make_module(adapted(quantised_base(bits, tmp_path / "base")))
+
+    model, result = fit_toy(tmp_path / "whole", module(), max_steps=7)
+    with pytest.raises(Killed):
+        fit_toy(tmp_path / "cut", module(), callbacks=[KillAt("on_train_batch_start", 10)], max_steps=7)
+    again, resumed = fit_toy(tmp_path / "cut", module(), max_steps=7)
+    assert_same(
+        state(tmp_path / "cut", again, resumed), state(tmp_path / "whole", model, result)
+    )
+
+
+def test_validations_do_not_change_what_is_trained(tmp_path: Path) -> None:
+    """Random state is kept around validations; the best weights are those of the last step."""
+    few = fit_toy(tmp_path / "few", validate_every=50)[0]
+    many = fit_toy(tmp_path / "many", validate_every=1, checkpoint_every=None)
+    assert many[1].best_step == many[1].steps
+    for name, tensor in weights(few).items():
+        assert torch.equal(tensor, weights(many[0])[name])
+
+
+def test_finished_fit_is_not_repeated(tmp_path: Path) -> None:
+    module, result = fit_toy(tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+    fresh = make_module(adapted(tiny_base(), seed=9))
+    again, read = fit_toy(tmp_path, fresh, callbacks=[KillAt("on_train_batch_start", 1)])
+    assert read == result
+    for name, tensor in weights(module).items():
+        assert torch.equal(tensor, weights(again)[name])
+
+
+def test_checkpoint_holds_the_adapter_and_no_base(tmp_path: Path) -> None:
+    module, _ = fit_toy(tmp_path, keep_last_checkpoint=True)
+    stored = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert stored["state_dict"].keys() == weights(module).keys()
+    assert all("lora_" in name for name in stored["state_dict"])
+    assert "hyper_parameters" not in stored
+
+
+def test_checkpoint_of_another_adapter_is_refused(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    with pytest.raises(Killed):
+        fit_toy(tmp_path, callbacks=[KillAt("on_train_batch_start", 12)])
+    other = get_peft_model(tiny_base(), LoraConfig(r=2, target_modules=["q_proj", "o_proj"]))
+    with pytest.raises(TrainingError, match="trainable weights are missing"):
+        fit_toy(tmp_path, make_module(other))
+
+
+def test_damaged_or_pickled_checkpoint_is_refused(tmp_path: Path) -> None:
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    last.write_bytes(b"PK\x03\x04 truncated")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        fit_toy(tmp_path)
+    torch.save({"state_dict": Killed("code")}, last)
+    with pytest.raises(TrainingError, match="cannot be read"):
+        fit_toy(tmp_path)
+
+
+def test_fresh_start_forgets_an_older_best(tmp_path: Path) -> None:
+    """Killed before the first checkpoint, after the first validation."""
+    with pytest.raises(Killed):
+        fit_toy(tmp_path, callbacks=[KillAt("on_train_batch_start", 1)])
+    best = tmp_path / "checkpoints" / "best.safetensors"
+    assert best.is_file()
+    module, result = fit_toy(tmp_path, validate_at_start=False)
+    assert result.best_step == 12
+    assert module.val_loss == result.best_val_loss

@@ -135,10 +135,11 @@ def fit_toy(
     data: SizewiseDataModule | None = None,
     callbacks: Any = (),
     seed: int = 3,
+    lr: float = 0.02,
     **overrides: Any,
 ) -> tuple[CausalModule, FitResult]:
     """Fit a tiny adapter and return module and result."""
-    module = module or make_module(adapted(tiny_base()))
+    module = module or make_module(adapted(tiny_base()), lr=lr)
     config = trainer_config(**overrides)
     data = data or toy_data(batch_size=config.batch_size, accumulate=config.accumulate)
     return module, fit_job(module, data, config, callbacks, [], run_dir, seed)

@@ -16,11 +16,14 @@ def rescaled(
     """Return ``checkpoint`` with its counts of micro-batches multiplied.
 
     Checkpoints are written at the end of optimiser steps only, so that every count is a whole
-    number of steps; how many micro-batches the last, incomplete step of an epoch has is left to
-    the loader, which counts optimiser steps.
+    number of steps. Only the last step of an epoch may hold fewer micro-batches than this makes
+    of it; the counts then lie beyond the epoch's end, which means the same.
     """
     factor = shape.accumulate // checkpoint[SHAPE]["accumulate"]
-    progress = checkpoint["loops"]["fit_loop"][_BATCHES]
+    loops = checkpoint["loops"]["fit_loop"]
+    for loader in loops["state_dict"].get("combined_loader", ()):
+        loader["position"] *= factor
+    progress = loops[_BATCHES]
     for counts in (progress["total"], progress["current"]):
         done = counts["ready"] * factor
         # The save happened inside the last batch's hook, which counts as not completed.

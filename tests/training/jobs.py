@@ -1,0 +1,88 @@
+"""Tiny fits as processes of their own, forked from a server that has imported everything once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from tests.training.toys import adapted, fit_toy, make_module, tiny_base, toy_data, weights
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["tests.training.jobs"])
+
+
+class KillSelf(pl.Callback):
+    """Sends this process a signal (SIGKILL unless told) when a hook is called the n-th time."""
+
+    def __init__(self, hook: str, count: int, number: int = signal.SIGKILL) -> None:
+        self.remaining, self.number = count, number
+        setattr(self, hook, self._count)
+
+    def _count(self, *args: Any, **kwargs: Any) -> None:
+        self.remaining -= 1
+        if self.remaining == 0:
+            os.kill(os.getpid(), self.number)
+
+
+def fit(
+    run_dir: Path, kill: tuple[Any, ...], dropout: float, environment: dict[str, str], **options: Any
+) -> None:
+    """Fit, and write what it came to beside the run."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    data = toy_data(batch_size=options.get("batch_size", 2), accumulate=options.get("accumulate", 2))
+    module, result = fit_toy(
+        run_dir, make_module(adapted(tiny_base(), dropout)), data,
+        [KillSelf(*kill)] if kill else [], **options,
+    )  # fmt: skip
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        torch.save(weights(module), run_dir / "weights.pt")
+        (run_dir / "result.json").write_text(json.dumps(vars(result)))
+
+
+def start(
+    run_dir: Path, kill: tuple[Any, ...] = (), dropout: float = 0.1,
+    environment: dict[str, str] | None = None, **options: Any,
+) -> Any:  # fmt: skip
+    """Start a fit in a process of its own."""
+    run_dir.mkdir(exist_ok=True)
+    arguments = (run_dir, kill, dropout, environment or {})
+    process = _SERVER.Process(target=fit, args=arguments, kwargs=options)
+    process.start()
+    return process
+
+
+def exit_code(process: Any) -> int:
+    """Wait for a process; it is stopped after two minutes."""
+    process.join(120)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        raise TimeoutError("the fit did not end")
+    return int(process.exitcode)
+
+
+def rank_environments(world: int) -> list[dict[str, str]]:
+    """What a launcher such as torchrun sets for the processes of one job on this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
+              "NODE_RANK": "0", "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
+    return [common | {"LOCAL_RANK": str(rank)} for rank in range(world)]
+
+
+def read(run_dir: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the record (without times) and the weights of a finished fit."""
+    record = json.loads((run_dir / "result.json").read_text())
+    for name in ("seconds", "peak_bytes"):
+        del record[name]
+    return record, torch.load(run_dir / "weights.pt", weights_only=True)
