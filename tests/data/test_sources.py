@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,7 +151,8 @@ def test_embedded_rows_and_unknown_embedded_name() -> None:
 
 
 def hub_source(monkeypatch: pytest.MonkeyPatch, load: object, **kwargs: str) -> SourceConfig:
-    monkeypatch.setitem(__import__("sys").modules, "datasets", SimpleNamespace(load_dataset=load))
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
+    monkeypatch.setattr(hub, "reachable", lambda path: True)
     return SourceConfig("hub", "someone/something", **kwargs)
 
 
@@ -186,3 +188,31 @@ def test_the_cause_decides_where_the_hub_wraps_errors() -> None:
     outer = RuntimeError("not found")
     outer.__cause__ = type("GatedRepoError", (OSError,), {})("403")
     assert "gated" in hub.explain(SourceConfig("hub", "a/b"), outer)
+
+
+def test_a_dead_line_is_noticed_at_once_and_the_cache_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import datasets
+    import huggingface_hub
+
+    asked = []
+
+    def dead(self: object, path: str, timeout: float) -> None:
+        asked.append(path)
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dead)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    with pytest.raises(DataError, match="cannot be reached and there is no copy in the cache"):
+        read_rows(SourceConfig("hub", "someone/something"))
+    assert asked == ["someone/something"]
+    assert datasets.config.HF_HUB_OFFLINE
+
+
+def test_a_local_folder_is_read_like_a_hub_data_set(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("q,a\n1,x\n")
+    (tmp_path / "test.csv").write_text("q,a\n2,y\n")
+    found = read_rows(SourceConfig("hub", str(tmp_path)))
+    assert {(row["q"], row["__split__"]) for row in found} == {(1, "train"), (2, "test")}

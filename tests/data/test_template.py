@@ -51,6 +51,14 @@ def test_nothing_follows_the_end_of_turn() -> None:
     assert len(chat.answer_ids(QUESTION, "x")) == 2
 
 
+def test_pairs_are_encoded_as_one_by_one() -> None:
+    for chat in (template(CHATML), template(NO_SYSTEM), template(THINKING)):
+        pairs = [(TALK, " fine "), (QUESTION, "<end>")]
+        prompts, answers = chat.encode_pairs(pairs)
+        assert prompts == [chat.prompt_ids(messages) for messages, _ in pairs]
+        assert answers == [chat.answer_ids(*pair) for pair in pairs]
+
+
 def test_prompt_and_answer_joined_are_the_rendered_conversation() -> None:
     chat = template(CHATML)
     ids = chat.prompt_ids(TALK) + chat.answer_ids(TALK, "fine")

@@ -74,6 +74,8 @@ def plan_epoch(
     rest = [chunks.pop()] if len(chunks[-1]) < width else []
     if length_grouping:
         chunks = [chunks[place] for place in rng.permutation(len(chunks))]
+        if epoch == 0 and chunks:
+            chunks.insert(0, chunks.pop(_longest(chunks, lengths)))
     chunks += [chunk[: len(chunk) - len(chunk) % world] for chunk in rest if len(chunk) >= world]
     return _batches(chunks, answer_tokens, accumulate, rank, world)
 
@@ -114,6 +116,11 @@ def _grouped(order: list[int], lengths: Sequence[int], mega: int) -> list[int]:
         stretch = order[start : start + mega]
         grouped += sorted(stretch, key=lambda index: -lengths[index])
     return grouped
+
+
+def _longest(chunks: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+    """Find the chunk with the longest example: run first, it shows at once if memory suffices."""
+    return max(range(len(chunks)), key=lambda place: max(lengths[i] for i in chunks[place]))
 
 
 def _batches(

@@ -6,6 +6,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -77,7 +78,8 @@ class TokenCache:
             temporary.replace(path)
         except OSError as error:
             log.warning("The token cache %s cannot be written (%s): going on without.", path, error)
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     @staticmethod
     def _path(folder: Path, key: str) -> Path:

@@ -26,9 +26,9 @@ class PromptFormat(Protocol):
     @property
     def context(self) -> int | None: ...  # noqa: D102
     def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]: ...  # noqa: D102
-    def encode_answers(  # noqa: D102
+    def encode_pairs(  # noqa: D102
         self, pairs: Sequence[tuple[Sequence[Message], str]]
-    ) -> list[list[int]]: ...
+    ) -> tuple[list[list[int]], list[list[int]]]: ...
     def length(self, prompt: int, answer: int) -> int: ...  # noqa: D102
 
 
@@ -145,8 +145,7 @@ def encode_examples(
 def _encode(
     examples: Sequence[Example], template: PromptFormat, limit: int, truncate: bool
 ) -> tuple[list[list[int]], list[list[int]], list[bool]]:
-    prompts = template.encode_prompts([example.messages for example in examples])
-    answers = template.encode_answers([(e.messages, e.answer) for e in examples])
+    prompts, answers = template.encode_pairs([(e.messages, e.answer) for e in examples])
     shortened = [False] * len(examples)
     if truncate:
         messages = [example.messages for example in examples]

@@ -106,9 +106,8 @@ def token_lengths(
     bounds: Sequence[int] = (256, 512, 1024, 2048, 4096, 8192),
 ) -> TokenLengths:
     """Measure examples in tokens, without dropping any."""
-    prompts = [len(ids) for ids in template.encode_prompts([e.messages for e in examples])]
-    pairs = [(e.messages, e.answer) for e in examples]
-    answers = [len(ids) for ids in template.encode_answers(pairs)]
+    encoded = template.encode_pairs([(e.messages, e.answer) for e in examples])
+    prompts, answers = ([len(ids) for ids in side] for side in encoded)
     whole = np.array([template.length(p, a) for p, a in zip(prompts, answers, strict=True)])
     return TokenLengths(
         prompt=LengthStatistics.of(prompts),

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 
 from sizewise.config.data import SourceConfig
 from sizewise.errors import DataError
 
+log = logging.getLogger(__name__)
+
+TIMEOUT = 10.0
+"""Seconds to wait for the hub's first answer."""
 SPLIT_COLUMN = "__split__"
 
 
@@ -18,6 +24,8 @@ def read_rows(source: SourceConfig) -> list[dict[str, Any]]:
     """
     import datasets
 
+    if not Path(source.path).exists() and not reachable(source.path):
+        go_offline()
     try:
         loaded = datasets.load_dataset(
             source.path, name=source.subset, revision=source.revision, split=source.hub_split
@@ -27,6 +35,31 @@ def read_rows(source: SourceConfig) -> list[dict[str, Any]]:
     if source.hub_split is not None:
         return [{**row, SPLIT_COLUMN: source.hub_split} for row in loaded]
     return [{**row, SPLIT_COLUMN: str(name)} for name, rows in loaded.items() for row in rows]
+
+
+def reachable(path: str) -> bool:
+    """Ask the hub once, without the minute of retries that loading would spend on a dead line."""
+    import huggingface_hub
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        huggingface_hub.HfApi().dataset_info(path, timeout=TIMEOUT)
+    except huggingface_hub.errors.HfHubHTTPError:
+        return True
+    except Exception as error:
+        log.warning("The hub cannot be reached (%s): looking in the cache.", type(error).__name__)
+        return False
+    return True
+
+
+def go_offline() -> None:
+    """Use the cache alone for the rest of this process."""
+    import datasets
+    import huggingface_hub
+
+    datasets.config.HF_HUB_OFFLINE = True
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 
 def explain(source: SourceConfig, error: BaseException) -> str:

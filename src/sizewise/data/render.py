@@ -49,13 +49,13 @@ class Renderer:
         """Render a prompt, up to where the answer begins."""
         return self._render(turns, True)
 
-    def answer(self, turns: Turns, answer: str) -> str:
+    def answer(self, turns: Turns, answer: str, prompt: str | None = None) -> str:
         """Render an answer after ``turns``: what follows the prompt, without what closes it.
 
         What the template puts between prompt and answer (an empty thought) belongs to the answer,
-        since the model has to write it.
+        since the model has to write it. ``prompt`` is the rendered prompt, if it is at hand.
         """
-        prompt = self.prompt(turns)
+        prompt = self.prompt(turns) if prompt is None else prompt
         whole = self._render([*turns, {"role": "assistant", "content": answer}], False)
         if not whole.startswith(prompt):
             prompt = self._around(turns)[0]

@@ -83,6 +83,12 @@ class Seq2SeqTemplate:
         """Encode many targets at once."""
         return self._ended([answer for _, answer in pairs])
 
+    def encode_pairs(
+        self, pairs: Sequence[tuple[Sequence[Message], str]]
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Encode inputs and targets."""
+        return self.encode_prompts([messages for messages, _ in pairs]), self.encode_answers(pairs)
+
     def answer_text(self, messages: Sequence[Message], answer: str) -> str:
         """Return the answer as it is."""
         return answer.replace(BREAK, "")

@@ -98,13 +98,22 @@ class ChatTemplate:
 
     def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
         """Encode many prompts at once."""
-        ids = self._encoder.encode([self._prompt(messages) for messages in prompts])
-        return [self._one_bos(own) for own in ids]
+        return self._encode_prompts([self._prompt(messages) for messages in prompts])
 
     def encode_answers(self, pairs: Sequence[Pair]) -> list[list[int]]:
         """Encode many answers at once, each with the end-of-turn token."""
-        texts = [self._answer(messages, answer) for messages, answer in pairs]
-        return [[*ids, self.end_of_turn] for ids in self._encoder.encode(texts, inner=True)]
+        return self._encode_answers([self._answer(*pair) for pair in pairs])
+
+    def encode_pairs(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
+        """Encode prompts and answers, rendering each prompt once."""
+        prompts: list[str] = []
+        answers: list[str] = []
+        for messages, answer in pairs:
+            turns = self._marked(messages)
+            prompts.append(self._renderer.prompt(turns))
+            marked = self._answer_marks.mark(answer)
+            answers.append(self._renderer.answer(turns, marked, prompts[-1]))
+        return self._encode_prompts(prompts), self._encode_answers(answers)
 
     def length(self, prompt: int, answer: int) -> int:
         """Tokens of the longest sequence that the model sees: prompt and answer are joined."""
@@ -113,6 +122,12 @@ class ChatTemplate:
     def answer_text(self, messages: Sequence[Message], answer: str) -> str:
         """Return the answer as the template writes it (trimmed where the template trims)."""
         return self._answer(messages, answer).replace(BREAK, "")
+
+    def _encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self._one_bos(ids) for ids in self._encoder.encode(texts)]
+
+    def _encode_answers(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[*ids, self.end_of_turn] for ids in self._encoder.encode(texts, inner=True)]
 
     def _prompt(self, messages: Sequence[Message]) -> str:
         return self._renderer.prompt(self._marked(messages))

@@ -1,0 +1,61 @@
+"""What exploration says about a data set."""
+
+from __future__ import annotations
+
+from sizewise.data.example import DataReport, DataSplits
+from sizewise.data.explore import explore, histogram, token_lengths
+from sizewise.data.template import ChatTemplate
+
+from .toys import byte_tokenizer, example
+
+REPORT = DataReport(7, {"empty_answer": 1}, 0, 0, 0, 0.25)
+
+
+def splits() -> DataSplits:
+    train = tuple(
+        example(question, answer, group=question, meta={"label": answer})
+        for question, answer in [("a", "X"), ("A ", "Y"), ("b", "X"), ("c", "Z")]
+    )
+    test = tuple(
+        example(question, answer, group=question, meta={"label": answer})
+        for question, answer in [("d", "X"), ("e", "new")]
+    )
+    return DataSplits(train, (), test, REPORT)
+
+
+def template() -> ChatTemplate:
+    return ChatTemplate(byte_tokenizer())
+
+
+def test_sizes_repetitions_labels_and_leaks() -> None:
+    found = explore(splits(), template(), samples=2)
+    assert found.sizes == {"train": 4, "validation": 0, "test": 2}
+    assert found.report is REPORT
+    assert set(found.lengths) == {"train", "test"}
+    assert (found.repetition["train"].prompts, found.repetition["train"].answers) == (1, 1)
+    assert found.repetition["train"].largest_group == 1
+    assert found.labels["train"].counts == (("X", 2), ("Y", 1), ("Z", 1))
+    assert found.labels["test"].unseen == ("new",)
+    assert found.shared_answers == 1
+    assert len({sample.id for sample in found.samples}) == 2
+
+
+def test_samples_are_drawn_by_seed() -> None:
+    one, two = (explore(splits(), template(), samples=2, seed=s).samples for s in (1, 1))
+    assert one == two
+
+
+def test_token_lengths_and_what_a_bound_keeps() -> None:
+    chat = template()
+    data = [example("q", "a" * n) for n in (1, 5, 9)]
+    empty = len(chat.prompt_ids(data[0].messages))
+    found = token_lengths(data, chat, bounds=(empty + 6, empty + 100))
+    assert (found.prompt.p50, found.answer.p50, found.answer.max) == (empty, 6, 10)
+    assert found.kept_at == {empty + 6: 2 / 3, empty + 100: 1.0}
+    assert sum(found.answer_histogram.counts) == 3
+
+
+def test_histogram_counts_everything_once() -> None:
+    found = histogram([0, 1, 2, 10], bins=5)
+    assert found.edges == (0, 2, 4, 6, 8, 10)
+    assert found.counts == (2, 1, 0, 0, 1)
