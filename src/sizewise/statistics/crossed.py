@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from sizewise.statistics.arrays import FloatArray
 from sizewise.statistics.units import Units
@@ -83,4 +83,4 @@ def t_test_p_value(estimate: float, components: VarianceComponents) -> float:
     error = components.standard_error
     if error == 0.0:
         return math.nan
-    return float(2.0 * stats.t.sf(abs(estimate) / error, components.degrees_of_freedom))
+    return float(2.0 * special.stdtr(components.degrees_of_freedom, -abs(estimate) / error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray, fraction
@@ -53,14 +53,20 @@ def bca_interval(
     if np.ptp(replicates_R) == 0.0:
         return Interval(estimate, estimate, level, "BCa bootstrap")
     below = np.mean(replicates_R < estimate) + 0.5 * np.mean(replicates_R == estimate)
-    bias = stats.norm.ppf(np.clip(below, 1.0 / replicates_R.size, 1.0 - 1.0 / replicates_R.size))
+    bias = special.ndtri(np.clip(below, 1.0 / replicates_R.size, 1.0 - 1.0 / replicates_R.size))
     spread = jackknife_U.mean() - jackknife_U
     scale = np.square(spread).sum() ** 1.5
     acceleration = np.power(spread, 3).sum() / (6.0 * scale) if scale > 0.0 else 0.0
-    z = stats.norm.ppf([tail, 1.0 - tail]) + bias
-    shares = stats.norm.cdf(bias + z / (1.0 - acceleration * z))
+    z = special.ndtri(np.array([tail, 1.0 - tail])) + bias
+    shares = special.ndtr(bias + z / (1.0 - acceleration * z))
     low, high = np.quantile(replicates_R, np.sort(shares))
     return Interval(float(low), float(high), level, "BCa bootstrap")
+
+
+def t_stretch(degrees_of_freedom: float, level: float) -> float:
+    """Ratio of the t quantile to the normal one at the ends of a two-sided interval."""
+    upper = (1.0 + fraction(level, "level")) / 2.0
+    return float(special.stdtrit(degrees_of_freedom, upper) / special.ndtri(upper))
 
 
 def expanded_interval(
@@ -78,7 +84,7 @@ def expanded_interval(
     deviations instead of to the nominal level, so that it also works for the few distinct
     resamples that five seeds have.
     """
-    tail = (1.0 - fraction(level, "level")) / 2.0
-    stretch = stats.t.isf(tail, degrees_of_freedom) / stats.norm.isf(tail)
+    stretch = t_stretch(degrees_of_freedom, level)
+    tail = (1.0 - level) / 2.0
     low, high = np.quantile(deviations_R, [tail, 1.0 - tail]) * stretch
     return Interval(estimate + float(low), estimate + float(high), level, method)

@@ -64,8 +64,8 @@ def overtaking_size(
     sign = 1.0 if higher_is_better else -1.0
     gaps_K = sign * (joint.means[:-1] - joint.means[-1])
     gaps_RK = sign * (joint.replicates[:, :-1] - joint.replicates[:, -1:])
-    found = float(_crossings(np.log1p(grid), gaps_K[None, :])[0])
-    crossed_R = np.clip(_crossings(np.log1p(grid), gaps_RK), grid[0], np.inf)
+    found = float(_crossings(grid, gaps_K[None, :])[0])
+    crossed_R = np.clip(_crossings(grid, gaps_RK), grid[0], np.inf)
     status = _status(found, float(grid[0]))
     return Overtaking(
         sizes=tuple(float(s) for s in grid),
@@ -93,8 +93,9 @@ def _status(found: float, smallest: float) -> str:
     return AT_SMALLEST if found < smallest else REACHED
 
 
-def _crossings(log_sizes_K: FloatArray, gaps_RK: FloatArray) -> FloatArray:
+def _crossings(grid_K: FloatArray, gaps_RK: FloatArray) -> FloatArray:
     """Sizes from which gaps stay ≥ 0, [R]; −inf if they always are, +inf if not at the end."""
+    log_sizes_K = np.log1p(grid_K)
     below = gaps_RK < 0.0
     n_sizes = log_sizes_K.size
     last = n_sizes - 1 - np.argmax(below[:, ::-1], axis=1)
@@ -104,7 +105,8 @@ def _crossings(log_sizes_K: FloatArray, gaps_RK: FloatArray) -> FloatArray:
     low, high = gaps_RK[rows, left], gaps_RK[rows, left + 1]
     crosses = (last >= 0) & (last < n_sizes - 1)
     share = np.divide(-low, high - low, out=np.zeros_like(low), where=crosses)
-    size = np.expm1(log_sizes_K[left] + share * np.diff(log_sizes_K)[left])
+    log_size = log_sizes_K[left] + share * np.diff(log_sizes_K)[left]
+    size = np.clip(np.expm1(log_size), grid_K[left], grid_K[left + 1])
     return np.where(last < 0, -np.inf, np.where(crosses, size, np.inf))
 
 

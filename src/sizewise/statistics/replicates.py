@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray, fraction, positive_count, same_length
 from sizewise.statistics.bootstrap import example_stream, seed_stream
 from sizewise.statistics.hierarchical import seed_deviations
+from sizewise.statistics.interval import t_stretch
 from sizewise.statistics.resampling import bootstrap_means
 from sizewise.statistics.sides import MINIMUM_SEEDS, side_of
 from sizewise.statistics.units import Groups, units_of
@@ -45,7 +45,7 @@ def joint_replicates(
     unbiased variance and stretched to the t quantile of `level` with S − 1 degrees of freedom
     (conservative). Quantiles of any function of the replicates are its percentile interval.
     """
-    tail = (1.0 - fraction(level, "level")) / 2.0
+    fraction(level, "level")
     positive_count(n_resamples, "n_resamples")
     if not rows:
         raise StatisticsError("No scores were passed; nothing can be resampled.")
@@ -61,7 +61,7 @@ def joint_replicates(
     rng = seed_stream(seed)
     for column, side in enumerate(sides):
         if vary[column]:
-            stretch = stats.t.isf(tail, side.n_seeds - 1) / stats.norm.isf(tail)
+            stretch = t_stretch(side.n_seeds - 1, level)
             means_S = side.scores.mean(axis=1)
             replicates_RK[:, column] += stretch * seed_deviations(means_S, n_resamples, rng)
     return JointReplicates(averages_KN.mean(axis=1), replicates_RK, vary)

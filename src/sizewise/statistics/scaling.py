@@ -123,8 +123,9 @@ def fit_scaling(
     y = finite(means, "means", 1)
     sizes = _checked(parameters, y.size, form, lower, upper)
     x = np.log10(sizes)
-    slope, intercept = np.polyfit(x, y, 1)
-    if form == "logistic":
+    if form == "log-linear":
+        slope, intercept = np.polyfit(x, y, 1)
+    else:
         first = start or _logit_start(x, (y - lower) / (upper - lower))
         intercept, slope = _fit_logistic(x, (y - lower) / (upper - lower), first)
     fit = ScalingFit(form, float(intercept), float(slope), lower, upper, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -55,7 +56,7 @@ class Side:
         """Number of distinct seeds S."""
         return int(self.scores.shape[0])
 
-    @property
+    @cached_property
     def averages(self) -> FloatArray:
         """Scores averaged over seeds, [N]."""
         return self.scores.mean(axis=0)
@@ -88,7 +89,7 @@ class Sides:
     paired_seeds: bool
     seeds_are_random: bool
 
-    @property
+    @cached_property
     def differences(self) -> FloatArray:
         """Seed-averaged score of A minus that of B per example, [N]."""
         return self.a.averages - self.b.averages
