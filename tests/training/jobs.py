@@ -12,7 +12,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-
 from tests.training.toys import adapted, fit_toy, make_module, tiny_base, toy_data, weights
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -33,12 +32,18 @@ class KillSelf(pl.Callback):
 
 
 def fit(
-    run_dir: Path, kill: tuple[Any, ...], dropout: float, environment: dict[str, str], **options: Any
+    run_dir: Path,
+    kill: tuple[Any, ...],
+    dropout: float,
+    environment: dict[str, str],
+    **options: Any,
 ) -> None:
     """Fit, and write what it came to beside the run."""
     os.environ.update(environment)
     torch.set_num_threads(1)
-    data = toy_data(batch_size=options.get("batch_size", 2), accumulate=options.get("accumulate", 2))
+    data = toy_data(
+        batch_size=options.get("batch_size", 2), accumulate=options.get("accumulate", 2)
+    )
     module, result = fit_toy(
         run_dir, make_module(adapted(tiny_base(), dropout)), data,
         [KillSelf(*kill)] if kill else [], **options,

@@ -11,11 +11,6 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import nn
-
-from sizewise.errors import ConfigError, OutOfMemoryError, TrainingError
-from sizewise.models.head import answer_logits, answer_targets
-from sizewise.training.fit import fit_plan
 from tests.training.toys import (
     adapted,
     collate,
@@ -28,6 +23,11 @@ from tests.training.toys import (
     trainer_config,
     weights,
 )
+from torch import nn
+
+from sizewise.errors import ConfigError, OutOfMemoryError, TrainingError
+from sizewise.models.head import answer_logits, answer_targets
+from sizewise.training.fit import fit_plan
 
 
 def validation_loss(model: nn.Module) -> float:
@@ -70,7 +70,7 @@ def test_never_worse_than_the_untrained_adapter(tmp_path: Path) -> None:
 
 def test_without_validation_the_last_weights_are_kept(tmp_path: Path) -> None:
     data = toy_data(validation=0)
-    module, result = fit_toy(tmp_path, data=data, max_epochs=1)
+    _, result = fit_toy(tmp_path, data=data, max_epochs=1)
     assert (result.best_step, result.best_val_loss) == (6, None)
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 

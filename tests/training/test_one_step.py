@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
-
 from tests.training.toys import (
     adapted,
     collate,
@@ -20,6 +18,7 @@ from tests.training.toys import (
     tiny_base,
     toy_data,
 )
+from torch import Tensor, nn
 
 
 class KeepGradients(pl.Callback):
@@ -28,9 +27,7 @@ class KeepGradients(pl.Callback):
     def __init__(self) -> None:
         self.gradients: dict[str, Tensor] = {}
 
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: Any, optimizer: Any
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
         if not self.gradients:
             self.gradients = gradients(pl_module.model)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from tests.training.jobs import exit_code, rank_environments, read, start
 
 pytestmark = pytest.mark.e2e

@@ -10,9 +10,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
-
-from sizewise.errors import TrainingError
-from sizewise.training.checkpoint import read_checkpoint
 from tests.training.toys import (
     adapted,
     fit_toy,
@@ -22,8 +19,11 @@ from tests.training.toys import (
     weights,
 )
 
+from sizewise.errors import TrainingError
+from sizewise.training.checkpoint import read_checkpoint
 
-class Killed(Exception):
+
+class KilledError(Exception):
     """Stands for the end of the process."""
 
 
@@ -37,7 +37,7 @@ class KillAt(pl.Callback):
     def _kill(self, *args: Any, **kwargs: Any) -> None:
         self.remaining -= 1
         if self.remaining == 0:
-            raise Killed
+            raise KilledError
 
 
 def history(run_dir: Path) -> list[Any]:
@@ -66,7 +66,7 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
 def run_with_kills(run_dir: Path, kills: list[tuple[str, int]], **overrides: Any) -> dict[str, Any]:
     """Start again after each kill, with everything built anew as in a new process."""
     for kill in kills:
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             fit_toy(run_dir, callbacks=[KillAt(*kill)], **overrides)
     module, result = fit_toy(run_dir, **overrides)
     return state(run_dir, module, result)
@@ -100,7 +100,9 @@ KILLS = [
 ]
 
 
-@pytest.mark.parametrize("kills", KILLS, ids=lambda kills: "+".join(f"{h[3:]}{n}" for h, n in kills))
+@pytest.mark.parametrize(
+    "kills", KILLS, ids=lambda kills: "+".join(f"{h[3:]}{n}" for h, n in kills)
+)
 def test_killed_fit_ends_as_undisturbed_one(
     tmp_path: Path, undisturbed: dict[str, Any], kills: list[tuple[str, int]]
 ) -> None:
@@ -122,7 +124,7 @@ def test_early_stopping_survives_a_kill(tmp_path: Path) -> None:
     assert result.stopped_early
     assert result.steps < 12
     for kill in (("on_validation_batch_start", 5), ("on_train_end", 1)):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             fit_toy(cut, callbacks=[stopper(), KillAt(*kill)], **settings)
     again, resumed = fit_toy(cut, callbacks=[stopper()], **settings)
     assert_same(state(cut, again, resumed), state(whole, module, result))
@@ -134,12 +136,12 @@ def test_quantised_base_resumes(tmp_path: Path, bits: str) -> None:
         return make_module(adapted(quantised_base(bits, tmp_path / "base")))
 
     model, result = fit_toy(tmp_path / "whole", module(), max_steps=7)
-    with pytest.raises(Killed):
-        fit_toy(tmp_path / "cut", module(), callbacks=[KillAt("on_train_batch_start", 10)], max_steps=7)
+    with pytest.raises(KilledError):
+        fit_toy(
+            tmp_path / "cut", module(), callbacks=[KillAt("on_train_batch_start", 10)], max_steps=7
+        )
     again, resumed = fit_toy(tmp_path / "cut", module(), max_steps=7)
-    assert_same(
-        state(tmp_path / "cut", again, resumed), state(tmp_path / "whole", model, result)
-    )
+    assert_same(state(tmp_path / "cut", again, resumed), state(tmp_path / "whole", model, result))
 
 
 def test_validations_do_not_change_what_is_trained(tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_checkpoint_holds_the_adapter_and_no_base(tmp_path: Path) -> None:
 def test_checkpoint_of_another_adapter_is_refused(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit_toy(tmp_path, callbacks=[KillAt("on_train_batch_start", 12)])
     other = get_peft_model(tiny_base(), LoraConfig(r=2, target_modules=["q_proj", "o_proj"]))
     with pytest.raises(TrainingError, match="trainable weights are missing"):
@@ -185,14 +187,14 @@ def test_damaged_or_pickled_checkpoint_is_refused(tmp_path: Path) -> None:
     last.write_bytes(b"PK\x03\x04 truncated")
     with pytest.raises(TrainingError, match="cannot be read"):
         fit_toy(tmp_path)
-    torch.save({"state_dict": Killed("code")}, last)
+    torch.save({"state_dict": KilledError("code")}, last)
     with pytest.raises(TrainingError, match="cannot be read"):
         fit_toy(tmp_path)
 
 
 def test_fresh_start_forgets_an_older_best(tmp_path: Path) -> None:
-    """Killed before the first checkpoint, after the first validation."""
-    with pytest.raises(Killed):
+    """KilledError before the first checkpoint, after the first validation."""
+    with pytest.raises(KilledError):
         fit_toy(tmp_path, callbacks=[KillAt("on_train_batch_start", 1)])
     best = tmp_path / "checkpoints" / "best.safetensors"
     assert best.is_file()

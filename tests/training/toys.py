@@ -1,4 +1,4 @@
-"""Tiny models and a small resumable loader for tests of the training path."""
+"""Tiny models, data and fits for tests of the training path."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import Gemma2Config, LlamaConfig, Qwen2Config, Qwen3Config
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen2Config, Qwen3Config
 
 from sizewise.config import OptimizerConfig, SchedulerConfig, TrainerConfig
 from sizewise.data.collate import collate_training
@@ -100,7 +99,9 @@ def collate(examples: list[tuple[list[int], list[int]]], step_tokens: int) -> di
 
 def split(pairs: list[tuple[list[int], list[int]]]) -> EncodedSplit:
     """Encoded examples without texts."""
-    examples = [Example((Message("user", str(p)),), str(a), str(n)) for n, (p, a) in enumerate(pairs)]
+    examples = [
+        Example((Message("user", str(p)),), str(a), str(n)) for n, (p, a) in enumerate(pairs)
+    ]
     return EncodedSplit(tuple(Encoded(*pair) for pair in pairs), tuple(examples))
 
 

@@ -142,7 +142,7 @@ class Attempt:
         self._trainer = trainer
         self.is_first = trainer.is_global_zero
         try:
-            trainer.fit(self.module, datamodule=self.datamodule, ckpt_path=resume)  # type: ignore[arg-type]
+            trainer.fit(self.module, datamodule=self.datamodule, ckpt_path=resume)
         except Stopped:
             stop.raise_to_caller()
         except SystemExit as left:

@@ -56,9 +56,7 @@ class BestWeights(pl.Callback):
         if self.step is None:
             self._keep(trainer, pl_module, None)
 
-    def _keep(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: float | None
-    ) -> None:
+    def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: float | None) -> None:
         self.step, self.loss = trainer.global_step, loss
         if trainer.is_global_zero:
             record = {"step": self.step, "loss": loss}
@@ -67,7 +65,7 @@ class BestWeights(pl.Callback):
     def _write(self, pl_module: pl.LightningModule, metadata: dict[str, str]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.tmp")
-        tensors = {k: v.contiguous() for k, v in snapshot(pl_module.model).items()}  # type: ignore[arg-type]
+        tensors = {k: v.contiguous() for k, v in snapshot(pl_module.model).items()}
         save_file(tensors, str(temporary), metadata=metadata)
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())

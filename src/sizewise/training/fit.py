@@ -128,9 +128,7 @@ def _smaller(
     return smaller
 
 
-def _shrink(
-    attempt: Attempt, last: Path, shape: BatchShape, failed: list[dict[str, int]]
-) -> None:
+def _shrink(attempt: Attempt, last: Path, shape: BatchShape, failed: list[dict[str, int]]) -> None:
     """Prepare the next attempt: the last saved state in the new shape, or the start."""
     attempt.module.zero_grad(set_to_none=True)
     attempt.release()

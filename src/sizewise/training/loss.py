@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 
 def answer_loss(
@@ -29,7 +28,7 @@ def answer_loss(
     """
     logits_NV = logits_NV.float()
     if not label_smoothing:
-        summed = F.cross_entropy(logits_NV, targets_N, reduction="sum")
+        summed = nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum")
         return summed / step_tokens, summed.detach()
     log_probs_NV = torch.log_softmax(logits_NV, dim=-1)
     summed = -log_probs_NV.gather(1, targets_N.unsqueeze(1)).sum()

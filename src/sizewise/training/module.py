@@ -73,9 +73,7 @@ class AnswerModule(pl.LightningModule, ABC):
         averages over ranks; ``step_tokens`` counts both already, so both are undone.
         """
         logits_NV, targets_N = self.answer_scores(batch)
-        loss, summed = answer_loss(
-            logits_NV, targets_N, batch["step_tokens"], self.label_smoothing
-        )
+        loss, summed = answer_loss(logits_NV, targets_N, batch["step_tokens"], self.label_smoothing)
         self.window.add(summed, targets_N.numel())
         trainer = self.trainer
         return loss * (trainer.accumulate_grad_batches * trainer.world_size)
@@ -137,7 +135,7 @@ class AnswerModule(pl.LightningModule, ABC):
         """Return the trainable weights only: the base is never checkpointed."""
         return trainable_state(self.model)
 
-    def load_state_dict(  # type: ignore[override]
+    def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
     ) -> None:
         """Load the trainable weights.

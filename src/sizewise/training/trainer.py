@@ -57,7 +57,7 @@ def build_trainer(
         devices=_devices(trainer, device),
         num_nodes=trainer.num_nodes,
         strategy=trainer.strategy,
-        precision=resolve_precision(trainer, device),  # type: ignore[arg-type]
+        precision=resolve_precision(trainer, device),
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=trainer.gradient_clip,
@@ -75,7 +75,7 @@ def build_trainer(
         inference_mode=False,
     )
     # Signals are StopRequest's: Lightning would leave in the midst of an accumulation, unsaved.
-    built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    built._signal_connector.register_signal_handlers = lambda: None
     return built
 
 
