@@ -1,0 +1,67 @@
+"""Environment, devices and seeds of the process."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from sizewise import runtime
+from sizewise.config import TrainerConfig
+from sizewise.errors import ConfigError
+from sizewise.training.trainer import resolve_precision
+
+
+def test_nothing_imports_torch() -> None:
+    """Telemetry is off and the hub is offline, before torch has been imported."""
+    code = (
+        "import os, sys\n"
+        "from sizewise import runtime\n"
+        "runtime.prepare_environment(hub=False); runtime.quiet()\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+        "print(os.environ['HF_HUB_DISABLE_TELEMETRY'], os.environ['HF_HUB_OFFLINE'],"
+        " os.environ['DO_NOT_TRACK'], os.environ['WANDB_ERROR_REPORTING'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={}
+    )
+    assert done.stdout.split() == ["1", "1", "1", "false"]
+
+
+def test_environment_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    runtime.prepare_environment(hub=True)
+    import os
+
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+    assert "HF_HUB_OFFLINE" not in os.environ
+
+
+def test_seed_covers_every_source() -> None:
+    draws = []
+    for _ in range(2):
+        runtime.seed_everything(5)
+        draws.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
+    assert draws[0] == draws[1]
+
+
+@pytest.mark.parametrize(("rank", "child"), [(None, False), ("0", False), ("1", True)])
+def test_further_ranks(monkeypatch: pytest.MonkeyPatch, rank: str | None, child: bool) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert runtime.is_ddp_child() is child
+
+
+def test_device_and_precision() -> None:
+    assert runtime.resolve_device(TrainerConfig(accelerator="cpu")) == torch.device("cpu")
+    assert resolve_precision(TrainerConfig(), torch.device("cpu")) == "32-true"
+    chosen = TrainerConfig(precision="bf16-mixed")
+    assert resolve_precision(chosen, torch.device("cpu")) == "bf16-mixed"
+    with pytest.raises(ConfigError, match="precision"):
+        TrainerConfig(precision="8")
