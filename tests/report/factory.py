@@ -34,6 +34,7 @@ class Task:
     groups: int | None = None
     seed: int = 0
     answer: str | None = None
+    words: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -141,7 +142,7 @@ def _prediction(spec: Spec, index: int, right: bool) -> dict[str, Any]:
     return {
         "id": f"{spec.task.fingerprint[:8]}{index:08d}",
         "group": spec.task.group(index),
-        "prompt": f"Patient {index}: it hurts. " + "More words. " * (index % 7),
+        "prompt": f"Patient {index}: it hurts. " + "More words. " * (index % 7 + spec.task.words),
         "reference": code,
         "text": text,
         "log_prob": -1.0 - (not right),

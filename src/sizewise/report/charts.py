@@ -89,7 +89,7 @@ def _markers(
         y=[unit * p.score for p in points],
         mode="markers+text",
         text=[escape(p.label) if id(p) in named else "" for p in points],
-        textposition="middle right",
+        textposition=[_place(p, front) for p in points],
         textfont={"size": 11},
         cliponaxis=False,
         hovertext=[_hover(p, front, scale) for p in points],
@@ -106,6 +106,11 @@ def _markers(
             "directories": [p.candidate.first.run.directory.name for p in points],
         },
     )
+
+
+def _place(point: Point, front: Front) -> str:
+    """Right above the point; to its left where it stands at the right edge."""
+    return "top left" if (point.costs[front.cost] or 0.0) >= front.largest else "top right"
 
 
 def _hover(point: Point, front: Front, scale: words.Scale) -> str:
@@ -204,7 +209,7 @@ def _forest_rows(pairs: Sequence[Pair]) -> tuple[list[str], list[float], list[li
     for pair in pairs:
         if pair.question != question:
             question = pair.question
-            headings.append([y, question])
+            headings.append([y, question[:1].upper() + question[1:]])
             y -= 1
         labels.append(f"{escape(pair.a.label)} − {escape(pair.b.label)}")
         positions.append(y)

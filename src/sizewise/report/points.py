@@ -47,11 +47,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Front:
-    """Candidates that none beats in quality and this cost, and the share of the box they hold."""
+    """Candidates that none beats in quality and this cost.
+
+    ``share`` is their hypervolume as a share of the box between the best and the worst values,
+    ``largest`` the largest cost of all candidates.
+    """
 
     cost: str
     labels: tuple[str, ...]
     share: float
+    largest: float
 
 
 def make_points(test: TestSet, seed: int = 0) -> list[Point]:
@@ -104,5 +109,6 @@ def fronts(test: TestSet, points: Sequence[Point]) -> list[Front]:
         directions = (test.direction, "min")
         on_front = pareto_front(values, directions).on_front
         labels = tuple(p.label for (p, _), on in zip(known, on_front, strict=True) if on)
-        found.append(Front(cost, labels, hypervolume(values, directions).share))
+        share = hypervolume(values, directions).share
+        found.append(Front(cost, labels, share, float(values[:, 1].max())))
     return found

@@ -84,8 +84,10 @@ def scaling_sentence(test: TestSet, views: Views) -> str:
     if match is None or focus is None:
         return ""
     if match.parameters is None:
-        where = f"{match.status[:1].upper()}{match.status[1:]}"
-        text = f"{where}; nothing is extrapolated."
+        text = (
+            f"The size of a zero-shot model that would match {focus.small.label}: {match.status}. "
+            "Nothing is extrapolated."
+        )
     else:
         ends = [match.interval.low, match.interval.high]
         low = "below the range" if ends[0] == 0 else words.count(ends[0])

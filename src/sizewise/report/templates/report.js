@@ -40,7 +40,8 @@
     const narrow = width < 560;
     if (meta.kind === "forest") {
       const soft = getComputedStyle(root).getPropertyValue("--soft").trim();
-      const place = (x, y, text, more) => Object.assign({ xref: "paper", x, y, text, showarrow: false, xanchor: "left", align: "left", font: { size: 12, color: soft } }, more);
+      const bg = getComputedStyle(root).getPropertyValue("--bg").trim();
+      const place = (x, y, text, more) => Object.assign({ xref: "paper", x, y, text, showarrow: false, xanchor: "left", align: "left", bgcolor: bg, borderpad: 1, font: { size: 12, color: soft } }, more);
       figure.layout.annotations = meta.headings.map(([y, text]) => place(0, y, "<b>" + escapeText(text) + "</b>", { font: { size: 12.5 } }));
       if (narrow) {
         meta.labels.forEach((text, i) => figure.layout.annotations.push(place(0, meta.at[i], text, { yshift: 13, font: { size: 11, color: soft } })));
