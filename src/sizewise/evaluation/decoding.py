@@ -21,7 +21,8 @@ class ConfidenceRecorder(LogitsProcessor):
     """Keeps the log-probability of every chosen token under the model's own distribution.
 
     It holds the logits of one step only: with a vocabulary of 262k, keeping all of them would
-    cost more memory than the model.
+    cost more memory than the model. On a GPU ``generate`` may run a few steps too many and take
+    them back; columns beyond the kept tokens are ignored.
     """
 
     def __init__(self) -> None:
@@ -78,7 +79,8 @@ class SeededChoice(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Leave only the drawn token of each row: scores [B, V] with one finite entry per row."""
         cumulative_BV = scores.double().softmax(-1).cumsum(-1)
-        uniform_B1 = self._uniform_BT[:, self._step, None].to(scores.device)
+        last = self._uniform_BT.shape[1] - 1
+        uniform_B1 = self._uniform_BT[:, min(self._step, last), None].to(scores.device)
         drawn_B1 = torch.searchsorted(
             cumulative_BV, uniform_B1 * cumulative_BV[:, -1:], right=True
         ).clamp(max=scores.shape[-1] - 1)
