@@ -158,7 +158,7 @@ class TestSet:
 def base_key(run: Run) -> str:
     """What zero-shot answers depend on: base, storage, prompt and decoding."""
     model, config = run.outcome.model, run.outcome.config
-    parts = [model.path, model.revision, model.quantization, model.chat_template]
+    parts: list[Any] = [model.path, model.revision, model.quantization, model.chat_template]
     parts += [dict(model.template_kwargs), run.outcome.data.prompt_fingerprint]
     parts += [config.get("generation"), model.dtype]
     return json.dumps(parts, sort_keys=True, default=str)

@@ -71,8 +71,8 @@ def _confusion(test: TestSet, candidate: Candidate) -> Confusion:
     answers = candidate.first.answers
     text = answers.path.read_text(encoding="utf-8") if answers else ""
     for line in text.split("\n"):
-        row = json.loads(line) if line else {"id": None}
-        if row["id"] in wanted:
+        row: dict[str, str] = json.loads(line) if line else {}
+        if row.get("id") in wanted:
             reference = extract_code(row["reference"], known)
             given = extract_code(row["text"], known)
             cell = (

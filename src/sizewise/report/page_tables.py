@@ -63,8 +63,10 @@ def configuration_table(compared: SetComparison) -> PageTable:
 
 def run_table(comparison: Comparison) -> PageTable:
     """One row per run."""
-    columns = ("Run", "Model", "Adapter", "Storage", "Data", "Seed", "Training", "Val. loss")
-    columns = (*columns, "Zero-shot", "Tuned")
+    columns = (
+        "Run", "Model", "Adapter", "Storage", "Data", "Seed", "Training", "Val. loss",
+        "Zero-shot", "Tuned",
+    )  # fmt: skip
     rows = []
     for run in comparison.runs:
         outcome = run.outcome
@@ -93,17 +95,9 @@ def pair_table(compared: SetComparison) -> PageTable:
     """One row per pair of the question."""
     scale = scale_of(compared.test)
     columns = (
-        "A",
-        "B",
-        "Question",
-        "A scores",
-        "B scores",
-        "Gain",
-        "95 % interval",
-        "p",
-        "p (Holm)",
-    )
-    columns = (*columns, "Test", "d", "Detectable")
+        "A", "B", "Question", "A scores", "B scores", "Gain", "95 % interval", "p", "p (Holm)",
+        "Test", "d", "Detectable",
+    )  # fmt: skip
     rows = []
     for pair in compared.pairs[:MOST_PAIRS]:
         result = pair.result

@@ -20,7 +20,7 @@ from sizewise.report.verdict import scale_of
 
 # Okabe and Ito's palette for every kind of colour vision (2008).
 ZERO_COLOUR, TUNED_COLOUR, INK, MUTED, GRID = "#0072B2", "#D55E00", "#1d2430", "#667085", "#e6e8ec"
-STYLE = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.edgecolor": GRID,
@@ -84,7 +84,7 @@ def _nothing(axes: Axes) -> None:
 
 def _point(axes: Axes, point: Point, unit: float) -> None:
     colour = TUNED_COLOUR if point.tuned else ZERO_COLOUR
-    x, y = point.costs["params"], unit * point.score
+    x, y = float(point.candidate.params), unit * point.score
     if point.low is not None and point.high is not None:
         axes.plot([x, x], [unit * point.low, unit * point.high], color=colour, lw=1.2, alpha=0.7)
     if point.base is not None:
@@ -102,7 +102,7 @@ def _label(axes: Axes, points: Sequence[Point], unit: float, sign: float) -> Non
         if key not in best or sign * point.score > sign * best[key].score:
             best[key] = point
     for point in list(best.values())[:MOST_LABELS]:
-        where = (point.costs["params"], unit * point.score)
+        where = (float(point.candidate.params), unit * point.score)
         axes.annotate(
             point.label, where, (7, 0), textcoords="offset points", fontsize=7.5, va="center"
         )

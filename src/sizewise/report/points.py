@@ -68,7 +68,7 @@ def make_points(test: TestSet, seed: int = 0) -> list[Point]:
             test.zero_shot_of(candidate) if candidate.tuned else None,
             candidate.score(test.primary),
             *intervals.get(id(candidate), (None, None)),
-            costs={name: cost_of(candidate, name) for name in COSTS},
+            {name: cost_of(candidate, name) for name in COSTS},
         )
         for candidate in test.candidates
         if np.isfinite(candidate.score(test.primary))

@@ -104,7 +104,7 @@ def _order(value: str) -> tuple[int, str]:
     return (int(digits) if digits else -1, value)
 
 
-def _level(focus: Focus, value: str, mask: np.ndarray) -> Level:  # type: ignore[type-arg]
+def _level(focus: Focus, value: str, mask: np.ndarray) -> Level:
     means = {c.label: float(c.scores[:, mask].mean()) for c in focus.shown if c.scores is not None}
     return Level(value, int(mask.sum()), means)
 
@@ -114,7 +114,7 @@ def _with_gains(
     small: Candidate,
     against: Candidate,
     levels: list[Level],
-    masks: Sequence[np.ndarray],  # type: ignore[type-arg]
+    masks: Sequence[np.ndarray],
     seed: int,
 ) -> list[Level]:
     sides: dict[int, Sides] = {}

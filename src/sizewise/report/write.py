@@ -9,6 +9,7 @@ from pathlib import Path
 from sizewise.outcome import write_atomically
 from sizewise.report.comparison import Comparison, SetComparison
 from sizewise.report.page import render_page
+from sizewise.report.paper import latex_tables, markdown_tables
 from sizewise.report.pictures import paired_differences, save, size_versus_quality
 from sizewise.report.results import results_text
 from sizewise.report.terminal import Failure
@@ -36,6 +37,7 @@ def write_report(
     write_atomically(paths["runs"], comparison.runs_table.to_csv(index=False))
     write_atomically(paths["results"], results_text(comparison))
     _pictures(comparison, directory)
+    _tables(comparison, directory)
     write_atomically(paths["report"], render_page(comparison, title, failures))
     return paths
 
@@ -54,6 +56,16 @@ def _pictures(comparison: Comparison, directory: Path) -> None:
             save(forest, figures / f"paired_differences{name}{suffix}")
         if compared is comparison.sets[0]:
             save(scatter, directory / PICTURE)
+
+
+def _tables(comparison: Comparison, directory: Path) -> None:
+    if not comparison.sets:
+        return
+    (directory / "tables").mkdir(exist_ok=True)
+    for compared in comparison.sets:
+        name = f"comparison{file_name(compared, comparison)}"
+        write_atomically(directory / "tables" / f"{name}.tex", latex_tables(compared))
+        write_atomically(directory / "tables" / f"{name}.md", markdown_tables(compared))
 
 
 def file_name(compared: SetComparison, comparison: Comparison) -> str:

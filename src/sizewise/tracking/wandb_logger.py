@@ -27,6 +27,7 @@ class SizewiseWandbLogger(WandbLogger):
 
     def __init__(self, options: WandbBackend, context: RunContext) -> None:
         super().__init__(project=options.project, save_dir=str(context.run_dir), id=context.run_id)
+        self._experiment: Any = None
         self.options = options
         self.context = context
         self._reader = HistoryReader(context.run_dir / METRICS_FILE)

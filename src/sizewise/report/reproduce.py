@@ -1,0 +1,104 @@
+"""The exact command, code and package versions that make a run again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sizewise.errors import ConfigError
+from sizewise.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How to make a run again.
+
+    Attributes:
+        command: the command line, as arguments.
+        commit: revision of the code, None where it was not recorded.
+        requirements: ``name==version`` lines.
+        python: version of Python.
+        notes: what stands in the way of the same figures.
+    """
+
+    command: tuple[str, ...]
+    commit: str | None
+    requirements: tuple[str, ...]
+    python: str
+    notes: tuple[str, ...]
+
+    @property
+    def script(self) -> str:
+        """The steps as shell lines."""
+        lines = [f"# Python {self.python}"]
+        if self.commit:
+            lines.append(f"git checkout {self.commit}")
+        if self.requirements:
+            lines.append("pip install " + " ".join(shlex.quote(r) for r in self.requirements))
+        lines.append(shlex.join(self.command))
+        return "\n".join([*lines, *(f"# Note: {note}" for note in self.notes)])
+
+
+def reproduction(outcome: Outcome, check: bool = True) -> Reproduction:
+    """Return how to make ``outcome`` again.
+
+    Args:
+        outcome: the record of the run.
+        check: compose the command's configuration and compare it with the recorded one.
+    """
+    facts = outcome.provenance
+    overrides = [str(o) for o in facts.get("overrides") or []]
+    stage = outcome.config.get("stage", "full")
+    script = "evaluate.py" if stage == "evaluate" else "train.py"
+    code: Mapping[str, Any] = facts.get("code") or {}
+    notes = _notes(outcome, code)
+    if check:
+        notes += _composed(outcome, overrides, script)
+    packages: Mapping[str, str] = facts.get("packages") or {}
+    known = {name: v for name, v in packages.items() if v != "not installed"}
+    return Reproduction(
+        command=("python", script, *overrides),
+        commit=code.get("commit"),
+        requirements=tuple(f"{name}=={version}" for name, version in known.items()),
+        python=str(facts.get("python", "not recorded")),
+        notes=tuple(notes),
+    )
+
+
+def _notes(outcome: Outcome, code: Mapping[str, Any]) -> list[str]:
+    notes = []
+    if code.get("commit") is None:
+        notes.append("The revision of the code was not recorded.")
+    if code.get("dirty"):
+        notes.append("The code had changes that were not committed.")
+    if "overrides" not in outcome.provenance:
+        notes.append("The overrides of the run were not recorded.")
+    path = outcome.model.path
+    if outcome.model.revision is None and not path.startswith("embedded:"):
+        notes.append(f"No revision of the base {path} was recorded: it may have changed.")
+    hardware: Mapping[str, Any] = outcome.provenance.get("hardware") or {}
+    devices = [str(d.get("name")) for d in hardware.get("devices") or []]
+    where = ", ".join(devices) or hardware.get("cpu")
+    if where:
+        notes.append(f"Figures may differ in their last digits on other devices than {where}.")
+    return notes
+
+
+def _composed(outcome: Outcome, overrides: list[str], script: str) -> list[str]:
+    """Say where today's options give another configuration than the recorded one."""
+    from sizewise.config.compose import compose_config
+    from sizewise.sweep.identity import differing_keys, plain_config, run_identity
+
+    kept = [o for o in overrides if not o.startswith(("hydra", "sweep="))]
+    try:
+        config = plain_config(compose_config(kept, script.removesuffix(".py")))
+    except ConfigError as error:
+        return [f"The command does not compose today: {str(error).splitlines()[0]}"]
+    recorded = run_identity(outcome.config)
+    today = run_identity(config)
+    if recorded.hash == today.hash:
+        return []
+    keys = differing_keys(recorded.config, today.config)
+    return ["Today's options give another configuration: " + "; ".join(keys[:8])]

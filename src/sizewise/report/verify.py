@@ -1,0 +1,192 @@
+"""Does a stored run hold what it reports? Hashes, data, configuration, and every score anew."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sizewise.errors import OutcomeError, SizewiseError
+from sizewise.outcome import FileRef, Outcome, read_outcome
+from sizewise.report.verify_scores import check_scores
+
+if TYPE_CHECKING:
+    from sizewise.data.example import DataSplits
+
+OK, FAILED, UNCHECKED = "ok", "failed", "not checked"
+# What cannot be had again from stored predictions, and why.
+NEVER = (
+    ("training figures", "seconds, peaks, energy and validation losses are those of the training"),
+    ("generation", "answers and their log-probabilities: `sizewise reproduce` makes them again"),
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; ``detail`` says what is wrong or why it was not checked."""
+
+    name: str
+    status: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of one run."""
+
+    directory: Path
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed, and something was checked at all."""
+        held = [c for c in self.checks if c.status == OK]
+        return bool(held) and all(c.status != FAILED for c in self.checks)
+
+
+def verify_run(directory: Path, data: bool = True) -> Verification:
+    """Check one run directory.
+
+    Args:
+        directory: the run.
+        data: build the data set again from its source where that is on this machine, and compare
+            its fingerprints.
+
+    Returns:
+        Every check with its result; nothing is raised for what does not hold.
+    """
+    try:
+        outcome = read_outcome(directory)
+    except OutcomeError as error:
+        return Verification(directory, (Check("outcome.json", FAILED, str(error)),))
+    splits, reason = _splits(outcome) if data else (None, "not asked for")
+    checks = [
+        *_files(outcome, directory),
+        *_config(outcome, directory),
+        *_data(outcome, splits, reason),
+    ]
+    train = splits.train if splits is not None else ()
+    for kind, evaluations in (("base", outcome.base), ("tuned", outcome.tuned or {})):
+        for evaluation in evaluations.values():
+            path = directory / evaluation.predictions.path
+            name = f"{kind} on {evaluation.dataset}"
+            found = check_scores(path, evaluation, outcome.config, train)
+            checks += [Check(f"{name}: {c.name}", c.status, c.detail) for c in found]
+    checks += [Check(name, UNCHECKED, why) for name, why in NEVER]
+    return Verification(directory, tuple(checks))
+
+
+def _files(outcome: Outcome, directory: Path) -> Iterator[Check]:
+    refs: dict[str, FileRef] = dict(outcome.files)
+    for kind, evaluations in (("base", outcome.base), ("tuned", outcome.tuned or {})):
+        refs |= {f"{kind} predictions/{n}": e.predictions for n, e in evaluations.items()}
+    for name, ref in refs.items():
+        yield _file(name, ref, directory)
+
+
+def _file(name: str, ref: FileRef, directory: Path) -> Check:
+    path = directory / ref.path
+    title = f"file {name} ({ref.path})"
+    if not path.is_file():
+        return Check(title, FAILED, "is missing")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != ref.sha256:
+        return Check(title, FAILED, "was changed: its SHA-256 is not the recorded one")
+    return Check(title, OK)
+
+
+def _config(outcome: Outcome, directory: Path) -> Iterator[Check]:
+    import yaml
+
+    from sizewise.sweep.identity import differing_keys, run_identity
+
+    identity = run_identity(outcome.config)
+    if identity.hash == outcome.identity:
+        yield Check("identity", OK)
+    else:
+        detail = (
+            f"the recorded configuration hashes to {identity.hash} and not to {outcome.identity}: "
+            "it was changed, or written by another version"
+        )
+        yield Check("identity", FAILED, detail)
+    path = directory / "config.yaml"
+    if not path.is_file():
+        yield Check("config.yaml", UNCHECKED, "there is none")
+        return
+    stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    before = run_identity(stored).config
+    changed = differing_keys(before, identity.config)
+    yield Check("config.yaml", FAILED if changed else OK, "; ".join(changed))
+
+
+def _splits(outcome: Outcome) -> tuple[DataSplits | None, str]:
+    """Build the run's data anew; None with the reason where its source is not here."""
+    from sizewise.config.register import to_run_config
+    from sizewise.data.build import build_splits
+
+    try:
+        dataset = to_run_config(dict(outcome.config)).dataset
+        if dataset.source.kind == "hub":
+            return None, "the source is on the hub and nothing is downloaded here"
+        return build_splits(dataset), ""
+    except (SizewiseError, OSError) as error:
+        return None, f"the data could not be built: {error}"
+
+
+def _data(outcome: Outcome, splits: DataSplits | None, reason: str) -> Iterator[Check]:
+    for name, recorded in outcome.data.fingerprints.items():
+        title = f"data {outcome.data.name}/{name}"
+        if splits is None or name not in ("train", "validation", "test"):
+            yield Check(title, UNCHECKED, reason or "is no split of the data set")
+            continue
+        found = splits.question_fingerprint(name)  # type: ignore[arg-type]
+        if found == recorded:
+            yield Check(title, OK)
+        else:
+            yield Check(title, FAILED, f"the source gives {found} today, recorded was {recorded}")
+
+
+def verify_sweep(directory: Path, data: bool = True) -> list[Verification]:
+    """Check every finished run at or below ``directory``, and the sweep's ``results.json``.
+
+    Raises:
+        OutcomeError: there is no finished run, so that nothing could be checked.
+    """
+    from sizewise.report.load import find_run_dirs
+
+    runs = find_run_dirs([directory])
+    if not runs:
+        raise OutcomeError(f"{directory} holds no finished run: there is nothing to verify.")
+    found = [verify_run(run, data) for run in runs]
+    results = directory / "results.json"
+    if results.is_file():
+        found.append(Verification(directory, (_results(directory, results),)))
+    return found
+
+
+def _results(directory: Path, stored: Path) -> Check:
+    """Make the comparison again; every figure in it is a function of the predictions."""
+    import json
+
+    from sizewise.report.comparison import compare
+    from sizewise.report.results import results_record
+
+    before: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8"))
+    after = results_record(compare([directory]))
+    changed = [k for k in ("runs", "test_sets") if not same(before.get(k), after.get(k))]
+    if not changed:
+        return Check("results.json", OK)
+    return Check("results.json", FAILED, f"differs from a new comparison in {', '.join(changed)}")
+
+
+def same(before: Any, after: Any, tolerance: float = 1e-9) -> bool:
+    """Equal values, numbers within ``tolerance`` (relative)."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return before.keys() == after.keys() and all(same(v, after[k]) for k, v in before.items())
+    if isinstance(before, list) and isinstance(after, list):
+        return len(before) == len(after) and all(map(same, before, after))
+    if isinstance(before, (int, float)) and isinstance(after, (int, float)):
+        return abs(before - after) <= tolerance * max(1.0, abs(before), abs(after))
+    return bool(before == after)

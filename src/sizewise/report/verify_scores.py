@@ -1,0 +1,128 @@
+"""Scores of one evaluation computed anew from its stored predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sizewise.errors import SizewiseError
+from sizewise.evaluation.predictions import read_predictions
+from sizewise.outcome import Evaluation
+
+if TYPE_CHECKING:
+    from sizewise.data.example import Example
+    from sizewise.evaluation.prediction import Prediction
+    from sizewise.metrics.base import ExampleMetric
+
+EXACT, ENCODED = 1e-12, 1e-3
+# Metrics whose figures come from an encoder and hence differ in their last digits.
+ENCODERS = ("similarity", "bertscore")
+OK, FAILED, UNCHECKED = "ok", "failed", "not checked"
+
+
+@dataclass(frozen=True)
+class ScoreCheck:
+    """One metric, or the number of examples."""
+
+    name: str
+    status: str
+    detail: str = ""
+
+
+def check_scores(
+    path: Path, evaluation: Evaluation, config: Mapping[str, Any], train: Sequence[Example]
+) -> Iterator[ScoreCheck]:
+    """Recompute every metric of an evaluation and compare aggregates and per-example scores."""
+    try:
+        predictions = read_predictions(path)
+    except (OSError, SizewiseError) as error:
+        yield ScoreCheck("predictions", FAILED, str(error))
+        return
+    yield _examples(predictions, evaluation)
+    unseen = {name.partition("/")[0] for name in evaluation.scores}
+    for name, node in sorted((config.get("metric") or {}).items()):
+        metric, reason = _build(name, node)
+        if metric is None:
+            yield ScoreCheck(f"metric {name}", UNCHECKED, reason)
+            continue
+        unseen.discard(metric.name)
+        yield _metric(metric, predictions, evaluation, train)
+    for name in sorted(unseen):
+        yield ScoreCheck(f"metric {name}", UNCHECKED, "the configuration does not name it")
+
+
+def _examples(predictions: Sequence[Prediction], evaluation: Evaluation) -> ScoreCheck:
+    distinct = len({p.id for p in predictions})
+    if len(predictions) == distinct == evaluation.examples:
+        return ScoreCheck("number of examples", OK)
+    detail = f"{evaluation.examples} are reported, {len(predictions)} lines hold {distinct}"
+    return ScoreCheck("number of examples", FAILED, detail)
+
+
+def _build(name: str, node: Any) -> tuple[ExampleMetric | None, str]:
+    from sizewise.metrics.build import build_metrics
+
+    try:
+        return build_metrics({name: node})[0], ""
+    except SizewiseError as error:
+        return None, f"it cannot be built here: {error}"
+
+
+def _metric(
+    metric: ExampleMetric,
+    predictions: Sequence[Prediction],
+    evaluation: Evaluation,
+    train: Sequence[Example],
+) -> ScoreCheck:
+    title = f"metric {metric.name}"
+    prefix = f"{metric.name}/"
+    recorded = {k: v for k, v in evaluation.scores.items() if k.startswith(prefix)}
+    try:
+        metric.reset()
+        metric.set_context(train)
+        metric.update(predictions)
+        totals = {prefix + key: value for key, value in metric.compute().items()}
+    except Exception as error:
+        return ScoreCheck(title, UNCHECKED, f"it could not be computed here: {error}")
+    if recorded and not totals:
+        return ScoreCheck(title, UNCHECKED, "it needs the training examples, which are not here")
+    tolerance = ENCODED if metric.name in ENCODERS else EXACT
+    wrong = _differences(recorded, totals, tolerance)
+    wrong += _rows(metric, predictions, prefix, tolerance)
+    return ScoreCheck(title, FAILED if wrong else OK, "; ".join(wrong[:5]))
+
+
+def _differences(
+    recorded: Mapping[str, float], computed: Mapping[str, float], tolerance: float
+) -> list[str]:
+    found = []
+    for name in sorted({*recorded, *computed}):
+        before, after = recorded.get(name), computed.get(name)
+        if before is None or after is None:
+            side = "reported" if before is None else "computable"
+            found.append(f"{name} is not {side}")
+        elif not _close(before, float(after), tolerance):
+            found.append(f"{name} is reported as {before!r} and computes to {float(after)!r}")
+    return found
+
+
+def _rows(
+    metric: ExampleMetric, predictions: Sequence[Prediction], prefix: str, tolerance: float
+) -> list[str]:
+    """Per-example scores that differ, as one line with the first of them."""
+    wrong = [
+        f"{p.id}: {name} is stored as {p.scores.get(prefix + name)!r}, computes to {value!r}"
+        for p, scores in zip(predictions, metric.per_example, strict=True)
+        for name, value in scores.items()
+        if not _close(p.scores.get(prefix + name, math.nan), value, tolerance)
+    ]
+    return [f"{len(wrong)} stored scores differ, first {wrong[0]}"] if wrong else []
+
+
+def _close(a: float, b: float, tolerance: float) -> bool:
+    if math.isnan(a) or math.isnan(b):
+        return math.isnan(a) and math.isnan(b)
+    return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
