@@ -29,9 +29,9 @@ class Rung:
 
 
 RUNGS: dict[str, Rung] = {
-    "nano": Rung(64, 192, 4, 4, 1200, 4e-3),
-    "micro": Rung(128, 384, 4, 4, 800, 3e-3),
-    "mini": Rung(256, 704, 5, 4, 500, 2e-3),
+    "nano": Rung(64, 192, 4, 4, 600, 5e-3),
+    "micro": Rung(128, 384, 4, 4, 420, 4e-3),
+    "mini": Rung(256, 704, 5, 4, 280, 3e-3),
 }
 
 

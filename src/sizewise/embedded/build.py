@@ -72,6 +72,7 @@ def train(name: str, rung: Rung, output: Path) -> dict[str, Any]:
     done.model.generation_config.pad_token_id = tokenizer.pad_token_id
     done.model.generation_config.eos_token_id = tokenizer.eos_token_id
     done.model.to(torch.bfloat16).save_pretrained(output / name)
+    (output / name / "model.safetensors").chmod(0o644)
     say(f"{name}: {parameters:,} parameters, {time.perf_counter() - start:.0f} s")
     return {
         "parameters": parameters,

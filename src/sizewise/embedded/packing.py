@@ -21,12 +21,13 @@ Encoded = tuple[list[int], int]
 class PackedBatch:
     """Rows of several exchanges; positions start at 0 with each exchange.
 
-    `weights_BT` is the weight of each token as a target: 0 for padding and first tokens.
+    All fields have the shape (rows, ROW_LENGTH). `weights` says how much each
+    token counts as a target: 0 for padding and for first tokens.
     """
 
-    tokens_BT: torch.Tensor
-    positions_BT: torch.Tensor
-    weights_BT: torch.Tensor
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    weights: torch.Tensor
 
 
 def encode(exchange: Exchange, tokenizer: PreTrainedTokenizerFast) -> Encoded:

@@ -66,14 +66,12 @@ def pretrain(
 def weighted_loss(model: Qwen3ForCausalLM, batch: PackedBatch) -> torch.Tensor:
     """Mean cross-entropy in nats over the targets, by their weights."""
     hidden_BTD = model.model(
-        input_ids=batch.tokens_BT, position_ids=batch.positions_BT, use_cache=False
+        input_ids=batch.tokens, position_ids=batch.positions, use_cache=False
     ).last_hidden_state
-    weights_BT = batch.weights_BT[:, 1:]
+    weights_BT = batch.weights[:, 1:]
     chosen_BT = weights_BT > 0
     logits_NV = model.lm_head(hidden_BTD[:, :-1][chosen_BT])
-    losses_N = functional.cross_entropy(
-        logits_NV, batch.tokens_BT[:, 1:][chosen_BT], reduction="none"
-    )
+    losses_N = functional.cross_entropy(logits_NV, batch.tokens[:, 1:][chosen_BT], reduction="none")
     weights_N = weights_BT[chosen_BT]
     return (losses_N * weights_N).sum() / weights_N.sum()
 
@@ -100,9 +98,7 @@ def _optimizers(model: Qwen3ForCausalLM, learning_rate: float) -> list[torch.opt
     layers = [p for p in model.model.layers.parameters() if p.ndim == 2]
     matrices = {id(parameter) for parameter in layers}
     rest = [p for p in model.parameters() if id(p) not in matrices]
-    muon = Muon(
-        [{"params": layers, "base_lr": learning_rate}], lr=learning_rate, weight_decay=0.05
-    )
+    muon = Muon([{"params": layers, "base_lr": learning_rate}], lr=learning_rate, weight_decay=0.05)
     adamw = torch.optim.AdamW(
         [{"params": rest, "base_lr": learning_rate}],
         lr=learning_rate,

@@ -20,6 +20,7 @@ from sizewise.embedded.dialogues import Scenario, generate_dialogues, held_out_s
 from sizewise.embedded.wording import DURATIONS, sentence
 
 NEIGHBOURS_PER_CATEGORY = 2
+LAY_CODE_SHARE = 0.6
 
 
 class Exchange(NamedTuple):
@@ -73,10 +74,11 @@ class PretrainingText:
         if rng.random() < 0.3:
             parts.append(self._aside())
         rng.shuffle(parts)
-        frame = rng.choice(frames.LAY_QUESTIONS)
-        question = frame.format(words=" ".join(parts))
-        if "code" in frame:
+        frame, words = rng.choice(frames.LAY_FRAMES), " ".join(parts)
+        if rng.random() < LAY_CODE_SHARE:
+            question = frame.format(words=words, question=rng.choice(frames.LAY_CODE_QUESTIONS))
             return Exchange(question, _coded(scenario.condition.code))
+        question = frame.format(words=words, question=rng.choice(frames.LAY_QUESTIONS))
         return Exchange(question, self._named(scenario.condition))
 
     def _catalogue(self) -> Exchange:

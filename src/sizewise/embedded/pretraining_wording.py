@@ -29,7 +29,11 @@ ASIDES = (
     "My {side} arm was in plaster once.",
     "Long ago I had an operation on the {side} leg.",
 )
-ASIDE_QUESTIONS = ("Past illnesses?", "Do you take anything?", "How is your health apart from that?")
+ASIDE_QUESTIONS = (
+    "Past illnesses?",
+    "Do you take anything?",
+    "How is your health apart from that?",
+)
 
 DIAGNOSIS_QUESTIONS = (
     "What does this person have?",
@@ -41,12 +45,23 @@ DIAGNOSIS_QUESTIONS = (
 )
 NAMED = ("{description}.", "This is {description}.", "It looks like {description}.")
 
-LAY_QUESTIONS = (
-    "{words} What is that called?",
-    "Someone says: {words} Which condition is it?",
-    "{words} Say what it is first, then its ICD-10-CM code.",
-    "Which ICD-10-CM code covers this complaint? {words}",
-    "{words} Give the name and the code.",
+LAY_FRAMES = (
+    "{words} {question}",
+    "{question} {words}",
+    "{words}\n\n{question}",
+    "Patient: {words}\n\n{question}",
+    "Caller: {words}\n\n{question}",
+    "Note of a call: {words}\n{question}",
+)
+LAY_QUESTIONS = ("What is that called?", "Which condition is it?", *DIAGNOSIS_QUESTIONS)
+LAY_CODE_QUESTIONS = (
+    "Which ICD-10-CM code is that?",
+    "Which ICD-10-CM code covers this complaint?",
+    "Say what it is first, then its ICD-10-CM code.",
+    "Give the name and the code.",
+    "What is the ICD-10-CM code here?",
+    "Find the ICD-10-CM code, words may come first.",
+    "How is this complaint coded in ICD-10-CM?",
 )
 CODED = "{description}, code {code}."
 

@@ -1,0 +1,105 @@
+"""Building: packing, the optimiser, and two short builds that end in the same bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
+
+from sizewise.embedded.architecture import RUNGS, new_model
+from sizewise.embedded.build import build
+from sizewise.embedded.ladder import embedded_model_path
+from sizewise.embedded.manifest import file_hashes, read_manifest
+from sizewise.embedded.muon import Muon, orthogonalise
+from sizewise.embedded.packing import ROW_LENGTH, encode, packed_batches
+from sizewise.embedded.pretraining import weighted_loss
+from sizewise.embedded.pretraining_text import PretrainingText
+from sizewise.embedded.tokenizer import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return load_tokenizer(embedded_model_path("nano"))
+
+
+def test_two_short_builds_are_equal(tmp_path: Path) -> None:
+    rungs = {"nano": replace(RUNGS["nano"], layers=1, steps=3)}
+    first, second = tmp_path / "first", tmp_path / "second"
+    build(first, rungs, jobs=1)
+    build(second, rungs, jobs=1)
+    assert file_hashes(first) == file_hashes(second)
+    record = read_manifest(first)["models"]["nano"]
+    assert record == read_manifest(second)["models"]["nano"]
+    assert record["steps"] == 3
+    assert record["final_loss_nats"] > 0
+    assert record["tokens_seen"] == 3 * 16 * ROW_LENGTH
+
+
+def test_encoding_is_that_of_the_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    for exchange in islice(PretrainingText(), 20):
+        turns = [
+            {"role": "user", "content": exchange.question},
+            {"role": "assistant", "content": exchange.answer},
+        ]
+        rendered = tokenizer.apply_chat_template(turns, tokenize=False)
+        ids, prompt = encode(exchange, tokenizer)
+        assert tokenizer.decode(ids) == rendered
+        assert tokenizer.decode(ids[prompt:]) == exchange.answer + tokenizer.eos_token
+
+
+def test_batches_are_almost_full(tokenizer: PreTrainedTokenizerFast) -> None:
+    batch = next(packed_batches(iter(PretrainingText()), tokenizer, 8, 0.1))
+    assert batch.tokens.shape == (8, ROW_LENGTH)
+    assert (batch.weights > 0).float().mean() > 0.9
+
+
+@torch.no_grad()
+def test_packed_loss_is_that_of_the_single_exchanges(tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(0)
+    model = new_model(RUNGS["nano"], tokenizer.pad_token_id, tokenizer.eos_token_id).eval()
+    exchanges = list(islice(PretrainingText(), 200))
+    batch = next(packed_batches(iter(exchanges), tokenizer, 1, 0.5))
+    total = weight = 0.0
+    starts = (batch.positions[0] == 0) & (batch.tokens[0] != tokenizer.pad_token_id)
+    found = starts.nonzero().flatten().tolist()
+    assert len(found) > 1
+    encoded = {tuple(ids): prompt for ids, prompt in (encode(e, tokenizer) for e in exchanges)}
+    for ids, prompt in encoded.items():
+        if not any(batch.tokens[0, s : s + len(ids)].tolist() == list(ids) for s in found):
+            continue
+        tokens = torch.tensor([ids])
+        losses = functional.cross_entropy(
+            model(tokens).logits[0, :-1], tokens[0, 1:], reduction="none"
+        )
+        weights = torch.full_like(losses, 0.5)
+        weights[prompt - 1 :] = 1.0
+        total += float((losses * weights).sum())
+        weight += float(weights.sum())
+    assert weight == pytest.approx(float(batch.weights.sum()))
+    assert float(weighted_loss(model, batch)) == pytest.approx(total / weight, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
+def test_orthogonalise_evens_out_the_singular_values(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+    assert values.max() < 1.3
+    assert values.median() > 0.6
+
+
+def test_muon_fits_a_matrix() -> None:
+    torch.manual_seed(0)
+    target = torch.randn(8, 8)
+    matrix = torch.nn.Parameter(torch.zeros(8, 8))
+    optimizer = Muon([matrix], lr=0.05)
+    first = float((matrix - target).square().mean())
+    for _ in range(200):
+        optimizer.zero_grad()
+        (matrix - target).square().mean().backward()
+        optimizer.step()
+    assert float((matrix - target).square().mean()) < 0.05 * first

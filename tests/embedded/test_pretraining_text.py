@@ -1,0 +1,87 @@
+"""Pretraining never shows the task: no dialogue, no instruction, no held-out scenario."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+
+import pytest
+import simple_icd_10_cm as catalogue
+
+from sizewise.embedded import pretraining_wording as frames
+from sizewise.embedded import wording
+from sizewise.embedded.conditions import load_conditions
+from sizewise.embedded.dialogues import (
+    INSTRUCTION,
+    generate_dialogues,
+    held_out_scenarios,
+)
+from sizewise.embedded.pretraining_text import (
+    Exchange,
+    PretrainingText,
+    allowed_scenarios,
+    catalogue_codes,
+)
+
+SAMPLE = 20_000
+CODE = re.compile(r"\b[A-Z]\d[0-9A-Z](?:\.[0-9A-Z]+)?\b")
+
+
+@pytest.fixture(scope="module")
+def exchanges() -> list[Exchange]:
+    return list(islice(PretrainingText(), SAMPLE))
+
+
+def test_stream_is_a_function_of_its_seed(exchanges: list[Exchange]) -> None:
+    assert list(islice(PretrainingText(), 200)) == exchanges[:200]
+    assert list(islice(PretrainingText(seed=8), 200)) != exchanges[:200]
+
+
+def test_neither_dialogues_nor_instruction_of_the_task_occur(exchanges: list[Exchange]) -> None:
+    text = "\n".join(f"{question}\n{answer}" for question, answer in exchanges)
+    assert INSTRUCTION not in text
+    for row in generate_dialogues():
+        assert row["dialogue"] not in text
+
+
+def test_frames_of_task_and_pretraining_are_disjoint() -> None:
+    task = {*wording.TASK_OPENERS, *wording.TASK_QUESTIONS, *wording.TASK_FOLLOW_UPS}
+    other = {*frames.OPENERS, *frames.QUESTIONS, *frames.ASIDE_QUESTIONS}
+    assert not task & other
+    assert not {*wording.DISTRACTORS} & {*frames.ASIDES}
+    assert INSTRUCTION not in {*frames.LAY_CODE_QUESTIONS, *frames.CODE_QUESTIONS}
+
+
+def test_no_scenario_of_validation_or_test_is_told() -> None:
+    told = {scenario.key for options in allowed_scenarios().values() for scenario in options}
+    assert not told & held_out_scenarios(generate_dialogues())
+
+
+def test_every_second_condition_keeps_one_detail_back(exchanges: list[Exchange]) -> None:
+    text = "\n".join(question for question, _ in exchanges)
+    own = [d for condition in load_conditions() for d in condition.details]
+    kept_back = [
+        condition.details[-1]
+        for condition in load_conditions()[1::2]
+        if own.count(condition.details[-1]) == 1
+    ]
+    assert len(kept_back) > 80
+    assert not [d for d in kept_back if wording.sentence(d) in text]
+
+
+def test_dialogues_end_in_words_and_not_in_a_code(exchanges: list[Exchange]) -> None:
+    openers = tuple(f": {opener}\n" for opener in frames.OPENERS)
+    dialogues = [e for e in exchanges if any(opener in e.question for opener in openers)]
+    assert len(dialogues) > SAMPLE / 4
+    known = {condition.description for condition in load_conditions()}
+    for _, answer in dialogues:
+        assert not [c for c in CODE.findall(answer) if catalogue.is_valid_item(c)]
+        assert any(description in answer for description in known)
+
+
+def test_catalogue_goes_beyond_the_task() -> None:
+    own = {condition.code for condition in load_conditions()}
+    codes = catalogue_codes()
+    assert own < set(codes)
+    assert len(codes) > 1.5 * len(own)
+    assert len(codes) == len(set(codes))
