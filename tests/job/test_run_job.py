@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.job.comparing import answers, comparable
+
+from sizewise.config.compose import compose_run
+from sizewise.errors import ConfigError, DataError, ModelError
+from sizewise.outcome import Outcome, read_outcome
+from sizewise.run import run_job
+
+SMALL = (
+    "model=nano",
+    "lora.r=4",
+    "logger=none",
+    "callbacks=none",
+    "dataset.max_train=24",
+    "dataset.max_validation=8",
+    "dataset.max_test=8",
+    "trainer.max_epochs=1",
+    "trainer.progress_bar=false",
+    "optimizer.lr=3e-3",
+    "generation.max_new_tokens=8",
+)
+
+
+def run(root: Path, name: str, *overrides: str) -> Outcome:
+    cfg = compose_run([*SMALL, f"paths.cache={root / 'cache'}", *overrides])
+    return run_job(cfg, root / name)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    return root, run(root, "tuned")
+
+
+def test_a_run_trains_and_scores_base_and_tuned_on_the_same_examples(tuned):
+    root, outcome = tuned
+    base, best = outcome.base["icd10_dialogues"], outcome.best["icd10_dialogues"]
+    assert outcome.tuned is not None
+    assert base.fingerprint == best.fingerprint == outcome.data.fingerprints["test"]
+    assert base.examples == best.examples == 8
+    assert best.scores["perplexity/bits_per_byte"] < base.scores["perplexity/bits_per_byte"]
+    ids = [
+        [row["id"] for row in answers(root / "tuned" / e.predictions.path)] for e in (base, best)
+    ]
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == 8
+
+
+def test_the_record_says_what_it_cost(tuned):
+    _, outcome = tuned
+    assert outcome.cost.train_steps == 3
+    assert outcome.cost.train_seconds > 0
+    assert 0 < outcome.cost.train_answer_tokens < outcome.cost.train_tokens
+    assert outcome.model.params_trainable < outcome.model.params_base < outcome.model.params_total
+    assert outcome.model.lora_scale == 2.0
+    assert 0 < outcome.model.adapter_bytes < outcome.model.base_bytes
+
+
+def test_the_files_it_names_are_there_with_their_content(tuned):
+    root, outcome = tuned
+    from sizewise.outcome import file_ref
+
+    assert {"config", "metrics", "adapter/adapter_model.safetensors"} <= outcome.files.keys()
+    for ref in outcome.files.values():
+        assert file_ref(root / "tuned" / ref.path, root / "tuned") == ref
+
+
+def test_a_finished_run_is_read_back_and_not_repeated(tuned):
+    root, outcome = tuned
+    before = (root / "tuned" / "outcome.json").stat().st_mtime_ns
+    assert run(root, "tuned") == read_outcome(root / "tuned")
+    assert (root / "tuned" / "outcome.json").stat().st_mtime_ns == before
+    assert outcome.identity == read_outcome(root / "tuned").identity
+
+
+def test_the_same_seed_gives_the_same_outcome_and_another_differs(tuned):
+    root, _ = tuned
+    run(root, "again")
+    assert comparable(root / "again") == comparable(root / "tuned")
+    other = run(root, "other", "seed=43")
+    assert other.validation["val_loss"] != read_outcome(root / "tuned").validation["val_loss"]
+    assert other.data.fingerprints == read_outcome(root / "tuned").data.fingerprints
+
+
+def test_zero_shot_answers_are_computed_once_for_all_runs_of_a_base(tuned, monkeypatch):
+    root, _ = tuned
+    import sizewise.job.scoring as scoring
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the base was asked again")
+
+    monkeypatch.setattr(scoring, "predict", refuse)
+    outcome = run(root, "zero", "lora=none")
+    assert outcome.tuned is None
+    assert outcome.base["icd10_dialogues"].scores["icd10/exact_match"] == pytest.approx(
+        read_outcome(root / "tuned").base["icd10_dialogues"].scores["icd10/exact_match"]
+    )
+
+
+def test_without_training_the_objective_is_the_validation_loss_of_the_base(tuned):
+    root, tuned_outcome = tuned
+    outcome = run(root, "zero-objective", "lora=none")
+    assert outcome.objective == outcome.validation["val_loss"] > tuned_outcome.objective
+    history = (root / "tuned" / "metrics.jsonl").read_text().splitlines()
+    first = json.loads(history[0])["values"]["val_loss"]
+    assert outcome.objective == pytest.approx(first, rel=1e-5)
+
+
+def test_the_objective_may_be_the_primary_score_of_validation(tmp_path):
+    outcome = run(tmp_path, "run", "lora=none", "evaluation.objective=primary")
+    assert outcome.objective == outcome.validation["icd10/exact_match"]
+    assert (tmp_path / "run" / "predictions" / "validation.icd10_dialogues.jsonl").is_file()
+
+
+def test_an_adapter_is_evaluated_on_its_own(tuned):
+    root, outcome = tuned
+    again = run(root, "evaluated", "stage=evaluate", f"adapter={root / 'tuned' / 'adapter'}")
+    ours, theirs = (root / d / o.best["icd10_dialogues"].predictions.path
+                    for d, o in (("evaluated", again), ("tuned", outcome)))  # fmt: skip
+    for own, other in zip(answers(ours), answers(theirs), strict=True):
+        assert own["id"] == other["id"]
+        assert own["text"] == other["text"]
+        assert own["log_prob"] == pytest.approx(other["log_prob"], rel=1e-4)
+
+
+def test_stage_train_leaves_the_test_split_alone(tmp_path):
+    outcome = run(tmp_path, "run", "stage=train")
+    assert outcome.base == {}
+    assert outcome.tuned == {}
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "words"),
+    [
+        (["dataset.primary=rouge/rougeL"], ConfigError, "metric=[efficiency,icd10,"),
+        (["dataset.primary=icd10/exactly"], ConfigError, "icd10/exact_match"),
+        (["lora.target=\"q_proj,no_such\""], ModelError, "no_such"),
+        (["dataset.max_length=16"], DataError, "dataset.max_length"),
+        (["dataset.filter.min_answer_chars=1000"], DataError, "filter"),
+        (["dataset.prompt=\"{words}\""], DataError, "dialogue"),
+        (["model=local", "model.path=/no/such/folder"], ModelError, "model.path"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_error_before_a_weight_is_loaded(
+    tmp_path, monkeypatch, overrides, error, words
+):
+    import sizewise.job.pipeline as pipeline
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a base was loaded")
+
+    monkeypatch.setattr(pipeline, "take_base", refuse)
+    with pytest.raises(error) as caught:
+        run(tmp_path, "run", *overrides)
+    assert words in str(caught.value)
+    assert not (tmp_path / "run" / "outcome.json").exists()
