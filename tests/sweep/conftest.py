@@ -30,7 +30,10 @@ def job_config(seed: int = 1, model: str = "tiny") -> dict[str, Any]:
             seed=seed,
             model=ModelConfig(name=model, path=f"embedded:{model}"),
             dataset=DatasetConfig(
-                name="toy", prompt="{q}", answer="{a}", primary="icd10/exact",
+                name="toy",
+                prompt="{q}",
+                answer="{a}",
+                primary="icd10/exact",
                 source=SourceConfig(kind="embedded", path="toy"),
             ),
             optimizer=OptimizerConfig(target="torch.optim.AdamW"),
@@ -54,9 +57,13 @@ def submitted(tmp_path: Path) -> Submit:
 
 def command_line(tmp_path: Path, *overrides: str, script: str = "train.py") -> list[str]:
     return [
-        sys.executable, str(ROOT / script), *overrides,
-        f"paths.sweeps={tmp_path / 'sweeps'}", f"paths.outputs={tmp_path / 'outputs'}",
-        "hydra.sweeper.job=sweep.fake:job", "hydra.sweeper.finish=sweep.fake:finish",
+        sys.executable,
+        str(ROOT / script),
+        *overrides,
+        f"paths.sweeps={tmp_path / 'sweeps'}",
+        f"paths.outputs={tmp_path / 'outputs'}",
+        "hydra.sweeper.job=sweep.fake:job",
+        "hydra.sweeper.finish=sweep.fake:finish",
     ]
 
 
@@ -66,8 +73,13 @@ def train(tmp_path: Path) -> Command:
 
     def run(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command_line(tmp_path, *overrides), capture_output=True, text=True, timeout=120,
-            env={**os.environ, **environment}, cwd=tmp_path, check=False,
+            command_line(tmp_path, *overrides),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, **environment},
+            cwd=tmp_path,
+            check=False,
         )
 
     return run

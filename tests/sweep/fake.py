@@ -13,7 +13,7 @@ from sizewise.config import RunConfig
 from sizewise.outcome import CostFacts, DataFacts, ModelFacts, Outcome, write_outcome
 from sizewise.sweep.identity import run_identity
 
-RAISES, EXITS, KILLED, SLOW, LEAKS = 901, 902, 903, 904, 905
+RAISES, EXITS, KILLED = 901, 902, 903
 
 
 def job(cfg: RunConfig, run_dir: Path) -> Outcome:
@@ -25,7 +25,9 @@ def job(cfg: RunConfig, run_dir: Path) -> Outcome:
         os._exit(3)
     if cfg.seed == KILLED and not repaired(run_dir):
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+    first = sum(entry["what"] == "begin" for entry in trace(run_dir)) == 1
+    if first or "FAKE_SLOW_ONCE" not in os.environ:
+        time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     outcome = make_outcome(cfg, objective=float(cfg.seed) + cfg.lora.r / 100)
     write_outcome(outcome, run_dir)
     note(run_dir, "end", {})
@@ -58,17 +60,40 @@ def make_outcome(cfg: RunConfig, objective: float | None) -> Outcome:
         identity=identity.hash,
         config=asdict(cfg),
         model=ModelFacts(
-            name=cfg.model.name, path=cfg.model.path, revision=None, family="causal",
-            model_type="fake", params_total=1000 * cfg.lora.r, params_trainable=cfg.lora.r,
-            params_base=1000, base_bytes=1, memory_bytes=1, adapter_bytes=1, dtype="float32",
-            quantization="none", lora_method=cfg.lora.method, lora_r=cfg.lora.r, lora_alpha=None,
-            lora_scale=None, chat_template="none",
+            name=cfg.model.name,
+            path=cfg.model.path,
+            revision=None,
+            family="causal",
+            model_type="fake",
+            params_total=1000 * cfg.lora.r,
+            params_trainable=cfg.lora.r,
+            params_base=1000,
+            base_bytes=1,
+            memory_bytes=1,
+            adapter_bytes=1,
+            dtype="float32",
+            quantization="none",
+            lora_method=cfg.lora.method,
+            lora_r=cfg.lora.r,
+            lora_alpha=None,
+            lora_scale=None,
+            chat_template="none",
         ),
         data=DataFacts(
-            name=cfg.dataset.name, sizes={}, fingerprints={}, dropped={}, report={},
+            name=cfg.dataset.name,
+            sizes={},
+            fingerprints={},
+            dropped={},
+            report={},
             prompt_fingerprint="",
         ),
-        cost=CostFacts(), primary="icd10/exact", direction="max", base={}, tuned=None,
-        validation={"val_loss": objective or 0.0}, objective=objective, seed=cfg.seed,
+        cost=CostFacts(),
+        primary="icd10/exact",
+        direction="max",
+        base={},
+        tuned=None,
+        validation={"val_loss": objective or 0.0},
+        objective=objective,
+        seed=cfg.seed,
         provenance={},
     )

@@ -31,7 +31,9 @@ def elsewhere(directory: Path, age: float, **changes: str) -> None:
 def test_a_live_process_keeps_its_claim_and_gives_it_up(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
@@ -70,6 +72,8 @@ def test_a_requeued_job_takes_over_from_its_earlier_start(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     elsewhere(tmp_path, age=1, queue_job="77")
+    assert try_claim(tmp_path) is None, "another node of the same job is no earlier start of it"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     claim = try_claim(tmp_path)
     assert claim is not None
     claim.release("done")

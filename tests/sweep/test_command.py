@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.sweep.status import sweep_status
 from sizewise.sweep.state import JobState
+from sizewise.sweep.status import sweep_status
 
 from .conftest import Command, command_line, run_dirs
 from .fake import EXITS, RAISES, trace
@@ -154,8 +154,12 @@ def test_hydras_basic_launcher_can_be_chosen(tmp_path: Path, train: Command) -> 
 def test_a_stopped_sweep_ends_with_130_and_goes_on(tmp_path: Path, train: Command) -> None:
     grid = ("-m", "seed=1,2,3")
     with subprocess.Popen(
-        command_line(tmp_path, *grid), env={**os.environ, "FAKE_SECONDS": "30"},
-        stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path,
+        command_line(tmp_path, *grid),
+        env={**os.environ, "FAKE_SECONDS": "30"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=tmp_path,
     ) as process:
         end = time.monotonic() + 60
         while not any(trace(run) for run in run_dirs(tmp_path)) and time.monotonic() < end:

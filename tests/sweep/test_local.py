@@ -94,7 +94,9 @@ def test_a_worker_keeps_to_a_base_while_it_has_jobs(tmp_path: Path, submitted: S
     jobs = [submitted(seed, model) for seed in range(3) for model in ("a", "b")]
     LocalBackend(n_jobs=2).run(jobs, LaunchOptions(tmp_path))
     pids = {
-        model: {trace(job.run_dir)[0]["pid"] for job in jobs if job.config["model"]["name"] == model}
+        model: {
+            trace(job.run_dir)[0]["pid"] for job in jobs if job.config["model"]["name"] == model
+        }
         for model in ("a", "b")
     }
     assert sum(len(found) for found in pids.values()) <= 3
@@ -118,7 +120,9 @@ def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
     job = submitted(1)
     with subprocess.Popen(
         [sys.executable, "-m", "sizewise.sweep.worker"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "FAKE_SECONDS": "60"},
     ) as worker:
         assert worker.stdin is not None
@@ -137,9 +141,7 @@ def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"version": 1'])
-def test_a_truncated_outcome_is_not_done(
-    tmp_path: Path, submitted: Submit, text: str
-) -> None:
+def test_a_truncated_outcome_is_not_done(tmp_path: Path, submitted: Submit, text: str) -> None:
     job = submitted(1)
     (job.run_dir / "outcome.json").write_text(text)
     assert job_state(job.run_dir) == JobState.WAITING

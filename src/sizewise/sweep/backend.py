@@ -36,6 +36,10 @@ class Backend(Protocol):
         """Run the jobs; return when each is done, pruned or has failed for good."""
         ...
 
+    def close(self) -> None:
+        """Let go of what was kept between two calls of ``run``."""
+        ...
+
 
 def outcome_line(job: Job) -> str:
     """Say in one line how a job ended."""

@@ -119,8 +119,8 @@ def _held(folder: Path, number: int) -> bool:
     owner = _owner(path)
     if owner is None:  # its owner is about to write it, or died in that moment
         return _fresh(path)
-    if owner.same_queue_job:
-        return owner.here and owner.alive
+    if owner.earlier_start:
+        return False
     return owner.alive if owner.here else _fresh(path)
 
 
@@ -144,7 +144,7 @@ def _fresh(path: Path) -> bool:
 
 def _highest(folder: Path) -> int:
     try:
-        names = os.listdir(folder)
+        names = [path.name for path in folder.iterdir()]
     except FileNotFoundError:
         return 0
     return max((int(name[:-5]) for name in names if name[:-5].isdigit()), default=0)

@@ -119,7 +119,7 @@ def _reason(error: Exception) -> str:
 
 def _prepared(config: DictConfig) -> _Composed:
     raw = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(raw, dict)  # noqa: S101 — for the type checker
+    assert isinstance(raw, dict)
     linked = {str(key) for key, value in raw.items() if key != "hydra" and "${" in repr(value)}
     return _Composed(config, None, linked)
 
@@ -158,7 +158,7 @@ def _plain_if_complete(config: DictConfig) -> dict[str, Any] | None:
 def _without_hydra(config: DictConfig) -> DictConfig:
     """Drop Hydra's own node, which is the larger half, unless a value refers to it."""
     raw = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(raw, dict)  # noqa: S101 — for the type checker
+    assert isinstance(raw, dict)
     raw.pop("hydra")
     if "${hydra" not in repr(raw):
         config.__dict__["_content"].pop("hydra")

@@ -73,4 +73,3 @@ def _report(result: JobResult) -> float | None:
 def _function() -> str:
     # Tests and other programs may put another function in the place of a job.
     return OmegaConf.select(HydraConfig.get(), "sweeper.job") or DEFAULT_FUNCTION
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from sizewise.errors import SizewiseError
 from sizewise.outcome import Outcome
 from sizewise.sweep.children import children_run, is_child
 from sizewise.sweep.claims import try_claim
-from sizewise.sweep.files import FAILURE_FILE, PRUNED_FILE, QUEUE_FILE, write_json
+from sizewise.sweep.files import FAILURE_FILE, PRUNED_FILE, write_json
 from sizewise.sweep.interrupts import Interrupts
 from sizewise.sweep.jobs import load_job
 from sizewise.sweep.pruning import TrialPruned
@@ -31,7 +32,7 @@ class JobResult:
     fresh: bool = True
 
 
-def execute(run_dir: Path, handle_signals: bool = True) -> JobResult:
+def execute(run_dir: Path, interrupts: Interrupts | None = None) -> JobResult:
     """Run the submitted job of ``run_dir`` unless it is done or another process works on it.
 
     An error of the job is recorded, logged with its traceback in the job's own log, and returned;
@@ -39,7 +40,7 @@ def execute(run_dir: Path, handle_signals: bool = True) -> JobResult:
 
     Args:
         run_dir: a directory with a ``job.json``.
-        handle_signals: let SIGINT and SIGTERM stop the job so that it can be resumed.
+        interrupts: tells whether the job was asked to stop (default: by SIGINT or SIGTERM).
     """
     if is_child():
         return run_child(run_dir)
@@ -48,7 +49,7 @@ def execute(run_dir: Path, handle_signals: bool = True) -> JobResult:
     claim = try_claim(run_dir)
     if claim is None:
         return JobResult(run_dir, JobState.RUNNING, fresh=False)
-    with Interrupts(handle_signals) as interrupts:
+    with interrupts or Interrupts() as interrupts:
         # Another process may have finished the job between the look and the claim.
         result = stored_result(run_dir) or _attempt(run_dir, interrupts)
         claim.release(str(result.state))
@@ -73,7 +74,7 @@ def stored_result(run_dir: Path) -> JobResult | None:
 
 
 def _attempt(run_dir: Path, interrupts: Interrupts) -> JobResult:
-    for name in (FAILURE_FILE, PRUNED_FILE, QUEUE_FILE):
+    for name in (FAILURE_FILE, PRUNED_FILE):
         (run_dir / name).unlink(missing_ok=True)
     try:
         config, function = load_job(run_dir)
@@ -95,8 +96,10 @@ def _done(run_dir: Path, outcome: Outcome) -> JobResult:
 
 
 def _failed(run_dir: Path, error: BaseException, interrupts: Interrupts) -> JobResult:
-    # Lightning turns an interrupt into sys.exit(1), so the signal counts and not the exception.
-    if interrupts.received or isinstance(error, KeyboardInterrupt):
+    # Lightning turns an interrupt into sys.exit(1), so the signal counts and not the exception;
+    # submitit alone raises one after a signal to say that this was the last start.
+    last_start = interrupts.received == signal.SIGUSR2 and isinstance(error, Exception)
+    if isinstance(error, KeyboardInterrupt) or (interrupts.received and not last_start):
         return JobResult(run_dir, JobState.INTERRUPTED)
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, SizewiseError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ def launch_for_hydra(
 ) -> list[JobReturn]:
     """Run jobs given as overrides and return what Hydra's own launchers return."""
     config, context = launcher.config, launcher.hydra_context
-    assert config is not None and context is not None  # noqa: S101
+    assert config is not None
+    assert context is not None
     sweep_dir = Path(str(config.hydra.sweep.dir))
     composed = [context.config_loader.load_sweep_config(config, list(o)) for o in job_overrides]
     jobs = [
@@ -36,7 +38,8 @@ def launch_for_hydra(
     for job in jobs:
         submit(job)
     unique = {job.identity.hash: job for job in jobs}
-    launcher.backend().run(list(unique.values()), LaunchOptions(sweep_dir))
+    with closing(launcher.backend()) as backend:
+        backend.run(list(unique.values()), LaunchOptions(sweep_dir))
     return [_returned(job, cfg) for job, cfg in zip(jobs, composed, strict=True)]
 
 

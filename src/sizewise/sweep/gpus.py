@@ -17,7 +17,7 @@ def visible_gpus() -> list[str]:
     if tool is None:
         return []
     command = [tool, "--query-gpu=index", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return answer.stdout.split() if answer.returncode == 0 else []
 
 

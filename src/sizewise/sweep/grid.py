@@ -25,7 +25,7 @@ def expand(
         arms: name of an arm → its overrides.
         parse: parses overrides in Hydra's grammar.
     """
-    own = [item for item in parse(list(command)) if not _about_the_sweep(item)]
+    own = own_overrides(command, parse)
     if not arms:
         return list(_product(own))
     given = {item.get_key_element() for item in own}
@@ -38,6 +38,11 @@ def expand(
         kept = [item for item in arm if item.get_key_element() not in given]
         jobs += _product([*kept, *own])
     return jobs
+
+
+def own_overrides(command: Sequence[str], parse: Parse) -> list[Override]:
+    """Return the parsed overrides of a command line that are the jobs' and not the sweep's."""
+    return [item for item in parse(list(command)) if not _about_the_sweep(item)]
 
 
 def _about_the_sweep(override: Override) -> bool:

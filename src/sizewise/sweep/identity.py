@@ -17,7 +17,9 @@ from sizewise.config import RunConfig
 from sizewise.outcome import OUTCOME_FILE
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
-VOLATILE = ("hydra", "paths", "logger", "sweep", "evaluation.retries")
+VOLATILE = (
+    "hydra", "paths", "logger", "sweep", "evaluation.retries", "report", "save_data",
+)  # fmt: skip
 VOLATILE_TRAINER = (
     "accelerator",
     "strategy",
@@ -88,6 +90,8 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(trainer, dict):
         # The split into devices and nodes is hardware; their product is part of the batch.
         trainer["world"] = (trainer.pop("devices", 1) or 1) * (trainer.pop("num_nodes", 1) or 1)
+    if not kept.get("dry_run"):
+        kept.pop("dry_run", None)
     if not trains(kept):
         _drop_training(kept)
     for key in ("run", "adapter"):

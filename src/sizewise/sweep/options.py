@@ -29,23 +29,22 @@ class GridSweeperConf:
 class SearchSweeperConf:
     """Searches with Optuna. Values to search over are given as choice(), range() or interval().
 
-    ``objectives`` maps a figure of the outcome (``objective``, ``validation/NAME``,
-    ``model/params_total``, ``model/memory_bytes``, ``cost/train_seconds``, ``efficiency/NAME`` …)
-    to ``minimize`` or ``maximize``; two or more make a Pareto search. ``sampler`` is ``tpe``,
-    ``random`` or ``nsga2``; ``pruner`` is ``none``, ``median`` or ``asha`` (one objective only).
-    ``parallel`` trials are started together (null: as many as there are workers).
+    ``objectives`` lists figures of the outcome as ``minimize:NAME`` or ``maximize:NAME`` (names:
+    ``objective``, ``validation/…``, ``model/params_total``, ``model/memory_bytes``,
+    ``cost/train_seconds``, ``efficiency/…``); two or more make a Pareto search. ``sampler`` is
+    ``tpe``, ``random`` or ``nsga2``; ``pruner`` ``none``, ``median`` or ``asha`` (one objective
+    only). ``parallel`` trials are started together (null: as many as there are workers).
     """
 
     _target_: str = "hydra_plugins.sizewise_sweepers.SearchSweeper"
     job: str = "sizewise.run:run_job"
     finish: str | None = "sizewise.report.summary:finish_sweep"
-    objectives: dict[str, str] = field(default_factory=lambda: {"objective": "minimize"})
+    objectives: list[str] = field(default_factory=lambda: ["minimize:objective"])
     n_trials: int = 20
     sampler: str = "tpe"
     pruner: str = "none"
     seed: int = 0
     parallel: int | None = None
-    name: str = "search"
 
 
 @dataclass

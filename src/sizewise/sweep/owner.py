@@ -20,6 +20,7 @@ class Owner:
     pid: int
     started: str
     queue_job: str | None = None
+    restarts: int = 0
 
     @property
     def here(self) -> bool:
@@ -32,9 +33,10 @@ class Owner:
         return process_start(self.pid) == self.started
 
     @property
-    def same_queue_job(self) -> bool:
+    def earlier_start(self) -> bool:
         """Whether the owner was an earlier start of this same queued job (it was requeued)."""
-        return self.queue_job is not None and self.queue_job == queue_job()
+        same = self.queue_job is not None and self.queue_job == queue_job()
+        return same and self.restarts < restarts()
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -50,6 +52,7 @@ def this_process() -> Owner:
         pid=pid,
         started=process_start(pid) or "",
         queue_job=queue_job(),
+        restarts=restarts(),
     )
 
 
@@ -61,12 +64,17 @@ def queue_job() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
+def restarts() -> int:
+    """Return how often SLURM has begun this job anew."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
 @cache
 def machine_id() -> str:
     """Return a name for this boot of this machine and its process-id namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     try:
-        namespace = os.readlink("/proc/self/ns/pid")
+        namespace = Path("/proc/self/ns/pid").readlink()
         return f"{boot.read_text().strip()}:{namespace}"
     except OSError:
         return socket.gethostname()

@@ -1,4 +1,4 @@
-"""The plan of a sweep: every job composed, checked, named, and looked up once, before any starts."""
+"""The plan of a sweep: every job composed, checked, named and looked up before any starts."""
 
 from __future__ import annotations
 
@@ -101,6 +101,4 @@ def _limited(jobs: list[Job], states: dict[str, JobState], limit: int | None) ->
         return jobs
     started = [job for job in jobs if states[job.identity.slug] not in FINAL][:limit]
     kept = {job.identity.slug for job in started}
-    return [
-        job for job in jobs if states[job.identity.slug] in FINAL or job.identity.slug in kept
-    ]
+    return [job for job in jobs if states[job.identity.slug] in FINAL or job.identity.slug in kept]

@@ -32,9 +32,7 @@ class Progress:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._live: Live | None = None
         self._total, self._ended = total, 0
-        self._bar = Bar(
-            TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        )
+        self._bar = Bar(TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._task = self._bar.add_task("jobs", total=total)
         if live if live is not None else self.console.is_terminal:
             self._live = Live(self._bar, console=self.console, refresh_per_second=4)

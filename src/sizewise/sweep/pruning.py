@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from sizewise.sweep.files import read_json
 PRUNING_FILE = "pruning.json"
 
 
-class TrialPruned(SizewiseError):
+class TrialPruned(SizewiseError):  # noqa: N818 — Optuna's own word
     """The search ended this trial early; its run is kept and marked."""
 
     def __init__(self, step: int, value: float) -> None:
@@ -41,7 +42,10 @@ class PruningReporter:
         Raises:
             TrialPruned: the search gives this trial up.
         """
-        # A resumed run validates again at steps that were already reported.
-        self._trial.report(value, step)
+        maximize = self._trial.study.direction.name == "MAXIMIZE"
+        with warnings.catch_warnings():
+            # A resumed run validates again at steps that it has already reported.
+            warnings.simplefilter("ignore", UserWarning)
+            self._trial.report(-value if maximize else value, step)
         if self._trial.should_prune():
             raise TrialPruned(step, value)

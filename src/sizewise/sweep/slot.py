@@ -38,7 +38,7 @@ class Slot:
         """Give the worker a job; begin a worker where there is none."""
         if self.process is None:
             self._spawn()
-        assert self.process is not None and self.process.stdin is not None  # noqa: S101
+        assert self.process is not None and self.process.stdin is not None
         self.job, self.started, self.base = job, time.monotonic(), base_key(job.config)
         request = json.dumps({"run_dir": str(job.run_dir)}) + "\n"
         try:
@@ -85,7 +85,7 @@ class Slot:
             self.process = None
 
     def _buried(self) -> int:
-        assert self.process is not None  # noqa: S101
+        assert self.process is not None
         code = self.process.wait()
         self._buffer, self.base = b"", None
         self.close()
@@ -97,7 +97,7 @@ class Slot:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
         environment.update({name: str(self.threads) for name in THREAD_VARIABLES})
         environment.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "sizewise.sweep.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

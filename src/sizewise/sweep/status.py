@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sizewise.errors import SweepError
 from sizewise.sweep.claims import attempts, holder
 from sizewise.sweep.files import JOB_FILE, LOG_FILE, SWEEP_FILE, read_json
 from sizewise.sweep.show import print_table
+from sizewise.sweep.slurm_backend import queue_id
+from sizewise.sweep.slurm_queue import queued_ids
 from sizewise.sweep.state import JobState, finished, job_state, read_failure
 
 
@@ -37,7 +39,23 @@ def sweep_status(sweep_dir: Path) -> list[StatusRow]:
     slugs = list(dict.fromkeys([*planned, *found]))
     if not slugs:
         raise SweepError(f"{sweep_dir} holds no sweep and no run. Name a directory that does.")
-    return [_row(sweep_dir / slug) for slug in slugs]
+    rows = [_row(sweep_dir / slug) for slug in slugs]
+    return _without_lost(rows, sweep_dir)
+
+
+def _without_lost(rows: list[StatusRow], sweep_dir: Path) -> list[StatusRow]:
+    """Jobs that were queued, but that SLURM no longer knows, are not queued."""
+    queued = [row for row in rows if row.state == JobState.QUEUED]
+    alive = queued_ids() if queued else None
+    if alive is None:
+        return rows
+    lost = {row.slug for row in queued if queue_id(sweep_dir / row.slug) not in alive}
+    return [
+        replace(row, state=JobState.INTERRUPTED, note="left SLURM's queue without a result")
+        if row.slug in lost
+        else row
+        for row in rows
+    ]
 
 
 def print_status(sweep_dir: Path) -> list[StatusRow]:
@@ -66,7 +84,10 @@ def _row(run_dir: Path) -> StatusRow:
     state = job_state(run_dir)
     outcome = finished(run_dir) if state == JobState.DONE else None
     return StatusRow(
-        run_dir.name, state, attempts(run_dir), outcome.objective if outcome else None,
+        run_dir.name,
+        state,
+        attempts(run_dir),
+        outcome.objective if outcome else None,
         _note(run_dir, state),
     )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.config import SweepConfig
@@ -14,11 +16,14 @@ from sizewise.sweep.backend import Backend, LaunchOptions
 from sizewise.sweep.compose import JobComposer
 from sizewise.sweep.files import SWEEP_FILE, write_json
 from sizewise.sweep.finish import finish
-from sizewise.sweep.grid import expand
+from sizewise.sweep.grid import expand, own_overrides
 from sizewise.sweep.jobs import Job, submit
 from sizewise.sweep.plan import Plan, make_plan
-from sizewise.sweep.resolvers import make_directory, exit_on_error
+from sizewise.sweep.resolvers import exit_on_error, make_directory
 from sizewise.sweep.show import print_plan
+from sizewise.sweep.state import JobState, job_state
+
+UNDER_WAY = (JobState.QUEUED, JobState.RUNNING)
 
 if TYPE_CHECKING:
     from hydra_plugins.sizewise_sweepers import GridSweeper
@@ -41,7 +46,8 @@ def run_sweep(sweeper: GridSweeper, command: list[str], job: str, finish: str | 
             return
         record(plan, command, context.options)
         launch(sweeper, backend, plan.to_do, context)
-        sum_up(plan, finish)
+        if not _left_running(plan, backend):
+            sum_up(plan, finish)
 
 
 class SweepContext:
@@ -52,11 +58,15 @@ class SweepContext:
         self.options = sweep_options(config)
         self.sweep_dir = Path(str(config.hydra.sweep.dir))
 
+    def own(self, command: list[str]) -> list[Override]:
+        """Return the parsed overrides of a command line that are the jobs'."""
+        return own_overrides(command, self.composer.parse)
+
     @classmethod
     def of(cls, sweeper: GridSweeper) -> SweepContext:
         """Make the context of a sweeper that Hydra has set up."""
         config, hydra = sweeper.config, sweeper.hydra_context
-        assert config is not None and hydra is not None  # noqa: S101
+        assert config is not None and hydra is not None
         overrides = [str(text) for text in config.hydra.overrides.hydra]
         loader: Any = hydra.config_loader
         return cls(config, JobComposer(loader, str(config.hydra.job.config_name), overrides))
@@ -101,7 +111,8 @@ def launch(
     try:
         if backend is not None:
             choices = LaunchOptions(context.sweep_dir, options.retries, options.fail_fast)
-            backend.run(jobs, choices)
+            with closing(backend):
+                backend.run(jobs, choices)
         else:
             _launch_foreign(sweeper, jobs)
     except KeyboardInterrupt:
@@ -109,9 +120,16 @@ def launch(
         raise SystemExit(130) from None
 
 
+def _left_running(plan: Plan, backend: Backend | None) -> bool:
+    """Whether the launcher was told not to wait and some jobs have not ended yet."""
+    if backend is None or getattr(backend, "waits", True):
+        return False
+    return any(job_state(job.run_dir) in UNDER_WAY for job in plan.jobs)
+
+
 def _launch_foreign(sweeper: GridSweeper, jobs: list[Job]) -> None:
     """Use any other launcher of Hydra's: it composes again, but the job reads what was planned."""
-    assert sweeper.launcher is not None  # noqa: S101
+    assert sweeper.launcher is not None
     overrides = [[*job.overrides, *_directory(job)] for job in jobs]
     sweeper.launcher.launch(overrides, initial_job_idx=0)
 
@@ -129,7 +147,10 @@ def sum_up(plan: Plan, function: str | None) -> None:
     """
     failures = finish(plan, function)
     if failures:
-        lines = [f"{Path(f.run_dir).name}: {f.reason.splitlines()[0]}\n    log: {f.log}" for f in failures]
+        lines = [
+            f"{Path(f.run_dir).name}: {f.reason.splitlines()[0]}\n    log: {f.log}"
+            for f in failures
+        ]
         listed = "\n  ".join(lines)
         raise SweepError(
             f"{len(failures)} of {len(plan.jobs)} jobs have no result:\n  {listed}\n"

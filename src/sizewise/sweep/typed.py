@@ -24,7 +24,7 @@ def run_config(config: Mapping[str, Any]) -> RunConfig:
         ConfigError: a key is unknown or a value out of range; the message names it.
     """
     built = _build(RunConfig, config, "")
-    assert isinstance(built, RunConfig)  # noqa: S101 — for the type checker
+    assert isinstance(built, RunConfig)
     return built
 
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from sizewise.sweep.execute import JobResult, execute, run_child
 from sizewise.sweep.files import LOG_FILE
-from sizewise.sweep.fresh import fresh_process_state, follow_parent
+from sizewise.sweep.fresh import follow_parent, fresh_process_state
 
 LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"
 

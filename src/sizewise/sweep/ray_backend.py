@@ -1,0 +1,122 @@
+"""The Ray launcher: one task per job, each in a process of its own, on whatever nodes Ray has.
+
+Run directories have to lie on a file system that all nodes share.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sizewise.errors import SweepError
+from sizewise.sweep.backend import LaunchOptions
+from sizewise.sweep.execute import execute
+from sizewise.sweep.interrupts import Interrupts
+from sizewise.sweep.jobs import Job
+from sizewise.sweep.progress import Progress
+from sizewise.sweep.state import JobState, job_state, record_failure
+from sizewise.sweep.worker import job_log
+
+ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
+
+
+class RayBackend:
+    """Runs jobs as Ray tasks (see ``RayLauncherConf`` for the options)."""
+
+    def __init__(
+        self,
+        address: str | None = None,
+        num_cpus: float = 1,
+        num_gpus: float = 0,
+        runtime_env: Mapping[str, Any] | None = None,
+        init: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._address, self._init = address, dict(init or {})
+        self._resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+        self._runtime_env = dict(runtime_env or {})
+        self._ray: Any = None
+
+    @property
+    def slots(self) -> int:
+        """How many jobs the cluster's processors and GPUs take at once."""
+        total = self._started().cluster_resources()
+        wanted = {"CPU": self._resources["num_cpus"], "GPU": self._resources["num_gpus"]}
+        room = [total.get(name, 0) / share for name, share in wanted.items() if share]
+        return max(1, int(min(room, default=1)))
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Raise where Ray is missing."""
+        try:
+            import ray  # noqa: F401
+        except ImportError as error:
+            raise SweepError(
+                "hydra/launcher=ray needs Ray: pip install 'sizewise[ray]'."
+            ) from error
+
+    def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
+        """Run the jobs; see ``Backend``."""
+        if not jobs:
+            return
+        self.check(jobs)
+        ray = self._started()
+        # max_calls=1: a process of its own for each job; Ray itself never tries one again.
+        task = ray.remote(max_calls=1, max_retries=0, **self._resources)(run_in_ray)
+        tries = {job.identity.hash: 0 for job in jobs}
+        with Progress(len(jobs), live=False) as progress:
+            waiting = {self._start(task, job, tries, progress): job for job in jobs}
+            while waiting:
+                ended, _ = ray.wait(list(waiting), timeout=1.0)
+                for reference in ended:
+                    job = waiting.pop(reference)
+                    self._settle(ray, reference, job)
+                    failed = job_state(job.run_dir) == JobState.FAILED
+                    if failed and tries[job.identity.hash] <= options.retries:
+                        waiting[self._start(task, job, tries, progress)] = job
+                        continue
+                    progress.end(None, job)
+                    if failed and options.fail_fast:
+                        for other in waiting:
+                            ray.cancel(other, force=True)
+                        return
+
+    def close(self) -> None:
+        """Disconnect, and end a cluster that was begun here."""
+        if self._ray is not None:
+            self._ray.shutdown()
+            self._ray = None
+
+    def _start(self, task: Any, job: Job, tries: dict[str, int], progress: Progress) -> Any:
+        tries[job.identity.hash] += 1
+        progress.begin(None, job)
+        return task.remote(str(job.run_dir.resolve()))
+
+    def _settle(self, ray: Any, reference: Any, job: Job) -> None:
+        try:
+            ray.get(reference)
+        except ray.exceptions.RayError as error:
+            if job_state(job.run_dir) not in ENDED:
+                record_failure(job.run_dir, f"Ray: {str(error).splitlines()[0]}")
+
+    def _started(self) -> Any:
+        if self._ray is None:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            import ray
+
+            settings = {"include_dashboard": False, **self._init} if not self._address else {}
+            ray.init(
+                address=self._address,
+                runtime_env=self._runtime_env or None,
+                ignore_reinit_error=True,
+                log_to_driver=False,
+                **settings,
+            )
+            self._ray = ray
+        return self._ray
+
+
+def run_in_ray(run_dir: str) -> str:
+    """Run the job of a directory in a Ray worker and return how it ended."""
+    with job_log(Path(run_dir)):
+        return str(execute(Path(run_dir), Interrupts(enabled=False)).state)

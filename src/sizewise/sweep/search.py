@@ -1,0 +1,165 @@
+"""The search: Optuna proposes, the chosen launcher runs, the study remembers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sizewise.errors import ConfigError, SweepError
+from sizewise.sweep.backend import Backend, LaunchOptions
+from sizewise.sweep.files import write_json
+from sizewise.sweep.identity import run_identity
+from sizewise.sweep.jobs import Job, submit
+from sizewise.sweep.objectives import objective_values, parse_objectives
+from sizewise.sweep.plan import Plan
+from sizewise.sweep.pruning import PRUNING_FILE, PruningReporter
+from sizewise.sweep.resolvers import exit_on_error, make_directory
+from sizewise.sweep.search_report import report_search
+from sizewise.sweep.space import Space, search_space
+from sizewise.sweep.state import JobState, finished, job_state
+from sizewise.sweep.study import open_study, require_optuna
+from sizewise.sweep.sweeper import SweepContext, job_backend
+from sizewise.sweep.typed import run_config
+
+if TYPE_CHECKING:
+    from hydra_plugins.sizewise_sweepers import SearchSweeper
+
+__all__ = ["PruningReporter", "run_search"]
+log = logging.getLogger(__name__)
+OVERRIDES = "overrides"
+
+
+def run_search(
+    sweeper: SearchSweeper,
+    command: list[str],
+    job: str,
+    finish: str | None,
+    objectives: list[str],
+    n_trials: int,
+    sampler: str,
+    pruner: str,
+    seed: int,
+    parallel: int | None,
+) -> None:
+    """Run a search until ``n_trials`` trials have ended, or continue one.
+
+    Failed and NaN trials are recorded and passed over; a trial that was under way when the search
+    was killed is taken up again in its directory.
+    """
+    with exit_on_error():
+        goals = parse_objectives(objectives, pruner)
+        context = SweepContext.of(sweeper)
+        backend = job_backend(sweeper)
+        if backend is None:
+            raise SweepError("hydra/sweeper=search needs one of hydra/launcher=local, slurm, ray.")
+        if context.options.arms:
+            raise SweepError("A named sweep has a fixed grid. Search without sweep=…")
+        fixed, space = search_space(context.own(command))
+        if context.options.dry_run:
+            log.info("Search of %d trials over %s", n_trials, ", ".join(space))
+            return
+        make_directory(context.sweep_dir)
+        study = open_study(context.sweep_dir, list(goals.values()), sampler, pruner, seed)
+        search = _Search(study, context, backend, job, fixed, space, list(goals), pruner)
+        try:
+            with closing(backend):
+                search.run(n_trials, parallel or backend.slots)
+        except KeyboardInterrupt:
+            sys.stderr.write(f"Stopped. The same command continues in {context.sweep_dir}.\n")
+            raise SystemExit(130) from None
+        report_search(study, list(goals), context.sweep_dir, search.plan(), finish)
+
+
+@dataclass
+class _Search:
+    study: Any
+    context: SweepContext
+    backend: Backend
+    function: str
+    fixed: list[str]
+    space: Space
+    names: list[str]
+    pruner: str
+
+    def run(self, n_trials: int, parallel: int) -> None:
+        """Ask, launch and tell in batches."""
+        states = require_optuna().trial.TrialState
+        under_way = [t for t in self.study.trials if t.state == states.RUNNING]
+        # A trial without overrides was being proposed when the search was killed.
+        for trial in under_way:
+            if OVERRIDES not in trial.user_attrs:
+                self.study.tell(trial.number, state=states.FAIL, skip_if_finished=True)
+        self._batch([t for t in under_way if OVERRIDES in t.user_attrs])
+        while (left := n_trials - len(self.counted())) > 0:
+            self._batch([self._ask() for _ in range(min(left, parallel))])
+
+    def counted(self) -> list[Any]:
+        """Return the trials that were proposed in full."""
+        return [trial for trial in self.study.trials if OVERRIDES in trial.user_attrs]
+
+    def plan(self) -> Plan:
+        """Return the jobs of all trials as a plan, for the summary."""
+        jobs = [self._job(trial.user_attrs[OVERRIDES]) for trial in self.counted()]
+        unique = {job.identity.hash: job for job in jobs if job is not None}
+        states = {job.identity.slug: job_state(job.run_dir) for job in unique.values()}
+        sweep_dir = self.context.sweep_dir
+        return Plan(sweep_dir, sweep_dir.name, list(unique.values()), states, len(jobs))
+
+    def _ask(self) -> Any:
+        trial = self.study.ask(self.space)
+        chosen = [f"{key}={value}" for key, value in trial.params.items()]
+        trial.set_user_attr(OVERRIDES, [*self.fixed, *chosen])
+        return trial
+
+    def _batch(self, trials: list[Any]) -> None:
+        planned = [(trial, self._job(trial.user_attrs[OVERRIDES])) for trial in trials]
+        jobs: dict[str, Job] = {}
+        for trial, job in planned:
+            if job is None or job_state(job.run_dir) in (JobState.DONE, JobState.PRUNED):
+                continue
+            submit(job)
+            self._allow_pruning(job, trial)
+            jobs[job.identity.hash] = job
+        options = self.context.options
+        if jobs:
+            launch = LaunchOptions(self.context.sweep_dir, options.retries)
+            self.backend.run(list(jobs.values()), launch)
+        for trial, job in planned:
+            self._tell(trial, job)
+
+    def _job(self, overrides: list[str]) -> Job | None:
+        try:
+            config = self.context.composer.compose(list(overrides))
+            folder = self.context.sweep_dir
+            config["sweep"] = {"name": folder.name, "dir": str(folder)}
+            run_config(config)
+        except ConfigError as error:
+            log.warning("Not a valid trial (%s): %s", " ".join(overrides), error)
+            return None
+        identity = run_identity(config)
+        return Job(tuple(overrides), config, identity, folder / identity.slug, self.function)
+
+    def _allow_pruning(self, job: Job, trial: Any) -> None:
+        if self.pruner == "none":
+            return
+        trial_id = trial._trial_id
+        folder = str(self.context.sweep_dir.resolve())
+        record = {"folder": folder, "trial_id": trial_id, "pruner": self.pruner}
+        write_json(job.run_dir / PRUNING_FILE, record)
+
+    def _tell(self, trial: Any, job: Job | None) -> None:
+        states = require_optuna().trial.TrialState
+        number = trial.number
+        state = job_state(job.run_dir) if job is not None else JobState.FAILED
+        outcome = finished(job.run_dir) if job is not None else None
+        values = objective_values(outcome, self.names) if outcome is not None else None
+        if values is not None:
+            self.study.tell(number, values, skip_if_finished=True)
+        elif state == JobState.PRUNED:
+            self.study.tell(number, state=states.PRUNED, skip_if_finished=True)
+        else:
+            log.warning("Trial %d has no figure to compare (%s); it is passed over.", number, state)
+            self.study.tell(number, state=states.FAIL, skip_if_finished=True)

@@ -1,0 +1,55 @@
+"""What SLURM's own commands say about jobs; none of it needs accounting."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import shutil
+import subprocess
+
+from sizewise.errors import SweepError
+
+
+def require_slurm() -> None:
+    """Raise unless this machine can submit to SLURM."""
+    missing = [tool for tool in ("sbatch", "squeue") if shutil.which(tool) is None]
+    if missing:
+        raise SweepError(
+            f"hydra/launcher=slurm needs SLURM's {' and '.join(missing)}, which this machine does "
+            "not have. Start the sweep on a login node, or use hydra/launcher=local."
+        )
+
+
+def queued_ids() -> set[str] | None:
+    """Return the ids of this user's jobs that are queued or running; None if nobody answers."""
+    if shutil.which("squeue") is None:
+        return None
+    answer = _run("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i")
+    return None if answer is None else set(answer.split())
+
+
+def job_end(job_id: str) -> str:
+    """Return SLURM's word for how a job ended (``CANCELLED``, ``TIMEOUT``, …), or ``unknown``."""
+    answer = _run("scontrol", "-o", "show", "job", job_id)
+    found = re.search(r"\bJobState=(\w+).*\bExitCode=(\d+):(\d+)", answer or "")
+    if found is not None:
+        state, code, signal = found.groups()
+        return f"{state} (exit code {code}, signal {signal})" if state == "FAILED" else state
+    answer = _run("sacct", "-n", "-X", "-P", "-j", job_id, "-o", "State")
+    return (answer or "").split("\n")[0].split(" ")[0] or "unknown"
+
+
+def cancel(job_ids: list[str]) -> None:
+    """Cancel jobs."""
+    if job_ids:
+        _run("scancel", *job_ids)
+
+
+def _run(*command: str) -> str | None:
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except subprocess.TimeoutExpired:
+        return None
+    return answer.stdout if answer.returncode == 0 else None
