@@ -11,6 +11,7 @@ from typing import Any
 
 from sizewise.config import RunConfig
 from sizewise.data.encode import EncodedSplit
+from sizewise.evaluation.candidate_set import read_candidates
 from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
 from sizewise.evaluation.predict import Predicted, predict
 from sizewise.evaluation.predictions import PredictionStore
@@ -45,7 +46,7 @@ class Scorer:
         split, parts = task.encoded["test"], self._parts(model, task, "test")
         store = self._store(f"base.{task.name}", zero_shot_key(parts))
         predicted, reused = cached(
-            Path(self.cfg.paths.cache), parts, lambda: self._predict(model, split, store)
+            Path(self.cfg.paths.cache), parts, lambda: self._predict(model, split, store, task)
         )
         if reused:
             log.info("%s: zero-shot answers of %s reused.", task.name, self.cfg.model.name)
@@ -64,13 +65,15 @@ class Scorer:
     ) -> EvaluationResult:
         parts = {**self._parts(model, task, split), "run": identity}
         store = self._store(name, zero_shot_key(parts))
-        predicted = self._predict(model, task.encoded[split], store)
+        predicted = self._predict(model, task.encoded[split], store, task)
         return self._score(predicted, task, split, store)
 
     def _store(self, name: str, key: str) -> PredictionStore:
         return PredictionStore(self.run_dir / PREDICTIONS / f"{name}.jsonl", key)
 
-    def _predict(self, model: Any, split: EncodedSplit, store: PredictionStore) -> Predicted:
+    def _predict(
+        self, model: Any, split: EncodedSplit, store: PredictionStore, task: Task
+    ) -> Predicted:
         evaluation, trainer = self.cfg.evaluation, self.cfg.trainer
         return predict(
             model,
@@ -81,7 +84,13 @@ class Scorer:
             evaluation.batch_size or trainer.batch_size,
             evaluation.warmup_batches,
             evaluation.retries,
+            metrics=self.metrics,
+            candidates=self._candidates(task),
         )
+
+    def _candidates(self, task: Task) -> tuple[str, ...]:
+        chosen = self.cfg.evaluation.candidates
+        return () if chosen is None else read_candidates(chosen, task.splits.train)
 
     def _score(
         self,
@@ -107,6 +116,8 @@ class Scorer:
             model.device.type,
             self.template,
             encoded,
+            self.metrics,
+            self._candidates(task),
         )
 
 
