@@ -50,12 +50,13 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
 
 
 def _run(cfg: RunConfig, run_dir: Path) -> Outcome:
+    from sizewise.job.dry_run import reachable_metrics
     from sizewise.job.pipeline import Pipeline
     from sizewise.metrics.build import build_metrics
     from sizewise.models.preflight import check_model
     from sizewise.tracking import finish_loggers, make_loggers
 
-    metrics = build_metrics(cfg.metric)
+    metrics = build_metrics(reachable_metrics(cfg.metric) if cfg.dry_run else cfg.metric)
     check_primary(cfg, metrics)
     check_model(cfg.model, cfg.quantization, cfg.lora, cfg.trainer)
     use_threads(cfg.trainer.num_threads)
@@ -80,9 +81,21 @@ def _run(cfg: RunConfig, run_dir: Path) -> Outcome:
         outcome = pipeline.run(loggers)
         write_outcome(outcome, run_dir)
         log.info("%s", summary_line(outcome, run_dir))
+        if cfg.report and group is None:
+            write_own_report(run_dir)
         return outcome
     finally:
         finish_loggers(loggers, outcome, error=outcome is None)
+
+
+def write_own_report(run_dir: Path) -> None:
+    """Write the report of one run into its folder ``report``."""
+    from sizewise.report.comparison import compare_loaded
+    from sizewise.report.load import load_runs
+    from sizewise.report.write import write_report
+
+    paths = write_report(compare_loaded(load_runs([run_dir])), run_dir / "report", (), run_dir.name)
+    log.info("Report: %s", paths["report"])
 
 
 def summary_line(outcome: Outcome, run_dir: Path) -> str:

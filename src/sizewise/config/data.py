@@ -17,8 +17,8 @@ SOURCES = ("embedded", "hub", "csv", "json", "parquet", "sqlite", "mixture")
 class SourceConfig:
     """Where the rows come from.
 
-    ``path`` is a file or a glob (csv, json/jsonl, parquet, sqlite), a hub id, or the name of an
-    embedded data set. ``table`` or ``query`` choose the rows of a SQLite file; ``subset`` and
+    ``path`` is a file or a glob (csv, json/jsonl, parquet, sqlite), a hub id (or a local file with
+    the same columns, read by its extension), or the name of an embedded data set. ``table`` or ``query`` choose the rows of a SQLite file; ``subset`` and
     ``hub_split`` those of a hub data set (``hub_split`` null: every split, kept in the column
     ``__split__``).
     """
@@ -89,7 +89,8 @@ class DatasetConfig:
     holds a whole dialogue, of which each assistant turn becomes an example (``train_on``: all of
     them or the last one). ``group`` names the columns that must never straddle splits besides the
     prompt text itself (which never does). ``strata`` name columns kept for breakdowns; ``label``
-    the column whose frequency in training is one. ``few_shot`` examples of the training split are
+    the column whose frequency in training is one (``label_frequency``: never seen, rare, and
+    frequent from ``frequent`` training examples on). ``few_shot`` examples of the training split are
     put before every prompt, as earlier ``turns`` or as ``text`` within the prompt.
     ``parts`` are the data sets of a mixture, by name.
     """
@@ -104,6 +105,7 @@ class DatasetConfig:
     train_on: str = "all"
     group: list[str] = field(default_factory=list)
     label: str | None = None
+    frequent: int = 10
     strata: list[str] = field(default_factory=list)
     rejected: str | None = None
     clean_whitespace: bool = False
@@ -131,3 +133,4 @@ class DatasetConfig:
             at_least(f"dataset.{key}", getattr(self, key), 1)
         at_least("dataset.max_length", self.max_length, 8)
         at_least("dataset.few_shot", self.few_shot, 0)
+        at_least("dataset.frequent", self.frequent, 2)

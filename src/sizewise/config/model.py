@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from sizewise.config.checks import above, at_least, one_of, within
 
-FAMILIES = ("causal", "seq2seq")
+FAMILIES = ("causal", "seq2seq", "classical")
 INITS = ("pretrained", "random", "tiny_random")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 METHODS = ("none", "lora", "dora", "rslora", "full")
@@ -60,7 +60,8 @@ class LoraTargets:
 class ModelConfig:
     """A base model: where its weights are and how its prompts are written.
 
-    ``path`` is a hub id, a local directory, or ``embedded:NAME``.
+    ``path`` is a hub id, a local directory, ``embedded:NAME``, or ``classical:NAME`` (family
+    ``classical``: a baseline without a language model, fitted on the training split).
     ``chat_template`` is None (the tokenizer's own), ``plain`` (for bases without one),
     or the path of a jinja file. ``template_kwargs`` reach the template in training and in
     inference alike (``enable_thinking``, ``date_string``).

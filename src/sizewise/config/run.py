@@ -55,12 +55,19 @@ class RunConfig:
 
     ``stage``: ``full`` (train, then score base and tuned), ``train`` (no scoring of the test
     split) or ``evaluate`` (score a finished ``run``, an ``adapter``, or the untouched base).
+    ``report``: also write table, pictures and page of this run on its own (a sweep always writes
+    those of all its runs). ``save_data``: also write the splits as SQLite and the distribution of
+    their token lengths. ``dry_run``: a few examples, an interruption on purpose, stand-ins for what
+    cannot be reached; chosen by ``debug=dry_run``.
     """
 
     seed: int = 42
     stage: str = "full"
     run: str | None = None
     adapter: str | None = None
+    report: bool = False
+    save_data: bool = False
+    dry_run: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     eval_dataset: dict[str, DatasetConfig] = field(default_factory=dict)

@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataSplits
 from sizewise.data.examples import make_examples
 from sizewise.data.few_shot import add_demonstrations
 from sizewise.data.mixture import build_mixture
-from sizewise.data.sources import read_rows
+from sizewise.data.sources import is_local_file, read_rows
 from sizewise.data.splits import split_examples
+from sizewise.data.stand_in import stand_in_rows
+from sizewise.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
-def build_splits(cfg: DatasetConfig) -> DataSplits:
+def build_splits(cfg: DatasetConfig, stand_in: bool = False) -> DataSplits:
     """Read, map, filter, split and limit a data set.
 
     Deterministic: the same rows in any order and the same configuration give the same splits.
+
+    Args:
+        cfg: the data set.
+        stand_in: use synthetic rows with the same columns where the hub is out of reach.
 
     Raises:
         DataError: the source cannot be read, a column does not exist, or a split is empty.
     """
     if cfg.source.kind == "mixture":
-        splits = build_mixture(cfg, build_splits)
+        splits = build_mixture(cfg, lambda part: build_splits(part, stand_in))
     else:
-        splits = split_examples(make_examples(read_rows(cfg.source), cfg), cfg)
+        rows = rows_or_stand_in(cfg) if stand_in else read_rows(cfg.source)
+        splits = split_examples(make_examples(rows, cfg), cfg)
     return add_demonstrations(splits, cfg.few_shot, cfg.few_shot_style)
+
+
+def rows_or_stand_in(cfg: DatasetConfig) -> list[dict[str, Any]]:
+    """Read the rows; of a hub data set that neither the line nor the cache gives, synthetic ones.
+
+    Raises:
+        DataError: the hub answers, but the data set does not exist or is gated.
+    """
+    from sizewise.data.hub import go_offline, reachable
+
+    if cfg.source.kind != "hub" or is_local_file(cfg.source):
+        return read_rows(cfg.source)
+    there = reachable(cfg.source.path)
+    if not there:
+        go_offline()
+    try:
+        return read_rows(cfg.source)
+    except DataError as error:
+        if there:
+            raise
+        log.warning("%s Synthetic rows with the same columns stand in for it.", error)
+        return stand_in_rows(cfg)

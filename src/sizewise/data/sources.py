@@ -16,6 +16,10 @@ from sizewise.errors import DataError
 Row = dict[str, Any]
 EMBEDDED = ("icd10_dialogues",)
 _FIELD_LIMIT = 2**31 - 1
+EXTENSIONS = {
+    ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".db": "sqlite",
+    ".sqlite": "sqlite", ".sqlite3": "sqlite",
+}  # fmt: skip
 
 
 def read_rows(source: SourceConfig) -> list[Row]:
@@ -29,10 +33,34 @@ def read_rows(source: SourceConfig) -> list[Row]:
     """
     if source.kind == "mixture":
         raise DataError("A mixture has no rows of its own: its parts are read one by one.")
-    rows = _READERS[source.kind](source)
+    rows = _READERS[kind_of(source)](source)
     if not rows:
         raise DataError(f"dataset.source.path={source.path!r} holds no rows.")
     return rows
+
+
+def is_local_file(source: SourceConfig) -> bool:
+    """Whether ``path`` names files of this machine: always, but for hub ids and embedded sets."""
+    if source.kind != "hub":
+        return source.kind not in ("embedded", "mixture")
+    return Path(source.path).expanduser().is_file()
+
+
+def kind_of(source: SourceConfig) -> str:
+    """Return how a source is read: a local file in a hub id's place goes by its extension.
+
+    Raises:
+        DataError: the extension is not known.
+    """
+    if source.kind != "hub" or not is_local_file(source):
+        return source.kind
+    suffix = Path(source.path).suffix.lower()
+    if suffix not in EXTENSIONS:
+        raise DataError(
+            f"dataset.source.path={source.path!r}: files ending in {suffix or 'nothing'!r} are not "
+            f"known. Known: {', '.join(EXTENSIONS)}; or set dataset.source.kind."
+        )
+    return EXTENSIONS[suffix]
 
 
 def find_files(pattern: str) -> list[Path]:

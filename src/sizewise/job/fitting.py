@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ from sizewise.config import RunConfig
 from sizewise.data.collate import collate_seq2seq, collate_training
 from sizewise.data.datamodule import SizewiseDataModule
 from sizewise.evaluation.template import pad_id
+from sizewise.job.dry_run import STOP_AFTER, Interrupted, StopOnce
 from sizewise.job.tasks import Task
 from sizewise.models.adapter import attach_adapter, enable_checkpointing
 from sizewise.runtime import seed_everything
-from sizewise.training.fit import fit_job
+from sizewise.training.fit import CHECKPOINTS, fit_job
 from sizewise.training.optimizer import make_optimizer_factory
-from sizewise.training.result import FitResult
+from sizewise.training.result import FIT_FILE, FitResult
 from sizewise.training.schedule import make_scheduler_factory
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
     from sizewise.training.module import AnswerModule
+
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -37,8 +42,26 @@ def train(
         enable_checkpointing(model)
     module = _module(cfg, model)
     data = _batches(cfg, task, template)
+    if cfg.dry_run:
+        stop_once(cfg, module, data, run_dir)
     fit = fit_job(module, data, cfg.trainer, callbacks(cfg, run_dir), loggers, run_dir, cfg.seed)
     return model.eval(), fit
+
+
+def stop_once(
+    cfg: RunConfig, module: AnswerModule, data: SizewiseDataModule, run_dir: Path
+) -> None:
+    """Begin the fit and leave it in its middle, so that the fit proper has to resume.
+
+    Nothing is done where a fit has begun already.
+    """
+    if (run_dir / FIT_FILE).is_file() or (run_dir / CHECKPOINTS).is_dir():
+        return
+    stop: list[Callback] = [*callbacks(cfg, run_dir), StopOnce()]
+    try:
+        fit_job(module, data, cfg.trainer, stop, (), run_dir, cfg.seed)
+    except Interrupted:
+        log.info("Dry run: stopped after %d step on purpose; it goes on from there.", STOP_AFTER)
 
 
 def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:

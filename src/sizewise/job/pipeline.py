@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.config import RunConfig
+from sizewise.data.frequency import count_labels
 from sizewise.energy import EnergyMeter
 from sizewise.evaluation.evaluate import EvaluationResult
 from sizewise.evaluation.likelihood import answer_log_probs
 from sizewise.evaluation.template import pad_id
 from sizewise.job import facts
 from sizewise.job.bases import give_back, take_base
+from sizewise.job.data_files import DATA, save_data
+from sizewise.job.dry_run import dry_run_warnings
 from sizewise.job.fitting import train
 from sizewise.job.scoring import Scorer
-from sizewise.job.tasks import Task, load_task, make_template
+from sizewise.job.tasks import Task, load_task, make_template, shared_questions
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter import load_adapter
 from sizewise.models.size import model_sizes
@@ -71,9 +74,15 @@ class Pipeline:
         template = make_template(load_tokenizer(cfg.model), cfg.model)
         positions = cfg.model.architecture.max_positions if cfg.model.architecture else None
         cache = Path(cfg.paths.cache)
-        tasks = [load_task(cfg.dataset, template, positions, cache)]
+        dry_run = cfg.dry_run
+        tasks = [load_task(cfg.dataset, template, positions, cache, dry_run=dry_run)]
+        labels = count_labels(tasks[0].splits.train)
         for dataset in cfg.eval_dataset.values():
-            tasks.append(load_task(dataset, template, positions, cache, ("test",)))
+            tasks.append(
+                load_task(dataset, template, positions, cache, ("test",), labels, dry_run)
+            )
+        if cfg.save_data:
+            save_data(tasks[0], template, run_dir / DATA)
         scorer = Scorer(cfg, run_dir, template, metrics)
         return cls(cfg, run_dir, identity, device, template, tuple(tasks), scorer)
 
@@ -171,6 +180,7 @@ class Pipeline:
             seed=cfg.seed,
             provenance=collect_provenance(self._overrides()),
             files=facts.run_files(self.run_dir),
+            warnings=[*dry_run_warnings(cfg), *shared_questions(self.tasks)],
         )
 
     def _overrides(self) -> list[str]:

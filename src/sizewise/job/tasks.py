@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 from sizewise.config import DatasetConfig, ModelConfig
 from sizewise.data.build import build_splits
 from sizewise.data.encode import EncodedSplit, encode_examples
-from sizewise.data.example import DataSplits, SplitName
+from sizewise.data.example import DataSplits, Example, SplitName
+from sizewise.data.frequency import add_frequency, count_labels
+from sizewise.data.groups import text_key
 from sizewise.data.template import ChatTemplate
+from sizewise.job.dry_run import few
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +68,8 @@ def load_task(
     max_positions: int | None,
     cache_dir: Path,
     names: tuple[SplitName, ...] = SPLITS,
+    labels: Mapping[str, int] | None = None,
+    dry_run: bool = False,
 ) -> Task:
     """Read, split and encode a data set.
 
@@ -74,17 +79,19 @@ def load_task(
         max_positions: the longest sequence the model takes, where it says so.
         cache_dir: where encoded splits are kept.
         names: the splits to encode.
+        labels: label → training examples of the run; None: those of this data set.
+        dry_run: take a few examples, synthetic ones where the hub is out of reach.
 
     Raises:
         DataError: a split is empty, or all its answers are cut away.
     """
-    splits = build_splits(dataset)
+    splits = load_splits(dataset, labels, dry_run)
     encoded = {
         name: encode_examples(
             getattr(splits, name),
             template,
             dataset.max_length,
-            dataset.truncate_prompt,
+            dataset.truncate_prompt or dry_run,
             cache_dir,
             context=max_positions,
             name=name,
@@ -94,6 +101,41 @@ def load_task(
     task = Task(dataset, splits, encoded)
     _say(task)
     return task
+
+
+def load_splits(
+    dataset: DatasetConfig, labels: Mapping[str, int] | None = None, dry_run: bool = False
+) -> DataSplits:
+    """Read and split a data set; examples carry how often their label occurs in training.
+
+    Args:
+        dataset: its configuration.
+        labels: label → training examples of the run; None: those of this data set.
+        dry_run: take a few examples, synthetic ones where the hub is out of reach.
+    """
+    splits = build_splits(few(dataset) if dry_run else dataset, stand_in=dry_run)
+    counts = count_labels(splits.train) if labels is None else labels
+    return add_frequency(splits, counts, dataset.frequent)
+
+
+def shared_questions(tasks: Sequence[Task]) -> list[str]:
+    """Say of every further test set how many of its questions the run was trained on.
+
+    Args:
+        tasks: the data set of the run, then the further test sets.
+    """
+    trained = {_question(example) for example in tasks[0].splits.train}
+    found: list[str] = []
+    for task in tasks[1:]:
+        test = task.splits.test
+        shared = sum(_question(example) in trained for example in test)
+        if shared:
+            found.append(f"{shared} of {len(test)} questions of {task.name} occur in training.")
+    return found
+
+
+def _question(example: Example) -> str:
+    return text_key(next((m.content for m in example.messages if m.role == "user"), ""))
 
 
 def _say(task: Task) -> None:

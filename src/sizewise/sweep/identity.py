@@ -52,9 +52,8 @@ def plain_config(cfg: DictConfig | RunConfig) -> dict[str, Any]:
     """Return the job's configuration as resolved plain values, without Hydra's own node."""
     if is_dataclass(cfg):
         return asdict(cfg)
-    keys = [key for key in cfg if key != "hydra"]
     # Resolved in place: interpolations may point at nodes that are left out afterwards.
-    return {key: plain_node(cfg, str(key)) for key in keys}
+    return {str(key): plain_node(cfg, str(key)) for key in cfg if key != "hydra"}
 
 
 def plain_node(cfg: DictConfig, key: str) -> Any:

@@ -1,0 +1,55 @@
+"""How often a test example's label occurs in training: never seen, rare or frequent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sizewise.data.example import DataSplits, Example
+
+LABEL = "label"
+STRATUM = "label_frequency"
+NEVER = "never seen"
+
+
+def count_labels(examples: Sequence[Example]) -> Counter[str]:
+    """Count the labels of examples; an example without one is not counted."""
+    return Counter(example.meta[LABEL] for example in examples if example.meta.get(LABEL))
+
+
+def band(count: int, frequent: int) -> str:
+    """Name how often a label occurs in training: ``frequent`` times or more, less, or never."""
+    if count == 0:
+        return NEVER
+    return f"frequent ({frequent}+)" if count >= frequent else f"rare (1–{frequent - 1})"
+
+
+def add_frequency(splits: DataSplits, counts: Mapping[str, int], frequent: int) -> DataSplits:
+    """Return splits whose labelled examples carry the stratum ``label_frequency``.
+
+    Ids, contents and fingerprints stay what they are.
+
+    Args:
+        splits: of any data set.
+        counts: label → examples in the training split of the run.
+        frequent: from how many training examples on a label counts as frequent.
+    """
+
+    def marked(examples: Sequence[Example]) -> tuple[Example, ...]:
+        return tuple(_mark(example, counts, frequent) for example in examples)
+
+    return replace(
+        splits,
+        train=marked(splits.train),
+        validation=marked(splits.validation),
+        test=marked(splits.test),
+    )
+
+
+def _mark(example: Example, counts: Mapping[str, int], frequent: int) -> Example:
+    label = example.meta.get(LABEL)
+    if not label:
+        return example
+    stratum = band(counts.get(label, 0), frequent)
+    return replace(example, meta={**example.meta, STRATUM: stratum})
