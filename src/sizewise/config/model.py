@@ -64,7 +64,9 @@ class ModelConfig:
     ``classical``: a baseline without a language model, fitted on the training split).
     ``chat_template`` is None (the tokenizer's own), ``plain`` (for bases without one),
     or the path of a jinja file. ``template_kwargs`` reach the template in training and in
-    inference alike (``enable_thinking``, ``date_string``).
+    inference alike (``enable_thinking``, ``date_string``). ``suggested_lr`` is the learning rate
+    that AdamW takes unless ``optimizer.lr`` says otherwise: models of a few million weights need
+    far larger steps than models of billions.
     """
 
     name: str = MISSING
@@ -80,6 +82,7 @@ class ModelConfig:
     trust_remote_code: bool = False
     gated: bool = False
     license: str | None = None
+    suggested_lr: float = 2e-4
     lora_targets: LoraTargets = field(default_factory=LoraTargets)
     architecture: ArchitectureConfig | None = None
 

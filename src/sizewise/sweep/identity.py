@@ -29,7 +29,7 @@ VOLATILE_TRAINER = (
     "checkpoint_every",
     "keep_last_checkpoint",
 )
-DESCRIPTIVE = ("model.license", "model.gated", "dataset.license")
+DESCRIPTIVE = ("model.license", "model.gated", "model.suggested_lr", "dataset.license")
 # What a run that trains nothing still takes from the trainer.
 SCORING_TRAINER = ("batch_size", "precision", "deterministic")
 HASH_LENGTH = 12
