@@ -13,7 +13,7 @@ from sizewise.config import RunConfig
 from sizewise.outcome import CostFacts, DataFacts, ModelFacts, Outcome, write_outcome
 from sizewise.sweep.identity import run_identity
 
-RAISES, EXITS, KILLED = 901, 902, 903
+RAISES, EXITS, KILLED, NAN = 901, 902, 903, 906
 
 
 def job(cfg: RunConfig, run_dir: Path) -> Outcome:
@@ -28,7 +28,8 @@ def job(cfg: RunConfig, run_dir: Path) -> Outcome:
     first = sum(entry["what"] == "begin" for entry in trace(run_dir)) == 1
     if first or "FAKE_SLOW_ONCE" not in os.environ:
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
-    outcome = make_outcome(cfg, objective=float(cfg.seed) + cfg.lora.r / 100)
+    objective = float(cfg.seed) + cfg.lora.r / 100
+    outcome = make_outcome(cfg, float("nan") if cfg.seed == NAN else objective)
     write_outcome(outcome, run_dir)
     note(run_dir, "end", {})
     return outcome

@@ -7,6 +7,7 @@ import sys
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -72,4 +73,5 @@ def _report(result: JobResult) -> float | None:
 
 def _function() -> str:
     # Tests and other programs may put another function in the place of a job.
-    return OmegaConf.select(HydraConfig.get(), "sweeper.job") or DEFAULT_FUNCTION
+    hydra: Any = HydraConfig.get()
+    return OmegaConf.select(hydra, "sweeper.job") or DEFAULT_FUNCTION

@@ -86,4 +86,4 @@ def load_function(path: str) -> JobFunction:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise SweepError(f"The job function {path} cannot be imported: {error}") from error
-    return function  # type: ignore[no-any-return]
+    return function

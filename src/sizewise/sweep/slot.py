@@ -38,7 +38,8 @@ class Slot:
         """Give the worker a job; begin a worker where there is none."""
         if self.process is None:
             self._spawn()
-        assert self.process is not None and self.process.stdin is not None
+        assert self.process is not None
+        assert self.process.stdin is not None
         self.job, self.started, self.base = job, time.monotonic(), base_key(job.config)
         request = json.dumps({"run_dir": str(job.run_dir)}) + "\n"
         try:

@@ -34,9 +34,11 @@ def _distribution(override: Override) -> Any:
     value: Any = override.value()
     log = "log" in getattr(value, "tags", ())
     if isinstance(value, IntervalSweep):
-        if isinstance(value.start, int) and isinstance(value.end, int):
-            return kinds.IntDistribution(value.start, value.end, log=log)
-        return kinds.FloatDistribution(float(value.start), float(value.end), log=log)  # type: ignore[arg-type]
+        start: Any = value.start
+        end: Any = value.end
+        if isinstance(start, int) and isinstance(end, int):
+            return kinds.IntDistribution(start, end, log=log)
+        return kinds.FloatDistribution(float(start), float(end), log=log)
     if isinstance(value, RangeSweep):
         return _steps(value, kinds)
     return kinds.CategoricalDistribution([str(v) for v in override.sweep_string_iterator()])

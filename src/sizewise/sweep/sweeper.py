@@ -66,7 +66,8 @@ class SweepContext:
     def of(cls, sweeper: GridSweeper) -> SweepContext:
         """Make the context of a sweeper that Hydra has set up."""
         config, hydra = sweeper.config, sweeper.hydra_context
-        assert config is not None and hydra is not None
+        assert config is not None
+        assert hydra is not None
         overrides = [str(text) for text in config.hydra.overrides.hydra]
         loader: Any = hydra.config_loader
         return cls(config, JobComposer(loader, str(config.hydra.job.config_name), overrides))
@@ -74,8 +75,8 @@ class SweepContext:
 
 def sweep_options(config: DictConfig) -> SweepConfig:
     """Return the checked options of the sweep."""
-    node = OmegaConf.to_object(config.sweep)
-    return node if isinstance(node, SweepConfig) else SweepConfig(**dict(node))  # type: ignore[call-overload]
+    node: Any = OmegaConf.to_object(config.sweep)
+    return node if isinstance(node, SweepConfig) else SweepConfig(**node)
 
 
 def job_backend(sweeper: GridSweeper) -> Backend | None:

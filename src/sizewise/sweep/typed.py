@@ -29,7 +29,7 @@ def run_config(config: Mapping[str, Any]) -> RunConfig:
 
 
 def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    hints = _hints(kind)
+    hints = _hints(typing.cast(Any, kind))
     unknown = [key for key in values if key not in hints]
     if unknown:
         raise ConfigError(
@@ -56,5 +56,5 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 @cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)

@@ -1,0 +1,77 @@
+"""A Pareto search that is killed and goes on, and one whose trials fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+TRIALS = 12
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable, str(ROOT / "train.py"), "-m", "hydra/sweeper=search",
+            "optimizer.lr=tag(log,interval(1e-5,1e-3))", *overrides,
+            f"hydra.sweeper.n_trials={TRIALS}", f"paths.sweeps={folder}", "sweep.name=all",
+            "hydra.sweeper.job=sweep.fake:job", "hydra.sweeper.finish=sweep.fake:finish",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "FAKE_SECONDS": "0.2"},
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def ended(folder: Path) -> int:
+    return len(list((folder / "all").glob("*/outcome.json")))
+
+
+def test_killed_at_the_seventh_trial_it_ends_with_all_and_a_front(tmp_path: Path) -> None:
+    options = (
+        "lora.r=2,4,8", "seed=range(1,9)", "hydra.sweeper.parallel=2",
+        "hydra.launcher.n_jobs=2",
+        "hydra.sweeper.objectives=[minimize:objective,minimize:model/params_total]",
+    )  # fmt: skip
+    with start(tmp_path, *options) as process:
+        end = time.monotonic() + 120
+        while ended(tmp_path) < 6 and process.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+    before = ended(tmp_path)
+    process = start(tmp_path, *options)
+    shown, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    found = json.loads((tmp_path / "all" / "search.json").read_text())
+    assert before < TRIALS
+    assert [trial["state"] for trial in found["trials"]] == ["complete"] * TRIALS
+    assert found["front"]
+    assert "Pareto front" in shown
+    front = [found["trials"][number]["values"] for number in found["front"]]
+    best = min(trial["values"]["objective"] for trial in found["trials"])
+    assert best in {values["objective"] for values in front}
+    traces = (tmp_path / "all").glob("*/trace.jsonl")
+    assert all(path.read_text().count('"end"') == 1 for path in traces)
+
+
+def test_failed_trials_are_passed_over(tmp_path: Path) -> None:
+    process = start(tmp_path, "seed=1,901,906", "lora.r=2")
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    trials = json.loads((tmp_path / "all" / "search.json").read_text())["trials"]
+    states = {trial["overrides"][-1]: trial["state"] for trial in trials}
+    seeds = {text for trial in trials for text in trial["overrides"] if text.startswith("seed=")}
+    assert len(trials) == TRIALS
+    assert seeds == {"seed=1", "seed=901", "seed=906"}
+    for trial in trials:
+        expected = "complete" if "seed=1" in trial["overrides"] else "fail"
+        assert trial["state"] == expected, states

@@ -1,0 +1,116 @@
+"""The search: its space, its figures, pruning, and what it remembers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from sizewise.config import to_run_config
+from sizewise.errors import SweepError
+from sizewise.sweep.files import write_json
+from sizewise.sweep.objectives import objective_values, parse_objectives
+from sizewise.sweep.pruning import PRUNING_FILE, PruningReporter, TrialPruned
+from sizewise.sweep.space import search_space
+from sizewise.sweep.study import open_study
+
+from .conftest import Submit, job_config
+from .fake import make_outcome
+
+parse = OverridesParser.create().parse_overrides
+
+
+def test_the_space_is_said_in_hydras_grammar() -> None:
+    texts = [
+        "model=nano",
+        "lora.r=4,8,16",
+        "optimizer.lr=tag(log,interval(1e-5,1e-3))",
+        "trainer.max_steps=range(10,50,10)",
+        "lora.dropout=interval(0.0,0.3)",
+    ]
+    fixed, space = search_space(parse(texts))
+    assert fixed == ["model=nano"]
+    assert space["lora.r"].choices == ("4", "8", "16")
+    assert (space["optimizer.lr"].low, space["optimizer.lr"].log) == (1e-5, True)
+    steps = space["trainer.max_steps"]
+    assert (steps.low, steps.high, steps.step) == (10, 40, 10)
+    assert space["lora.dropout"].high == 0.3
+
+
+def test_nothing_to_search_over_is_an_error() -> None:
+    with pytest.raises(SweepError, match="nothing to search"):
+        search_space(parse(["model=nano"]))
+
+
+@pytest.mark.parametrize(
+    ("objectives", "pruner", "said"),
+    [
+        ([], "none", "empty"),
+        (["objective"], "none", "minimize:NAME"),
+        (["minimize:test/accuracy"], "none", "test scores are only reported"),
+        (["maximize:objective", "minimize:model/params_total"], "asha", "needs one objective"),
+    ],
+)
+def test_objectives_that_make_no_sense_are_refused(
+    objectives: list[str], pruner: str, said: str
+) -> None:
+    with pytest.raises(SweepError, match=said):
+        parse_objectives(objectives, pruner)
+
+
+def test_figures_come_from_validation_and_cost() -> None:
+    outcome = make_outcome(to_run_config(job_config()), objective=0.5)
+    names = ["objective", "validation/val_loss", "model/params_total"]
+    assert objective_values(outcome, names) == [0.5, 0.5, 8000.0]
+    assert objective_values(outcome, ["validation/other"]) is None
+    assert objective_values(replace(outcome, objective=float("nan")), ["objective"]) is None
+
+
+def test_a_search_that_goes_on_remembers_and_draws_anew(tmp_path: Path) -> None:
+    _, space = search_space(parse(["optimizer.lr=interval(0.0,1.0)"]))
+
+    def drawn(folder: Path, trials: int) -> list[float]:
+        study = open_study(folder, ["minimize"], "tpe", "none", seed=3)
+        values = []
+        for _ in range(trials):
+            trial = study.ask(space)
+            values.append(float(trial.params["optimizer.lr"]))
+            study.tell(trial, 0.0)
+        return values
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    first, again = drawn(tmp_path / "one", 3), drawn(tmp_path / "one", 3)
+    assert len({*first, *again}) == 6, "a continued search repeats its draws"
+    assert drawn(tmp_path / "two", 3) == first, "the seed does not fix the draws"
+
+
+@pytest.mark.parametrize(("direction", "pruner"), [("minimize", "median"), ("maximize", "asha")])
+def test_an_unpromising_trial_is_given_up(
+    tmp_path: Path, submitted: Submit, direction: str, pruner: str
+) -> None:
+    study = open_study(tmp_path, [direction], "random", pruner, seed=0)
+    _, space = search_space(parse(["lora.r=4,8"]))
+
+    def report(losses: list[float]) -> None:
+        trial: Any = study.ask(space)
+        job = submitted(trial.number)
+        record = {"folder": str(tmp_path), "trial_id": trial._trial_id, "pruner": pruner}
+        write_json(job.run_dir / PRUNING_FILE, record)
+        reporter = PruningReporter.for_run(job.run_dir)
+        assert reporter is not None
+        for step, loss in enumerate(losses):
+            reporter.report(step, loss)
+        study.tell(trial, losses[-1] if direction == "minimize" else -losses[-1])
+
+    for _ in range(6):
+        report([3.0, 1.0, 0.5, 0.3, 0.2])
+    with pytest.raises(TrialPruned, match="does not promise enough"):
+        report([9.0] * 5)
+
+
+def test_a_run_outside_a_search_reports_to_nobody(tmp_path: Path) -> None:
+    assert PruningReporter.for_run(tmp_path) is None

@@ -1,0 +1,66 @@
+"""What the SLURM launcher refuses before it submits, and what it does without a SLURM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sizewise.errors import SweepError
+from sizewise.sweep.slurm_backend import SlurmBackend
+from sizewise.sweep.slurm_checks import check_resources
+from sizewise.sweep.slurm_queue import queued_ids, require_slurm
+from sizewise.sweep.slurm_task import SlurmTask
+from sizewise.sweep.state import JobState, job_state
+
+from .conftest import Submit
+from .fake import RAISES
+
+
+@pytest.mark.parametrize(
+    ("slurm", "trainer", "key"),
+    [
+        ({"nodes": 2}, {}, "nodes=2"),
+        ({"nodes": 1}, {"num_nodes": 2}, "trainer.num_nodes=2"),
+        ({}, {"devices": 4}, "tasks_per_node=1"),
+        ({"tasks_per_node": 2, "gpus_per_node": 1}, {"devices": 2}, "gpus_per_node=1"),
+        ({}, {"accelerator": "gpu"}, "gpus_per_node=1"),
+    ],
+)
+def test_contradictions_are_refused(
+    slurm: dict[str, Any], trainer: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(SweepError, match=key):
+        check_resources(slurm, trainer, "job")
+
+
+@pytest.mark.parametrize(
+    ("slurm", "trainer"),
+    [
+        ({}, {}),
+        ({"gpus_per_node": 1}, {"accelerator": "auto"}),
+        ({"gpus_per_node": 4, "tasks_per_node": 4}, {"devices": 4, "accelerator": "gpu"}),
+        ({"gres": "gpu:1"}, {"accelerator": "cuda"}),
+    ],
+)
+def test_settings_that_agree_pass(slurm: dict[str, Any], trainer: dict[str, Any]) -> None:
+    check_resources(slurm, trainer, "job")
+
+
+def test_a_machine_without_slurm_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, submitted: Submit
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SweepError, match="sbatch.*hydra/launcher=local"):
+        require_slurm()
+    with pytest.raises(SweepError, match="sbatch"):
+        SlurmBackend().check([submitted(1)])
+    assert queued_ids() is None
+
+
+def test_a_failed_job_fails_for_slurm_too(submitted: Submit) -> None:
+    job = submitted(RAISES)
+    with pytest.raises(SweepError, match="this job was made to fail"):
+        SlurmTask(str(job.run_dir))()
+    assert job_state(job.run_dir) == JobState.FAILED
