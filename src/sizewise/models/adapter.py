@@ -95,7 +95,7 @@ def enable_checkpointing(model: nn.Module) -> None:
     the adapters inside them never learn.
     """
     base = base_of(model)
-    base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     base.enable_input_require_grads()
 
 

@@ -99,7 +99,7 @@ def _t5(figures: ArchitectureConfig) -> PretrainedConfig:
         num_heads=figures.num_heads,
         n_positions=figures.max_positions,
         tie_word_embeddings=figures.tied_embeddings,
-        **figures.extra,
+        **({"decoder_start_token_id": 0} | figures.extra),
     )
 
 

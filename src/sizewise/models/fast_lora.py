@@ -78,17 +78,15 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Replace ``peft.tuners.lora.Linear.forward`` where one plain adapter is active."""
     name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
     if args or kwargs or name not in self.lora_A or self.disable_adapters or self.merged:
-        return self._peft_forward(x, *args, **kwargs)  # type: ignore[no-any-return]
+        return self._peft_forward(x, *args, **kwargs)
     base = self.base_layer
     a_RI, b_OR = self.lora_A[name].weight, self.lora_B[name].weight
     plain = x.dtype == base.weight.dtype == a_RI.dtype and not base.weight.requires_grad
-    if not plain or torch.is_autocast_enabled(x.device.type):
-        return self._peft_forward(x)  # type: ignore[no-any-return]
+    if not plain or (not x.is_meta and torch.is_autocast_enabled(x.device.type)):
+        return self._peft_forward(x)
     rate = getattr(self.lora_dropout[name], "p", 0.0) if self.training else 0.0
     dropped = adapter_dropout(x, rate) if rate else None
-    return LoraLinear.apply(  # type: ignore[no-any-return]
-        x, dropped, base.weight, base.bias, a_RI, b_OR, self.scaling[name]
-    )
+    return LoraLinear.apply(x, dropped, base.weight, base.bias, a_RI, b_OR, self.scaling[name])
 
 
 def speed_up(model: nn.Module) -> int:

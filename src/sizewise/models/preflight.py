@@ -13,6 +13,7 @@ from sizewise.errors import ModelError
 from sizewise.models.base import check_family
 from sizewise.models.dtypes import resolve_device, resolve_dtype
 from sizewise.models.figures import meta_model, model_config
+from sizewise.models.quiet import quiet_libraries
 from sizewise.models.sources import find_source
 from sizewise.models.targets import resolve_targets
 
@@ -104,6 +105,7 @@ def check_quantization(
 
 def supported_devices() -> tuple[str, ...]:
     """Return the device types that the installed bitsandbytes can run on."""
+    quiet_libraries()
     import bitsandbytes
 
     return tuple(sorted({"cpu", "cuda"} & set(bitsandbytes.supported_torch_devices)))

@@ -49,7 +49,7 @@ def compute_dtype(quantization: QuantizationConfig, device: torch.device) -> tor
 def _skipped(config: PretrainedConfig) -> list[str] | None:
     if getattr(config, "vision_config", None) is None:
         return None
-    return ["lm_head", *VISION_MODULES]
+    return ["lm_head", *(f".*{name}" for name in VISION_MODULES)]
 
 
 def quantized_linears(model: nn.Module) -> dict[str, nn.Module]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from functools import cache
 
 SILENCED_LOGGERS = {
     # T5 v1.1 has a head of its own, which transformers notices and handles.
@@ -33,13 +32,15 @@ class _Drop(logging.Filter):
         return not any(phrase in record.getMessage() for phrase in self.phrases)
 
 
-@cache
+_FILTERS = {name: _Drop(phrases) for name, phrases in SILENCED_LOGGERS.items()}
+
+
 def quiet_libraries() -> None:
-    """Silence what is known to be harmless; everything else still comes through."""
+    """Silence what is known to be harmless; everything else still comes through (idempotent)."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    for name, phrases in SILENCED_LOGGERS.items():
-        logging.getLogger(name).addFilter(_Drop(phrases))
+    for name, drop in _FILTERS.items():
+        logging.getLogger(name).addFilter(drop)
     for pattern in SILENCED_WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)

@@ -1,0 +1,70 @@
+"""Bytes of a base's weights by the way they are stored, from shapes alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from sizewise.config.model import QuantizationConfig
+from sizewise.models.figures import meta_model
+from sizewise.models.quantization import VISION_MODULES
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+NF4_BLOCK = 64
+SCALE_BLOCK = 256
+CODE_BOOK = 16 * 4
+SCALE_BOOK = 256 * 4 + 4
+
+
+def quantizable(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
+    """Return the linear layers that bitsandbytes would replace, by name."""
+    kept = (*VISION_MODULES, *(getattr(model, "_keep_in_fp32_modules", None) or ()))
+    head = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and module is not head
+        and not any(part in name.split(".") for part in kept)
+    }
+
+
+def weight_bytes(
+    config: PretrainedConfig, quantization: QuantizationConfig, dtype: torch.dtype
+) -> int:
+    """Bytes of all weights of the base, quantisation constants included."""
+    model = meta_model(config)
+    total = sum(p.numel() for p in model.parameters()) * dtype.itemsize
+    if quantization.method == "none":
+        return total
+    for layer in quantizable(model).values():
+        total -= layer.weight.numel() * dtype.itemsize
+        total += packed_bytes(layer.weight, quantization)
+    return total
+
+
+def packed_bytes(weight: torch.Tensor, quantization: QuantizationConfig) -> int:
+    """Bytes of one weight matrix in 8 or 4 bits.
+
+    int8 has an fp32 scale per row; NF4 one per 64 weights, which double quantisation stores in 8
+    bits with an fp32 scale per 256 of them (Dettmers et al. 2023); code books come on top.
+    """
+    if quantization.method == "int8":
+        return weight.numel() + 4 * weight.shape[0]
+    blocks = -(-weight.numel() // NF4_BLOCK)
+    scales = blocks + 4 * -(-blocks // SCALE_BLOCK) if quantization.double_quant else 4 * blocks
+    books = CODE_BOOK + (SCALE_BOOK if quantization.double_quant else 0)
+    return weight.numel() // 2 + scales + books
+
+
+def largest_linear_bytes(
+    config: PretrainedConfig, quantization: QuantizationConfig, dtype: torch.dtype
+) -> int:
+    """Bytes of the largest layer in the compute dtype: one is unpacked at a time."""
+    if quantization.method == "none":
+        return 0
+    layers = quantizable(meta_model(config)).values()
+    return max((layer.weight.numel() for layer in layers), default=0) * dtype.itemsize

@@ -1,0 +1,184 @@
+"""How much memory a run needs, and on which cards it fits; no weight is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
+from sizewise.config.training import OptimizerConfig
+from sizewise.errors import ModelError
+from sizewise.models.dtypes import DTYPES
+from sizewise.models.figures import model_config
+from sizewise.models.plan_trace import Shape, adapted_meta, trace_generation, trace_training
+from sizewise.models.plan_types import Choice, MemoryPlan, Workload
+from sizewise.models.plan_weights import largest_linear_bytes, weight_bytes
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+__all__ = ["CARDS_GB", "GB", "MemoryPlan", "Workload", "optimizer_bytes", "plan_memory"]
+GB = 1_000_000_000
+CARDS_GB = (8, 12, 16, 24, 48, 80)
+CUDA_CONTEXT = int(0.7 * GB)
+FRAGMENTATION = 0.03
+BLOCK_8BIT = 1 + 4 / 256
+
+
+def plan_memory(
+    model: ModelConfig,
+    quantization: QuantizationConfig,
+    lora: LoraConfig,
+    optimizer: OptimizerConfig,
+    workload: Workload,
+    device_type: str = "cuda",
+) -> MemoryPlan:
+    """Count parameters and bytes of a run from the architecture alone.
+
+    Activations and logits are found by running a training step and a decoding step of the real
+    model classes on the meta device and counting the bytes that would be alive; weights, gradients
+    and optimiser states follow from the shapes.
+
+    Raises:
+        ModelError: the architecture is not known here and its config cannot be read.
+    """
+    planner = _Planner(model_config(model), model, lora, device_type)
+    choice = Choice(quantization, workload, optimizer)
+    plan = planner.plan(choice)
+    advice = {card: planner.advise(choice, card) for card, fits in plan.fits.items() if not fits}
+    return replace(plan, advice=advice)
+
+
+class _Planner:
+    """Traces of one architecture, each made once, and the sums over them."""
+
+    def __init__(
+        self, config: PretrainedConfig, model: ModelConfig, lora: LoraConfig, device_type: str
+    ) -> None:
+        self.config, self.model, self.lora = config, model, lora
+        self.device_type = device_type
+        self.traces: dict[tuple[object, ...], dict[str, int]] = {}
+        self.counts: dict[torch.dtype, tuple[int, int, int]] = {}
+
+    def plan(self, choice: Choice) -> MemoryPlan:
+        """Sum up one way to run."""
+        dtype = self._dtype(choice.quantization)
+        total, trainable, adapter_bytes = self._counts(dtype)
+        weights = weight_bytes(self.config, choice.quantization, dtype)
+        dequantized = largest_linear_bytes(self.config, choice.quantization, dtype)
+        common = {"weights": weights, "adapters": adapter_bytes}
+        training = dict(common) | self._training(choice, dtype) | {"dequantized": dequantized}
+        generation = common | self._generation(choice, dtype) | {"dequantized": dequantized}
+        if not self.lora.trains:
+            training = dict.fromkeys(training, 0)
+        peaks = [sum(training.values()), sum(generation.values())]
+        overhead = self._overhead(max(peaks))
+        needed = max(peaks) + overhead
+        return MemoryPlan(
+            total, trainable, training, generation, overhead,
+            peaks[0] + overhead if self.lora.trains else 0, peaks[1] + overhead,
+            {card: needed <= card * GB for card in CARDS_GB},
+        )  # fmt: skip
+
+    def advise(self, choice: Choice, card: int) -> str | None:
+        """Name the mildest changes, one after the other, after which the run fits on ``card``."""
+        named: list[str] = []
+        for name, changed in self._changes(choice):
+            named = [n for n in named if n.split("=")[0] != name.split("=")[0]] + [name]
+            if self.plan(changed).fits[card]:
+                return " ".join(named)
+        return None
+
+    def _changes(self, choice: Choice) -> list[tuple[str, Choice]]:
+        """Ways to need less, each on top of the one before, mildest for the result first."""
+        found: list[tuple[str, Choice]] = []
+
+        def add(name: str, **parts: object) -> None:
+            last = found[-1][1] if found else choice
+            found.append((name, replace(last, **parts)))  # type: ignore[arg-type]
+
+        work = choice.workload
+        if not work.gradient_checkpointing and self.lora.trains:
+            work = replace(work, gradient_checkpointing=True)
+            add("trainer.gradient_checkpointing=true", workload=work)
+        while work.batch_size > 1 or work.eval_batch_size > 1:
+            size, rows = max(1, work.batch_size // 2), max(1, work.eval_batch_size // 2)
+            work = replace(work, batch_size=size, eval_batch_size=rows)
+            factor = -(-choice.workload.batch_size // size)
+            more = f" trainer.accumulate=×{factor}" if factor > 1 else ""
+            add(f"trainer.batch_size={size}{more}", workload=work)
+        if self.lora.method != "full":
+            for method in ("int8", "nf4"):
+                if choice.quantization.method not in (method, "nf4"):
+                    changed = replace(choice.quantization, method=method)
+                    add(f"quantization={method}", quantization=changed)
+        elif "8bit" not in choice.optimizer.target.lower():
+            changed_optimizer = replace(choice.optimizer, target="bitsandbytes.optim.AdamW8bit")
+            add("optimizer=adamw8bit", optimizer=changed_optimizer)
+        return found
+
+    def _dtype(self, quantization: QuantizationConfig) -> torch.dtype:
+        quantized = quantization.method != "none"
+        name = quantization.compute_dtype if quantized else self.model.dtype
+        if name == "auto":
+            return torch.bfloat16 if self.device_type == "cuda" else torch.float32
+        if name not in DTYPES:
+            raise ModelError(f"dtype {name!r} is not known. Choose: auto, {', '.join(DTYPES)}.")
+        return DTYPES[name]
+
+    def _counts(self, dtype: torch.dtype) -> tuple[int, int, int]:
+        """Total and trainable parameters, and bytes of the adapter."""
+        if dtype not in self.counts:
+            model = adapted_meta(self.config, self.model, self.lora, dtype)
+            parameters = list(model.parameters())
+            trained = [p for p in parameters if p.requires_grad]
+            adapter = trained if self.lora.is_adapter else []
+            self.counts[dtype] = (
+                sum(p.numel() for p in parameters),
+                sum(p.numel() for p in trained),
+                sum(p.numel() * p.element_size() for p in adapter),
+            )
+        return self.counts[dtype]
+
+    def _training(self, choice: Choice, dtype: torch.dtype) -> dict[str, int]:
+        """Gradients, optimiser states, activations and logits of one training step."""
+        if not self.lora.trains:
+            return dict.fromkeys(("gradients", "optimizer", "activations", "logits"), 0)
+        work = choice.workload
+        shape = Shape(work.batch_size, work.prompt_tokens, work.answer_tokens)
+        key = ("training", shape, work.gradient_checkpointing, dtype, choice.quantization.method)
+        if key not in self.traces:
+            lean = self.lora.fast and choice.quantization.method == "none"
+            lora = replace(self.lora, fast=lean)
+            self.traces[key] = trace_training(
+                self.config, self.model, lora, dtype, shape, work.gradient_checkpointing
+            )
+        _, trainable, _ = self._counts(dtype)
+        size = dtype.itemsize if self.lora.method == "full" else 4
+        states = optimizer_bytes(choice.optimizer.target, trainable, size)
+        return self.traces[key] | {"optimizer": states}
+
+    def _generation(self, choice: Choice, dtype: torch.dtype) -> dict[str, int]:
+        work = choice.workload
+        shape = Shape(work.eval_batch_size, work.prompt_tokens, work.new_tokens)
+        key = ("generation", shape, dtype)
+        if key not in self.traces:
+            self.traces[key] = trace_generation(self.config, self.model, self.lora, dtype, shape)
+        return self.traces[key]
+
+    def _overhead(self, peak: int) -> int:
+        if self.device_type != "cuda":
+            return 0
+        return CUDA_CONTEXT + int(FRAGMENTATION * peak)
+
+
+def optimizer_bytes(target: str, trainable: int, parameter_size: int) -> int:
+    """Bytes of the states: two moments for Adam, in 8 bits where the optimiser's name says so."""
+    name = target.rsplit(".", 1)[-1].lower()
+    if "sgd" in name or "adafactor" in name:
+        return 0
+    moments = 1 if "lion" in name else 2
+    per_state = BLOCK_8BIT if "8bit" in name else parameter_size
+    return int(trainable * moments * per_state)

@@ -1,0 +1,182 @@
+"""The memory planner: against measured peaks on the CPU, and its advice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from torch.profiler import ProfilerActivity, profile
+
+from sizewise.config.model import (
+    ArchitectureConfig,
+    LoraConfig,
+    ModelConfig,
+    QuantizationConfig,
+)
+from sizewise.config.training import OptimizerConfig
+from sizewise.models.adapter import attach_adapter, enable_checkpointing
+from sizewise.models.base import load_base
+from sizewise.models.figures import model_config
+from sizewise.models.head import answer_logits, answer_targets
+from sizewise.models.plan_trace import with_layers
+from sizewise.models.planner import GB, MemoryPlan, Workload, optimizer_bytes, plan_memory
+from sizewise.models.size import model_sizes
+from sizewise.models.tiny import tiny_figures
+
+ADAMW = OptimizerConfig(target="torch.optim.AdamW")
+WORK = Workload(batch_size=4, prompt_tokens=96, answer_tokens=32, new_tokens=8, eval_batch_size=4)
+LORA = LoraConfig(r=4, dropout=0.0)
+ROOM = 100_000  # bytes that do not matter: position tables, masks, scalars
+
+
+def peak_of(work: Callable[[], Any]) -> int:
+    """Most bytes that the CPU allocator had handed out at once while ``work`` ran."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        work()
+    live = peak = 0
+    for event in recorded.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return peak
+
+
+def wide(model_type: str, layers: int = 3) -> ModelConfig:
+    """A model that is small, but whose activations outweigh its scalars."""
+    figures = tiny_figures(model_type, 512)
+    extra = dict(figures.extra) | {"pad_token_id": 0}
+    if "layer_types" in extra:
+        extra["layer_types"] = ["full_attention"] * layers
+    figures = replace(
+        figures, hidden_size=64, intermediate_size=160, num_layers=layers, extra=extra,
+        decoder_layers=layers if model_type == "t5" else None,
+    )  # fmt: skip
+    family = "seq2seq" if model_type == "t5" else "causal"
+    return ModelConfig(
+        name="x", path="none", init="random", family=family, architecture=figures,
+        attn_implementation="eager" if model_type in ("gemma2", "t5") else "sdpa",
+    )  # fmt: skip
+
+
+def planned(model: ModelConfig, work: Workload = WORK, lora: LoraConfig = LORA) -> MemoryPlan:
+    return plan_memory(model, QuantizationConfig(), lora, ADAMW, work, device_type="cpu")
+
+
+def training_batch(model: ModelConfig, work: Workload) -> dict[str, torch.Tensor]:
+    seq2seq = model.family == "seq2seq"
+    length = work.prompt_tokens + (0 if seq2seq else work.answer_tokens)
+    ids = torch.randint(3, 512, (work.batch_size, length))
+    labels = torch.full((work.batch_size, length), -100)
+    labels[:, -work.answer_tokens :] = ids[:, -work.answer_tokens :]
+    labels = labels[:, -work.answer_tokens :] if seq2seq else labels
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "phi3", "gemma2", "gemma3", "t5"])
+def test_training_peak_is_the_measured_one(model_type: str, checkpointed: bool) -> None:
+    model, work = wide(model_type), replace(WORK, gradient_checkpointing=checkpointed)
+    adapted = attach_adapter(load_base(model), LORA, model, 0)
+    if checkpointed:
+        enable_checkpointing(adapted)
+    batch = training_batch(model, work)
+
+    def step() -> None:
+        adapted.zero_grad(set_to_none=True)
+        targets = answer_targets(batch, model.family == "seq2seq")
+        cross_entropy(answer_logits(adapted.train(), batch).float(), targets).backward()
+
+    step()
+    adapted.zero_grad(set_to_none=True)
+    measured = peak_of(step)
+    plan = planned(model, work)
+    computed = sum(plan.training[part] for part in ("gradients", "activations", "logits"))
+    assert computed == pytest.approx(measured, rel=0.10, abs=ROOM)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3"])
+def test_generation_peak_is_the_measured_one(model_type: str) -> None:
+    model = wide(model_type)
+    base = load_base(model)
+    ids = torch.randint(3, 512, (WORK.eval_batch_size, WORK.prompt_tokens))
+
+    def write() -> None:
+        with torch.no_grad():
+            base.generate(ids, max_new_tokens=8, min_new_tokens=8, do_sample=False)
+
+    write()
+    plan = planned(model, lora=LoraConfig(method="none"))
+    computed = plan.generation["kv_cache"] + plan.generation["activations"]
+    assert computed == pytest.approx(peak_of(write), rel=0.10, abs=ROOM)
+    figures = model.architecture
+    assert figures is not None
+    length = WORK.prompt_tokens + WORK.new_tokens - 1
+    cache = 2 * 4 * figures.num_layers * WORK.eval_batch_size * length * 2 * 16
+    assert plan.generation["kv_cache"] == pytest.approx(cache, rel=0.05)
+
+
+@pytest.mark.parametrize("method", ["none", "int8", "nf4"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma3", "phi3", "t5"])
+def test_weights_are_those_of_the_loaded_model(model_type: str, method: str, tiny: Any) -> None:
+    model, quantization = tiny(model_type), QuantizationConfig(method=method)
+    plan = plan_memory(model, quantization, LORA, ADAMW, WORK, device_type="cpu")
+    sizes = model_sizes(attach_adapter(load_base(model, quantization), LORA, model, 0))
+    assert (plan.total, plan.trainable) == (sizes.total, sizes.trainable)
+    assert plan.training["adapters"] == sizes.adapter_bytes
+    ours = plan.training["weights"] + sizes.adapter_bytes
+    assert ours == pytest.approx(sizes.memory_bytes, rel=0.02, abs=2_000)
+
+
+def test_many_layers_continue_the_line_of_a_few() -> None:
+    parts = ("gradients", "activations", "logits")
+    for model_type in ("llama", "t5"):
+        plans = [planned(wide(model_type, layers)).training for layers in (5, 6, 9)]
+        sums = [sum(plan[part] for part in parts) for plan in plans]
+        assert sums[1] < sums[2]
+        assert sums[2] - sums[1] == pytest.approx(3 * (sums[1] - sums[0]), rel=0.05)
+
+
+def test_a_config_with_fewer_layers() -> None:
+    config = with_layers(model_config(wide("gemma3")), 2)
+    assert config.text_config.num_hidden_layers == len(config.text_config.layer_types) == 2
+
+
+def test_no_training_needs_no_training_memory() -> None:
+    plan = planned(wide("llama"), lora=LoraConfig(method="none"))
+    assert plan.trainable == plan.training_peak == sum(plan.training.values()) == 0
+    assert plan.generation_peak > 0
+
+
+def test_optimizer_states() -> None:
+    assert optimizer_bytes("torch.optim.AdamW", 1000, 4) == 8000
+    assert optimizer_bytes("bitsandbytes.optim.PagedAdamW8bit", 1000, 4) == 2031
+    assert optimizer_bytes("torch.optim.Adafactor", 1000, 4) == 0
+
+
+def test_advice_is_followed_by_a_fit() -> None:
+    figures = ArchitectureConfig(
+        model_type="llama", hidden_size=3072, intermediate_size=8192, num_layers=6, num_heads=24,
+        num_kv_heads=8, head_dim=128, vocab_size=128256, max_positions=131072,
+    )  # fmt: skip
+    model = ModelConfig(name="x", path="none", init="random", architecture=figures)
+    big = Workload(batch_size=64, prompt_tokens=1984, answer_tokens=64, eval_batch_size=8)
+    quantization = QuantizationConfig()
+    plan = plan_memory(model, quantization, LoraConfig(), ADAMW, big)
+    assert not plan.fits[8]
+    advice = plan.advice[8]
+    assert advice is not None
+    assert advice.startswith("trainer.gradient_checkpointing=true")
+    sizes = [part.split("=")[1] for part in advice.split() if part.startswith("trainer.batch")]
+    size = int(sizes[0]) if sizes else 64
+    method = "nf4" if "nf4" in advice else "int8" if "int8" in advice else "none"
+    changed = replace(
+        big, gradient_checkpointing=True, batch_size=size, eval_batch_size=min(8, size)
+    )
+    again = plan_memory(model, QuantizationConfig(method=method), LoraConfig(), ADAMW, changed)
+    assert again.fits[8]
+    assert again.training_peak < 8 * GB
+    assert all(plan.fits[card] or card in plan.advice for card in plan.fits)
