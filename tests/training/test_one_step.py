@@ -20,6 +20,8 @@ from tests.training.toys import (
 )
 from torch import Tensor, nn
 
+from sizewise.models.fast_lora import speed_up
+
 
 class KeepGradients(pl.Callback):
     """Copies the gradients of the first optimiser step, before clipping."""
@@ -56,6 +58,7 @@ def our_step(
     """Loss and gradients of the same examples through the whole fit."""
     import json
 
+    assert speed_up(model)
     keep = KeepGradients()
     fit_toy(
         run_dir, make_module(model), toy_data(6, 4, batch_size, accumulate), [keep],
