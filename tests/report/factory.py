@@ -20,7 +20,7 @@ from sizewise.outcome import (
     write_outcome,
 )
 
-PRIMARY = "icd10/exact"
+PRIMARY = "icd10/exact_match"
 CODES = ("A00.0", "B20", "E11.9", "F32.1", "I10", "J45.909", "K21.9", "M54.5", "R51.9", "Z00.0")
 PARAMS = {"nano": 300_000, "micro": 1_000_000, "mini": 4_000_000}
 
@@ -65,7 +65,7 @@ class Spec:
     latency: float | None = None
     unparsed: float = 0.0
     family: str = "causal"
-    shared_noise: bool = False
+    by_chance: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -97,13 +97,20 @@ def make_run(run_dir: Path, spec: Spec) -> Path:
 
 
 def right_answers(spec: Spec, kind: str, rate: float) -> np.ndarray:
-    """Which examples are answered rightly: difficulty that is shared, plus a run's own noise."""
+    """Which examples are answered rightly: difficulty that is shared, plus a run's own noise.
+
+    The share is exact, or with ``by_chance`` that of independent draws.
+    """
     task = spec.task
     key = f"{spec.model}{spec.quantization}{kind}"
-    if kind == "tuned" and not spec.shared_noise:
+    if kind == "tuned":
         key += f"{spec.r}{spec.seed}{spec.lr}{spec.max_train}"
     noise_seed = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16)
     noise = np.random.default_rng(noise_seed).uniform(size=task.examples)
+    if spec.by_chance:
+        return (
+            np.random.default_rng([noise_seed, task.seed]).uniform(size=task.examples) < rate
+        ) * 1.0
     latent = 0.6 * task.hard() + 0.4 * noise
     count = round(rate * task.examples)
     right = np.zeros(task.examples)

@@ -17,6 +17,7 @@ from sizewise.sweep.identity import canonical_config
 
 ZERO_SHOT = "zero-shot"
 TUNED = "tuned"
+CLASSICAL = "classical"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Member:
 
 @dataclass
 class Candidate:
-    """One configuration of a model with all its seeds, zero-shot or tuned.
+    """One configuration of a model with all its seeds: zero-shot, tuned, or classical (a baseline
+    without a language model).
 
     ``config`` is the canonical configuration without its seed. ``own`` is False for the zero-shot
     scores that only came with tuned runs.
@@ -57,6 +59,11 @@ class Candidate:
     def tuned(self) -> bool:
         """Whether the model was specialised."""
         return self.kind == TUNED
+
+    @property
+    def fitted(self) -> bool:
+        """Whether anything was fitted on the training split."""
+        return self.kind in (TUNED, CLASSICAL)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -94,7 +101,7 @@ class Candidate:
     @property
     def train_seconds(self) -> float | None:
         """Mean training seconds; None for a zero-shot model."""
-        return self.cost(lambda run: run.outcome.cost.train_seconds) if self.tuned else None
+        return self.cost(lambda run: run.outcome.cost.train_seconds) if self.fitted else None
 
     @property
     def validation(self) -> float | None:
@@ -104,7 +111,7 @@ class Candidate:
     @property
     def max_train(self) -> int:
         """Number of training examples that were used."""
-        return int(self.first.run.outcome.data.sizes.get("train", 0)) if self.tuned else 0
+        return int(self.first.run.outcome.data.sizes.get("train", 0)) if self.fitted else 0
 
 
 @dataclass

@@ -45,6 +45,8 @@ def name_all(facts: Sequence[Fact]) -> list[str]:
 
 def _plain(model: ModelFacts, tuned: bool) -> str:
     parts = [model.name]
+    if model.family == "classical":
+        return model.name
     if not tuned:
         parts.append("zero-shot")
     elif model.lora_r is not None:

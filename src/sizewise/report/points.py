@@ -62,17 +62,15 @@ class Front:
 def make_points(test: TestSet, seed: int = 0) -> list[Point]:
     """Return a point per candidate with a finite score, in the order of the candidates."""
     intervals = _intervals(test, seed)
-    return [
-        Point(
-            candidate,
-            test.zero_shot_of(candidate) if candidate.tuned else None,
-            candidate.score(test.primary),
-            *intervals.get(id(candidate), (None, None)),
-            {name: cost_of(candidate, name) for name in COSTS},
-        )
-        for candidate in test.candidates
-        if np.isfinite(candidate.score(test.primary))
-    ]
+    found = []
+    for candidate in test.candidates:
+        score = candidate.score(test.primary)
+        if np.isfinite(score):
+            base = test.zero_shot_of(candidate) if candidate.tuned else None
+            low, high = intervals.get(id(candidate), (None, None))
+            costs = {name: cost_of(candidate, name) for name in COSTS}
+            found.append(Point(candidate, base, score, low, high, costs))
+    return found
 
 
 def cost_of(candidate: Candidate, name: str) -> float | None:

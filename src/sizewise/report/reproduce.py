@@ -10,6 +10,8 @@ from typing import Any
 from sizewise.errors import ConfigError
 from sizewise.outcome import Outcome
 
+MOST_KEYS, LONGEST = 8, 80
+
 
 @dataclass(frozen=True)
 class Reproduction:
@@ -101,4 +103,6 @@ def _composed(outcome: Outcome, overrides: list[str], script: str) -> list[str]:
     if recorded.hash == today.hash:
         return []
     keys = differing_keys(recorded.config, today.config)
-    return ["Today's options give another configuration: " + "; ".join(keys[:8])]
+    shown = [key if len(key) <= LONGEST else key[: LONGEST - 1] + "…" for key in keys[:MOST_KEYS]]
+    more = f"; and {len(keys) - MOST_KEYS} more" if len(keys) > MOST_KEYS else ""
+    return ["Today's options give another configuration: " + "; ".join(shown) + more]

@@ -10,6 +10,7 @@ import numpy as np
 from sizewise.errors import OutcomeError
 from sizewise.outcome import Evaluation
 from sizewise.report.candidates import (
+    CLASSICAL,
     TUNED,
     ZERO_SHOT,
     Candidate,
@@ -26,7 +27,8 @@ def build_test_sets(runs: Sequence[Run], cache: AnswerCache) -> list[TestSet]:
     sets: dict[tuple[str, str, str], TestSet] = {}
     found: dict[tuple[tuple[str, str, str], str, str], Candidate] = {}
     for run in sorted(runs, key=lambda r: (r.outcome.seed, r.outcome.run_id)):
-        for kind, evaluations in ((ZERO_SHOT, run.outcome.base), (TUNED, run.outcome.tuned or {})):
+        untuned = CLASSICAL if run.outcome.model.family == CLASSICAL else ZERO_SHOT
+        for kind, evaluations in ((untuned, run.outcome.base), (TUNED, run.outcome.tuned or {})):
             for evaluation in evaluations.values():
                 outcome = run.outcome
                 where = (evaluation.dataset, evaluation.fingerprint, outcome.primary)
@@ -47,7 +49,8 @@ def _add(
     evaluation: Evaluation,
     cache: AnswerCache,
 ) -> None:
-    key, config = config_key(run) if kind == TUNED else (base_key(run), config_key(run)[1])
+    key, config = config_key(run)
+    key = base_key(run) if kind == ZERO_SHOT else key
     own = kind == TUNED or run.outcome.tuned is None
     candidate = found.get((where, kind, key))
     answers: Answers | None = None

@@ -90,8 +90,8 @@ def _metric(
     if recorded and not totals:
         return ScoreCheck(title, UNCHECKED, "it needs the training examples, which are not here")
     tolerance = ENCODED if metric.name in ENCODERS else EXACT
-    wrong = _differences(recorded, totals, tolerance)
-    wrong += _rows(metric, predictions, prefix, tolerance)
+    wrong = _rows(metric, predictions, prefix, tolerance)
+    wrong += _differences(recorded, totals, tolerance)
     return ScoreCheck(title, FAILED if wrong else OK, "; ".join(wrong[:5]))
 
 

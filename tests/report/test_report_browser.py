@@ -1,0 +1,144 @@
+"""The page in a real browser: every control works, nothing of the data runs, no console error."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factory import Spec, Task, make_sweep
+
+from sizewise.outcome import read_outcome, write_outcome
+from sizewise.report.comparison import compare
+from sizewise.report.page import render_page
+
+pytestmark = pytest.mark.browser
+EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+LISTEN = """<script>
+window.problems = [];
+window.addEventListener("error", (e) => problems.push(String(e.message)));
+window.addEventListener("securitypolicyviolation", (e) => problems.push("refused " + e.blockedURI));
+console.error = (...a) => problems.push(a.join(" "));
+</script>"""
+DRIVE = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const found = {};
+  const one = (q, within) => (within || document).querySelector(q);
+  const all = (q, within) => Array.from((within || document).querySelectorAll(q));
+  const firsts = () => all("#configurations-0 tbody th").map((n) => n.textContent);
+  found.charts = all("#set-0 .chart").map((n) => [n.dataset.chart, n.querySelectorAll("svg").length]);
+  found.before = firsts();
+  const heads = all("#configurations-0 thead button");
+  heads[1].click(); found.descending = firsts();
+  heads[1].click(); found.ascending = firsts();
+  found.sorted = heads[1].parentElement.getAttribute("aria-sort");
+  const filter = one('[data-filter="configurations-0"]');
+  filter.value = "mini"; filter.dispatchEvent(new Event("input"));
+  found.filtered = all("#configurations-0 tbody tr").filter((r) => !r.hidden).length;
+  const browser = one("[data-browser='0']");
+  const where = () => one("[data-role=where]", browser).textContent;
+  const marks = () => all(".answers .head", browser).slice(0, 2).map((n) => n.textContent);
+  found.start = where();
+  one("[data-role=next]", browser).click(); found.second = where();
+  browser.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
+  found.back = where();
+  const kind = one("[data-role=kind]", browser);
+  kind.value = "worse"; kind.dispatchEvent(new Event("change"));
+  found.worse = [where(), marks()];
+  kind.value = "all"; kind.dispatchEvent(new Event("change"));
+  const search = one("[data-role=search]", browser);
+  search.value = "patient 7:"; search.dispatchEvent(new Event("input"));
+  found.searched = [where(), one(".prompt pre", browser).textContent];
+  found.answer = one(".answers pre", browser).textContent;
+  const theme = document.documentElement.dataset.theme;
+  one("#theme").click();
+  found.theme = [theme, document.documentElement.dataset.theme];
+  const costs = all("[data-switch='quality-0']");
+  costs[1].click();
+  found.cost = [one("#quality-0 .chart").dataset.chart, costs[1].getAttribute("aria-pressed")];
+  all("[data-show]")[1].click();
+  found.shown = all(".set").map((n) => !n.hidden);
+  found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  found.unnamed = all("button, select, input").filter((n) => !n.textContent.trim()
+    && !n.getAttribute("aria-label") && !n.closest("label")).length;
+  setTimeout(() => {
+    found.title = document.title; found.problems = problems;
+    const out = document.createElement("pre");
+    out.id = "found"; out.textContent = JSON.stringify(found);
+    document.body.replaceChildren(out);
+  }, 500);
+}, 1500));
+</script>"""
+
+
+def drive(page: Path, width: int) -> dict[str, Any]:
+    """Run the script against a copy of the page in headless Chromium and return what it found."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
+    profile = page.parent / f"profile{width}"
+    done = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu",
+            "--disable-background-networking", f"--user-data-dir={profile}",
+            f"--window-size={width},9000", "--virtual-time-budget=30000", "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.S)
+    assert found is not None, done.stderr[-2000:]
+    result: dict[str, Any] = json.loads(unescape(found.group(1)))
+    return result
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    specs = [Spec("nano", r=r, seed=s) for r in (4, 8) for s in (1, 2)]
+    specs += [Spec("nano", 0.2, 0.4, r=4, max_train=100), Spec("micro"), Spec("mini", 0.4, None)]
+    specs += [Spec("nano", task=Task("other", examples=40, answer=EVIL))]
+    for directory in make_sweep(root / "sweep", specs):
+        write_outcome(replace(read_outcome(directory), warnings=[EVIL]), directory)
+    text = render_page(compare([root / "sweep"]), "a sweep")
+    text = text.replace("<meta charset", LISTEN + "<meta charset", 1)
+    text = text.replace("</body>", DRIVE + "</body>")
+    path = root / "page.html"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_every_control_works_and_nothing_complains(page: Path, width: int) -> None:
+    found = drive(page, width)
+    assert found["problems"] == []
+    assert found["title"] == "a sweep – sizewise"
+    names = {name for name, _ in found["charts"]}
+    wanted = {"quality-params", "forest", "ranks", "learning", "scaling", "hybrid", "strata-0"}
+    assert wanted | {"confusion-0", "confusion-1"} == names
+    assert all(drawn > 0 for _, drawn in found["charts"])
+    assert len(found["before"]) == 7
+    assert found["descending"] == found["ascending"][::-1] or found["descending"][0].startswith(
+        "mini"
+    )
+    assert found["ascending"][0].startswith("nano")
+    assert found["sorted"] == "ascending"
+    assert found["filtered"] == 1
+    assert (found["start"], found["second"], found["back"]) == (
+        "1 of 120",
+        "2 of 120",
+        "1 of 120",
+    )
+    where, (tuned, base) = found["worse"]
+    assert where == "none" or ("wrong" in tuned and "right" in base)
+    assert found["searched"][0] == "1 of 1"
+    assert found["searched"][1].startswith("Patient 7:")
+    assert found["theme"] in (["light", "dark"], ["dark", "light"])
+    assert found["cost"] == ["quality-memory_bytes", "true"]
+    assert found["shown"] == [False, True]
+    assert found["overflow"] <= 0
+    assert found["unnamed"] == 0

@@ -1,0 +1,226 @@
+"""Planted differences are found, and nothing is found where nothing is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factory import PRIMARY, Spec, Task, make_run, make_sweep
+
+from sizewise.errors import ConfigError
+from sizewise.outcome import Evaluation, file_ref, read_outcome, write_outcome
+from sizewise.report.comparison import Comparison, SetComparison, compare
+from sizewise.report.load import AnswerCache, load_runs
+from sizewise.report.pairs import OWN_BASE, RANKS, SMALL_LARGE, STORAGE, Pair, compare_pairs
+from sizewise.report.test_sets import build_test_sets
+from sizewise.report.verdict import NOT_SHOWN, OPEN, SHOWN, SIZE_WINS
+
+
+def compared(root: Path, specs: list[Spec], **options: object) -> SetComparison:
+    make_sweep(root, specs)
+    (only,) = compare([root], **options).sets  # type: ignore[arg-type]
+    return only
+
+
+def of(result: SetComparison, question: str) -> list[Pair]:
+    return [pair for pair in result.pairs if pair.question == question]
+
+
+def test_planted_win_of_the_small_model_is_shown(tmp_path: Path) -> None:
+    specs = [Spec("nano", 0.2, 0.6, seed=s) for s in (1, 2, 3)] + [Spec("mini", 0.4, None)]
+    result = compared(tmp_path, specs)
+    (pair,) = of(result, SMALL_LARGE)
+    assert pair.gain == pytest.approx(0.2)
+    assert pair.low < 0.2 < pair.high
+    assert pair.wins
+    assert result.verdict.status == SHOWN
+    for part in ("+20.0 points", "95 % interval", "3 seeds", "200 test examples", "of the memory"):
+        assert part in result.verdict.sentence
+
+
+def test_planted_win_of_the_large_model_is_not_turned_round(tmp_path: Path) -> None:
+    result = compared(tmp_path, [Spec("nano", 0.1, 0.3), Spec("mini", 0.6, None)])
+    assert result.verdict.status == SIZE_WINS
+    assert of(result, SMALL_LARGE)[0].gain == pytest.approx(-0.3)
+
+
+def test_equal_models_are_not_shown_to_differ(tmp_path: Path) -> None:
+    result = compared(tmp_path, [Spec("nano", 0.2, 0.5), Spec("mini", 0.5, None)])
+    assert result.verdict.status == NOT_SHOWN
+    assert "within chance" in result.verdict.sentence
+    assert "could have been found" in result.verdict.sentence
+
+
+def test_many_sweeps_of_equal_models_rarely_find_anything(tmp_path: Path) -> None:
+    found = []
+    for number in range(30):
+        task = Task(examples=60, seed=number)
+        specs = [Spec("nano", 0.5, 0.5, r, task=task, by_chance=True) for r in (4, 8)]
+        specs += [Spec("mini", 0.5, None, task=task, by_chance=True)]
+        make_sweep(tmp_path / str(number), specs)
+        runs = load_runs([tmp_path / str(number)]).runs
+        (test,) = build_test_sets(runs, AnswerCache())
+        pairs = compare_pairs(test)
+        assert len(pairs) == 5
+        found.append(any(pair.found for pair in pairs))
+    assert sum(found) <= 5  # at 5 % six or more of thirty happen three times in a thousand
+
+
+def test_every_pair_of_the_question_is_there_once(tmp_path: Path) -> None:
+    specs = [Spec("nano", r=r) for r in (4, 8, 16)]
+    specs += [Spec("nano", quantization="nf4"), Spec("micro"), Spec("mini", 0.4, None)]
+    result = compared(tmp_path, specs)
+    # four nano adapters against micro and mini, one micro adapter against mini
+    assert len(of(result, SMALL_LARGE)) == 4 * 2 + 1
+    assert len(of(result, OWN_BASE)) == 5
+    assert len(of(result, RANKS)) == 3
+    assert len(of(result, STORAGE)) == 2  # tuned at r=8, and zero-shot
+    corrected = [p.p_corrected for p in result.pairs]
+    assert all(c >= p.result.p_value for c, p in zip(corrected, result.pairs, strict=True))
+    assert max(c / p.result.p_value for c, p in zip(corrected, result.pairs, strict=True)) > 2
+
+
+def test_variants_of_training_are_chosen_by_validation_never_by_test(tmp_path: Path) -> None:
+    lucky = Spec("nano", 0.2, 0.7, lr=1e-3)
+    chosen = Spec("nano", 0.2, 0.5, lr=1e-4)
+    for spec in (lucky, chosen, Spec("mini", 0.4, None)):
+        make_run(tmp_path / spec.name, spec)
+    for spec, loss in ((lucky, 2.0), (chosen, 1.0)):
+        outcome = read_outcome(tmp_path / spec.name)
+        write_outcome(replace(outcome, validation={"val_loss": loss}), tmp_path / spec.name)
+    (result,) = compare([tmp_path]).sets
+    (pair,) = of(result, SMALL_LARGE)
+    assert pair.a.score() == pytest.approx(0.5)
+    assert len(result.table) == 3
+    assert any("lr=0.001" in label for label in result.table["label"])
+
+
+def test_seeds_are_a_level_of_their_own(tmp_path: Path) -> None:
+    few = compared(tmp_path / "few", [Spec(seed=s) for s in (1, 2, 3)])
+    many = compared(tmp_path / "many", [Spec(seed=s) for s in range(6)])
+    assert not of(few, OWN_BASE)[0].result.seeds_are_random
+    assert of(many, OWN_BASE)[0].result.seeds_are_random
+    assert of(few, OWN_BASE)[0].result.n == 200
+    assert "conditional on these seeds" in few.verdict.sentence
+    assert "conditional on these seeds" not in many.verdict.sentence
+    assert list(many.table["seeds"]) == [6]
+
+
+def test_groups_are_the_units(tmp_path: Path) -> None:
+    alone = compared(tmp_path / "alone", [Spec()])
+    grouped = compared(tmp_path / "grouped", [Spec(task=Task(groups=10))])
+    assert of(alone, OWN_BASE)[0].result.n_clusters is None
+    assert of(grouped, OWN_BASE)[0].result.n_clusters == 10
+    assert any("10 independent groups" in warning for warning in grouped.warnings)
+
+
+def test_zero_shot_of_tuned_runs_is_used_once_and_marked_as_such(tmp_path: Path) -> None:
+    result = compared(tmp_path, [Spec(seed=s) for s in (1, 2)])
+    assert list(result.table["label"]) == ["nano LoRA r=8"]
+    assert list(result.everything["label"]) == ["nano LoRA r=8", "nano zero-shot"]
+    assert result.table["gain"].iloc[0] == pytest.approx(0.4)
+
+
+def test_data_sets_are_never_compared_with_each_other(tmp_path: Path) -> None:
+    specs = [Spec(task=Task("one")), Spec(task=Task("two", seed=1)), Spec("mini", 0.4, None)]
+    make_sweep(tmp_path, specs)
+    result = compare([tmp_path])
+    assert sorted(s.test.dataset for s in result.sets) == ["icd10_dialogues", "one", "two"]
+    assert all(not of(s, SMALL_LARGE) for s in result.sets)
+    assert len(result.table) == 3
+
+
+def test_less_is_better_where_the_direction_says_so(tmp_path: Path) -> None:
+    specs = [Spec("nano", 0.6, 0.2), Spec("mini", 0.5, None)]
+    for directory in make_sweep(tmp_path, specs):
+        outcome = read_outcome(directory)
+        write_outcome(replace(outcome, direction="min"), directory)
+    (result,) = compare([tmp_path]).sets
+    (pair,) = of(result, SMALL_LARGE)
+    assert pair.gain == pytest.approx(0.3)
+    assert pair.low <= 0.3 <= pair.high
+    assert result.verdict.status == SHOWN
+    assert list(result.table["score"]) == sorted(result.table["score"])
+
+
+def rescore(directory: Path, change: object) -> None:
+    """Apply ``change(index, row)`` to the tuned predictions and record the file's new hash."""
+    outcome = read_outcome(directory)
+    assert outcome.tuned is not None
+    ((name, evaluation),) = outcome.tuned.items()
+    path = directory / evaluation.predictions.path
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [r for i, r in enumerate(rows) if change(i, r) is not None]  # type: ignore[operator]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fresh: Evaluation = replace(
+        evaluation, predictions=file_ref(path, directory), examples=len(rows)
+    )
+    write_outcome(replace(outcome, tuned={name: fresh}), directory)
+
+
+def test_only_examples_that_all_answered_are_compared(tmp_path: Path) -> None:
+    specs = [Spec("nano"), Spec("micro"), Spec("mini", 0.4, None)]
+    directory, *_ = make_sweep(tmp_path, specs)
+    rescore(directory, lambda i, row: None if i < 30 else row)
+    (result,) = compare([tmp_path]).sets
+    assert len(result.test.ids) == 170
+    assert {pair.result.n for pair in result.pairs} == {170}
+    assert any("30 of 200 test examples" in warning for warning in result.warnings)
+
+
+def test_nan_scores_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    specs = [Spec("nano"), Spec("micro"), Spec("mini", 0.4, None)]
+    directory, *_ = make_sweep(tmp_path, specs)
+
+    def spoil(index: int, row: dict[str, dict[str, float]]) -> object:
+        row["scores"][PRIMARY] = float("nan") if index == 0 else row["scores"][PRIMARY]
+        return row
+
+    rescore(directory, spoil)
+    comparison = compare([tmp_path])
+    (result,) = comparison.sets
+    assert any("is not a number on 1 of 200" in p.reason for p in comparison.problems)
+    assert {pair.a.model.name for pair in of(result, SMALL_LARGE)} == {"micro"}
+    assert len(result.table) == 3
+
+
+def test_by_pairs_runs_that_differ_in_that_key_only(tmp_path: Path) -> None:
+    specs = [Spec(lr=lr, r=r) for lr in (1e-4, 2e-4) for r in (4, 8)]
+    result = compared(tmp_path, specs, by=["optimizer.lr"])
+    assert len(result.pairs) == 2
+    assert {p.a.model.lora_r == p.b.model.lora_r for p in result.pairs} == {True}
+    with pytest.raises(ConfigError, match=r"--by lora\.rank"):
+        compare([tmp_path], by=["lora.rank"])
+
+
+def test_same_outcomes_give_the_same_figures(tmp_path: Path) -> None:
+    make_sweep(tmp_path, [Spec("nano"), Spec("mini", 0.4, None)])
+    first, second = (compare([tmp_path]).sets[0] for _ in range(2))
+    assert [(p.low, p.high, p.p_corrected) for p in first.pairs] == [
+        (p.low, p.high, p.p_corrected) for p in second.pairs
+    ]
+
+
+def test_intervals_agree_with_a_bootstrap_of_their_own(tmp_path: Path) -> None:
+    result = compared(tmp_path, [Spec("nano", 0.2, 0.6), Spec("mini", 0.4, None)])
+    (pair,) = of(result, SMALL_LARGE)
+    assert pair.a.scores is not None
+    assert pair.b.scores is not None
+    d = pair.a.scores[0] - pair.b.scores[0]
+    rng = np.random.default_rng(5)
+    means = rng.choice(d, (20_000, d.size)).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert pair.low == pytest.approx(low, abs=0.01)
+    assert pair.high == pytest.approx(high, abs=0.01)
+
+
+@pytest.mark.parametrize("specs", [[], [Spec()], [Spec("mini", 0.4, None)]])
+def test_few_runs_leave_the_question_open(tmp_path: Path, specs: list[Spec]) -> None:
+    make_sweep(tmp_path, specs)
+    comparison: Comparison = compare([tmp_path])
+    assert comparison.verdict.status == OPEN
+    assert comparison.verdict.sentence
+    assert len(comparison.runs) == len(specs)

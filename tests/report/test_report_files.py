@@ -1,0 +1,180 @@
+"""The files at the end of a sweep, for sweeps of every kind."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from factory import Spec, Task, make_run, make_sweep
+from rich.console import Console
+
+from sizewise.outcome import read_outcome, write_outcome
+from sizewise.report.comparison import Comparison, compare
+from sizewise.report.page import embedded, render_page
+from sizewise.report.paper import latex_tables, latex_text, markdown_tables
+from sizewise.report.results import results_text
+from sizewise.report.summary import finish_sweep, sweep_summary
+from sizewise.report.write import write_report
+
+EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
+NO_TRACKER = {"logger": {"backends": {}}}
+
+
+@dataclass
+class Failure:
+    run_dir: str = "job_7"
+    reason: str = "DataError: column <b>x</b> [is] missing"
+    log: str = "job_7/job.log"
+
+
+def finish(root: Path, specs: list[Spec], width: int = 100) -> tuple[str, Comparison]:
+    dirs = make_sweep(root / "jobs", [replace(s, extra=NO_TRACKER) for s in specs])
+    console = Console(file=io.StringIO(), width=width)
+    comparison = finish_sweep(root, dirs, [Failure()], console)
+    return console.file.getvalue(), comparison  # type: ignore[attr-defined]
+
+
+def test_everything_is_written_and_shown(tmp_path: Path) -> None:
+    specs = [Spec(m, r=r) for m in ("nano", "micro") for r in (4, 8)]
+    text, _ = finish(tmp_path, [*specs, Spec("mini", 0.4, None)])
+    for name in ("comparison.csv", "runs.csv", "results.json", "size_vs_quality.png"):
+        assert (tmp_path / name).stat().st_size > 100
+    assert (tmp_path / "report.html").stat().st_size < 8_000_000
+    assert (tmp_path / "size_vs_quality.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "figures" / "paired_differences.svg").read_text()
+    assert "\\toprule" in (tmp_path / "tables" / "comparison.tex").read_text()
+    for part in ("Specialisation beats size", "report.html", "1 job failed", "job_7/job.log"):
+        assert part in text
+    assert "column <b>x</b> [is] missing" in text
+    with (tmp_path / "comparison.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == 5
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    tuned = [row for row in rows if row["kind"] == "tuned"]
+    for row in tuned:
+        assert float(row["gain_low"]) < float(row["gain"]) < float(row["gain_high"])
+    with (tmp_path / "runs.csv").open() as handle:
+        assert len(list(csv.DictReader(handle))) == 5
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_table_fits_the_terminal(tmp_path: Path, width: int) -> None:
+    text, _ = finish(tmp_path, [Spec(seed=s) for s in (1, 2)], width)
+    assert max(len(line) for line in text.splitlines() if "/" not in line) <= width
+    assert "+40.0 (" in text or width == 60
+
+
+def test_sweep_without_a_finished_run(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    comparison = finish_sweep(tmp_path, [tmp_path / "never_started"], [Failure()], console)
+    assert comparison.sets == []
+    assert "No run has finished" in console.file.getvalue()  # type: ignore[attr-defined]
+    page = (tmp_path / "report.html").read_text()
+    assert "No finished run" in page
+    assert "column &lt;b&gt;x&lt;/b&gt;" in page
+    assert json.loads((tmp_path / "results.json").read_text())["test_sets"] == []
+
+
+def test_one_run_mixed_data_sets_and_missing_figures(tmp_path: Path) -> None:
+    finish(tmp_path / "one", [Spec()])
+    _, mixed = finish(tmp_path / "mixed", [Spec(task=Task("a/b")), Spec(task=Task("c", seed=1))])
+    assert len(mixed.sets) == 2
+    pictures = sorted(p.name for p in (tmp_path / "mixed" / "figures").glob("size*.png"))
+    assert len(pictures) == 2
+    page = (tmp_path / "mixed" / "report.html").read_text()
+    assert page.count('class="set"') == 2
+
+
+def test_nan_aggregate_and_run_without_test_scores(tmp_path: Path) -> None:
+    first, second = make_sweep(tmp_path / "jobs", [Spec("nano"), Spec("micro")])
+    outcome = read_outcome(first)
+    ((name, evaluation),) = (outcome.tuned or {}).items()
+    scores = {key: float("nan") for key in evaluation.scores}
+    write_outcome(replace(outcome, tuned={name: replace(evaluation, scores=scores)}), first)
+    outcome = read_outcome(second)
+    write_outcome(replace(outcome, base={}, tuned=None), second)
+    paths = write_report(compare([tmp_path]), tmp_path / "out")
+    record = json.loads(paths["results"].read_text())
+    assert record["runs"] == 2
+    assert None in [row["score"] for row in record["test_sets"][0]["configurations"]]
+
+
+class Tags(HTMLParser):
+    """Collects what a browser would load or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scripts = 0
+        self.loads: list[str] = []
+        self.handlers: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
+        for name, value in attrs:
+            if name in ("src", "href", "data", "action") and not (value or "").startswith("#"):
+                self.loads.append(f"{tag} {name}={value}")
+            if name.startswith("on"):
+                self.handlers.append(f"{tag} {name}")
+
+
+def test_page_loads_nothing_and_runs_no_text_of_data_or_models(tmp_path: Path) -> None:
+    spec = Spec(task=Task(EVIL, answer=EVIL))
+    make_run(tmp_path / "run", spec)
+    outcome = read_outcome(tmp_path / "run")
+    model = replace(outcome.model, name=EVIL)
+    write_outcome(replace(outcome, model=model, warnings=[EVIL]), tmp_path / "run")
+    comparison = compare([tmp_path])
+    page = render_page(comparison, EVIL, [Failure(reason=EVIL)])
+    tags = Tags()
+    tags.feed(page)
+    assert tags.scripts == 3
+    assert tags.loads == []
+    assert tags.handlers == []
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert data is not None
+    sample = json.loads(data.group(1))[0]["sample"]
+    assert sample["rows"][0]["answers"][0] == EVIL
+
+
+def test_embedded_json_cannot_end_its_script() -> None:
+    text = embedded({"a": "</script><!--\u2028&", "b": [float("nan"), 1.5]})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"a": "</script><!--\u2028&", "b": [None, 1.5]}
+
+
+def test_results_are_strict_json(tmp_path: Path) -> None:
+    make_sweep(tmp_path, [Spec(), Spec("mini", 0.4, None)])
+    text = results_text(compare([tmp_path]))
+    record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in results.json"))
+    pair = record["test_sets"][0]["pairs"][0]
+    assert pair["interval_95"][0] < pair["gain"] < pair["interval_95"][1]
+    assert pair["p_holm"] >= pair["p_value"]
+
+
+def test_tables_for_a_paper_escape_what_they_must(tmp_path: Path) -> None:
+    make_sweep(tmp_path, [Spec(task=Task("50%_of|it")), Spec("mini", 0.4, None)])
+    result = compare([tmp_path]).sets[0]
+    latex, markdown = latex_tables(result), markdown_tables(result)
+    assert "50\\%\\_of|it" in latex
+    assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 2
+    assert "50%\\_of\\|it" in markdown
+    assert latex_text("a\\b{c}$") == r"a\textbackslash{}b\{c\}\$"
+
+
+def test_summary_for_trackers_holds_every_configuration(tmp_path: Path) -> None:
+    make_sweep(tmp_path, [Spec(r=r) for r in (4, 8)] + [Spec("mini", 0.4, None)])
+    comparison = compare([tmp_path])
+    paths = write_report(comparison, tmp_path / "out")
+    summary = sweep_summary(comparison, paths)
+    assert len(summary.rows) == 3
+    assert summary.values["verdict"] == comparison.verdict.sentence
+    assert set(summary.figures) >= {"parallel_coordinates", "quality/params"}
+    assert list(summary.images) == ["size_vs_quality"]
+    assert summary.fingerprint == sweep_summary(compare([tmp_path]), paths).fingerprint

@@ -1,0 +1,205 @@
+"""A changed digit, a changed answer, a swapped adapter: each is found and named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factory import CODES, Spec, Task, make_run
+
+from sizewise.config.run import RunConfig
+from sizewise.errors import OutcomeError
+from sizewise.evaluation.evaluate import score_predictions
+from sizewise.evaluation.predictions import read_predictions
+from sizewise.metrics.build import build_metrics
+from sizewise.outcome import Evaluation, Outcome, file_ref, read_outcome, write_outcome
+from sizewise.report.comparison import compare
+from sizewise.report.reproduce import reproduction
+from sizewise.report.verify import FAILED, OK, UNCHECKED, Verification, verify_run, verify_sweep
+from sizewise.report.write import write_report
+from sizewise.sweep.identity import plain_config, run_identity
+
+METRICS = {
+    name: {"_target_": f"sizewise.metrics.{name}.{title}"}
+    for name, title in (("icd10", "Icd10"), ("perplexity", "Perplexity"))
+}
+
+
+def real_run(root: Path, extra_metrics: dict[str, Any] | None = None) -> Path:
+    """A run whose configuration, identity, scores and data can all be made again."""
+    rows = [{"note": f"Patient {i} complains.", "code": CODES[i % 10]} for i in range(60)]
+    source = root / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    directory = make_run(root / "run", Spec(task=Task(examples=12)))
+    outcome = read_outcome(directory)
+    cfg = RunConfig()
+    cfg.model.name, cfg.model.path = "nano", "embedded:nano"
+    cfg.optimizer.target = "torch.optim.AdamW"
+    cfg.dataset.name, cfg.dataset.primary = "icd10_dialogues", "icd10/exact_match"
+    cfg.dataset.prompt, cfg.dataset.answer = "{note}", "{code}"
+    cfg.dataset.source.kind, cfg.dataset.source.path = "json", str(source)
+    cfg.metric = {**METRICS, **(extra_metrics or {})}
+    config = plain_config(cfg)
+    (directory / "config.yaml").write_text(json.dumps(config))
+    from sizewise.data.build import build_splits
+
+    splits = build_splits(cfg.dataset)
+    prints = {n: splits.question_fingerprint(n) for n in ("train", "validation", "test")}
+    changed = replace(
+        outcome,
+        config=config,
+        identity=run_identity(config).hash,
+        data=replace(outcome.data, fingerprints=prints),
+        base=rescored(outcome.base, directory, cfg.metric),
+        tuned=rescored(outcome.tuned or {}, directory, cfg.metric),
+        files={**outcome.files, "config": file_ref(directory / "config.yaml", directory)},
+    )
+    write_outcome(changed, directory)
+    return directory
+
+
+def rescored(evaluations: Any, directory: Path, nodes: dict[str, Any]) -> dict[str, Evaluation]:
+    found = {}
+    for name, evaluation in evaluations.items():
+        path = directory / evaluation.predictions.path
+        rows = [replace(p, scores={}) for p in read_predictions(path)]
+        scores, scored = score_predictions(rows, build_metrics(nodes))
+        path.write_text("".join(json.dumps(p.to_json()) + "\n" for p in scored))
+        ref = file_ref(path, directory)
+        found[name] = replace(evaluation, scores=scores, predictions=ref)
+    return found
+
+
+def failed(result: Verification) -> list[str]:
+    assert not result.ok
+    return [f"{c.name}: {c.detail}" for c in result.checks if c.status == FAILED]
+
+
+def test_untouched_run_holds_and_says_what_cannot_be_checked(tmp_path: Path) -> None:
+    result = verify_run(real_run(tmp_path))
+    assert result.ok
+    ok = {check.name for check in result.checks if check.status == OK}
+    assert {"identity", "config.yaml", "data icd10_dialogues/test"} <= ok
+    assert {"base on icd10_dialogues: metric icd10", "tuned on icd10_dialogues: metric perplexity"}
+    assert sum("metric" in name for name in ok) == 4
+    unchecked = {c.name: c.detail for c in result.checks if c.status == UNCHECKED}
+    assert set(unchecked) == {"training figures", "generation"}
+
+
+def test_changed_digit_of_a_reported_score_is_found(tmp_path: Path) -> None:
+    directory = real_run(tmp_path)
+    outcome = read_outcome(directory)
+    score = (outcome.tuned or {})["icd10_dialogues"].scores["perplexity/nll_per_token"]
+    text = (directory / "outcome.json").read_text()
+    digits = repr(score)
+    wrong = digits[:-1] + ("1" if digits[-1] != "1" else "2")
+    assert digits in text
+    head, _, tail = text.rpartition(digits)
+    (directory / "outcome.json").write_text(head + wrong[:9] + "7" + tail)
+    (only,) = failed(verify_run(directory))
+    assert "tuned on icd10_dialogues: metric perplexity" in only
+    assert repr(score) in only
+
+
+def test_changed_answer_is_found_even_with_a_new_hash(tmp_path: Path) -> None:
+    directory = real_run(tmp_path)
+    path = directory / "predictions" / "tuned.test.jsonl"
+    lines = path.read_text().splitlines()
+    row = json.loads(lines[3])
+    row["text"] = "B99" if row["text"] == row["reference"] else row["reference"]
+    path.write_text("\n".join([*lines[:3], json.dumps(row), *lines[4:]]) + "\n")
+    assert any("was changed" in line for line in failed(verify_run(directory)))
+    outcome = read_outcome(directory)
+    ((name, evaluation),) = (outcome.tuned or {}).items()
+    fresh = replace(evaluation, predictions=file_ref(path, directory))
+    write_outcome(replace(outcome, tuned={name: fresh}), directory)
+    (only,) = failed(verify_run(directory))
+    assert "stored scores differ" in only
+    assert "icd10/exact_match is reported as" in only
+
+
+def test_swapped_adapter_and_missing_file_are_found(tmp_path: Path) -> None:
+    directory = real_run(tmp_path)
+    adapter = directory / "adapter" / "adapter_model.safetensors"
+    adapter.write_bytes(b"another adapter")
+    assert failed(verify_run(directory)) == [
+        "file adapter (adapter/adapter_model.safetensors): "
+        "was changed: its SHA-256 is not the recorded one"
+    ]
+    adapter.unlink()
+    assert "is missing" in failed(verify_run(directory))[0]
+
+
+def test_changed_configuration_and_data_are_found(tmp_path: Path) -> None:
+    directory = real_run(tmp_path)
+    text = (directory / "outcome.json").read_text()
+    (directory / "outcome.json").write_text(text.replace('"lr": 0.0002', '"lr": 0.0003'))
+    lines = failed(verify_run(directory))
+    assert any(line.startswith("identity") for line in lines)
+    assert any("config.yaml: optimizer.lr: 0.0002 → 0.0003" in line for line in lines)
+    (directory / "outcome.json").write_text(text)
+    source = tmp_path / "rows.jsonl"
+    source.write_text(source.read_text().replace("complains", "is well"))
+    assert any("data icd10_dialogues/test" in line for line in failed(verify_run(directory)))
+    source.unlink()
+    unchecked = [c for c in verify_run(directory).checks if c.status == UNCHECKED]
+    assert any("could not be built" in check.detail for check in unchecked)
+
+
+def test_metric_that_cannot_be_built_is_named_and_not_passed(tmp_path: Path) -> None:
+    directory = real_run(tmp_path)
+    outcome = read_outcome(directory)
+    metric = {**outcome.config["metric"], "icd10": {"_target_": "nowhere.Metric"}}
+    write_outcome(replace(outcome, config={**outcome.config, "metric": metric}), directory)
+    checks = verify_run(directory, data=False).checks
+    assert any("metric icd10" in c.name and c.status == UNCHECKED for c in checks)
+
+
+def test_damaged_record_and_empty_folder(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", Spec(task=Task(examples=4)))
+    (directory / "outcome.json").write_text("{")
+    assert not verify_run(directory).ok
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OutcomeError, match="nothing to verify"):
+        verify_sweep(tmp_path / "empty")
+
+
+def test_reported_comparison_is_made_again(tmp_path: Path) -> None:
+    real_run(tmp_path)
+    paths = write_report(compare([tmp_path]), tmp_path)
+    assert all(result.ok for result in verify_sweep(tmp_path))
+    record = json.loads(paths["results"].read_text())
+    record["test_sets"][0]["pairs"][0]["gain"] += 0.001
+    paths["results"].write_text(json.dumps(record))
+    last = verify_sweep(tmp_path)[-1]
+    assert failed(last) == ["results.json: differs from a new comparison in test_sets"]
+
+
+def provenance(outcome: Outcome, **facts: Any) -> Outcome:
+    return replace(outcome, provenance={**outcome.provenance, **facts})
+
+
+def test_reproduction_names_command_versions_and_obstacles(tmp_path: Path) -> None:
+    outcome = read_outcome(make_run(tmp_path / "run", Spec(task=Task(examples=4))))
+    facts = {
+        "overrides": ["model=nano", "dataset.prompt='Say {x}, please'"],
+        "code": {"commit": "abc", "dirty": True},
+        "packages": {"torch": "2.13.0", "wandb": "not installed"},
+    }
+    found = reproduction(provenance(outcome, **facts), check=False)
+    assert found.command[:3] == ("python", "train.py", "model=nano")
+    assert found.requirements == ("torch==2.13.0",)
+    assert "git checkout abc" in found.script
+    assert "'dataset.prompt='\"'\"'Say {x}, please'\"'\"''" in found.script
+    assert any("not committed" in note for note in found.notes)
+
+
+def test_reproduction_notices_that_options_have_changed(tmp_path: Path) -> None:
+    outcome = read_outcome(make_run(tmp_path / "run", Spec(task=Task(examples=4))))
+    found = reproduction(provenance(outcome, overrides=["model=nano"]))
+    assert any("another configuration" in note for note in found.notes)
+    broken = reproduction(provenance(outcome, overrides=["model=no_such_model"]))
+    assert any("does not compose today" in note for note in broken.notes)
