@@ -59,7 +59,7 @@ FAMILIES = [
 
 @pytest.mark.parametrize("scenario", FAMILIES, ids=lambda s: s.name)
 def test_corrected_false_positives_stay_below_seven_percent(scenario: Scenario) -> None:
-    found = measure_family_error(scenario, 500, 5, n_resamples=250, seed=2)
+    found = measure_family_error(scenario, 500, 4, n_resamples=200, seed=2)
     assert found.corrected <= 0.07
     assert found.uncorrected > found.corrected
 
