@@ -79,9 +79,16 @@ def options(group: str) -> list[Path]:
     return found
 
 
+def optimizer_option(path: Path) -> OptimizerConfig:
+    """The option as it is composed; a learning rate that follows the model's is filled in."""
+    node = OmegaConf.merge({"model": {"suggested_lr": 1e-3}}, {"optimizer": OmegaConf.load(path)})
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    return OptimizerConfig(**values["optimizer"])
+
+
 @pytest.mark.parametrize("path", options("optimizer"), ids=lambda p: p.stem)
 def test_every_optimiser_option_lowers_a_loss(path: Path) -> None:
-    config = OptimizerConfig(**OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+    config = optimizer_option(path)
     config.weight_decay = 0.01
     torch.manual_seed(0)
     matrix, vector = nn.Parameter(torch.randn(80, 80)), nn.Parameter(torch.randn(80))
@@ -98,7 +105,7 @@ def test_every_optimiser_option_lowers_a_loss(path: Path) -> None:
 
 @pytest.mark.parametrize("path", options("scheduler"), ids=lambda p: p.stem)
 def test_every_scheduler_option_builds(path: Path) -> None:
-    config = SchedulerConfig(**OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+    config = SchedulerConfig(**OmegaConf.to_container(OmegaConf.load(path)))
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
     scheduler = make_scheduler_factory(config)(optimizer, 100)
     assert scheduler.get_last_lr() == [pytest.approx(1 / 4)]
@@ -134,8 +141,7 @@ def test_optimiser_states_resume(tmp_path: Path, name: str) -> None:
     from tests.training.test_resume import KillAt, KilledError
     from tests.training.toys import weights
 
-    config = OptimizerConfig(**OmegaConf.to_container(OmegaConf.load(  # type: ignore[arg-type]
-        conf_dir() / "optimizer" / f"{name}.yaml")))  # fmt: skip
+    config = optimizer_option(conf_dir() / "optimizer" / f"{name}.yaml")
 
     def module() -> Any:
         made = make_module(adapted(tiny_base()))
