@@ -1,13 +1,19 @@
-"""Tests that need a running SLURM are deselected, and reported, where there is none."""
+"""Tests that need SLURM or Ray are deselected, and reported, where there is none."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 
 import pytest
 
-_ABSENT = pytest.StashKey[int]()
+_ABSENT = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker that only these tests use."""
+    config.addinivalue_line("markers", "ray: needs Ray to be installed")
 
 
 def slurm_runs() -> bool:
@@ -23,18 +29,21 @@ def slurm_runs() -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the tests of SLURM where it does not run."""
-    wanting = [item for item in items if item.get_closest_marker("slurm") is not None]
-    if wanting and not slurm_runs():
-        config.hook.pytest_deselected(items=wanting)
-        items[:] = [item for item in items if item not in wanting]
-        config.stash[_ABSENT] = len(wanting)
+    """Deselect the tests of what is not there."""
+    there = {"slurm": slurm_runs, "ray": lambda: importlib.util.find_spec("ray") is not None}
+    absent: dict[str, int] = {}
+    for marker, check in there.items():
+        wanting = [item for item in items if item.get_closest_marker(marker) is not None]
+        if wanting and not check():
+            config.hook.pytest_deselected(items=wanting)
+            items[:] = [item for item in items if item not in wanting]
+            absent[marker] = len(wanting)
+    config.stash[_ABSENT] = absent
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Report how many tests of SLURM could not run."""
-    count = config.stash.get(_ABSENT, 0)
-    if count:
-        terminalreporter.write_line(f"{count} tests of SLURM not run: no controller answers")
+    """Report how many tests could not run."""
+    for marker, count in config.stash.get(_ABSENT, {}).items():
+        terminalreporter.write_line(f"{count} tests of {marker} not run: it is not there")

@@ -5,13 +5,16 @@ Run directories have to lie on a file system that all nodes share.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sizewise.errors import SweepError
 from sizewise.sweep.backend import LaunchOptions
+from sizewise.sweep.claims import holder
 from sizewise.sweep.execute import execute
 from sizewise.sweep.interrupts import Interrupts
 from sizewise.sweep.jobs import Job
@@ -19,6 +22,7 @@ from sizewise.sweep.progress import Progress
 from sizewise.sweep.state import JobState, job_state, record_failure
 from sizewise.sweep.worker import job_log
 
+DYING_SECONDS = 5.0
 ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 
 
@@ -96,6 +100,7 @@ class RayBackend:
         try:
             ray.get(reference)
         except ray.exceptions.RayError as error:
+            _wait_for_its_end(job.run_dir)
             if job_state(job.run_dir) not in ENDED:
                 record_failure(job.run_dir, f"Ray: {str(error).splitlines()[0]}")
 
@@ -110,10 +115,18 @@ class RayBackend:
                 runtime_env=self._runtime_env or None,
                 ignore_reinit_error=True,
                 log_to_driver=False,
+                logging_level=logging.ERROR,
                 **settings,
             )
             self._ray = ray
         return self._ray
+
+
+def _wait_for_its_end(run_dir: Path) -> None:
+    """Ray says that a worker died a moment before its process is gone."""
+    end = time.monotonic() + DYING_SECONDS
+    while holder(run_dir) is not None and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def run_in_ray(run_dir: str) -> str:
