@@ -50,6 +50,7 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
 
 
 def _run(cfg: RunConfig, run_dir: Path) -> Outcome:
+    from sizewise.job.classical import FAMILY, ClassicalPipeline, check_classical
     from sizewise.job.dry_run import reachable_metrics
     from sizewise.job.pipeline import Pipeline
     from sizewise.metrics.build import build_metrics
@@ -58,12 +59,17 @@ def _run(cfg: RunConfig, run_dir: Path) -> Outcome:
 
     metrics = build_metrics(reachable_metrics(cfg.metric) if cfg.dry_run else cfg.metric)
     check_primary(cfg, metrics)
-    check_model(cfg.model, cfg.quantization, cfg.lora, cfg.trainer)
+    kind: type[Pipeline | ClassicalPipeline] = Pipeline
+    if cfg.model.family == FAMILY:
+        kind = ClassicalPipeline
+        check_classical(cfg)
+    else:
+        check_model(cfg.model, cfg.quantization, cfg.lora, cfg.trainer)
     use_threads(cfg.trainer.num_threads)
     seed_everything(cfg.seed)
     identity = run_identity(cfg)
     group = sweep_name(cfg, run_dir)
-    pipeline = Pipeline.prepare(cfg, run_dir, identity.hash, metrics, resolve_device(cfg.trainer))
+    pipeline = kind.prepare(cfg, run_dir, identity.hash, metrics, resolve_device(cfg.trainer))
     if is_ddp_child():
         pipeline.train_as_further_process()
         raise SystemExit(0)

@@ -18,9 +18,9 @@ class SourceConfig:
     """Where the rows come from.
 
     ``path`` is a file or a glob (csv, json/jsonl, parquet, sqlite), a hub id (or a local file with
-    the same columns, read by its extension), or the name of an embedded data set. ``table`` or ``query`` choose the rows of a SQLite file; ``subset`` and
-    ``hub_split`` those of a hub data set (``hub_split`` null: every split, kept in the column
-    ``__split__``).
+    the same columns, read by its extension), or the name of an embedded data set. ``table`` or
+    ``query`` choose the rows of a SQLite file; ``subset`` and ``hub_split`` those of a hub data set
+    (``hub_split`` null: every split, kept in the column ``__split__``).
     """
 
     kind: str = MISSING
@@ -90,8 +90,8 @@ class DatasetConfig:
     them or the last one). ``group`` names the columns that must never straddle splits besides the
     prompt text itself (which never does). ``strata`` name columns kept for breakdowns; ``label``
     the column whose frequency in training is one (``label_frequency``: never seen, rare, and
-    frequent from ``frequent`` training examples on). ``few_shot`` examples of the training split are
-    put before every prompt, as earlier ``turns`` or as ``text`` within the prompt.
+    frequent from ``frequent`` training examples on). ``few_shot`` examples of the training split
+    are put before every prompt, as earlier ``turns`` or as ``text`` within the prompt.
     ``parts`` are the data sets of a mixture, by name.
     """
 

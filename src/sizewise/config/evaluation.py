@@ -37,7 +37,8 @@ class EvaluationConfig:
     ``paths.cache``). ``objective``: what ``train.py`` returns, always from the validation split:
     ``val_loss`` (mean loss per answer token) or ``primary`` (the data set's primary score).
     ``candidates``: answers whose likelihoods are compared beside free generation: ``train`` (all
-    different training answers), a text file with one per line, or null.
+    different training answers), ``labels`` (those of all splits), a text file with one per line, or
+    null.
     """
 
     batch_size: int | None = None

@@ -5,24 +5,25 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sizewise.data.example import Example
-from sizewise.errors import DataError
+from sizewise.errors import ConfigError, DataError
 from sizewise.evaluation.measure import strata_of
 from sizewise.evaluation.prediction import Prediction
 
 Answers = tuple[list[str], list[float]]
+MOST_FEATURES = 50_000
+MOST_WEIGHTS = 20_000_000
+"""Weights (classes × features) beyond which features are dropped: the solver keeps 20 copies."""
 
 
 def majority_baseline(train: Sequence[Example], test: Sequence[Example]) -> list[Prediction]:
     """Always give the most frequent training answer (of equals the first in the alphabet)."""
-    counts = Counter(example.answer for example in _not_empty(train))
-    answer = min(counts, key=lambda text: (-counts[text], text))
-    share = float(np.log(counts[answer] / counts.total()))
-    return _predictions(test, lambda examples: ([answer] * len(examples), [share] * len(examples)))
+    return answer_all(fit_majority(train), test)[0]
 
 
 def tfidf_baseline(
@@ -35,9 +36,75 @@ def tfidf_baseline(
 ) -> list[Prediction]:
     """TF-IDF of words and word pairs of the user's text, then multinomial logistic regression.
 
+    Args: as ``fit_tfidf``.
+
+    Raises:
+        DataError: the training split is empty.
+    """
+    return answer_all(fit_tfidf(train, seed, max_features, inverse_strength, max_iter), test)[0]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted baseline.
+
+    Attributes:
+        answer: examples → answers and the natural-log probability of each.
+        parameters: numbers that were fitted.
+        bytes: what they occupy in memory.
+    """
+
+    answer: Callable[[Sequence[Example]], Answers]
+    parameters: int
+    bytes: int
+
+
+def fit(name: str, train: Sequence[Example], seed: int = 0) -> Fitted:
+    """Fit ``tfidf_logreg`` or ``majority`` on the training split.
+
+    Raises:
+        ConfigError: there is no such baseline.
+        DataError: the training split is empty.
+    """
+    if name == "majority":
+        return fit_majority(train)
+    if name == "tfidf_logreg":
+        classes = len({example.answer for example in train})
+        return fit_tfidf(train, seed, features_for(classes))
+    raise ConfigError(
+        f"model.path=classical:{name} is not known. There is: classical:tfidf_logreg, "
+        "classical:majority."
+    )
+
+
+def features_for(classes: int) -> int:
+    """Return how many features keep the weights within bounds."""
+    return min(MOST_FEATURES, max(2_000, MOST_WEIGHTS // max(classes, 1)))
+
+
+def fit_majority(train: Sequence[Example]) -> Fitted:
+    """Fit the baseline that always gives the most frequent answer (of equals the first)."""
+    counts = Counter(example.answer for example in _not_empty(train))
+    answer = min(counts, key=lambda text: (-counts[text], text))
+    share = float(np.log(counts[answer] / counts.total()))
+    return Fitted(
+        lambda examples: ([answer] * len(examples), [share] * len(examples)),
+        parameters=1,
+        bytes=len(answer.encode()),
+    )
+
+
+def fit_tfidf(
+    train: Sequence[Example],
+    seed: int = 0,
+    max_features: int | None = MOST_FEATURES,
+    inverse_strength: float = 10.0,
+    max_iter: int = 300,
+) -> Fitted:
+    """Fit TF-IDF and logistic regression; one class alone is the majority baseline.
+
     Args:
         train: examples whose whole answers are the classes.
-        test: examples to answer.
         seed: of the solver.
         max_features: most frequent words and pairs that are kept.
         inverse_strength: inverse of the L2 penalty (scikit-learn's ``C``).
@@ -52,13 +119,17 @@ def tfidf_baseline(
 
     answers = [example.answer for example in _not_empty(train)]
     if len(set(answers)) == 1:
-        return majority_baseline(train, test)
-    classifier = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=max_features),
-        LogisticRegression(C=inverse_strength, max_iter=max_iter, random_state=seed),
-    )
+        return fit_majority(train)
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=max_features)
+    model = LogisticRegression(C=inverse_strength, max_iter=max_iter, random_state=seed)
+    classifier = make_pipeline(vectorizer, model)
     classifier.fit([question(example) for example in train], answers)
-    return _predictions(test, lambda examples: _classify(classifier, examples))
+    weights = (model.coef_, model.intercept_, vectorizer.idf_)
+    return Fitted(
+        lambda examples: _classify(classifier, examples),
+        parameters=sum(int(array.size) for array in weights),
+        bytes=sum(int(array.nbytes) for array in weights),
+    )
 
 
 def question(example: Example) -> str:
@@ -79,14 +150,15 @@ def _not_empty(train: Sequence[Example]) -> Sequence[Example]:
     return train
 
 
-def _predictions(
-    test: Sequence[Example], answer: Callable[[Sequence[Example]], Answers]
-) -> list[Prediction]:
-    """Answer all examples at once; there are no tokens, and no likelihood of references."""
+def answer_all(fitted: Fitted, test: Sequence[Example]) -> tuple[list[Prediction], float]:
+    """Answer all examples at once; return the predictions and the seconds it took.
+
+    There are no tokens, and no likelihood of references.
+    """
     started = time.perf_counter()
-    texts, confidences = answer(test) if test else ([], [])
+    texts, confidences = fitted.answer(test) if test else ([], [])
     seconds = time.perf_counter() - started
-    return [
+    rows = [
         Prediction(
             id=example.id,
             group=example.group,
@@ -106,3 +178,4 @@ def _predictions(
         )
         for example, text, confidence in zip(test, texts, confidences, strict=True)
     ]
+    return rows, seconds

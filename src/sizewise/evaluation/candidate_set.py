@@ -20,20 +20,31 @@ class CandidateSet:
     trie: Trie
 
 
-def read_candidates(choice: str, train_examples: Sequence[Example]) -> tuple[str, ...]:
-    """Return candidate answers: ``train`` (all different training answers), or a file's lines.
+def read_candidates(
+    choice: str, train_examples: Sequence[Example], all_examples: Sequence[Example] = ()
+) -> tuple[str, ...]:
+    """Return candidate answers: ``train``, ``labels``, or a file's lines.
+
+    Args:
+        choice: ``train`` (all different training answers), ``labels`` (those of all splits: the
+            closed list of a task's labels, which never says whose label it is), or a file.
+        train_examples: the training split.
+        all_examples: the examples of all splits.
 
     Raises:
         ConfigError: the file cannot be read, or there is no candidate.
     """
     if choice == "train":
         texts = sorted({example.answer for example in train_examples})
+    elif choice == "labels":
+        texts = sorted({example.answer for example in (*train_examples, *all_examples)})
     else:
         try:
             lines = Path(choice).read_text(encoding="utf-8").splitlines()
         except OSError as error:
             raise ConfigError(
-                f"evaluation.candidates={choice!r} is neither `train` nor a readable file: {error}"
+                f"evaluation.candidates={choice!r} is neither `train` nor `labels` nor a readable "
+                f"file: {error}"
             ) from error
         texts = sorted({line.strip() for line in lines if line.strip()})
     if not texts:

@@ -92,14 +92,16 @@ def score_predicted(
     store: PredictionStore,
     train_examples: Sequence[Example] = (),
     reused: bool = False,
+    base: Sequence[Prediction] = (),
 ) -> EvaluationResult:
     """Score predictions, however old, and write them with their scores in one piece.
 
     Groups and strata are taken from ``split``: a stratum such as the frequency of a label in
-    training differs between runs that share one set of zero-shot predictions.
+    training differs between runs that share one set of zero-shot predictions. ``base``: the base's
+    predictions, where those of a tuned model are scored.
     """
     rows = [_with_example(p, e) for p, e in zip(predicted.predictions, split.examples, strict=True)]
-    scores, scored = score_predictions(rows, metrics, train_examples)
+    scores, scored = score_predictions(rows, metrics, train_examples, base)
     store.finish(scored)
     return EvaluationResult(
         scores=scores | dict(predicted.observed),
@@ -118,6 +120,7 @@ def score_predictions(
     predictions: Sequence[Prediction],
     metrics: Sequence[ExampleMetric],
     train_examples: Sequence[Example] = (),
+    base: Sequence[Prediction] = (),
 ) -> tuple[dict[str, float], list[Prediction]]:
     """Return the aggregates by ``metric/score`` and the predictions with their own scores.
 
@@ -130,6 +133,7 @@ def score_predictions(
     for metric in metrics:
         metric.reset()
         metric.set_context(train_examples)
+        metric.set_base(base)
         metric.update(predictions)
         totals |= {f"{metric.name}/{name}": v for name, v in metric.compute().items()}
         for row, scores in zip(rows, metric.per_example, strict=True):

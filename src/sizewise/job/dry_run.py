@@ -27,7 +27,7 @@ TRAIN, HELD_OUT = 16, 8
 STOP_AFTER = 1
 
 
-class Interrupted(Exception):
+class LeftInTheMiddleError(Exception):
     """Raised on purpose, to leave a fit in its middle."""
 
 
@@ -91,6 +91,6 @@ class StopOnce(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Raise ``Interrupted`` once enough steps were taken."""
+        """Raise ``LeftInTheMiddleError`` once enough steps were taken."""
         if trainer.global_step >= self.after:
-            raise Interrupted
+            raise LeftInTheMiddleError

@@ -13,7 +13,7 @@ from sizewise.config import RunConfig
 from sizewise.data.collate import collate_seq2seq, collate_training
 from sizewise.data.datamodule import SizewiseDataModule
 from sizewise.evaluation.template import pad_id
-from sizewise.job.dry_run import STOP_AFTER, Interrupted, StopOnce
+from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
 from sizewise.job.tasks import Task
 from sizewise.models.adapter import attach_adapter, enable_checkpointing
 from sizewise.runtime import seed_everything
@@ -60,7 +60,7 @@ def stop_once(
     stop: list[Callback] = [*callbacks(cfg, run_dir), StopOnce()]
     try:
         fit_job(module, data, cfg.trainer, stop, (), run_dir, cfg.seed)
-    except Interrupted:
+    except LeftInTheMiddleError:
         log.info("Dry run: stopped after %d step on purpose; it goes on from there.", STOP_AFTER)
 
 

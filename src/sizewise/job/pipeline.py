@@ -78,12 +78,10 @@ class Pipeline:
         tasks = [load_task(cfg.dataset, template, positions, cache, dry_run=dry_run)]
         labels = count_labels(tasks[0].splits.train)
         for dataset in cfg.eval_dataset.values():
-            tasks.append(
-                load_task(dataset, template, positions, cache, ("test",), labels, dry_run)
-            )
+            tasks.append(load_task(dataset, template, positions, cache, ("test",), labels, dry_run))
         if cfg.save_data:
             save_data(tasks[0], template, run_dir / DATA)
-        scorer = Scorer(cfg, run_dir, template, metrics)
+        scorer = Scorer(cfg, run_dir, template, metrics, tasks[0])
         return cls(cfg, run_dir, identity, device, template, tuple(tasks), scorer)
 
     @property
@@ -99,7 +97,7 @@ class Pipeline:
         base_results = self._score_base(base)
         meter.start()
         model, fit = self._specialise(base, loggers)
-        tuned_results = self._score_tuned(model) if model is not base else None
+        tuned_results = self._score_tuned(model, base_results) if model is not base else None
         joules = meter.stop()
         validation = self._validation(model, fit)
         outcome = self._outcome(model, fit, base_results, tuned_results, validation, joules)
@@ -131,10 +129,15 @@ class Pipeline:
             return self.cfg.adapter is not None
         return self.cfg.lora.trains
 
-    def _score_tuned(self, model: Any) -> dict[str, EvaluationResult]:
+    def _score_tuned(
+        self, model: Any, base: Mapping[str, EvaluationResult]
+    ) -> dict[str, EvaluationResult]:
         if self.cfg.stage == "train":
             return {}
-        return {task.name: self.scorer.tuned(model, task, self.identity) for task in self.tasks}
+        return {
+            task.name: self.scorer.tuned(model, task, self.identity, base.get(task.name))
+            for task in self.tasks
+        }
 
     def _validation(self, model: Any, fit: FitResult | None) -> dict[str, float]:
         """Return the validation figures; no figure of the test split is ever an objective."""

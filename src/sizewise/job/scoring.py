@@ -14,6 +14,7 @@ from sizewise.data.encode import EncodedSplit
 from sizewise.evaluation.candidate_set import read_candidates
 from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
 from sizewise.evaluation.predict import Predicted, predict
+from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.predictions import PredictionStore
 from sizewise.evaluation.weights import weights_fingerprint
 from sizewise.evaluation.zero_shot import cached, zero_shot_key, zero_shot_parts
@@ -34,12 +35,15 @@ class Scorer:
         run_dir: where predictions are written.
         template: how prompts are written and answers end.
         metrics: what is computed from predictions.
+        trained_on: the data set of the run; its training answers are what metrics and candidates
+            refer to on every test set.
     """
 
     cfg: RunConfig
     run_dir: Path
     template: Any
     metrics: Sequence[ExampleMetric]
+    trained_on: Task
 
     def base(self, model: Any, task: Task) -> EvaluationResult:
         """Score the untouched base on the test split; predictions are shared between runs."""
@@ -52,21 +56,30 @@ class Scorer:
             log.info("%s: zero-shot answers of %s reused.", task.name, self.cfg.model.name)
         return self._score(predicted, task, "test", store, reused)
 
-    def tuned(self, model: Any, task: Task, identity: str) -> EvaluationResult:
-        """Score the tuned model on the test split."""
-        return self._own(model, task, "test", f"tuned.{task.name}", identity)
+    def tuned(
+        self, model: Any, task: Task, identity: str, base: EvaluationResult | None = None
+    ) -> EvaluationResult:
+        """Score the tuned model on the test split, beside the base's answers where given."""
+        answers = base.predictions if base is not None else ()
+        return self._own(model, task, "test", f"tuned.{task.name}", identity, answers)
 
     def validation(self, model: Any, task: Task, identity: str) -> EvaluationResult:
         """Score the model of this run on the validation split, for its objective."""
         return self._own(model, task, "validation", f"validation.{task.name}", identity)
 
     def _own(
-        self, model: Any, task: Task, split: Any, name: str, identity: str
+        self,
+        model: Any,
+        task: Task,
+        split: Any,
+        name: str,
+        identity: str,
+        base: Sequence[Prediction] = (),
     ) -> EvaluationResult:
         parts = {**self._parts(model, task, split), "run": identity}
         store = self._store(name, zero_shot_key(parts))
         predicted = self._predict(model, task.encoded[split], store, task)
-        return self._score(predicted, task, split, store)
+        return self._score(predicted, task, split, store, base=base)
 
     def _store(self, name: str, key: str) -> PredictionStore:
         return PredictionStore(self.run_dir / PREDICTIONS / f"{name}.jsonl", key)
@@ -90,7 +103,11 @@ class Scorer:
 
     def _candidates(self, task: Task) -> tuple[str, ...]:
         chosen = self.cfg.evaluation.candidates
-        return () if chosen is None else read_candidates(chosen, task.splits.train)
+        if chosen is None:
+            return ()
+        trained, tested = self.trained_on.splits, task.splits
+        every = (*trained.train, *tested.train, *tested.validation, *tested.test)
+        return read_candidates(chosen, trained.train, every)
 
     def _score(
         self,
@@ -99,10 +116,11 @@ class Scorer:
         split: Any,
         store: PredictionStore,
         reused: bool = False,
+        base: Sequence[Prediction] = (),
     ) -> EvaluationResult:
-        examples = task.encoded["train"].examples if "train" in task.encoded else ()
+        examples = self.trained_on.encoded["train"].examples
         return score_predicted(
-            predicted, task.encoded[split], self.metrics, store, examples, reused
+            predicted, task.encoded[split], self.metrics, store, examples, reused, base
         )
 
     def _parts(self, model: Any, task: Task, split: Any) -> Mapping[str, Any]:

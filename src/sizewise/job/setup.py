@@ -13,6 +13,7 @@ import yaml
 
 from sizewise.config import DatasetConfig, RunConfig
 from sizewise.data.example import Example, Message
+from sizewise.data.sources import kind_of
 from sizewise.errors import ConfigError
 from sizewise.evaluation.prediction import Prediction
 from sizewise.outcome import write_atomically
@@ -40,6 +41,7 @@ PROBE = Prediction(
 )
 PROBE_EXAMPLE = Example((Message("user", "A question?"),), "A00", "0")
 CONFIG_FILE = "config.yaml"
+OWN = ("embedded:", "classical:")
 LOG_FILE = "job.log"
 
 
@@ -79,13 +81,13 @@ def names_hub(cfg: RunConfig) -> bool:
         return True
     places = [cfg.model.path, cfg.model.tokenizer, cfg.adapter]
     return any(
-        place is not None and not place.startswith("embedded:") and not Path(place).exists()
+        place is not None and not place.startswith(OWN) and not Path(place).exists()
         for place in places
     )
 
 
 def _from_hub(dataset: DatasetConfig) -> bool:
-    kinds = {dataset.source.kind}
+    kinds = {kind_of(dataset.source)}
     kinds |= {part.get("source", {}).get("kind") for part in dataset.parts.values()}
     return "hub" in kinds
 

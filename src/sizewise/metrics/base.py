@@ -43,6 +43,12 @@ class ExampleMetric(Metric):
     def set_context(self, train_examples: Sequence[Example]) -> None:
         """Receive what no prediction tells; override it to compare answers with training data."""
 
+    def set_base(self, base: Sequence[Prediction]) -> None:
+        """Receive the base's predictions for the same examples when a tuned model is scored.
+
+        Otherwise there are none. Override it to compare the two models' answers.
+        """
+
     def observe(self, model: Any, template: Any) -> dict[str, float]:
         """Measure the model itself, beyond its predictions; override it where that is wanted.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sizewise.metrics.codes import strip_reasoning
 from sizewise.metrics.text import TextMetric
 
 if TYPE_CHECKING:
@@ -44,22 +45,42 @@ def tfidf_three_ways(
 
 
 class Tfidf(TextMetric):
-    """TF-IDF cosine with the reference; its mean and standard deviation over the split."""
+    """TF-IDF cosine with the reference; its mean and standard deviation over the split.
+
+    Where the base's answers to the same examples are known, ``base_cosine`` compares with those:
+    base–reference, tuned–reference and base–tuned make the three ways.
+    """
 
     name = "tfidf"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._base: dict[str, str] = {}
+
+    def set_base(self, base: Sequence[Prediction]) -> None:
+        """Keep the base's answers by example."""
+        self._base = {p.id: strip_reasoning(p.text).strip() for p in base}
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
         """Score all answers; the weights come from the references of these predictions."""
         references = [p.reference for p in predictions]
-        cosines = tfidf_cosines([p.text for p in predictions], references, references)
-        return [{"cosine": cosine} for cosine in cosines]
+        texts = [p.text for p in predictions]
+        rows = [{"cosine": value} for value in tfidf_cosines(texts, references, references)]
+        if any(p.id not in self._base for p in predictions):
+            return rows
+        answers = [self._base[p.id] for p in predictions]
+        values = tfidf_cosines(texts, answers, references)
+        return [row | {"base_cosine": value} for row, value in zip(rows, values, strict=True)]
 
     def aggregate(
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
-        """Mean, and the sample standard deviation ``cosine_std`` of two or more examples."""
-        cosines = [row["cosine"] for row in scores]
-        spread = {"cosine_std": statistics.stdev(cosines)} if len(cosines) > 1 else {}
+        """Means, and the sample standard deviations (``_std``) of two or more examples."""
+        spread = {
+            f"{name}_std": statistics.stdev(row[name] for row in scores)
+            for name in ("cosine", "base_cosine")
+            if len(scores) > 1 and name in scores[0]
+        }
         return super().aggregate(predictions, scores) | spread
 
 
