@@ -17,6 +17,7 @@ from tests.training.toys import (
     fit_toy,
     make_examples,
     make_module,
+    quantised_base,
     split,
     tiny_base,
     toy_data,
@@ -25,7 +26,7 @@ from tests.training.toys import (
 )
 from torch import nn
 
-from sizewise.errors import ConfigError, OutOfMemoryError, TrainingError
+from sizewise.errors import ConfigError, ModelError, OutOfMemoryError, TrainingError
 from sizewise.models.head import answer_logits, answer_targets
 from sizewise.training.fit import fit_plan
 
@@ -282,3 +283,26 @@ def test_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: Any) 
     assert capfd.readouterr().err == ""
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "fit.json", "metrics.jsonl"]
     assert [str(w.message) for w in recwarn if "Lightning" in str(w.message)] == []
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("bits", ["none", "nf4", "int8"])
+def test_precisions_on_every_base(tmp_path: Path, precision: str, bits: str) -> None:
+    """A quantised base keeps its packed weights; with bf16-true its adapter is cast."""
+    base = tiny_base() if bits == "none" else quantised_base(bits, tmp_path / "base")
+    kinds = {name: p.dtype for name, p in base.named_parameters()}
+    module, result = fit_toy(tmp_path / "run", make_module(adapted(base)), precision=precision)
+    assert result.best_step > 0
+    dtypes = {tensor.dtype for tensor in weights(module).values()}
+    assert dtypes == {torch.bfloat16 if precision == "bf16-true" else torch.float32}
+    if bits != "none":
+        after = module.model.get_base_model().named_parameters()
+        packed = {n.replace(".base_layer", ""): p.dtype for n, p in after if "lora_" not in n}
+        assert packed == kinds
+
+
+def test_quantised_model_is_not_moved(tmp_path: Path) -> None:
+    module = make_module(adapted(quantised_base("nf4", tmp_path / "base")))
+    assert module.to("cpu") is module
+    with pytest.raises(ModelError, match="cannot be moved to meta"):
+        module.to("meta")

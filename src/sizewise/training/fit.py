@@ -140,12 +140,15 @@ def _shrink(attempt: Attempt, last: Path, shape: BatchShape, failed: list[dict[s
 
 
 def _export(attempt: Attempt, result: FitResult, run_dir: Path, keep_last: bool) -> None:
-    """Load the best weights, write the adapter and the record, then drop the checkpoint."""
+    """Load the best weights, write the adapter and the record, then drop the checkpoint.
+
+    The further processes of a distributed fit have nothing left to do.
+    """
     from sizewise.models.adapter import save_adapter
 
-    attempt.best.load_into(attempt.module)
     if not attempt.is_first:
         return
+    attempt.best.load_into(attempt.module)
     temporary, folder = run_dir / f".{ADAPTER}.tmp", run_dir / ADAPTER
     for leftover in (temporary, folder):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -150,25 +150,27 @@ class AnswerModule(pl.LightningModule, ABC):
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move as ``nn.Module.to`` does, but never a quantised model.
+        """Move or cast as ``nn.Module.to`` does; of a quantised model only the adapter is cast.
 
         Raises:
             ModelError: the model is quantised and on another device than the trainer's.
         """
-        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
-        if dtype is not None:
-            super().to(dtype=dtype)
-        here = {p.device for p in self.model.parameters()}
-        if device is None or here <= {torch.device(device)}:
-            return self
         from sizewise.models.quantization import is_quantized
 
-        if is_quantized(self.model):
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        if not is_quantized(self.model):
+            return super().to(*args, **kwargs)
+        if dtype is not None:
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
+        here = {p.device for p in self.model.parameters()}
+        if device is not None and not here <= {torch.device(device)}:
             raise ModelError(
                 f"A quantised model on {sorted(map(str, here))} cannot be moved to {device}. "
                 "Load it on the device that trainer.accelerator and trainer.devices name."
             )
-        return super().to(device)
+        return self
 
 
 def non_finite(what: str, value: float, step: int) -> TrainingError:
