@@ -34,6 +34,7 @@ def plan_memory(
     optimizer: OptimizerConfig,
     workload: Workload,
     device_type: str = "cuda",
+    advise: bool = True,
 ) -> MemoryPlan:
     """Count parameters and bytes of a run from the architecture alone.
 
@@ -41,12 +42,16 @@ def plan_memory(
     model classes on the meta device and counting the bytes that would be alive; weights, gradients
     and optimiser states follow from the shapes.
 
+    ``advise``: also look for changes that would make it fit where it does not.
+
     Raises:
         ModelError: the architecture is not known here and its config cannot be read.
     """
     planner = _Planner(model_config(model), model, lora, device_type)
     choice = Choice(quantization, workload, optimizer)
     plan = planner.plan(choice)
+    if not advise:
+        return plan
     advice = {card: planner.advise(choice, card) for card, fits in plan.fits.items() if not fits}
     return replace(plan, advice=advice)
 

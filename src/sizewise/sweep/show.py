@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
+from sizewise.errors import SizewiseError
+from sizewise.sweep.jobs import Job
 from sizewise.sweep.plan import Plan
+from sizewise.sweep.typed import run_config
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ def print_plan(plan: Plan, details: bool) -> None:
         plan.sweep_dir,
     )
     if details:
+        memory = estimated_memory(plan.jobs)
         print_table(
             f"{plan.name} (dry run)",
             ("job", "state", "memory", "overrides"),
@@ -33,7 +35,7 @@ def print_plan(plan: Plan, details: bool) -> None:
                 (
                     job.identity.slug,
                     str(plan.states[job.identity.slug]),
-                    estimated_memory(job.config),
+                    memory[job.identity.slug],
                     " ".join(text for text in job.overrides if not text.startswith("paths.")),
                 )
                 for job in plan.jobs
@@ -41,15 +43,25 @@ def print_plan(plan: Plan, details: bool) -> None:
         )
 
 
-def estimated_memory(config: Mapping[str, Any]) -> str:
-    """Return the planner's estimate for a job, as text; a dash where there is none."""
-    if importlib.util.find_spec("sizewise.models.planner") is None:
-        return "–"
-    from sizewise.models import planner
-    from sizewise.sweep.typed import run_config
+def estimated_memory(jobs: Sequence[Job]) -> dict[str, str]:
+    """Return the planner's peak of each job by slug, as text; a dash where its size is not known.
 
-    estimate = getattr(planner, "describe_memory", None)
-    return str(estimate(run_config(config))) if estimate is not None else "–"
+    Jobs that differ in what costs no memory (seeds, rates) are planned once.
+    """
+    from sizewise.job.memory import GB, memory_key, peak_bytes
+
+    known: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for job in jobs:
+        cfg = run_config(job.config)
+        key = memory_key(cfg)
+        if key not in known:
+            try:
+                known[key] = f"{peak_bytes(cfg) / GB:.2f} GB"
+            except SizewiseError:
+                known[key] = "–"
+        found[job.identity.slug] = known[key]
+    return found
 
 
 def print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -1,0 +1,65 @@
+"""``sizewise plan``: bytes by part, peaks, and the cards on which a job fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from sizewise.config.compose import compose_run
+from sizewise.job.memory import GB, plan_job
+from sizewise.job.setup import names_hub
+from sizewise.models.plan_types import MemoryPlan
+from sizewise.runtime import prepare_environment, quiet
+
+
+def plan_command(overrides: Sequence[str]) -> None:
+    """Print the memory plan of a job.
+
+    Args:
+        overrides: as for ``train.py``.
+
+    Raises:
+        SizewiseError: the job cannot be composed, or its architecture is not known.
+    """
+    cfg = compose_run(overrides)
+    prepare_environment(hub=names_hub(cfg))
+    quiet()
+    title = (
+        f"{cfg.model.name}, {cfg.quantization.method} base, {cfg.lora.method}, "
+        f"batch {cfg.trainer.batch_size}, {cfg.dataset.max_length} tokens"
+    )
+    show(plan_job(cfg), title, cfg.lora.trains, Console())
+
+
+def show(plan: MemoryPlan, title: str, trains: bool, console: Console) -> None:
+    """Print parameters, bytes by part, peaks and the cards."""
+    console.print(f"[bold]{title}[/]")
+    share = plan.trainable / plan.total
+    console.print(f"{plan.total:,} parameters, {plan.trainable:,} of them trained ({share:.2%}).")
+    columns = {"training": plan.training, "generation": plan.generation}
+    if not trains:
+        del columns["training"]
+    peaks = {"training": plan.training_peak, "generation": plan.generation_peak}
+    console.print(_parts(columns, plan.overhead, peaks))
+    for card, fits in plan.fits.items():
+        advice = plan.advice.get(card)
+        line = "fits" if fits else f"does not fit; would fit with {advice}" if advice else "no"
+        console.print(f"{card:>3} GB: {line}", style="green" if fits else None)
+
+
+def _parts(
+    columns: Mapping[str, Mapping[str, int]], overhead: int, peaks: Mapping[str, int]
+) -> Table:
+    table = Table("GB (10⁹ bytes)", *columns)
+    names = dict.fromkeys(name for parts in columns.values() for name in parts)
+    for name in names:
+        table.add_row(name, *(_gb(parts.get(name)) for parts in columns.values()))
+    table.add_row("device and allocator", *(_gb(overhead) for _ in columns))
+    table.add_row("peak", *(_gb(peaks[name]) for name in columns), style="bold")
+    return table
+
+
+def _gb(value: int | None) -> str:
+    return "–" if value is None else f"{value / GB:.3f}"
