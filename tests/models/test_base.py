@@ -70,7 +70,7 @@ def test_settings_reach_bitsandbytes(tiny: Any) -> None:
     assert next(iter(quantized_linears(nested).values())).weight.quant_state.nested
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen2", "gemma3", "t5"])
+@pytest.mark.parametrize("model_type", ["qwen2", "gemma3"])
 def test_sizes_do_not_depend_on_the_quantisation(model_type: str, tiny: Any) -> None:
     config, lora = tiny(model_type), LoraConfig(r=4)
     sizes = {}
