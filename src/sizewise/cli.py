@@ -66,6 +66,27 @@ def explore(
 
 
 @app.command()
+def export(
+    values: Annotated[list[str], typer.Argument(help="run=DIR [out=DIR merge=true push_to=…]")],
+) -> None:
+    """Write adapter or merged model, tokenizer, settings and a model card; optionally push."""
+    from sizewise.commands.release import export_command
+
+    export_command(values)
+
+
+@app.command()
+def generate(
+    values: Annotated[list[str], typer.Argument(help='run=DIR "question"')],
+    base: Annotated[bool, typer.Option("--base", help="Show the base's answer, too.")] = False,
+) -> None:
+    """Answer one question with the model of a finished run."""
+    from sizewise.commands.release import generate_command
+
+    generate_command(values, base)
+
+
+@app.command()
 def verify(directory: Directory) -> None:
     """Recompute every reported number from the stored predictions and check all hashes."""
     from sizewise.commands.provenance import verify_command

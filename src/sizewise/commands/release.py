@@ -1,0 +1,108 @@
+"""``sizewise export`` and ``sizewise generate``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sizewise.data.example import Message
+from sizewise.errors import ConfigError
+from sizewise.evaluation.generate import generate_batch
+from sizewise.job.setup import names_hub
+from sizewise.models.wrapping import base_only
+from sizewise.release.export import export_run
+from sizewise.release.hub import push
+from sizewise.release.loading import load_run_model, load_run_template, open_run
+from sizewise.runtime import prepare_environment, quiet
+
+EXPORT_KEYS = ("run", "out", "merge", "push_to", "private", "examples")
+FLAGS = {"true": True, "false": False}
+
+
+def export_command(values: Sequence[str]) -> None:
+    """Export a run: ``run=DIR [out=DIR] [merge=true] [push_to=owner/name private=true]``.
+
+    Raises:
+        SizewiseError: a value is wrong, the run trained nothing, or the hub refuses.
+    """
+    given = pairs(values, EXPORT_KEYS)
+    run_dir = Path(required(given, "run"))
+    merged = flag(given, "merge", False)
+    private = flag(given, "private", True)
+    out = Path(given.get("out") or run_dir / ("merged" if merged else "release"))
+    prepare_environment(hub="push_to" in given or names_hub(open_run(run_dir).cfg))
+    quiet()
+    done = export_run(run_dir, out, merged, number(given, "examples", 32))
+    report = done.report
+    sys.stdout.write(f"{'Merged model' if merged else 'Adapter'} and card: {done.folder}\n")
+    if report is not None:
+        sys.stdout.write(
+            f"Loaded again: {report.equal_texts} of {report.examples} greedy answers equal; "
+            f"loss per answer token {report.nll_before:.5f} before, {report.nll_after:.5f} after.\n"
+        )
+    if "push_to" in given:
+        sys.stdout.write(push(done.folder, given["push_to"], private) + "\n")
+
+
+def generate_command(values: Sequence[str], base: bool) -> None:
+    """Answer one question with a run: ``run=DIR "question"``; with ``base``, the base's beside it.
+
+    Raises:
+        SizewiseError: there is no question, or the run cannot be loaded.
+    """
+    given = pairs([v for v in values if v.startswith("run=")], ("run",))
+    questions = [v for v in values if not v.startswith("run=")]
+    if len(questions) != 1 or not questions[0].strip():
+        raise ConfigError('Ask one question: sizewise generate run=DIR "question".')
+    run = open_run(Path(required(given, "run")))
+    prepare_environment(hub=names_hub(run.cfg))
+    quiet()
+    template, model = load_run_template(run), load_run_model(run)
+    messages: tuple[Message, ...] = (Message("user", questions[0]),)
+    if run.cfg.dataset.system and "{" not in run.cfg.dataset.system:
+        messages = (Message("system", run.cfg.dataset.system), *messages)
+    prompt = template.prompt_ids(messages)
+    answer = generate_batch(model, [prompt], template, run.cfg.generation)[0]
+    if not base:
+        sys.stdout.write(answer.text + "\n")
+        return
+    with base_only(model):
+        before = generate_batch(model, [prompt], template, run.cfg.generation)[0]
+    sys.stdout.write(f"base:  {before.text}\ntuned: {answer.text}\n")
+
+
+def pairs(values: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """Split ``key=value`` words; raises ConfigError for an unknown key or a word without ``=``."""
+    found = {}
+    for value in values:
+        key, sign, text = value.partition("=")
+        if not sign or key not in known:
+            raise ConfigError(
+                f"{value!r} is not understood. Give key=value with: {', '.join(known)}."
+            )
+        found[key] = text
+    return found
+
+
+def required(given: Mapping[str, str], key: str) -> str:
+    """Return a value that has to be there."""
+    if not given.get(key):
+        raise ConfigError(f"{key}= is missing. Give {key}=DIR, the directory of a finished run.")
+    return given[key]
+
+
+def flag(given: Mapping[str, str], key: str, default: bool) -> bool:
+    """Return a true/false value."""
+    text = given.get(key, str(default)).lower()
+    if text not in FLAGS:
+        raise ConfigError(f"{key}={given[key]} is neither true nor false.")
+    return FLAGS[text]
+
+
+def number(given: Mapping[str, str], key: str, default: int) -> int:
+    """Return a whole number of at least 0."""
+    text = given.get(key, str(default))
+    if not text.isdigit():
+        raise ConfigError(f"{key}={text} is no whole number of at least 0.")
+    return int(text)

@@ -1,0 +1,136 @@
+"""Writes an adapter or a merged model with everything that using it needs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sizewise.data.encode import EncodedSplit
+from sizewise.errors import ModelError
+from sizewise.job.tasks import load_task
+from sizewise.outcome import write_atomically
+from sizewise.release.card import write_card
+from sizewise.release.loading import (
+    FinishedRun,
+    load_run_base,
+    load_run_model,
+    load_run_template,
+    open_run,
+)
+from sizewise.release.merging import MergeReport, answer_all, compare_answers, merge, reload_plain
+
+log = logging.getLogger(__name__)
+SETTINGS = "sizewise.json"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written: the folder, and for a checked export the comparison with the run."""
+
+    folder: Path
+    merged: bool
+    report: MergeReport | None
+
+
+def export_run(run_dir: Path, out: Path, merged: bool = False, examples: int = 32) -> Export:
+    """Write the model of a finished run into a new folder, load it again and compare.
+
+    The folder holds the adapter (or the merged model), the tokenizer with the chat template that
+    was used, generation settings, ``sizewise.json`` and the model card ``README.md``.
+
+    Args:
+        run_dir: a finished run that trained something.
+        out: the folder to write; must not exist or be empty.
+        merged: merge the adapter into the base (16 or 32 bits, never the quantised one).
+        examples: test examples on which run and export are compared; 0: no comparison.
+
+    Raises:
+        ModelError: the run trained nothing, or the folder is not empty.
+        DataError: the run's data cannot be read for the comparison.
+    """
+    run = open_run(run_dir)
+    _check_empty(out)
+    adapter, template = run.adapter, load_run_template(run)
+    split = _test_split(run, template, examples) if examples else None
+    before = None
+    if split is not None:
+        before = answer_all(load_run_model(run), split, template, run.cfg.generation)
+    out.mkdir(parents=True, exist_ok=True)
+    model = merge(run) if merged else None
+    if model is not None:
+        model.save_pretrained(out, safe_serialization=True)
+    else:
+        _copy_adapter(adapter, out)
+    _write_settings(run, template, out)
+    report = None
+    if split is not None and before is not None:
+        after = answer_all(_reload(run, out, model), split, template, run.cfg.generation)
+        dtype = str(model.dtype).removeprefix("torch.") if model is not None else "as trained"
+        report = compare_answers(before, after, dtype, run.outcome.model.quantization)
+    write_card(run, out, merged, report)
+    return Export(out, merged, report)
+
+
+def _check_empty(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise ModelError(f"{out} is not empty. Choose another folder with out=DIR, or remove it.")
+
+
+def _test_split(run: FinishedRun, template: Any, examples: int) -> EncodedSplit:
+    cfg = run.cfg
+    positions = cfg.model.architecture.max_positions if cfg.model.architecture else None
+    cache = Path(cfg.paths.cache)
+    task = load_task(cfg.dataset, template, positions, cache, ("test",), dry_run=cfg.dry_run)
+    return task.encoded["test"].first(examples)
+
+
+def _copy_adapter(adapter: Path, out: Path) -> None:
+    for file in adapter.iterdir():
+        if file.is_file() and file.name != "README.md":
+            shutil.copy2(file, out / file.name)
+
+
+def _reload(run: FinishedRun, out: Path, merged: Any | None) -> Any:
+    if merged is not None:
+        return reload_plain(out, run.cfg.model.family, merged)
+    from sizewise.models.adapter import load_adapter
+
+    return load_adapter(load_run_base(run), out).eval()
+
+
+def _write_settings(run: FinishedRun, template: Any, out: Path) -> None:
+    """Write tokenizer, template and generation settings; the template's arguments belong to both
+    training and inference."""
+    tokenizer = template.tokenizer
+    source = getattr(template, "source", None)
+    if source is not None:
+        tokenizer.chat_template = source
+    tokenizer.save_pretrained(out)
+    generation = asdict(run.cfg.generation)
+    settings = {
+        "base_model": run.cfg.model.path,
+        "base_revision": run.outcome.model.revision,
+        "template_kwargs": dict(template.template_kwargs),
+        "stop_token_ids": list(template.stop_ids),
+        "generation": generation,
+        "system": run.cfg.dataset.system,
+        "prompt": run.cfg.dataset.prompt,
+        "run": run.outcome.run_id,
+        "identity": run.outcome.identity,
+    }
+    write_atomically(out / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False))
+    from transformers import GenerationConfig as HfGeneration
+
+    sampling = generation if generation["do_sample"] else {}
+    HfGeneration(
+        max_new_tokens=generation["max_new_tokens"],
+        do_sample=generation["do_sample"],
+        eos_token_id=list(template.stop_ids),
+        pad_token_id=tokenizer.pad_token_id,
+        repetition_penalty=generation["repetition_penalty"],
+        **{name: sampling[name] for name in ("temperature", "top_p", "top_k") if name in sampling},
+    ).save_pretrained(out)

@@ -1,0 +1,80 @@
+"""The model of a finished run, loaded again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sizewise.config import QuantizationConfig, RunConfig, to_run_config
+from sizewise.errors import ModelError
+from sizewise.job.tasks import make_template
+from sizewise.models.adapter import load_adapter
+from sizewise.models.base import load_base
+from sizewise.models.tokenizer import load_tokenizer
+from sizewise.outcome import Outcome, read_outcome
+from sizewise.runtime import resolve_device
+
+ADAPTER = "adapter"
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run directory with its record and typed configuration."""
+
+    folder: Path
+    outcome: Outcome
+    cfg: RunConfig
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the trained weights.
+
+        Raises:
+            ModelError: the run trained nothing.
+        """
+        folder = self.folder / ADAPTER
+        if not folder.is_dir():
+            raise ModelError(
+                f"{self.folder} holds no {ADAPTER}: the run trained nothing (lora=none). "
+                "Choose a run that did."
+            )
+        return folder
+
+
+def open_run(folder: Path) -> FinishedRun:
+    """Read a finished run.
+
+    Raises:
+        OutcomeError: it has not finished, or its record is damaged.
+        ConfigError: its configuration is not of this version.
+    """
+    outcome = read_outcome(folder)
+    return FinishedRun(folder, outcome, to_run_config(dict(outcome.config)))
+
+
+def load_run_template(run: FinishedRun) -> Any:
+    """Return the template of a run, with its tokenizer."""
+    return make_template(load_tokenizer(run.cfg.model), run.cfg.model)
+
+
+def load_run_base(run: FinishedRun, quantized: bool = True) -> Any:
+    """Load the base of a run on the device of its trainer, or of this machine.
+
+    ``quantized`` false: in its own floating-point weights, whatever the run used; that is what an
+    adapter is merged into, since merging into 4-bit weights rounds the sum.
+    """
+    quantization = run.cfg.quantization if quantized else QuantizationConfig()
+    device = resolve_device(replace(run.cfg.trainer, accelerator="auto"))
+    return load_base(run.cfg.model, quantization, device)
+
+
+def load_run_model(run: FinishedRun, quantized: bool = True) -> Any:
+    """Load base and trained weights of a run; the base alone for a run that trained nothing."""
+    base = load_run_base(run, quantized)
+    if run.outcome.tuned is None:
+        return base
+    return load_adapter(base, run.adapter).eval()

@@ -1,0 +1,108 @@
+"""One set of weights out of base and adapter, with the difference this makes, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sizewise.config import GenerationConfig
+from sizewise.data.encode import EncodedSplit
+from sizewise.errors import ModelError
+from sizewise.evaluation.generate import generate_batch
+from sizewise.evaluation.likelihood import answer_log_probs
+from sizewise.evaluation.template import pad_id
+from sizewise.models import full
+from sizewise.models.wrapping import is_adapted
+from sizewise.release.loading import FinishedRun, load_run_model
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says to some examples.
+
+    Attributes:
+        texts: greedy answers.
+        nll: mean negative log-likelihood per token of the reference answers, in nats.
+    """
+
+    texts: tuple[str, ...]
+    nll: float
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """The run's model against the exported one, on the same test examples.
+
+    ``equal_texts`` counts equal greedy answers of ``examples``; ``nll_before`` and ``nll_after``
+    are nats per answer token; ``base_dtype`` is what the adapter was merged into.
+    """
+
+    examples: int
+    equal_texts: int
+    nll_before: float
+    nll_after: float
+    base_dtype: str
+    trained_on: str
+
+
+def merge(run: FinishedRun) -> Any:
+    """Return a plain transformers model: the adapter merged into the base, never a quantised one.
+
+    Raises:
+        ModelError: the run trained nothing.
+    """
+    model = load_run_model(run, quantized=False)
+    if full.is_full(model):
+        return model
+    if not is_adapted(model):
+        raise ModelError(f"{run.folder} trained nothing (lora=none): there is nothing to merge.")
+    merged = model.merge_and_unload(safe_merge=True)
+    merged.config.use_cache = True
+    return merged.eval()
+
+
+def answer_all(
+    model: Any, split: EncodedSplit, template: Any, generation: GenerationConfig
+) -> Answers:
+    """Ask a model every example of a split."""
+    encoded = split.encoded
+    texts = [
+        answer.text
+        for start in range(0, len(encoded), BATCH)
+        for answer in generate_batch(
+            model, [e.prompt_ids for e in encoded[start : start + BATCH]], template, generation
+        )
+    ]
+    total = -sum(answer_log_probs(model, encoded, BATCH, pad_id(template)))
+    return Answers(tuple(texts), total / sum(len(e.answer_ids) for e in encoded))
+
+
+def compare_answers(
+    before: Answers, after: Answers, base_dtype: str, trained_on: str
+) -> MergeReport:
+    """Put two models' answers side by side."""
+    return MergeReport(
+        examples=len(before.texts),
+        equal_texts=count_equal(before.texts, after.texts),
+        nll_before=before.nll,
+        nll_after=after.nll,
+        base_dtype=base_dtype,
+        trained_on=trained_on,
+    )
+
+
+def count_equal(left: Sequence[str], right: Sequence[str]) -> int:
+    """Count positions at which two lists of texts agree."""
+    return sum(a == b for a, b in zip(left, right, strict=True))
+
+
+def reload_plain(folder: Path, family: str, like: Any) -> Any:
+    """Load an exported model with plain transformers, as anybody would."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    auto = AutoModelForSeq2SeqLM if family == "seq2seq" else AutoModelForCausalLM
+    return auto.from_pretrained(folder, dtype=like.dtype).to(like.device).eval()
