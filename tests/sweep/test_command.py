@@ -171,3 +171,12 @@ def test_a_stopped_sweep_ends_with_130_and_goes_on(tmp_path: Path, train: Comman
     states = [row.state for row in sweep_status(sweep_dir(tmp_path))]
     assert sorted(states) == ["interrupted", "waiting", "waiting"]
     assert train(*grid).returncode == 0
+
+
+def test_evaluate_scores_several_bases_in_one_multirun(tmp_path: Path) -> None:
+    command = command_line(tmp_path, "-m", "model=nano,micro", script="evaluate.py")
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    records = [json.loads((run / "outcome.json").read_text()) for run in run_dirs(tmp_path)]
+    assert [record["config"]["stage"] for record in records] == ["evaluate"] * 2
+    assert [run.name.split("_")[0] for run in run_dirs(tmp_path)] == ["micro", "nano"]

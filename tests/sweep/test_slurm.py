@@ -52,7 +52,7 @@ def test_a_machine_without_slurm_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, submitted: Submit
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SweepError, match="sbatch.*hydra/launcher=local"):
+    with pytest.raises(SweepError, match=r"sbatch.*hydra/launcher=local"):
         require_slurm()
     with pytest.raises(SweepError, match="sbatch"):
         SlurmBackend().check([submitted(1)])
