@@ -14,7 +14,7 @@ import pytest
 from sizewise.errors import SweepError
 from sizewise.sweep.backend import LaunchOptions
 from sizewise.sweep.claims import attempts
-from sizewise.sweep.local import LocalBackend
+from sizewise.sweep.local import SMALL_MODEL, LocalBackend, rough_size
 from sizewise.sweep.state import JobState, job_state, read_failure
 
 from .conftest import Submit
@@ -147,3 +147,14 @@ def test_a_truncated_outcome_is_not_done(tmp_path: Path, submitted: Submit, text
     assert job_state(job.run_dir) == JobState.WAITING
     LocalBackend().run([job], LaunchOptions(tmp_path))
     assert job_state(job.run_dir) == JobState.DONE
+
+
+def test_small_models_share_the_processor_job_by_job_and_large_ones_do_not() -> None:
+    def rough(width: int, **more: object) -> dict[str, object]:
+        figures = {"hidden_size": width, "intermediate_size": 4 * width, "num_layers": 4,
+                   "vocab_size": 1000}  # fmt: skip
+        return {"model": {"architecture": figures, **more}}
+
+    assert rough_size(rough(64)) < SMALL_MODEL < rough_size(rough(4096))
+    assert rough_size({"model": {"architecture": None}}) == 0
+    assert rough_size(rough(4096, init="tiny_random")) <= SMALL_MODEL

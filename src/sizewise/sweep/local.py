@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sizewise.errors import SweepError
 from sizewise.sweep.backend import LaunchOptions
@@ -11,6 +12,33 @@ from sizewise.sweep.jobs import Job
 from sizewise.sweep.pool import Pool
 from sizewise.sweep.progress import Progress
 from sizewise.sweep.slot import Slot
+
+# Below this many weights one operation is too short to be worth sharing among threads.
+SMALL_MODEL = 30_000_000
+
+
+def jobs_at_once(jobs: Sequence[Job]) -> int:
+    """Return how many jobs the processor runs side by side unless ``n_jobs`` says so.
+
+    One per core where every model is small and each job is one process; otherwise one, which then
+    has all cores and all memory.
+    """
+    small = all(0 < rough_size(job.config) <= SMALL_MODEL for job in jobs)
+    alone = all((job.config.get("trainer") or {}).get("devices", 1) == 1 for job in jobs)
+    return available_cores() if small and alone else 1
+
+
+def rough_size(config: Mapping[str, Any]) -> int:
+    """Estimate a model's weights from its figures; 0 where there are none."""
+    model = config.get("model") or {}
+    figures = model.get("architecture")
+    if not figures:
+        return 0
+    if model.get("init") == "tiny_random":
+        return 1
+    width, layers = figures["hidden_size"], figures["num_layers"]
+    block = 4 * width * width + 3 * width * figures["intermediate_size"]
+    return int(figures["vocab_size"] * width + layers * block)
 
 
 class LocalBackend:
@@ -27,21 +55,23 @@ class LocalBackend:
         self._gpus = visible_gpus() if gpus is None else [str(name) for name in gpus]
         self._given_gpus = gpus is not None
         self._devices = 1
+        self._on_cpu = 1
         self._slots: list[Slot] = []
 
     @property
     def slots(self) -> int:
-        """One per GPU (or group of GPUs), else ``n_jobs``, else one."""
+        """One per GPU (or group of GPUs), else ``n_jobs``, else what suits the models."""
         if self._gpus:
             groups = len(self._gpus) // self._devices
             return min(groups, self._n_jobs) if self._n_jobs else groups
-        return self._n_jobs or 1
+        return self._n_jobs or self._on_cpu
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Raise if a job asks for more GPUs than there are."""
         trainers = [job.config.get("trainer") or {} for job in jobs]
         if trainers and all(trainer.get("accelerator") == "cpu" for trainer in trainers):
             self._gpus = []
+        self._on_cpu = jobs_at_once(jobs)
         self._devices = max((trainer.get("devices") or 1 for trainer in trainers), default=1)
         if self._gpus and self._devices > len(self._gpus):
             raise SweepError(

@@ -86,13 +86,10 @@ class Progress:
 
 def latest_figures(job: Job) -> str:
     """Return the last values that a running job wrote, as ``step 120  train_loss 1.234``."""
-    lines = tail(job.run_dir / METRICS_FILE, 1)
     try:
-        record = json.loads(lines[-1])
-    except (IndexError, ValueError):
-        return ""
-    if not isinstance(record, dict):
-        return ""
-    values = {k: v for k, v in record.items() if isinstance(v, int | float)}
-    names = ["step", *sorted(name for name in values if "loss" in name)]
-    return "  ".join(f"{name} {values[name]:.4g}" for name in names if name in values)
+        record = json.loads(tail(job.run_dir / METRICS_FILE, 1)[-1])
+        values = {name: float(v) for name, v in record["values"].items() if "loss" in name}
+        step = int(record["step"])
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError):
+        return ""  # nothing yet, or a line that is being written
+    return "  ".join([f"step {step}", *(f"{name} {v:.4g}" for name, v in values.items())])

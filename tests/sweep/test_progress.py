@@ -1,0 +1,55 @@
+"""What a sweep shows of running and ended jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sizewise.sweep.backend import LaunchOptions
+from sizewise.sweep.local import LocalBackend
+from sizewise.sweep.progress import latest_figures
+from sizewise.sweep.status import print_status
+
+from .conftest import Submit
+from .fake import RAISES
+
+
+def test_the_latest_figures_of_a_running_job(submitted: Submit) -> None:
+    job = submitted(1)
+    assert latest_figures(job) == ""
+    path = job.run_dir / "metrics.jsonl"
+    path.write_text('{"step": 7, "values": {"train_loss": 1.25, "lr": 0.1}}\n')
+    assert latest_figures(job) == "step 7  train_loss 1.25"
+    with path.open("a") as handle:
+        handle.write('{"step": 8, "val')
+    assert latest_figures(job) == ""
+
+
+def test_lines_and_table_name_every_job(
+    tmp_path: Path, submitted: Submit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [submitted(1), submitted(RAISES), submitted(2)]
+    LocalBackend(progress=False).run(jobs[:2], LaunchOptions(tmp_path))
+    said = capsys.readouterr().err
+    assert f"[1/2] {jobs[0].identity.slug}" in said
+    assert "failed: ValueError: this job was made to fail" in said
+    print_status(tmp_path)
+    shown = capsys.readouterr().out
+    assert "1 done, 1 failed, 1 waiting" in shown
+    assert all(job.identity.slug in shown for job in jobs)
+
+
+def test_the_live_view_shows_what_a_worker_does(
+    tmp_path: Path,
+    submitted: Submit,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    job = submitted(1)
+    LocalBackend(progress=True).run([job], LaunchOptions(tmp_path))
+    said = capsys.readouterr().err
+    assert "1/1" in said
+    assert said.count(job.identity.slug) >= 2
