@@ -15,7 +15,7 @@ from sizewise.data.build import build_splits
 from sizewise.errors import ConfigError
 from sizewise.outcome import read_outcome
 
-DRY = ("debug=dry_run", "sweep=null")
+DRY = ("debug=dry_run", "sweep=none")
 # Another test counts what a fit writes; here the smallest sizes will do.
 LEAN = ("report=false", "logger=none", "generation.max_new_tokens=3", "trainer.max_steps=2")
 

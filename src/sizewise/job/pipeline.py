@@ -97,7 +97,7 @@ class Pipeline:
         base_results = self._score_base(base)
         meter.start()
         model, fit = self._specialise(base, loggers)
-        tuned_results = self._score_tuned(model, base_results) if model is not base else None
+        tuned_results = self._score_tuned(model, base_results) if self._specialises else None
         joules = meter.stop()
         validation = self._validation(model, fit)
         outcome = self._outcome(model, fit, base_results, tuned_results, validation, joules)
