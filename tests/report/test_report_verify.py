@@ -187,7 +187,7 @@ def test_reproduction_names_command_versions_and_obstacles(tmp_path: Path) -> No
     facts = {
         "overrides": ["model=nano", "dataset.prompt='Say {x}, please'"],
         "code": {"commit": "abc", "dirty": True},
-        "packages": {"torch": "2.13.0", "wandb": "not installed"},
+        "packages": {"torch": "2.13.0+cpu", "wandb": "not installed"},
     }
     found = reproduction(provenance(outcome, **facts), check=False)
     assert found.command[:3] == ("python", "train.py", "model=nano")
@@ -195,6 +195,7 @@ def test_reproduction_names_command_versions_and_obstacles(tmp_path: Path) -> No
     assert "git checkout abc" in found.script
     assert "'dataset.prompt='\"'\"'Say {x}, please'\"'\"''" in found.script
     assert any("not committed" in note for note in found.notes)
+    assert any("torch 2.13.0+cpu" in note for note in found.notes)
 
 
 def test_reproduction_notices_that_options_have_changed(tmp_path: Path) -> None:

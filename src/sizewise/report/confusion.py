@@ -63,9 +63,7 @@ def confusions(test: TestSet, candidates: list[Candidate]) -> list[Confusion]:
 
 
 def _confusion(test: TestSet, candidate: Candidate) -> Confusion:
-    from sizewise.metrics.codes import extract_code, load_catalogue
-
-    known = load_catalogue(_catalogue(candidate)).contains
+    catalogue = _catalogue(candidate)
     wanted = set(test.ids)
     counts: dict[tuple[str, str], int] = {}
     answers = candidate.first.answers
@@ -73,18 +71,25 @@ def _confusion(test: TestSet, candidate: Candidate) -> Confusion:
     for line in text.split("\n"):
         row: dict[str, str] = json.loads(line) if line else {}
         if row.get("id") in wanted:
-            reference = extract_code(row["reference"], known)
-            given = extract_code(row["text"], known)
-            cell = (
-                chapter(reference) if reference else NONE,
-                chapter(given) if given else NONE,
-            )
+            cell = (_chapter_in(row["reference"], catalogue), _chapter_in(row["text"], catalogue))
             counts[cell] = counts.get(cell, 0) + 1
     order = [name for _, name in CHAPTERS] + [SPECIAL, NONE]
     rows = tuple(name for name in order if any(a == name for a, _ in counts))
     columns = tuple(name for name in order if any(name in cell for cell in counts))
     table = tuple(tuple(counts.get((a, b), 0) for b in columns) for a in rows)
     return Confusion(candidate.label, rows, columns, table)
+
+
+def _chapter_in(text: str, catalogue: str) -> str:
+    """Chapter of the code that the metric reads from ``text``.
+
+    The catalogue, which takes seconds to load, is asked only where there are several codes.
+    """
+    from sizewise.metrics.codes import extract_code, find_codes, load_catalogue, strip_reasoning
+
+    several = len(find_codes(strip_reasoning(text))) > 1
+    code = extract_code(text, load_catalogue(catalogue).contains if several else None)
+    return chapter(code) if code else NONE
 
 
 def _catalogue(candidate: Candidate) -> str:

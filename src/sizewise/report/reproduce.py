@@ -60,10 +60,13 @@ def reproduction(outcome: Outcome, check: bool = True) -> Reproduction:
         notes += _composed(outcome, overrides, script)
     packages: Mapping[str, str] = facts.get("packages") or {}
     known = {name: v for name, v in packages.items() if v != "not installed"}
+    builds = [f"{name} {v}" for name, v in known.items() if "+" in v]
+    if builds:
+        notes.append(f"These were builds of their own: {', '.join(builds)}.")
     return Reproduction(
         command=("python", script, *overrides),
         commit=code.get("commit"),
-        requirements=tuple(f"{name}=={version}" for name, version in known.items()),
+        requirements=tuple(f"{name}=={v.partition('+')[0]}" for name, v in known.items()),
         python=str(facts.get("python", "not recorded")),
         notes=tuple(notes),
     )

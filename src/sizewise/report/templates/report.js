@@ -59,6 +59,7 @@
   }
   function draw(node) {
     const stored = sets[node.dataset.set].charts[node.dataset.chart];
+    node.dataset.drawn = "1";
     if (!stored) return;
     let figure = JSON.parse(JSON.stringify(stored));
     figure = forPhone(figure, node.clientWidth);
@@ -74,14 +75,15 @@
       hoverlabel: { bgcolor: style.getPropertyValue("--panel").trim(), bordercolor: style.getPropertyValue("--line").trim(), font: { color: ink, size: 12.5 }, align: "left" },
       xaxis: axis(figure.layout.xaxis, style), yaxis: axis(figure.layout.yaxis, style),
     });
-    node.dataset.drawn = "1";
     Plotly.react(node, figure.data, figure.layout, { displayModeBar: false, responsive: true });
   }
-  const watcher = "IntersectionObserver" in window ? new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target);
-  }, { rootMargin: "900px" }) : null;
-  document.querySelectorAll(".chart").forEach((node) => (watcher ? watcher.observe(node) : draw(node)));
-  window.addEventListener("beforeprint", () => document.querySelectorAll(".chart").forEach(draw));
+  function drawRest() {
+    const next = document.querySelector(".set:not([hidden]) .chart:not([data-drawn])");
+    if (!next) return;
+    draw(next);
+    setTimeout(drawRest, 0);
+  }
+  window.addEventListener("beforeprint", () => document.querySelectorAll(".set:not([hidden]) .chart").forEach(draw));
   let width = window.innerWidth;
   window.addEventListener("resize", () => {
     const crossed = (width < 600) !== (window.innerWidth < 600);
@@ -102,6 +104,7 @@
   document.querySelectorAll("[data-show]").forEach((choice) => choice.addEventListener("click", () => {
     press(document.querySelectorAll("[data-show]"), choice);
     document.querySelectorAll(".set").forEach((set) => { set.hidden = set.id !== "set-" + choice.dataset.show; });
+    drawRest();
   }));
   button.addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark", true));
 
@@ -219,4 +222,5 @@
   const asked = /[?&]theme=(light|dark)/.exec(location.search);
   const preferred = window.matchMedia && matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   setTheme((asked && asked[1]) || remembered() || preferred, false);
+  drawRest();
 })();
