@@ -155,7 +155,8 @@ def figures(replicates: int, sweeps: int, seed: int) -> str:
     )
     note = (
         f"Measured with `benchmarks/statistics_simulation.py`: {replicates:,} simulated data sets "
-        f"per coverage ({rough:,} where seeds are taken as given), {sweeps:,} sweeps per row of false positives, seed {seed}, "
+        f"per coverage ({rough:,} where seeds are taken as given), {sweeps:,} sweeps "
+        f"per row of false positives, seed {seed}, "
         f"Python {platform.python_version()}, NumPy {np.__version__}. Nominal: 95 %, 5 %, 80 %."
     )
     blocks = [
