@@ -1,4 +1,7 @@
-"""The rungs of the ladder: three Qwen3 models that differ in size only."""
+"""The rungs of the ladder: three Qwen3 models of different size, pretrained on one stream.
+
+Smaller rungs take more steps, so they see more tokens; learning rates differ as well.
+"""
 
 from __future__ import annotations
 
