@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from sizewise.app.ratings.summary import ratings_summary
 from sizewise.report import words
-from sizewise.report.charts import forest_chart, quality_chart
+from sizewise.report.charts import quality_chart
 from sizewise.report.charts_curves import curves_chart, learning_chart
 from sizewise.report.charts_detail import (
     confusion_chart,
@@ -21,6 +22,7 @@ from sizewise.report.charts_detail import (
     scaling_chart,
     strata_chart,
 )
+from sizewise.report.charts_forest import forest_chart
 from sizewise.report.comparison import Comparison, SetComparison
 from sizewise.report.page_tables import configuration_table, pair_table, run_table, strata_table
 from sizewise.report.points import COSTS
@@ -52,6 +54,9 @@ def render_page(comparison: Comparison, title: str = "", failures: Sequence[Fail
         sets=sets,
         runs=run_table(comparison),
         failures=failures,
+        ratings=ratings_summary(
+            {d for r in comparison.runs for d in (r.directory, r.directory.parent)}
+        ),
         words=words,
         css=_static("report.css"),
         script=_static("report.js"),

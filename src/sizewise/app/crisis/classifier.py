@@ -1,0 +1,94 @@
+"""Classifiers beside the phrase list: anything that gives a probability of a crisis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sizewise.app.crisis.labelled import Sentence, read_labelled
+from sizewise.app.crisis.normalise import normalise
+from sizewise.errors import ConfigError
+
+
+class CrisisClassifier(Protocol):
+    """A model that reads messages and says how likely each is a crisis."""
+
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        """Return one probability of a crisis per text."""
+
+
+class TfidfClassifier:
+    """Logistic regression over word and letter n-grams; balanced classes.
+
+    Args:
+        sentences: labelled sentences to fit; by default the ``dev`` part of those that come along.
+    """
+
+    def __init__(self, sentences: Sequence[Sentence] | None = None) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline, make_union
+
+        chosen = read_labelled("dev") if sentences is None else sentences
+        self._model: Any = make_pipeline(
+            make_union(
+                TfidfVectorizer(preprocessor=normalise, ngram_range=(1, 2), sublinear_tf=True),
+                TfidfVectorizer(preprocessor=normalise, analyzer="char_wb", ngram_range=(2, 5)),
+            ),
+            LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear"),
+        )
+        self._model.fit([s.text for s in chosen], [s.is_crisis for s in chosen])
+
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        """Return one probability of a crisis per text."""
+        return [float(row[1]) for row in self._model.predict_proba(list(texts))]
+
+
+class EncoderClassifier:
+    """Logistic regression over the vectors of a sentence encoder.
+
+    Args:
+        encode: texts → vectors [N, D], such as ``SentenceTransformer(path).encode``.
+        sentences: labelled sentences to fit; by default the ``dev`` part of those that come along.
+    """
+
+    def __init__(self, encode: Any, sentences: Sequence[Sentence] | None = None) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        chosen = read_labelled("dev") if sentences is None else sentences
+        self._encode = encode
+        self._model: Any = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear")
+        self._model.fit(encode([s.text for s in chosen]), [s.is_crisis for s in chosen])
+
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        """Return one probability of a crisis per text."""
+        return [float(row[1]) for row in self._model.predict_proba(self._encode(list(texts)))]
+
+
+def make_classifier(name: str | None) -> CrisisClassifier | None:
+    """Make the classifier that a setting names.
+
+    Args:
+        name: None, ``tfidf``, or the folder of a sentence-transformers encoder.
+
+    Raises:
+        ConfigError: there is no such folder, or sentence-transformers is not installed.
+    """
+    if name is None:
+        return None
+    if name == "tfidf":
+        return TfidfClassifier()
+    if not Path(name).expanduser().is_dir():
+        raise ConfigError(
+            f"classifier={name!r} of the crisis detector is neither 'tfidf' nor a folder with a "
+            "sentence encoder. Download one first; the app fetches nothing."
+        )
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ConfigError(
+            "A sentence encoder needs sentence-transformers: pip install 'sizewise[similarity]', "
+            "or set classifier: tfidf."
+        ) from error
+    return EncoderClassifier(SentenceTransformer(str(Path(name).expanduser())).encode)
