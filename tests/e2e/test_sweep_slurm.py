@@ -145,10 +145,16 @@ def test_a_cancelled_job_is_reported(tmp_path: Path) -> None:
 
 
 def test_jobs_in_the_queue_are_not_submitted_again(tmp_path: Path) -> None:
-    first = start(tmp_path, "seed=1,2", "hydra.launcher.wait=false", FAKE_SECONDS="8")
-    code, said = finish(first)
+    gate = tmp_path / "gate"
+    code, said = finish(
+        start(tmp_path, "seed=1,2", "hydra.launcher.wait=false", FAKE_GATE=str(gate))
+    )
     assert (code, "Submitted" in said) == (0, True), said
-    code, said = finish(start(tmp_path, "seed=1,2"))
+    second = start(tmp_path, "seed=1,2")
+    assert second.stderr is not None
+    lines = iter(second.stderr.readline, "")
+    assert any("2 jobs are in SLURM's queue already" in line for line in lines)
+    gate.touch()
+    code, said = finish(second)
     assert code == 0, said
-    assert "2 jobs are in SLURM's queue already" in said
     assert traces(tmp_path) == [["begin", "end"]] * 2

@@ -28,6 +28,9 @@ def job(cfg: RunConfig, run_dir: Path) -> Outcome:
     first = sum(entry["what"] == "begin" for entry in trace(run_dir)) == 1
     if first or "FAKE_SLOW_ONCE" not in os.environ:
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+    gate = os.environ.get("FAKE_GATE")
+    while gate and not Path(gate).exists():
+        time.sleep(0.05)
     objective = float(cfg.seed) + cfg.lora.r / 100
     outcome = make_outcome(cfg, float("nan") if cfg.seed == NAN else objective)
     write_outcome(outcome, run_dir)

@@ -180,3 +180,16 @@ def test_evaluate_scores_several_bases_in_one_multirun(tmp_path: Path) -> None:
     records = [json.loads((run / "outcome.json").read_text()) for run in run_dirs(tmp_path)]
     assert [record["config"]["stage"] for record in records] == ["evaluate"] * 2
     assert [run.name.split("_")[0] for run in run_dirs(tmp_path)] == ["micro", "nano"]
+
+
+@pytest.mark.parametrize("wish", [["--cfg", "job"], ["--help"]], ids=lambda wish: wish[0])
+def test_looking_at_the_config_loads_nothing_heavy(tmp_path: Path, wish: list[str]) -> None:
+    python, script, *overrides = command_line(tmp_path, "model=gemma4b", "lora.r=16")
+    result = subprocess.run(
+        [python, "-X", "importtime", script, *wish, *overrides],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0
+    modules = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+    assert "omegaconf" in modules
+    assert not modules & {"torch", "transformers", "optuna", "ray", "submitit", "wandb", "rich"}
