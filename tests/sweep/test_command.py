@@ -66,11 +66,11 @@ def test_a_directory_of_another_run_is_refused_with_the_keys(
     tmp_path: Path, train: Command
 ) -> None:
     fixed = f"hydra.run.dir={tmp_path / 'mine'}"
-    assert train(fixed, "lora.r=4").returncode == 0
+    assert train(fixed, "lora.r=4", "optimizer.lr=0.25").returncode == 0
     result = train(fixed, "lora.r=8", "optimizer.lr=0.5")
     assert result.returncode == 1
     assert "lora.r: 4 → 8" in result.stderr
-    assert "optimizer.lr: 0.0002 → 0.5" in result.stderr
+    assert "optimizer.lr: 0.25 → 0.5" in result.stderr
 
 
 def test_a_sweep_names_its_failures_and_tries_only_them_again(

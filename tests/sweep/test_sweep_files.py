@@ -17,7 +17,8 @@ from sizewise.sweep.grid import expand
 from sizewise.sweep.plan import make_plan
 
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
-NAMED = sorted((SWEEPS / "sweep").glob("*.yaml"))
+# "none" takes back the sweep that an experiment brings along: it is the one without jobs.
+NAMED = sorted(path for path in (SWEEPS / "sweep").glob("*.yaml") if path.stem != "none")
 WANDB = sorted((SWEEPS / "wandb").glob("*.yaml"))
 
 
