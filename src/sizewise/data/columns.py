@@ -63,6 +63,11 @@ def resolve_column(name: str, columns: Sequence[str], key: str) -> str:
     )
 
 
+def placeholders(text: str) -> list[str]:
+    """Return the names between braces in ``text``, each once, in order."""
+    return list(dict.fromkeys(match[1] for match in _FIELD.finditer(text) if match[1]))
+
+
 class TextTemplate:
     """A text with ``{column}`` placeholders.
 

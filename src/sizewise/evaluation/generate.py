@@ -45,6 +45,7 @@ def generate_batch(
     template: AnswerTemplate,
     generation: GenerationConfig,
     example_ids: Sequence[str] | None = None,
+    stopping: transformers.StoppingCriteria | None = None,
 ) -> list[Generated]:
     """Answer every prompt of one batch; nothing of the model's own generation defaults counts.
 
@@ -54,6 +55,7 @@ def generate_batch(
         template: says which tokens end an answer, and decodes.
         generation: decoding; ``max_new_tokens`` always bounds an answer.
         example_ids: seeds of sampled answers, one per prompt (default: their positions).
+        stopping: asked after every new token; may watch the answers and end them early.
 
     Raises:
         EvaluationError: a prompt is empty.
@@ -74,6 +76,7 @@ def generate_batch(
             attention_mask=mask_BT,
             generation_config=_limits(inner, template, generation),
             logits_processor=decoding_steps(generation, recorder, start_mask_BT, names),
+            stopping_criteria=transformers.StoppingCriteriaList([stopping] if stopping else []),
         )
         synchronize(device)
         latency = time.perf_counter() - started

@@ -1,0 +1,152 @@
+"""A base in memory with the adapters of several runs: switched, never loaded twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria
+
+from sizewise.app.chat.stream import stream_answer
+from sizewise.app.chat.wording import fit_history
+from sizewise.config import GenerationConfig, ModelConfig, QuantizationConfig
+from sizewise.data.example import Message
+from sizewise.errors import ModelError
+from sizewise.evaluation.generate import Generated, generate_batch
+from sizewise.job.tasks import make_template
+from sizewise.models import full
+from sizewise.models.adapter import WEIGHTS, adapter_folder, load_adapter
+from sizewise.models.base import load_base
+from sizewise.models.tokenizer import load_tokenizer
+from sizewise.models.wrapping import base_of, base_only, is_adapted
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer on its way: ``pieces`` yield the text so far; ``left_out`` messages did not fit."""
+
+    pieces: Iterator[str]
+    left_out: int
+
+
+class Engine:
+    """One base that answers with or without adapters.
+
+    Args:
+        model: the base.
+        quantization: how it is stored.
+        device: where it goes.
+    """
+
+    def __init__(
+        self, model: ModelConfig, quantization: QuantizationConfig, device: torch.device = CPU
+    ) -> None:
+        self.template = make_template(load_tokenizer(model), model)
+        self.model: Any = load_base(model, quantization, device)
+        self._names: dict[str, str] = {}
+        # One model answers one prompt at a time, whoever asks in whichever browser.
+        self._lock = threading.Lock()
+
+    def add(self, folder: Path | str) -> None:
+        """Load an adapter beside those that are there; one that is there already is kept.
+
+        Raises:
+            ModelError: it does not fit the base, or is a fully trained model and not the first.
+        """
+        key = str(folder)
+        with self._lock:
+            if key in self._names:
+                return
+            if not is_adapted(self.model) and not full.is_full(self.model):
+                self.model = load_adapter(self.model, folder)
+                self._names[key] = "default"
+                return
+            if full.is_full(self.model) or full.is_full_checkpoint(adapter_folder(folder)):
+                raise ModelError("A fully trained model needs an engine of its own.")
+            name = f"adapter{len(self._names)}"
+            add_adapter(self.model, adapter_folder(folder), name)
+            self._names[key] = name
+
+    def reply(
+        self,
+        adapter: Path | str | None,
+        messages: Sequence[Message],
+        generation: GenerationConfig,
+    ) -> Reply:
+        """Answer a conversation.
+
+        Args:
+            adapter: a folder that was added; None: the base alone.
+            messages: an optional system turn, then turns that end with a user turn.
+            generation: decoding.
+
+        Raises:
+            EvaluationError: the last message is too long for the model.
+        """
+        limit = None
+        if self.context is not None:
+            limit = max(1, self.context - generation.max_new_tokens)
+        ids, left_out = fit_history(messages, self.template, limit)
+
+        def generate(watcher: StoppingCriteria) -> Generated:
+            with self._lock, self._speaking(adapter):
+                return generate_batch(
+                    self.model, [ids], self.template, generation, stopping=watcher
+                )[0]
+
+        seq2seq = bool(base_of(self.model).config.is_encoder_decoder)
+        length = 1 if seq2seq else len(ids)
+        return Reply(stream_answer(generate, self.template, length), left_out)
+
+    @property
+    def context(self) -> int | None:
+        """Positions of the base, or what the tokenizer names; None where there is no bound."""
+        config = base_of(self.model).config
+        if config.is_encoder_decoder:
+            return None
+        text = config.get_text_config()
+        known = (getattr(text, "max_position_embeddings", None), self.template.context)
+        return min((n for n in known if n is not None), default=None)
+
+    @contextmanager
+    def _speaking(self, adapter: Path | str | None) -> Iterator[None]:
+        if adapter is None:
+            with base_only(self.model):
+                yield
+            return
+        if is_adapted(self.model):
+            self.model.set_adapter(self._names[str(adapter)])
+        yield
+
+
+def add_adapter(model: Any, folder: Path, name: str) -> None:
+    """Load a PEFT adapter under ``name`` beside the first one, strictly.
+
+    Raises:
+        ModelError: a weight is missing, left over or of another shape.
+    """
+    from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    config = PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    weights = load_file(str(folder / WEIGHTS))
+    model.add_adapter(name, config)
+    expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    odd = {key for key in expected.keys() ^ weights.keys()}
+    odd |= {k for k in expected.keys() & weights.keys() if expected[k].shape != weights[k].shape}
+    if odd:
+        model.delete_adapter(name)
+        raise ModelError(
+            f"The adapter in {str(folder)!r} does not fit this base: {len(odd)} weights are "
+            f"missing, left over or of another shape (for example {min(odd)})."
+        )
+    set_peft_model_state_dict(model, weights, adapter_name=name)
+    model.eval()

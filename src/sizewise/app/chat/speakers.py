@@ -1,0 +1,110 @@
+"""Which models of a run can be talked to, and the engines that several of them share."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sizewise.app.chat.engine import Engine, Reply
+from sizewise.config import GenerationConfig, RunConfig
+from sizewise.data.example import Message
+from sizewise.errors import ModelError
+from sizewise.job.setup import names_hub
+from sizewise.models import full
+from sizewise.report.load import Run
+from sizewise.runtime import prepare_environment, quiet, resolve_device
+from sizewise.sweep.typed import run_config
+
+ADAPTER = "adapter"
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model to talk to.
+
+    Attributes:
+        name: stable name, ``<run id>/base`` or ``<run id>/tuned``.
+        label: what people call it.
+        config: the run's configuration.
+        adapter: folder of its trained weights; None: the base alone.
+    """
+
+    name: str
+    label: str
+    config: RunConfig
+    adapter: Path | None
+
+    @property
+    def engine_key(self) -> str:
+        """What must be equal for two speakers to share a base in memory."""
+        recorded = [repr(self.config.model), repr(self.config.quantization)]
+        own = str(self.adapter) if self.adapter and full.is_full_checkpoint(self.adapter) else ""
+        return json.dumps([*recorded, own])
+
+
+def speakers_of(run: Run) -> list[Speaker]:
+    """Return the tuned model and the base of a run; none for a baseline without a language model.
+
+    A tuned model whose adapter was not kept is left out.
+    """
+    outcome = run.outcome
+    if outcome.model.family == "classical":
+        return []
+    config = run_config(outcome.config)
+    name = run.directory.name
+    base = Speaker(f"{outcome.run_id}/base", f"{name} · base", config, None)
+    place = run.directory / ADAPTER
+    given = config.adapter if config.stage == "evaluate" else None
+    adapter = place if place.is_dir() else Path(given) if given else None
+    if outcome.tuned is None or adapter is None:
+        return [base]
+    return [Speaker(f"{outcome.run_id}/tuned", f"{name} · tuned", config, adapter), base]
+
+
+class Choir:
+    """All engines in memory; speakers with the same base share one."""
+
+    def __init__(self) -> None:
+        self._engines: dict[str, Engine] = {}
+
+    @property
+    def loaded(self) -> int:
+        """Number of bases in memory."""
+        return len(self._engines)
+
+    def prepare(self, speakers: Sequence[Speaker]) -> None:
+        """Load what ``speakers`` need and let go of other bases.
+
+        Raises:
+            SizewiseError: a base or an adapter cannot be loaded.
+        """
+        prepare_environment(hub=any(names_hub(speaker.config) for speaker in speakers))
+        quiet()
+        wanted = {speaker.engine_key for speaker in speakers}
+        self._engines = {key: e for key, e in self._engines.items() if key in wanted}
+        for speaker in speakers:
+            if speaker.engine_key not in self._engines:
+                config = speaker.config
+                device = resolve_device(config.trainer)
+                engine = Engine(config.model, config.quantization, device)
+                self._engines[speaker.engine_key] = engine
+            if speaker.adapter is not None:
+                self._engines[speaker.engine_key].add(speaker.adapter)
+
+    def reply(
+        self, speaker: Speaker, messages: Sequence[Message], generation: GenerationConfig
+    ) -> Reply:
+        """Let a prepared speaker answer; raises ModelError for one that is not prepared."""
+        engine = self._engines.get(speaker.engine_key)
+        if engine is None:
+            raise ModelError(f"{speaker.label} is not loaded. Choose the models again.")
+        return engine.reply(speaker.adapter, messages, generation)
+
+    def answer(
+        self, speaker: Speaker, messages: Sequence[Message], generation: GenerationConfig
+    ) -> str:
+        """Return a whole answer at once."""
+        return deque(self.reply(speaker, messages, generation).pieces, maxlen=1).pop()
