@@ -9,7 +9,7 @@ import torch
 
 from sizewise.config.model import LoraConfig, LoraTargets, ModelConfig, QuantizationConfig
 from sizewise.config.training import TrainerConfig
-from sizewise.errors import ModelError
+from sizewise.errors import ConfigError, ModelError
 from sizewise.models import base as base_module
 from sizewise.models import preflight
 from sizewise.models.preflight import check_model
@@ -81,5 +81,5 @@ def test_places_devices_and_families(tiny: Any) -> None:
         check(other)
     with pytest.raises(ModelError, match=r"model\.family=causal"):
         check(ModelConfig(**{**vars(tiny("llama")), "family": "seq2seq"}))
-    with pytest.raises(ModelError, match="no such device"):
+    with pytest.raises(ConfigError, match="not available on this machine"):
         check(tiny("llama"), accelerator="cuda" if not torch.cuda.is_available() else "mps")

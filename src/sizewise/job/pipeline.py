@@ -24,6 +24,7 @@ from sizewise.job.scoring import Scorer
 from sizewise.job.tasks import Task, load_task, make_template, shared_questions
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter import load_adapter
+from sizewise.models.figures import context_length
 from sizewise.models.size import model_sizes
 from sizewise.models.sources import find_source
 from sizewise.models.tokenizer import load_tokenizer
@@ -72,7 +73,7 @@ class Pipeline:
     ) -> Pipeline:
         """Load the tokenizer, read, split and encode all data; no weight is touched."""
         template = make_template(load_tokenizer(cfg.model), cfg.model)
-        positions = cfg.model.architecture.max_positions if cfg.model.architecture else None
+        positions = context_length(cfg.model)
         cache = Path(cfg.paths.cache)
         dry_run = cfg.dry_run
         tasks = [load_task(cfg.dataset, template, positions, cache, dry_run=dry_run)]

@@ -25,26 +25,3 @@ def resolve_dtype(name: str, device: torch.device, key: str = "model.dtype") -> 
     if name not in DTYPES:
         raise ModelError(f"{key}={name!r} is not known. Choose one of: auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
-
-
-def resolve_device(accelerator: str) -> torch.device:
-    """Turn ``trainer.accelerator`` into a device; ``auto``: a GPU if there is one, else the CPU.
-
-    Raises:
-        ModelError: the device that was asked for is not there.
-    """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if accelerator == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    kinds = ("cuda", "mps") if accelerator == "gpu" else (accelerator,)
-    for kind in kinds:
-        if available.get(kind):
-            return torch.device(kind)
-    raise ModelError(
-        f"trainer.accelerator={accelerator} but there is no such device here. "
-        "Choose trainer.accelerator=auto or cpu."
-    )

@@ -11,11 +11,12 @@ from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
 from sizewise.config.training import TrainerConfig
 from sizewise.errors import ModelError
 from sizewise.models.base import check_family
-from sizewise.models.dtypes import resolve_device, resolve_dtype
+from sizewise.models.dtypes import resolve_dtype
 from sizewise.models.figures import meta_model, model_config
 from sizewise.models.quiet import quiet_libraries
 from sizewise.models.sources import find_source
 from sizewise.models.targets import resolve_targets
+from sizewise.runtime import resolve_device
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -37,7 +38,7 @@ def check_model(
     Raises:
         ModelError: the message says which keys contradict what, and what to choose.
     """
-    device = resolve_device(trainer.accelerator)
+    device = resolve_device(trainer)
     check_dtypes(model, quantization, device)
     check_quantization(quantization, lora, trainer, device)
     check_place(model)

@@ -12,6 +12,7 @@ from typing import Any
 from sizewise.data.encode import EncodedSplit
 from sizewise.errors import ModelError
 from sizewise.job.tasks import load_task
+from sizewise.models.figures import context_length
 from sizewise.outcome import write_atomically
 from sizewise.release.card import write_card
 from sizewise.release.loading import (
@@ -82,7 +83,7 @@ def _check_empty(out: Path) -> None:
 
 def _test_split(run: FinishedRun, template: Any, examples: int) -> EncodedSplit:
     cfg = run.cfg
-    positions = cfg.model.architecture.max_positions if cfg.model.architecture else None
+    positions = context_length(cfg.model)
     cache = Path(cfg.paths.cache)
     task = load_task(cfg.dataset, template, positions, cache, ("test",), dry_run=cfg.dry_run)
     return task.encoded["test"].first(examples)
