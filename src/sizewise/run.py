@@ -19,7 +19,7 @@ from sizewise.runtime import (
     seed_everything,
     use_threads,
 )
-from sizewise.sweep.identity import run_identity
+from sizewise.sweep.identity import Identity, run_identity
 
 if TYPE_CHECKING:
     pass
@@ -42,21 +42,24 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     """
     if (run_dir / OUTCOME_FILE).is_file():
         return read_outcome(run_dir)
-    prepare_environment(hub=names_hub(cfg))
+    identity = run_identity(cfg)
+    prepare_environment(hub=cfg.run is not None or names_hub(cfg))
     quiet()
     with job_log(run_dir):
         write_config(cfg, run_dir)
-        return _run(cfg, run_dir)
+        return _run(cfg, run_dir, identity)
 
 
-def _run(cfg: RunConfig, run_dir: Path) -> Outcome:
+def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
     from sizewise.job.classical import FAMILY, ClassicalPipeline, check_classical
-    from sizewise.job.dry_run import reachable_metrics
+    from sizewise.job.dry_run import reachable_metrics, rehearse_export
+    from sizewise.job.finished import of_finished_run
     from sizewise.job.pipeline import Pipeline
     from sizewise.metrics.build import build_metrics
     from sizewise.models.preflight import check_model
     from sizewise.tracking import finish_loggers, make_loggers
 
+    cfg = of_finished_run(cfg)
     metrics = build_metrics(reachable_metrics(cfg.metric) if cfg.dry_run else cfg.metric)
     check_primary(cfg, metrics)
     kind: type[Pipeline | ClassicalPipeline] = Pipeline
@@ -67,7 +70,6 @@ def _run(cfg: RunConfig, run_dir: Path) -> Outcome:
         check_model(cfg.model, cfg.quantization, cfg.lora, cfg.trainer)
     use_threads(cfg.trainer.num_threads)
     seed_everything(cfg.seed)
-    identity = run_identity(cfg)
     group = sweep_name(cfg, run_dir)
     pipeline = kind.prepare(cfg, run_dir, identity.hash, metrics, resolve_device(cfg.trainer))
     if is_ddp_child():
@@ -89,6 +91,7 @@ def _run(cfg: RunConfig, run_dir: Path) -> Outcome:
         log.info("%s", summary_line(outcome, run_dir))
         if cfg.report and group is None:
             write_own_report(run_dir)
+            rehearse_export(cfg, run_dir)
         return outcome
     finally:
         finish_loggers(loggers, outcome, error=outcome is None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run(root: Path) -> Run:
     """Compose a job from overrides and run it in a directory of the given name."""
+
+    logging.getLogger("sizewise").setLevel(logging.INFO)
 
     def run_one(name: str, *overrides: str) -> Outcome:
         quiet = ("trainer.progress_bar=false", f"paths.cache={root / 'cache'}")

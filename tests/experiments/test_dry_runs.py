@@ -43,6 +43,26 @@ def test_psychology_is_interrupted_resumed_scored_and_reported(psychology: Path)
 
 
 @pytest.mark.slow
+def test_a_dry_run_also_exports(psychology: Path) -> None:
+    assert (psychology / "export" / "model.safetensors").is_file()
+    assert "psychology" in (psychology / "export" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_scored_again_without_training(run: Run, psychology: Path) -> None:
+    again = run("scored", f"run={psychology}", "metric=[length]", "logger=none")
+    before = read_outcome(psychology)
+    assert again.cost.train_steps is None
+    assert again.tuned is not None
+    assert before.tuned is not None
+    scores, old = again.tuned["psychology"].scores, before.tuned["psychology"].scores
+    assert scores["perplexity/bits_per_byte"] == pytest.approx(old["perplexity/bits_per_byte"])
+    assert "length/words" in scores
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        run("nowhere", "run=no/such/run")
+
+
+@pytest.mark.slow
 def test_psychology_prefers_by_likelihood_before_and_after(psychology: Path) -> None:
     for name in ("base.psychology", "tuned.psychology"):
         for row in rows_of(psychology, name):
@@ -89,7 +109,7 @@ def test_therapy_is_tested_on_other_data_under_two_conditions(run: Run) -> None:
 def test_empathy_keeps_its_splits_as_sqlite(run: Run, root: Path, lora: str) -> None:
     outcome = run(f"empathy_{lora}", "experiment=empathy_flan_t5", f"lora={lora}", *DRY, *LEAN)
     assert outcome.model.family == "seq2seq"
-    assert "rouge/rougeL" in outcome.best["empathetic_dialogues"].scores
+    assert "rouge/l" in outcome.best["empathetic_dialogues"].scores
     folder = root / f"empathy_{lora}" / "data"
     assert (folder / "token_lengths.png").stat().st_size > 1000
     with closing(sqlite3.connect(folder / "splits.sqlite")) as connection:

@@ -9,23 +9,29 @@ from pathlib import Path
 import pytest
 from tests.experiments.conftest import Run
 
-SYLLABLES = [f"{a}{b}" for a in "bdfgklm" for b in ("a", "o", "en")]
+from sizewise.config.compose import compose_run
+from sizewise.models.tokenizer import load_tokenizer
+
 ROWS = 63
+WORDS_PER_ANSWER = 8
+
+
+def whole_words() -> list[str]:
+    """Words that are one token each, so that the word before tells which answer goes on."""
+    vocabulary = load_tokenizer(compose_run(["model=nano"]).model).get_vocab()
+    words = sorted(t[1:] for t in vocabulary if t[0] == "Ġ" and t[1:].isalpha() and len(t) > 4)
+    assert len(words) > 100
+    return words
 
 
 def write_rows(path: Path) -> None:
-    """Answers of eight rare words: whatever repeats five in a row was learnt by heart."""
-    draw = random.Random(0)
-    rows = [{"q": f"Tell me of {_word(draw)}.", "a": _words(draw, 8)} for _ in range(ROWS)]
+    """Random words: whatever repeats five in a row was learnt by heart."""
+    draw, words = random.Random(0), whole_words()
+    rows = [
+        {"q": draw.choice(words), "a": " ".join(draw.choices(words, k=WORDS_PER_ANSWER))}
+        for _ in range(ROWS)
+    ]
     path.write_text("\n".join(map(json.dumps, rows)))
-
-
-def _words(draw: random.Random, count: int) -> str:
-    return " ".join(_word(draw) for _ in range(count))
-
-
-def _word(draw: random.Random) -> str:
-    return "".join(draw.choices(SYLLABLES, k=2))
 
 
 @pytest.mark.slow
@@ -38,10 +44,10 @@ def test_an_overtrained_model_is_told_from_a_normally_trained_one(run: Run, tmp_
         *("metric=[memorization,repetition,perplexity]", "evaluation.zero_shot=false"),
         *("optimizer.lr=4e-3", "scheduler=constant", "trainer.batch_size=25"),
         *("trainer.validate_every=1000", "trainer.validate_at_start=false"),
-        *("generation.max_new_tokens=40", "dataset.max_validation=4"),
+        *("generation.max_new_tokens=16", "dataset.max_validation=4"),
     ]
     normal = run("normal", *fixed, "trainer.max_epochs=2").best["my_jsonl"].scores
-    overtrained = run("overtrained", *fixed, "trainer.max_epochs=80").best["my_jsonl"].scores
+    overtrained = run("overtrained", *fixed, "trainer.max_epochs=60").best["my_jsonl"].scores
     share, longest = "memorization/shared_5grams", "memorization/longest"
     assert normal["memorization/reference_shared_5grams"] == 0.0
     assert overtrained[share] > normal[share] + 0.2

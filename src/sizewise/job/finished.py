@@ -1,0 +1,47 @@
+"""The job of scoring a finished run again, without training: ``evaluate.py run=DIR``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from sizewise.config import RunConfig, to_run_config
+from sizewise.errors import ConfigError
+from sizewise.job.setup import CONFIG_FILE
+from sizewise.training.fit import ADAPTER
+
+
+def of_finished_run(cfg: RunConfig) -> RunConfig:
+    """Return the job that scores the model of ``cfg.run`` as it was trained.
+
+    Base, storage, adapter, data, decoding and metrics are the run's; further metrics and test sets
+    of ``cfg`` are added. Without ``cfg.run`` the job is returned as it is.
+
+    Raises:
+        ConfigError: there is no finished training.
+    """
+    if cfg.run is None:
+        return cfg
+    folder = Path(cfg.run).expanduser()
+    if not (folder / CONFIG_FILE).is_file():
+        raise ConfigError(f"run={cfg.run!r} holds no {CONFIG_FILE}. Give the directory of a run.")
+    done = to_run_config(yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+    adapter = folder / ADAPTER
+    if done.lora.trains and not adapter.is_dir():
+        raise ConfigError(f"run={cfg.run!r} has not finished training. Start it again first.")
+    return replace(
+        done,
+        stage="evaluate",
+        run=cfg.run,
+        adapter=str(adapter) if done.lora.trains else None,
+        metric={**cfg.metric, **done.metric},
+        eval_dataset={**done.eval_dataset, **cfg.eval_dataset},
+        evaluation=cfg.evaluation if cfg.evaluation.batch_size else done.evaluation,
+        trainer=replace(done.trainer, accelerator=cfg.trainer.accelerator),
+        logger=cfg.logger,
+        paths=cfg.paths,
+        sweep=cfg.sweep,
+        report=cfg.report,
+    )
