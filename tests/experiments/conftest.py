@@ -30,7 +30,11 @@ def run(root: Path) -> Run:
     logging.getLogger("sizewise").setLevel(logging.INFO)
 
     def run_one(name: str, *overrides: str) -> Outcome:
-        quiet = ("trainer.progress_bar=false", f"paths.cache={root / 'cache'}")
+        quiet = (
+            "trainer.progress_bar=false",
+            f"paths.cache={root / 'cache'}",
+            f"paths.outputs={root}",
+        )
         return run_job(compose_run([*overrides, *quiet]), root / name)
 
     return run_one
