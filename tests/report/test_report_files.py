@@ -20,6 +20,7 @@ from sizewise.report.page import embedded, render_page
 from sizewise.report.paper import latex_tables, latex_text, markdown_tables
 from sizewise.report.results import results_text
 from sizewise.report.summary import finish_sweep, sweep_summary
+from sizewise.report.terminal import show
 from sizewise.report.write import write_report
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
@@ -33,9 +34,9 @@ class Failure:
     log: str = "job_7/job.log"
 
 
-def finish(root: Path, specs: list[Spec], width: int = 100) -> tuple[str, Comparison]:
+def finish(root: Path, specs: list[Spec]) -> tuple[str, Comparison]:
     dirs = make_sweep(root / "jobs", [replace(s, extra=NO_TRACKER) for s in specs])
-    console = Console(file=io.StringIO(), width=width)
+    console = Console(file=io.StringIO(), width=100)
     comparison = finish_sweep(root, dirs, [Failure()], console)
     return console.file.getvalue(), comparison  # type: ignore[attr-defined]
 
@@ -66,8 +67,11 @@ def test_everything_is_written_and_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_table_fits_the_terminal(tmp_path: Path, width: int) -> None:
-    text, _ = finish(tmp_path, [Spec(seed=s) for s in (1, 2)], width)
-    assert max(len(line) for line in text.splitlines() if "/" not in line) <= width
+    make_sweep(tmp_path, [Spec(seed=s) for s in (1, 2)])
+    console = Console(file=io.StringIO(), width=width)
+    show(compare([tmp_path]), console=console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(len(line) for line in text.splitlines()) <= width
     assert "+40.0 (" in text or width == 60
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,8 @@ import pandas as pd
 from sizewise.report.candidates import TestSet
 from sizewise.report.economy import Prices
 from sizewise.report.load import AnswerCache, Loaded, Problem, Run, load_runs
-from sizewise.report.pairs import Pair, compare_pairs, gains
+from sizewise.report.pair import Pair
+from sizewise.report.pairs import compare_pairs, gains
 from sizewise.report.points import Front, Point, fronts, make_points
 from sizewise.report.table import candidate_rows, run_rows
 from sizewise.report.test_sets import build_test_sets
@@ -26,7 +28,8 @@ class SetComparison:
 
     ``table`` has one row per configuration that was run (see ``candidate_rows``), ``everything``
     also the zero-shot scores that came with tuned runs; ``gains`` are keyed by the position of a
-    tuned candidate in ``test.candidates``.
+    tuned candidate in ``test.candidates``. What only pictures and the page need is computed when
+    it is first asked for.
     """
 
     test: TestSet
@@ -35,10 +38,24 @@ class SetComparison:
     table: pd.DataFrame
     everything: pd.DataFrame
     verdict: Verdict
-    points: list[Point]
-    fronts: list[Front]
     warnings: list[str]
-    views: Views
+    prices: Prices | None = None
+    seed: int = 0
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """Every candidate with its interval and costs."""
+        return make_points(self.test, self.seed)
+
+    @cached_property
+    def fronts(self) -> list[Front]:
+        """Pareto fronts of quality against each cost."""
+        return fronts(self.test, self.points)
+
+    @cached_property
+    def views(self) -> Views:
+        """The detailed views."""
+        return make_views(self.test, self.points, self.verdict, self.prices, self.seed)
 
 
 @dataclass
@@ -102,7 +119,7 @@ def _compare_set(
 ) -> SetComparison:
     pairs = compare_pairs(test, by, seed)
     verdict = judge(test, pairs)
-    gained, points = gains(test, seed), make_points(test, seed)
+    gained = gains(test, seed)
     return SetComparison(
         test=test,
         pairs=pairs,
@@ -110,8 +127,7 @@ def _compare_set(
         table=candidate_rows(test, gained),
         everything=candidate_rows(test, gained, own=False),
         verdict=verdict,
-        points=points,
-        fronts=fronts(test, points),
         warnings=warnings_of(test, pairs),
-        views=make_views(test, points, verdict, prices, seed),
+        prices=prices,
+        seed=seed,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sizewise.report.candidates import Candidate, TestSet
 
@@ -80,6 +81,7 @@ def _confusion(test: TestSet, candidate: Candidate) -> Confusion:
     return Confusion(candidate.label, rows, columns, table)
 
 
+@lru_cache(maxsize=10_000)
 def _chapter_in(text: str, catalogue: str) -> str:
     """Chapter of the code that the metric reads from ``text``.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -13,63 +12,21 @@ import numpy as np
 from sizewise.errors import ConfigError
 from sizewise.report.candidates import TUNED, ZERO_SHOT, Candidate, TestSet
 from sizewise.report.labels import flatten
+from sizewise.report.pair import Pair
 from sizewise.statistics.comparison import compare_paired_many
 from sizewise.statistics.multiplicity import holm
-from sizewise.statistics.records import PairedComparison, PairedScores
+from sizewise.statistics.records import PairedScores
 
 SMALL_LARGE = "small tuned against large zero-shot"
 OWN_BASE = "tuned against its own base"
 RANKS = "rank against rank"
 STORAGE = "quantised against not"
+BY = "by "
 ALPHA = 0.05
 RESAMPLES, MOST_RESAMPLES = 10_000, 50_000
 # Chosen between by the validation loss; everything else is a question of its own.
 CHOSEN = ("optimizer.", "scheduler.", "trainer.", "callbacks.", "evaluation.")
 QUESTION_KEYS = ("lora.r", "lora.method", "dataset.max_train", "dataset.prompt", "dataset.few_shot")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A against B, with the comparison in units of the score and the corrected p-value.
-
-    ``gain`` is how much better A is (for a score of which less is better the difference with its
-    sign turned); ``found`` whether the corrected test rejects equality.
-    """
-
-    question: str
-    a: Candidate
-    b: Candidate
-    result: PairedComparison
-    p_corrected: float
-    found: bool
-    sign: float
-
-    @property
-    def gain(self) -> float:
-        """Improvement of A over B in units of the score."""
-        return self.sign * self.result.difference
-
-    @property
-    def low(self) -> float:
-        """Lower end of the 95 % interval of the gain."""
-        interval = self.result.interval
-        return interval.low if self.sign > 0 else -interval.high
-
-    @property
-    def high(self) -> float:
-        """Upper end of the 95 % interval of the gain."""
-        interval = self.result.interval
-        return interval.high if self.sign > 0 else -interval.low
-
-    @property
-    def wins(self) -> bool:
-        """Whether A is shown to be better: corrected test and interval agree."""
-        return self.found and self.low > 0
-
-    @property
-    def loses(self) -> bool:
-        """Whether A is shown to be worse."""
-        return self.found and self.high < 0
 
 
 def compare_pairs(test: TestSet, by: Sequence[str] = (), seed: int = 0) -> list[Pair]:
@@ -90,10 +47,7 @@ def gains(test: TestSet, seed: int = 0) -> dict[int, Pair]:
         base = test.zero_shot_of(candidate) if candidate.tuned else None
         if base is not None and base.scores is not None:
             wanted.append((OWN_BASE, candidate, base))
-    pairs = _compare(test, wanted, seed)
-    return {
-        _position(test, pair.a): replace(pair, p_corrected=pair.result.p_value) for pair in pairs
-    }
+    return {_position(test, pair.a): pair for pair in _compare(test, wanted, seed, correct=False)}
 
 
 def representatives(test: TestSet) -> list[Candidate]:
@@ -175,23 +129,26 @@ def _by(test: TestSet, by: Sequence[str]) -> Iterator[tuple[str, Candidate, Cand
     for kind in (TUNED, ZERO_SHOT):
         for group in _alike([c for c in test.scored if c.kind == kind], tuple(by)):
             for a, b in combinations(group, 2):
-                yield "by " + ", ".join(by), a, b
+                yield BY + ", ".join(by), a, b
 
 
 def _compare(
-    test: TestSet, wanted: Sequence[tuple[str, Candidate, Candidate]], seed: int
+    test: TestSet,
+    wanted: Sequence[tuple[str, Candidate, Candidate]],
+    seed: int,
+    correct: bool = True,
 ) -> list[Pair]:
     if not wanted or len(set(test.groups)) < 2:
         return []
     scores = [_paired_scores(test, a, b) for _, a, b in wanted]
     resamples = min(MOST_RESAMPLES, max(RESAMPLES, 100 * len(wanted)))
     results = compare_paired_many(scores, seed, n_resamples=resamples)
-    corrected = holm([r.p_value for r in results], ALPHA, nan="propagate")
+    p_values = np.array([r.p_value for r in results])
+    if correct:
+        p_values = holm(p_values, ALPHA, nan="propagate").adjusted
     return [
-        Pair(question, a, b, result, float(p), bool(found), test.sign)
-        for (question, a, b), result, p, found in zip(
-            wanted, results, corrected.adjusted, corrected.rejected, strict=True
-        )
+        Pair(question, a, b, result, float(p), bool(p <= ALPHA), test.sign)
+        for (question, a, b), result, p in zip(wanted, results, p_values, strict=True)
     ]
 
 

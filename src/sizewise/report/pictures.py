@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from sizewise.report import words
 from sizewise.report.candidates import TestSet
-from sizewise.report.pairs import Pair
+from sizewise.report.pair import Pair
 from sizewise.report.points import Point
 from sizewise.report.verdict import scale_of
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sizewise.report import words
 from sizewise.report.candidates import TestSet
 from sizewise.report.comparison import SetComparison
-from sizewise.report.pairs import SMALL_LARGE, Pair
+from sizewise.report.pair import Pair
+from sizewise.report.pairs import SMALL_LARGE
 from sizewise.report.verdict import best_of, scale_of
 from sizewise.report.views import Views
 from sizewise.statistics.learning_curve import AT_SMALLEST, REACHED

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sizewise.report.comparison import Comparison, SetComparison
-from sizewise.report.pairs import Pair
+from sizewise.report.pair import Pair
 
 RESULTS_VERSION = 1
 

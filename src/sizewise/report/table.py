@@ -9,7 +9,7 @@ import pandas as pd
 
 from sizewise.report.candidates import Candidate, TestSet
 from sizewise.report.load import Run
-from sizewise.report.pairs import Pair
+from sizewise.report.pair import Pair
 
 
 def candidate_rows(test: TestSet, gains: Mapping[int, Pair], own: bool = True) -> pd.DataFrame:

@@ -9,7 +9,8 @@ import numpy as np
 
 from sizewise.report import words
 from sizewise.report.candidates import ZERO_SHOT, Candidate, TestSet
-from sizewise.report.pairs import OWN_BASE, SMALL_LARGE, Pair, by_validation
+from sizewise.report.pair import Pair
+from sizewise.report.pairs import BY, OWN_BASE, SMALL_LARGE, by_validation
 
 SHOWN, SIZE_WINS, NOT_SHOWN, OPEN = "shown", "size wins", "not shown", "open"
 
@@ -41,6 +42,8 @@ def judge(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     largest zero-shot model. The smallest winner is named; if none wins, the pair with the
     largest gain. Holm's correction over all pairs covers that choice.
     """
+    if pairs and pairs[0].question.startswith(BY):
+        return _by_key(test, pairs)
     contested = [p for p in pairs if p.question == SMALL_LARGE]
     if not contested:
         return _without_contest(test, pairs)
@@ -85,6 +88,16 @@ def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
         sentence = f"Nothing was tuned. Best zero-shot model: {best.label} with {score}."
         return Verdict(OPEN, "Open", sentence)
     return Verdict(OPEN, "Open", f"Whether specialisation beats size is open: {why}.")
+
+
+def _by_key(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
+    found = [p for p in pairs if p.found]
+    key = pairs[0].question.removeprefix(BY)
+    headline = f"{len(found)} of {words.plural(len(pairs), 'pair')} differ"
+    pair = max(found or pairs, key=lambda p: abs(p.gain))
+    how = _claim(test, pair) if pair.wins or pair.loses else _undecided(test, pair)
+    sentence = f"Of the pairs that differ in {key} only, the largest difference: {how}"
+    return Verdict(SHOWN if found else NOT_SHOWN, headline, sentence, pair)
 
 
 def _claim(test: TestSet, pair: Pair) -> str:

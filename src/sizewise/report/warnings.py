@@ -9,7 +9,8 @@ from typing import Any
 from sizewise.report import words
 from sizewise.report.candidates import Candidate, TestSet
 from sizewise.report.labels import flatten
-from sizewise.report.pairs import QUESTION_KEYS, Pair
+from sizewise.report.pair import Pair
+from sizewise.report.pairs import QUESTION_KEYS
 from sizewise.report.table import unparsed_rate
 
 FEW_EXAMPLES = 100

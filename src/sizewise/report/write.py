@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def _pictures(comparison: Comparison, directory: Path) -> None:
             save(scatter, figures / f"size_vs_quality{name}{suffix}")
             save(forest, figures / f"paired_differences{name}{suffix}")
         if compared is comparison.sets[0]:
-            save(scatter, directory / PICTURE)
+            shutil.copyfile(figures / f"size_vs_quality{name}.png", directory / PICTURE)
 
 
 def _tables(comparison: Comparison, directory: Path) -> None:
