@@ -106,6 +106,19 @@ def reproduce(
     raise typer.Exit(reproduce_command(directory, run))
 
 
+@app.command("app")
+def serve(
+    directory: Directory,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8501,
+    crisis: Annotated[Path | None, typer.Option(help="Settings of the crisis detector.")] = None,
+    outputs: Annotated[Path | None, typer.Option(help="Where evaluations are written.")] = None,
+) -> None:
+    """Open the app: explore data, results, chat, blind ratings, evaluations. Local only."""
+    from sizewise.app.launch import launch
+
+    raise typer.Exit(launch(directory, port, crisis, outputs))
+
+
 def main() -> None:
     """Run the command line; an error that sizewise raises on purpose is one message, exit 1."""
     try:

@@ -1,0 +1,81 @@
+"""An evaluation of a finished run, started here and watched."""
+
+from __future__ import annotations
+
+import shlex
+
+import streamlit as st
+
+from sizewise.app.evaluations.jobs import Progress, RunningEvaluation, plan_evaluation
+from sizewise.app.library import run_named
+from sizewise.app.pages import common
+from sizewise.outcome import read_outcome
+
+STATES = {"running": "running", "done": "done", "failed": "failed"}
+
+
+@st.cache_resource
+def started() -> dict[str, RunningEvaluation]:
+    """Return the evaluations of this app by directory, for all browsers and reloads."""
+    return {}
+
+
+def page() -> None:
+    """Draw the page."""
+    common.head("Evaluate", "Score a finished run again, or on further test sets.")
+    with common.said_plainly():
+        runs = common.library().runs
+    if not runs:
+        common.nothing_here()
+        return
+    name = st.selectbox("Run", [run.directory.name for run in runs])
+    text = st.text_input(
+        "Further settings (optional)",
+        placeholder="eval_dataset=[counsel_chat] eval_dataset.counsel_chat.source.path=FILE",
+        help="As for evaluate.py. Data, decoding and metrics are those of the run.",
+    )
+    if st.button("Start", type="primary", icon=":material/play_arrow:"):
+        _start(name, text)
+    _watch()
+
+
+def _start(name: str, text: str) -> None:
+    with common.said_plainly():
+        run = run_named(common.library(), name)
+        plan = plan_evaluation(run, common.arguments().outputs, shlex.split(text))
+    key = str(plan.run_dir)
+    before = started().get(key)
+    if before is None or before.progress().state != "running":
+        started()[key] = RunningEvaluation(plan)
+
+
+@st.fragment(run_every=1.0)
+def _watch() -> None:
+    for key, running in reversed(started().items()):
+        progress = running.progress()
+        with st.container(border=True):
+            st.html(f'<p class="who">{key.rsplit("/", 1)[-1]}</p>')
+            _state(progress)
+            if progress.state == "running" and st.button("Stop", key=f"stop {key}"):
+                running.stop()
+            if progress.state == "done":
+                _scores(running)
+
+
+def _state(progress: Progress) -> None:
+    count = f"{progress.done:,}" + (f" of {progress.total:,}" if progress.total else "")
+    if progress.state == "failed":
+        st.error(common.escaped_markdown(f"Failed after {count} answers. {progress.message}"))
+        return
+    st.progress(progress.share, f"{progress.state}: {count} answers")
+
+
+def _scores(running: RunningEvaluation) -> None:
+    with common.said_plainly():
+        outcome = read_outcome(running.plan.run_dir)
+    for kind, evaluations in (("tuned", outcome.tuned or {}), ("base", outcome.base)):
+        for dataset, evaluation in evaluations.items():
+            value = evaluation.scores.get(outcome.primary)
+            if value is not None:
+                said = f"{dataset}, {kind}: {outcome.primary} {value:.4f}"
+                st.caption(common.escaped_markdown(f"{said} ({evaluation.examples} examples)"))

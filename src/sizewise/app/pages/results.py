@@ -1,0 +1,147 @@
+"""Results of a sweep: verdict, quality against cost, the answers of a chosen model, histograms."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from sizewise.app.pages import common
+from sizewise.app.pages.answers import show_answers
+from sizewise.app.ratings.summary import ratings_summary
+from sizewise.app.views.results import (
+    clicked,
+    histogram_figure,
+    metric_names,
+    metric_values,
+    pareto_figure,
+)
+from sizewise.report import words
+from sizewise.report.comparison import SetComparison
+from sizewise.report.points import COSTS
+
+PLOT = {"displayModeBar": False, "scrollZoom": False}
+CANDIDATE = "results_candidate"
+MOST = 4
+
+
+def page() -> None:
+    """Draw the page."""
+    with common.said_plainly():
+        comparison = common.comparison()
+    if not comparison.sets:
+        common.nothing_here()
+        return
+    names = [f"{s.test.dataset} · {s.test.primary}" for s in comparison.sets]
+    place = 0
+    if len(names) > 1:
+        place = st.selectbox("Test set", range(len(names)), format_func=names.__getitem__)
+    compared = comparison.sets[place]
+    st.html(
+        f'<p class="lead">{escape(names[place])} · {len(compared.test.ids):,} test examples</p>'
+        f'<p class="verdict">{escape(compared.verdict.headline)}</p>'
+        f'<p class="lead">{escape(compared.verdict.sentence)}</p>'
+    )
+    _pareto(compared, place)
+    _chosen(compared, place)
+    _histogram(compared, place)
+    _table(compared)
+    _ratings()
+
+
+def _pareto(compared: SetComparison, place: int) -> None:
+    if not compared.fronts:
+        return
+    st.header("Quality against cost", anchor=False)
+    fronts = {front.cost: front for front in compared.fronts}
+    cost = st.segmented_control(
+        "Cost",
+        list(fronts),
+        format_func=lambda name: COSTS[name].split(" (")[0],
+        default=next(iter(fronts)),
+        required=True,
+        label_visibility="collapsed",
+        key=f"cost{place}",
+    )
+    event = st.plotly_chart(
+        pareto_figure(compared, fronts[cost]),
+        on_select="rerun",
+        selection_mode="points",
+        config=PLOT,
+        key=f"pareto{place}{cost}",
+    )
+    chosen = clicked(event)
+    if chosen is not None and chosen != st.session_state.get("results_clicked"):
+        st.session_state[f"{CANDIDATE}{place}"] = chosen
+    st.session_state["results_clicked"] = chosen
+    st.caption("Click a point to see the model and its answers below.")
+
+
+def _chosen(compared: SetComparison, place: int) -> None:
+    test = compared.test
+    st.header("Model and answers", anchor=False)
+    best = max(range(len(test.candidates)), key=lambda i: _rank(compared, i))
+    st.session_state.setdefault(f"{CANDIDATE}{place}", best)
+    position = st.selectbox(
+        "Model",
+        range(len(test.candidates)),
+        format_func=lambda i: test.candidates[i].label,
+        key=f"{CANDIDATE}{place}",
+    )
+    candidate = test.candidates[position]
+    model = candidate.model
+    score = candidate.score(test.primary)
+    facts = [(test.primary, f"{score:.4g}"), ("Parameters", words.count(candidate.params))]
+    if candidate.latency is not None:
+        facts.append(("Seconds per answer", f"{candidate.latency:.3g}"))
+    if candidate.train_seconds is not None:
+        facts.append(("Seconds of training", f"{candidate.train_seconds:.0f}"))
+    for column, (name, value) in zip(st.columns(len(facts)), facts, strict=True):
+        column.metric(name, value)
+    seeds = f", seeds {', '.join(map(str, candidate.seeds))}" if candidate.seeds else ""
+    where = ", ".join(dict.fromkeys(m.run.directory.name for m in candidate.members))
+    st.caption(common.escaped_markdown(f"{model.path} · {candidate.kind}{seeds} · {where}"))
+    show_answers(test, candidate, f"{place}_{position}")
+
+
+def _rank(compared: SetComparison, position: int) -> tuple[bool, float]:
+    score = compared.test.candidates[position].score(compared.test.primary)
+    return score == score, compared.test.sign * score if score == score else 0.0
+
+
+def _histogram(compared: SetComparison, place: int) -> None:
+    test = compared.test
+    names = metric_names(test)
+    if len(names) <= 0:
+        return
+    st.header("Distribution over examples", anchor=False)
+    left, right = st.columns([1, 2])
+    name = left.selectbox("Metric", names, key=f"metric{place}")
+    shown = right.multiselect(
+        "Models",
+        range(len(test.candidates)),
+        default=list(range(min(2, len(test.candidates)))),
+        format_func=lambda i: test.candidates[i].label,
+        max_selections=MOST,
+        key=f"shown{place}",
+    )
+    values = {test.candidates[i].label: metric_values(test.candidates[i], name) for i in shown}
+    if not any(array.size for array in values.values()):
+        st.caption("These models have no values of this metric.")
+        return
+    st.plotly_chart(histogram_figure(values, name), config=PLOT, key=f"histogram{place}")
+
+
+def _table(compared: SetComparison) -> None:
+    with st.expander("All configurations"):
+        frame = compared.everything.dropna(axis="columns", how="all")
+        st.dataframe(frame, hide_index=True, width="stretch")
+
+
+def _ratings() -> None:
+    with common.said_plainly():
+        found = ratings_summary(common.arguments().directory)
+    if found:
+        st.header("Blind ratings", anchor=False)
+        for summary in found:
+            st.html(common.text_block(f"{summary.dataset}: {summary.sentence}", "panel"))

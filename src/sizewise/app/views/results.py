@@ -1,0 +1,165 @@
+"""Pictures of results: quality against cost to click on, and histograms of any metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from sizewise.report.candidates import Candidate, TestSet
+from sizewise.report.comparison import SetComparison
+from sizewise.report.load import FloatArray
+from sizewise.report.points import COSTS, Front, Point
+from sizewise.report.verdict import scale_of
+
+ZERO, TUNED = "#0072B2", "#D55E00"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+OWN_FIGURES = {
+    "Prompt and answer tokens": "tokens",
+    "Prompt characters": "prompt_chars",
+    "Confidence (mean log-probability)": "confidence",
+}
+
+
+def pareto_figure(compared: SetComparison, front: Front) -> go.Figure:
+    """Quality over one cost; every marker's ``customdata`` is the candidate's position."""
+    unit = 100.0 if scale_of(compared.test).percent else 1.0
+    known = [p for p in compared.points if p.costs[front.cost] is not None]
+    figure = go.Figure()
+    ordered = sorted((p for p in known if p.label in front.labels), key=lambda p: _cost(p, front))
+    figure.add_trace(
+        go.Scatter(
+            x=[_cost(p, front) for p in ordered],
+            y=[unit * p.score for p in ordered],
+            mode="lines",
+            line={"color": "#98a2b3", "width": 1.5, "dash": "dot"},
+            name="Pareto front",
+            hoverinfo="skip",
+        )
+    )
+    for tuned, name in ((False, "zero-shot"), (True, "tuned")):
+        chosen = [p for p in known if p.tuned is tuned]
+        if chosen:
+            figure.add_trace(_markers(compared.test, chosen, front, name, unit))
+    positive = all(_cost(p, front) > 0 for p in known)
+    percent = " (%)" if unit > 1 else ""
+    figure.update_layout(
+        **_layout(380),
+        xaxis={"type": "log" if positive else "linear", "title": {"text": COSTS[front.cost]}},
+        yaxis={"title": {"text": escape(compared.test.primary) + percent}},
+        clickmode="event+select",
+        dragmode="pan",
+    )
+    return figure
+
+
+def _markers(
+    test: TestSet, points: Sequence[Point], front: Front, name: str, unit: float
+) -> go.Scatter:
+    tuned = name == "tuned"
+    low = [unit * (p.score - p.low) if p.low is not None else 0.0 for p in points]
+    high = [unit * (p.high - p.score) if p.high is not None else 0.0 for p in points]
+    return go.Scatter(
+        x=[_cost(p, front) for p in points],
+        y=[unit * p.score for p in points],
+        error_y={"type": "data", "array": high, "arrayminus": low, "thickness": 1, "width": 0},
+        mode="markers",
+        marker={
+            "size": 12,
+            "color": TUNED if tuned else ZERO,
+            "symbol": "circle" if tuned else "square",
+        },
+        name=name,
+        text=[escape(p.label) for p in points],
+        customdata=[position_of(test, p.candidate) for p in points],
+        hovertemplate="%{text}<br>%{y:.3g}<extra></extra>",
+    )
+
+
+def _cost(point: Point, front: Front) -> float:
+    value = point.costs[front.cost]
+    return float("nan") if value is None else value
+
+
+def position_of(test: TestSet, candidate: Candidate) -> int:
+    """Place of a candidate in its test set."""
+    return next(i for i, other in enumerate(test.candidates) if other is candidate)
+
+
+def clicked(event: Any) -> int | None:
+    """Return the candidate's position that a plotly selection names; None: nothing chosen."""
+    selection = event.get("selection") if isinstance(event, Mapping) else None
+    for point in (selection or {}).get("points", []):
+        value = point.get("customdata")
+        value = value[0] if isinstance(value, list | tuple) and value else value
+        if isinstance(value, int | float):
+            return int(value)
+    return None
+
+
+def metric_names(test: TestSet) -> list[str]:
+    """Names of everything that has a value per example, the primary score first."""
+    found: set[str] = set()
+    for candidate in test.candidates:
+        answers = candidate.first.answers
+        if answers is not None:
+            found |= set(answers.scores)
+    names = sorted(found - {test.primary})
+    return [*([test.primary] if test.primary in found else []), *names, *OWN_FIGURES]
+
+
+def metric_values(candidate: Candidate, name: str) -> FloatArray:
+    """Finite values of one candidate, all its seeds together; empty where it has none."""
+    parts: list[FloatArray] = []
+    for member in candidate.members:
+        if member.answers is None:
+            continue
+        if name in OWN_FIGURES:
+            parts.append(getattr(member.answers, OWN_FIGURES[name]))
+        elif name in member.answers.scores:
+            parts.append(member.answers.scores[name])
+    values = np.concatenate(parts) if parts else np.empty(0)
+    return np.asarray(values[np.isfinite(values)], dtype=np.float64)
+
+
+def histogram_figure(values: Mapping[str, FloatArray], name: str, bins: int = 30) -> go.Figure:
+    """Shares of examples by value, one outline per label, in bins that all share."""
+    figure = go.Figure()
+    filled = {label: v for label, v in values.items() if v.size}
+    if filled:
+        every = np.concatenate(list(filled.values()))
+        # Bins are drawn here: the browser would choose other ones for every model.
+        edges = np.histogram_bin_edges(every, bins=bins if np.unique(every).size > 2 else 2)
+        centres, widths = (edges[:-1] + edges[1:]) / 2, np.diff(edges) / len(filled)
+        for place, (label, array) in enumerate(filled.items()):
+            shares = np.histogram(array, edges)[0] / array.size
+            shift = (place - (len(filled) - 1) / 2) * widths
+            figure.add_trace(
+                go.Bar(
+                    x=(centres + shift).tolist(),
+                    y=(100 * shares).tolist(),
+                    width=(0.92 * widths).tolist(),
+                    name=escape(label),
+                    marker={"color": COLOURS[place % len(COLOURS)]},
+                    hovertemplate="%{y:.1f} %<extra></extra>",
+                )
+            )
+    figure.update_layout(
+        **_layout(320),
+        barmode="overlay",
+        xaxis={"title": {"text": escape(name)}},
+        yaxis={"title": {"text": "examples (%)"}},
+    )
+    return figure
+
+
+def _layout(height: int) -> dict[str, Any]:
+    return {
+        "height": height,
+        "margin": {"l": 56, "r": 16, "t": 8, "b": 48},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "hovermode": "closest",
+    }
