@@ -19,6 +19,7 @@ from sizewise.app.views.results import (
 from sizewise.report import words
 from sizewise.report.comparison import SetComparison
 from sizewise.report.points import COSTS
+from sizewise.report.verdict import scale_of
 
 PLOT = {"displayModeBar": False, "scrollZoom": False}
 CANDIDATE = "results_candidate"
@@ -91,7 +92,10 @@ def _chosen(compared: SetComparison, place: int) -> None:
     candidate = test.candidates[position]
     model = candidate.model
     score = candidate.score(test.primary)
-    facts = [(test.primary, f"{score:.4g}"), ("Parameters", words.count(candidate.params))]
+    facts = [
+        (test.primary, scale_of(test).value(score)),
+        ("Parameters", words.count(candidate.params)),
+    ]
     if candidate.latency is not None:
         facts.append(("Seconds per answer", f"{candidate.latency:.3g}"))
     if candidate.train_seconds is not None:
@@ -104,9 +108,11 @@ def _chosen(compared: SetComparison, place: int) -> None:
     show_answers(test, candidate, f"{place}_{position}")
 
 
-def _rank(compared: SetComparison, position: int) -> tuple[bool, float]:
-    score = compared.test.candidates[position].score(compared.test.primary)
-    return score == score, compared.test.sign * score if score == score else 0.0
+def _rank(compared: SetComparison, position: int) -> tuple[bool, float, bool]:
+    candidate = compared.test.candidates[position]
+    score = candidate.score(compared.test.primary)
+    known = score == score
+    return known, compared.test.sign * score if known else 0.0, candidate.tuned
 
 
 def _histogram(compared: SetComparison, place: int) -> None:

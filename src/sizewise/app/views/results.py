@@ -126,34 +126,41 @@ def metric_values(candidate: Candidate, name: str) -> FloatArray:
 
 
 def histogram_figure(values: Mapping[str, FloatArray], name: str, bins: int = 30) -> go.Figure:
-    """Shares of examples by value, one outline per label, in bins that all share."""
+    """Shares of examples by value, one colour per label, in bins that all share.
+
+    Scores that are only 0 or 1 get one bar each.
+    """
     figure = go.Figure()
     filled = {label: v for label, v in values.items() if v.size}
-    if filled:
-        every = np.concatenate(list(filled.values()))
-        # Bins are drawn here: the browser would choose other ones for every model.
-        edges = np.histogram_bin_edges(every, bins=bins if np.unique(every).size > 2 else 2)
-        centres, widths = (edges[:-1] + edges[1:]) / 2, np.diff(edges) / len(filled)
-        for place, (label, array) in enumerate(filled.items()):
-            shares = np.histogram(array, edges)[0] / array.size
-            shift = (place - (len(filled) - 1) / 2) * widths
-            figure.add_trace(
-                go.Bar(
-                    x=(centres + shift).tolist(),
-                    y=(100 * shares).tolist(),
-                    width=(0.92 * widths).tolist(),
-                    name=escape(label),
-                    marker={"color": COLOURS[place % len(COLOURS)]},
-                    hovertemplate="%{y:.1f} %<extra></extra>",
-                )
+    # Bins are counted here: the browser would choose other ones for every model.
+    edges, ticks = _edges(filled, bins)
+    for place, (label, array) in enumerate(filled.items()):
+        widths = np.diff(edges) / len(filled)
+        shift = (place - (len(filled) - 1) / 2) * widths
+        figure.add_trace(
+            go.Bar(
+                x=((edges[:-1] + edges[1:]) / 2 + shift).tolist(),
+                y=(100 * np.histogram(array, edges)[0] / array.size).tolist(),
+                width=(0.92 * widths).tolist(),
+                name=escape(label),
+                marker={"color": COLOURS[place % len(COLOURS)]},
+                hovertemplate="%{y:.1f} %<extra></extra>",
             )
+        )
     figure.update_layout(
         **_layout(320),
         barmode="overlay",
-        xaxis={"title": {"text": escape(name)}},
+        xaxis={"title": {"text": escape(name)}, **ticks},
         yaxis={"title": {"text": "examples (%)"}},
     )
     return figure
+
+
+def _edges(values: Mapping[str, FloatArray], bins: int) -> tuple[FloatArray, dict[str, Any]]:
+    every = np.concatenate([np.empty(0), *values.values()])
+    if np.isin(every, (0.0, 1.0)).all():
+        return np.array([-0.5, 0.5, 1.5]), {"tickvals": [0, 1], "range": [-0.6, 1.6]}
+    return np.histogram_bin_edges(every, bins=bins), {}
 
 
 def _layout(height: int) -> dict[str, Any]:
