@@ -57,7 +57,9 @@ def main() -> int:
         seconds = end - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{arguments.runs} runs × {arguments.examples} examples")
-        print(f"compare {compared - start:.1f} s, write {end - compared:.1f} s, both {seconds:.1f} s")
+        print(
+            f"compare {compared - start:.1f} s, write {end - compared:.1f} s, both {seconds:.1f} s"
+        )
         print(f"processor time {time.process_time() - busy:.1f} s, peak memory {peak:.0f} MiB")
         print(f"pairs {len(comparison.sets[0].pairs)}, report.html {size / 1e6:.2f} MB")
     return int(seconds >= MOST_SECONDS or size >= MOST_BYTES)
