@@ -82,6 +82,7 @@ def measure(examples: int, batch: int, repeats: int) -> dict[str, Any]:
         for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
             row = measure_once(ways_by_name[name], base, pairs, batch)
             losses[name] = held_out_loss(row.pop("model"), held_out)
+            print(f"round {repeat} {name}: {row['cpu']:.2f} CPU s", file=sys.stderr)
             if repeat:
                 rows[name].append(row)
     return {
