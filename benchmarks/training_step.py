@@ -71,11 +71,13 @@ def measure_once(way: Way, base: nn.Module, pairs: list[Any], batch: int) -> dic
     return {"wall": seconds.wall, "cpu": seconds.cpu, "peak": peak, "model": model}
 
 
-def measure(examples: int, batch: int, repeats: int) -> dict[str, Any]:
+def measure(
+    ways_by_name: dict[str, Way], examples: int, batch: int, repeats: int
+) -> dict[str, Any]:
     """Interleaved repeats of all ways; the first round warms up."""
     base, pairs, held_out = make_base("6M"), make_pairs(examples, "6M"), make_pairs(48, "6M", 1)
     tokens = sum(len(p) + len(a) for p, a in pairs)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ways()}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ways_by_name}
     losses = {"untrained": held_out_loss(base, held_out)}
     for repeat in range(repeats + 1):
         names = list(rows)
@@ -126,11 +128,16 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="*", help="names of the ways to measure beside ours")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    ways_by_name = ways()
-    result = measure(arguments.examples, arguments.batch, arguments.repeats)
+    ways_by_name = {
+        name: way
+        for name, way in ways().items()
+        if arguments.only is None or name in (OURS, *arguments.only)
+    }
+    result = measure(ways_by_name, arguments.examples, arguments.batch, arguments.repeats)
     report(result)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
