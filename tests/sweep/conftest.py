@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from sizewise.config import DatasetConfig, ModelConfig, OptimizerConfig, RunConfig, SourceConfig
+from sizewise.sweep.backend import LaunchOptions
 from sizewise.sweep.identity import run_identity
 from sizewise.sweep.jobs import Job, submit
+from sizewise.sweep.local import LocalBackend
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
@@ -53,6 +56,14 @@ def submitted(tmp_path: Path) -> Submit:
         return job
 
     return make
+
+
+def run_local(
+    jobs: list[Job], folder: Path, retries: int = 0, fail_fast: bool = False, **settings: Any
+) -> None:
+    """Run jobs in a pool of workers that ends with them."""
+    with closing(LocalBackend(**settings)) as backend:
+        backend.run(jobs, LaunchOptions(folder, retries, fail_fast))
 
 
 def command_line(tmp_path: Path, *overrides: str, script: str = "train.py") -> list[str]:

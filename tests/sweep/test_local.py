@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from sizewise.sweep.claims import attempts
 from sizewise.sweep.local import SMALL_MODEL, LocalBackend, rough_size
 from sizewise.sweep.state import JobState, job_state, read_failure
 
-from .conftest import Submit
+from .conftest import Submit, run_local
 from .fake import EXITS, KILLED, RAISES, trace
 
 
@@ -27,7 +28,7 @@ def states(*jobs: object) -> list[JobState]:
 
 def test_a_failure_of_any_kind_is_its_own_jobs_only(tmp_path: Path, submitted: Submit) -> None:
     jobs = [submitted(seed) for seed in (1, RAISES, 2, EXITS, KILLED, 3)]
-    LocalBackend(n_jobs=2).run(jobs, LaunchOptions(tmp_path))
+    run_local(jobs, tmp_path, n_jobs=2)
     done, failed = JobState.DONE, JobState.FAILED
     assert states(*jobs) == [done, failed, done, failed, failed, done]
     raised, exited, killed = (read_failure(jobs[index].run_dir) for index in (1, 3, 4))
@@ -44,10 +45,10 @@ def test_a_failure_of_any_kind_is_its_own_jobs_only(tmp_path: Path, submitted: S
 
 def test_the_next_start_runs_only_what_failed(tmp_path: Path, submitted: Submit) -> None:
     jobs = [submitted(seed) for seed in (1, RAISES, EXITS)]
-    backend = LocalBackend()
-    backend.run(jobs, LaunchOptions(tmp_path))
-    (tmp_path / "repaired").touch()
-    backend.run(jobs, LaunchOptions(tmp_path))
+    with closing(LocalBackend()) as backend:
+        backend.run(jobs, LaunchOptions(tmp_path))
+        (tmp_path / "repaired").touch()
+        backend.run(jobs, LaunchOptions(tmp_path))
     assert states(*jobs) == [JobState.DONE] * 3
     assert [len(trace(job.run_dir)) for job in jobs] == [2, 3, 3]
     assert not (jobs[1].run_dir / "failed.json").exists()
@@ -55,7 +56,7 @@ def test_the_next_start_runs_only_what_failed(tmp_path: Path, submitted: Submit)
 
 def test_retries_begin_a_failed_job_again(tmp_path: Path, submitted: Submit) -> None:
     job = submitted(RAISES)
-    LocalBackend().run([job], LaunchOptions(tmp_path, retries=2))
+    run_local([job], tmp_path, retries=2)
     assert attempts(job.run_dir) == 3
     failure = read_failure(job.run_dir)
     assert failure is not None
@@ -64,7 +65,7 @@ def test_retries_begin_a_failed_job_again(tmp_path: Path, submitted: Submit) -> 
 
 def test_fail_fast_leaves_the_rest_waiting(tmp_path: Path, submitted: Submit) -> None:
     jobs = [submitted(RAISES), *(submitted(seed) for seed in range(4))]
-    LocalBackend().run(jobs, LaunchOptions(tmp_path, fail_fast=True))
+    run_local(jobs, tmp_path, fail_fast=True)
     assert states(*jobs) == [JobState.FAILED] + [JobState.WAITING] * 4
 
 
@@ -74,9 +75,9 @@ def test_each_gpu_takes_one_job_at_a_time(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.setenv("FAKE_SECONDS", "0.1")
     jobs = [submitted(seed) for seed in range(4)]
-    backend = LocalBackend()
-    assert backend.slots == 2
-    backend.run(jobs, LaunchOptions(tmp_path))
+    with closing(LocalBackend()) as backend:
+        assert backend.slots == 2
+        backend.run(jobs, LaunchOptions(tmp_path))
     begins = [trace(job.run_dir)[0] for job in jobs]
     assert {begin["cuda"] for begin in begins} == {"4", "7"}
     by_process = {(begin["pid"], begin["cuda"]) for begin in begins}
@@ -92,7 +93,7 @@ def test_more_devices_than_there_are_is_refused(submitted: Submit) -> None:
 
 def test_a_worker_keeps_to_a_base_while_it_has_jobs(tmp_path: Path, submitted: Submit) -> None:
     jobs = [submitted(seed, model) for seed in range(3) for model in ("a", "b")]
-    LocalBackend(n_jobs=2).run(jobs, LaunchOptions(tmp_path))
+    run_local(jobs, tmp_path, n_jobs=2)
     pids = {
         model: {
             trace(job.run_dir)[0]["pid"] for job in jobs if job.config["model"]["name"] == model
@@ -104,7 +105,7 @@ def test_a_worker_keeps_to_a_base_while_it_has_jobs(tmp_path: Path, submitted: S
 
 def test_fifty_jobs_end_with_the_memory_of_the_first(tmp_path: Path, submitted: Submit) -> None:
     jobs = [submitted(seed, function="sweep.memory:job") for seed in range(50)]
-    LocalBackend().run(jobs, LaunchOptions(tmp_path))
+    run_local(jobs, tmp_path)
     figures = [json.loads((job.run_dir / "memory.json").read_text()) for job in jobs]
     assert len({figure["pid"] for figure in figures}) == 1
     assert len({figure["random"] for figure in figures}) == 1, "random state leaks"
@@ -136,7 +137,7 @@ def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
         assert worker.wait(20) == 130
     assert job_state(job.run_dir) == JobState.INTERRUPTED
     assert read_failure(job.run_dir) is None
-    LocalBackend().run([job], LaunchOptions(tmp_path))
+    run_local([job], tmp_path)
     assert job_state(job.run_dir) == JobState.DONE
 
 
@@ -145,7 +146,7 @@ def test_a_truncated_outcome_is_not_done(tmp_path: Path, submitted: Submit, text
     job = submitted(1)
     (job.run_dir / "outcome.json").write_text(text)
     assert job_state(job.run_dir) == JobState.WAITING
-    LocalBackend().run([job], LaunchOptions(tmp_path))
+    run_local([job], tmp_path)
     assert job_state(job.run_dir) == JobState.DONE
 
 

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.sweep.backend import LaunchOptions
-from sizewise.sweep.local import LocalBackend
 from sizewise.sweep.progress import latest_figures
 from sizewise.sweep.status import print_status
 
-from .conftest import Submit
+from .conftest import Submit, run_local
 from .fake import RAISES
 
 
@@ -30,7 +28,7 @@ def test_lines_and_table_name_every_job(
     tmp_path: Path, submitted: Submit, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = [submitted(1), submitted(RAISES), submitted(2)]
-    LocalBackend(progress=False).run(jobs[:2], LaunchOptions(tmp_path))
+    run_local(jobs[:2], tmp_path, progress=False)
     said = capsys.readouterr().err
     assert f"[1/2] {jobs[0].identity.slug}" in said
     assert "failed: ValueError: this job was made to fail" in said
@@ -49,7 +47,7 @@ def test_the_live_view_shows_what_a_worker_does(
     monkeypatch.setenv("FAKE_SECONDS", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")
     job = submitted(1)
-    LocalBackend(progress=True).run([job], LaunchOptions(tmp_path))
+    run_local([job], tmp_path, progress=True)
     said = capsys.readouterr().err
     assert "1/1" in said
     assert said.count(job.identity.slug) >= 2

@@ -84,10 +84,11 @@ class LocalBackend:
         if not jobs:
             return
         self.check(jobs)
-        if not self._slots:
-            count = min(self.slots, len(jobs))
-            threads = self._threads or max(1, available_cores() // count)
-            self._slots = [Slot(number, self._share(number), threads) for number in range(count)]
+        # Workers of an earlier call are kept; a search may begin with fewer jobs than come later.
+        count = min(self.slots, len(jobs))
+        threads = self._threads or max(1, available_cores() // count)
+        for number in range(len(self._slots), count):
+            self._slots.append(Slot(number, self._share(number), threads))
         with Progress(len(jobs), self._progress) as progress:
             Pool(self._slots, jobs, options, progress).run()
 
