@@ -59,8 +59,12 @@ def test_a_machine_without_slurm_says_so(
     assert queued_ids() is None
 
 
-def test_a_failed_job_fails_for_slurm_too(submitted: Submit) -> None:
+def test_a_failed_job_fails_for_slurm_too(
+    submitted: Submit, capfd: pytest.CaptureFixture[str]
+) -> None:
     job = submitted(RAISES)
     with pytest.raises(SweepError, match="this job was made to fail"):
         SlurmTask(str(job.run_dir))()
     assert job_state(job.run_dir) == JobState.FAILED
+    print("after the job")
+    assert capfd.readouterr().out == "after the job\n", "the job's output went astray"

@@ -55,27 +55,35 @@ def _serve(requests: IO[str], replies: IO[str]) -> int:
 def job_log(run_dir: Path) -> Iterator[None]:
     """Send everything that this process prints or logs to the job's log."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    before = os.dup(1), os.dup(2)
     _redirect(run_dir / LOG_FILE)
     handler = logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     try:
         yield
     finally:
-        root.removeHandler(handler)
+        root.setLevel(level)
+        root.handlers[:] = handlers
         handler.close()
-        _redirect(Path(os.devnull))
+        _restore(*before)
 
 
 def _redirect(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    _restore(descriptor, os.dup(descriptor))
+
+
+def _restore(output: int, errors: int) -> None:
+    """Make these the output streams of the process, for libraries in C as well."""
     sys.stdout.flush()
     sys.stderr.flush()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+    for descriptor, stream in ((output, 1), (errors, 2)):
+        os.dup2(descriptor, stream)
+        os.close(descriptor)
 
 
 def _reply(result: JobResult) -> dict[str, Any]:
