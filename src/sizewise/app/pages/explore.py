@@ -54,8 +54,6 @@ def _other(text: str) -> Exploration:
 
 def _show(found: Exploration) -> None:
     rows = size_rows(found)
-    for column, row in zip(st.columns(len(rows)), rows, strict=True):
-        column.metric(str(row["split"]), f"{row['examples']:,}")
     st.header("Token lengths", anchor=False)
     for column, part in zip(st.columns(2), ("prompt", "answer"), strict=True):
         figure = length_figure(found, part)

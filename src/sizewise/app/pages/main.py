@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+
 import streamlit as st
 
-from sizewise.app.pages import chat, evaluate, explore, rate, results
-from sizewise.app.pages.common import CSS, NOTICE
+from sizewise.app.pages.style import CSS, NOTICE
+
+PAGES = (
+    ("results", "Results", ":material/bar_chart:"),
+    ("explore", "Explore", ":material/database:"),
+    ("chat", "Chat", ":material/forum:"),
+    ("rate", "Rate", ":material/thumbs_up_down:"),
+    ("evaluate", "Evaluate", ":material/play_circle:"),
+)
+
+
+def drawn_by(name: str) -> Callable[[], None]:
+    """Return what draws a page; it is imported (with torch, for some) when it is first opened."""
+
+    def draw() -> None:
+        with st.spinner("Loading …"):
+            module = importlib.import_module(f"sizewise.app.pages.{name}")
+        module.page()
+
+    return draw
+
 
 st.set_page_config(page_title="sizewise", page_icon="🟠", layout="wide")
 st.html(f"<style>{CSS}</style>")
-PAGES = (
-    (results.page, "Results", "results", ":material/bar_chart:"),
-    (explore.page, "Explore", "explore", ":material/database:"),
-    (chat.page, "Chat", "chat", ":material/forum:"),
-    (rate.page, "Rate", "rate", ":material/thumbs_up_down:"),
-    (evaluate.page, "Evaluate", "evaluate", ":material/play_circle:"),
-)
 chosen = st.navigation(
     [
-        st.Page(page, title=title, url_path=path, icon=icon, default=path == "results")
-        for page, title, path, icon in PAGES
+        st.Page(drawn_by(name), title=title, url_path=name, icon=icon, default=name == "results")
+        for name, title, icon in PAGES
     ],
     position="top",
 )
