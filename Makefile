@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 JOBS ?= 2
 
-.PHONY: sweep test test-e2e lint types format docs bench bench-quick clean help
+.PHONY: sweep test test-long test-e2e lint types format docs bench bench-quick clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -28,7 +28,10 @@ sweep: $(STAMP)  ## run the main job on the embedded models and data (no GPU, no
 	$(BIN)/python train.py sweep=size_vs_specialization
 
 test: $(DEV_STAMP)  ## run all tests that need no cluster and no browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slurm and not browser and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slurm and not browser and not gpu and not long"
+
+test-long: $(DEV_STAMP)  ## run the tests that sweep real models for many minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 test-e2e: $(DEV_STAMP)  ## run the tests on a real SLURM and in a real browser, where these are there
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slurm or browser"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long]
 SMALL = [
     "-m", "debug=fast", "trainer.max_steps=4", "trainer.checkpoint_every=1",
     "trainer.accelerator=cpu", "lora.dropout=0.0",
