@@ -34,7 +34,7 @@ test-long: $(DEV_STAMP)  ## run the tests that sweep real models for many minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 test-e2e: $(DEV_STAMP)  ## run the tests on a real SLURM and in a real browser, where these are there
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slurm or browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "(slurm or browser) and not long"
 
 lint: $(DEV_STAMP)  ## check formatting, lint and types
 	$(BIN)/python -m ruff format --check .

@@ -24,7 +24,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from sizewise.config.compose import compose_run
 from sizewise.run import run_job
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 PATIENCE = 240_000
 expect.set_options(timeout=90_000)
 EVIL = "<img src=x onerror=\"document.title='owned'\"> ![](http://192.0.2.1/x.png)"
