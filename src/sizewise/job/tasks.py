@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.config import DatasetConfig, ModelConfig
-from sizewise.data.build import build_splits
 from sizewise.data.encode import EncodedSplit, encode_examples
 from sizewise.data.example import DataSplits, Example, SplitName
 from sizewise.data.frequency import add_frequency, count_labels
 from sizewise.data.groups import text_key
+from sizewise.data.kept import kept_splits
 from sizewise.data.template import ChatTemplate
 from sizewise.job.dry_run import few
 
@@ -113,7 +113,7 @@ def load_splits(
         labels: label → training examples of the run; None: those of this data set.
         dry_run: take a few examples, synthetic ones where the hub is out of reach.
     """
-    splits = build_splits(few(dataset) if dry_run else dataset, stand_in=dry_run)
+    splits = kept_splits(few(dataset) if dry_run else dataset, stand_in=dry_run)
     counts = count_labels(splits.train) if labels is None else labels
     return add_frequency(splits, counts, dataset.frequent)
 
