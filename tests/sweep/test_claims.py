@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -101,17 +102,56 @@ def test_a_held_claim_is_kept_fresh_and_its_loss_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.02)
-    stopped: list[bool] = []
-    monkeypatch.setattr(claims._thread, "interrupt_main", lambda: stopped.append(True))
+    stopped: list[int] = []
+    monkeypatch.setattr(claims._thread, "interrupt_main", stopped.append)
     claim = try_claim(tmp_path)
     assert claim is not None
     os.utime(claim.path, (0, 0))
     wait_for(lambda: claim.path.stat().st_mtime > 0)
     (claim.path.parent / "000002.json").write_text(json.dumps(asdict(this_process())))
     wait_for(lambda: claim.lost)
-    assert stopped == [True]
+    assert stopped == [signal.SIGINT]
     claim.release("done")
     assert "released" not in json.loads(claim.path.read_text())
+
+
+def test_a_beat_that_fails_is_not_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.02)
+    utime, beats = os.utime, []
+
+    def unreliable(path: Path, *times: object) -> None:
+        beats.append(path)
+        if len(beats) == 1:
+            raise OSError("the file server does not answer")
+        utime(path, *times)  # type: ignore[arg-type]
+
+    claim = try_claim(tmp_path)
+    assert claim is not None
+    os.utime(claim.path, (0, 0))
+    monkeypatch.setattr(claims.os, "utime", unreliable)
+    wait_for(lambda: claim.path.stat().st_mtime > 0)
+    assert len(beats) >= 2
+    claim.release("done")
+
+
+LOSES = """
+import signal, sys, time
+from pathlib import Path
+from sizewise.sweep import claims
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a worker of a pool does
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+claims.HEARTBEAT_SECONDS = 0.02
+claim = claims.try_claim(Path(sys.argv[1]))
+(claim.path.parent / "000002.json").write_text("{}")
+time.sleep(20)
+"""
+
+
+def test_a_worker_that_lost_its_claim_stops_although_it_ignores_ctrl_c(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LOSES, str(tmp_path)], check=False, timeout=60)
+    assert done.returncode == 7
 
 
 def wait_for(condition: object, seconds: float = 20) -> None:

@@ -14,8 +14,11 @@ import pytest
 
 from sizewise.errors import SweepError
 from sizewise.sweep.backend import LaunchOptions
-from sizewise.sweep.claims import attempts
+from sizewise.sweep.claims import attempts, try_claim
 from sizewise.sweep.local import SMALL_MODEL, LocalBackend, rough_size
+from sizewise.sweep.pool import Pool
+from sizewise.sweep.progress import Progress
+from sizewise.sweep.slot import Slot
 from sizewise.sweep.state import JobState, job_state, read_failure
 
 from .conftest import Submit, run_local
@@ -139,6 +142,21 @@ def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
     assert read_failure(job.run_dir) is None
     run_local([job], tmp_path)
     assert job_state(job.run_dir) == JobState.DONE
+
+
+def test_a_job_that_another_process_took_over_is_waited_for(
+    tmp_path: Path, submitted: Submit
+) -> None:
+    job = submitted(1)
+    claim = try_claim(job.run_dir)
+    assert claim is not None
+    pool = Pool([], [job], LaunchOptions(tmp_path), Progress(1, live=False))
+    pool._ended(Slot(0, None, 1), job, 130)
+    assert read_failure(job.run_dir) is None, "another process's job was called failed"
+    assert pool._elsewhere == [job]
+    claim.release("interrupted")
+    pool._look_elsewhere()
+    assert pool._waiting == [job, job]
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"version": 1'])

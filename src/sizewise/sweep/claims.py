@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import _thread
 import json
+import logging
 import os
+import signal
 import threading
 import uuid
 from dataclasses import asdict
@@ -22,6 +24,7 @@ from sizewise.outcome import write_atomically
 from sizewise.sweep.files import CLAIMS_DIR, read_json
 from sizewise.sweep.owner import Owner, this_process
 
+log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 120.0
 
@@ -58,12 +61,28 @@ class Claim:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            if _path(self.path.parent, self.number + 1).exists():
+            try:
+                superseded = _path(self.path.parent, self.number + 1).exists()
+                if not superseded:
+                    os.utime(self.path)
+            except OSError as error:
+                # A file server that does not answer now may do so at the next beat.
+                log.warning("The claim %s could not be kept fresh: %s", self.path, error)
+                continue
+            if superseded:
                 # This machine slept or the disk was away for so long that another one took over.
                 self.lost = True
-                _thread.interrupt_main()
+                _stop_main()
                 return
-            os.utime(self.path)
+
+
+def _stop_main() -> None:
+    """Interrupt the main thread as a signal would, by one that it does not ignore.
+
+    A worker of a pool ignores SIGINT, and Python then ignores the interruption, too.
+    """
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    _thread.interrupt_main(signal.SIGTERM if ignored else signal.SIGINT)
 
 
 def try_claim(directory: Path) -> Claim | None:

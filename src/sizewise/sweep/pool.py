@@ -95,11 +95,12 @@ class Pool:
         return answer
 
     def _ended(self, slot: Slot, job: Job, answer: JobState | int) -> None:
-        if isinstance(answer, JobState):
-            if answer == JobState.RUNNING:
-                self._elsewhere.append(job)
-                return
-        elif not (self._signals or self._failed_fast or is_done(job.run_dir)):
+        # Found held by another process, or taken over by one while this machine slept.
+        if JobState.RUNNING in (answer, job_state(job.run_dir)):
+            self._elsewhere.append(job)
+            return
+        stopped = self._signals or self._failed_fast or is_done(job.run_dir)
+        if not isinstance(answer, JobState) and not stopped:
             record_failure(job.run_dir, describe_exit(answer), returncode=answer)
         self._settle(slot, job)
 
