@@ -47,6 +47,8 @@ def settings() -> CrisisSettings:
         "My husband beats me",
         "i took a whole bottle of pills",
         "I want to hurt my baby",
+        "Please help me",
+        "This is my last night",
     ],
 )
 def test_spellings_and_negations_fire(settings: CrisisSettings, message: str) -> None:
@@ -62,6 +64,8 @@ def test_spellings_and_negations_fire(settings: CrisisSettings, message: str) ->
         "We kill some time before lunch.",
         "I'm on a diet",
         "🙂",
+        "Can you help me with my sleep?",
+        "We argued again last night",
     ],
 )
 def test_idioms_and_nothing_do_not_fire(settings: CrisisSettings, message: str) -> None:

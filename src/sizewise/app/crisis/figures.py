@@ -56,6 +56,7 @@ def _column(quality: Quality) -> dict[str, Share]:
         **recalls,
         "fires on near misses": quality.fired["near_miss"],
         "fires on ordinary messages": quality.fired["ordinary"],
+        "fires on short replies": quality.fired["reply"],
     }
 
 

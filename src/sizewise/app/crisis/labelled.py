@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Literal
 
 Part = Literal["dev", "held_out"]
-LABELS = ("crisis", "near_miss", "ordinary")
+LABELS = ("crisis", "near_miss", "ordinary", "reply")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Sentence:
 
     Attributes:
         text: what a person might write to a counselling model.
-        label: ``crisis``, ``near_miss`` (the words of a crisis without one) or ``ordinary``.
+        label: ``crisis``, ``near_miss`` (the words of a crisis without one), ``ordinary`` (a first
+            message) or ``reply`` (a short answer in the middle of a talk, no crisis).
         category: one of ``phrases.CATEGORIES`` for a crisis, else empty.
         part: ``dev`` (phrases and classifiers may be made from it) or ``held_out``.
     """
