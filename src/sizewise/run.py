@@ -6,11 +6,10 @@ import hashlib
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sizewise.config import RunConfig
 from sizewise.job.setup import check_primary, job_log, names_hub, write_config
-from sizewise.outcome import OUTCOME_FILE, Outcome, read_outcome, write_outcome
+from sizewise.outcome import Outcome, read_outcome, write_outcome
 from sizewise.runtime import (
     is_ddp_child,
     prepare_environment,
@@ -20,9 +19,7 @@ from sizewise.runtime import (
     use_threads,
 )
 from sizewise.sweep.identity import Identity, run_identity
-
-if TYPE_CHECKING:
-    pass
+from sizewise.sweep.state import is_done
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +28,7 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     """Run one job in ``run_dir`` and return its outcome; go on where an earlier attempt stopped.
 
     Everything that can be refused is refused before a weight is loaded. A finished job is read
-    back, not repeated. The record is written last, in one piece.
+    back, not repeated; a torn record is no result. The record is written last, in one piece.
 
     Args:
         cfg: the whole job.
@@ -40,7 +37,7 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     Raises:
         SizewiseError: the configuration, data, model or memory does not allow the job.
     """
-    if (run_dir / OUTCOME_FILE).is_file():
+    if is_done(run_dir):
         return read_outcome(run_dir)
     identity = run_identity(cfg)
     prepare_environment(hub=cfg.run is not None or names_hub(cfg))
@@ -87,14 +84,15 @@ def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
     outcome: Outcome | None = None
     try:
         outcome = pipeline.run(loggers)
-        write_outcome(outcome, run_dir)
-        log.info("%s", summary_line(outcome, run_dir))
-        if cfg.report and group is None:
-            write_own_report(run_dir)
-            rehearse_export(cfg, run_dir)
-        return outcome
     finally:
         finish_loggers(loggers, outcome, error=outcome is None)
+    # Last of all: a run killed before its trackers were closed is not done, and closes them again.
+    write_outcome(outcome, run_dir)
+    log.info("%s", summary_line(outcome, run_dir))
+    if cfg.report and group is None:
+        write_own_report(run_dir)
+        rehearse_export(cfg, run_dir)
+    return outcome
 
 
 def write_own_report(run_dir: Path) -> None:

@@ -30,6 +30,8 @@ _DEFAULTS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
+# The first process of a further node has local rank 0 as well.
+RANKS = ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 # Said on every run by other libraries and of no use to who started it.
@@ -107,11 +109,11 @@ def free_memory() -> None:
 
 
 def is_ddp_child() -> bool:
-    """Whether this process is a further rank of one data-parallel job, started by its first.
+    """Whether this process is a further rank of one data-parallel job, on this node or another.
 
     Such a process only trains: it must not plan or launch a multirun, nor write records.
     """
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0
+    return any(os.environ.get(name) not in (None, "", "0") for name in RANKS)
 
 
 def local_rank() -> int:

@@ -78,6 +78,31 @@ def test_a_finished_run_is_read_back_and_not_repeated(tuned):
     assert outcome.identity == read_outcome(root / "tuned").identity
 
 
+def test_a_torn_record_is_no_result(tuned):
+    root, _ = tuned
+    (root / "torn").mkdir()
+    (root / "torn" / "outcome.json").write_text('{"version": 1, "objective"')
+    run(root, "torn", "lora=none")
+    assert read_outcome(root / "torn").tuned is None
+
+
+def test_a_run_is_done_only_when_its_trackers_are_closed(tuned, monkeypatch):
+    """Killed in between it would stay without its history, for nobody begins a done run again."""
+    root, _ = tuned
+
+    def killed(loggers: object, outcome: Outcome | None, error: bool) -> None:
+        assert outcome is not None
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sizewise.tracking.finish_loggers", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(root, "killed", "lora=none")
+    assert not (root / "killed" / "outcome.json").exists()
+    run(root, "killed", "lora=none")
+    assert (root / "killed" / "outcome.json").exists()
+
+
 def test_the_same_seed_gives_the_same_outcome_and_another_differs(tuned):
     root, _ = tuned
     run(root, "again")

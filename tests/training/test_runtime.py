@@ -50,11 +50,22 @@ def test_seed_covers_every_source() -> None:
     assert draws[0] == draws[1]
 
 
-@pytest.mark.parametrize(("rank", "child"), [(None, False), ("0", False), ("1", True)])
-def test_further_ranks(monkeypatch: pytest.MonkeyPatch, rank: str | None, child: bool) -> None:
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    if rank is not None:
-        monkeypatch.setenv("LOCAL_RANK", rank)
+@pytest.mark.parametrize(
+    ("ranks", "child"),
+    [
+        ({}, False),
+        ({"LOCAL_RANK": "0"}, False),
+        ({"LOCAL_RANK": "1"}, True),
+        ({"LOCAL_RANK": "0", "SLURM_PROCID": "0"}, False),
+        ({"LOCAL_RANK": "0", "SLURM_PROCID": "4"}, True),  # the first process of another node
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, True),
+    ],
+)
+def test_further_ranks(monkeypatch: pytest.MonkeyPatch, ranks: dict[str, str], child: bool) -> None:
+    for name in runtime.RANKS:
+        monkeypatch.delenv(name, raising=False)
+    for name, rank in ranks.items():
+        monkeypatch.setenv(name, rank)
     assert runtime.is_ddp_child() is child
 
 

@@ -19,12 +19,6 @@ from hydra.core.hydra_config import HydraConfig
 WORKER_MODULE = "sizewise.sweep.worker"
 
 
-def is_child() -> bool:
-    """Whether this process is a further process (rank > 0) of a distributed job."""
-    ranks = (os.environ.get(name) for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
-    return any(rank not in (None, "", "0") for rank in ranks)
-
-
 @contextmanager
 def children_run(run_dir: Path) -> Iterator[None]:
     """Let processes that are started from here run the job of ``run_dir``."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sizewise.errors import SizewiseError
 from sizewise.outcome import Outcome
-from sizewise.sweep.children import children_run, is_child
+from sizewise.runtime import is_ddp_child
+from sizewise.sweep.children import children_run
 from sizewise.sweep.claims import try_claim
 from sizewise.sweep.files import FAILURE_FILE, PRUNED_FILE, write_json
 from sizewise.sweep.interrupts import Interrupts
@@ -42,7 +43,7 @@ def execute(run_dir: Path, interrupts: Interrupts | None = None) -> JobResult:
         run_dir: a directory with a ``job.json``.
         interrupts: tells whether the job was asked to stop (default: by SIGINT or SIGTERM).
     """
-    if is_child():
+    if is_ddp_child():
         return run_child(run_dir)
     if (result := stored_result(run_dir)) is not None:
         return result
