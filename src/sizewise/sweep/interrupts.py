@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from types import FrameType, TracebackType
-from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from sizewise.signals import SignalHandlers
 
 
 class Interrupts:
@@ -16,12 +14,12 @@ class Interrupts:
 
     Libraries turn KeyboardInterrupt into other exceptions, so ``received`` is what tells whether
     the job was stopped from outside. Does nothing outside the main thread or if not ``enabled``.
+    A worker ignores SIGINT on purpose (its pool decides when it stops), and so it stays.
     """
 
     def __init__(self, enabled: bool = True) -> None:
         self.received: int | None = None
-        self._enabled = enabled and threading.current_thread() is threading.main_thread()
-        self._previous: dict[int, Any] = {}
+        self._handlers = SignalHandlers(self._handle) if enabled else None
 
     @property
     def name(self) -> str:
@@ -29,11 +27,8 @@ class Interrupts:
         return signal.Signals(self.received or signal.SIGINT).name
 
     def __enter__(self) -> Interrupts:
-        if self._enabled:
-            for number in SIGNALS:
-                # A worker ignores SIGINT on purpose: its pool decides when it stops.
-                if signal.getsignal(number) != signal.SIG_IGN:
-                    self._previous[number] = signal.signal(number, self._handle)
+        if self._handlers is not None:
+            self._handlers.__enter__()
         return self
 
     def __exit__(
@@ -42,8 +37,8 @@ class Interrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        if self._handlers is not None:
+            self._handlers.__exit__(kind, error, trace)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import selectors
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
+from sizewise.signals import SignalHandlers
 from sizewise.sweep.backend import LaunchOptions
 from sizewise.sweep.identity import base_key
 from sizewise.sweep.jobs import Job
@@ -36,7 +35,9 @@ class Pool:
 
     def run(self) -> None:
         """Run until every job has ended; raises KeyboardInterrupt when told to stop."""
-        with selectors.DefaultSelector() as self._selector, self._listen_to_signals():
+        # Also where Ctrl-C is ignored, as in a background shell: workers never outlive a stop.
+        signals = SignalHandlers(self._on_signal, even_ignored=True)
+        with selectors.DefaultSelector() as self._selector, signals:
             for slot in self._slots:
                 if slot.process is not None:
                     self._selector.register(slot, selectors.EVENT_READ)
@@ -127,19 +128,6 @@ class Pool:
                 self._progress.end(None, job)
             else:  # whoever had it is gone
                 self._waiting.append(job)
-
-    @contextmanager
-    def _listen_to_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        previous = {number: signal.signal(number, self._on_signal) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 import pytorch_lightning as pl
 import torch
 
+from sizewise.signals import SignalHandlers
+
 log = logging.getLogger(__name__)
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(BaseException):
@@ -29,13 +29,10 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._before: dict[int, Any] = {}
+        self._handlers = SignalHandlers(self._note)
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                if signal.getsignal(number) != signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._note)
+        self._handlers.__enter__()
         return self
 
     def __exit__(
@@ -44,8 +41,7 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handlers.__exit__(kind, error, trace)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
@@ -74,7 +70,7 @@ class StopRequest:
             SystemExit: 128 + signal, for SIGTERM without a handler.
         """
         number = self.signal or signal.SIGINT
-        handler = self._before.get(number)
+        handler = self._handlers.before.get(number)
         if callable(handler):
             handler(number, None)
         if number == signal.SIGTERM:
