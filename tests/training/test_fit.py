@@ -28,6 +28,7 @@ from torch import nn
 
 from sizewise.errors import ConfigError, ModelError, OutOfMemoryError, TrainingError
 from sizewise.models.head import answer_logits, answer_targets
+from sizewise.training.causal import CausalModule
 from sizewise.training.fit import fit_plan
 
 
@@ -174,6 +175,33 @@ def test_out_of_memory_in_the_midst(tmp_path: Path, since: int) -> None:
 def test_out_of_memory_gives_up_with_what_was_tried(tmp_path: Path) -> None:
     with pytest.raises(OutOfMemoryError, match=r"tried: 2, 1 .*gradient_checkpointing"):
         fit_toy(tmp_path, callbacks=[SmallMemory(0)])
+
+
+class SmallEvaluationMemory(CausalModule):
+    """Raises as CUDA does where more than ``limit`` examples are validated together."""
+
+    limit = 1
+
+    def answer_scores(self, batch: Any) -> Any:
+        if not torch.is_grad_enabled() and len(batch["labels"]) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return super().answer_scores(batch)
+
+
+def test_out_of_memory_in_validation_leaves_training_as_it_is(tmp_path: Path) -> None:
+    _, plain = fit_toy(tmp_path / "plain")
+    module = make_module(adapted(tiny_base()), kind=SmallEvaluationMemory)
+    _, result = fit_toy(tmp_path / "short", module)
+    assert (result.batch_size, result.out_of_memory) == (plain.batch_size, [])
+    assert result.best_step == plain.best_step
+    assert result.best_val_loss == pytest.approx(plain.best_val_loss, rel=1e-5)
+
+
+def test_out_of_memory_of_one_validation_example_says_so(tmp_path: Path) -> None:
+    module = make_module(adapted(tiny_base()), kind=SmallEvaluationMemory)
+    module.limit = 0
+    with pytest.raises(OutOfMemoryError, match="single validation example"):
+        fit_toy(tmp_path, module)
 
 
 class BadNumber(pl.Callback):

@@ -197,6 +197,7 @@ def test_seq2seq_learns_and_equals_transformers_own_loss(tmp_path: Path) -> None
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert '"val_loss"' in lines[0]
     assert result.best_step > 0
+    assert result.tokens == 2 * sum(item.length for item in data.train.encoded)
     batch = collate_seq2seq(data.validation.encoded, 0, 1)
     del batch["step_tokens"]
     with torch.no_grad():

@@ -115,10 +115,12 @@ def toy_data(
     )  # fmt: skip
 
 
-def make_module(model: nn.Module, lr: float = 0.02, **kwargs: Any) -> CausalModule:
+def make_module(
+    model: nn.Module, lr: float = 0.02, kind: type[CausalModule] = CausalModule, **kwargs: Any
+) -> CausalModule:
     """A causal module with AdamW and a cosine schedule."""
     optimizer = make_optimizer_factory(OptimizerConfig(target="torch.optim.AdamW", lr=lr))
-    return CausalModule(model, optimizer, make_scheduler_factory(SchedulerConfig()), **kwargs)
+    return kind(model, optimizer, make_scheduler_factory(SchedulerConfig()), **kwargs)
 
 
 def trainer_config(**overrides: Any) -> TrainerConfig:

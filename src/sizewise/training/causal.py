@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sizewise.training.module import AnswerModule, Batch
+from sizewise.training.halving import Batch
+from sizewise.training.module import AnswerModule
 
 
 class CausalModule(AnswerModule):

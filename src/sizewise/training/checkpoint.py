@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from sizewise.errors import TrainingError
 from sizewise.training.interrupt import StopRequest
-from sizewise.training.loop import at_step_end
+from sizewise.training.loop import StepCallback
 from sizewise.training.milestones import Milestones
 from sizewise.training.shape import BatchShape
 
@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return loaded
 
 
-class LastCheckpoint(Checkpoint):
+class LastCheckpoint(StepCallback, Checkpoint):
     """Saves ``last.ckpt`` at the end of an optimiser step: periodically and after validations.
 
     It runs after every other callback (Lightning puts checkpoints last), so that what they did in
@@ -103,17 +103,8 @@ class LastCheckpoint(Checkpoint):
         self.milestones = milestones
         self.stop = stop
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Save if it is time to, at step boundaries only."""
-        if not at_step_end(trainer):
-            return
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if it is time to."""
         step = trainer.global_step
         due = self.every is not None and step % self.every == 0
         stopping = self.stop.agreed(trainer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as pl
 
 NEVER = 10**9
@@ -10,6 +12,25 @@ NEVER = 10**9
 def at_step_end(trainer: pl.Trainer) -> bool:
     """Whether the micro-batch that has just been processed completed an optimiser step."""
     return not trainer.fit_loop._should_accumulate()
+
+
+class StepCallback(pl.Callback):
+    """A callback that acts after optimiser steps; Lightning has a hook per micro-batch only."""
+
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Act after an optimiser step; override it."""
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Pass the micro-batch on that completes an optimiser step."""
+        if at_step_end(trainer):
+            self.on_step_end(trainer, pl_module)
 
 
 def epoch_progress(trainer: pl.Trainer) -> float:

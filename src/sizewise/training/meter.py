@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sizewise.evaluation.device import PeakMemory, synchronize
+from sizewise.training.module import AnswerModule
 
 
 class FitMeter(pl.Callback):
@@ -40,8 +41,10 @@ class FitMeter(pl.Callback):
         """Count the batch; start the clock where it stands."""
         if self._since is None:
             self._since = time.perf_counter()
-        self._tokens = self._tokens + batch["attention_mask"].sum()
-        self._answer_tokens = self._answer_tokens + (batch["labels"] != -100).sum()
+        if isinstance(pl_module, AnswerModule):
+            tokens, answer_tokens = pl_module.count_tokens(batch)
+            self._tokens = self._tokens + tokens
+            self._answer_tokens = self._answer_tokens + answer_tokens
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""

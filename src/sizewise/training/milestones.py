@@ -6,12 +6,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from sizewise.training.loop import at_step_end, run_validation
+from sizewise.training.loop import StepCallback, run_validation
 from sizewise.training.meter import FitMeter
 from sizewise.training.random_state import capture, restore
 
 
-class Milestones(pl.Callback):
+class Milestones(StepCallback):
     """Validates at optimiser-step boundaries and stops at the last step.
 
     Random states are the same after a validation as before it, so that how often one validates
@@ -46,17 +46,8 @@ class Milestones(pl.Callback):
         elif trainer.global_step == 0 and self.at_start and self.enabled:
             self._validate(trainer, pl_module)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validate if it is time to."""
-        if not at_step_end(trainer):
-            return
         if self._due(trainer) and self.enabled:
             self._validate(trainer, pl_module)
         if trainer.global_step >= self.total_steps:

@@ -11,14 +11,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from sizewise.data.collate import IGNORED
 from sizewise.errors import ModelError, TrainingError
+from sizewise.training.halving import Batch, summed_nll
 from sizewise.training.loss import answer_loss
 from sizewise.training.optimizer import OptimizerFactory
 from sizewise.training.schedule import SchedulerFactory
 from sizewise.training.trainable import load_trainable, trainable_state
 from sizewise.training.window import LossWindow
-
-Batch = Mapping[str, Any]
 
 
 class AnswerModule(pl.LightningModule, ABC):
@@ -79,10 +79,16 @@ class AnswerModule(pl.LightningModule, ABC):
         return loss * (trainer.accumulate_grad_batches * trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add this batch's negative log-likelihood and tokens to the validation's."""
-        logits_NV, targets_N = self.answer_scores(batch)
-        summed = answer_loss(logits_NV, targets_N, 1)[1]
-        self.validation.add(summed, targets_N.numel())
+        """Add this batch's negative log-likelihood and tokens to the validation's.
+
+        Raises:
+            OutOfMemoryError: a single example did not fit.
+        """
+        self.validation.add(*summed_nll(self.answer_scores, batch))
+
+    def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the tokens of a batch and how many of them are answer, padding excluded."""
+        return batch["attention_mask"].sum(), (batch["labels"] != IGNORED).sum()
 
     def on_validation_epoch_start(self) -> None:
         """Begin a new sum."""

@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sizewise.training.loop import at_step_end, epoch_progress
+from sizewise.training.loop import StepCallback, epoch_progress
 from sizewise.training.module import AnswerModule
 
 log = logging.getLogger(__name__)
 REFRESH_SECONDS = 0.25
 
 
-class FitProgress(pl.Callback):
+class FitProgress(StepCallback):
     """Shows steps, losses and the time left.
 
     Args:
@@ -44,16 +43,9 @@ class FitProgress(pl.Callback):
             self._progress.add_task("", total=self.total_steps, completed=trainer.global_step)
             self._progress.start()
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw a few times a second."""
-        if self._progress is None or not at_step_end(trainer):
+        if self._progress is None:
             return
         now = time.monotonic()
         if now - self._drawn < REFRESH_SECONDS and trainer.global_step < self.total_steps:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from sizewise.training.loop import at_step_end, epoch_progress
+from sizewise.training.loop import StepCallback, epoch_progress
 from sizewise.training.module import AnswerModule, non_finite
 
 
-class Recorder(pl.Callback):
+class Recorder(StepCallback):
     """Logs by optimiser step, and stops a fit whose loss is not a number any more.
 
     Values are handed to the loggers before a checkpoint of the same step is written, so that a
@@ -27,17 +27,8 @@ class Recorder(pl.Callback):
         self.every = every
         self.logged = logged
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the mean loss per answer token since the last record."""
-        if not at_step_end(trainer):
-            return
         module = _answer_module(pl_module)
         if module.device.type == "cpu":
             self.check(module)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from sizewise.errors import TrainingError
-from sizewise.training.module import AnswerModule, Batch
+from sizewise.training.halving import Batch
+from sizewise.training.module import AnswerModule
 
 
 class Seq2SeqModule(AnswerModule):
@@ -19,6 +20,11 @@ class Seq2SeqModule(AnswerModule):
         from sizewise.models.head import answer_logits, answer_targets
 
         return answer_logits(self.model, batch), answer_targets(batch, seq2seq=True)
+
+    def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return tokens of encoder and decoder together, and those of the decoder's answers."""
+        read, answered = super().count_tokens(batch)
+        return read + answered, answered
 
     def on_fit_start(self) -> None:
         """Refuse fp16, then switch dropout on.
