@@ -18,6 +18,7 @@ from sizewise.runtime import (
     seed_everything,
     use_threads,
 )
+from sizewise.sweep.files import JOB_FILE, read_json
 from sizewise.sweep.identity import Identity, run_identity
 from sizewise.sweep.state import is_done
 
@@ -56,7 +57,8 @@ def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
     from sizewise.models.preflight import check_model
     from sizewise.tracking import finish_loggers, make_loggers
 
-    cfg = of_finished_run(cfg)
+    job = read_json(run_dir / JOB_FILE) or {}
+    cfg = of_finished_run(cfg, job.get("overrides"))
     metrics = build_metrics(reachable_metrics(cfg.metric) if cfg.dry_run else cfg.metric)
     check_primary(cfg, metrics)
     kind: type[Pipeline | ClassicalPipeline] = Pipeline

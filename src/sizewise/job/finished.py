@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,11 +15,16 @@ from sizewise.job.setup import CONFIG_FILE
 from sizewise.training.fit import ADAPTER
 
 
-def of_finished_run(cfg: RunConfig) -> RunConfig:
+def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> RunConfig:
     """Return the job that scores the model of ``cfg.run`` as it was trained.
 
     Base, storage, adapter, data, decoding and metrics are the run's; further metrics and test sets
     of ``cfg`` are added. Without ``cfg.run`` the job is returned as it is.
+
+    Args:
+        cfg: the job.
+        overrides: those it was composed from, where they are known. If none names a metric, the
+            metrics of ``cfg`` are those of a data set that is not the run's, and are left out.
 
     Raises:
         ConfigError: there is no finished training.
@@ -36,7 +43,7 @@ def of_finished_run(cfg: RunConfig) -> RunConfig:
         stage="evaluate",
         run=cfg.run,
         adapter=str(adapter) if done.lora.trains else None,
-        metric={**cfg.metric, **done.metric},
+        metric={**_asked(cfg, overrides), **done.metric},
         eval_dataset={**done.eval_dataset, **cfg.eval_dataset},
         evaluation=cfg.evaluation if cfg.evaluation.batch_size else done.evaluation,
         trainer=replace(done.trainer, accelerator=cfg.trainer.accelerator),
@@ -45,3 +52,10 @@ def of_finished_run(cfg: RunConfig) -> RunConfig:
         sweep=cfg.sweep,
         report=cfg.report,
     )
+
+
+def _asked(cfg: RunConfig, overrides: Sequence[str] | None) -> dict[str, Any]:
+    names = [text.lstrip("+~") for text in overrides or ()]
+    if overrides and not any(name.startswith(("metric", "experiment")) for name in names):
+        return {}
+    return dict(cfg.metric)

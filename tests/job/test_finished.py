@@ -1,0 +1,42 @@
+"""Scoring a finished run again: whose metrics count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sizewise.config.compose import compose_config, compose_run
+from sizewise.job.finished import of_finished_run
+from sizewise.sweep.identity import plain_config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The directory of an untouched base, scored on a file whose answers are no codes."""
+    given = ["dataset=csv", "dataset.source.path=a.csv", "dataset.prompt='{q}'"]
+    config = compose_config([*given, "dataset.answer='{a}'", "lora=none"])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain_config(config)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("asked", "metrics"),
+    [
+        ([], {"perplexity", "efficiency"}),
+        (["metric=[rouge]"], {"perplexity", "efficiency", "rouge"}),
+    ],
+)
+def test_metrics_are_the_runs_and_those_asked_for(
+    run: Path, asked: list[str], metrics: set[str]
+) -> None:
+    overrides = [f"run='{run}'", *asked]
+    cfg = compose_run(overrides, "evaluate")
+    assert "icd10" in compose_run([f"run='{run}'"], "evaluate").metric  # the default data set's
+    assert set(of_finished_run(cfg, overrides).metric) == metrics
+
+
+def test_metrics_of_a_program_are_all_asked_for(run: Path) -> None:
+    cfg = compose_run([f"run='{run}'", "metric=[rouge]"], "evaluate")
+    assert set(of_finished_run(cfg).metric) == {"perplexity", "efficiency", "rouge"}
