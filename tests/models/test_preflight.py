@@ -60,6 +60,14 @@ def test_t5_is_not_trained_in_fp16(tiny: Any) -> None:
     check(tiny("llama"), precision="16-mixed")
 
 
+def test_t5_is_refused_where_auto_means_fp16(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU without bf16, before anything is loaded there."""
+    monkeypatch.setattr(preflight, "resolve_device", lambda trainer: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    with pytest.raises(ModelError, match=r"trainer\.precision=16-mixed: the T5 family"):
+        check(tiny("t5"), accelerator="gpu")
+
+
 def test_quantisation_that_cannot_run(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="sharded"):
         check(tiny("llama"), quantization="nf4", strategy="fsdp")

@@ -13,7 +13,7 @@ import torch
 from sizewise import runtime
 from sizewise.config import TrainerConfig
 from sizewise.errors import ConfigError
-from sizewise.training.trainer import resolve_precision
+from sizewise.models.dtypes import resolve_precision
 
 
 def test_nothing_imports_torch() -> None:

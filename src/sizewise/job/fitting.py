@@ -16,7 +16,8 @@ from sizewise.evaluation.template import pad_id
 from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
 from sizewise.job.tasks import Task
 from sizewise.models.adapter import attach_adapter, enable_checkpointing
-from sizewise.runtime import seed_everything
+from sizewise.models.dtypes import resolve_precision
+from sizewise.runtime import resolve_device, seed_everything
 from sizewise.training.fit import CHECKPOINTS, fit_job
 from sizewise.training.optimizer import make_optimizer_factory
 from sizewise.training.result import FIT_FILE, FitResult
@@ -82,9 +83,10 @@ def _module(cfg: RunConfig, model: Any) -> AnswerModule:
     from sizewise.training.seq2seq import Seq2SeqModule
 
     kind = Seq2SeqModule if cfg.model.family == "seq2seq" else CausalModule
+    precision = resolve_precision(cfg.trainer, resolve_device(cfg.trainer))
     return kind(
         model,
-        make_optimizer_factory(cfg.optimizer, allow_fused=cfg.trainer.precision != "16-mixed"),
+        make_optimizer_factory(cfg.optimizer, allow_fused=precision != "16-mixed"),
         make_scheduler_factory(cfg.scheduler),
         cfg.trainer.label_smoothing,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sizewise.config.training import TrainerConfig
 from sizewise.errors import ModelError
 
 DTYPES = {
@@ -20,8 +21,26 @@ def resolve_dtype(name: str, device: torch.device, key: str = "model.dtype") -> 
         ModelError: the name is not known.
     """
     if name == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if bf16 else torch.float32
+        return torch.bfloat16 if computes_in_bf16(device) else torch.float32
     if name not in DTYPES:
         raise ModelError(f"{key}={name!r} is not known. Choose one of: auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def resolve_precision(trainer: TrainerConfig, device: torch.device) -> str:
+    """Turn ``trainer.precision`` into Lightning's name.
+
+    ``auto``: bf16 arithmetic over fp32 adapters on GPUs that compute in it (bf16 weights alone
+    would lose most updates of a small learning rate), fp16 with loss scaling on older GPUs, fp32
+    elsewhere.
+    """
+    if trainer.precision != "auto":
+        return trainer.precision
+    if device.type != "cuda":
+        return "32-true"
+    return "bf16-mixed" if computes_in_bf16(device) else "16-mixed"
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether ``device`` is a GPU with bf16 arithmetic of its own."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -11,7 +11,7 @@ from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
 from sizewise.config.training import TrainerConfig
 from sizewise.errors import ModelError
 from sizewise.models.base import check_family
-from sizewise.models.dtypes import resolve_dtype
+from sizewise.models.dtypes import computes_in_bf16, resolve_dtype, resolve_precision
 from sizewise.models.figures import meta_model, model_config
 from sizewise.models.quiet import quiet_libraries
 from sizewise.models.sources import find_source
@@ -45,7 +45,7 @@ def check_model(
     config = model_config(model)
     check_family(config, model)
     if lora.trains:
-        check_precision(config, model, quantization, trainer)
+        check_precision(config, model, quantization, resolve_precision(trainer, device))
     if lora.is_adapter:
         resolve_targets(meta_model(config), lora.target, model.lora_targets)
 
@@ -71,9 +71,7 @@ def check_dtypes(
         ),
     }
     for key, dtype in chosen.items():
-        if device.type != "cuda" or dtype != torch.bfloat16:
-            continue
-        if not torch.cuda.is_bf16_supported(including_emulation=False):
+        if device.type == "cuda" and dtype == torch.bfloat16 and not computes_in_bf16(device):
             raise ModelError(f"{key}=bfloat16: this GPU has no bf16. Choose float16 or float32.")
 
 
@@ -116,14 +114,17 @@ def check_precision(
     config: PretrainedConfig,
     model: ModelConfig,
     quantization: QuantizationConfig,
-    trainer: TrainerConfig,
+    precision: str,
 ) -> None:
-    """Raise if a T5 would be trained in fp16, where its activations overflow to NaN."""
+    """Raise if a T5 would be trained in fp16, where its activations overflow to NaN.
+
+    ``precision`` is Lightning's name of it: ``auto`` is fp16 on a GPU without bf16.
+    """
     if config.model_type not in T5_FAMILY:
         return
     quantized = quantization.method != "none"
     half = {
-        f"trainer.precision={trainer.precision}": trainer.precision.startswith("16"),
+        f"trainer.precision={precision}": precision.startswith("16"),
         "model.dtype=float16": model.dtype == "float16",
         "quantization.compute_dtype=float16": quantized and quantization.compute_dtype == "float16",
     }

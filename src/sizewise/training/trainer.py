@@ -13,24 +13,10 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from sizewise.config.training import TrainerConfig
+from sizewise.models.dtypes import resolve_precision
 from sizewise.runtime import resolve_device
 from sizewise.training.checkpoint import AtomicCheckpointIO
 from sizewise.training.loop import NEVER
-
-
-def resolve_precision(trainer: TrainerConfig, device: torch.device) -> str:
-    """Turn ``trainer.precision`` into Lightning's name.
-
-    ``auto``: bf16 arithmetic over fp32 adapters on GPUs that compute in it (bf16 weights alone
-    would lose most updates of a small learning rate), fp16 with loss scaling on older GPUs, fp32
-    elsewhere.
-    """
-    if trainer.precision != "auto":
-        return trainer.precision
-    if device.type != "cuda":
-        return "32-true"
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if bf16 else "16-mixed"
 
 
 def build_trainer(
