@@ -47,9 +47,13 @@ class Task:
 
     @property
     def prompt_fingerprint(self) -> str:
-        """Hash of the texts that surround the columns (16 hex digits)."""
+        """Hash of everything but the rows that decides what a model reads (16 hex digits)."""
         config = self.config
-        parts = [config.system, config.prompt, config.answer, config.few_shot, config.max_length]
+        parts: list[Any] = [config.system, config.prompt, config.answer]
+        parts += [config.few_shot, config.max_length]
+        if config.few_shot:
+            parts.append(config.few_shot_style)
+        parts += [name for name in ("clean_whitespace", "truncate_prompt") if getattr(config, name)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
