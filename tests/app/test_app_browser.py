@@ -64,9 +64,7 @@ def address(runs: Path) -> Iterator[str]:
     command += ["--port", str(port), "--outputs", str(runs / "outputs")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     log = (runs / "app.log").open("wb")
-    process = subprocess.Popen(
-        command, env=environment, stdout=log, stderr=log, start_new_session=True
-    )
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 120
     while not answers(url):
@@ -74,9 +72,10 @@ def address(runs: Path) -> Iterator[str]:
         assert time.monotonic() < deadline, "the app did not start"
         time.sleep(0.3)
     yield url
-    os.killpg(process.pid, 15)
+    process.terminate()
     process.wait(timeout=30)
     log.close()
+    assert not answers(url)
 
 
 def answers(url: str) -> bool:
@@ -136,7 +135,8 @@ class Visit:
         wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert self.page.evaluate(wide) <= 0
         main = (
-            "(e => e.scrollWidth - e.clientWidth)(document.querySelector('[data-testid=stMain]'))"
+            "(e => e.scrollWidth - e.clientWidth)"
+            "(document.querySelector('[data-testid=stMainBlockContainer]').parentElement)"
         )
         assert self.page.evaluate(main) <= 0
 

@@ -226,6 +226,16 @@ def test_an_answer_that_was_broken_off_leaves_no_hole() -> None:
     assert roles == ["user", "assistant", "user"]
 
 
+def test_a_message_that_cannot_be_answered_is_taken_back() -> None:
+    session = ChatSession(("tuned",))
+    session.say("question 1").answers["tuned"] = "answer 1"
+    session.say("far too long")
+    assert session.withdraw().text == "far too long"
+    assert session.waiting() == []
+    session.say("question 2")
+    assert [m.content for m in session.messages("tuned")][-2:] == ["answer 1", "question 2"]
+
+
 def test_no_model_ever_sees_a_crisis() -> None:
     session = ChatSession(("tuned",), detector=CrisisDetector(read_settings().phrases))
     session.say("I feel sad").answers["tuned"] = "Tell me more."

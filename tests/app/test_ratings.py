@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from sizewise.app.ratings.order import Presented, next_unrated, present
 from sizewise.app.ratings.pairs import AnswerPair, Matchup, Side, make_matchup, sides_of
 from sizewise.app.ratings.store import RatingStore, file_name, read_ratings
 from sizewise.app.ratings.summary import ratings_summary
+from sizewise.cli import app
 from sizewise.errors import ConfigError, OutcomeError
 from sizewise.report.comparison import compare
 from sizewise.report.load import load_runs
@@ -206,3 +209,23 @@ def test_the_report_shows_ratings_escaped(sweep: Path, sides: list[Side]) -> Non
     assert "was preferred to" in page
     assert "<script>x</script>" not in page
     assert "&lt;script&gt;x&lt;/script&gt;" in page
+
+
+def test_ratings_reach_the_report_of_a_sweep_wherever_they_were_given(
+    sweep: Path, sides: list[Side], tmp_path: Path
+) -> None:
+    """The app may be opened on a sweep or on the folder that holds it; strangers stay out."""
+    matchup = make_matchup(*tuned_and_base(sides), count=20)
+    rate_all(sweep, matchup, "Ann", 15)
+    rate_all(sweep.parent, matchup, "Ben", 5)
+    rate_all(sweep.parent, synthetic(), "Ben", 5)
+    result = CliRunner().invoke(app, ["compare", str(sweep), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    (page,) = (tmp_path / "out").glob("*.html")
+    text = unescape(page.read_text(encoding="utf-8"))
+    # 15 of Ann's and 5 of Ben's 20 ratings; Krippendorff's alpha by hand: of 40 paired values
+    # 20 are A's and 20 B's, 10 of 20 pairs differ, so that alpha = 1 - 39 * 20 / (40**2 - 800).
+    assert "was preferred to" in text
+    assert "in 50 % of 40 blind ratings of 20 answers" in text
+    assert "by 2 raters. Krippendorff's alpha is 0.03 over 20 answers" in text
+    assert "A was preferred to B" not in text

@@ -22,6 +22,7 @@ from sizewise.app.evaluations.jobs import (
 )
 from sizewise.app.launch import app_command
 from sizewise.app.library import datasets, load_library, run_named, stamp
+from sizewise.app.pages.common import split_settings
 from sizewise.app.views.dataset import (
     explore_overrides,
     leak_sentences,
@@ -192,7 +193,7 @@ def test_an_evaluation_can_be_stopped(tmp_path: Path) -> None:
     running = RunningEvaluation(plan_of(tmp_path, "import time; time.sleep(600)"))
     assert running.progress().state == "running"
     running.stop()
-    assert running.progress().state == "failed"
+    assert running.progress().state == "stopped"
     running.stop()
 
 
@@ -200,7 +201,7 @@ def test_an_evaluation_is_named_by_what_it_is(sweep: Path, tmp_path: Path) -> No
     run = next(r for r in load_library(sweep).runs if r.outcome.tuned)
     plan = plan_evaluation(run, tmp_path / "outputs")
     assert plan == plan_evaluation(run, tmp_path / "outputs")
-    assert plan.total == 120
+    assert (plan.total, plan.title) == (120, run.directory.name)
     assert plan.run_dir.parent == tmp_path / "outputs"
     assert Path(plan.command[1]).name == "evaluate.py"
     assert f"run='{run.directory}'" in plan.command
@@ -208,6 +209,12 @@ def test_an_evaluation_is_named_by_what_it_is(sweep: Path, tmp_path: Path) -> No
     assert more.run_dir != plan.run_dir
     with pytest.raises(ConfigError):
         plan_evaluation(run, tmp_path, ["nothing=1"])
+
+
+def test_a_quote_without_an_end_is_an_error() -> None:
+    assert split_settings("a='b c' d") == ["a=b c", "d"]
+    with pytest.raises(ConfigError, match="Close the quote"):
+        split_settings("metric='[rouge]")
 
 
 def test_the_app_listens_here_only_and_sends_nothing(sweep: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,12 +60,13 @@ def app_command(
 def launch(
     directory: Path, port: int, crisis: Path | None = None, outputs: Path | None = None
 ) -> int:
-    """Serve the app until it is stopped (Ctrl-C); return the exit code."""
+    """Serve the app until it is stopped (Ctrl-C or SIGTERM); return the exit code."""
     command = app_command(directory, port, crisis, outputs)
     sys.stdout.write(f"sizewise: http://{ADDRESS}:{port} (stop with Ctrl-C)\n")
     sys.stdout.flush()
     environment = {**os.environ, "DO_NOT_TRACK": "1"}
     process = subprocess.Popen(command, env=environment)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         return process.wait()
     except KeyboardInterrupt:

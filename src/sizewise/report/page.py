@@ -55,7 +55,8 @@ def render_page(comparison: Comparison, title: str = "", failures: Sequence[Fail
         runs=run_table(comparison),
         failures=failures,
         ratings=ratings_summary(
-            {d for r in comparison.runs for d in (r.directory, r.directory.parent)}
+            {d for r in comparison.runs for d in (r.directory, *r.directory.resolve().parents[:2])},
+            {r.outcome.run_id for r in comparison.runs},
         ),
         words=words,
         css=_static("report.css"),
@@ -95,7 +96,7 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "scaling": scaling_sentence(test, views),
         "learning": learning_sentences(views),
         "hybrid": hybrid_sentence(test, views),
-        "paid_back": paid_back_sentences(views),
+        "paid_back": paid_back_sentences(views.paid_back),
         "charts": charts_of(compared),
         "sample": _sample(compared),
     }

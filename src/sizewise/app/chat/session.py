@@ -82,6 +82,10 @@ class ChatSession:
             return []
         return [name for name in self.speakers if name not in self.turns[-1].answers]
 
+    def withdraw(self) -> Turn:
+        """Take back the last message: a model could not answer it."""
+        return self.turns.pop()
+
     def reset(self) -> None:
         """Forget the conversation."""
         self.turns.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from sizewise.sweep.identity import plain_config, run_identity
 
 SCRIPT = "evaluate.py"
 LOG = "app.log"
-State = Literal["running", "done", "failed"]
+State = Literal["running", "done", "failed", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class EvaluationPlan:
         run_dir: directory of the evaluation, named by its configuration: the same evaluation
             goes on where it stopped, or is found done.
         total: answers that will be written; None where further test sets were asked for.
+        title: what people call it.
     """
 
     command: tuple[str, ...]
     run_dir: Path
     total: int | None
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def plan_evaluation(run: Run, outputs: Path, overrides: Sequence[str] = ()) -> E
         command=(sys.executable, str(script), *chosen),
         run_dir=outputs.resolve() / run_identity(plain).slug,
         total=None if more or not total else total,
+        title=" ".join((run.directory.name, *overrides)),
     )
 
 
@@ -97,6 +100,7 @@ class RunningEvaluation:
 
     def __init__(self, plan: EvaluationPlan) -> None:
         self.plan = plan
+        self._stopped = False
         plan.run_dir.mkdir(parents=True, exist_ok=True)
         with (plan.run_dir / LOG).open("wb") as log:
             self._process = subprocess.Popen(
@@ -105,11 +109,14 @@ class RunningEvaluation:
 
     def progress(self) -> Progress:
         """Read how far it is."""
-        return read_progress(self.plan, self._process.poll())
+        progress = read_progress(self.plan, self._process.poll())
+        stopped = self._stopped and progress.state == "failed"
+        return replace(progress, state="stopped", message="") if stopped else progress
 
     def stop(self) -> None:
         """End the process; the same evaluation goes on from what is on the disk."""
         if self._process.poll() is None:
+            self._stopped = True
             self._process.terminate()
             self._process.wait(timeout=30)
 

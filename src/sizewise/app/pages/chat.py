@@ -14,6 +14,7 @@ from sizewise.app.chat.speakers import Choir, Speaker, speakers_of
 from sizewise.app.chat.wording import as_in_training
 from sizewise.app.pages import common
 from sizewise.config import GenerationConfig
+from sizewise.errors import SizewiseError
 
 NOBODY = "nobody"
 REDRAW_SECONDS = 0.06
@@ -38,11 +39,11 @@ def page() -> None:
     session = _session(chosen)
     if session.detector is None:
         st.warning("The crisis detector is off for these models.")
+    _say(session, in_training)  # first: a message that is sent while a model writes is not lost
     for turn in session.turns:
         _turn(turn, chosen)
     if session.waiting():
-        _answer(session, chosen, generation)
-    _say(session, chosen, in_training)
+        _try_to_answer(session, chosen, generation)
     _actions(session, chosen, generation)
 
 
@@ -125,17 +126,30 @@ def _help() -> None:
                 st.markdown(f"**{country}** {common.escaped_markdown(said)}")
 
 
+def _try_to_answer(
+    session: ChatSession, chosen: list[Speaker], generation: GenerationConfig
+) -> None:
+    """A message that cannot be answered is taken back, so that the talk can go on without it."""
+    try:
+        _answer(session, chosen, generation)
+    except SizewiseError as error:
+        session.withdraw()
+        st.error(common.escaped_markdown(str(error)))
+    except Exception:
+        session.withdraw()
+        raise
+
+
 def _answer(session: ChatSession, chosen: list[Speaker], generation: GenerationConfig) -> None:
     turn = session.turns[-1]
     generation = replace(generation, seed=len(session.turns))
     columns = st.columns(len(chosen))
-    with common.said_plainly(), st.spinner("Loading the models …"):
+    with st.spinner("Loading the models …"):
         choir().prepare(chosen)
     for column, speaker in zip(columns, chosen, strict=True):
         if speaker.name in turn.answers:
             continue
-        with common.said_plainly():
-            turn.answers[speaker.name] = _stream(column, speaker, session, generation)
+        turn.answers[speaker.name] = _stream(column, speaker, session, generation)
     st.rerun()
 
 
@@ -156,7 +170,7 @@ def _stream(
     return text
 
 
-def _say(session: ChatSession, chosen: list[Speaker], in_training: str | None) -> None:
+def _say(session: ChatSession, in_training: str | None) -> None:
     text = st.chat_input("Write a message")
     if not text:
         return

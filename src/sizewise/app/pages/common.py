@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import streamlit as st
 from sizewise.app.crisis.detector import CrisisDetector
 from sizewise.app.crisis.settings import CrisisSettings, read_settings
 from sizewise.app.library import load_library, stamp
-from sizewise.errors import SizewiseError
+from sizewise.errors import ConfigError, SizewiseError
 from sizewise.report.comparison import Comparison, compare_loaded
 from sizewise.report.load import Loaded
 
@@ -102,6 +103,14 @@ def panel(who: str, text: str) -> str:
 def escaped_markdown(text: str) -> str:
     """Return ``text`` with every character of Markdown's own escaped."""
     return "".join(f"\\{c}" if c in r"\`*_{}[]()#+-.!|<>~:$" else c for c in text)
+
+
+def split_settings(text: str) -> list[str]:
+    """Split settings as a shell would; raises ConfigError for a quote without an end."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"Settings {text!r}: {error}. Close the quote.") from error
 
 
 def nothing_here() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+from html import escape
 
 import streamlit as st
 
@@ -10,8 +10,6 @@ from sizewise.app.evaluations.jobs import Progress, RunningEvaluation, plan_eval
 from sizewise.app.library import run_named
 from sizewise.app.pages import common
 from sizewise.outcome import read_outcome
-
-STATES = {"running": "running", "done": "done", "failed": "failed"}
 
 
 @st.cache_resource
@@ -42,7 +40,7 @@ def page() -> None:
 def _start(name: str, text: str) -> None:
     with common.said_plainly():
         run = run_named(common.library(), name)
-        plan = plan_evaluation(run, common.arguments().outputs, shlex.split(text))
+        plan = plan_evaluation(run, common.arguments().outputs, common.split_settings(text))
     key = str(plan.run_dir)
     before = started().get(key)
     if before is None or before.progress().state != "running":
@@ -54,7 +52,7 @@ def _watch() -> None:
     for key, running in reversed(started().items()):
         progress = running.progress()
         with st.container(border=True):
-            st.html(f'<p class="who">{key.rsplit("/", 1)[-1]}</p>')
+            st.html(f'<p class="who">{escape(running.plan.title)}</p>')
             _state(progress)
             if progress.state == "running" and st.button("Stop", key=f"stop {key}"):
                 running.stop()
@@ -68,6 +66,8 @@ def _state(progress: Progress) -> None:
         st.error(common.escaped_markdown(f"Failed after {count} answers. {progress.message}"))
         return
     st.progress(progress.share, f"{progress.state}: {count} answers")
+    if progress.state == "stopped":
+        st.caption("Start the same evaluation again and it goes on from here.")
 
 
 def _scores(running: RunningEvaluation) -> None:

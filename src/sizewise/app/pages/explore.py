@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import pandas as pd
 import streamlit as st
 
@@ -49,7 +47,7 @@ def _of_run(directory_name: str, _root: str) -> Exploration:
 
 @st.cache_data(max_entries=8, show_spinner="Reading the data …")
 def _other(text: str) -> Exploration:
-    return explore_overrides(shlex.split(text))
+    return explore_overrides(common.split_settings(text))
 
 
 def _show(found: Exploration) -> None:

@@ -40,9 +40,15 @@ def page() -> None:
         _ask(store, matchup, following)
     else:
         st.success("All pairs are rated. Thank you.")
-    with st.expander("Results so far", expanded=following is None):
+        _results()
+
+
+def _results() -> None:
+    """Only for those who have rated everything: who knows the leader rates otherwise."""
+    st.header("Results so far", anchor=False)
+    with common.said_plainly():
         for summary in ratings_summary(common.arguments().directory):
-            st.html(common.text_block(f"{summary.dataset}: {summary.sentence}"))
+            st.html(common.text_block(f"{summary.dataset}: {summary.sentence}", "panel"))
 
 
 def _setup(sides: dict[str, Side]) -> tuple[Matchup | None, str]:

@@ -8,6 +8,7 @@ NOTICE = (
 )
 CSS = """
 .block-container, .stMainBlockContainer { max-width: 1080px; padding-top: 4.5rem; }
+.stBottomBlockContainer { max-width: 1080px; }
 .notice { margin: 0 0 .5rem; padding: .5rem .9rem; border-left: 3px solid #D55E00;
   background: rgba(213, 94, 0, .09); border-radius: 4px; font-size: .875rem; }
 h1 { font-size: 1.9rem !important; letter-spacing: -.02em; padding-bottom: .25rem !important; }

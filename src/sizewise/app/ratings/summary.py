@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,14 @@ def _raters(count: int) -> str:
     return "one rater" if count == 1 else f"{count} raters"
 
 
-def ratings_summary(directory: Path | Iterable[Path]) -> list[MatchupSummary]:
+def ratings_summary(
+    directory: Path | Iterable[Path], runs: Collection[str] | None = None
+) -> list[MatchupSummary]:
     """Summarise all ratings kept in ``directory`` (or several), most judged matchup first.
+
+    Args:
+        directory: where to look.
+        runs: ids; only matchups of two models of these runs are summarised. None: all.
 
     Raises:
         OutcomeError: a file of ratings is damaged.
@@ -67,9 +73,14 @@ def ratings_summary(directory: Path | Iterable[Path]) -> list[MatchupSummary]:
     last = {(r.a, r.b, r.dataset, r.rater, r.item): r for path in paths for r in read_ratings(path)}
     matchups: dict[tuple[str, str, str], list[Rating]] = {}
     for rating in last.values():
-        matchups.setdefault((rating.a, rating.b, rating.dataset), []).append(rating)
+        if runs is None or {_run(rating.a), _run(rating.b)} <= set(runs):
+            matchups.setdefault((rating.a, rating.b, rating.dataset), []).append(rating)
     found = [_summarise(ratings) for ratings in matchups.values()]
     return sorted(found, key=lambda s: (-s.ratings, s.a, s.b))
+
+
+def _run(side: str) -> str:
+    return side.rpartition("/")[0]
 
 
 def _summarise(ratings: Sequence[Rating]) -> MatchupSummary:

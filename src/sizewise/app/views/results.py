@@ -46,10 +46,11 @@ def pareto_figure(compared: SetComparison, front: Front) -> go.Figure:
             figure.add_trace(_markers(compared.test, chosen, front, name, unit))
     positive = all(_cost(p, front) > 0 for p in known)
     percent = " (%)" if unit > 1 else ""
+    better = "" if compared.test.sign > 0 else ", lower is better"
     figure.update_layout(
         **_layout(380),
         xaxis={"type": "log" if positive else "linear", "title": {"text": COSTS[front.cost]}},
-        yaxis={"title": {"text": escape(compared.test.primary) + percent}},
+        yaxis={"title": {"text": escape(compared.test.primary) + percent + better}},
         clickmode="event+select",
         dragmode="pan",
     )
