@@ -38,11 +38,19 @@ def compare(
     directories: Directories,
     by: Annotated[list[str] | None, typer.Option(help="Also pair runs along these keys.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write table, pictures and page here.")] = None,
+    device_per_hour: Annotated[
+        float | None, typer.Option(help="For the break-even: price of an hour of your device.")
+    ] = None,
+    api_per_1000_tokens: Annotated[
+        float | None, typer.Option(help="For the break-even: a rented model's price per 1,000.")
+    ] = None,
 ) -> None:
     """Compare finished runs, of one or many sweeps: table, paired tests, verdict."""
     from sizewise.commands.compare import compare_command
+    from sizewise.config import PricesConfig
 
-    compare_command(directories, tuple(by or ()), out)
+    prices = PricesConfig(device_per_hour, api_per_1000_tokens)
+    compare_command(directories, tuple(by or ()), out, prices)
 
 
 @app.command()

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from factory import Spec, Task, make_run, make_sweep
 from rich.console import Console
+from typer.testing import CliRunner
 
+from sizewise.cli import app
 from sizewise.outcome import read_outcome, write_outcome
 from sizewise.report.comparison import Comparison, compare
 from sizewise.report.page import embedded, render_page
@@ -63,6 +65,27 @@ def test_everything_is_written_and_shown(tmp_path: Path) -> None:
         assert float(row["gain_low"]) < float(row["gain"]) < float(row["gain_high"])
     with (tmp_path / "runs.csv").open() as handle:
         assert len(list(csv.DictReader(handle))) == 5
+
+
+def test_what_was_printed_is_kept_for_the_next_start(tmp_path: Path) -> None:
+    text, _ = finish(tmp_path, [Spec("nano"), Spec("mini", 0.4, None)])
+    assert (tmp_path / "summary.txt").read_text() == text
+
+
+def test_break_even_in_money_is_printed_and_stored(tmp_path: Path) -> None:
+    make_sweep(tmp_path, [Spec("nano"), Spec("mini", 0.4, None)])
+    options = ["--device-per-hour", "3.6", "--api-per-1000-tokens", "0.02"]
+    without = CliRunner().invoke(app, ["compare", str(tmp_path)])
+    result = CliRunner().invoke(app, ["compare", str(tmp_path), "--out", str(tmp_path), *options])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "Against mini zero-shot, in device seconds: after" in said
+    assert "Against mini zero-shot over an API, in currency: after" in said
+    assert "over an API" not in " ".join(without.output.split())
+    (found,) = json.loads((tmp_path / "results.json").read_text())["test_sets"]
+    assert [entry["unit"] for entry in found["paid_back"]] == ["device seconds", "currency"]
+    assert found["prices"] == {"device_per_hour": 3.6, "api_per_1000_tokens": 0.02}
+    assert "over an API, in currency" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])

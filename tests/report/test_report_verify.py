@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from factory import CODES, Spec, Task, make_run
 
+from sizewise.config import PricesConfig
 from sizewise.config.run import RunConfig
 from sizewise.errors import OutcomeError
 from sizewise.evaluation.evaluate import score_predictions
@@ -176,6 +177,15 @@ def test_reported_comparison_is_made_again(tmp_path: Path) -> None:
     paths["results"].write_text(json.dumps(record))
     last = verify_sweep(tmp_path)[-1]
     assert failed(last) == ["results.json: differs from a new comparison in test_sets"]
+
+
+def test_runs_beside_those_compared_and_prices_change_nothing(tmp_path: Path) -> None:
+    """A sweep that was narrowed leaves runs in its directory that its report is not about."""
+    first, _ = real_run(tmp_path), make_run(tmp_path / "other", Spec(task=Task(examples=4)))
+    prices = PricesConfig(device_per_hour=2.0, api_per_1000_tokens=0.1)
+    write_report(compare([first], prices=prices), tmp_path)
+    (results,) = (v for v in verify_sweep(tmp_path) if v.directory == tmp_path)
+    assert results.ok
 
 
 def provenance(outcome: Outcome, **facts: Any) -> Outcome:

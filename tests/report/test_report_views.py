@@ -10,17 +10,17 @@ import pytest
 import simple_icd_10_cm as icd
 from factory import Spec, Task, make_sweep
 
+from sizewise.config import PricesConfig
 from sizewise.outcome import read_outcome, write_outcome
 from sizewise.report.comparison import SetComparison, compare
 from sizewise.report.confusion import CHAPTERS, chapter
-from sizewise.report.economy import Prices
 from sizewise.report.labels import name_all
 from sizewise.report.strata import PROMPT_LENGTH, _levels
 from sizewise.statistics.learning_curve import REACHED
 from sizewise.statistics.scaling import ABOVE, MATCHED
 
 
-def compared(root: Path, specs: list[Spec], prices: Prices | None = None) -> SetComparison:
+def compared(root: Path, specs: list[Spec], prices: PricesConfig | None = None) -> SetComparison:
     make_sweep(root, specs)
     return compare([root], prices=prices).sets[0]
 
@@ -93,7 +93,7 @@ def test_hybrid_starts_and_ends_with_the_models_themselves(tmp_path: Path) -> No
 
 
 def test_break_even_in_time_and_money(tmp_path: Path) -> None:
-    prices = Prices(device_per_hour=3.6, api_per_1000_tokens=0.02)
+    prices = PricesConfig(device_per_hour=3.6, api_per_1000_tokens=0.02)
     specs = [Spec("nano", latency=0.01, train_seconds=100.0)]
     specs += [Spec("mini", 0.4, None, latency=0.03)]
     time, money = compared(tmp_path, specs, prices).views.paid_back

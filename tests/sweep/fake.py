@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from sizewise.config import RunConfig
+from sizewise.config import PricesConfig, RunConfig
 from sizewise.outcome import CostFacts, DataFacts, ModelFacts, Outcome, write_outcome
 from sizewise.sweep.identity import run_identity
 
@@ -38,7 +38,9 @@ def job(cfg: RunConfig, run_dir: Path) -> Outcome:
     return outcome
 
 
-def finish(sweep_dir: Path, run_dirs: list[Path], failures: list[object]) -> None:
+def finish(
+    sweep_dir: Path, run_dirs: list[Path], failures: list[object], *, prices: PricesConfig
+) -> None:
     with (sweep_dir / "summaries.jsonl").open("a") as handle:
         handle.write(json.dumps({"done": len(run_dirs), "failed": len(failures)}) + "\n")
 

@@ -10,6 +10,7 @@ from sizewise.config.data import DatasetConfig
 from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
 from sizewise.config.training import OptimizerConfig, SchedulerConfig, TrainerConfig
+from sizewise.errors import ConfigError
 
 STAGES = ("full", "train", "evaluate")
 
@@ -24,12 +25,33 @@ class PathsConfig:
 
 
 @dataclass
+class PricesConfig:
+    """For the break-even in money: what an hour of your device costs, and what 1,000 tokens (of
+    prompt or answer) of a rented large model cost. Both in one currency; both or neither.
+    """
+
+    device_per_hour: float | None = None
+    api_per_1000_tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that one price does not stand alone: the other side would seem to be free."""
+        at_least("sweep.prices.device_per_hour", self.device_per_hour, 0)
+        at_least("sweep.prices.api_per_1000_tokens", self.api_per_1000_tokens, 0)
+        if (self.device_per_hour is None) != (self.api_per_1000_tokens is None):
+            raise ConfigError(
+                "sweep.prices.device_per_hour and sweep.prices.api_per_1000_tokens belong "
+                "together. Give both (0 for what costs nothing), or neither."
+            )
+
+
+@dataclass
 class SweepConfig:
     """How a multirun is planned and launched; never part of a job's identity.
 
     ``name`` and ``dir`` null: derived from the command, so that the same command resumes.
     ``arms``: a named sweep's union of grids, each a list of overrides with comma-separated values.
     ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
+    ``prices``: for the report at the end.
     """
 
     name: str | None = None
@@ -41,6 +63,7 @@ class SweepConfig:
     retries: int = 0
     order: str = "base"
     limit: int | None = None
+    prices: PricesConfig = field(default_factory=PricesConfig)
 
     def __post_init__(self) -> None:
         """Check counts and the order."""

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from sizewise.config import PricesConfig
 from sizewise.report.candidates import TestSet
-from sizewise.report.economy import Prices
+from sizewise.report.economy import PaidBack, paid_back
+from sizewise.report.focus import find_focus
 from sizewise.report.load import AnswerCache, Loaded, Problem, Run, load_runs
 from sizewise.report.pair import Pair
 from sizewise.report.pairs import compare_pairs, gains
@@ -39,7 +41,7 @@ class SetComparison:
     everything: pd.DataFrame
     verdict: Verdict
     warnings: list[str]
-    prices: Prices | None = None
+    prices: PricesConfig | None = None
     seed: int = 0
 
     @cached_property
@@ -51,6 +53,12 @@ class SetComparison:
     def fronts(self) -> list[Front]:
         """Pareto fronts of quality against each cost."""
         return fronts(self.test, self.points)
+
+    @cached_property
+    def paid_back(self) -> list[PaidBack]:
+        """Break-even of the tuned model of the verdict against the larger one."""
+        focus = find_focus(self.test, self.verdict)
+        return [] if focus is None else paid_back(focus, self.prices)
 
     @cached_property
     def views(self) -> Views:
@@ -84,7 +92,7 @@ class Comparison:
 
 
 def compare(
-    paths: Sequence[Path], by: Sequence[str] = (), prices: Prices | None = None, seed: int = 0
+    paths: Sequence[Path], by: Sequence[str] = (), prices: PricesConfig | None = None, seed: int = 0
 ) -> Comparison:
     """Compare all finished runs at or below ``paths``.
 
@@ -103,7 +111,7 @@ def compare(
 
 
 def compare_loaded(
-    loaded: Loaded, by: Sequence[str] = (), prices: Prices | None = None, seed: int = 0
+    loaded: Loaded, by: Sequence[str] = (), prices: PricesConfig | None = None, seed: int = 0
 ) -> Comparison:
     """``compare`` of runs that were read already."""
     tests = build_test_sets(loaded.runs, AnswerCache())
@@ -115,7 +123,7 @@ def compare_loaded(
 
 
 def _compare_set(
-    test: TestSet, by: Sequence[str], prices: Prices | None, seed: int
+    test: TestSet, by: Sequence[str], prices: PricesConfig | None, seed: int
 ) -> SetComparison:
     pairs = compare_pairs(test, by, seed)
     verdict = judge(test, pairs)

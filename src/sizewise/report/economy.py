@@ -6,20 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sizewise.config import PricesConfig
 from sizewise.report.candidates import Candidate, TestSet
 from sizewise.report.focus import Focus
 from sizewise.report.load import FloatArray
 from sizewise.statistics.breakeven import BreakEven, api_cost_per_answer, break_even, device_cost
 from sizewise.statistics.routing import RoutingCurve, routing_curve
-
-
-@dataclass(frozen=True)
-class Prices:
-    """What an hour of the device costs and, for a rented large model, 1,000 tokens of its
-    interface; both in one currency, None where not given."""
-
-    device_per_hour: float | None = None
-    api_per_1000_tokens: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ def confidence_of(test: TestSet, candidate: Candidate) -> FloatArray | None:
     return mean if np.isfinite(mean).all() else None
 
 
-def paid_back(focus: Focus, prices: Prices | None = None) -> list[PaidBack]:
+def paid_back(focus: Focus, prices: PricesConfig | None = None) -> list[PaidBack]:
     """Break-even in device time, and in money where prices are given."""
     small, large = focus.small, focus.large
     if large is None or small.train_seconds is None or small.latency is None:
@@ -74,12 +66,14 @@ def paid_back(focus: Focus, prices: Prices | None = None) -> list[PaidBack]:
         found.append(
             PaidBack(large.label, "device seconds", training, per_answer, large.latency, result)
         )
-    if prices is None or prices.api_per_1000_tokens is None or large.first.answers is None:
+    if prices is None or large.first.answers is None:
         return found
-    hourly = prices.device_per_hour or 0.0
+    hourly, per_1000 = prices.device_per_hour, prices.api_per_1000_tokens
+    if hourly is None or per_1000 is None:
+        return found
     costs = (device_cost(training, hourly), device_cost(per_answer, hourly))
     tokens = float(large.first.answers.tokens.mean())
-    api = api_cost_per_answer(tokens, 0.0, prices.api_per_1000_tokens)
+    api = api_cost_per_answer(tokens, 0.0, per_1000)
     result = break_even(*costs, api)
     found.append(PaidBack(f"{large.label} over an API", "currency", *costs, api, result))
     return found

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sizewise.report import words
 from sizewise.report.candidates import TestSet
 from sizewise.report.comparison import SetComparison
+from sizewise.report.economy import PaidBack
 from sizewise.report.pair import Pair
 from sizewise.report.pairs import SMALL_LARGE
 from sizewise.report.verdict import best_of, scale_of
@@ -141,6 +143,6 @@ def hybrid_sentence(test: TestSet, views: Views) -> str:
     return text
 
 
-def paid_back_sentences(views: Views) -> list[str]:
+def paid_back_sentences(entries: Sequence[PaidBack]) -> list[str]:
     """Break-even against every way of getting the large model's answers."""
-    return [f"Against {e.against}, in {e.unit}: {e.result.reason}." for e in views.paid_back]
+    return [f"Against {e.against}, in {e.unit}: {e.result.reason}." for e in entries]

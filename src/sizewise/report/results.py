@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from sizewise.config import PricesConfig
 from sizewise.report.comparison import Comparison, SetComparison
 from sizewise.report.pair import Pair
 
@@ -20,6 +22,7 @@ def results_record(comparison: Comparison) -> dict[str, Any]:
     record = {
         "version": RESULTS_VERSION,
         "runs": len(comparison.runs),
+        "run_ids": [run.outcome.run_id for run in comparison.runs],
         "problems": [{"where": p.where, "reason": p.reason} for p in comparison.problems],
         "test_sets": [_set(compared) for compared in comparison.sets],
     }
@@ -48,6 +51,8 @@ def _set(compared: SetComparison) -> dict[str, Any]:
         "warnings": compared.warnings,
         "configurations": compared.everything.to_dict("records"),
         "pairs": [pair_record(pair) for pair in compared.pairs],
+        "prices": asdict(compared.prices or PricesConfig()),
+        "paid_back": [asdict(entry) for entry in compared.paid_back],
     }
 
 

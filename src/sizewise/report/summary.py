@@ -1,7 +1,12 @@
-"""What stands at the end of every sweep: files, a table, the verdict, the failures."""
+"""What stands at the end of every sweep: files, a table, the verdict, the failures.
+
+What is printed is kept in ``summary.txt``, so that a finished sweep that is started again shows it
+at once.
+"""
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
+from sizewise.config import PricesConfig
+from sizewise.outcome import write_atomically
 from sizewise.report.charts import quality_chart
 from sizewise.report.charts_detail import parallel_chart
 from sizewise.report.comparison import Comparison, compare_loaded
@@ -17,6 +24,7 @@ from sizewise.report.results import clean
 from sizewise.report.terminal import Failure, show
 from sizewise.report.verdict import scale_of
 from sizewise.report.write import write_report
+from sizewise.sweep.files import SUMMARY_FILE
 from sizewise.tracking.summary_run import SweepSummary, wandb_options, write_summary_run
 
 log = logging.getLogger(__name__)
@@ -27,6 +35,7 @@ def finish_sweep(
     run_dirs: Sequence[Path],
     failures: Sequence[Failure] = (),
     console: Console | None = None,
+    prices: PricesConfig | None = None,
 ) -> Comparison:
     """Write the report of a sweep into its directory, show it, and record it in W&B.
 
@@ -37,13 +46,19 @@ def finish_sweep(
         run_dirs: the jobs of the sweep; those without an outcome are left out.
         failures: jobs that failed; they are listed.
         console: where the table is printed (default: standard output).
+        prices: for the break-even in money.
     """
     there = [path for path in run_dirs if path.is_dir()]
-    comparison = compare_loaded(load_runs(there) if there else Loaded((), ()))
+    comparison = compare_loaded(load_runs(there) if there else Loaded((), ()), prices=prices)
     paths = write_report(comparison, sweep_dir, failures, title=sweep_dir.name)
     record_in_wandb(sweep_dir, comparison, paths)
-    named = {name: paths[name] for name in ("table", "picture", "report") if name in paths}
-    show(comparison, failures, {k: v for k, v in named.items() if v.is_file()}, console)
+    shown = ("table", "picture", "report")
+    named = {name: path for name, path in paths.items() if name in shown and path.is_file()}
+    console = console or Console()
+    show(comparison, failures, named, console)
+    kept = Console(file=io.StringIO(), width=console.width)
+    show(comparison, failures, named, kept)
+    write_atomically(sweep_dir / SUMMARY_FILE, kept.file.getvalue())  # type: ignore[attr-defined]
     return comparison
 
 

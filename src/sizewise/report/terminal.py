@@ -13,6 +13,7 @@ from rich.table import Table
 
 from sizewise.report import words
 from sizewise.report.comparison import Comparison, SetComparison
+from sizewise.report.prose import paid_back_sentences
 from sizewise.report.verdict import NOT_SHOWN, SHOWN, SIZE_WINS, scale_of
 
 STYLES = {SHOWN: "bold green", SIZE_WINS: "bold yellow", NOT_SHOWN: "bold yellow"}
@@ -100,6 +101,8 @@ def _verdict(console: Console, compared: SetComparison) -> None:
     verdict = compared.verdict
     style = STYLES.get(verdict.status, "bold")
     console.print(f"[{style}]{escape(verdict.headline)}.[/] {escape(verdict.sentence)}")
+    for sentence in paid_back_sentences(compared.paid_back):
+        console.print(f"Break-even. {escape(sentence)}")
     for warning in compared.warnings:
         console.print(f"  [dim]•[/] {escape(warning)}")
     console.print()

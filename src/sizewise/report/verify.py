@@ -170,12 +170,20 @@ def _results(directory: Path, stored: Path) -> Check:
     """Make the comparison again; every figure in it is a function of the predictions."""
     import json
 
-    from sizewise.report.comparison import compare
+    from sizewise.config import PricesConfig
+    from sizewise.report.comparison import compare_loaded
+    from sizewise.report.load import Loaded, load_runs
     from sizewise.report.results import results_record
 
     before: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8"))
-    after = results_record(compare([directory]))
-    changed = [k for k in ("runs", "test_sets") if not same(before.get(k), after.get(k))]
+    # A directory may hold more runs than were compared, e.g. of a sweep that was since narrowed.
+    wanted = set(before.get("run_ids") or [])
+    loaded = load_runs([directory])
+    runs = tuple(r for r in loaded.runs if not wanted or r.outcome.run_id in wanted)
+    sets = before.get("test_sets") or [{}]
+    prices = PricesConfig(**(sets[0].get("prices") or {}))
+    after = results_record(compare_loaded(Loaded(runs, loaded.problems), prices=prices))
+    changed = [k for k in ("runs", "run_ids", "test_sets") if not same(before.get(k), after.get(k))]
     if not changed:
         return Check("results.json", OK)
     return Check("results.json", FAILED, f"differs from a new comparison in {', '.join(changed)}")

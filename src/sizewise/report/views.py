@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sizewise.config import PricesConfig
 from sizewise.report.candidates import TestSet
 from sizewise.report.confusion import Confusion, confusions
 from sizewise.report.curves import Curve, LearningCurve, learning_curves, rank_curves, scaling_of
-from sizewise.report.economy import PaidBack, Prices, hybrid_of, paid_back
+from sizewise.report.economy import PaidBack, hybrid_of, paid_back
 from sizewise.report.examples import Sample, draw_sample
 from sizewise.report.focus import Focus, find_focus
 from sizewise.report.points import Point
@@ -37,7 +38,7 @@ def make_views(
     test: TestSet,
     points: Sequence[Point],
     verdict: Verdict,
-    prices: Prices | None = None,
+    prices: PricesConfig | None = None,
     seed: int = 0,
 ) -> Views:
     """Compute the views that the runs of a test set allow."""

@@ -16,6 +16,7 @@ LOG_FILE = "job.log"
 METRICS_FILE = "metrics.jsonl"
 CLAIMS_DIR = ".claims"
 SWEEP_FILE = "sweep.json"
+SUMMARY_FILE = "summary.txt"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
+from sizewise.config import PricesConfig
 from sizewise.outcome import OUTCOME_FILE
 from sizewise.sweep.claims import try_claim
-from sizewise.sweep.files import LOG_FILE, read_json, write_json
+from sizewise.sweep.files import LOG_FILE, SUMMARY_FILE, read_json, write_json
 from sizewise.sweep.jobs import load_function
 from sizewise.sweep.plan import Plan
 from sizewise.sweep.state import JobFailure, JobState, is_done, job_state, read_failure
@@ -18,16 +21,20 @@ FINISHED_FILE = "finished.json"
 log = logging.getLogger(__name__)
 
 
-def finish(plan: Plan, function: str | None) -> list[JobFailure]:
-    """Call the summary function unless it has already seen these results; return the failures.
+def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFailure]:
+    """Call the summary function, or show what it said if it has seen these results already.
 
     Args:
         plan: the sweep.
-        function: import path of ``(sweep_dir, run_dirs, failures) -> None``, or None.
+        function: import path of ``(sweep_dir, run_dirs, failures, *, prices) -> None``, or None.
+        prices: handed to the function.
+
+    Returns:
+        A failure for every job without a result.
     """
     done = [job.run_dir for job in plan.jobs if is_done(job.run_dir)]
     failures = unfinished([job.run_dir for job in plan.jobs])
-    results = {"results": _digest(done, failures)}
+    results = {"results": _digest(done, failures, prices)}
     if function is None or not done:
         return failures
     # Two processes may share a sweep; only one at a time may write its summary.
@@ -35,11 +42,19 @@ def finish(plan: Plan, function: str | None) -> list[JobFailure]:
         time.sleep(0.5)
     with claim:
         if read_json(plan.sweep_dir / FINISHED_FILE) == results:
-            log.info("Nothing new since the last summary: %s", plan.sweep_dir)
+            _show_again(plan.sweep_dir)
             return failures
-        load_function(function)(plan.sweep_dir, done, failures)  # type: ignore[call-arg,arg-type]
+        summarise: Any = load_function(function)
+        summarise(plan.sweep_dir, done, failures, prices=prices)
         write_json(plan.sweep_dir / FINISHED_FILE, results)
     return failures
+
+
+def _show_again(sweep_dir: Path) -> None:
+    log.info("Nothing new since the last summary: %s", sweep_dir)
+    path = sweep_dir / SUMMARY_FILE
+    if path.is_file():
+        sys.stdout.write(path.read_text(encoding="utf-8"))
 
 
 def unfinished(run_dirs: list[Path]) -> list[JobFailure]:
@@ -56,10 +71,10 @@ def unfinished(run_dirs: list[Path]) -> list[JobFailure]:
     return failures
 
 
-def _digest(done: list[Path], failures: list[JobFailure]) -> str:
-    digest = hashlib.sha256()
+def _digest(done: list[Path], failures: list[JobFailure], prices: PricesConfig) -> str:
+    digest = hashlib.sha256(repr(prices).encode())
     for run_dir in sorted(done):
         digest.update(run_dir.name.encode() + (run_dir / OUTCOME_FILE).read_bytes())
     for failure in failures:
-        digest.update(failure.run_dir.encode())
+        digest.update(f"{failure.run_dir}: {failure.reason}".encode())
     return digest.hexdigest()

@@ -16,8 +16,8 @@ from hydra.core.config_store import ConfigStore
 class GridSweeperConf:
     """Runs a grid or a named sweep. ``job`` and ``finish`` are import paths, ``module:function``.
 
-    ``finish`` (null: nothing) is called with the sweep's directory, its finished run directories
-    and its failures.
+    ``finish`` (null: nothing) is called with the sweep's directory, its finished run directories,
+    its failures, and ``prices=`` (``sweep.prices``).
     """
 
     _target_: str = "hydra_plugins.sizewise_sweepers.GridSweeper"

@@ -70,7 +70,8 @@ def run_search(
         except KeyboardInterrupt:
             sys.stderr.write(f"Stopped. The same command continues in {context.sweep_dir}.\n")
             raise SystemExit(130) from None
-        report_search(study, list(goals), context.sweep_dir, search.plan(), finish)
+        prices = context.options.prices
+        report_search(study, list(goals), context.sweep_dir, search.plan(), finish, prices)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from sizewise.config import PricesConfig
 from sizewise.errors import SweepError
 from sizewise.sweep.files import write_json
 from sizewise.sweep.finish import finish
@@ -18,7 +19,12 @@ log = logging.getLogger(__name__)
 
 
 def report_search(
-    study: Any, names: list[str], sweep_dir: Path, plan: Plan, function: str | None
+    study: Any,
+    names: list[str],
+    sweep_dir: Path,
+    plan: Plan,
+    function: str | None,
+    prices: PricesConfig,
 ) -> None:
     """Write and show the trials and the front, then the summary of a sweep.
 
@@ -35,7 +41,7 @@ def report_search(
             "front": [trial.number for trial in front],
         },
     )
-    failures = finish(plan, function)
+    failures = finish(plan, function, prices)
     for failure in failures:
         log.warning("%s: %s\n    log: %s", failure.run_dir, failure.reason, failure.log)
     counts = Counter(trial.state.name.lower() for trial in trials)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from sizewise.config import SweepConfig
+from sizewise.config import PricesConfig, SweepConfig
 from sizewise.errors import SweepError
 from sizewise.sweep.backend import Backend, LaunchOptions
 from sizewise.sweep.compose import JobComposer
@@ -22,6 +22,7 @@ from sizewise.sweep.plan import Plan, make_plan
 from sizewise.sweep.resolvers import exit_on_error, make_directory
 from sizewise.sweep.show import print_plan
 from sizewise.sweep.state import JobState, job_state
+from sizewise.sweep.typed import run_config
 
 UNDER_WAY = (JobState.QUEUED, JobState.RUNNING)
 
@@ -47,7 +48,7 @@ def run_sweep(sweeper: GridSweeper, command: list[str], job: str, finish: str | 
         record(plan, command, context.options)
         launch(sweeper, backend, plan.to_do, context)
         if not _left_running(plan, backend):
-            sum_up(plan, finish)
+            sum_up(plan, finish, context.options.prices)
 
 
 class SweepContext:
@@ -76,7 +77,7 @@ class SweepContext:
 def sweep_options(config: DictConfig) -> SweepConfig:
     """Return the checked options of the sweep."""
     node: Any = OmegaConf.to_object(config.sweep)
-    return node if isinstance(node, SweepConfig) else SweepConfig(**node)
+    return node if isinstance(node, SweepConfig) else run_config({"sweep": node}).sweep
 
 
 def job_backend(sweeper: GridSweeper) -> Backend | None:
@@ -140,13 +141,13 @@ def _directory(job: Job) -> tuple[str, str]:
     return f"hydra.sweep.dir='{parent}'", f"hydra.sweep.subdir={job.identity.slug}"
 
 
-def sum_up(plan: Plan, function: str | None) -> None:
+def sum_up(plan: Plan, function: str | None, prices: PricesConfig) -> None:
     """Write the sweep's summary and name every failure.
 
     Raises:
         SweepError: some jobs have no result.
     """
-    failures = finish(plan, function)
+    failures = finish(plan, function, prices)
     if failures:
         lines = [
             f"{Path(f.run_dir).name}: {f.reason.splitlines()[0]}\n    log: {f.log}"

@@ -1,0 +1,61 @@
+"""The end of a sweep: a summary for every set of results, shown again where nothing is new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sizewise.config import PricesConfig
+from sizewise.outcome import write_outcome
+from sizewise.sweep.finish import finish
+from sizewise.sweep.jobs import Job
+from sizewise.sweep.plan import Plan
+from sizewise.sweep.state import JobFailure, record_failure
+from sizewise.sweep.typed import run_config
+
+from .conftest import Submit
+from .fake import make_outcome
+
+FUNCTION = f"{__name__}:summary"
+calls: list[tuple[int, list[str], PricesConfig]] = []
+
+
+def summary(
+    sweep_dir: Path, run_dirs: list[Path], failures: list[JobFailure], *, prices: PricesConfig
+) -> None:
+    calls.append((len(run_dirs), [failure.reason for failure in failures], prices))
+    (sweep_dir / "summary.txt").write_text(f"table of {len(run_dirs)}\n")
+
+
+def done(job: Job) -> Job:
+    write_outcome(make_outcome(run_config(job.config), 1.0), job.run_dir)
+    return job
+
+
+def plan_of(tmp_path: Path, *jobs: Job) -> Plan:
+    return Plan(tmp_path, "mine", list(jobs), {}, len(jobs))
+
+
+def test_a_finished_sweep_shows_its_table_again_and_makes_nothing(
+    tmp_path: Path, submitted: Submit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls.clear()
+    plan, free = plan_of(tmp_path, done(submitted(1)), done(submitted(2))), PricesConfig()
+    assert finish(plan, FUNCTION, free) == []
+    assert capsys.readouterr().out == ""
+    assert finish(plan, FUNCTION, free) == []
+    assert capsys.readouterr().out == "table of 2\n"
+    assert len(calls) == 1
+    priced = PricesConfig(device_per_hour=2.0, api_per_1000_tokens=0.1)
+    finish(plan, FUNCTION, priced)
+    assert [call[2] for call in calls] == [free, priced], "other prices are another summary"
+
+
+def test_another_reason_of_a_failure_is_news(tmp_path: Path, submitted: Submit) -> None:
+    calls.clear()
+    plan = plan_of(tmp_path, done(submitted(1)), submitted(2))
+    for reason in ("no memory", "no memory", "no disk"):
+        record_failure(plan.jobs[1].run_dir, reason)
+        finish(plan, FUNCTION, PricesConfig())
+    assert [call[1] for call in calls] == [["no memory"], ["no disk"]]
