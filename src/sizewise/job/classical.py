@@ -27,7 +27,6 @@ from sizewise.job.tasks import Task, load_splits, shared_questions
 from sizewise.metrics.base import ExampleMetric
 from sizewise.outcome import CostFacts, ModelFacts, Outcome
 from sizewise.provenance import collect_provenance
-from sizewise.sweep.files import JOB_FILE, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -134,7 +133,6 @@ class ClassicalPipeline:
         self, fitted: Fitted, seconds: float, results: Mapping[str, EvaluationResult]
     ) -> Outcome:
         cfg, validation = self.cfg, self._validation(fitted)
-        job = read_json(self.run_dir / JOB_FILE) or {}
         return Outcome(
             run_id=self.run_dir.name,
             identity=self.identity,
@@ -154,7 +152,7 @@ class ClassicalPipeline:
             validation=dict(validation),
             objective=validation.get(cfg.dataset.primary),
             seed=cfg.seed,
-            provenance=collect_provenance(list(job.get("overrides", []))),
+            provenance=collect_provenance(facts.overrides(self.run_dir)),
             files=facts.run_files(self.run_dir),
             warnings=[*dry_run_warnings(cfg), *shared_questions(self.tasks)],
         )

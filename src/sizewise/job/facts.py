@@ -7,18 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sizewise.config import RunConfig
+from sizewise.config import ModelConfig, RunConfig
 from sizewise.evaluation.evaluate import EvaluationResult
 from sizewise.job.tasks import Task
 from sizewise.models.size import ModelSizes
+from sizewise.models.sources import find_source
 from sizewise.outcome import CostFacts, DataFacts, Evaluation, FileRef, ModelFacts, file_ref
+from sizewise.sweep.files import JOB_FILE, read_json
 from sizewise.training.result import FitResult
 
 
-def model_facts(
-    cfg: RunConfig, model: Any, sizes: ModelSizes, base_bytes: int, template: Any
-) -> ModelFacts:
-    """Describe the model of a run; ``base_bytes`` is the size of the base's weights as stored."""
+def model_facts(cfg: RunConfig, model: Any, sizes: ModelSizes, template: Any) -> ModelFacts:
+    """Describe the model of a run."""
     lora = cfg.lora if cfg.lora.is_adapter else None
     return ModelFacts(
         name=cfg.model.name,
@@ -29,7 +29,7 @@ def model_facts(
         params_total=sizes.total,
         params_trainable=sizes.trainable,
         params_base=sizes.base,
-        base_bytes=base_bytes,
+        base_bytes=base_bytes(cfg.model, sizes),
         memory_bytes=sizes.memory_bytes,
         adapter_bytes=sizes.adapter_bytes,
         dtype=str(model.dtype).removeprefix("torch."),
@@ -43,10 +43,18 @@ def model_facts(
     )
 
 
-def stored_bytes(folder: Path | None, fallback: int) -> int:
-    """Return the bytes of the safetensors files of a local base, else ``fallback``."""
+def base_bytes(model: ModelConfig, sizes: ModelSizes) -> int:
+    """Return the bytes of a base's safetensors files where they lie here, else of its memory."""
+    if model.init != "pretrained":
+        return sizes.memory_bytes
+    folder = find_source(model.path, model.revision).folder
     files = list(folder.glob("*.safetensors")) if folder is not None else []
-    return sum(file.stat().st_size for file in files) or fallback
+    return sum(file.stat().st_size for file in files) or sizes.memory_bytes
+
+
+def overrides(run_dir: Path) -> list[str]:
+    """Return the overrides that a run was submitted with; none for one begun by a program."""
+    return list((read_json(run_dir / JOB_FILE) or {}).get("overrides", []))
 
 
 def data_facts(task: Task) -> DataFacts:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sizewise.config import RunConfig
 from sizewise.data.frequency import count_labels
-from sizewise.energy import EnergyMeter
+from sizewise.energy import EnergyMeter, gpu_uuids
 from sizewise.evaluation.evaluate import EvaluationResult
 from sizewise.evaluation.likelihood import answer_log_probs
 from sizewise.evaluation.template import pad_id
@@ -20,18 +20,17 @@ from sizewise.job.bases import give_back, take_base
 from sizewise.job.data_files import DATA, save_data
 from sizewise.job.dry_run import dry_run_warnings
 from sizewise.job.fitting import train
-from sizewise.job.scoring import Scorer
+from sizewise.job.scoring import PREDICTIONS, Scorer
 from sizewise.job.tasks import Task, load_task, make_template, shared_questions
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter import load_adapter
 from sizewise.models.figures import context_length
 from sizewise.models.size import model_sizes
-from sizewise.models.sources import find_source
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.outcome import Outcome
 from sizewise.provenance import collect_provenance
-from sizewise.sweep.files import JOB_FILE, read_json
-from sizewise.training.result import FitResult
+from sizewise.training.fit import CHECKPOINTS
+from sizewise.training.result import FIT_FILE, FitResult
 
 if TYPE_CHECKING:
     import torch
@@ -92,18 +91,29 @@ class Pipeline:
 
     def run(self, loggers: Sequence[Logger]) -> Outcome:
         """Score the base, train, score the result; return the record."""
-        cfg = self.cfg
-        meter = EnergyMeter()
+        cfg, whole = self.cfg, not self._went_before()
+        meter = EnergyMeter(gpu_uuids(self.device, cfg.trainer.devices))
         base = take_base(cfg.model, cfg.quantization, self.device)
-        base_results = self._score_base(base)
         meter.start()
+        base_results = self._score_base(base)
+        if self._specialises:
+            meter.start()  # the base's answers are every run's, and not what this one cost
+        else:
+            whole = whole and not any(result.reused for result in base_results.values())
         model, fit = self._specialise(base, loggers)
         tuned_results = self._score_tuned(model, base_results) if self._specialises else None
-        joules = meter.stop()
+        joules = meter.stop() if whole else None
         validation = self._validation(model, fit)
         outcome = self._outcome(model, fit, base_results, tuned_results, validation, joules)
         give_back(model, cfg.model, cfg.quantization, self.device)
         return outcome
+
+    def _went_before(self) -> bool:
+        """Whether some of what this run costs was, or is, spent by another process."""
+        own = "tuned" if self._specialises else "base"
+        left = [self.run_dir / CHECKPOINTS, self.run_dir / FIT_FILE]
+        left += (self.run_dir / PREDICTIONS).glob(f"{own}.*")
+        return self.cfg.trainer.num_nodes > 1 or any(path.exists() for path in left)
 
     def train_as_further_process(self) -> None:
         """Take part in distributed training as one of its further processes."""
@@ -166,13 +176,12 @@ class Pipeline:
         joules: float | None,
     ) -> Outcome:
         cfg = self.cfg
-        sizes = model_sizes(model)
         objective = "val_loss" if cfg.evaluation.objective == "val_loss" else cfg.dataset.primary
         return Outcome(
             run_id=self.run_dir.name,
             identity=self.identity,
             config=dataclasses.asdict(cfg),
-            model=facts.model_facts(cfg, model, sizes, self._base_bytes(sizes), self.template),
+            model=facts.model_facts(cfg, model, model_sizes(model), self.template),
             data=facts.data_facts(self.task),
             cost=facts.cost_facts(fit, list((tuned or base).values()), joules),
             primary=cfg.dataset.primary,
@@ -182,14 +191,10 @@ class Pipeline:
             validation=dict(validation),
             objective=validation[objective],
             seed=cfg.seed,
-            provenance=collect_provenance(self._overrides()),
+            provenance=collect_provenance(facts.overrides(self.run_dir)),
             files=facts.run_files(self.run_dir),
             warnings=[*dry_run_warnings(cfg), *shared_questions(self.tasks)],
         )
-
-    def _overrides(self) -> list[str]:
-        job = read_json(self.run_dir / JOB_FILE) or {}
-        return list(job.get("overrides", []))
 
     def _records(self, results: Mapping[str, EvaluationResult]) -> dict[str, Any]:
         return {
@@ -197,9 +202,3 @@ class Pipeline:
             for task in self.tasks
             if task.name in results
         }
-
-    def _base_bytes(self, sizes: Any) -> int:
-        if self.cfg.model.init != "pretrained":
-            return int(sizes.memory_bytes)
-        folder = find_source(self.cfg.model.path, self.cfg.model.revision).folder
-        return facts.stored_bytes(folder, int(sizes.memory_bytes))
