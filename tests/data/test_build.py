@@ -88,6 +88,19 @@ def test_a_question_that_one_part_tests_is_trained_on_by_none(tmp_path: Path) ->
     assert lost == 200 - len(splits.train) - len(splits.validation) - len(splits.test) > 0
 
 
+def test_one_row_in_the_words_of_two_parts_is_in_one_split_under_two_ids(tmp_path: Path) -> None:
+    one = part(tmp_path / "one.csv", rows(100))
+    two = part(tmp_path / "one.csv", rows(100), prompt="Please: {q}")
+    splits = build_splits(mixture(one=one, two=two))
+    asked = [
+        {e.messages[-1].content.removeprefix("Please: ") for e in getattr(splits, name)}
+        for name in NAMES
+    ]
+    assert not asked[0] & (asked[1] | asked[2])
+    assert not asked[1] & asked[2]
+    assert len({e.id for e in splits.test}) == len(splits.test) > len(asked[2])
+
+
 def test_mixture_of_nothing_or_of_a_typo(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="parts is empty"):
         build_splits(mixture())

@@ -101,6 +101,11 @@ def test_repetition() -> None:
     assert repetition_scores("all words differ here")["longest_repeat"] == 0
     same = [prediction("the same answer", str(i)) for i in range(4)]
     assert measure(Repetition(), *same)["corpus_distinct_2"] == pytest.approx(2 / 8)
+    thought = [
+        prediction(f"<think>{i} is a thought of its own</think>the same answer", str(i))
+        for i in range(4)
+    ]
+    assert measure(Repetition(), *thought)["corpus_distinct_2"] == pytest.approx(2 / 8)
 
 
 def test_longest_repeat_equals_a_search_over_all_pairs() -> None:

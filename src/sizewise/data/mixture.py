@@ -14,6 +14,7 @@ from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.groups import rank, text_key
 from sizewise.data.leaks import shared_groups
+from sizewise.data.tokenizer_hash import hash_parts
 from sizewise.errors import ConfigError, DataError
 
 Build = Callable[[DatasetConfig], DataSplits]
@@ -22,9 +23,10 @@ Build = Callable[[DatasetConfig], DataSplits]
 def build_mixture(cfg: DatasetConfig, build: Build) -> DataSplits:
     """Build every part by its own configuration (limits and split included) and merge them.
 
-    Each example carries the stratum ``part``. A training example whose question is held out by
-    any part, and a validation example whose question is tested by any, are left out and counted
-    as ``held_out_by_another_part``. The mixture's own size limits apply after merging.
+    Each example carries the stratum ``part``, which is part of its ``id`` too. A training example
+    whose question or row is held out by any part, and a validation example whose question or row
+    is tested by any, are left out and counted as ``held_out_by_another_part``. The mixture's own
+    size limits apply after merging.
 
     Raises:
         DataError: there are no parts, or a part cannot be built.
@@ -34,15 +36,16 @@ def build_mixture(cfg: DatasetConfig, build: Build) -> DataSplits:
         raise DataError("dataset.parts is empty: a mixture needs at least one data set in it.")
     built = {name: build(part_config(name, part)) for name, part in cfg.parts.items()}
     test = _merge(built, "test")
-    held = _questions(test)
-    validation = [e for e in _merge(built, "validation") if _question(e) not in held]
-    held |= _questions(validation)
-    train = [e for e in _merge(built, "train") if _question(e) not in held]
+    held = _keys(test)
+    validation = [e for e in _merge(built, "validation") if held.isdisjoint(_keys([e]))]
+    held |= _keys(validation)
+    train = [e for e in _merge(built, "train") if held.isdisjoint(_keys([e]))]
     lost = sum(len(s.train) + len(s.validation) for s in built.values())
     lost -= len(train) + len(validation)
     parts = {"train": train, "validation": validation, "test": test}
     limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
     kept = {name: _ordered(rows, cfg.split.seed)[: limits[name]] for name, rows in parts.items()}
+    kept = {name: tuple(_with_own_id(e) for e in rows) for name, rows in kept.items()}
     report = _report(built, lost, shared_groups(kept))
     return DataSplits(kept["train"], kept["validation"], kept["test"], report)
 
@@ -77,8 +80,13 @@ def _question(example: Example) -> str:
     return text_key(next(m.content for m in example.messages if m.role == "user"))
 
 
-def _questions(examples: Iterable[Example]) -> set[str]:
-    return {_question(example) for example in examples}
+def _keys(examples: Iterable[Example]) -> set[str]:
+    """Questions and rows: two parts may put the same row into different words."""
+    return {key for example in examples for key in (_question(example), example.id)}
+
+
+def _with_own_id(example: Example) -> Example:
+    return replace(example, origin=hash_parts(example.meta["part"], example.id))
 
 
 def _ordered(examples: list[Example], seed: int) -> tuple[Example, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sizewise.metrics.codes import strip_reasoning
 from sizewise.metrics.ngrams import distinct, longest_repeat, ngrams
 from sizewise.metrics.text import TextMetric, words
 
@@ -43,6 +44,7 @@ class Repetition(TextMetric):
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Means, and ``corpus_distinct_2``: low where all answers are alike."""
-        grams = [gram for p in predictions for gram in ngrams(words(p.text), 2)]
+        answers = (words(strip_reasoning(p.text)) for p in predictions)
+        grams = [gram for answer in answers for gram in ngrams(answer, 2)]
         share = len(set(grams)) / len(grams) if grams else 1.0
         return super().aggregate(predictions, scores) | {"corpus_distinct_2": share}
