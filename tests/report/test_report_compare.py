@@ -84,6 +84,69 @@ def test_every_pair_of_the_question_is_there_once(tmp_path: Path) -> None:
     assert max(c / p.result.p_value for c, p in zip(corrected, result.pairs, strict=True)) > 2
 
 
+def test_the_largest_model_is_beaten_only_at_its_best(tmp_path: Path) -> None:
+    """A small model that beats the quantised large one, but not the whole one, has shown nothing."""
+    large = [Spec("mini", 0.3, None, quantization="nf4"), Spec("mini", 0.6, None)]
+    result = compared(tmp_path, [Spec("nano", 0.2, 0.55), *large])
+    weak = next(p for p in of(result, SMALL_LARGE) if p.b.model.quantization == "nf4")
+    assert weak.wins
+    assert result.verdict.status == NOT_SHOWN
+    assert result.verdict.pair is not None
+    assert result.verdict.pair.b.model.quantization == "none"
+
+
+def test_prompts_and_targets_are_questions_and_not_variants_of_training(tmp_path: Path) -> None:
+    """Each has its own pair with the large model; only training settings stand for one another."""
+    for system, target in (
+        ("Be brief.", "all_linear"),
+        ("Be kind.", "all_linear"),
+        ("Be kind.", "attention"),
+    ):
+        for number, dropout in enumerate((0.0, 0.1)):
+            spec = Spec("nano", seed=7)
+            directory = make_run(tmp_path / f"{system}{target}{dropout}", spec)
+            outcome = read_outcome(directory)
+            config = {
+                **outcome.config,
+                "dataset": {**outcome.config["dataset"], "system": system},
+                "lora": {**outcome.config["lora"], "target": target, "dropout": dropout},
+            }
+            identity = f"{system}{target}{dropout}"
+            loss = {"val_loss": 1.0 + number}
+            write_outcome(
+                replace(outcome, config=config, identity=identity, validation=loss), directory
+            )
+    make_run(tmp_path / "mini", Spec("mini", 0.4, None))
+    (result,) = compare([tmp_path]).sets
+    tried = [pair.a.config for pair in of(result, SMALL_LARGE)]
+    assert sorted((c["dataset"]["system"], c["lora"]["target"]) for c in tried) == [
+        ("Be brief.", "all_linear"), ("Be kind.", "all_linear"), ("Be kind.", "attention")
+    ]  # fmt: skip
+    assert {c["lora"]["dropout"] for c in tried} == {0.0}, "not the best validation loss"
+
+
+def test_ranks_are_compared_with_all_else_equal(tmp_path: Path) -> None:
+    for r, target in ((4, "attention"), (8, "attention"), (8, "all_linear"), (16, "all_linear")):
+        directory = make_run(tmp_path / f"{r}{target}", Spec("nano", r=r))
+        outcome = read_outcome(directory)
+        config = {**outcome.config, "lora": {**outcome.config["lora"], "target": target}}
+        write_outcome(replace(outcome, config=config, identity=f"{r}{target}"), directory)
+    (result,) = compare([tmp_path]).sets
+    pairs = {(p.a.model.lora_r, p.b.model.lora_r) for p in of(result, RANKS)}
+    assert pairs == {(8, 4), (16, 8)}
+    assert all(p.a.config["lora"]["target"] == p.b.config["lora"]["target"] for p in result.pairs
+               if p.question == RANKS)  # fmt: skip
+    curves = result.views.ranks
+    assert {curve.x for curve in curves} == {(4.0, 8.0), (8.0, 16.0)}
+    assert len({curve.name for curve in curves}) == 2
+
+
+def test_keys_that_nothing_differs_in_are_said_to_give_no_pair(tmp_path: Path) -> None:
+    result = compared(tmp_path, [Spec("nano"), Spec("mini", 0.4, None)], by=["lora.r"])
+    assert result.verdict.status == OPEN
+    assert result.verdict.sentence == "No two configurations differ in lora.r only."
+
+
 def test_variants_of_training_are_chosen_by_validation_never_by_test(tmp_path: Path) -> None:
     lucky = Spec("nano", 0.2, 0.7, lr=1e-3)
     chosen = Spec("nano", 0.2, 0.5, lr=1e-4)

@@ -37,6 +37,17 @@ def test_copied_run_counts_once(tmp_path: Path) -> None:
     assert "counted once" in loaded.problems[0].reason
 
 
+def test_the_same_job_run_twice_is_no_further_seed(tmp_path: Path) -> None:
+    """Made on two machines the records differ in their times, and are still one seed."""
+    for machine, seconds in (("a", 60.0), ("b", 90.0)):
+        specs = [Spec(seed=s, task=SMALL, train_seconds=seconds) for s in (1, 2, 3)]
+        make_sweep(tmp_path / machine, specs)
+    loaded = load_runs([tmp_path / "a", tmp_path / "b"])
+    assert sorted(run.outcome.seed for run in loaded.runs) == [1, 2, 3]
+    assert all("counted once" in problem.reason for problem in loaded.problems)
+    assert len(loaded.problems) == 3
+
+
 def test_answers_follow_a_run_to_another_place(tmp_path: Path) -> None:
     run = make_run(tmp_path / "here" / "run", Spec(task=SMALL))
     shutil.move(run, tmp_path / "there")

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import simple_icd_10_cm as icd
 from factory import Spec, Task, make_sweep
@@ -90,6 +91,31 @@ def test_hybrid_starts_and_ends_with_the_models_themselves(tmp_path: Path) -> No
     assert curve.scores[-1] == pytest.approx(0.4)
     assert curve.best_score >= 0.6
     assert (curve.oracle >= curve.scores - 1e-12).all()
+
+
+def test_each_seed_is_routed_by_its_own_confidence(tmp_path: Path) -> None:
+    """The mean of several models' confidence is better than any model's own."""
+    specs = [Spec("nano", 0.2, 0.6, seed=s) for s in (1, 2, 3)]
+    together = compared(tmp_path / "all", [*specs, Spec("mini", 0.4, None)]).views.hybrid
+    alone = [
+        compared(tmp_path / str(s.seed), [s, Spec("mini", 0.4, None)]).views.hybrid for s in specs
+    ]
+    assert together is not None
+    curves = [curve for curve in alone if curve is not None]
+    assert len(curves) == 3
+    for name in ("scores", "oracle", "held_out_score", "gain_captured"):
+        mean = np.mean([getattr(curve, name) for curve in curves], axis=0)
+        np.testing.assert_allclose(getattr(together, name), mean)
+    assert together.best_score == together.scores.max()
+
+
+def test_energy_of_a_tuned_run_is_not_that_of_its_base(tmp_path: Path) -> None:
+    for directory in make_sweep(tmp_path, [Spec("nano"), Spec("mini", 0.4, None)]):
+        outcome = read_outcome(directory)
+        write_outcome(replace(outcome, cost=replace(outcome.cost, energy_joules=50.0)), directory)
+    (result,) = compare([tmp_path]).sets
+    energy = {p.label: p.costs["energy_joules"] for p in result.points}
+    assert energy == {"nano LoRA r=8": 50.0, "nano zero-shot": None, "mini zero-shot": 50.0}
 
 
 def test_break_even_in_time_and_money(tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ class Candidate:
         return self.cost(lambda run: run.outcome.cost.train_seconds) if self.fitted else None
 
     @property
+    def energy_joules(self) -> float | None:
+        """Energy of a run of its own; that of a tuned run says nothing of its base's answers."""
+        return self.cost(lambda run: run.outcome.cost.energy_joules) if self.own else None
+
+    @property
     def validation(self) -> float | None:
         """Mean validation loss over seeds, the only figure that may choose between variants."""
         return self.cost(lambda run: run.outcome.validation.get("val_loss"))

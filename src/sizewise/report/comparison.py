@@ -126,7 +126,7 @@ def _compare_set(
     test: TestSet, by: Sequence[str], prices: PricesConfig | None, seed: int
 ) -> SetComparison:
     pairs = compare_pairs(test, by, seed)
-    verdict = judge(test, pairs)
+    verdict = judge(test, pairs, by)
     gained = gains(test, seed)
     return SetComparison(
         test=test,

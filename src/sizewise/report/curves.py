@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,11 +11,13 @@ import numpy as np
 
 from sizewise.report.candidates import ZERO_SHOT, Candidate, TestSet
 from sizewise.report.focus import Focus
-from sizewise.report.labels import flatten
-from sizewise.report.pairs import representatives, rows
+from sizewise.report.labels import flatten, tell_apart
+from sizewise.report.pairs import CHOSEN, UNCHANGING, representatives, rows
 from sizewise.report.points import Point
 from sizewise.statistics.learning_curve import Overtaking, overtaking_size
 from sizewise.statistics.scaling import ScalingMatch, matching_size
+
+RANK, TRAINED_ON = ("lora.r",), ("dataset.max_train",)
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,15 @@ class LearningCurve:
 
 
 def rank_curves(test: TestSet, points: Sequence[Point]) -> list[Curve]:
-    """Curves over the rank of the adapter, one per base, storage and training-set size."""
-    return _curves(test, points, ("lora.",), lambda c: c.model.lora_r)
+    """Curves over the rank of the adapter, all else equal."""
+    return _curves(test, points, RANK, lambda c: c.model.lora_r)
 
 
 def learning_curves(
     test: TestSet, points: Sequence[Point], focus: Focus, seed: int = 0
 ) -> list[LearningCurve]:
     """Curves over the number of training examples."""
-    ignored = ("dataset.max_train",)
-    curves = _curves(test, points, ignored, lambda c: c.max_train)
+    curves = _curves(test, points, TRAINED_ON, lambda c: c.max_train)
     return [LearningCurve(c, *_overtaking(test, c, focus.large, seed)) for c in curves]
 
 
@@ -55,17 +57,28 @@ def _curves(test: TestSet, points: Sequence[Point], ignored: tuple[str, ...], x)
     for point in points:
         if id(point.candidate) in chosen and x(point.candidate):
             groups.setdefault(_rest(point.candidate, ignored), []).append(point)
+    several = [group for group in groups.values() if len(group) > 1]
     found = []
-    for group in groups.values():
+    for name, group in zip(_names(several, ignored), several, strict=True):
         by_x = {float(x(p.candidate)): p for p in group}
-        if len(by_x) > 1:
-            order = sorted(by_x)
-            found.append(Curve(_name(group[0], ignored), tuple(order), tuple(map(by_x.get, order))))  # type: ignore[arg-type]
+        order = sorted(by_x)
+        found.append(Curve(name, tuple(order), tuple(map(by_x.get, order))))  # type: ignore[arg-type]
     return found
 
 
+def _names(groups: Sequence[Sequence[Point]], ignored: tuple[str, ...]) -> list[str]:
+    """Names of curves, with what tells them apart where bases and sizes do not."""
+    names = [_name(group[0], ignored) for group in groups]
+    configs = [json.loads(_rest(group[0].candidate, ignored)) for group in groups]
+    for name in [name for name, number in Counter(names).items() if number > 1]:
+        same = [i for i, other in enumerate(names) if other == name]
+        for i, more in zip(same, tell_apart([configs[i] for i in same]), strict=True):
+            names[i] = f"{name} {more}"
+    return names
+
+
 def _rest(candidate: Candidate, ignored: tuple[str, ...]) -> str:
-    skipped = (*ignored, "optimizer.", "scheduler.", "trainer.", "callbacks.", "evaluation.")
+    skipped = (*ignored, *CHOSEN, *UNCHANGING)
     flat = flatten(candidate.config)
     kept = {key: value for key, value in flat.items() if not key.startswith(skipped)}
     return json.dumps(kept, sort_keys=True, default=str)
@@ -74,7 +87,7 @@ def _rest(candidate: Candidate, ignored: tuple[str, ...]) -> str:
 def _name(point: Point, ignored: tuple[str, ...]) -> str:
     model = point.candidate.model
     parts = [model.name]
-    if "lora." not in ignored:
+    if ignored != RANK:
         parts.append(f"r={model.lora_r}")
     elif point.candidate.max_train:
         parts.append(f"{point.candidate.max_train:,} examples")

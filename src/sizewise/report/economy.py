@@ -11,7 +11,7 @@ from sizewise.report.candidates import Candidate, TestSet
 from sizewise.report.focus import Focus
 from sizewise.report.load import FloatArray
 from sizewise.statistics.breakeven import BreakEven, api_cost_per_answer, break_even, device_cost
-from sizewise.statistics.routing import RoutingCurve, routing_curve
+from sizewise.statistics.routing import RoutingCurve, average_curve, routing_curve
 
 
 @dataclass(frozen=True)
@@ -27,31 +27,34 @@ class PaidBack:
 
 
 def hybrid_of(test: TestSet, focus: Focus, seed: int = 0) -> RoutingCurve | None:
-    """Routing by the small model's confidence, averaged over its seeds; None if unknown."""
+    """Routing by the small model's confidence; None if unknown.
+
+    Each seed's model is routed by its own confidence, and the curves are averaged: nobody deploys
+    the mean of several models.
+    """
     if focus.large is None or focus.large.scores is None or focus.small.scores is None:
         return None
-    confidence = confidence_of(test, focus.small)
-    if confidence is None or len(test.ids) < 10:
+    confidences = confidences_of(test, focus.small)
+    if confidences is None or len(test.ids) < 10:
         return None
-    return routing_curve(
-        confidence,
-        focus.small.scores.mean(axis=0),
-        focus.large.scores[0],
-        higher_is_better=test.direction == "max",
-        seed=seed,
-    )
+    higher = test.direction == "max"
+    curves = [
+        routing_curve(sure, scores, focus.large.scores[0], higher_is_better=higher, seed=seed)
+        for sure, scores in zip(confidences, focus.small.scores, strict=True)
+    ]
+    return average_curve(curves, higher_is_better=higher)
 
 
-def confidence_of(test: TestSet, candidate: Candidate) -> FloatArray | None:
-    """Mean log-probability of the generated tokens per example, [N]; None where not computed."""
+def confidences_of(test: TestSet, candidate: Candidate) -> FloatArray | None:
+    """Mean log-probability of the generated tokens, [S, N]; None where not computed."""
     found = []
     for member in candidate.members:
         if member.answers is None:
             return None
         at = {key: i for i, key in enumerate(member.answers.ids)}
         found.append(member.answers.confidence[[at[key] for key in test.ids]])
-    mean = np.mean(found, axis=0)
-    return mean if np.isfinite(mean).all() else None
+    matrix = np.stack(found)
+    return matrix if np.isfinite(matrix).all() else None
 
 
 def paid_back(focus: Focus, prices: PricesConfig | None = None) -> list[PaidBack]:

@@ -36,11 +36,15 @@ def name_all(facts: Sequence[Fact]) -> list[str]:
     labels = list(plain)
     for base in [name for name, number in Counter(plain).items() if number > 1]:
         same = [i for i, name in enumerate(plain) if name == base]
-        differing = _differing([flat[i] for i in same])
-        for i in same:
-            said = [f"{SHORT.get(k, k)}={_value(flat[i].get(k))}" for k in differing]
-            labels[i] = " ".join([base, *said])
+        for i, more in zip(same, tell_apart([flat[i] for i in same]), strict=True):
+            labels[i] = f"{base} {more}".rstrip()
     return labels
+
+
+def tell_apart(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What differs between flat configurations, as ``n=100 lr=0.001`` for each."""
+    differing = _differing(configs)
+    return [" ".join(f"{SHORT.get(k, k)}={_value(c.get(k))}" for k in differing) for c in configs]
 
 
 def _plain(model: ModelFacts, tuned: bool) -> str:

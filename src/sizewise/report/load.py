@@ -82,8 +82,8 @@ def find_run_dirs(paths: Iterable[Path]) -> list[Path]:
 def load_runs(paths: Iterable[Path]) -> Loaded:
     """Read every outcome at or below ``paths``.
 
-    A damaged record, or one of another version, is a problem and not an error. The same run met
-    twice (copied from another machine) counts once.
+    A damaged record, or one of another version, is a problem and not an error. The same job met
+    twice on the same data (copied, or run on two machines) counts once: it is no further seed.
     """
     runs: list[Run] = []
     problems: list[Problem] = []
@@ -94,11 +94,11 @@ def load_runs(paths: Iterable[Path]) -> Loaded:
         except OutcomeError as error:
             problems.append(Problem(str(directory), str(error)))
             continue
-        digest = hashlib.sha256((directory / OUTCOME_FILE).read_bytes()).hexdigest()
-        if digest in seen:
-            problems.append(Problem(str(directory), f"is a copy of {seen[digest]}; counted once"))
+        key = json.dumps([outcome.identity, dict(outcome.data.fingerprints)], sort_keys=True)
+        if key in seen:
+            problems.append(Problem(str(directory), f"is the job of {seen[key]}; counted once"))
             continue
-        seen[digest] = directory
+        seen[key] = directory
         runs.append(Run(directory, outcome))
     return Loaded(tuple(runs), tuple(problems))
 

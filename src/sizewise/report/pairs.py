@@ -25,8 +25,11 @@ BY = "by "
 ALPHA = 0.05
 RESAMPLES, MOST_RESAMPLES = 10_000, 50_000
 # Chosen between by the validation loss; everything else is a question of its own.
-CHOSEN = ("optimizer.", "scheduler.", "trainer.", "callbacks.", "evaluation.")
-QUESTION_KEYS = ("lora.r", "lora.method", "dataset.max_train", "dataset.prompt", "dataset.few_shot")
+CHOSEN = (
+    "optimizer.", "scheduler.", "trainer.", "callbacks.", "evaluation.",
+    "lora.alpha", "lora.dropout", "lora.init_seed", "lora.fast",
+)  # fmt: skip
+UNCHANGING = ("metric.", "eval_dataset.")
 
 
 def compare_pairs(test: TestSet, by: Sequence[str] = (), seed: int = 0) -> list[Pair]:
@@ -55,7 +58,7 @@ def representatives(test: TestSet) -> list[Candidate]:
     groups: dict[str, list[Candidate]] = {}
     for candidate in test.scored:
         if candidate.tuned:
-            groups.setdefault(_variant_key(candidate), []).append(candidate)
+            groups.setdefault(variant_key(candidate), []).append(candidate)
     return [min(group, key=by_validation) for group in groups.values()]
 
 
@@ -65,10 +68,12 @@ def by_validation(candidate: Candidate) -> tuple[float, str]:
     return (float("inf") if value is None or np.isnan(value) else value, candidate.label)
 
 
-def _variant_key(candidate: Candidate) -> str:
+def variant_key(candidate: Candidate) -> str:
+    """Name the question that a tuned candidate answers: its configuration less what is chosen."""
     flat = flatten(candidate.config)
-    parts: list[Any] = [candidate.model.path, candidate.model.quantization]
-    return json.dumps([*parts, *(flat.get(key) for key in QUESTION_KEYS)], default=str)
+    skipped = (*CHOSEN, *UNCHANGING)
+    kept = {key: value for key, value in flat.items() if not key.startswith(skipped)}
+    return json.dumps(kept, sort_keys=True, default=str)
 
 
 def _question(test: TestSet) -> Iterator[tuple[str, Candidate, Candidate]]:
@@ -82,7 +87,7 @@ def _question(test: TestSet) -> Iterator[tuple[str, Candidate, Candidate]]:
         base = test.zero_shot_of(candidate)
         if base is not None and base.scores is not None:
             yield OWN_BASE, candidate, base
-    yield from _differing(RANKS, tuned, ("lora.",), _rank)
+    yield from _differing(RANKS, tuned, ("lora.r",), _rank)
     yield from _differing(STORAGE, tuned, ("quantization.",), _stored)
     untrained = ("quantization.", "lora.", "dataset.max_train", "dataset.max_validation")
     yield from _differing(STORAGE, zero_shot, untrained, _stored)

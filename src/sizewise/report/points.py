@@ -83,7 +83,7 @@ def cost_of(candidate: Candidate, name: str) -> float | None:
         return candidate.latency
     if name == "train_seconds":
         return candidate.train_seconds if candidate.tuned else 0.0
-    return candidate.cost(lambda run: run.outcome.cost.energy_joules)
+    return candidate.energy_joules
 
 
 def _intervals(test: TestSet, seed: int) -> dict[int, tuple[float, float]]:

@@ -56,7 +56,7 @@ def _row(test: TestSet, candidate: Candidate, gain: Pair | None) -> dict[str, An
         "adapter_bytes": model.adapter_bytes if candidate.tuned else 0,
         "train_seconds": candidate.train_seconds,
         "latency_seconds": candidate.latency,
-        "energy_joules": candidate.cost(lambda run: run.outcome.cost.energy_joules),
+        "energy_joules": candidate.energy_joules,
         "seeds": len(candidate.members) if candidate.tuned else None,
         "zero_shot": zero_shot,
         "tuned": score if candidate.fitted else None,

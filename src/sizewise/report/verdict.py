@@ -10,7 +10,7 @@ import numpy as np
 from sizewise.report import words
 from sizewise.report.candidates import ZERO_SHOT, Candidate, TestSet
 from sizewise.report.pair import Pair
-from sizewise.report.pairs import BY, OWN_BASE, SMALL_LARGE, by_validation
+from sizewise.report.pairs import OWN_BASE, SMALL_LARGE, by_validation
 
 SHOWN, SIZE_WINS, NOT_SHOWN, OPEN = "shown", "size wins", "not shown", "open"
 
@@ -35,20 +35,26 @@ def scale_of(test: TestSet) -> words.Scale:
     return words.Scale(bool(matrices) and inside and test.direction == "max")
 
 
-def judge(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
+def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = ()) -> Verdict:
     """Say whether a small tuned model beats a larger zero-shot one.
 
     Each small model is stood for by the adapter with the best validation loss, against the
-    largest zero-shot model. The smallest winner is named; if none wins, the pair with the
-    largest gain. Holm's correction over all pairs covers that choice.
+    largest zero-shot model; where that was asked in several ways (stored in fewer bits, with
+    examples in the prompt), in the way that scored best. The smallest winner is named; if none
+    wins, the pair with the largest gain. Holm's correction over all pairs covers that choice.
+
+    Args:
+        test: the candidates.
+        pairs: those of the question, or those that differ in ``by`` only.
+        by: configuration keys.
     """
-    if pairs and pairs[0].question.startswith(BY):
-        return _by_key(test, pairs)
+    if by:
+        return _by_key(test, pairs, ", ".join(by))
     contested = [p for p in pairs if p.question == SMALL_LARGE]
     if not contested:
         return _without_contest(test, pairs)
-    largest = max(p.b.model.params_base for p in contested)
-    against = _chosen([p for p in contested if p.b.model.params_base == largest])
+    largest = _strongest_of_largest(test, [p.b for p in contested])
+    against = _chosen([p for p in contested if p.b is largest])
     winners = [p for p in against if p.wins]
     if winners:
         pair = min(winners, key=lambda p: (p.a.model.params_base, -p.gain))
@@ -59,11 +65,21 @@ def judge(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     return Verdict(NOT_SHOWN, "Not shown", _undecided(test, pair), pair)
 
 
+def _strongest_of_largest(test: TestSet, models: Sequence[Candidate]) -> Candidate:
+    """The largest model at its best: whoever beats only a weak variant has not beaten it."""
+
+    def strength(candidate: Candidate) -> tuple[int, float]:
+        assert candidate.scores is not None
+        return candidate.model.params_base, test.sign * float(candidate.scores.mean())
+
+    return max(models, key=strength)
+
+
 def _chosen(pairs: Sequence[Pair]) -> list[Pair]:
-    """Per small model and large one the pair whose adapter has the best validation loss."""
-    best: dict[tuple[str, int, str], Pair] = {}
+    """Per small model the pair whose adapter has the best validation loss."""
+    best: dict[tuple[str, int], Pair] = {}
     for pair in pairs:
-        key = (pair.a.model.name, pair.a.model.params_base, pair.b.label)
+        key = (pair.a.model.name, pair.a.model.params_base)
         if key not in best or by_validation(pair.a) < by_validation(best[key].a):
             best[key] = pair
     return list(best.values())
@@ -90,9 +106,10 @@ def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     return Verdict(OPEN, "Open", f"Whether specialisation beats size is open: {why}.")
 
 
-def _by_key(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
+def _by_key(test: TestSet, pairs: Sequence[Pair], key: str) -> Verdict:
+    if not pairs:
+        return Verdict(OPEN, "No pair", f"No two configurations differ in {key} only.")
     found = [p for p in pairs if p.found]
-    key = pairs[0].question.removeprefix(BY)
     headline = f"{len(found)} of {words.plural(len(pairs), 'pair')} differ"
     pair = max(found or pairs, key=lambda p: abs(p.gain))
     how = _claim(test, pair) if pair.wins or pair.loses else _undecided(test, pair)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from sizewise.report import words
 from sizewise.report.candidates import Candidate, TestSet
 from sizewise.report.labels import flatten
 from sizewise.report.pair import Pair
-from sizewise.report.pairs import QUESTION_KEYS
+from sizewise.report.pairs import CHOSEN, variant_key
 from sizewise.report.table import unparsed_rate
 
 FEW_EXAMPLES = 100
@@ -92,10 +91,9 @@ def _budgets(test: TestSet) -> Iterator[str]:
     for candidate in test.candidates:
         if candidate.tuned:
             flat = flatten(candidate.config)
-            key: list[Any] = [candidate.model.name, candidate.model.quantization]
-            name = json.dumps([*key, *(flat.get(k) for k in QUESTION_KEYS)], default=str)
-            rest = {k: v for k, v in flat.items() if k not in QUESTION_KEYS}
-            tried.setdefault(name, set()).add(json.dumps(rest, sort_keys=True, default=str))
+            settings = {k: v for k, v in flat.items() if k.startswith(CHOSEN)}
+            text = json.dumps(settings, sort_keys=True, default=str)
+            tried.setdefault(variant_key(candidate), set()).add(text)
     counts = {len(settings) for settings in tried.values()}
     if len(counts) > 1:
         yield (

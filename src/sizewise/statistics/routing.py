@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,25 @@ def routing_curve(
         best_score=sign * best,
         held_out_score=sign * held_out,
         gain_captured=captured,
+    )
+
+
+def average_curve(curves: Sequence[RoutingCurve], *, higher_is_better: bool = True) -> RoutingCurve:
+    """Mean of the curves of several seeds on the same shares; the best share is the mean's."""
+    if len(curves) == 1:
+        return curves[0]
+    sign = 1.0 if higher_is_better else -1.0
+    scores = np.mean([curve.scores for curve in curves], axis=0)
+    best = int(np.argmax(sign * scores))
+    return RoutingCurve(
+        shares=curves[0].shares,
+        scores=scores,
+        oracle=np.mean([curve.oracle for curve in curves], axis=0),
+        random=np.mean([curve.random for curve in curves], axis=0),
+        best_share=float(curves[0].shares[best]),
+        best_score=float(scores[best]),
+        held_out_score=float(np.mean([curve.held_out_score for curve in curves])),
+        gain_captured=float(np.mean([curve.gain_captured for curve in curves])),
     )
 
 
