@@ -85,7 +85,7 @@ def test_every_pair_of_the_question_is_there_once(tmp_path: Path) -> None:
 
 
 def test_the_largest_model_is_beaten_only_at_its_best(tmp_path: Path) -> None:
-    """A small model that beats the quantised large one, but not the whole one, has shown nothing."""
+    """Beating the quantised large model but not the whole one shows nothing."""
     large = [Spec("mini", 0.3, None, quantization="nf4"), Spec("mini", 0.6, None)]
     result = compared(tmp_path, [Spec("nano", 0.2, 0.55), *large])
     weak = next(p for p in of(result, SMALL_LARGE) if p.b.model.quantization == "nf4")
@@ -97,11 +97,8 @@ def test_the_largest_model_is_beaten_only_at_its_best(tmp_path: Path) -> None:
 
 def test_prompts_and_targets_are_questions_and_not_variants_of_training(tmp_path: Path) -> None:
     """Each has its own pair with the large model; only training settings stand for one another."""
-    for system, target in (
-        ("Be brief.", "all_linear"),
-        ("Be kind.", "all_linear"),
-        ("Be kind.", "attention"),
-    ):
+    asked = ("Be brief.", "all_linear"), ("Be kind.", "all_linear"), ("Be kind.", "attention")
+    for system, target in asked:
         for number, dropout in enumerate((0.0, 0.1)):
             spec = Spec("nano", seed=7)
             directory = make_run(tmp_path / f"{system}{target}{dropout}", spec)
@@ -119,9 +116,7 @@ def test_prompts_and_targets_are_questions_and_not_variants_of_training(tmp_path
     make_run(tmp_path / "mini", Spec("mini", 0.4, None))
     (result,) = compare([tmp_path]).sets
     tried = [pair.a.config for pair in of(result, SMALL_LARGE)]
-    assert sorted((c["dataset"]["system"], c["lora"]["target"]) for c in tried) == [
-        ("Be brief.", "all_linear"), ("Be kind.", "all_linear"), ("Be kind.", "attention")
-    ]  # fmt: skip
+    assert sorted((c["dataset"]["system"], c["lora"]["target"]) for c in tried) == sorted(asked)
     assert {c["lora"]["dropout"] for c in tried} == {0.0}, "not the best validation loss"
 
 
