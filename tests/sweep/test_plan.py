@@ -74,6 +74,15 @@ def test_every_invalid_job_is_named(tmp_path: Path) -> None:
     assert "job 3 (lora=other): lora.method='other' is not known" in said
 
 
+def test_one_reason_for_many_jobs_is_said_once(tmp_path: Path) -> None:
+    with pytest.raises(SweepError) as error:
+        plan(tmp_path, *((f"seed={n}", "lora=other") for n in range(1, 41)))
+    assert "40 of 40 jobs are invalid" in str(error.value)
+    assert "job 1 (seed=1 lora=other) and 39 more: lora.method='other' is not known" in str(
+        error.value
+    )
+
+
 def test_a_job_knows_its_sweep_and_not_the_grid(tmp_path: Path) -> None:
     arms = {"a": ["seed=1"]}
     (job,) = plan(tmp_path, ("seed=1",), name="mine", arms=arms).jobs

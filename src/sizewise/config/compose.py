@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sizewise.config.explain import explain
 from sizewise.config.register import conf_dir, register_schema, to_run_config
 from sizewise.config.run import RunConfig
 from sizewise.errors import ConfigError
@@ -34,7 +35,7 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "train") ->
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
             return compose(config_name, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(explain(error)) from error
 
 
 def compose_run(overrides: Sequence[str] = (), config_name: str = "train") -> RunConfig:

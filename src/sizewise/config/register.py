@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sizewise.config.explain import explain
 from sizewise.config.run import RunConfig
 from sizewise.errors import ConfigError
 
@@ -48,6 +49,4 @@ def to_run_config(cfg: DictConfig | dict[str, Any]) -> RunConfig:
         merged = OmegaConf.merge(schema, OmegaConf.masked_copy(node, cast(Any, keys)))
         return cast(RunConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "the configuration"
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{key}: {reason}") from error
+        raise ConfigError(explain(error)) from error

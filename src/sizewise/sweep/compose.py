@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sizewise.config.explain import explain
 from sizewise.errors import ConfigError
 from sizewise.sweep.identity import plain_config, plain_node
 from sizewise.sweep.loader import SharedLoader
@@ -77,7 +78,7 @@ class JobComposer:
         try:
             return _overlay(self._options(groups), values)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_reason(error)) from error
+            raise ConfigError(explain(error)) from error
 
     def _options(self, groups: list[Override]) -> _Composed:
         key = tuple(str(item.input_line) for item in groups)
@@ -109,12 +110,6 @@ class JobComposer:
             config = self._loader.load_configuration(self._name, overrides, RunMode.RUN)
             self._whole[groups] = _without_hydra(config)
         return self._whole[groups]
-
-
-def _reason(error: Exception) -> str:
-    """Say what is wrong without Hydra's list of search paths."""
-    text = str(error).split("\nConfig search path:")[0].strip()
-    return f"{text} ({error.__cause__})" if error.__cause__ else text
 
 
 def _prepared(config: DictConfig) -> _Composed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sizewise.errors import SweepError
@@ -29,16 +30,20 @@ def jobs_at_once(jobs: Sequence[Job]) -> int:
 
 
 def rough_size(config: Mapping[str, Any]) -> int:
-    """Estimate a model's weights from its figures; 0 where there are none."""
+    """Estimate a model's weights from its figures or its files; 0 where there are neither."""
     model = config.get("model") or {}
     figures = model.get("architecture")
-    if not figures:
-        return 0
     if model.get("init") == "tiny_random":
         return 1
+    if not figures:
+        return _bytes_of_weights(str(model.get("path"))) // 2
     width, layers = figures["hidden_size"], figures["num_layers"]
     block = 4 * width * width + 3 * width * figures["intermediate_size"]
     return int(figures["vocab_size"] * width + layers * block)
+
+
+def _bytes_of_weights(path: str) -> int:
+    return sum(file.stat().st_size for file in Path(path).expanduser().glob("*.safetensors"))
 
 
 class LocalBackend:

@@ -54,25 +54,33 @@ def make_plan(
         SweepError: some jobs are invalid; every one is named with its reason.
     """
     jobs: dict[str, Job] = {}
-    invalid: list[str] = []
+    invalid: dict[str, list[str]] = {}
     asked = 0
     name = sweep.name or sweep_dir.name
     for asked, overrides in enumerate(grid, start=1):
         try:
             job = _job(overrides, composer, sweep_dir, name, function)
         except ConfigError as error:
-            invalid.append(f"job {asked} ({' '.join(overrides)}): {error}")
+            invalid.setdefault(str(error), []).append(f"job {asked} ({' '.join(overrides)})")
             continue
         jobs.setdefault(job.identity.hash, job)
     if invalid:
-        shown = "\n  ".join(invalid[:20])
-        more = f"\n  … and {len(invalid) - 20} more" if len(invalid) > 20 else ""
-        raise SweepError(
-            f"{len(invalid)} of {asked} jobs are invalid; nothing was started.\n  {shown}{more}"
-        )
+        raise SweepError(_refusal(invalid, asked))
     ordered = _ordered(list(jobs.values()), sweep.order)
     states = {job.identity.slug: job_state(job.run_dir) for job in ordered}
     return Plan(sweep_dir, name, _limited(ordered, states, sweep.limit), states, asked)
+
+
+def _refusal(invalid: dict[str, list[str]], asked: int) -> str:
+    """Name every reason once, with the first job it holds for and the number of the others."""
+    lines = [
+        f"{jobs[0]}{f' and {len(jobs) - 1} more' if len(jobs) > 1 else ''}: {reason}"
+        for reason, jobs in invalid.items()
+    ]
+    more = [f"… and {len(lines) - 20} more reasons"] if len(lines) > 20 else []
+    count = sum(map(len, invalid.values()))
+    shown = "\n  ".join([*lines[:20], *more])
+    return f"{count} of {asked} jobs are invalid; nothing was started.\n  {shown}"
 
 
 def _job(

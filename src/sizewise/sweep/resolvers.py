@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sizewise.config import conf_dir
+from sizewise.config.explain import explain
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.sweep.identity import Identity, plain_config, run_identity
 from sizewise.sweep.typed import run_config
@@ -99,7 +100,7 @@ def _identity(root: DictConfig) -> Identity:
         try:
             config = plain_config(root)
         except OmegaConfBaseException as error:
-            raise ConfigError(str(error).splitlines()[0]) from error
+            raise ConfigError(explain(error)) from error
         run_config(config)
         return run_identity(config)
 

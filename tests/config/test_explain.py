@@ -1,0 +1,29 @@
+"""What is said about a wrong command: the key, the options, what to do, and nothing about paths."""
+
+from __future__ import annotations
+
+import pytest
+
+from sizewise.config.compose import compose_run
+from sizewise.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "dataset=csv",
+            "dataset.source.path has no value and needs one. Give dataset.source.path=",
+        ),
+        ("lora.rr=3", "lora.rr: Key 'rr' not in 'LoraConfig'. Known keys: method, r, alpha"),
+        ("lora.r=abc", "lora.r: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("model=nope", "Could not find 'model/nope'. Available options in 'model': flan_t5_base, "),
+    ],
+)
+def test_one_line_names_the_key_and_the_options(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_run([override])
+    text = str(caught.value)
+    assert said in text
+    assert "\n" not in text
+    assert "search path" not in text
