@@ -21,12 +21,10 @@ from sizewise.evaluation.baselines import Fitted, answer_all, fit
 from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
 from sizewise.evaluation.predict import Predicted
 from sizewise.evaluation.predictions import PredictionStore
-from sizewise.job import facts
-from sizewise.job.dry_run import dry_run_warnings
-from sizewise.job.tasks import Task, load_splits, shared_questions
+from sizewise.job.record import make_outcome
+from sizewise.job.tasks import Task, load_splits
 from sizewise.metrics.base import ExampleMetric
 from sizewise.outcome import CostFacts, ModelFacts, Outcome
-from sizewise.provenance import collect_provenance
 
 if TYPE_CHECKING:
     import torch
@@ -132,29 +130,17 @@ class ClassicalPipeline:
     def _outcome(
         self, fitted: Fitted, seconds: float, results: Mapping[str, EvaluationResult]
     ) -> Outcome:
-        cfg, validation = self.cfg, self._validation(fitted)
-        return Outcome(
-            run_id=self.run_dir.name,
-            identity=self.identity,
-            config=dataclasses.asdict(cfg),
-            model=model_facts(cfg, fitted),
-            data=facts.data_facts(self.tasks[0]),
-            cost=CostFacts(
-                train_seconds=seconds, eval_seconds=sum(r.seconds for r in results.values())
-            ),
-            primary=cfg.dataset.primary,
-            direction=cfg.dataset.direction,
-            base={
-                task.name: facts.evaluation_record(results[task.name], task, self.run_dir)
-                for task in self.tasks
-            },
-            tuned=None,
-            validation=dict(validation),
-            objective=validation.get(cfg.dataset.primary),
-            seed=cfg.seed,
-            provenance=collect_provenance(facts.overrides(self.run_dir)),
-            files=facts.run_files(self.run_dir),
-            warnings=[*dry_run_warnings(cfg), *shared_questions(self.tasks)],
+        answering = sum(result.seconds for result in results.values())
+        return make_outcome(
+            self.cfg,
+            self.run_dir,
+            self.identity,
+            self.tasks,
+            model_facts(self.cfg, fitted),
+            CostFacts(train_seconds=seconds, eval_seconds=answering),
+            results,
+            None,
+            self._validation(fitted),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,17 +17,16 @@ from sizewise.evaluation.template import pad_id
 from sizewise.job import facts
 from sizewise.job.bases import give_back, take_base
 from sizewise.job.data_files import DATA, save_data
-from sizewise.job.dry_run import dry_run_warnings
 from sizewise.job.fitting import train
+from sizewise.job.record import make_outcome
 from sizewise.job.scoring import PREDICTIONS, Scorer
-from sizewise.job.tasks import Task, load_task, make_template, shared_questions
+from sizewise.job.tasks import Task, load_task, make_template
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter import load_adapter
 from sizewise.models.figures import context_length
 from sizewise.models.size import model_sizes
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.outcome import Outcome
-from sizewise.provenance import collect_provenance
 from sizewise.training.fit import CHECKPOINTS
 from sizewise.training.result import FIT_FILE, FitResult
 
@@ -175,30 +173,14 @@ class Pipeline:
         validation: Mapping[str, float],
         joules: float | None,
     ) -> Outcome:
-        cfg = self.cfg
-        objective = "val_loss" if cfg.evaluation.objective == "val_loss" else cfg.dataset.primary
-        return Outcome(
-            run_id=self.run_dir.name,
-            identity=self.identity,
-            config=dataclasses.asdict(cfg),
-            model=facts.model_facts(cfg, model, model_sizes(model), self.template),
-            data=facts.data_facts(self.task),
-            cost=facts.cost_facts(fit, list((tuned or base).values()), joules),
-            primary=cfg.dataset.primary,
-            direction=cfg.dataset.direction,
-            base=self._records(base),
-            tuned=None if tuned is None else self._records(tuned),
-            validation=dict(validation),
-            objective=validation[objective],
-            seed=cfg.seed,
-            provenance=collect_provenance(facts.overrides(self.run_dir)),
-            files=facts.run_files(self.run_dir),
-            warnings=[*dry_run_warnings(cfg), *shared_questions(self.tasks)],
+        return make_outcome(
+            self.cfg,
+            self.run_dir,
+            self.identity,
+            self.tasks,
+            facts.model_facts(self.cfg, model, model_sizes(model), self.template),
+            facts.cost_facts(fit, list((tuned or base).values()), joules),
+            base,
+            tuned,
+            validation,
         )
-
-    def _records(self, results: Mapping[str, EvaluationResult]) -> dict[str, Any]:
-        return {
-            task.name: facts.evaluation_record(results[task.name], task, self.run_dir)
-            for task in self.tasks
-            if task.name in results
-        }
