@@ -24,8 +24,8 @@ from sizewise.models.base import load_base
 from sizewise.models.figures import model_config
 from sizewise.models.head import answer_logits, answer_targets
 from sizewise.models.plan_trace import Shape, trace_training, with_layers
-from sizewise.models.plan_weights import weight_bytes
-from sizewise.models.planner import GB, MemoryPlan, Workload, optimizer_bytes, plan_memory
+from sizewise.models.plan_weights import optimizer_bytes, weight_bytes
+from sizewise.models.planner import GB, MemoryPlan, Workload, plan_memory
 from sizewise.models.size import model_sizes
 from sizewise.models.tiny import tiny_figures
 
@@ -160,10 +160,31 @@ def test_no_training_needs_no_training_memory() -> None:
     assert plan.generation_peak > 0
 
 
-def test_optimizer_states() -> None:
-    assert optimizer_bytes("torch.optim.AdamW", 1000, 4) == 8000
-    assert optimizer_bytes("bitsandbytes.optim.PagedAdamW8bit", 1000, 4) == 2031
-    assert optimizer_bytes("torch.optim.Adafactor", 1000, 4) == 0
+@pytest.mark.parametrize(
+    ("target", "kwargs", "expected"),
+    [
+        ("torch.optim.AdamW", {}, 8000),
+        ("bitsandbytes.optim.PagedAdamW8bit", {}, 2031),
+        ("torch.optim.Adafactor", {}, 0),
+        ("torch.optim.SGD", {}, 0),
+        ("torch.optim.SGD", {"momentum": 0.9}, 4000),
+    ],
+)
+def test_optimizer_states(target: str, kwargs: dict[str, float], expected: int) -> None:
+    optimizer = OptimizerConfig(target=target, kwargs=kwargs)
+    assert optimizer_bytes(optimizer, 1000, 4) == expected
+
+
+def test_a_base_trained_in_full_is_fp32_meanwhile() -> None:
+    full = LoraConfig(method="full")
+    auto, half = (
+        plan_memory(replace(wide("llama"), dtype=dtype), QuantizationConfig(), full, ADAMW, WORK)
+        for dtype in ("auto", "bfloat16")
+    )
+    assert auto.training["weights"] == 2 * auto.generation["weights"] == 4 * auto.total
+    assert half.training["weights"] == half.generation["weights"] == 2 * half.total
+    assert auto.training["optimizer"] == 2 * half.training["optimizer"]
+    assert auto.generation == half.generation
 
 
 def test_advice_is_followed_by_a_fit() -> None:

@@ -36,8 +36,12 @@ log = logging.getLogger(__name__)
 def train(
     cfg: RunConfig, base: Any, task: Task, template: Any, loggers: Sequence[Logger], run_dir: Path
 ) -> tuple[Any, FitResult]:
-    """Attach the adapter and fit it; return the model with its best weights, and the record."""
+    """Attach the adapter and fit it; return the model with its best weights, and the record.
+
+    A fully trained model comes back in the base's own dtype, as it will be loaded again.
+    """
     seed_everything(cfg.seed)
+    dtype = base.dtype
     model = attach_adapter(base, cfg.lora, cfg.model, cfg.seed)
     if cfg.trainer.gradient_checkpointing:
         enable_checkpointing(model)
@@ -46,6 +50,8 @@ def train(
     if cfg.dry_run:
         stop_once(cfg, module, data, run_dir)
     fit = fit_job(module, data, cfg.trainer, callbacks(cfg, run_dir), loggers, run_dir, cfg.seed)
+    if cfg.lora.method == "full":
+        model = model.to(dtype)
     return model.eval(), fit
 
 

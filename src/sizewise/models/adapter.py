@@ -40,9 +40,11 @@ def attach_adapter(
 ) -> PeftModel | PreTrainedModel:
     """Make ``base`` trainable as ``lora`` says.
 
-    ``none`` returns the base as it is and ``full`` frees its language model. Adapters are fp32,
-    drawn from ``lora.init_seed`` (else ``seed``): the same seed gives the same ``lora_A``. The
-    model is left in training mode, so that dropout is active.
+    ``none`` returns the base as it is and ``full`` frees its language model. What is trained is
+    fp32 (a fully trained base in ``model.dtype`` where that is given): bf16 would lose most
+    updates of a small learning rate. Adapters are drawn from ``lora.init_seed`` (else ``seed``):
+    the same seed gives the same ``lora_A``. The model is left in training mode, so that dropout
+    is active.
 
     Raises:
         ModelError: a target matches nothing, or the base cannot be trained this way.
@@ -51,7 +53,8 @@ def attach_adapter(
     if lora.method == "none":
         return base
     if lora.method == "full":
-        return full.make_trainable(base)
+        trained = full.make_trainable(base)
+        return trained.float() if model.dtype == "auto" else trained
     from peft import get_peft_model
 
     targets = resolve_targets(base, lora.target, model.lora_targets)

@@ -39,7 +39,8 @@ def adapted_meta(
         config._attn_implementation = "eager"
     base = meta_model(config).to(dtype)
     base.requires_grad_(False)
-    return attach_adapter(base, lora, model, seed=0).to("meta")
+    adapted = attach_adapter(base, lora, model, seed=0).to("meta")
+    return adapted.to(dtype) if lora.method == "full" else adapted
 
 
 def trace_training(

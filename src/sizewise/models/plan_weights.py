@@ -1,4 +1,4 @@
-"""Bytes of a base's weights by the way they are stored, from shapes alone."""
+"""Bytes of weights and optimiser states by the way they are stored, from shapes alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sizewise.config.model import QuantizationConfig
+from sizewise.config.training import OptimizerConfig
 from sizewise.models.figures import meta_model
 from sizewise.models.quantization import VISION_MODULES
 
@@ -17,6 +18,7 @@ NF4_BLOCK = 64
 SCALE_BLOCK = 256
 CODE_BOOK = 16 * 4
 SCALE_BOOK = 256 * 4 + 4
+BLOCK_8BIT = 1 + 4 / 256
 
 
 def quantizable(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
@@ -68,3 +70,19 @@ def largest_linear_bytes(
         return 0
     layers = quantizable(meta_model(config)).values()
     return max((layer.weight.numel() for layer in layers), default=0) * dtype.itemsize
+
+
+def optimizer_bytes(optimizer: OptimizerConfig, trainable: int, parameter_size: int) -> int:
+    """Bytes of the states: two moments for Adam, one for momentum, in 8 bits where so named.
+
+    Adafactor's row and column sums are too small to count.
+    """
+    name = optimizer.target.rsplit(".", 1)[-1].lower()
+    if "adafactor" in name:
+        return 0
+    if "sgd" in name:
+        moments = 1 if optimizer.kwargs.get("momentum") else 0
+    else:
+        moments = 1 if "lion" in name else 2
+    per_state = BLOCK_8BIT if "8bit" in name else parameter_size
+    return int(trainable * moments * per_state)

@@ -14,17 +14,16 @@ from sizewise.models.dtypes import DTYPES
 from sizewise.models.figures import model_config
 from sizewise.models.plan_trace import Shape, adapted_meta, trace_generation, trace_training
 from sizewise.models.plan_types import Choice, MemoryPlan, Workload
-from sizewise.models.plan_weights import largest_linear_bytes, weight_bytes
+from sizewise.models.plan_weights import largest_linear_bytes, optimizer_bytes, weight_bytes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["CARDS_GB", "GB", "MemoryPlan", "Workload", "optimizer_bytes", "plan_memory"]
+__all__ = ["CARDS_GB", "GB", "MemoryPlan", "Workload", "plan_memory"]
 GB = 1_000_000_000
 CARDS_GB = (8, 12, 16, 24, 48, 80)
 CUDA_CONTEXT = int(0.7 * GB)
 FRAGMENTATION = 0.03
-BLOCK_8BIT = 1 + 4 / 256
 
 
 def plan_memory(
@@ -70,12 +69,16 @@ class _Planner:
     def plan(self, choice: Choice) -> MemoryPlan:
         """Sum up one way to run."""
         dtype = self._dtype(choice.quantization)
-        total, trainable, adapter_bytes = self._counts(dtype)
-        weights = weight_bytes(self.config, choice.quantization, dtype)
-        dequantized = largest_linear_bytes(self.config, choice.quantization, dtype)
-        common = {"weights": weights, "adapters": adapter_bytes}
-        training = dict(common) | self._training(choice, dtype) | {"dequantized": dequantized}
-        generation = common | self._generation(choice, dtype) | {"dequantized": dequantized}
+        trained = self._trained_dtype(dtype)
+        total, trainable, adapter_bytes = self._counts(trained)
+        last = {"dequantized": largest_linear_bytes(self.config, choice.quantization, dtype)}
+
+        def stored(kind: torch.dtype) -> dict[str, int]:
+            weights = weight_bytes(self.config, choice.quantization, kind)
+            return {"weights": weights, "adapters": adapter_bytes}
+
+        training = stored(trained) | self._training(choice, trained) | last
+        generation = stored(dtype) | self._generation(choice, dtype) | last
         if not self.lora.trains:
             training = dict.fromkeys(training, 0)
         peaks = [sum(training.values()), sum(generation.values())]
@@ -133,6 +136,11 @@ class _Planner:
             raise ModelError(f"dtype {name!r} is not known. Choose: auto, {', '.join(DTYPES)}.")
         return DTYPES[name]
 
+    def _trained_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """A base trained in full is fp32 meanwhile, unless ``model.dtype`` names another."""
+        whole = self.lora.method == "full" and self.model.dtype == "auto"
+        return torch.float32 if whole else dtype
+
     def _counts(self, dtype: torch.dtype) -> tuple[int, int, int]:
         """Total and trainable parameters, and bytes of the adapter."""
         if dtype not in self.counts:
@@ -162,7 +170,7 @@ class _Planner:
             )
         _, trainable, _ = self._counts(dtype)
         size = dtype.itemsize if self.lora.method == "full" else 4
-        states = optimizer_bytes(choice.optimizer.target, trainable, size)
+        states = optimizer_bytes(choice.optimizer, trainable, size)
         return self.traces[key] | {"optimizer": states}
 
     def _generation(self, choice: Choice, dtype: torch.dtype) -> dict[str, int]:
@@ -177,13 +185,3 @@ class _Planner:
         if self.device_type != "cuda":
             return 0
         return CUDA_CONTEXT + int(FRAGMENTATION * peak)
-
-
-def optimizer_bytes(target: str, trainable: int, parameter_size: int) -> int:
-    """Bytes of the states: two moments for Adam, in 8 bits where the optimiser's name says so."""
-    name = target.rsplit(".", 1)[-1].lower()
-    if "sgd" in name or "adafactor" in name:
-        return 0
-    moments = 1 if "lion" in name else 2
-    per_state = BLOCK_8BIT if "8bit" in name else parameter_size
-    return int(trainable * moments * per_state)
