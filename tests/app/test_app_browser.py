@@ -279,9 +279,9 @@ def see_evaluate(visit: Visit, runs: Path) -> None:
     visit.open("Evaluate")
     page = visit.page
     page.get_by_role("button", name="Start").click()
-    expect(page.get_by_text(re.compile(r"talks, tuned: perplexity"))).to_be_visible(
-        timeout=PATIENCE
-    )
+    ended = page.get_by_text(re.compile(r"talks, tuned: perplexity|Failed after"))
+    expect(ended).to_be_visible(timeout=PATIENCE)
+    expect(ended).to_contain_text("talks, tuned: perplexity")
     expect(page.get_by_text(re.compile(r"^done: \d+ of \d+ answers$"))).to_be_visible()
     visit.shot(f"{width(visit)}_evaluate")
     assert len(list((runs / "outputs").glob("*/outcome.json"))) == 1

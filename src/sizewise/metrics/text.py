@@ -44,9 +44,13 @@ class TextMetric(ExampleMetric):
 
     def score_batch(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
         """Score many predictions at once."""
-        clean = [replace(p, text=strip_reasoning(p.text).strip()) for p in predictions]
+        clean = self.cleaned(predictions)
         scores = self.text_scores(clean) if clean else []
         return [
             row | {"empty": float(not prediction.text)}
             for row, prediction in zip(scores, clean, strict=True)
         ]
+
+    def cleaned(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        """Return predictions whose ``text`` has no reasoning any more."""
+        return [replace(p, text=strip_reasoning(p.text).strip()) for p in predictions]

@@ -1,0 +1,62 @@
+"""How well an answer agrees with a label: classification of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sizewise.metrics.icd10 import averages
+from sizewise.metrics.text import TextMetric
+
+if TYPE_CHECKING:
+    from sizewise.data.example import Example
+    from sizewise.evaluation.prediction import Prediction
+
+
+class Label(TextMetric):
+    """The whole answer is the label, but for case, white space, quotes and a full stop.
+
+    Scores: ``exact_match``; ``unparsed``, 1 where the answer is no label that occurs in training
+    or as a reference. Summaries add macro and weighted precision, recall and F1 over the labels
+    that occur as references.
+    """
+
+    name = "label"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: set[str] = set()
+
+    def set_context(self, train_examples: Sequence[Example]) -> None:
+        """Learn which labels there are."""
+        self.known = {plain(example.answer) for example in train_examples}
+
+    def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
+        """Score each answer."""
+        known = self.known | {plain(p.reference) for p in predictions}
+        return [
+            {
+                "exact_match": float(plain(p.text) == plain(p.reference)),
+                "unparsed": float(plain(p.text) not in known),
+            }
+            for p in predictions
+        ]
+
+    def aggregate(
+        self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
+        """Rates over all examples, and precision, recall and F1 over the reference labels."""
+        if not predictions:
+            return {}
+        found = [plain(p.text) for p in self.cleaned(predictions)]
+        references = [plain(p.reference) for p in predictions]
+        return super().aggregate(predictions, scores) | averages(found, references)
+
+
+def plain(text: str) -> str:
+    """Return a label as it is compared: without case, outer quotes and a full stop, spaces joined.
+
+    Other signs stay: ``C``, ``C++`` and ``C#`` are three labels.
+    """
+    joined = " ".join(text.casefold().split())
+    return joined.strip(" .\"'`") or joined
