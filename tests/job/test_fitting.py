@@ -37,6 +37,7 @@ def test_a_16_bit_base_is_trained_in_fp32_and_scored_as_it_was(
     monkeypatch.setattr(pipeline, "take_base", half)
     outcome = run(tmp_path, "full", "lora=full", "optimizer.lr=1e-5", "model.dtype=auto")
     weights = load_file(str(tmp_path / "full" / "adapter" / "full_model.safetensors"))
+    assert {w.dtype for w in weights.values()} == {torch.float32}
     moved = [w for w in weights.values() if not torch.equal(w, w.bfloat16().float())]
     assert len(moved) > len(weights) / 2
     assert outcome.model.dtype == "bfloat16"

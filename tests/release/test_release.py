@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from sizewise.commands.release import export_command, generate_command, pairs
+from sizewise.config import GenerationConfig
 from sizewise.config.compose import compose_run
+from sizewise.data.encode import Encoded, EncodedSplit
+from sizewise.data.example import Message
 from sizewise.errors import ConfigError, ModelError
 from sizewise.release.export import export_run
 from sizewise.release.hub import push
+from sizewise.release.loading import load_run_model, load_run_template, open_run
+from sizewise.release.merging import answer_all
 from sizewise.run import run_job
 
 SMALL = (
@@ -114,6 +119,43 @@ def test_one_question_is_answered_by_base_and_tuned(tuned, capsys):
     assert answer.startswith("tuned: ")
     with pytest.raises(ConfigError, match="one question"):
         generate_command([f"run={tuned}"], base=False)
+
+
+def test_a_question_is_put_into_the_words_of_training(tuned, capsys, monkeypatch):
+    asked = []
+
+    def answer(model, prompts, *_):
+        asked.append(load_run_template(open_run(tuned)).tokenizer.decode(prompts[0]))
+        return [SimpleNamespace(text="E11.9")]
+
+    monkeypatch.setattr("sizewise.commands.release.generate_batch", answer)
+    generate_command([f"run={tuned}", "My head hurts."], base=False)
+    assert capsys.readouterr().out == "E11.9\n"
+    assert "My head hurts.\n\nWhich ICD-10-CM code fits this visit?" in asked[0]
+
+
+def test_the_base_of_a_fully_trained_run_answers_too(runs, capsys):
+    """Its weights are no longer in the trained model: they are loaded again."""
+    full = runs("full", "lora=full", "dataset.max_train=8", "trainer.max_epochs=1")
+    untouched = runs("untouched", "lora=none")
+    question = "My head hurts on one side."
+    generate_command([f"run={full}", question], base=True)
+    base, tuned = capsys.readouterr().out.splitlines()[:2]
+    generate_command([f"run={untouched}", question], base=False)
+    assert base == f"base:  {capsys.readouterr().out.strip()}"
+    assert tuned.startswith("tuned: ")
+
+
+def test_export_and_run_are_compared_greedily(tuned):
+    template, model = load_run_template(open_run(tuned)), load_run_model(open_run(tuned))
+    prompts = [template.prompt_ids((Message("user", text),)) for text in ("My head.", "My arm.")]
+    encoded = tuple(Encoded(ids, [template.end_of_turn]) for ids in prompts)
+    split = EncodedSplit(encoded, ())
+    texts = [
+        answer_all(model, split, template, GenerationConfig(max_new_tokens=8, **how)).texts
+        for how in ({}, {"do_sample": True, "temperature": 50.0})
+    ]
+    assert texts[0] == texts[1]
 
 
 class Hub(SimpleNamespace):

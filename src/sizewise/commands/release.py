@@ -6,14 +6,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sizewise.app.chat.wording import as_in_training
 from sizewise.data.example import Message
 from sizewise.errors import ConfigError
 from sizewise.evaluation.generate import generate_batch
 from sizewise.job.setup import names_hub
+from sizewise.models.full import is_full
 from sizewise.models.wrapping import base_only
 from sizewise.release.export import export_run
 from sizewise.release.hub import push
-from sizewise.release.loading import load_run_model, load_run_template, open_run
+from sizewise.release.loading import load_run_base, load_run_model, load_run_template, open_run
 from sizewise.runtime import prepare_environment, quiet
 
 EXPORT_KEYS = ("run", "out", "merge", "push_to", "private", "examples")
@@ -48,6 +50,8 @@ def export_command(values: Sequence[str]) -> None:
 def generate_command(values: Sequence[str], base: bool) -> None:
     """Answer one question with a run: ``run=DIR "question"``; with ``base``, the base's beside it.
 
+    The question is put into the data set's own words where its prompt has one column.
+
     Raises:
         SizewiseError: there is no question, or the run cannot be loaded.
     """
@@ -59,7 +63,8 @@ def generate_command(values: Sequence[str], base: bool) -> None:
     prepare_environment(hub=names_hub(run.cfg))
     quiet()
     template, model = load_run_template(run), load_run_model(run)
-    messages: tuple[Message, ...] = (Message("user", questions[0]),)
+    question = as_in_training(run.cfg.dataset.prompt, questions[0]) or questions[0]
+    messages: tuple[Message, ...] = (Message("user", question),)
     if run.cfg.dataset.system and "{" not in run.cfg.dataset.system:
         messages = (Message("system", run.cfg.dataset.system), *messages)
     prompt = template.prompt_ids(messages)
@@ -67,6 +72,8 @@ def generate_command(values: Sequence[str], base: bool) -> None:
     if not base:
         sys.stdout.write(answer.text + "\n")
         return
+    if is_full(model):
+        model = load_run_base(run)
     with base_only(model):
         before = generate_batch(model, [prompt], template, run.cfg.generation)[0]
     sys.stdout.write(f"base:  {before.text}\ntuned: {answer.text}\n")

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sizewise.config import QuantizationConfig, RunConfig, to_run_config
 from sizewise.errors import ModelError
 from sizewise.job.tasks import make_template
@@ -18,7 +16,6 @@ from sizewise.outcome import Outcome, read_outcome
 from sizewise.runtime import resolve_device
 
 ADAPTER = "adapter"
-HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,13 @@ def merge(run: FinishedRun) -> Any:
 def answer_all(
     model: Any, split: EncodedSplit, template: Any, generation: GenerationConfig
 ) -> Answers:
-    """Ask a model every example of a split."""
-    encoded = split.encoded
+    """Ask a model every example of a split; greedy, however the run decoded."""
+    encoded, greedy = split.encoded, replace(generation, do_sample=False)
     texts = [
         answer.text
         for start in range(0, len(encoded), BATCH)
         for answer in generate_batch(
-            model, [e.prompt_ids for e in encoded[start : start + BATCH]], template, generation
+            model, [e.prompt_ids for e in encoded[start : start + BATCH]], template, greedy
         )
     ]
     total = -sum(answer_log_probs(model, encoded, BATCH, pad_id(template)))
