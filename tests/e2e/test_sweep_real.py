@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tracking.tracking_helpers import history, offline_folders
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long]
@@ -20,7 +21,7 @@ SMALL = [
     "-m", "debug=fast", "trainer.max_steps=4", "trainer.checkpoint_every=1",
     "trainer.accelerator=cpu", "lora.dropout=0.0",
 ]  # fmt: skip
-GRID = ["model=nano,micro", "lora.r=2,4", "seed=1,2,3"]
+GRID = ["model=nano,micro", "lora.r=2,4", "seed=1,2,3", "logger=wandb"]
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -76,6 +77,22 @@ def test_killed_five_times_real_jobs_end_as_if_they_had_run_through(tmp_path: Pa
     expected = {path.parent.name: figures(path) for path in finished(whole)}
     assert len(expected) == 12
     assert {path.parent.name: figures(path) for path in finished(killed)} == expected
+    for path in finished(killed):
+        assert curves(path.parent) == curves(whole / "all" / path.parent.name)
+    assert len(offline_folders(killed / "all")) == 1, "one summary run"
+
+
+def curves(run: Path) -> list[dict[str, float]]:
+    """The one history that W&B has of a run, less times."""
+    (folder,) = offline_folders(run)
+    timed = ("seconds", "per_second", "latency")
+    kept = [
+        {k: v for k, v in item.items() if not any(word in k for word in timed)}
+        for item in history(folder)
+    ]
+    assert [item["_step"] for item in kept] == sorted({item["_step"] for item in kept})
+    assert sum("train_loss" in item for item in kept) >= 1
+    return kept
 
 
 def losses(folder: Path) -> list[tuple[int, str, float]]:
