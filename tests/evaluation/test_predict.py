@@ -132,8 +132,9 @@ def test_rejected_answers_get_their_likelihood(causal, template, tmp_path) -> No
     assert {tuple(p.strata.items()) for p in found} == {(("label", "E11"),)}
 
 
+@pytest.mark.parametrize("warmup", [0, 1])
 def test_transient_failures_are_tried_again_with_growing_pauses(
-    causal, split, template, tmp_path, monkeypatch
+    causal, split, template, tmp_path, monkeypatch, warmup
 ) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("sizewise.evaluation.retry.time.sleep", pauses.append)
@@ -144,7 +145,7 @@ def test_transient_failures_are_tried_again_with_growing_pauses(
             raise left.pop(0)
 
     causal.register_forward_pre_hook(hook)
-    found = run(causal, split, template, tmp_path / "a.jsonl", warmup_batches=0)
+    found = run(causal, split, template, tmp_path / "a.jsonl", warmup_batches=warmup)
     assert len(found.predictions) == 8
     assert pauses == [1.0, 2.0]
 

@@ -115,7 +115,7 @@ def predict(
     pending = _pending(split_, set(done), batch_size)
     chosen = _candidate_set(candidates, template, split_)
     measure = Measurer(model, template, generation, chosen)
-    _warm_up(measure, split_, pending[:warmup_batches], batches)
+    _warm_up(measure, split_, pending[:warmup_batches], batches, retries)
     while pending:
         batch = pending.pop(0)
         if len(batch) > batches.size:
@@ -184,11 +184,15 @@ def _try_batch(
 
 
 def _warm_up(
-    measure: Measurer, split_: Split, batches: Sequence[Sequence[int]], sizes: BatchSize
+    measure: Measurer,
+    split_: Split,
+    batches: Sequence[Sequence[int]],
+    sizes: BatchSize,
+    retries: int,
 ) -> None:
     """Run batches for a few tokens and forget them: first calls compile, allocate and load."""
     tokens = min(WARMUP_TOKENS, measure.generation.max_new_tokens)
     generation = dataclasses.replace(measure.generation, max_new_tokens=tokens)
     short = dataclasses.replace(measure, generation=generation)
     for batch in batches:
-        _try_batch(short, split_, batch[: sizes.size], sizes, retries=0)
+        _try_batch(short, split_, batch[: sizes.size], sizes, retries)

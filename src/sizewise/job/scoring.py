@@ -16,6 +16,7 @@ from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
 from sizewise.evaluation.predict import Predicted, predict
 from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.predictions import PredictionStore
+from sizewise.evaluation.progress import evaluation_bar
 from sizewise.evaluation.weights import weights_fingerprint
 from sizewise.evaluation.zero_shot import cached, zero_shot_key, zero_shot_parts
 from sizewise.job.tasks import Task
@@ -88,18 +89,20 @@ class Scorer:
         self, model: Any, split: EncodedSplit, store: PredictionStore, task: Task
     ) -> Predicted:
         evaluation, trainer = self.cfg.evaluation, self.cfg.trainer
-        return predict(
-            model,
-            split,
-            self.template,
-            self.cfg.generation,
-            store,
-            evaluation.batch_size or trainer.batch_size,
-            evaluation.warmup_batches,
-            evaluation.retries,
-            metrics=self.metrics,
-            candidates=self._candidates(task),
-        )
+        with evaluation_bar(store.path.stem, trainer.progress_bar) as progress:
+            return predict(
+                model,
+                split,
+                self.template,
+                self.cfg.generation,
+                store,
+                evaluation.batch_size or trainer.batch_size,
+                evaluation.warmup_batches,
+                evaluation.retries,
+                metrics=self.metrics,
+                candidates=self._candidates(task),
+                progress=progress,
+            )
 
     def _candidates(self, task: Task) -> tuple[str, ...]:
         chosen = self.cfg.evaluation.candidates

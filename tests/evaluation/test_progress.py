@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from tests.job.test_run_job import run
+
+from sizewise.evaluation.progress import evaluation_bar
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_an_evaluation_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    run(tmp_path, "zero", "lora=none", "trainer.progress_bar=true", "evaluation.batch_size=4")
+    assert "base.icd10_dialogues" in terminal.getvalue()
+    assert "4/8" in terminal.getvalue()
+    assert "8/8" in terminal.getvalue()
+
+
+def test_there_is_no_bar_in_a_file_or_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with evaluation_bar("x", wanted=True) as tell:
+        assert tell is None
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with evaluation_bar("x", wanted=False) as tell:
+        assert tell is None
