@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sizewise.data.batching import count_batches, plan_epoch, plan_in_order
-from sizewise.data.collate import IGNORED, collate_prompts, collate_seq2seq, collate_training
+from sizewise.data.collate import IGNORED, collate_seq2seq, collate_training
 from sizewise.data.encode import Encoded
 from sizewise.errors import DataError
 
@@ -119,12 +119,6 @@ def test_a_batch_without_answers_raises() -> None:
     for collate in (collate_training, collate_seq2seq):
         with pytest.raises(DataError, match="no answer token"):
             collate([Encoded([1, 2], [])], 0, 1)
-
-
-def test_prompts_are_padded_on_the_left() -> None:
-    batch = collate_prompts([[5, 6, 7], [8]], pad_token_id=0)
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [0, 0, 8]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
 
 
 def test_seq2seq_batch_pads_each_side_by_itself() -> None:

@@ -13,7 +13,7 @@ from sizewise.data.cache import TokenCache
 from sizewise.data.encode import EncodedSplit, encode_examples
 from sizewise.data.example import Example, Message
 from sizewise.data.lengths import LengthStatistics
-from sizewise.data.seq2seq import Seq2SeqTemplate, encode_seq2seq
+from sizewise.data.seq2seq import Seq2SeqTemplate
 from sizewise.data.template import ChatTemplate
 from sizewise.errors import DataError, ModelError
 
@@ -225,7 +225,7 @@ def test_seq2seq_input_and_target() -> None:
     template = Seq2SeqTemplate(tokenizer)
     system = Message("system", "Reply:")
     talk = (system, Message("user", "a"), Message("assistant", "b"))
-    split = encode_seq2seq([example("hi", "ho", system), example("c", "d", *talk)], tokenizer, 1000)
+    split = encode_examples([example("hi", "ho", system), example("c", "d", *talk)], template, 1000)
     texts = [tokenizer.decode(e.prompt_ids) for e in split.encoded]
     assert texts == ["Reply:\n\nhi<eos>", "Reply:\n\nUser: a\nAssistant: b\nUser: c<eos>"]
     assert [tokenizer.decode(e.answer_ids) for e in split.encoded] == ["ho<eos>", "d<eos>"]
@@ -235,10 +235,11 @@ def test_seq2seq_input_and_target() -> None:
 def test_seq2seq_bounds_each_sequence_by_itself() -> None:
     tokenizer = byte_tokenizer(None)
     data = [example("q" * 30, "a" * 30), example("q" * 30, "a" * 50)]
-    split = encode_seq2seq(data, tokenizer, 40)
+    template = Seq2SeqTemplate(tokenizer)
+    split = encode_examples(data, template, 40)
     assert len(split) == 1
     assert split.dropped == {"answer_cut": 1}
-    cut = encode_seq2seq([example("q" * 60 + "!", "a")], tokenizer, 40, truncate_prompt=True)
+    cut = encode_examples([example("q" * 60 + "!", "a")], template, 40, truncate_prompt=True)
     assert len(cut.encoded[0].prompt_ids) == 40
     assert tokenizer.decode(cut.encoded[0].prompt_ids).endswith("!<eos>")
 

@@ -9,7 +9,12 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example, Message
+from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
+from sizewise.evaluation.predict import predict
+from sizewise.evaluation.predictions import PredictionStore
+from sizewise.metrics.base import ExampleMetric
 
 VOCAB = 320
 EOS = 1
@@ -76,3 +81,20 @@ def make_split(template: StubTemplate, count: int = 8, **meta: str) -> StubSplit
         for e in examples
     ]
     return StubSplit(encoded, examples)
+
+
+def evaluate(
+    model: Any,
+    split: StubSplit,
+    template: StubTemplate,
+    generation: GenerationConfig,
+    metrics: Sequence[ExampleMetric],
+    store: PredictionStore,
+    train_examples: Sequence[Example] = (),
+    candidates: Sequence[str] = (),
+) -> EvaluationResult:
+    """Predict four at a time and score, as a job does."""
+    predicted = predict(
+        model, split, template, generation, store, 4, metrics=metrics, candidates=candidates
+    )
+    return score_predicted(predicted, split, metrics, store, train_examples)

@@ -7,7 +7,7 @@ import pytest
 
 from sizewise.data.example import Example, Message
 from sizewise.errors import DataError
-from sizewise.evaluation.baselines import majority_baseline, question, tfidf_baseline
+from sizewise.evaluation.baselines import answer_all, fit_majority, fit_tfidf, question
 from sizewise.evaluation.evaluate import score_predictions
 from sizewise.metrics.icd10 import Icd10
 
@@ -27,18 +27,18 @@ def made_up(count: int, seed: int) -> list[Example]:
 
 def test_words_decide() -> None:
     train, test = made_up(120, 0), made_up(40, 1)
-    predictions = tfidf_baseline(train, test)
+    predictions, _ = answer_all(fit_tfidf(train), test)
     scores, scored = score_predictions(predictions, [Icd10()])
     assert scores["icd10/exact_match"] == 1.0
     assert [p.id for p in scored] == [e.id for e in test]
     assert scored[0].strata == {"label": test[0].answer}
     assert all(p.token_log_prob is not None and p.token_log_prob <= 0 for p in predictions)
-    assert [p.text for p in predictions] == [p.text for p in tfidf_baseline(train, test)]
+    assert [p.text for p in predictions] == [p.text for p in answer_all(fit_tfidf(train), test)[0]]
 
 
 def test_the_majority_answers_everything() -> None:
     train, test = made_up(120, 0), made_up(40, 1)
-    predictions = majority_baseline(train, test)
+    predictions, _ = answer_all(fit_majority(train), test)
     assert {p.text for p in predictions} == {"E11.9"}
     share = sum(e.answer == "E11.9" for e in train) / 120
     assert predictions[0].token_log_prob == pytest.approx(np.log(share))
@@ -48,9 +48,9 @@ def test_the_majority_answers_everything() -> None:
 
 def test_one_class_and_no_examples() -> None:
     train = [e for e in made_up(50, 0) if e.answer == "I10"]
-    assert {p.text for p in tfidf_baseline(train, made_up(5, 1))} == {"I10"}
+    assert {p.text for p in answer_all(fit_tfidf(train), made_up(5, 1))[0]} == {"I10"}
     with pytest.raises(DataError, match="training examples"):
-        tfidf_baseline([], made_up(5, 1))
+        fit_tfidf([])
 
 
 def test_the_instruction_is_no_feature() -> None:

@@ -11,7 +11,6 @@ from sizewise.config.evaluation import GenerationConfig
 from sizewise.errors import ConfigError, EvaluationError
 from sizewise.evaluation.candidate_set import read_candidates
 from sizewise.evaluation.candidates import candidate_log_probs, choose
-from sizewise.evaluation.evaluate import evaluate
 from sizewise.evaluation.likelihood import answer_log_probs
 from sizewise.evaluation.predictions import PredictionStore
 from sizewise.evaluation.trie import build_trie
@@ -19,7 +18,7 @@ from sizewise.metrics.icd10 import Icd10
 from sizewise.models.tiny import build_tiny
 
 from .conftest import sharpened
-from .helpers import EOS, VOCAB, Pair, StubSplit, StubTemplate
+from .helpers import EOS, VOCAB, Pair, StubSplit, StubTemplate, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def test_evaluation_keeps_the_best_candidate(causal, split, template, tmp_path) 
     metrics = [Icd10(), Icd10(answer="candidate")]
     store = PredictionStore(tmp_path / "p.jsonl", "key")
     greedy = GenerationConfig(max_new_tokens=3)
-    result = evaluate(causal, split, template, greedy, metrics, store, 4, candidates=texts)
+    result = evaluate(causal, split, template, greedy, metrics, store, candidates=texts)
     assert result.scores["icd10_candidate/prefix3"] == 1.0
     assert result.scores["icd10/prefix3"] == 0.0
     for prediction, item in zip(result.predictions, split.encoded, strict=True):

@@ -13,7 +13,7 @@ from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.data.example import Example
 from sizewise.errors import ConfigError
-from sizewise.evaluation.evaluate import evaluate, score_predictions
+from sizewise.evaluation.evaluate import score_predictions
 from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.predictions import PredictionStore, read_predictions
 from sizewise.metrics.base import ExampleMetric
@@ -22,7 +22,7 @@ from sizewise.metrics.icd10 import Icd10
 from sizewise.metrics.perplexity import Perplexity
 from sizewise.models.base import load_base
 
-from .helpers import make_split
+from .helpers import evaluate, make_split
 
 GREEDY = GenerationConfig(max_new_tokens=6)
 
@@ -42,7 +42,7 @@ def test_scores_and_final_file(causal, split, template, tmp_path: Path) -> None:
     store = PredictionStore(tmp_path / "base.test.jsonl", "key")
     metrics = [Icd10(), Perplexity(), Efficiency(), TrainingSize()]
     result = evaluate(
-        causal, split, template, GREEDY, metrics, store, 4, train_examples=split.examples
+        causal, split, template, GREEDY, metrics, store, train_examples=split.examples
     )
     assert result.examples == 8
     assert result.scores["training/size"] == 8
@@ -60,11 +60,9 @@ def test_scoring_again_takes_over_new_metrics_and_strata(
     causal, split, template, tmp_path: Path
 ) -> None:
     path = tmp_path / "base.test.jsonl"
-    evaluate(causal, split, template, GREEDY, [Icd10()], PredictionStore(path, "key"), 4)
+    evaluate(causal, split, template, GREEDY, [Icd10()], PredictionStore(path, "key"))
     other = make_split(template, band="rare")
-    result = evaluate(
-        causal, other, template, GREEDY, [Perplexity()], PredictionStore(path, "key"), 4
-    )
+    result = evaluate(causal, other, template, GREEDY, [Perplexity()], PredictionStore(path, "key"))
     first = read_predictions(path)[0]
     assert first == result.predictions[0]
     assert first.strata == {"band": "rare"}
@@ -91,7 +89,7 @@ def test_gradients_are_the_same_before_and_after(
                 parameter.normal_(std=0.1)
     before = gradients(model, split.encoded[1].prompt_ids)
     store = PredictionStore(tmp_path / "p.jsonl", "key")
-    evaluate(model, split, template, GREEDY, [], store, 4)
+    evaluate(model, split, template, GREEDY, [], store)
     after = gradients(model, split.encoded[1].prompt_ids)
     assert len(before) == 8
     for name, gradient in before.items():

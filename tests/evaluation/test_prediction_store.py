@@ -23,7 +23,6 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     again = PredictionStore(store.path, "key")
     assert [p.id for p in again.read()] == ["a", "b", "c"]
     assert again.read()[0] == prediction("a")
-    assert again.done_ids() == {"a", "b", "c"}
 
 
 def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path) -> None:
@@ -32,7 +31,7 @@ def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path) -> None:
     whole = store.path.read_bytes()
     store.path.write_bytes(whole[:-20])
     again = PredictionStore(store.path, "key")
-    assert again.done_ids() == {"a"}
+    assert [p.id for p in again.read()] == ["a"]
     again.append([prediction("b"), prediction("c")])
     assert [p.id for p in read_predictions(store.path)] == ["a", "b", "c"]
 

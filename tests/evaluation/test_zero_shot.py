@@ -19,7 +19,7 @@ from sizewise.evaluation.lock import held_lock
 from sizewise.evaluation.predict import Predicted
 from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.weights import file_fingerprint, weights_fingerprint
-from sizewise.evaluation.zero_shot import cached, entry_path, lookup, zero_shot_key, zero_shot_parts
+from sizewise.evaluation.zero_shot import cached, entry_path, zero_shot_key, zero_shot_parts
 
 from .helpers import StubTemplate, make_split
 
@@ -36,10 +36,8 @@ def test_the_second_time_nothing_is_computed(tmp_path: Path) -> None:
         calls.append(1)
         return PREDICTED
 
-    assert lookup(tmp_path, PARTS) is None
     assert cached(tmp_path, PARTS, compute) == (PREDICTED, False)
     assert cached(tmp_path, PARTS, compute) == (PREDICTED, True)
-    assert lookup(tmp_path, PARTS) == PREDICTED
     assert cached(tmp_path, PARTS | {"data": "other"}, compute)[1] is False
     assert len(calls) == 2
     left = {path.name for path in entry_path(tmp_path, zero_shot_key(PARTS)).parent.iterdir()}
@@ -88,7 +86,7 @@ def test_a_damaged_entry_is_an_error(tmp_path: Path) -> None:
     cached(tmp_path, PARTS, lambda: PREDICTED)
     (entry_path(tmp_path, zero_shot_key(PARTS)) / "measured.json").write_text('{"cost": ')
     with pytest.raises(OutcomeError, match="damaged"):
-        lookup(tmp_path, PARTS)
+        cached(tmp_path, PARTS, lambda: PREDICTED)
 
 
 def test_of_several_at_once_one_computes(tmp_path: Path) -> None:

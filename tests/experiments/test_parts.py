@@ -18,7 +18,7 @@ from sizewise.errors import DataError
 from sizewise.evaluation.candidate_set import read_candidates
 from sizewise.job.dry_run import few
 from sizewise.job.tasks import load_splits
-from sizewise.metrics.tfidf import Tfidf, tfidf_three_ways
+from sizewise.metrics.tfidf import Tfidf, tfidf_cosines
 
 HUB = ("psychotherapy", "counseling", "psychology", "empathetic_dialogues", "medsynth")
 
@@ -108,9 +108,9 @@ def test_tfidf_compares_the_tuned_answers_with_the_bases_too() -> None:
     metric = Tfidf()
     metric.set_base(base)
     metric.update(tuned)
-    ways = tfidf_three_ways(
-        [p.text for p in base], [p.text for p in tuned], [p.reference for p in tuned]
-    )
-    assert [row["base_cosine"] for row in metric.per_example] == ways["base_tuned"]
-    assert [row["cosine"] for row in metric.per_example] == ways["tuned_reference"]
+    texts, references = [p.text for p in tuned], [p.reference for p in tuned]
+    with_base = tfidf_cosines(texts, [p.text for p in base], references)
+    assert [row["base_cosine"] for row in metric.per_example] == with_base
+    with_reference = tfidf_cosines(texts, references, references)
+    assert [row["cosine"] for row in metric.per_example] == with_reference
     assert {"base_cosine", "base_cosine_std", "cosine_std"} <= metric.compute().keys()

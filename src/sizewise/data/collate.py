@@ -66,28 +66,13 @@ def collate_seq2seq(
     }
 
 
-def collate_prompts(
-    prompts: Sequence[Sequence[int]], pad_token_id: int, multiple: int = 1
-) -> dict[str, Tensor]:
-    """Pad prompts on the left, as decoder-only generation needs.
-
-    Returns:
-        ``input_ids`` and ``attention_mask`` of shape (B, T).
-    """
-    return {
-        "input_ids": pad(prompts, pad_token_id, multiple, left=True),
-        "attention_mask": pad([[1] * len(ids) for ids in prompts], 0, multiple, left=True),
-    }
-
-
-def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1, left: bool = False) -> Tensor:
-    """Pad rows of ids to one length, a multiple of ``multiple``: shape (B, T), int64."""
+def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> Tensor:
+    """Pad rows of ids on the right to one length, a multiple of ``multiple``: (B, T), int64."""
     longest = max(len(row) for row in rows)
     width = -(-longest // multiple) * multiple
     padded = torch.full((len(rows), width), value, dtype=torch.long)
     for place, row in enumerate(rows):
-        start = width - len(row) if left else 0
-        padded[place, start : start + len(row)] = torch.tensor(row, dtype=torch.long)
+        padded[place, : len(row)] = torch.tensor(row, dtype=torch.long)
     return padded
 
 

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sizewise.data.control import BREAK, Neutraliser, PieceEncoder, special_tokens
-from sizewise.data.encode import EncodedSplit, encode_examples
-from sizewise.data.example import Example, Message
+from sizewise.data.control import Neutraliser, PieceEncoder, special_tokens
+from sizewise.data.example import Message
 from sizewise.data.tokenizer_hash import hash_parts, tokenizer_fingerprint
 from sizewise.errors import ModelError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from transformers import PreTrainedTokenizerBase
 
 _SPEAKERS = {"user": "User", "assistant": "Assistant"}
@@ -89,10 +86,6 @@ class Seq2SeqTemplate:
         """Encode inputs and targets."""
         return self.encode_prompts([messages for messages, _ in pairs]), self.encode_answers(pairs)
 
-    def answer_text(self, messages: Sequence[Message], answer: str) -> str:
-        """Return the answer as it is."""
-        return answer.replace(BREAK, "")
-
     def length(self, prompt: int, answer: int) -> int:
         """Tokens of the longer of the two sequences: encoder and decoder are apart."""
         return max(prompt, answer)
@@ -100,17 +93,3 @@ class Seq2SeqTemplate:
     def _ended(self, texts: Sequence[str]) -> list[list[int]]:
         marked = [self._marks.mark(text) for text in texts]
         return [[*ids, self.end_of_turn] for ids in self._encoder.encode(marked)]
-
-
-def encode_seq2seq(
-    examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    truncate_prompt: bool = False,
-    cache_dir: Path | None = None,
-    *,
-    name: str = "data",
-) -> EncodedSplit:
-    """Encode examples for an encoder–decoder model (see ``encode_examples``)."""
-    template = Seq2SeqTemplate(tokenizer)
-    return encode_examples(examples, template, max_length, truncate_prompt, cache_dir, name=name)

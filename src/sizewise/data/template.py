@@ -119,10 +119,6 @@ class ChatTemplate:
         """Tokens of the longest sequence that the model sees: prompt and answer are joined."""
         return prompt + answer
 
-    def answer_text(self, messages: Sequence[Message], answer: str) -> str:
-        """Return the answer as the template writes it (trimmed where the template trims)."""
-        return self._answer(messages, answer).replace(BREAK, "")
-
     def _encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._one_bos(ids) for ids in self._encoder.encode(texts)]
 

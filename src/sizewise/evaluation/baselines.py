@@ -21,29 +21,6 @@ MOST_WEIGHTS = 20_000_000
 """Weights (classes × features) beyond which features are dropped: the solver keeps 20 copies."""
 
 
-def majority_baseline(train: Sequence[Example], test: Sequence[Example]) -> list[Prediction]:
-    """Always give the most frequent training answer (of equals the first in the alphabet)."""
-    return answer_all(fit_majority(train), test)[0]
-
-
-def tfidf_baseline(
-    train: Sequence[Example],
-    test: Sequence[Example],
-    seed: int = 0,
-    max_features: int | None = 50_000,
-    inverse_strength: float = 10.0,
-    max_iter: int = 300,
-) -> list[Prediction]:
-    """TF-IDF of words and word pairs of the user's text, then multinomial logistic regression.
-
-    Args: as ``fit_tfidf``.
-
-    Raises:
-        DataError: the training split is empty.
-    """
-    return answer_all(fit_tfidf(train, seed, max_features, inverse_strength, max_iter), test)[0]
-
-
 @dataclass(frozen=True)
 class Fitted:
     """A fitted baseline.

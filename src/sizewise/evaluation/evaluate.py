@@ -1,21 +1,18 @@
-"""From a model and a split to scores: predict, then score the stored predictions."""
+"""From predictions to scores."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
 from sizewise.errors import ConfigError
 from sizewise.evaluation.measure import MEASURED, strata_of
-from sizewise.evaluation.predict import Predicted, Split, predict
+from sizewise.evaluation.predict import Predicted, Split
 from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.predictions import PredictionStore
-from sizewise.evaluation.template import AnswerTemplate
 from sizewise.metrics.base import ExampleMetric
 
 
@@ -44,45 +41,6 @@ class EvaluationResult:
     batch_size: int
     out_of_memory: tuple[int, ...] = ()
     reused: bool = False
-
-
-def evaluate(
-    model: Any,
-    split: Split,
-    template: AnswerTemplate,
-    generation: GenerationConfig,
-    metrics: Sequence[ExampleMetric],
-    store: PredictionStore,
-    batch_size: int,
-    warmup_batches: int = 1,
-    retries: int = 3,
-    train_examples: Sequence[Example] = (),
-    candidates: Sequence[str] = (),
-    progress: Callable[[int, int], None] | None = None,
-) -> EvaluationResult:
-    """Predict what ``store`` lacks, score everything, and write the final predictions file.
-
-    ``train_examples`` are handed to metrics that compare answers with the training data; of
-    ``candidates`` the most likely one is kept for each example.
-
-    Raises:
-        EvaluationError: the split is empty or the store belongs to something else.
-        OutOfMemoryError: not even one example at a time fits.
-    """
-    predicted = predict(
-        model,
-        split,
-        template,
-        generation,
-        store,
-        batch_size,
-        warmup_batches=warmup_batches,
-        retries=retries,
-        metrics=metrics,
-        candidates=candidates,
-        progress=progress,
-    )
-    return score_predicted(predicted, split, metrics, store, train_examples)
 
 
 def score_predicted(

@@ -38,10 +38,6 @@ class PredictionStore:
         """Return all whole predictions, in the order in which they were written."""
         return read_predictions(self.path) if self.path.exists() else []
 
-    def done_ids(self) -> set[str]:
-        """Return the ids of the examples that need not be predicted again."""
-        return {prediction.id for prediction in self.read()}
-
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Write predictions after the last whole line and wait until they are on the disk."""
         self._claim()

@@ -112,12 +112,6 @@ def cached(
         return predicted, False
 
 
-def lookup(cache: Path, parts: Mapping[str, Any]) -> Predicted | None:
-    """Return stored predictions without computing, so that a caller need not load the model."""
-    entry = entry_path(cache, zero_shot_key(parts))
-    return load(entry) if entry.is_dir() else None
-
-
 def entry_path(cache: Path, key: str) -> Path:
     """Return the directory of a key."""
     return cache / "zero_shot" / key[:2] / key

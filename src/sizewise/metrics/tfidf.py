@@ -33,17 +33,6 @@ def tfidf_cosines(
     return [float(value) for value in products]
 
 
-def tfidf_three_ways(
-    base: Sequence[str], tuned: Sequence[str], references: Sequence[str]
-) -> dict[str, list[float]]:
-    """Cosines of base with reference, tuned with reference, and base with tuned, per example."""
-    return {
-        "base_reference": tfidf_cosines(base, references, references),
-        "tuned_reference": tfidf_cosines(tuned, references, references),
-        "base_tuned": tfidf_cosines(base, tuned, references),
-    }
-
-
 class Tfidf(TextMetric):
     """TF-IDF cosine with the reference; its mean and standard deviation over the split.
 

@@ -125,4 +125,3 @@ BUILDERS: dict[str, Callable[[ArchitectureConfig], PretrainedConfig]] = {
     "gemma3": _gemma3,
     "t5": _t5,
 }
-ARCHITECTURES = tuple(BUILDERS)
