@@ -112,7 +112,8 @@ def summary_line(outcome: Outcome, run_dir: Path) -> str:
     name = outcome.data.name
     scored = outcome.best.get(name)
     if scored is None:
-        return f"Trained; validation loss {outcome.validation['val_loss']:.4f}. {run_dir}"
+        loss = outcome.validation.get("val_loss", float("nan"))
+        return f"Trained; validation loss {loss:.4f}. {run_dir}"
     value = scored.scores[outcome.primary]
     line = f"{name}: {outcome.primary} {value:.4f} on {scored.examples} test examples"
     base = outcome.base.get(name)

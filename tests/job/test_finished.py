@@ -40,3 +40,11 @@ def test_metrics_are_the_runs_and_those_asked_for(
 def test_metrics_of_a_program_are_all_asked_for(run: Path) -> None:
     cfg = compose_run([f"run='{run}'", "metric=[rouge]"], "evaluate")
     assert set(of_finished_run(cfg).metric) == {"perplexity", "efficiency", "rouge"}
+
+
+def test_how_to_evaluate_may_be_changed_one_by_one(run: Path) -> None:
+    cfg = compose_run([f"run='{run}'", "evaluation.candidates=train"], "evaluate")
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("retries: 3", "retries: 5"))
+    evaluation = of_finished_run(cfg).evaluation
+    assert (evaluation.candidates, evaluation.retries) == ("train", 5)

@@ -185,3 +185,18 @@ def test_bad_input_is_one_clear_error_before_a_weight_is_loaded(
         run(tmp_path, "run", *overrides)
     assert words in str(caught.value)
     assert not (tmp_path / "run" / "outcome.json").exists()
+
+
+@pytest.mark.parametrize("how", ["lora=none", "lora.r=2"])
+def test_without_a_validation_split_there_is_no_objective(tmp_path, how):
+    rows = "".join(f"question {i},answer {i}\n" for i in range(40))
+    (tmp_path / "rows.csv").write_text(f"q,a\n{rows}")
+    own = (
+        "dataset=csv", f"dataset.source.path={tmp_path / 'rows.csv'}", "dataset.prompt='{q}'",
+        "dataset.answer='{a}'", "dataset.split.validation=0", "trainer.max_steps=2", how,
+    )  # fmt: skip
+    outcome = run(tmp_path, "run", *own)
+    assert (outcome.objective, outcome.validation) == (None, {})
+    assert "my_csv" in outcome.best
+    with pytest.raises(ConfigError, match=r"objective=primary .* dataset\.split\.validation"):
+        run(tmp_path, "other", *own, "evaluation.objective=primary")

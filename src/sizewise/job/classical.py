@@ -22,7 +22,7 @@ from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
 from sizewise.evaluation.predict import Predicted
 from sizewise.evaluation.predictions import PredictionStore
 from sizewise.job.record import make_outcome
-from sizewise.job.tasks import Task, load_splits
+from sizewise.job.tasks import Task, check_objective, load_splits
 from sizewise.metrics.base import ExampleMetric
 from sizewise.outcome import CostFacts, ModelFacts, Outcome
 
@@ -85,6 +85,7 @@ class ClassicalPipeline:
         first = load_splits(cfg.dataset, None, cfg.dry_run)
         labels = count_labels(first.train)
         tasks = [Task(cfg.dataset, first, _unencoded(first))]
+        check_objective(cfg, tasks[0])
         for dataset in cfg.eval_dataset.values():
             splits = load_splits(dataset, labels, cfg.dry_run)
             tasks.append(Task(dataset, splits, _unencoded(splits)))

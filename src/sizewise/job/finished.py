@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sizewise.config import RunConfig, to_run_config
+from sizewise.config.evaluation import EvaluationConfig
 from sizewise.errors import ConfigError
 from sizewise.job.setup import CONFIG_FILE
 from sizewise.training.fit import ADAPTER
@@ -19,7 +20,8 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
     """Return the job that scores the model of ``cfg.run`` as it was trained.
 
     Base, storage, adapter, data, decoding and metrics are the run's; further metrics and test sets
-    of ``cfg`` are added. Without ``cfg.run`` the job is returned as it is.
+    of ``cfg`` are added, and its values of ``evaluation`` go before the run's. Without ``cfg.run``
+    the job is returned as it is.
 
     Args:
         cfg: the job.
@@ -45,13 +47,20 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
         adapter=str(adapter) if done.lora.trains else None,
         metric={**_asked(cfg, overrides), **done.metric},
         eval_dataset={**done.eval_dataset, **cfg.eval_dataset},
-        evaluation=cfg.evaluation if cfg.evaluation.batch_size else done.evaluation,
+        evaluation=_changed(done.evaluation, cfg.evaluation),
         trainer=replace(done.trainer, accelerator=cfg.trainer.accelerator),
         logger=cfg.logger,
         paths=cfg.paths,
         sweep=cfg.sweep,
         report=cfg.report,
     )
+
+
+def _changed(done: EvaluationConfig, wanted: EvaluationConfig) -> EvaluationConfig:
+    """Take over every value of ``wanted`` that is not the default."""
+    default = asdict(EvaluationConfig())
+    named = {name: value for name, value in asdict(wanted).items() if value != default[name]}
+    return replace(done, **named)
 
 
 def _asked(cfg: RunConfig, overrides: Sequence[str] | None) -> dict[str, Any]:

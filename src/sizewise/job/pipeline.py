@@ -20,7 +20,7 @@ from sizewise.job.data_files import DATA, save_data
 from sizewise.job.fitting import train
 from sizewise.job.record import make_outcome
 from sizewise.job.scoring import PREDICTIONS, Scorer
-from sizewise.job.tasks import Task, load_task, make_template
+from sizewise.job.tasks import Task, check_objective, load_task, make_template
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter import load_adapter
 from sizewise.models.figures import context_length
@@ -74,6 +74,7 @@ class Pipeline:
         cache = Path(cfg.paths.cache)
         dry_run = cfg.dry_run
         tasks = [load_task(cfg.dataset, template, positions, cache, dry_run=dry_run)]
+        check_objective(cfg, tasks[0])
         labels = count_labels(tasks[0].splits.train)
         for dataset in cfg.eval_dataset.values():
             tasks.append(load_task(dataset, template, positions, cache, ("test",), labels, dry_run))
@@ -149,7 +150,9 @@ class Pipeline:
         }
 
     def _validation(self, model: Any, fit: FitResult | None) -> dict[str, float]:
-        """Return the validation figures; no figure of the test split is ever an objective."""
+        """Return the validation figures, none without that split; the test split gives none."""
+        if not self.task.encoded["validation"].encoded:
+            return {}
         values = {"val_loss": self._validation_loss(model, fit)}
         if self.cfg.evaluation.objective == "primary":
             result = self.scorer.validation(model, self.task, self.identity)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sizewise.config import DatasetConfig, ModelConfig
+from sizewise.config import DatasetConfig, ModelConfig, RunConfig
 from sizewise.data.encode import EncodedSplit, encode_examples
 from sizewise.data.example import DataSplits, Example, SplitName
 from sizewise.data.frequency import add_frequency, count_labels
 from sizewise.data.groups import text_key
 from sizewise.data.kept import kept_splits
 from sizewise.data.template import ChatTemplate
+from sizewise.errors import ConfigError
 from sizewise.job.dry_run import few
 
 if TYPE_CHECKING:
@@ -120,6 +121,19 @@ def load_splits(
     splits = kept_splits(few(dataset) if dry_run else dataset, stand_in=dry_run)
     counts = count_labels(splits.train) if labels is None else labels
     return add_frequency(splits, counts, dataset.frequent)
+
+
+def check_objective(cfg: RunConfig, task: Task) -> None:
+    """Refuse an objective that would have to come from an empty validation split.
+
+    Raises:
+        ConfigError: ``evaluation.objective=primary`` without validation examples.
+    """
+    if cfg.evaluation.objective == "primary" and not task.splits.validation:
+        raise ConfigError(
+            f"evaluation.objective=primary is scored on validation examples, and {task.name} has "
+            "none. Raise dataset.split.validation, or leave the objective at val_loss."
+        )
 
 
 def shared_questions(tasks: Sequence[Task]) -> list[str]:
