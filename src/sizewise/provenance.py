@@ -7,6 +7,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ def collect_provenance(overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def package_versions() -> dict[str, str]:
     """Return the installed versions of the packages that results depend on."""
+    return dict(_package_versions())
+
+
+@cache
+def _package_versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ def take_base(
     if found is not None:
         return found
     _kept.clear()
+    gc.unfreeze()  # workers freeze what outlives a job, the base among it
     free_memory()
     return load_base(model, quantization, device)
 

@@ -51,6 +51,9 @@ def _same_random_state() -> None:
 
 def _release_memory() -> None:
     gc.collect()
+    # What is left are libraries and the kept base: looking through them takes longer than all
+    # else between two jobs. ``take_base`` thaws them before it lets a base go.
+    gc.freeze()
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
