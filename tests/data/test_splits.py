@@ -162,6 +162,14 @@ def test_a_leak_is_an_error_on_request() -> None:
         split(leaking(), owned(on_leak="error"))
 
 
+def test_which_of_equal_examples_stays_does_not_depend_on_the_order_of_rows() -> None:
+    data = [{"q": f"q{i // 2}", "a": "x", "r": f"worse {i}"} for i in range(40)]
+    cfg = config(rejected="r")
+    one, two = split(data, cfg), split(data[::-1], cfg)
+    assert one.report.duplicates == 20
+    assert {e.meta["rejected"] for e in one.train} == {e.meta["rejected"] for e in two.train}
+
+
 def test_a_repetition_across_the_own_splits_is_a_leak_not_a_duplicate() -> None:
     data = [*leaking(), {"q": "q2", "a": "2", "s": "te"}]
     report = split(data, owned()).report

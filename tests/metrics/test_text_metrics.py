@@ -205,8 +205,14 @@ def test_preference() -> None:
     assert [row["preferred"] for row in metric.per_example] == [1, 0, 0.5]
     assert [row["preferred_per_token"] for row in metric.per_example] == [0, 1, 0.5]
     assert scores["margin"] == pytest.approx(0.0)
+    one_without = measure(
+        Preference(),
+        prediction("", "a", log_prob=-3.0, answer_tokens=2, scores=rejected),
+        prediction("", "b"),
+    )
+    assert (one_without["preferred"], one_without["missing"]) == (1.0, 0.5)
     with pytest.raises(EvaluationError, match=r"dataset\.rejected"):
-        metric.update([prediction("", "a")])
+        measure(Preference(), prediction("", "a"))
 
 
 def text_metrics(similarity: Similarity, bert: Path) -> list[ExampleMetric]:

@@ -143,11 +143,17 @@ def _limit(
 def _distinct(
     pairs: Sequence[tuple[Example, str | None]],
 ) -> tuple[list[tuple[Example, str | None]], int]:
-    """Keep the first of equal examples within a split of the source; return how many went."""
-    first: dict[tuple[str, str | None], tuple[Example, str | None]] = {}
+    """Keep one of equal examples within a split of the source; return how many went.
+
+    Which one follows from its row's values and meta data, not from the order of rows.
+    """
+    kept: dict[tuple[str, str | None], tuple[Example, str | None]] = {}
     for example, split in pairs:
-        first.setdefault((example.content_id, split), (example, split))
-    return list(first.values()), len(pairs) - len(first)
+        key = (example.content_id, split)
+        other = kept.setdefault(key, (example, split))[0]
+        if (example.id, sorted(example.meta.items())) < (other.id, sorted(other.meta.items())):
+            kept[key] = (example, split)
+    return list(kept.values()), len(pairs) - len(kept)
 
 
 def _ordered(examples: Sequence[Example], seed: int) -> list[Example]:

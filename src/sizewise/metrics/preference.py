@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sizewise.errors import EvaluationError
@@ -18,31 +19,41 @@ class Preference(ExampleMetric):
     """Compares log-probabilities of chosen and rejected answers (Rafailov et al. 2023, accuracy).
 
     ``preferred`` compares sums, ``preferred_per_token`` means per token, which do not favour the
-    shorter answer; ``margin`` is the difference of the sums in nats. A tie counts one half.
+    shorter answer; ``margin`` is the difference of the sums in nats. A tie counts one half. An
+    example without a rejected answer has only the score ``missing``, which is counted.
     """
 
     name = "preference"
 
     def score(self, prediction: Prediction) -> dict[str, float]:
-        """Score one pair.
-
-        Raises:
-            EvaluationError: there is no rejected answer.
-        """
+        """Score one pair."""
         if REJECTED_LOG_PROB not in prediction.scores:
-            raise EvaluationError(
-                f"The metric preference needs rejected answers; example {prediction.id} has none. "
-                "Set dataset.rejected to the column that holds them."
-            )
+            return {"missing": 1.0}
         chosen, rejected = prediction.log_prob, prediction.scores[REJECTED_LOG_PROB]
         chosen_mean = chosen / prediction.answer_tokens
         rejected_mean = rejected / prediction.scores[REJECTED_TOKENS]
         return {
+            "missing": 0.0,
             "preferred": _wins(chosen, rejected),
             "preferred_per_token": _wins(chosen_mean, rejected_mean),
             "margin": chosen - rejected,
             "margin_per_token": chosen_mean - rejected_mean,
         }
+
+    def aggregate(
+        self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
+        """Means over the examples that have a rejected answer.
+
+        Raises:
+            EvaluationError: none has.
+        """
+        if scores and all(row["missing"] for row in scores):
+            raise EvaluationError(
+                "The metric preference needs rejected answers, and no example has one. Set "
+                "dataset.rejected to the column that holds them."
+            )
+        return super().aggregate(predictions, scores)
 
 
 def _wins(value: float, other: float) -> float:
