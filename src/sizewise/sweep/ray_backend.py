@@ -23,6 +23,7 @@ from sizewise.sweep.state import JobState, job_state, record_failure
 from sizewise.sweep.worker import job_log
 
 DYING_SECONDS = 5.0
+POLL_SECONDS = 1.0
 ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 
 
@@ -67,42 +68,14 @@ class RayBackend:
         ray = self._started()
         # max_calls=1: a process of its own for each job; Ray itself never tries one again.
         task = ray.remote(max_calls=1, max_retries=0, **self._resources)(run_in_ray)
-        tries = {job.identity.hash: 0 for job in jobs}
         with Progress(len(jobs), live=False) as progress:
-            waiting = {self._start(task, job, tries, progress): job for job in jobs}
-            while waiting:
-                ended, _ = ray.wait(list(waiting), timeout=1.0)
-                for reference in ended:
-                    job = waiting.pop(reference)
-                    self._settle(ray, reference, job)
-                    failed = job_state(job.run_dir) == JobState.FAILED
-                    if failed and tries[job.identity.hash] <= options.retries:
-                        waiting[self._start(task, job, tries, progress)] = job
-                        continue
-                    progress.end(None, job)
-                    if failed and options.fail_fast:
-                        for other in waiting:
-                            ray.cancel(other, force=True)
-                        return
+            _Tasks(ray, task, options, progress).run(jobs)
 
     def close(self) -> None:
         """Disconnect, and end a cluster that was begun here."""
         if self._ray is not None:
             self._ray.shutdown()
             self._ray = None
-
-    def _start(self, task: Any, job: Job, tries: dict[str, int], progress: Progress) -> Any:
-        tries[job.identity.hash] += 1
-        progress.begin(None, job)
-        return task.remote(str(job.run_dir.resolve()))
-
-    def _settle(self, ray: Any, reference: Any, job: Job) -> None:
-        try:
-            ray.get(reference)
-        except ray.exceptions.RayError as error:
-            _wait_for_its_end(job.run_dir)
-            if job_state(job.run_dir) not in ENDED:
-                record_failure(job.run_dir, f"Ray: {str(error).splitlines()[0]}")
 
     def _started(self) -> Any:
         if self._ray is None:
@@ -120,6 +93,67 @@ class RayBackend:
             )
             self._ray = ray
         return self._ray
+
+
+class _Tasks:
+    """The jobs of one sweep as tasks: those under way, and those that other processes hold."""
+
+    def __init__(self, ray: Any, task: Any, options: LaunchOptions, progress: Progress) -> None:
+        self._ray, self._task, self._options, self._progress = ray, task, options, progress
+        self._under_way: dict[Any, Job] = {}
+        self._elsewhere: list[Job] = []
+        self._tries: dict[str, int] = {}
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run the jobs until every one has ended, or one has failed and nothing else is to run."""
+        for job in jobs:
+            self._start(job)
+        go_on = True
+        while go_on and (self._under_way or self._elsewhere):
+            go_on = all([self._ended(job) for job in self._returned()])
+
+    def _start(self, job: Job) -> None:
+        self._tries[job.identity.hash] = self._tries.get(job.identity.hash, 0) + 1
+        self._progress.begin(None, job)
+        self._under_way[self._task.remote(str(job.run_dir.resolve()))] = job
+
+    def _returned(self) -> list[Job]:
+        """Wait for a second at most; return the jobs that nobody works on any more."""
+        ended: list[Any] = []
+        if self._under_way:
+            ended, _ = self._ray.wait(list(self._under_way), timeout=POLL_SECONDS)
+        else:
+            time.sleep(POLL_SECONDS)
+        found = [self._under_way.pop(reference) for reference in ended]
+        for reference, job in zip(ended, found, strict=True):
+            self._settle(reference, job)
+        every = [*self._elsewhere, *found]
+        self._elsewhere = [job for job in every if job_state(job.run_dir) == JobState.RUNNING]
+        return [job for job in every if job not in self._elsewhere]
+
+    def _ended(self, job: Job) -> bool:
+        """Begin a job again where it has to be; return whether the sweep goes on."""
+        state = job_state(job.run_dir)
+        failed = state == JobState.FAILED
+        # Interrupted: another process had it, and is gone.
+        again = failed and self._tries[job.identity.hash] <= self._options.retries
+        if again or state not in ENDED:
+            self._start(job)
+            return True
+        self._progress.end(None, job)
+        if not (failed and self._options.fail_fast):
+            return True
+        for other in self._under_way:
+            self._ray.cancel(other, force=True)
+        return False
+
+    def _settle(self, reference: Any, job: Job) -> None:
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            _wait_for_its_end(job.run_dir)
+            if job_state(job.run_dir) not in ENDED:
+                record_failure(job.run_dir, f"Ray: {str(error).splitlines()[0]}")
 
 
 def _wait_for_its_end(run_dir: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sizewise.errors import SweepError
 from sizewise.sweep.backend import LaunchOptions
+from sizewise.sweep.claims import holder
 from sizewise.sweep.files import FAILURE_FILE, QUEUE_FILE, read_json, write_json
 from sizewise.sweep.jobs import Job
 from sizewise.sweep.progress import Progress
@@ -132,8 +133,9 @@ class SlurmBackend:
         """Whether a job has a result, or has left the queue without one."""
         if is_done(job.run_dir):
             return True
-        job_id = queue_id(job.run_dir)
-        if alive is None or job_id in alive:
+        job_id, owner = queue_id(job.run_dir), holder(job.run_dir)
+        elsewhere = owner is not None and owner.queue_job != job_id  # another sweep's
+        if alive is None or job_id in alive or elsewhere:
             missed[job.identity.hash] = 0
             return False
         if job_state(job.run_dir) in ENDED:

@@ -1,0 +1,105 @@
+"""Launchers whose jobs turn out to be another sweep's at this moment: they wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sizewise.outcome import write_outcome
+from sizewise.sweep import ray_backend
+from sizewise.sweep.backend import LaunchOptions
+from sizewise.sweep.claims import Claim, try_claim
+from sizewise.sweep.files import QUEUE_FILE, write_json
+from sizewise.sweep.jobs import Job
+from sizewise.sweep.owner import this_process
+from sizewise.sweep.progress import Progress
+from sizewise.sweep.ray_backend import _Tasks
+from sizewise.sweep.slurm_backend import GRACE_POLLS, SlurmBackend
+from sizewise.sweep.state import JobState, job_state, read_failure
+from sizewise.sweep.typed import run_config
+
+from .conftest import Submit
+from .fake import make_outcome
+
+
+class Ray:
+    """Runs a task at once; every task is itself the function that ``remote`` is given."""
+
+    class exceptions:  # noqa: N801 — as in ray
+        RayError = RuntimeError
+
+    def __init__(self, begin: Callable[[int], None]) -> None:
+        self.begun, self._begin = 0, begin
+
+    def remote(self, run_dir: str) -> int:
+        self.begun += 1
+        self._begin(self.begun)
+        return self.begun
+
+    def wait(self, references: list[int], timeout: float) -> tuple[list[int], list[int]]:
+        return references, []
+
+    def get(self, reference: int) -> str:
+        return "running"
+
+
+def held(job: Job) -> Claim:
+    claim = try_claim(job.run_dir)
+    assert claim is not None
+    return claim
+
+
+def done(job: Job) -> None:
+    write_outcome(make_outcome(run_config(job.config), 1.0), job.run_dir)
+
+
+def test_ray_begins_a_job_again_when_whoever_had_it_is_gone(
+    tmp_path: Path, submitted: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submitted(1)
+    claim = held(job)
+    monkeypatch.setattr(ray_backend.time, "sleep", lambda _: claim.release("interrupted"))
+    ray: Any = Ray(lambda number: done(job) if number == 2 else None)
+    _Tasks(ray, ray, LaunchOptions(tmp_path), Progress(1, live=False)).run([job])
+    assert (ray.begun, job_state(job.run_dir)) == (2, JobState.DONE)
+
+
+def test_ray_waits_for_a_job_that_another_sweep_ends(
+    tmp_path: Path, submitted: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submitted(1)
+    claim = held(job)
+    monkeypatch.setattr(ray_backend.time, "sleep", lambda _: done(job))
+    ray: Any = Ray(lambda number: None)
+    _Tasks(ray, ray, LaunchOptions(tmp_path), Progress(1, live=False)).run([job])
+    assert (ray.begun, job_state(job.run_dir)) == (1, JobState.DONE)
+    claim.release("done")
+
+
+def test_slurm_does_not_call_a_job_failed_that_another_process_has(submitted: Submit) -> None:
+    job, backend = submitted(1), SlurmBackend()
+    write_json(job.run_dir / QUEUE_FILE, {"job_id": "77_1"})
+    claim, missed = held(job), {job.identity.hash: 0}
+    for _ in range(GRACE_POLLS + 1):
+        assert not backend._ended(job, set(), missed)
+    assert read_failure(job.run_dir) is None
+    claim.release("interrupted")
+    assert [backend._ended(job, set(), missed) for _ in range(GRACE_POLLS)][-1]
+
+
+def test_slurm_calls_its_own_dead_job_failed_at_once(
+    submitted: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed on another node it seems to be at work until its claim is old."""
+    job, backend = submitted(1), SlurmBackend()
+    write_json(job.run_dir / QUEUE_FILE, {"job_id": "77_1"})
+    owner = replace(this_process(), machine="another", queue_job="77_1")
+    monkeypatch.setattr("sizewise.sweep.claims.this_process", lambda: owner)
+    claim, missed = held(job), {job.identity.hash: 0}
+    assert [backend._ended(job, set(), missed) for _ in range(GRACE_POLLS)][-1]
+    assert read_failure(job.run_dir) is not None
+    claim.release("failed")
