@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from factory import CODES, Spec, Task, make_run
+from factory import CODES, PRIMARY, Spec, Task, make_run
 
+from sizewise.commands.provenance import reproduce_command
 from sizewise.config import PricesConfig
 from sizewise.config.run import RunConfig
 from sizewise.errors import OutcomeError
@@ -206,6 +209,36 @@ def test_reproduction_names_command_versions_and_obstacles(tmp_path: Path) -> No
     assert "'dataset.prompt='\"'\"'Say {x}, please'\"'\"''" in found.script
     assert any("not committed" in note for note in found.notes)
     assert any("torch 2.13.0+cpu" in note for note in found.notes)
+
+
+def test_reproduction_runs_in_a_folder_of_its_own_and_compares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = make_run(tmp_path / "run", Spec(task=Task(examples=20)))
+    outcome = read_outcome(directory)
+    write_outcome(provenance(outcome, packages={"torch": "1.0"}), directory)
+    commands: list[list[str]] = []
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        make_run(tmp_path / "reproduced" / run_identity(outcome.config).slug, again)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sizewise.commands.provenance.subprocess.run", run)
+    again = Spec(task=Task(examples=20))
+    assert reproduce_command(directory, run=True) == 0
+    said = capsys.readouterr().out
+    assert "torch" in said
+    assert "(was 1.0)" in said
+    assert f"{PRIMARY} 0.6, again" in said
+    assert commands[0][1].endswith("train.py")
+    assert Path(commands[0][1]).is_absolute()
+    assert commands[0][-1] == "paths.outputs=reproduced", "where the run lies it is done already"
+    shutil.rmtree(tmp_path / "reproduced")
+    again = Spec(tuned=0.5, task=Task(examples=20))
+    reproduce_command(directory, run=True)
+    assert f"{PRIMARY} 0.5, recorded was 0.6" in capsys.readouterr().out
 
 
 def test_reproduction_notices_that_options_have_changed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from sizewise.config.register import conf_dir
-from sizewise.outcome import OUTCOME_FILE, read_outcome
+from sizewise.outcome import OUTCOME_FILE, Outcome, read_outcome
 from sizewise.report.reproduce import reproduction
 from sizewise.report.verify import FAILED, OK, Verification, verify_run, verify_sweep
 from sizewise.runtime import prepare_environment, quiet
+from sizewise.sweep.identity import run_identity
 
+REPRODUCED = "reproduced"
 STYLES = {OK: "green", FAILED: "bold red"}
 
 
@@ -45,10 +48,37 @@ def _show(verification: Verification, console: Console) -> None:
 
 
 def reproduce_command(directory: Path, run: bool) -> int:
-    """Print how to make a run again; with ``run``, run it here and return its exit code."""
-    found = reproduction(read_outcome(directory))
+    """Print how to make a run again; with ``run``, run it below ``REPRODUCED`` and compare scores.
+
+    Returns:
+        The exit code of the run, 0 where only the command was asked for.
+
+    Raises:
+        OutcomeError: there is no finished run in ``directory``.
+    """
+    outcome = read_outcome(directory)
+    found = reproduction(outcome)
     sys.stdout.write(found.script + "\n")
     if not run:
         return 0
     sys.stdout.flush()
-    return subprocess.run([sys.executable, *found.command[1:]], cwd=conf_dir().parent).returncode
+    _, script, *overrides = found.command
+    # In a folder of its own: where the run was made it is done already.
+    command = [sys.executable, str(conf_dir().parent / script), *overrides]
+    code = subprocess.run([*command, f"paths.outputs={REPRODUCED}"]).returncode
+    again = Path(REPRODUCED) / run_identity(outcome.config).slug
+    if code == 0 and not (again / OUTCOME_FILE).is_file():
+        sys.stdout.write("Today's options gave another configuration (see the notes above).\n")
+    elif code == 0:
+        sys.stdout.write("\n".join(score_changes(outcome, read_outcome(again))) + f"\n{again}\n")
+    return code
+
+
+def score_changes(before: Outcome, after: Outcome) -> list[str]:
+    """Say of every data set whether its primary score came out again."""
+    lines = []
+    for name, evaluation in before.best.items():
+        old, new = evaluation.scores[before.primary], after.best[name].scores[before.primary]
+        same = "again" if math.isclose(old, new, rel_tol=1e-9) else f"recorded was {old:.6g}"
+        lines.append(f"{name}: {before.primary} {new:.6g}, {same}")
+    return lines

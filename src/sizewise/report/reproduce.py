@@ -9,6 +9,7 @@ from typing import Any
 
 from sizewise.errors import ConfigError
 from sizewise.outcome import Outcome
+from sizewise.provenance import package_versions
 
 MOST_KEYS, LONGEST = 8, 80
 
@@ -63,6 +64,7 @@ def reproduction(outcome: Outcome, check: bool = True) -> Reproduction:
     builds = [f"{name} {v}" for name, v in known.items() if "+" in v]
     if builds:
         notes.append(f"These were builds of their own: {', '.join(builds)}.")
+    notes += _other_versions(known)
     return Reproduction(
         command=("python", script, *overrides),
         commit=code.get("commit"),
@@ -70,6 +72,12 @@ def reproduction(outcome: Outcome, check: bool = True) -> Reproduction:
         python=str(facts.get("python", "not recorded")),
         notes=tuple(notes),
     )
+
+
+def _other_versions(recorded: Mapping[str, str]) -> list[str]:
+    here = package_versions()
+    other = [f"{n} {here.get(n)} (was {v})" for n, v in recorded.items() if here.get(n) != v]
+    return [f"Other versions are installed here: {', '.join(other)}."] if other else []
 
 
 def _notes(outcome: Outcome, code: Mapping[str, Any]) -> list[str]:
