@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sizewise.config import RunConfig
-from sizewise.job.setup import check_primary, job_log, names_hub, write_config
+from sizewise.job.setup import check_names, check_primary, job_log, names_hub, write_config
 from sizewise.outcome import Outcome, read_outcome, write_outcome
 from sizewise.runtime import (
     is_ddp_child,
@@ -60,6 +60,7 @@ def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
     job = read_json(run_dir / JOB_FILE) or {}
     cfg = of_finished_run(cfg, job.get("overrides"))
     metrics = build_metrics(reachable_metrics(cfg.metric) if cfg.dry_run else cfg.metric)
+    check_names(cfg)
     check_primary(cfg, metrics)
     kind: type[Pipeline | ClassicalPipeline] = Pipeline
     if cfg.model.family == FAMILY:

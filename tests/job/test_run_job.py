@@ -200,3 +200,27 @@ def test_without_a_validation_split_there_is_no_objective(tmp_path, how):
     assert "my_csv" in outcome.best
     with pytest.raises(ConfigError, match=r"objective=primary .* dataset\.split\.validation"):
         run(tmp_path, "other", *own, "evaluation.objective=primary")
+
+
+def test_two_data_sets_of_one_name_are_refused_before_anything_is_scored(tmp_path):
+    """Their predictions would go to the same file."""
+    same = "eval_dataset=[icd10_dialogues]"
+    with pytest.raises(ConfigError, match=r"eval_dataset\.icd10_dialogues\.name"):
+        run(tmp_path, "same", same, "lora=none")
+    assert not (tmp_path / "same" / "predictions").exists()
+
+
+def test_a_second_file_is_a_test_set_beside_the_first(tmp_path):
+    for name in ("a", "b"):
+        rows = "".join(f"question {name} {i},answer {i}\n" for i in range(20))
+        (tmp_path / f"{name}.csv").write_text(f"q,a\n{rows}")
+    beside = "eval_dataset.csv"
+    outcome = run(
+        tmp_path, "run", "dataset=csv", f"dataset.source.path={tmp_path / 'a.csv'}", "lora=none",
+        "dataset.prompt='{q}'", "dataset.answer='{a}'", "eval_dataset=[csv]",
+        f"{beside}.source.path={tmp_path / 'b.csv'}", f"{beside}.prompt='{{q}}'",
+        f"{beside}.answer='{{a}}'",
+    )  # fmt: skip
+    assert {name: result.examples for name, result in outcome.base.items()} == {
+        "my_csv": 2, "my_csv_test": 20
+    }  # fmt: skip

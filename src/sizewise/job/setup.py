@@ -92,6 +92,17 @@ def _from_hub(dataset: DatasetConfig) -> bool:
     return "hub" in kinds
 
 
+def check_names(cfg: RunConfig) -> None:
+    """Raise unless every data set of the job has a name of its own: results are kept by name."""
+    names = [cfg.dataset.name, *(dataset.name for dataset in cfg.eval_dataset.values())]
+    for key, dataset in cfg.eval_dataset.items():
+        if names.count(dataset.name) > 1:
+            raise ConfigError(
+                f"Two data sets of this job are called {dataset.name!r}, and results are kept by "
+                f"name. Name one otherwise: eval_dataset.{key}.name={dataset.name}_2."
+            )
+
+
 def check_primary(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
     """Raise unless the score that every data set calls its own is among the chosen metrics'."""
     chosen = {metric.name: metric for metric in metrics}
