@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from sizewise.config.compose import compose_run
 from sizewise.data.encode import Encoded, EncodedSplit
 from sizewise.data.example import Message
 from sizewise.errors import ConfigError, ModelError
+from sizewise.release.card import write_card
 from sizewise.release.export import export_run
 from sizewise.release.hub import push
 from sizewise.release.loading import load_run_model, load_run_template, open_run
@@ -98,6 +100,16 @@ def test_the_card_names_base_data_results_and_limits(tuned, tmp_path):
                  "not a medical device", "| 48 / 8 / 8"):  # fmt: skip
         assert word in card
     assert "{{" not in card
+
+
+def test_the_card_does_not_hide_a_split_that_leaks(tuned, tmp_path):
+    run = open_run(tuned)
+    assert "groups kept apart" in write_card(run, tmp_path, False, None).read_text()
+    data = replace(run.outcome.data, report={**run.outcome.data.report, "shared_groups": 3})
+    leaking = replace(run, outcome=replace(run.outcome, data=data))
+    card = write_card(leaking, tmp_path, False, None).read_text()
+    assert "3 groups are in more than one" in card
+    assert "kept apart" not in card
 
 
 def test_a_folder_that_holds_something_is_not_overwritten(tuned, tmp_path):

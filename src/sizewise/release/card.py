@@ -53,6 +53,7 @@ def card_values(run: FinishedRun, merged: bool, report: MergeReport | None) -> d
         else cfg.dataset.source.path,
         "data_license": cfg.dataset.license,
         "sizes": " / ".join(str(sizes.get(s, 0)) for s in ("train", "validation", "test")),
+        "shared_groups": outcome.data.report.get("shared_groups", 0),
         "params_total": f"{model.params_total:,}",
         "params_trainable": f"{model.params_trainable:,}",
         "r": model.lora_r,
