@@ -19,7 +19,7 @@ from sizewise.runtime import (
     use_threads,
 )
 from sizewise.sweep.files import JOB_FILE, read_json
-from sizewise.sweep.identity import Identity, run_identity
+from sizewise.sweep.identity import Identity, run_identity, trains
 from sizewise.sweep.state import is_done
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
         run_dir,
         run_id=tracking_id(group, identity.hash),
         group=group,
-        job_type="train" if cfg.lora.trains else "evaluate",
+        job_type="train" if trains(asdict(cfg)) else "evaluate",
         tags=(cfg.model.name, cfg.dataset.name),
         config=asdict(cfg),
     )

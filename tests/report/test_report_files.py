@@ -196,12 +196,14 @@ def test_tables_for_a_paper_escape_what_they_must(tmp_path: Path) -> None:
 
 
 def test_summary_for_trackers_holds_every_configuration(tmp_path: Path) -> None:
-    make_sweep(tmp_path, [Spec(r=r) for r in (4, 8)] + [Spec("mini", 0.4, None)])
+    specs = [Spec(r=r) for r in (4, 8)] + [Spec(m, 0.4, None) for m in ("micro", "mini")]
+    make_sweep(tmp_path, specs)
     comparison = compare([tmp_path])
     paths = write_report(comparison, tmp_path / "out")
     summary = sweep_summary(comparison, paths)
-    assert len(summary.rows) == 3
+    assert len(summary.rows) == 4
     assert summary.values["verdict"] == comparison.verdict.sentence
-    assert set(summary.figures) >= {"parallel_coordinates", "quality/params"}
+    pictures = {"report/quality-params", "report/forest", "report/scaling", "report/hybrid"}
+    assert set(summary.figures) >= {"parallel_coordinates", *pictures}
     assert list(summary.images) == ["size_vs_quality"]
     assert summary.fingerprint == sweep_summary(compare([tmp_path]), paths).fingerprint

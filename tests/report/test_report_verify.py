@@ -18,6 +18,7 @@ from sizewise.config.run import RunConfig
 from sizewise.errors import OutcomeError
 from sizewise.evaluation.evaluate import score_predictions
 from sizewise.evaluation.predictions import read_predictions
+from sizewise.job.dry_run import few
 from sizewise.metrics.build import build_metrics
 from sizewise.outcome import Evaluation, Outcome, file_ref, read_outcome, write_outcome
 from sizewise.report.comparison import compare
@@ -32,7 +33,9 @@ METRICS = {
 }
 
 
-def real_run(root: Path, extra_metrics: dict[str, Any] | None = None) -> Path:
+def real_run(
+    root: Path, extra_metrics: dict[str, Any] | None = None, dry_run: bool = False
+) -> Path:
     """A run whose configuration, identity, scores and data can all be made again."""
     rows = [{"note": f"Patient {i} complains.", "code": CODES[i % 10]} for i in range(60)]
     source = root / "rows.jsonl"
@@ -45,12 +48,12 @@ def real_run(root: Path, extra_metrics: dict[str, Any] | None = None) -> Path:
     cfg.dataset.name, cfg.dataset.primary = "icd10_dialogues", "icd10/exact_match"
     cfg.dataset.prompt, cfg.dataset.answer = "{note}", "{code}"
     cfg.dataset.source.kind, cfg.dataset.source.path = "json", str(source)
-    cfg.metric = {**METRICS, **(extra_metrics or {})}
+    cfg.metric, cfg.dry_run = {**METRICS, **(extra_metrics or {})}, dry_run
     config = plain_config(cfg)
     (directory / "config.yaml").write_text(json.dumps(config))
     from sizewise.data.build import build_splits
 
-    splits = build_splits(cfg.dataset)
+    splits = build_splits(few(cfg.dataset) if dry_run else cfg.dataset)
     prints = {n: splits.question_fingerprint(n) for n in ("train", "validation", "test")}
     changed = replace(
         outcome,
@@ -135,6 +138,26 @@ def test_swapped_adapter_and_missing_file_are_found(tmp_path: Path) -> None:
     ]
     adapter.unlink()
     assert "is missing" in failed(verify_run(directory))[0]
+
+
+def test_a_dry_run_holds_what_it_reports(tmp_path: Path) -> None:
+    assert verify_run(real_run(tmp_path, dry_run=True)).ok
+
+
+def test_an_evaluation_of_a_run_is_named_by_what_was_asked_for(tmp_path: Path) -> None:
+    directory, scored = real_run(tmp_path), make_run(tmp_path / "scored", Spec())
+    outcome = read_outcome(directory)
+    asked = {**outcome.config, "stage": "evaluate", "run": str(scored), "seed": 7}
+    (directory / "config.yaml").write_text(json.dumps(asked))
+    config = {**asked, "seed": 42, "adapter": str(scored / "adapter")}
+    files = {"config": file_ref(directory / "config.yaml", directory)}
+    identity = run_identity(asked).hash
+    write_outcome(replace(outcome, config=config, identity=identity, files=files), directory)
+    assert verify_run(directory).ok
+    shutil.rmtree(scored)
+    (check,) = (c for c in verify_run(directory).checks if c.name == "identity")
+    assert check.status == UNCHECKED
+    assert "scored is not on this machine" in check.detail
 
 
 def test_changed_configuration_and_data_are_found(tmp_path: Path) -> None:

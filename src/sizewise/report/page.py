@@ -104,6 +104,11 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
 
 def charts_of(compared: SetComparison) -> dict[str, Any]:
     """All charts of a test set as plotly's plain values, by name."""
+    return {name: _plain(figure) for name, figure in figures_of(compared).items()}
+
+
+def figures_of(compared: SetComparison) -> dict[str, go.Figure]:
+    """All charts of a test set, by name."""
     test, views, points = compared.test, compared.views, compared.points
     scale, focus = scale_of(test), views.focus
     figures: dict[str, go.Figure] = {
@@ -125,7 +130,7 @@ def charts_of(compared: SetComparison) -> dict[str, Any]:
         if views.hybrid is not None:
             figures["hybrid"] = hybrid_chart(views.hybrid, focus, scale)
     figures |= {f"confusion-{i}": confusion_chart(c) for i, c in enumerate(views.confusion)}
-    return {name: _plain(figure) for name, figure in figures.items()}
+    return figures
 
 
 def _plain(figure: go.Figure) -> Mapping[str, Any]:

@@ -16,13 +16,12 @@ from rich.console import Console
 
 from sizewise.config import PricesConfig
 from sizewise.outcome import write_atomically
-from sizewise.report.charts import quality_chart
 from sizewise.report.charts_detail import parallel_chart
 from sizewise.report.comparison import Comparison, compare_loaded
 from sizewise.report.load import Loaded, load_runs
+from sizewise.report.page import figures_of
 from sizewise.report.results import clean
 from sizewise.report.terminal import Failure, show
-from sizewise.report.verdict import scale_of
 from sizewise.report.write import write_report
 from sizewise.sweep.files import SUMMARY_FILE
 from sizewise.tracking.summary_run import SweepSummary, wandb_options, write_summary_run
@@ -94,9 +93,6 @@ def sweep_summary(comparison: Comparison, paths: dict[str, Path]) -> SweepSummar
         values[f"hypervolume/{front.cost}"] = front.share
     images = {"size_vs_quality": paths["picture"]} if paths["picture"].is_file() else {}
     rows: list[list[Any]] = clean(frame.astype(object).to_numpy().tolist())
-    figures = {
-        f"quality/{front.cost}": quality_chart(main.test, main.points, front, scale_of(main.test))
-        for front in main.fronts
-    }
+    figures = {f"report/{name}": figure for name, figure in figures_of(main).items()}
     figures["parallel_coordinates"] = parallel_chart(main.table, main.test.primary)
     return SweepSummary(list(frame.columns), rows, values, images, figures)
