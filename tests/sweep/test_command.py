@@ -87,7 +87,8 @@ def test_a_sweep_names_its_failures_and_tries_only_them_again(
     second = train(*grid)
     assert second.returncode == 0, second.stderr
     assert "2 done, 2 to do" in second.stderr
-    third = train(*grid)
+    third = train(*grid, "hydra/launcher=slurm", PATH=str(tmp_path))
+    assert third.returncode == 0, "a finished sweep needs no launcher"
     assert "4 done, 0 to do" in third.stderr
     begun = [len([e for e in trace(run) if e["what"] == "begin"]) for run in run_dirs(tmp_path)]
     assert sorted(begun) == [1, 1, 2, 2]

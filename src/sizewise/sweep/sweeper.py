@@ -41,7 +41,7 @@ def run_sweep(sweeper: GridSweeper, command: list[str], job: str, finish: str | 
         plan = make_plan(grid, context.composer, context.sweep_dir, context.options, job)
         print_plan(plan, details=context.options.dry_run)
         backend = job_backend(sweeper)
-        if backend is not None:
+        if backend is not None and plan.to_do:  # a finished sweep is shown on any machine
             backend.check(plan.to_do)
         if context.options.dry_run:
             return
