@@ -99,6 +99,15 @@ def test_a_sweep_names_its_failures_and_tries_only_them_again(
     ], "a summary was written again for results it had seen"
 
 
+def test_a_search_that_can_never_work_ends_before_its_first_trial(
+    tmp_path: Path, train: Command
+) -> None:
+    result = train("-m", "hydra/sweeper=search", "lora.r=choice(2,4,0)", "seed=1")
+    assert result.returncode == 1
+    assert "lora.r=0 is too small" in result.stderr
+    assert not (tmp_path / "sweeps").exists()
+
+
 def test_an_invalid_job_is_named_before_any_starts(tmp_path: Path, train: Command) -> None:
     ranks = ",".join(str(rank) for rank in [*range(1, 37), 0, *range(37, 41)])
     result = train("-m", f"lora.r={ranks}")

@@ -14,7 +14,7 @@ from sizewise.errors import SweepError
 from sizewise.sweep.files import write_json
 from sizewise.sweep.objectives import objective_values, parse_objectives
 from sizewise.sweep.pruning import PRUNING_FILE, PruningReporter, TrialPruned
-from sizewise.sweep.space import search_space
+from sizewise.sweep.space import corners, search_space
 from sizewise.sweep.study import open_study
 
 from .conftest import Submit, job_config
@@ -38,6 +38,15 @@ def test_the_space_is_said_in_hydras_grammar() -> None:
     steps = space["trainer.max_steps"]
     assert (steps.low, steps.high, steps.step) == (10, 40, 10)
     assert space["lora.dropout"].high == 0.3
+
+
+def test_every_category_and_both_ends_are_looked_at_before_the_first_trial() -> None:
+    _, space = search_space(parse(["lora.r=2,4,8", "lora.dropout=interval(0.0,0.3)"]))
+    assert corners(space) == [
+        ["lora.r=2", "lora.dropout=0.0"],
+        ["lora.r=4", "lora.dropout=0.3"],
+        ["lora.r=8", "lora.dropout=0.3"],
+    ]
 
 
 def test_nothing_to_search_over_is_an_error() -> None:

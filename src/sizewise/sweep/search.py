@@ -18,7 +18,7 @@ from sizewise.sweep.plan import Plan
 from sizewise.sweep.pruning import PRUNING_FILE, PruningReporter
 from sizewise.sweep.resolvers import exit_on_error, make_directory
 from sizewise.sweep.search_report import report_search
-from sizewise.sweep.space import Space, search_space
+from sizewise.sweep.space import Space, corners, search_space
 from sizewise.sweep.state import JobState, finished, job_state
 from sizewise.sweep.study import open_study, require_optuna
 from sizewise.sweep.sweeper import SweepContext, job_backend
@@ -58,6 +58,9 @@ def run_search(
         if context.options.arms:
             raise SweepError("A named sweep has a fixed grid. Search without sweep=…")
         fixed, space = search_space(context.own(command))
+        for values in corners(space):
+            # What can never work would be proposed again and again, and fail each time.
+            run_config(context.composer.compose([*fixed, *values]))
         if context.options.dry_run:
             log.info("Search of %d trials over %s", n_trials, ", ".join(space))
             return

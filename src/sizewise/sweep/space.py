@@ -29,6 +29,19 @@ def search_space(overrides: Sequence[Override]) -> tuple[list[str], Space]:
     return fixed, {item.get_key_element(): _distribution(item) for item in searched}
 
 
+def corners(space: Space) -> list[list[str]]:
+    """Return overrides that between them hold every category and both ends of every range."""
+    values = {
+        key: list(kind.choices) if hasattr(kind, "choices") else [kind.low, kind.high]
+        for key, kind in space.items()
+    }
+    most = max((len(found) for found in values.values()), default=0)
+    return [
+        [f"{key}={found[min(number, len(found) - 1)]}" for key, found in values.items()]
+        for number in range(most)
+    ]
+
+
 def _distribution(override: Override) -> Any:
     kinds = require_optuna().distributions
     value: Any = override.value()
