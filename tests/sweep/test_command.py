@@ -162,7 +162,7 @@ def test_hydras_basic_launcher_can_be_chosen(tmp_path: Path, train: Command) -> 
 
 
 def test_a_stopped_sweep_ends_with_130_and_goes_on(tmp_path: Path, train: Command) -> None:
-    grid = ("-m", "seed=1,2,3")
+    grid = ("-m", "seed=1,2,3", "hydra.launcher.n_jobs=1")
     with subprocess.Popen(
         command_line(tmp_path, *grid),
         env={**os.environ, "FAKE_SECONDS": "30"},
