@@ -161,6 +161,13 @@ def test_hydras_basic_launcher_can_be_chosen(tmp_path: Path, train: Command) -> 
     assert [row.state for row in sweep_status(sweep_dir(tmp_path))].count(JobState.DONE) == 2
 
 
+def test_what_the_basic_launcher_cannot_do_is_refused(tmp_path: Path, train: Command) -> None:
+    result = train("-m", "seed=1,2", "hydra/launcher=basic", "sweep.retries=2")
+    assert result.returncode == 1
+    assert "hydra/launcher=local, slurm or ray" in result.stderr
+    assert not (tmp_path / "sweeps").exists()
+
+
 def test_a_stopped_sweep_ends_with_130_and_goes_on(tmp_path: Path, train: Command) -> None:
     grid = ("-m", "seed=1,2,3", "hydra.launcher.n_jobs=1")
     with subprocess.Popen(

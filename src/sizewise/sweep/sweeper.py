@@ -41,6 +41,7 @@ def run_sweep(sweeper: GridSweeper, command: list[str], job: str, finish: str | 
         plan = make_plan(grid, context.composer, context.sweep_dir, context.options, job)
         print_plan(plan, details=context.options.dry_run)
         backend = job_backend(sweeper)
+        check_launcher(backend, context.options)
         if backend is not None and plan.to_do:  # a finished sweep is shown on any machine
             backend.check(plan.to_do)
         if context.options.dry_run:
@@ -84,6 +85,15 @@ def job_backend(sweeper: GridSweeper) -> Backend | None:
     """Return sizewise's own launcher; None where another Hydra launcher was chosen."""
     make = getattr(sweeper.launcher, "backend", None)
     return None if make is None else make()
+
+
+def check_launcher(backend: Backend | None, options: SweepConfig) -> None:
+    """Raise where an option asks for what another Hydra launcher cannot do."""
+    if backend is None and (options.retries or options.fail_fast):
+        raise SweepError(
+            "sweep.retries and sweep.fail_fast need one of hydra/launcher=local, slurm or ray: "
+            "Hydra's own launchers run every job once."
+        )
 
 
 def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
