@@ -97,6 +97,11 @@ def test_evaluation_order_is_longest_first_and_complete() -> None:
     assert sorted(i for part in shares for m in part for i in m.indices) == list(range(211))
 
 
+def test_no_rank_stays_without_a_batch_to_validate_on() -> None:
+    shares = [plan_in_order([5, 9], [1, 2], 4, rank=rank, world=3) for rank in range(3)]
+    assert [[m.indices for m in share] for share in shares] == [[(1, 0)]] * 3
+
+
 ITEMS = [Encoded([5, 6, 7], [8, 2]), Encoded([5], [9, 9, 2])]
 
 

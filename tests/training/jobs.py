@@ -42,8 +42,9 @@ def fit(
     os.environ.update(environment)
     torch.set_num_threads(1)
     data = toy_data(
-        batch_size=options.get("batch_size", 2), accumulate=options.get("accumulate", 2)
-    )
+        validation=options.pop("validation", 6),
+        batch_size=options.get("batch_size", 2), accumulate=options.get("accumulate", 2),
+    )  # fmt: skip
     module, result = fit_toy(
         run_dir, make_module(adapted(tiny_base(), dropout)), data,
         [KillSelf(*kill)] if kill else [], **options,

@@ -59,6 +59,18 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=1e-3)
 
 
+def test_one_validation_example_for_two_ranks(tmp_path: Path) -> None:
+    """A rank that had nothing to validate on left the other one waiting for ever."""
+    two, one = tmp_path / "two", tmp_path / "one"
+    options = {"accumulate": 1, "max_epochs": 1, "validation": 1}
+    split = {"batch_size": 2, "devices": 2, "strategy": "ddp"}
+    ranks = [start(two, (), 0.0, env, **options, **split) for env in rank_environments(2)]
+    assert [exit_code(rank) for rank in ranks] == [0, 0]
+    assert exit_code(start(one, (), 0.0, batch_size=4, **options)) == 0
+    expected = read(one)[0]["best_val_loss"]
+    assert read(two)[0]["best_val_loss"] == pytest.approx(expected, abs=1e-5)
+
+
 def losses(run_dir: Path) -> list[float]:
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     found = [v for line in lines for k, v in line["values"].items() if k.endswith("_loss")]

@@ -88,8 +88,15 @@ def plan_in_order(
     rank: int = 0,
     world: int = 1,
 ) -> list[MicroBatch]:
-    """Plan one pass over this rank's share for evaluation: longest first, each batch a step."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))[rank::world]
+    """Plan one pass over this rank's share for evaluation: longest first, each batch a step.
+
+    Where there are fewer examples than ranks every rank takes all of them: the mean per token
+    over all ranks is the same, and a rank without a batch would never come to the reduction that
+    the others wait in.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    if len(lengths) >= world:
+        order = order[rank::world]
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return _batches(chunks, answer_tokens, 1, 0, 1)
 
