@@ -24,7 +24,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from sizewise.config.compose import compose_run
 from sizewise.run import run_job
 
-pytestmark = [pytest.mark.browser, pytest.mark.long]
+pytestmark = pytest.mark.browser
 PATIENCE = 240_000
 expect.set_options(timeout=90_000)
 EVIL = "<img src=x onerror=\"document.title='owned'\"> ![](http://192.0.2.1/x.png)"
@@ -106,11 +106,8 @@ class Visit:
             self.hosts.add(address.split("/")[2].split(":")[0])
 
     def open(self, name: str) -> None:
-        """Choose a page; on a phone the list is behind a button."""
-        link = self.page.get_by_role("link", name=name)
-        if not link.is_visible():
-            self.page.get_by_test_id("stExpandSidebarButton").click()
-        link.click()
+        """Choose a page."""
+        self.page.get_by_role("link", name=name).click()
         heading = self.page.get_by_role("heading", name=name, exact=True)
         if name != "Results":
             expect(heading).to_be_visible(timeout=PATIENCE)
@@ -278,6 +275,10 @@ def see_rate(visit: Visit, runs: Path) -> None:
 def see_evaluate(visit: Visit, runs: Path) -> None:
     visit.open("Evaluate")
     page = visit.page
+    if width(visit) == "phone":  # once is enough: it is a process that loads everything anew
+        expect(page.get_by_text(re.compile(r"^done: \d+ of \d+ answers$"))).to_be_visible()
+        visit.fits()
+        return
     page.get_by_role("button", name="Start").click()
     ended = page.get_by_text(re.compile(r"talks, tuned: perplexity|Failed after"))
     expect(ended).to_be_visible(timeout=PATIENCE)

@@ -225,6 +225,7 @@ def test_the_app_listens_here_only_and_sends_nothing(sweep: Path) -> None:
     assert flags["--browser.gatherUsageStats"] == "false"
     assert flags["--server.fileWatcherType"] == "none"
     assert flags["--server.headless"] == "true"
+    assert "--theme.primaryColor" not in flags  # it would be a theme of its own, always light
     assert command[command.index("--") + 1] == str(sweep.resolve())
     assert Path(command[4]).is_file()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import sys
 from contextlib import closing
@@ -43,6 +44,22 @@ def test_csv_delimiter_and_glob_in_order_of_names(tmp_path: Path) -> None:
         (tmp_path / f"{name}.csv").write_text(f"q;a\n{name};1\n")
     found = read_rows(csv_source(tmp_path / "*.csv", delimiter=";"))
     assert [row["q"] for row in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("sign", "typed"), [(";", ";"), ("\t", r"\t"), ("|", "|")])
+def test_another_delimiter_is_named(tmp_path: Path, sign: str, typed: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"q{sign}a\n1{sign}2\n")
+    with pytest.raises(DataError, match=re.escape(f'dataset.source.delimiter="{typed}"')):
+        read_rows(csv_source(path))
+    assert read_rows(csv_source(path, delimiter=typed)) == [{"q": "1", "a": "2"}]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("q,a,a\n1,2,3\n")
+    with pytest.raises(DataError, match="more than one column 'a'"):
+        read_rows(csv_source(path))
 
 
 def test_ragged_csv_names_the_line(tmp_path: Path) -> None:

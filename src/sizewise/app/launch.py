@@ -48,7 +48,9 @@ def app_command(
         "browser.serverAddress": ADDRESS,
         "client.toolbarMode": "minimal",
         "client.showErrorDetails": "none",
-        "theme.primaryColor": "#0072B2",
+        # One colour for each: a colour for both would turn the browser's wish for dark off.
+        "theme.light.primaryColor": "#0072B2",
+        "theme.dark.primaryColor": "#2B87C4",
     }
     flags = [text for key, value in options.items() for text in (f"--{key}", value)]
     own = ["--", str(directory.resolve())]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import json
 from collections.abc import Callable
@@ -11,11 +10,11 @@ from typing import Any
 
 from sizewise.config.data import SourceConfig
 from sizewise.data import hub, sqlite
+from sizewise.data.csv_file import read_csv
 from sizewise.errors import DataError
 
 Row = dict[str, Any]
 EMBEDDED = ("icd10_dialogues",)
-_FIELD_LIMIT = 2**31 - 1
 EXTENSIONS = {
     ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".db": "sqlite",
     ".sqlite": "sqlite", ".sqlite3": "sqlite",
@@ -110,29 +109,11 @@ def _guarded(
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). "
-            "Convert it, or choose the right dataset.source.kind."
+            "Convert it (from Windows: iconv -f CP1252 -t UTF-8 FILE > NEW), or choose the right "
+            "dataset.source.kind."
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def _read_csv(path: Path, source: SourceConfig) -> list[Row]:
-    csv.field_size_limit(_FIELD_LIMIT)
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        reader = csv.DictReader(handle, delimiter=source.delimiter, strict=True)
-        rows: list[Row] = []
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: the row does not have "
-                        f"{len(reader.fieldnames or [])} fields like the header. Check the quotes "
-                        f"and dataset.source.delimiter={source.delimiter!r}."
-                    )
-                rows.append(dict(row))
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
-    return rows
 
 
 def _read_json(path: Path, source: SourceConfig) -> list[Row]:
@@ -193,7 +174,7 @@ def _read_sqlite(path: Path, source: SourceConfig) -> list[Row]:
 _READERS: dict[str, Callable[[SourceConfig], list[Row]]] = {
     "embedded": _read_embedded,
     "hub": hub.read_rows,
-    "csv": _from_files(_read_csv),
+    "csv": _from_files(read_csv),
     "json": _from_files(_read_json),
     "parquet": _from_files(_read_parquet),
     "sqlite": _from_files(_read_sqlite),

@@ -78,4 +78,4 @@ def _scores(running: RunningEvaluation) -> None:
             value = evaluation.scores.get(outcome.primary)
             if value is not None:
                 said = f"{dataset}, {kind}: {outcome.primary} {value:.4f}"
-                st.caption(common.escaped_markdown(f"{said} ({evaluation.examples} examples)"))
+                st.html(common.text_block(f"{said} ({evaluation.examples} examples)"))

@@ -31,12 +31,14 @@ def drawn_by(name: str) -> Callable[[], None]:
 
 st.set_page_config(page_title="sizewise", page_icon="🟠", layout="wide")
 st.html(f"<style>{CSS}</style>")
-chosen = st.navigation(
-    [
-        st.Page(drawn_by(name), title=title, url_path=name, icon=icon, default=name == "results")
-        for name, title, icon in PAGES
-    ],
-    position="top",
-)
+pages = [
+    st.Page(drawn_by(name), title=title, url_path=name, icon=icon, default=name == "results")
+    for name, title, icon in PAGES
+]
+# Links of our own: on a phone, Streamlit's would be a sidebar that stays open over the page.
+chosen = st.navigation(pages, position="hidden")
+with st.container(horizontal=True, gap="small", key="pages"):
+    for each in pages:
+        st.page_link(each, width="content")
 st.html(f'<p class="notice" role="note">{NOTICE}</p>')
 chosen.run()

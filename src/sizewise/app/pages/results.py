@@ -100,8 +100,9 @@ def _chosen(compared: SetComparison, place: int) -> None:
         facts.append(("Seconds per answer", f"{candidate.latency:.3g}"))
     if candidate.train_seconds is not None:
         facts.append(("Seconds of training", f"{candidate.train_seconds:.0f}"))
-    for column, (name, value) in zip(st.columns(len(facts)), facts, strict=True):
-        column.metric(name, value)
+    with st.container(horizontal=True, gap="large"):
+        for name, value in facts:
+            st.metric(name, value, width="content")
     seeds = f", seeds {', '.join(map(str, candidate.seeds))}" if candidate.seeds else ""
     where = ", ".join(dict.fromkeys(m.run.directory.name for m in candidate.members))
     st.caption(common.escaped_markdown(f"{model.path} · {candidate.kind}{seeds} · {where}"))

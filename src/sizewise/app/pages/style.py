@@ -7,7 +7,7 @@ NOTICE = (
     "They replace no doctor and no counsellor."
 )
 CSS = """
-.block-container, .stMainBlockContainer { max-width: 1080px; padding-top: 4.5rem; }
+.block-container, .stMainBlockContainer { max-width: 1080px; padding-top: 1.25rem; }
 .stBottomBlockContainer { max-width: 1080px; }
 .notice { margin: 0 0 .5rem; padding: .5rem .9rem; border-left: 3px solid #D55E00;
   background: rgba(213, 94, 0, .09); border-radius: 4px; font-size: .875rem; }
@@ -25,5 +25,7 @@ h2 { font-size: 1.25rem !important; padding-top: 1.5rem !important; }
 .crisis li { margin: .3rem 0; }
 .lead { opacity: .75; max-width: 74ch; margin: 0; }
 .verdict { font-size: 1.7rem; font-weight: 650; line-height: 1.2; margin: .2rem 0; }
-@media (max-width: 640px) { .block-container, .stMainBlockContainer { padding: 4rem 1rem 5rem; } }
+@media (max-width: 640px) { .st-key-pages { gap: 0; }
+  .st-key-pages a > span:has(> [data-testid="stIconMaterial"]) { display: none; }
+  .block-container, .stMainBlockContainer { padding: .75rem 1rem 5rem; } }
 """

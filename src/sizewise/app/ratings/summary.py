@@ -43,17 +43,18 @@ class MatchupSummary:
         low, high = 100 * self.wins.interval.low, 100 * self.wins.interval.high
         text = (
             f"{self.a} was preferred to {self.b} in {100 * self.wins.rate:.0f} % of "
-            f"{self.ratings} blind ratings of {self.items} answers (95 % interval {low:.0f}–"
-            f"{high:.0f} %; {self.wins.ties} ties count half), by {_raters(len(self.raters))}."
+            f"{_count(self.ratings, 'blind rating')} of {_count(self.items, 'answer')} (95 % "
+            f"interval {low:.0f}–{high:.0f} %; {_count(self.wins.ties, 'tie')}, each half a win), "
+            f"by {_count(len(self.raters), 'rater')}."
         )
         if self.agreement.alpha == self.agreement.alpha:
             text += f" Krippendorff's alpha is {self.agreement.alpha:.2f}"
-            return f"{text} over {self.agreement.units} answers rated more than once."
+            return f"{text} over {_count(self.agreement.units, 'answer')} rated more than once."
         return f"{text} Agreement cannot be told: no answer was rated differently or twice."
 
 
-def _raters(count: int) -> str:
-    return "one rater" if count == 1 else f"{count} raters"
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def ratings_summary(
