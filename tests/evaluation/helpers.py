@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example, Message
@@ -43,6 +44,20 @@ class StubTemplate:
 
     def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
         return [*self.tokenizer(answer).input_ids, self.stop_ids[0]]
+
+
+def fails_above(model: PreTrainedModel, rows: int) -> list[int]:
+    """Let the model run out of memory above ``rows`` examples; returns the sizes it saw."""
+    seen: list[int] = []
+
+    def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        size = kwargs["input_ids"].shape[0]
+        seen.append(size)
+        if size > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model.register_forward_pre_hook(hook, with_kwargs=True)
+    return seen
 
 
 @dataclass(frozen=True)

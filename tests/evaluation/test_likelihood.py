@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from sizewise.errors import EvaluationError
+from sizewise.errors import EvaluationError, OutOfMemoryError
 from sizewise.evaluation.likelihood import answer_log_probs
 from sizewise.models.tiny import build_tiny
 
 from .conftest import sharpened
-from .helpers import VOCAB, Pair, StubSplit
+from .helpers import VOCAB, Pair, StubSplit, fails_above
 
 
 def reference(model: PreTrainedModel, item: Pair) -> float:
@@ -43,3 +43,16 @@ def test_sum_over_answer_tokens_for_any_batch_size(architecture: str, split: Stu
 def test_an_empty_answer_is_refused(causal: PreTrainedModel) -> None:
     with pytest.raises(EvaluationError, match="Example 1"):
         answer_log_probs(causal, [Pair([2, 3], [4]), Pair([2], [])], 2)
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_the_sums(causal, split: StubSplit) -> None:
+    expected = answer_log_probs(causal, split.encoded, 8)
+    seen = fails_above(causal, rows=2)
+    assert answer_log_probs(causal, split.encoded, 8) == pytest.approx(expected, rel=1e-4)
+    assert seen == [8, 4, 2, 2, 2, 2]
+
+
+def test_one_answer_that_does_not_fit_is_an_error(causal, split: StubSplit) -> None:
+    fails_above(causal, rows=0)
+    with pytest.raises(OutOfMemoryError, match="one single answer"):
+        answer_log_probs(causal, split.encoded, 2)

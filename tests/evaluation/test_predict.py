@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import PreTrainedModel
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.errors import EvaluationError, OutOfMemoryError
@@ -16,7 +14,7 @@ from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.predictions import PredictionStore
 from sizewise.evaluation.retry import is_transient, with_retries
 
-from .helpers import Pair, StubSplit, StubTemplate, make_split
+from .helpers import Pair, StubSplit, StubTemplate, fails_above, make_split
 
 GREEDY = GenerationConfig(max_new_tokens=6)
 
@@ -30,20 +28,6 @@ def run(model: Any, split: StubSplit, template: StubTemplate, path: Path, **opti
 def essence(predictions: tuple[Prediction, ...]) -> list[tuple[str, str, float, int]]:
     """What does not depend on timings and batch sizes."""
     return [(p.id, p.text, round(p.log_prob, 3), p.new_tokens) for p in predictions]
-
-
-def fails_above(model: PreTrainedModel, rows: int) -> list[int]:
-    """Let the model run out of memory above ``rows`` examples; returns the sizes it saw."""
-    seen: list[int] = []
-
-    def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        size = kwargs["input_ids"].shape[0]
-        seen.append(size)
-        if size > rows:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    model.register_forward_pre_hook(hook, with_kwargs=True)
-    return seen
 
 
 def test_every_example_in_the_order_of_the_split(causal, split, template, tmp_path) -> None:

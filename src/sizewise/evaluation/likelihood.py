@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -9,12 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sizewise.errors import EvaluationError
-from sizewise.evaluation.batches import plan_batches
-from sizewise.evaluation.device import device_of, evaluating, inner_model
+from sizewise.errors import EvaluationError, OutOfMemoryError
+from sizewise.evaluation.batches import plan_batches, split
+from sizewise.evaluation.device import (
+    device_of,
+    evaluating,
+    free_memory,
+    inner_model,
+    is_out_of_memory,
+)
 from sizewise.evaluation.generate import pad
 from sizewise.models.head import IGNORED, answer_logits, answer_targets
 
+log = logging.getLogger(__name__)
 CHUNK_ROWS = 256
 
 
@@ -35,6 +43,8 @@ def answer_log_probs(
 ) -> list[float]:
     """Return the summed natural-log probability of each answer given its prompt.
 
+    Where memory runs out the rest goes on with batches of half the size.
+
     Args:
         model: a causal or encoder-decoder transformers model, or a PEFT model around one.
         encoded: prompts with answers, in any order; every answer has at least one token.
@@ -43,28 +53,61 @@ def answer_log_probs(
 
     Raises:
         EvaluationError: a prompt or an answer has no token.
+        OutOfMemoryError: a single example did not fit.
     """
-    for i, item in enumerate(encoded):
-        if not item.prompt_ids or not item.answer_ids:
-            raise EvaluationError(f"Example {i} has an empty prompt or answer: nothing to score.")
+    _check(encoded)
     lengths = [len(item.prompt_ids) + len(item.answer_ids) for item in encoded]
     totals = [0.0] * len(encoded)
-    with evaluating(model):
-        for batch in plan_batches(lengths, batch_size):
-            sums = _batch_log_probs(model, [encoded[i] for i in batch], padding)
-            for i, value in zip(batch, sums, strict=True):
-                totals[i] = value
+    pending, size = plan_batches(lengths, batch_size), batch_size
+    while pending:
+        batch = pending.pop(0)
+        if len(batch) > size:
+            pending[:0] = split(batch, size)
+            continue
+        sums = _try_batch(model, [encoded[i] for i in batch], padding)
+        if sums is None:
+            pending.insert(0, batch)
+            size = len(batch) // 2
+            continue
+        for i, value in zip(batch, sums, strict=True):
+            totals[i] = value
     return totals
 
 
-def _batch_log_probs(model: Any, items: Sequence[EncodedAnswer], padding: int) -> list[float]:
+def batch_log_probs(model: Any, items: Sequence[EncodedAnswer], padding: int = 0) -> list[float]:
+    """Return the same of all ``items`` in one forward pass; out of memory is the caller's."""
+    _check(items)
     seq2seq = bool(inner_model(model).config.is_encoder_decoder)
     batch = _batch(items, padding, seq2seq, device_of(model))
-    log_probs_N = target_log_probs(
-        answer_logits(model, batch), answer_targets(batch, seq2seq=seq2seq)
-    )
+    with evaluating(model):
+        log_probs_N = target_log_probs(
+            answer_logits(model, batch), answer_targets(batch, seq2seq=seq2seq)
+        )
     parts = log_probs_N.double().cpu().split([len(item.answer_ids) for item in items])
     return [float(part.sum()) for part in parts]
+
+
+def _check(items: Sequence[EncodedAnswer]) -> None:
+    for i, item in enumerate(items):
+        if not item.prompt_ids or not item.answer_ids:
+            raise EvaluationError(f"Example {i} has an empty prompt or answer: nothing to score.")
+
+
+def _try_batch(model: Any, items: Sequence[EncodedAnswer], padding: int) -> list[float] | None:
+    try:
+        return batch_log_probs(model, items, padding)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside of `except`: the error's traceback would keep the batch's tensors alive.
+    free_memory()
+    if len(items) < 2:
+        raise OutOfMemoryError(
+            "Memory ran out while the likelihood of one single answer was computed. Lower "
+            "dataset.max_length, or use quantization=nf4."
+        )
+    log.warning("Out of memory with %d answers; going on with %d.", len(items), len(items) // 2)
+    return None
 
 
 def target_log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:

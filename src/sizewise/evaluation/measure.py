@@ -11,7 +11,7 @@ from sizewise.data.example import Example
 from sizewise.evaluation.candidate_set import CandidateSet
 from sizewise.evaluation.candidates import candidate_log_probs, choose
 from sizewise.evaluation.generate import Generated, generate_batch
-from sizewise.evaluation.likelihood import EncodedAnswer, answer_log_probs
+from sizewise.evaluation.likelihood import EncodedAnswer, batch_log_probs
 from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.template import AnswerTemplate, pad_id
 
@@ -79,7 +79,7 @@ class Measurer:
         ]
 
     def _log_probs(self, encoded: Sequence[EncodedAnswer]) -> list[float]:
-        return answer_log_probs(self.model, encoded, len(encoded), pad_id(self.template))
+        return batch_log_probs(self.model, encoded, pad_id(self.template))
 
     def _rejected(
         self, examples: Sequence[Example], encoded: Sequence[EncodedAnswer]
