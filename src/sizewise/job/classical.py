@@ -21,6 +21,7 @@ from sizewise.evaluation.baselines import Fitted, answer_all, fit
 from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
 from sizewise.evaluation.predict import Predicted
 from sizewise.evaluation.predictions import PredictionStore
+from sizewise.job.checks import check_references
 from sizewise.job.record import make_outcome
 from sizewise.job.tasks import Task, check_objective, load_splits
 from sizewise.metrics.base import ExampleMetric
@@ -89,6 +90,7 @@ class ClassicalPipeline:
         for dataset in cfg.eval_dataset.values():
             splits = load_splits(dataset, labels, cfg.dry_run)
             tasks.append(Task(dataset, splits, _unencoded(splits)))
+        check_references(cfg, tasks, metrics)
         usable = tuple(metric for metric in metrics if metric.name not in NEEDS_LIKELIHOOD)
         return cls(cfg, run_dir, identity, usable, tuple(tasks))
 

@@ -16,6 +16,7 @@ from sizewise.evaluation.likelihood import answer_log_probs
 from sizewise.evaluation.template import pad_id
 from sizewise.job import facts
 from sizewise.job.bases import give_back, take_base
+from sizewise.job.checks import check_candidates, check_references
 from sizewise.job.data_files import DATA, save_data
 from sizewise.job.fitting import train
 from sizewise.job.record import make_outcome
@@ -78,6 +79,8 @@ class Pipeline:
         labels = count_labels(tasks[0].splits.train)
         for dataset in cfg.eval_dataset.values():
             tasks.append(load_task(dataset, template, positions, cache, ("test",), labels, dry_run))
+        check_candidates(cfg, metrics)
+        check_references(cfg, tasks, metrics)
         if cfg.save_data:
             save_data(tasks[0], template, run_dir / DATA)
         scorer = Scorer(cfg, run_dir, template, metrics, tasks[0])

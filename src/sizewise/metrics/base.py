@@ -34,6 +34,7 @@ class ExampleMetric(Metric):
     name: str = ""
     higher_is_better: bool | None = True
     full_state_update = False
+    needs_candidates = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,6 +43,15 @@ class ExampleMetric(Metric):
 
     def set_context(self, train_examples: Sequence[Example]) -> None:
         """Receive what no prediction tells; override it to compare answers with training data."""
+
+    def check_references(self, examples: Sequence[Example]) -> None:
+        """Refuse examples whose reference answers cannot be scored.
+
+        It is called before a weight is loaded; override it where ``score`` could fail on one.
+
+        Raises:
+            EvaluationError: there is such an example; the message names it.
+        """
 
     def set_base(self, base: Sequence[Prediction]) -> None:
         """Receive the base's predictions for the same examples when a tuned model is scored.

@@ -13,6 +13,7 @@ from sizewise.metrics.base import ExampleMetric
 from sizewise.metrics.codes import extract_code, load_catalogue
 
 if TYPE_CHECKING:
+    from sizewise.data.example import Example
     from sizewise.evaluation.prediction import Prediction
 
 UNPARSED = ""
@@ -74,6 +75,20 @@ class Icd10(ExampleMetric):
         self.catalogue = catalogue
         self.answer = answer
         self.name = "icd10" if answer == "text" else "icd10_candidate"
+        self.needs_candidates = answer == "candidate"
+
+    def check_references(self, examples: Sequence[Example]) -> None:
+        """Refuse examples whose answers hold no code."""
+        contains = load_catalogue(self.catalogue).contains
+        missing = [e for e in examples if extract_code(e.answer, contains) is None]
+        if missing:
+            raise EvaluationError(
+                f"The metric {self.name} needs codes as reference answers, and {len(missing)} of "
+                f"{len(examples)} have none. The first one is the answer "
+                f"{missing[0].answer[:60]!r} to {missing[0].messages[-1].content[:60]!r} (example "
+                f"{missing[0].id}). Correct or remove these rows, choose another answer column, or "
+                "leave the metric out."
+            )
 
     def score(self, prediction: Prediction) -> dict[str, float]:
         """Score one answer; ``invalid`` and ``non_leaf`` are 0 where no code was found.

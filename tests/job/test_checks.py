@@ -1,0 +1,56 @@
+"""What a job refuses before it loads a weight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sizewise.config.compose import compose_run
+from sizewise.errors import ConfigError, EvaluationError
+from sizewise.job import bases
+from sizewise.run import run_job
+
+SMALL = (
+    "model=nano",
+    "logger=none",
+    "callbacks=none",
+    "dataset.max_train=8",
+    "dataset.max_validation=4",
+    "dataset.max_test=4",
+    "trainer.progress_bar=false",
+)
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def load_base(*args: Any) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(bases, "load_base", load_base)
+
+    def begin(*overrides: str) -> None:
+        run_job(compose_run([*SMALL, f"paths.cache={tmp_path}", *overrides]), tmp_path / "run")
+
+    return begin
+
+
+def test_a_reference_that_a_metric_cannot_score_is_named_before_anything_is_loaded(start) -> None:
+    message = (
+        r"icd10_dialogues, test split: .*icd10 needs codes.* 4 of 4 .*\(example [0-9a-f]{16}\)"
+    )
+    with pytest.raises(EvaluationError, match=message):
+        start("dataset.answer='say nothing'")
+
+
+def test_the_validation_split_is_checked_where_the_objective_is_scored_on_it(start) -> None:
+    with pytest.raises(EvaluationError, match=r"validation split: .*needs codes"):
+        start("dataset.answer='say nothing'", "stage=train", "evaluation.objective=primary")
+    with pytest.raises(AssertionError, match="weights were loaded"):
+        start("dataset.answer='say nothing'", "stage=train")
+
+
+def test_a_metric_on_candidates_needs_candidates(start) -> None:
+    with pytest.raises(ConfigError, match=r"icd10_candidate needs candidates.*evaluation\.candid"):
+        start("metric=[icd10,perplexity,icd10_candidate]")
