@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sizewise.config.compose import compose_run
-from sizewise.errors import ConfigError, EvaluationError
+from sizewise.errors import ConfigError, DataError, EvaluationError
 from sizewise.job import bases
 from sizewise.run import run_job
 
@@ -54,3 +54,16 @@ def test_the_validation_split_is_checked_where_the_objective_is_scored_on_it(sta
 def test_a_metric_on_candidates_needs_candidates(start) -> None:
     with pytest.raises(ConfigError, match=r"icd10_candidate needs candidates.*evaluation\.candid"):
         start("metric=[icd10,perplexity,icd10_candidate]")
+
+
+def test_prompts_that_leave_no_room_for_an_answer_are_counted(start) -> None:
+    """The embedded bases have 1024 positions."""
+    message = (
+        r"4 of 4 test prompts of icd10_dialogues \(the longest has \d+ tokens\) and "
+        r"generation.max_new_tokens=1000 exceed the 1024 positions of nano. Set "
+        r"generation.max_new_tokens=\d+ or less, or set dataset.max_length=24 "
+    )
+    with pytest.raises(DataError, match=message):
+        start("generation.max_new_tokens=1000")
+    with pytest.raises(AssertionError, match="weights were loaded"):
+        start("generation.max_new_tokens=1000", "stage=train")

@@ -20,6 +20,7 @@ from sizewise.job.checks import check_candidates, check_references
 from sizewise.job.data_files import DATA, save_data
 from sizewise.job.fitting import train
 from sizewise.job.record import make_outcome
+from sizewise.job.room import check_room
 from sizewise.job.scoring import PREDICTIONS, Scorer
 from sizewise.job.tasks import Task, check_objective, load_task, make_template
 from sizewise.metrics.base import ExampleMetric
@@ -81,6 +82,7 @@ class Pipeline:
             tasks.append(load_task(dataset, template, positions, cache, ("test",), labels, dry_run))
         check_candidates(cfg, metrics)
         check_references(cfg, tasks, metrics)
+        check_room(cfg, tasks, positions)
         if cfg.save_data:
             save_data(tasks[0], template, run_dir / DATA)
         scorer = Scorer(cfg, run_dir, template, metrics, tasks[0])
