@@ -15,7 +15,7 @@ from sizewise.config import PricesConfig
 from sizewise.outcome import read_outcome, write_outcome
 from sizewise.report.comparison import SetComparison, compare
 from sizewise.report.confusion import CHAPTERS, chapter
-from sizewise.report.labels import name_all
+from sizewise.report.labels import name_all, tell_apart
 from sizewise.report.strata import PROMPT_LENGTH, _levels
 from sizewise.statistics.learning_curve import REACHED
 from sizewise.statistics.scaling import ABOVE, MATCHED
@@ -215,4 +215,15 @@ def test_labels_tell_configurations_apart(tmp_path: Path) -> None:
         "nano LoRA r=8 n=100 lr=0.0002",
         "nano LoRA r=8 n=all lr=0.0001",
         "nano LoRA r=8 n=all lr=0.0002",
+    ]
+
+
+def test_labels_say_no_more_than_is_needed_to_tell_configurations_apart() -> None:
+    one = {"dataset.few_shot": 0, "dataset.max_length": 2048, "seed": 1}
+    two = {"dataset.few_shot": 3, "dataset.max_length": 8192, "seed": 1}
+    assert tell_apart([one, two]) == ["shots=0", "shots=3"]
+    assert tell_apart([one, two, {**two, "dataset.max_length": 4096}]) == [
+        "shots=0 dataset.max_length=2048",
+        "shots=3 dataset.max_length=8192",
+        "shots=3 dataset.max_length=4096",
     ]

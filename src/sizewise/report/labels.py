@@ -42,8 +42,11 @@ def name_all(facts: Sequence[Fact]) -> list[str]:
 
 
 def tell_apart(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What differs between flat configurations, as ``n=100 lr=0.001`` for each."""
-    differing = _differing(configs)
+    """What differs between flat configurations, as ``n=100 lr=0.001`` for each.
+
+    Keys that tell nothing more than the ones before them are left out, short names first.
+    """
+    differing = _needed(configs, _differing(configs))
     return [" ".join(f"{SHORT.get(k, k)}={_value(c.get(k))}" for k in differing) for c in configs]
 
 
@@ -78,6 +81,17 @@ def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = sorted({key for config in flat for key in config})
     different = [k for k in keys if len({repr(c.get(k)) for c in flat}) > 1]
     return [k for k in different if not k.startswith(SAID)] or different
+
+
+def _needed(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    needed: list[str] = []
+    told = 1
+    for key in sorted(keys, key=lambda key: (key not in SHORT, keys.index(key))):
+        number = len({repr([config.get(k) for k in (*needed, key)]) for config in configs})
+        if number > told:
+            needed.append(key)
+            told = number
+    return needed
 
 
 def _value(value: Any) -> str:

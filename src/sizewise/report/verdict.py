@@ -133,7 +133,7 @@ def _undecided(test: TestSet, pair: Pair) -> str:
     mde = pair.result.minimum_detectable_effect
     least = f"; {scale.difference(mde).lstrip('+')} could have been found" if mde == mde else ""
     return (
-        f"Not shown: {described(pair.a)} scores {scale.value(pair.result.mean_a)} on "
+        f"{described(pair.a)} scores {scale.value(pair.result.mean_a)} on "
         f"{test.primary} and {described(pair.b)} {scale.value(pair.result.mean_b)}: "
         f"{scale.difference(pair.gain)}, which is within chance ({_evidence(test, pair)}{least})."
     )
