@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 JOBS ?= 2
 
-.PHONY: sweep test test-long test-e2e lint types format docs bench bench-quick clean help
+.PHONY: install sweep test test-long test-e2e lint types format docs bench bench-quick clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -23,6 +23,8 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@ $(STAMP)
+
+install: $(STAMP)  ## set up the environment only
 
 sweep: $(STAMP)  ## run the main job on the embedded models and data (no GPU, no network)
 	$(BIN)/python train.py sweep=size_vs_specialization

@@ -212,7 +212,10 @@ def see_explore(visit: Visit) -> None:
 def see_chat(visit: Visit, runs: Path) -> None:
     visit.open("Chat")
     page = visit.page
-    for number, text in enumerate(("I feel nervous at work.", "Why?", "And at home?"), start=1):
+    talk = ("I feel nervous at work.", "Why?", "And at home?")
+    if width(visit) == "phone":
+        talk = talk[:1]
+    for number, text in enumerate(talk, start=1):
         say(visit, text)
         expect(page.locator(".panel")).to_have_count(2 * number, timeout=PATIENCE)
         visit.settle()
@@ -223,7 +226,7 @@ def see_chat(visit: Visit, runs: Path) -> None:
     alert = page.get_by_role("alert").filter(has_text="Please talk to a person now")
     expect(alert).to_contain_text("findahelpline.com")
     expect(page.locator(".said").last).to_have_text("I want to <b>kill myself</b>")
-    expect(page.locator(".panel")).to_have_count(6)
+    expect(page.locator(".panel")).to_have_count(2 * len(talk))
     visit.shot(f"{width(visit)}_chat_crisis")
     assert not (runs / "sweep" / "transcripts").exists() or width(visit) == "phone"
     before = set((runs / "sweep").glob("transcripts/*.json"))
@@ -231,8 +234,8 @@ def see_chat(visit: Visit, runs: Path) -> None:
     expect(page.get_by_text("Saved to")).to_be_visible()
     (saved,) = set((runs / "sweep").glob("transcripts/*.json")) - before
     turns = json.loads(saved.read_text())["turns"]
-    assert [len(turn["answers"]) for turn in turns] == [2, 2, 2, 0]
-    assert turns[3]["finding"]["category"] == "suicidality"
+    assert [len(turn["answers"]) for turn in turns] == [*(2 for _ in talk), 0]
+    assert turns[-1]["finding"]["category"] == "suicidality"
     visit.fits()
     page.get_by_role("button", name="Start over").click()
     expect(page.locator(".said")).to_have_count(0)
