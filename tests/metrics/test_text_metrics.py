@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,12 @@ from sizewise.metrics.ngrams import NgramIndex, distinct, longest_repeat, ngrams
 from sizewise.metrics.preference import Preference
 from sizewise.metrics.repetition import Repetition, repetition_scores
 from sizewise.metrics.rouge import Rouge
-from sizewise.metrics.similarity import Similarity, cosines, encoder_path
+from sizewise.metrics.similarity import (
+    SentenceTransformerEncoder,
+    Similarity,
+    cosines,
+    encoder_path,
+)
 from sizewise.metrics.text import sentences, words
 from sizewise.metrics.tfidf import Tfidf, tfidf_cosines
 
@@ -171,6 +178,20 @@ class CharacterEncoder:
 def similarity(monkeypatch: pytest.MonkeyPatch) -> Similarity:
     monkeypatch.setattr("sizewise.metrics.similarity.load_encoder", lambda path: CharacterEncoder())
     return Similarity("letters")
+
+
+def test_an_encoder_stays_off_the_gpu_of_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept between jobs: on the GPU it would be part of every later peak."""
+    asked: list[tuple[str, str | None]] = []
+
+    class Model:
+        def __init__(self, path: str, device: str | None = None) -> None:
+            asked.append((path, device))
+
+    package = SimpleNamespace(SentenceTransformer=Model)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", package)
+    SentenceTransformerEncoder("some/encoder")
+    assert asked == [("some/encoder", "cpu")]
 
 
 def test_similarity_reports_what_was_clipped(similarity: Similarity) -> None:

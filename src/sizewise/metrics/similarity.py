@@ -33,7 +33,10 @@ class SentenceEncoder(Protocol):
 
 
 class SentenceTransformerEncoder:
-    """An encoder of the package sentence-transformers, on the CPU or a GPU it finds.
+    """An encoder of the package sentence-transformers, always on the CPU.
+
+    It is kept for the next job of the process, whose peak of GPU memory it must not raise; nor can
+    scoring run out of memory beside a model, and a cosine is the same on every machine.
 
     Args:
         path: a local folder, ``package:NAME/FOLDER`` (a folder of an installed Python package), or
@@ -53,7 +56,7 @@ class SentenceTransformerEncoder:
                 "Install it: pip install 'sizewise[similarity]'"
             ) from error
         try:
-            self._model = SentenceTransformer(encoder_path(path))
+            self._model = SentenceTransformer(encoder_path(path), device="cpu")
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"metric.similarity.encoder={path!r} cannot be loaded: {error}. "
