@@ -66,12 +66,14 @@ def test_only_the_gpus_of_the_job_count(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("gone", ["package", "gpu"])
-def test_a_gpu_that_cannot_be_read_leaves_the_whole_unmeasured(tmp_path, monkeypatch, gone):
+def test_a_gpu_that_cannot_be_read_leaves_the_whole_unmeasured(tmp_path, monkeypatch, caplog, gone):
+    caplog.set_level("INFO")
     monkeypatch.setitem(sys.modules, "pynvml", None if gone == "package" else Nvml())
     _package(tmp_path, "intel-rapl:0", 1.0)
     meter = EnergyMeter(["GPU-aa" if gone == "package" else "GPU-mig"], tmp_path)
     meter.start()
     assert meter.stop() is None
+    assert "pip install 'sizewise[gpu]'" in caplog.text
 
 
 def test_gpus_are_known_by_what_cuda_shows_to_this_process(monkeypatch):

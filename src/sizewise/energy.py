@@ -1,14 +1,16 @@
 """Energy of a stretch of work, read from the counters that the machine offers.
 
 NVIDIA devices count millijoules since the driver was loaded (NVML's total energy, Volta and newer,
-read through the package nvidia-ml-py); Linux exposes the processor packages' microjoules under
-``powercap`` where it may be read. Where a counter that belongs to the work does not answer the
-result is None: not measured, never guessed. Packages count whatever else runs on them.
+read through the package nvidia-ml-py: the extra ``gpu``); Linux exposes the processor packages'
+microjoules under ``powercap`` where it may be read. Where a counter that belongs to the work does
+not answer the result is None: not measured, never guessed, and the log says so. Packages count
+whatever else runs on them.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
+NOT_MEASURED = (
+    "Energy was not measured: the counters of the job's GPUs cannot be read. That takes the "
+    "package nvidia-ml-py (pip install 'sizewise[gpu]') and whole GPUs, no slices of one."
+)
 POWERCAP = Path("/sys/class/powercap")
 WHOLE_MACHINE = "psys"
 
@@ -41,6 +48,7 @@ class EnergyMeter:
         """Return joules since ``start``; None where no counter, or not every GPU's, was read."""
         end = self._read()
         if any(gpu not in self._begin or gpu not in end for gpu in self._gpus):
+            log.info(NOT_MEASURED)
             return None
         used = [
             _difference(self._begin[name], value, self._range(name))
