@@ -205,6 +205,16 @@ def test_clean_comparison_has_no_warnings(tmp_path: Path) -> None:
     assert compared(tmp_path, [*specs, Spec("mini", 0.4, None)]).warnings == []
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.9, True), (0.05, False)])
+def test_a_baseline_that_counts_words_better_is_named(
+    tmp_path: Path, share: float, said: bool
+) -> None:
+    specs = [Spec(seed=s) for s in (1, 2, 3)]
+    specs += [Spec("mini", 0.4, None), Spec("micro", share, None, family="classical")]
+    text = "\n".join(compared(tmp_path, specs).warnings)
+    assert ("baseline without a language model does better" in text) is said
+
+
 def test_labels_tell_configurations_apart(tmp_path: Path) -> None:
     specs = [Spec(lr=lr, max_train=n) for lr in (1e-4, 2e-4) for n in (100, None)]
     (first, *_) = make_sweep(tmp_path, specs)

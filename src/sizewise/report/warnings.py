@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from sizewise.report import words
-from sizewise.report.candidates import Candidate, TestSet
+from sizewise.report.candidates import CLASSICAL, Candidate, TestSet
 from sizewise.report.labels import flatten
 from sizewise.report.pair import Pair
 from sizewise.report.pairs import CHOSEN, variant_key
@@ -22,7 +22,8 @@ MOST_NAMES = 4
 def warnings_of(test: TestSet, pairs: list[Pair]) -> list[str]:
     """Return every objection to the comparison on one test set, each one sentence."""
     checks = (
-        _seeds, _examples, _leaks, _prompts, _decoding, _budgets, _unparsed, _memorised, _selection
+        _baselines, _seeds, _examples, _leaks, _prompts, _decoding, _budgets, _unparsed,
+        _memorised, _selection,
     )  # fmt: skip
     found = [warning for check in checks for warning in check(test)]
     unusual = [p for p in pairs if p.result.p_value != p.result.p_value]
@@ -36,6 +37,22 @@ def _names(candidates: list[Candidate]) -> str:
     labels = sorted({c.label for c in candidates})
     more = f" and {len(labels) - MOST_NAMES} more" if len(labels) > MOST_NAMES else ""
     return ", ".join(labels[:MOST_NAMES]) + more
+
+
+def _baselines(test: TestSet) -> Iterator[str]:
+    """Beating another language model means little where counting words does better."""
+    known = [c for c in test.candidates if c.score() == c.score()]
+    simple = [c for c in known if c.kind == CLASSICAL]
+    models = [c for c in known if c.kind != CLASSICAL]
+    if not simple or not models:
+        return
+    best, model = (max(group, key=lambda c: test.sign * c.score()) for group in (simple, models))
+    if test.sign * best.score() > test.sign * model.score():
+        scale = words.Scale(test.direction == "max" and 0 <= min(c.score() for c in known) <= 1)
+        yield (
+            f"A baseline without a language model does better than all of these: {best.label} "
+            f"{scale.value(best.score())} against {scale.value(model.score())} of {model.label}."
+        )
 
 
 def _seeds(test: TestSet) -> Iterator[str]:
