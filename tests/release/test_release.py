@@ -119,6 +119,21 @@ def test_a_folder_that_holds_something_is_not_overwritten(tuned, tmp_path):
         export_run(tuned, tmp_path / "out", examples=0)
 
 
+def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(tuned, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    (tmp_path / "out").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("sizewise.release.export.write_card", fail)
+        with pytest.raises(OSError, match="disk is full"):
+            export_run(tuned, tmp_path / "out", examples=0)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+    export_run(tuned, tmp_path / "out", examples=0)
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_run_that_trained_nothing_has_nothing_to_export(runs, tmp_path):
     with pytest.raises(ModelError, match="trained nothing"):
         export_run(runs("zero", "lora=none"), tmp_path / "out", examples=0)

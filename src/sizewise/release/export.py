@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +44,8 @@ def export_run(run_dir: Path, out: Path, merged: bool = False, examples: int = 3
     """Write the model of a finished run into a new folder, load it again and compare.
 
     The folder holds the adapter (or the merged model), the tokenizer with the chat template that
-    was used, generation settings, ``sizewise.json`` and the model card ``README.md``.
+    was used, generation settings, ``sizewise.json`` and the model card ``README.md``. It appears in
+    one piece: an export that fails leaves nothing behind.
 
     Args:
         run_dir: a finished run that trained something.
@@ -60,20 +64,42 @@ def export_run(run_dir: Path, out: Path, merged: bool = False, examples: int = 3
     before = None
     if split is not None:
         before = answer_all(load_run_model(run), split, template, run.cfg.generation)
-    out.mkdir(parents=True, exist_ok=True)
-    model = merge(run) if merged else None
-    if model is not None:
-        model.save_pretrained(out, safe_serialization=True)
-    else:
-        _copy_adapter(adapter, out)
-    _write_settings(run, template, out)
-    report = None
-    if split is not None and before is not None:
-        after = answer_all(_reload(run, out, model), split, template, run.cfg.generation)
-        dtype = str(model.dtype).removeprefix("torch.") if model is not None else "as trained"
-        report = compare_answers(before, after, dtype, run.outcome.model.quantization)
-    write_card(run, out, merged, report)
+    with _in_one_piece(out) as folder:
+        model = _write_weights(run, adapter, folder, merged)
+        _write_settings(run, template, folder)
+        report = None
+        if split is not None and before is not None:
+            after = answer_all(_reload(run, folder, model), split, template, run.cfg.generation)
+            dtype = str(model.dtype).removeprefix("torch.") if model is not None else "as trained"
+            report = compare_answers(before, after, dtype, run.outcome.model.quantization)
+        write_card(run, folder, merged, report)
     return Export(out, merged, report)
+
+
+@contextmanager
+def _in_one_piece(out: Path) -> Iterator[Path]:
+    """Give a folder beside ``out`` that takes its place in the end, or is gone after an error."""
+    out = out.resolve()
+    building = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
+    building.mkdir(parents=True)
+    try:
+        yield building
+        if out.exists():
+            out.rmdir()
+        building.rename(out)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+def _write_weights(run: FinishedRun, adapter: Path, folder: Path, merged: bool) -> Any | None:
+    """Write the adapter, or the merged model, which is returned."""
+    if not merged:
+        _copy_adapter(adapter, folder)
+        return None
+    model = merge(run)
+    model.save_pretrained(folder, safe_serialization=True)
+    return model
 
 
 def _check_empty(out: Path) -> None:
