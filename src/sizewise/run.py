@@ -43,22 +43,24 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     identity = run_identity(cfg)
     prepare_environment(hub=cfg.run is not None or names_hub(cfg))
     quiet()
+    from sizewise.job.finished import of_finished_run
+
     with job_log(run_dir):
         write_config(cfg, run_dir)
-        return _run(cfg, run_dir, identity)
+        job = read_json(run_dir / JOB_FILE) or {}
+        cfg = of_finished_run(cfg, job.get("overrides"))
+        with use_threads(cfg.trainer.num_threads):
+            return _run(cfg, run_dir, identity)
 
 
 def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
     from sizewise.job.classical import FAMILY, ClassicalPipeline, check_classical
     from sizewise.job.dry_run import reachable_metrics, rehearse_export
-    from sizewise.job.finished import of_finished_run
     from sizewise.job.pipeline import Pipeline
     from sizewise.metrics.build import build_metrics
     from sizewise.models.preflight import check_model
     from sizewise.tracking import finish_loggers, make_loggers
 
-    job = read_json(run_dir / JOB_FILE) or {}
-    cfg = of_finished_run(cfg, job.get("overrides"))
     metrics = build_metrics(reachable_metrics(cfg.metric) if cfg.dry_run else cfg.metric)
     check_names(cfg)
     check_primary(cfg, metrics)
@@ -68,7 +70,6 @@ def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
         check_classical(cfg)
     else:
         check_model(cfg.model, cfg.quantization, cfg.lora, cfg.trainer)
-    use_threads(cfg.trainer.num_threads)
     seed_everything(cfg.seed)
     group = sweep_name(cfg, run_dir)
     pipeline = kind.prepare(cfg, run_dir, identity.hash, metrics, resolve_device(cfg.trainer))

@@ -10,6 +10,8 @@ import logging
 import os
 import random
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sizewise.errors import ConfigError
@@ -142,9 +144,20 @@ def resolve_device(trainer: TrainerConfig) -> torch.device:
     )
 
 
-def use_threads(count: int | None) -> None:
-    """Let torch compute with ``count`` threads of this process; None leaves its choice."""
-    if count is not None:
-        import torch
+@contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Let torch compute with ``count`` threads inside the block; None leaves its choice.
 
-        torch.set_num_threads(count)
+    Threads are the process's: without the way back the next job of a worker would keep them.
+    """
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -32,6 +32,21 @@ def test_nothing_imports_torch() -> None:
     assert done.stdout.split() == ["1", "1", "1", "false"]
 
 
+def test_threads_of_one_job_are_not_those_of_the_next() -> None:
+    before = torch.get_num_threads()
+
+    def job() -> None:
+        with runtime.use_threads(before + 1):
+            assert torch.get_num_threads() == before + 1
+            raise ValueError("the job failed")
+
+    with pytest.raises(ValueError, match="job failed"):
+        job()
+    assert torch.get_num_threads() == before
+    with runtime.use_threads(None):
+        assert torch.get_num_threads() == before
+
+
 def test_environment_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
