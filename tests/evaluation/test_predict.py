@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.errors import EvaluationError, OutOfMemoryError
@@ -42,6 +43,9 @@ def test_every_example_in_the_order_of_the_split(causal, split, template, tmp_pa
     assert (first.answer_tokens, first.prompt_tokens) == (6, len(split.encoded[0].prompt_ids))
     assert all(p.latency > 0 and p.batch_size == 4 for p in found.predictions)
     assert found.batch_size == 4
+    assert found.conditions["batch_size"] == 4
+    assert found.conditions["threads"] == torch.get_num_threads()
+    assert found.conditions["device"]
     assert found.out_of_memory == ()
     assert found.peak_bytes > 2**20
 

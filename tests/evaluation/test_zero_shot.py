@@ -19,13 +19,24 @@ from sizewise.evaluation.lock import held_lock
 from sizewise.evaluation.predict import Predicted
 from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.weights import file_fingerprint, weights_fingerprint
-from sizewise.evaluation.zero_shot import cached, entry_path, zero_shot_key, zero_shot_parts
+from sizewise.evaluation.zero_shot import (
+    cached,
+    changed_conditions,
+    entry_path,
+    zero_shot_key,
+    zero_shot_parts,
+)
 
 from .helpers import StubTemplate, make_split
 
 PARTS = {"model": "m", "data": "d"}
 PREDICTED = Predicted(
-    (Prediction("a", "g", "p", "r", "t", -1.5, 3, 4, 5, 6, True, 0.25, 2),), 1.5, 2**20, 4, (8,)
+    (Prediction("a", "g", "p", "r", "t", -1.5, 3, 4, 5, 6, True, 0.25, 2),),
+    1.5,
+    2**20,
+    4,
+    (8,),
+    conditions={"batch_size": 8, "device": "A", "threads": 2},
 )
 
 
@@ -80,6 +91,16 @@ def test_the_key_depends_on_everything_that_predictions_depend_on(template: Stub
     assert len(set(keys)) == len(keys)
     same = [{"model": replace(model, name="b")}, {"split": make_split(template, 3, band="rare")}]
     assert {zero_shot_key(zero_shot_parts(**base | change)) for change in same} == {keys[0]}
+
+
+def test_answers_timed_under_other_conditions_say_so(tmp_path: Path) -> None:
+    cached(tmp_path, PARTS, lambda: PREDICTED)
+    stored = cached(tmp_path, PARTS, lambda: PREDICTED)[0].conditions
+    assert changed_conditions("d", stored, PREDICTED.conditions) is None
+    warning = changed_conditions("d", stored, {**stored, "batch_size": 4, "device": "B"})
+    assert warning is not None
+    assert "(batch_size 8, this run: 4; device A, this run: B)" in warning
+    assert "not recorded" in str(changed_conditions("d", {}, stored))
 
 
 def test_a_damaged_entry_is_an_error(tmp_path: Path) -> None:

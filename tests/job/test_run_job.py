@@ -125,6 +125,10 @@ def test_zero_shot_answers_are_computed_once_for_all_runs_of_a_base(tuned, monke
     assert outcome.base["icd10_dialogues"].scores["icd10/exact_match"] == pytest.approx(
         read_outcome(root / "tuned").base["icd10_dialogues"].scores["icd10/exact_match"]
     )
+    assert outcome.warnings == []
+    other = run(root, "zero-other-batch", "lora=none", "evaluation.batch_size=3")
+    assert len(other.warnings) == 1
+    assert "timed under other conditions (batch_size 8, this run: 3)" in other.warnings[0]
 
 
 def test_without_training_the_objective_is_the_validation_loss_of_the_base(tuned):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,6 +45,30 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def conditions(device: torch.device, batch_size: int) -> dict[str, str | int]:
+    """Return what latencies depend on besides the model: batch size, device and, on a CPU, threads.
+
+    Args:
+        device: where the model is.
+        batch_size: examples of a batch, as asked for.
+    """
+    found: dict[str, str | int] = {"batch_size": batch_size, "device": device_name(device)}
+    if device.type == "cpu":
+        found["threads"] = torch.get_num_threads()
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of the GPU, or of the processor where Linux tells it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 @contextmanager

@@ -30,6 +30,7 @@ class EvaluationResult:
         batch_size: the batch size that fitted.
         out_of_memory: batch sizes that did not fit.
         reused: whether the predictions came from the cache of zero-shot results.
+        warnings: what a reader of the scores has to know.
     """
 
     scores: Mapping[str, float]
@@ -41,6 +42,7 @@ class EvaluationResult:
     batch_size: int
     out_of_memory: tuple[int, ...] = ()
     reused: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 def score_predicted(

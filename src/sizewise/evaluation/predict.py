@@ -14,7 +14,13 @@ from sizewise.data.example import Example
 from sizewise.errors import EvaluationError, OutOfMemoryError
 from sizewise.evaluation.batches import plan_batches, split
 from sizewise.evaluation.candidate_set import CandidateSet, encode_candidates
-from sizewise.evaluation.device import PeakMemory, device_of, free_memory, is_out_of_memory
+from sizewise.evaluation.device import (
+    PeakMemory,
+    conditions,
+    device_of,
+    free_memory,
+    is_out_of_memory,
+)
 from sizewise.evaluation.likelihood import EncodedAnswer
 from sizewise.evaluation.measure import Measurer
 from sizewise.evaluation.prediction import Prediction
@@ -50,6 +56,7 @@ class Predicted:
         batch_size: the batch size that fitted.
         out_of_memory: batch sizes that did not fit.
         observed: what metrics measured of the model itself, by ``metric/score``.
+        conditions: batch size, device and threads, which latencies depend on.
     """
 
     predictions: tuple[Prediction, ...]
@@ -58,6 +65,7 @@ class Predicted:
     batch_size: int
     out_of_memory: tuple[int, ...] = ()
     observed: Mapping[str, float] = field(default_factory=dict)
+    conditions: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @dataclass
@@ -133,7 +141,8 @@ def predict(
     found = tuple(done[example.id] for example in split_.examples)
     failed, peak_bytes = tuple(batches.failed), peak.read()
     observed = observations(model, template, metrics)
-    return Predicted(found, seconds, peak_bytes, batches.size, failed, observed)
+    how = conditions(device_of(model), batch_size)
+    return Predicted(found, seconds, peak_bytes, batches.size, failed, observed, how)
 
 
 def _candidate_set(

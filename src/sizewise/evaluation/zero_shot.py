@@ -5,7 +5,10 @@ training set). One directory per key::
 
     <cache>/zero_shot/<first two digits>/<key>/
         predictions.jsonl
-        measured.json        cost, batch size, and the values the key was made from
+        measured.json        cost, conditions, and the values the key was made from
+
+Batch size, device and threads are no part of the key, for they change no answer; but latencies
+depend on them, so a reuse under others is said (``changed_conditions``).
 """
 
 from __future__ import annotations
@@ -110,6 +113,23 @@ def cached(
         predicted = compute()
         save(entry, parts, predicted)
         return predicted, False
+
+
+def changed_conditions(
+    dataset: str, stored: Mapping[str, str | int], here: Mapping[str, str | int]
+) -> str | None:
+    """Say that reused answers were timed under other conditions than this run's; None if not."""
+    if not stored:
+        how = "it was not recorded how"
+    else:
+        names = [n for n in {**stored, **here} if stored.get(n) != here.get(n)]
+        how = "; ".join(f"{n} {stored.get(n)}, this run: {here.get(n)}" for n in names)
+    if not how:
+        return None
+    return (
+        f"The zero-shot answers of {dataset} were reused from another run and timed under other "
+        f"conditions ({how}): do not compare their latency, throughput and memory with this run's."
+    )
 
 
 def entry_path(cache: Path, key: str) -> Path:

@@ -58,7 +58,11 @@ def make_outcome(
         seed=cfg.seed,
         provenance=collect_provenance(facts.overrides(run_dir)),
         files=facts.run_files(run_dir),
-        warnings=[*dry_run_warnings(cfg), *shared_questions(tasks)],
+        warnings=[
+            *dry_run_warnings(cfg),
+            *shared_questions(tasks),
+            *(warning for result in base.values() for warning in result.warnings),
+        ],
     )
 
 

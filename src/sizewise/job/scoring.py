@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sizewise.config import RunConfig
 from sizewise.data.encode import EncodedSplit
 from sizewise.evaluation.candidate_set import read_candidates
+from sizewise.evaluation.device import conditions
 from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
 from sizewise.evaluation.predict import Predicted, predict
 from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.predictions import PredictionStore
 from sizewise.evaluation.progress import evaluation_bar
 from sizewise.evaluation.weights import weights_fingerprint
-from sizewise.evaluation.zero_shot import cached, zero_shot_key, zero_shot_parts
+from sizewise.evaluation.zero_shot import (
+    cached,
+    changed_conditions,
+    zero_shot_key,
+    zero_shot_parts,
+)
 from sizewise.job.tasks import Task
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.sources import find_source
@@ -53,9 +59,13 @@ class Scorer:
         predicted, reused = cached(
             Path(self.cfg.paths.cache), parts, lambda: self._predict(model, split, store, task)
         )
-        if reused:
-            log.info("%s: zero-shot answers of %s reused.", task.name, self.cfg.model.name)
-        return self._score(predicted, task, "test", store, reused)
+        result = self._score(predicted, task, "test", store, reused)
+        if not reused:
+            return result
+        log.info("%s: zero-shot answers of %s reused.", task.name, self.cfg.model.name)
+        here = conditions(model.device, self._batch_size)
+        warning = changed_conditions(task.name, predicted.conditions, here)
+        return replace(result, warnings=(warning,) if warning else ())
 
     def tuned(
         self, model: Any, task: Task, identity: str, base: EvaluationResult | None = None
@@ -96,13 +106,17 @@ class Scorer:
                 self.template,
                 self.cfg.generation,
                 store,
-                evaluation.batch_size or trainer.batch_size,
+                self._batch_size,
                 evaluation.warmup_batches,
                 evaluation.retries,
                 metrics=self.metrics,
                 candidates=self._candidates(task),
                 progress=progress,
             )
+
+    @property
+    def _batch_size(self) -> int:
+        return self.cfg.evaluation.batch_size or self.cfg.trainer.batch_size
 
     def _candidates(self, task: Task) -> tuple[str, ...]:
         chosen = self.cfg.evaluation.candidates
