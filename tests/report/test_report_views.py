@@ -16,9 +16,11 @@ from sizewise.outcome import read_outcome, write_outcome
 from sizewise.report.comparison import SetComparison, compare
 from sizewise.report.confusion import CHAPTERS, chapter
 from sizewise.report.labels import name_all, tell_apart
+from sizewise.report.page import figures_of
+from sizewise.report.prose import scaling_sentence
 from sizewise.report.strata import PROMPT_LENGTH, _levels
 from sizewise.statistics.learning_curve import REACHED
-from sizewise.statistics.scaling import ABOVE, MATCHED
+from sizewise.statistics.scaling import ABOVE, MATCHED, NO_FIT, NOT_RISING
 
 
 def compared(root: Path, specs: list[Spec], prices: PricesConfig | None = None) -> SetComparison:
@@ -81,6 +83,20 @@ def test_scaling_names_a_size_within_the_range_only(tmp_path: Path) -> None:
     assert above is not None
     assert above.status == ABOVE
     assert above.parameters is None
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(("rate", "status"), [(0.0, NOT_RISING), (0.4, NO_FIT)])
+def test_scaling_of_scores_that_no_curve_fits_is_still_shown(
+    tmp_path: Path, rate: float, status: str
+) -> None:
+    zero = [Spec("micro", 0.0, None), Spec("mini", rate, None)]
+    result = compared(tmp_path, [Spec("nano", 0.0, 0.3), *zero])
+    match = result.views.scaling
+    assert match is not None
+    assert match.status == status
+    assert status in scaling_sentence(result.test, result.views)
+    assert "scaling" in figures_of(result)
 
 
 def test_hybrid_starts_and_ends_with_the_models_themselves(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -180,6 +181,48 @@ def test_falling_quality_names_no_size() -> None:
     found = matching_size(MODELS, zero_shot, noisy(0.35, seed=9), n_resamples=50)
     assert found.status == scaling.NOT_RISING
     assert found.parameters is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", ["logistic", "log-linear"])
+@pytest.mark.parametrize("score", [0.0, 0.3, 1.0])
+def test_equal_scores_are_a_flat_line(
+    form: Literal["logistic", "log-linear"], score: float
+) -> None:
+    fit = fit_scaling(MODELS, [score] * 4, form=form)
+    assert fit is not None
+    assert fit.slope == 0.0
+    assert fit.quality([1e6, 3e8]) == pytest.approx(score)
+    assert fit.rmse == pytest.approx(0.0, abs=1e-12)
+    rows = [np.full(50, score)] * 4
+    found = matching_size(MODELS, rows, noisy(0.5, n=50), form=form, n_resamples=50)
+    assert found.status == scaling.NOT_RISING
+    assert found.parameters is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_search_without_end_is_no_fit() -> None:
+    """Right on no example and on some: the steeper, the better."""
+    rows = [np.zeros(200), np.arange(200) % 2 * 1.0]
+    assert fit_scaling([1e6, 1e8], [0.0, 0.5]) is None
+    found = matching_size([1e6, 1e8], rows, noisy(0.3, n=200), n_resamples=30)
+    assert found.fit is None
+    assert found.status == scaling.NO_FIT
+    assert found.parameters is None
+    assert (found.interval.low, found.interval.high) == (0.0, math.inf)
+    assert found.share_within == 0.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_resamples_without_a_fit_widen_the_interval() -> None:
+    rare = np.zeros(60)
+    rare[:2] = 1.0
+    half = np.arange(60) % 2 * 1.0
+    found = matching_size([1e6, 1e8], [rare, half], np.arange(60) % 5 // 4 * 1.0, n_resamples=200)
+    assert found.status == scaling.MATCHED
+    assert found.interval.low == 0.0
+    assert found.interval.high == math.inf
+    assert 0.5 < found.share_within < 1.0
 
 
 def test_two_sizes_fit_exactly_and_say_so() -> None:

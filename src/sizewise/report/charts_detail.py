@@ -143,14 +143,15 @@ def scaling_chart(
     zero = [p for p in points if not p.tuned and p.candidate.model.quantization == "none"]
     sizes = sorted(float(p.candidate.params) for p in zero)
     grid = np.geomspace(sizes[0], sizes[-1], 60)
-    fitted = unit * test.sign * match.fit.quality(grid)
     figure = go.Figure()
-    figure.add_trace(
-        go.Scatter(
-            name="fit to zero-shot", x=grid.tolist(), y=fitted.round(4).tolist(), mode="lines",
-            line={"color": ZERO, "width": 1.6}, hoverinfo="skip",
-        )
-    )  # fmt: skip
+    if match.fit is not None:
+        fitted = unit * test.sign * match.fit.quality(grid)
+        figure.add_trace(
+            go.Scatter(
+                name="fit to zero-shot", x=grid.tolist(), y=fitted.round(4).tolist(), mode="lines",
+                line={"color": ZERO, "width": 1.6}, hoverinfo="skip",
+            )
+        )  # fmt: skip
     tuned = [p for p in points if p.candidate is focus.small]
     for name, chosen, colour, symbol in (
         ("zero-shot", zero, ZERO, "square"),

@@ -4,46 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special
+from scipy import special
 
-from sizewise.errors import StatisticsError
-from sizewise.statistics.arrays import FloatArray, finite
+from sizewise.statistics.arrays import FloatArray
 from sizewise.statistics.interval import Interval
 from sizewise.statistics.replicates import joint_replicates
+from sizewise.statistics.scaling_fit import Form, ScalingFit, checked_sizes, fit_scaling
 from sizewise.statistics.units import Groups
 
-Form = Literal["logistic", "log-linear"]
+__all__ = ["ScalingFit", "ScalingMatch", "fit_scaling", "matching_size"]
+
 MATCHED = "matched within the measured range"
 ABOVE = "beyond the measured range: larger than the largest measured size"
 BELOW = "beyond the measured range: smaller than the smallest measured size"
 NOT_RISING = "quality does not rise with size, so no size can be named"
-
-
-@dataclass(frozen=True)
-class ScalingFit:
-    """Fitted quality over size.
-
-    `log-linear`: intercept + slope · log10(parameters); `logistic`: lower + (upper − lower) ·
-    logistic(of the same). `rmse` is the root mean square residual in units of the score.
-    """
-
-    form: Form
-    intercept: float
-    slope: float
-    lower: float
-    upper: float
-    rmse: float
-
-    def quality(self, parameters: ArrayLike) -> FloatArray:
-        """Fitted score at these sizes; meaningful between the measured ones only."""
-        line = self.intercept + self.slope * np.log10(np.asarray(parameters, dtype=np.float64))
-        if self.form == "log-linear":
-            return np.asarray(line)
-        return np.asarray(self.lower + (self.upper - self.lower) * special.expit(line))
+NO_FIT = "no curve fits these scores, so no size can be named"
 
 
 @dataclass(frozen=True)
@@ -54,9 +32,10 @@ class ScalingMatch:
     `interval` outside them are 0 (below) or infinity (above): nothing is extrapolated. The
     interval holds the sampling of the test examples (and seeds from five on), not the choice of
     models: other families have other curves. `exact_fit`: two sizes only, no residual to check.
+    `fit` is None where least squares found no curve.
     """
 
-    fit: ScalingFit
+    fit: ScalingFit | None
     tuned_mean: float
     status: str
     parameters: float | None
@@ -83,16 +62,17 @@ def matching_size(
     `parameters` [K]: sizes of the zero-shot models, K ≥ 2 different; `zero_shot`: their scores
     [N] or [S, N]; `tuned` [N] or [S, N] on the same examples, higher being better. `lower` and
     `upper` bound the logistic form (chance and best possible score). Least squares by MINPACK
-    (scipy.optimize.leastsq); the interval refits joint bootstrap resamples of examples.
+    (scipy.optimize.leastsq); the interval refits joint bootstrap resamples of examples. Resamples
+    without a fit could have any size, and widen the interval to both sides.
     """
-    sizes = _checked(parameters, len(zero_shot), form, lower, upper)
+    sizes = checked_sizes(parameters, len(zero_shot), form, lower, upper)
     joint = joint_replicates(
         [*zero_shot, tuned], groups, level=level, n_resamples=n_resamples, seed=seed
     )
     fit = fit_scaling(sizes, joint.means[:-1], form=form, lower=lower, upper=upper)
-    start = (fit.intercept, fit.slope)
     ends = (float(sizes.min()), float(sizes.max()))
     found = _match(fit, float(joint.means[-1]), ends)
+    start = None if fit is None else (fit.intercept, fit.slope)
     matches_R = np.empty(n_resamples)
     for number, row in enumerate(joint.replicates):
         refit = fit_scaling(sizes, row[:-1], form=form, lower=lower, upper=upper, start=start)
@@ -110,66 +90,13 @@ def matching_size(
     )
 
 
-def fit_scaling(
-    parameters: ArrayLike,
-    means: ArrayLike,
-    *,
-    form: Form = "logistic",
-    lower: float = 0.0,
-    upper: float = 1.0,
-    start: tuple[float, float] | None = None,
-) -> ScalingFit:
-    """Least-squares fit of mean scores [K] over log10 of `parameters` [K]."""
-    y = finite(means, "means", 1)
-    sizes = _checked(parameters, y.size, form, lower, upper)
-    x = np.log10(sizes)
-    if form == "log-linear":
-        slope, intercept = np.polyfit(x, y, 1)
-    else:
-        first = start or _logit_start(x, (y - lower) / (upper - lower))
-        intercept, slope = _fit_logistic(x, (y - lower) / (upper - lower), first)
-    fit = ScalingFit(form, float(intercept), float(slope), lower, upper, 0.0)
-    rmse = float(np.sqrt(np.mean(np.square(fit.quality(sizes) - y))))
-    return ScalingFit(form, float(intercept), float(slope), lower, upper, rmse)
+def _match(fit: ScalingFit | None, tuned: float, ends: tuple[float, float]) -> float:
+    """Size of equal score within `ends`; 0 below, inf above (or if no rising fit gets there).
 
-
-def _checked(
-    parameters: ArrayLike, n_scores: int, form: str, lower: float, upper: float
-) -> FloatArray:
-    sizes = finite(parameters, "parameters", 1)
-    if sizes.size != n_scores:
-        raise StatisticsError(f"{sizes.size} sizes for {n_scores} zero-shot scores.")
-    if np.any(sizes <= 0.0) or np.unique(sizes).size < 2:
-        raise StatisticsError("parameters must be positive, with at least 2 different sizes.")
-    if form not in ("logistic", "log-linear"):
-        raise StatisticsError(f"form={form!r} is unknown; use 'logistic' or 'log-linear'.")
-    if not lower < upper:
-        raise StatisticsError(f"lower={lower} must be below upper={upper}.")
-    return sizes
-
-
-def _logit_start(x: FloatArray, shares: FloatArray) -> tuple[float, float]:
-    slope, intercept = np.polyfit(x, special.logit(np.clip(shares, 0.01, 0.99)), 1)
-    return float(intercept), float(slope)
-
-
-def _fit_logistic(
-    x: FloatArray, shares: FloatArray, start: tuple[float, float]
-) -> tuple[float, float]:
-    """Fit logistic(intercept + slope · x) to shares; x is centred to keep the steps well scaled."""
-    centre = float(x.mean())
-
-    def residual(coefficients: FloatArray) -> FloatArray:
-        line = coefficients[0] + coefficients[1] * (x - centre)
-        return np.asarray(special.expit(line) - shares)
-
-    first = [start[0] + start[1] * centre, start[1]]
-    (height, slope), _ = optimize.leastsq(residual, first)
-    return float(height - slope * centre), float(slope)
-
-
-def _match(fit: ScalingFit, tuned: float, ends: tuple[float, float]) -> float:
-    """Size of equal score within `ends`; 0 below, inf above (or if no rising fit gets there)."""
+    NaN without a fit.
+    """
+    if fit is None:
+        return float("nan")
     smallest, largest = (float(q) for q in fit.quality(np.array(ends)))
     if tuned > max(smallest, largest):
         return float("inf")
@@ -181,7 +108,9 @@ def _match(fit: ScalingFit, tuned: float, ends: tuple[float, float]) -> float:
     return float(np.clip(10.0 ** ((target - fit.intercept) / fit.slope), *ends))
 
 
-def _status(fit: ScalingFit, found: float) -> str:
+def _status(fit: ScalingFit | None, found: float) -> str:
+    if fit is None:
+        return NO_FIT
     if fit.slope <= 0.0:
         return NOT_RISING
     if np.isinf(found):
@@ -191,6 +120,7 @@ def _status(fit: ScalingFit, found: float) -> str:
 
 def _interval(matches_R: FloatArray, level: float) -> Interval:
     tail = (1.0 - level) / 2.0
-    low = np.quantile(matches_R, tail, method="lower")
-    high = np.quantile(matches_R, 1.0 - tail, method="higher")
+    unknown = np.isnan(matches_R)
+    low = np.quantile(np.where(unknown, 0.0, matches_R), tail, method="lower")
+    high = np.quantile(np.where(unknown, np.inf, matches_R), 1.0 - tail, method="higher")
     return Interval(float(low), float(high), level, "percentile bootstrap")
