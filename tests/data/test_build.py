@@ -125,6 +125,39 @@ def test_demonstrations_are_training_examples_before_every_prompt(tmp_path: Path
     assert len(few.train) == len(zero.train) - 3
 
 
+def test_demonstrations_are_the_same_for_every_training_size(tmp_path: Path) -> None:
+    """``max_train`` counts what is trained on; even fewer than demonstrations are enough."""
+    sizes = (2, 10, 20, None)
+    built = [build_splits(labelled(tmp_path / "a.csv", few_shot=5, max_train=n)) for n in sizes]
+    assert [len(splits.train) for splits in built] == [2, 10, 20, 31]
+    assert all(splits.test == built[0].test for splits in built)
+    asked = [[e.messages[-1].content for e in splits.train] for splits in built]
+    assert all(questions == asked[-1][: len(questions)] for questions in asked)
+
+
+def test_no_demonstration_shares_a_group_with_a_held_out_example(tmp_path: Path) -> None:
+    """The source's own split may leak: leaking rows are reported, and never shown."""
+    data = [
+        {
+            "q": f"q{i}",
+            "a": f"a{i}",
+            "k": str(i % 12),
+            "s": ("train", "test")[i % 12 < 6 and i > 30],
+        }
+        for i in range(60)
+    ]
+    cfg = from_csv(
+        tmp_path / "a.csv", data, group=["k"], few_shot=6,
+        split=SplitConfig(column="s", validation=0.0),
+    )  # fmt: skip
+    splits = build_splits(cfg)
+    held_out = {example.group for example in splits.test}
+    groups = {row["q"]: f"k={row['k']}" for row in data}
+    shown = {groups[m.content] for m in splits.test[0].messages[:-1] if m.role == "user"}
+    assert splits.report.shared_groups > 0
+    assert not shown & held_out
+
+
 def test_demonstrations_change_the_prompt_fingerprint_and_not_the_question(tmp_path: Path) -> None:
     zero = build_splits(labelled(tmp_path / "a.csv"))
     few = build_splits(labelled(tmp_path / "a.csv", few_shot=2))

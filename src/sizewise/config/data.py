@@ -91,7 +91,8 @@ class DatasetConfig:
     prompt text itself (which never does). ``strata`` name columns kept for breakdowns; ``label``
     the column whose frequency in training is one (``label_frequency``: never seen, rare, and
     frequent from ``frequent`` training examples on). ``few_shot`` examples of the training split
-    are put before every prompt, as earlier ``turns`` or as ``text`` within the prompt.
+    are put before every prompt, as earlier ``turns`` or as ``text`` within the prompt; they are the
+    same for every ``max_train``, which counts the examples trained on beside them.
     ``parts`` are the data sets of a mixture, by name.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from sizewise.config.data import DatasetConfig
@@ -30,12 +31,14 @@ def build_splits(cfg: DatasetConfig, stand_in: bool = False) -> DataSplits:
     Raises:
         DataError: the source cannot be read, a column does not exist, or a split is empty.
     """
+    # Demonstrations are chosen before training is limited, and limit it themselves.
+    whole = replace(cfg, max_train=None) if cfg.few_shot else cfg
     if cfg.source.kind == "mixture":
-        splits = build_mixture(cfg, lambda part: build_splits(part, stand_in))
+        splits = build_mixture(whole, lambda part: build_splits(part, stand_in))
     else:
         rows = rows_or_stand_in(cfg) if stand_in else read_rows(cfg.source)
-        splits = split_examples(make_examples(rows, cfg), cfg)
-    return add_demonstrations(splits, cfg.few_shot, cfg.few_shot_style)
+        splits = split_examples(make_examples(rows, cfg), whole)
+    return add_demonstrations(splits, cfg.few_shot, cfg.few_shot_style, cfg.max_train)
 
 
 def rows_or_stand_in(cfg: DatasetConfig) -> list[dict[str, Any]]:

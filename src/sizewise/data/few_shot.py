@@ -6,41 +6,49 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sizewise.data.example import DataSplits, Example, Message
+from sizewise.data.leaks import shared_groups
 from sizewise.errors import DataError
 
 
-def add_demonstrations(splits: DataSplits, k: int, style: str) -> DataSplits:
+def add_demonstrations(
+    splits: DataSplits, k: int, style: str, max_train: int | None = None
+) -> DataSplits:
     """Put the same ``k`` training examples before every prompt.
 
-    They are the first of the training split (whose order the split seed draws) with labels as
-    different as possible, and are taken out of it, so that none demonstrates itself. An example
-    keeps its ``id``; its ``content_id`` and so the fingerprints of prompts change.
+    They are the first of the whole training split (whose order the split seed draws) with labels
+    as different as possible, so that they are the same for every ``max_train``; none shares a
+    group with a held-out example. They are taken out of training, so that none demonstrates
+    itself, and ``max_train`` counts what remains. An example keeps its ``id``; its ``content_id``
+    and so the fingerprints of prompts change.
 
     Args:
-        splits: splits without demonstrations.
+        splits: splits without demonstrations and with all training examples.
         k: how many; 0 returns ``splits`` as they are.
         style: ``turns`` (earlier turns of the conversation) or ``text`` (within the prompt).
+        max_train: training examples to keep beside them; None: all.
 
     Raises:
         DataError: training has no more than ``k`` single-question examples.
     """
     if k == 0:
         return splits
-    shown = choose(splits.train, k)
+    held_out = {example.group for example in (*splits.validation, *splits.test)}
+    shown = choose([e for e in splits.train if e.group not in held_out], k)
     kept = {example.content_id for example in shown}
-    train = [example for example in splits.train if example.content_id not in kept]
+    train = [example for example in splits.train if example.content_id not in kept][:max_train]
     if len(shown) < k or not train:
         raise DataError(
             f"dataset.few_shot={k} needs more than {k} training examples that begin a "
-            f"conversation; there are {len(splits.train)} training examples. Lower it, or raise "
-            "dataset.max_train."
+            f"conversation; there are {len(splits.train)} training examples. Lower it."
         )
+    parts = {"train": train, "validation": splits.validation, "test": splits.test}
     add = _as_turns if style == "turns" else _as_text
     return replace(
         splits,
         train=tuple(add(example, shown) for example in train),
         validation=tuple(add(example, shown) for example in splits.validation),
         test=tuple(add(example, shown) for example in splits.test),
+        report=replace(splits.report, shared_groups=shared_groups(parts)),
     )
 
 
