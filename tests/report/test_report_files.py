@@ -24,6 +24,7 @@ from sizewise.report.results import results_text
 from sizewise.report.summary import finish_sweep, sweep_summary
 from sizewise.report.terminal import show
 from sizewise.report.write import write_report
+from sizewise.statistics.scaling import ABOVE
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 NO_TRACKER = {"logger": {"backends": {}}}
@@ -183,6 +184,45 @@ def test_results_are_strict_json(tmp_path: Path) -> None:
     pair = record["test_sets"][0]["pairs"][0]
     assert pair["interval_95"][0] < pair["gain"] < pair["interval_95"][1]
     assert pair["p_holm"] >= pair["p_value"]
+
+
+def test_results_hold_everything_that_the_page_draws(tmp_path: Path) -> None:
+    sizes = ((100, 0.2), (200, 0.3), (400, 0.6))
+    specs = [Spec("nano", 0.1, rate, max_train=n) for n, rate in sizes]
+    specs += [Spec("nano", 0.1, 0.5, r=16, max_train=400)]
+    zero = [Spec("micro", 0.3, None), Spec("mini", 0.4, None)]
+    make_sweep(tmp_path, [*specs, *zero])
+    compared = compare([tmp_path]).sets[0]
+    (found,) = json.loads(results_text(compare([tmp_path])))["test_sets"]
+    front = {entry["cost"]: entry for entry in found["pareto_fronts"]}["params"]
+    assert front["configurations"] == list(compared.fronts[0].labels)
+    assert 0 < front["hypervolume_share"] == compared.fronts[0].share <= 1
+    labels = {row["label"] for row in found["configurations"]}
+    assert {point["configuration"] for point in found["points"]} <= labels
+    assert set(found["views_are_about"].values()) <= labels
+    curve = compared.views.hybrid
+    assert curve is not None
+    assert found["hybrid"]["scores"] == pytest.approx(curve.scores)
+    assert found["hybrid"]["oracle"] == pytest.approx(curve.oracle)
+    assert found["hybrid"]["best"]["score"] == pytest.approx(curve.best_score)
+    (learning,) = found["learning_curves"]
+    assert [point["x"] for point in learning["points"]] == [100, 200, 400]
+    assert 200 < learning["overtaking"]["examples_needed"] < 400
+    assert [len(ranks["points"]) for ranks in found["rank_curves"]] == [2]
+    assert found["scaling"]["status"] == ABOVE
+    assert found["scaling"]["interval_95"] == [None, None]
+    assert found["scaling"]["fit"]["slope"] > 0
+    (language,) = [s for s in found["strata"] if s["name"] == "language"]
+    assert sum(level["examples"] for level in language["levels"]) == 200
+    assert sum(map(sum, found["confusion"][0]["counts"])) == 200
+
+
+def test_results_of_a_lone_run_say_what_there_is_not(tmp_path: Path) -> None:
+    make_sweep(tmp_path, [Spec(tuned=None)])
+    (found,) = json.loads(results_text(compare([tmp_path])))["test_sets"]
+    absent = ("views_are_about", "hybrid", "scaling")
+    assert [found[name] for name in absent] == [None] * 3
+    assert found["learning_curves"] == found["strata"] == found["pareto_fronts"] == []
 
 
 def test_tables_for_a_paper_escape_what_they_must(tmp_path: Path) -> None:

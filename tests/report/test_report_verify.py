@@ -203,6 +203,9 @@ def test_reported_comparison_is_made_again(tmp_path: Path) -> None:
     paths["results"].write_text(json.dumps(record))
     last = verify_sweep(tmp_path)[-1]
     assert failed(last) == ["results.json: differs from a new comparison in test_sets"]
+    paths["results"].write_text(json.dumps({**record, "version": 1}))
+    (check,) = verify_sweep(tmp_path)[-1].checks
+    assert check.status == UNCHECKED
 
 
 def test_runs_beside_those_compared_and_prices_change_nothing(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 from sizewise.config import PricesConfig
 from sizewise.report.comparison import Comparison, SetComparison
 from sizewise.report.pair import Pair
+from sizewise.report.results_views import views_record
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 
 def results_record(comparison: Comparison) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def _set(compared: SetComparison) -> dict[str, Any]:
         "pairs": [pair_record(pair) for pair in compared.pairs],
         "prices": asdict(compared.prices or PricesConfig()),
         "paid_back": [asdict(entry) for entry in compared.paid_back],
+        **views_record(compared),
     }
 
 

@@ -190,9 +190,11 @@ def _results(directory: Path, stored: Path) -> Check:
     from sizewise.config import PricesConfig
     from sizewise.report.comparison import compare_loaded
     from sizewise.report.load import Loaded, load_runs
-    from sizewise.report.results import results_record
+    from sizewise.report.results import RESULTS_VERSION, results_record
 
     before: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8"))
+    if before.get("version") != RESULTS_VERSION:
+        return Check("results.json", UNCHECKED, "another version of sizewise wrote it")
     # A directory may hold more runs than were compared, e.g. of a sweep that was since narrowed.
     wanted = set(before.get("run_ids") or [])
     loaded = load_runs([directory])
