@@ -20,7 +20,8 @@ class SourceConfig:
     ``path`` is a file or a glob (csv, json/jsonl, parquet, sqlite), a hub id (or a local file with
     the same columns, read by its extension), or the name of an embedded data set. ``table`` or
     ``query`` choose the rows of a SQLite file; ``subset`` and ``hub_split`` those of a hub data set
-    (``hub_split`` null: every split, kept in the column ``__split__``).
+    (``hub_split`` null: every split, kept in the column ``__split__``). ``sha256`` is the content
+    of local files (16 digits); it is filled in when a job is planned, and other files are refused.
     """
 
     kind: str = MISSING
@@ -31,6 +32,7 @@ class SourceConfig:
     table: str | None = None
     query: str | None = None
     delimiter: str = ","
+    sha256: str | None = None
 
     def __post_init__(self) -> None:
         """Check the kind."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sizewise.config.data import DatasetConfig
+from sizewise.data.content import check_content
 from sizewise.data.example import DataSplits
 from sizewise.data.examples import make_examples
 from sizewise.data.few_shot import add_demonstrations
@@ -36,6 +37,7 @@ def build_splits(cfg: DatasetConfig, stand_in: bool = False) -> DataSplits:
     if cfg.source.kind == "mixture":
         splits = build_mixture(whole, lambda part: build_splits(part, stand_in))
     else:
+        check_content(cfg.source)
         rows = rows_or_stand_in(cfg) if stand_in else read_rows(cfg.source)
         splits = split_examples(make_examples(rows, cfg), whole)
     return add_demonstrations(splits, cfg.few_shot, cfg.few_shot_style, cfg.max_train)

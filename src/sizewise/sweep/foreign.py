@@ -13,10 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from sizewise.errors import SweepError
 from sizewise.sweep.backend import LaunchOptions
 from sizewise.sweep.execute import stored_result
-from sizewise.sweep.identity import plain_config, run_identity
-from sizewise.sweep.jobs import DEFAULT_FUNCTION, Job, submit
+from sizewise.sweep.identity import plain_config
+from sizewise.sweep.jobs import DEFAULT_FUNCTION, Job, make_sweep_job, submit
 from sizewise.sweep.state import read_failure
-from sizewise.sweep.typed import run_config
 
 if TYPE_CHECKING:
     from hydra_plugins.sizewise_launchers import JobLauncher
@@ -44,11 +43,8 @@ def launch_for_hydra(
 
 
 def _job(cfg: DictConfig, overrides: tuple[str, ...], sweep_dir: Path) -> Job:
-    config = plain_config(cfg)
-    run_config(config)
-    identity = run_identity(config)
     function = OmegaConf.select(cfg, "hydra.sweeper.job") or DEFAULT_FUNCTION
-    return Job(overrides, config, identity, sweep_dir / identity.slug, function)
+    return make_sweep_job(plain_config(cfg), sweep_dir, overrides, function)
 
 
 def _returned(job: Job, cfg: DictConfig) -> JobReturn:

@@ -13,6 +13,7 @@ from sizewise.errors import SweepError
 from sizewise.outcome import OUTCOME_FILE, Outcome
 from sizewise.sweep.files import JOB_FILE, read_json, write_json
 from sizewise.sweep.identity import Identity, differing_keys, run_identity
+from sizewise.sweep.inputs import pinned
 from sizewise.sweep.typed import run_config
 
 DEFAULT_FUNCTION = "sizewise.run:run_job"
@@ -36,8 +37,26 @@ def make_job(
     overrides: tuple[str, ...] = (),
     function: str = DEFAULT_FUNCTION,
 ) -> Job:
-    """Name the job of a resolved configuration."""
+    """Name the job of a resolved configuration that runs in a given directory."""
+    config = pinned(config)
     return Job(overrides, config, run_identity(config), run_dir, function)
+
+
+def make_sweep_job(
+    config: Mapping[str, Any],
+    sweep_dir: Path,
+    overrides: tuple[str, ...] = (),
+    function: str = DEFAULT_FUNCTION,
+) -> Job:
+    """Check the configuration of a job of a sweep; it names its directory.
+
+    Raises:
+        ConfigError: a key is unknown or a value out of range.
+    """
+    config = pinned(config)
+    run_config(config)
+    identity = run_identity(config)
+    return Job(overrides, config, identity, sweep_dir / identity.slug, function)
 
 
 def submit(job: Job) -> None:

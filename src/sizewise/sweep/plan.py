@@ -9,10 +9,9 @@ from pathlib import Path
 from sizewise.config import SweepConfig
 from sizewise.errors import ConfigError, SweepError
 from sizewise.sweep.compose import JobComposer
-from sizewise.sweep.identity import base_key, run_identity
-from sizewise.sweep.jobs import Job
+from sizewise.sweep.identity import base_key
+from sizewise.sweep.jobs import Job, make_sweep_job
 from sizewise.sweep.state import JobState, job_state
-from sizewise.sweep.typed import run_config
 
 FINAL = (JobState.DONE, JobState.PRUNED)
 
@@ -89,9 +88,7 @@ def _job(
     config = composer.compose(list(overrides))
     # The grid itself is not the job's business, its name is: trackers group runs by it.
     config["sweep"] = {"name": name, "dir": str(sweep_dir)}
-    run_config(config)
-    identity = run_identity(config)
-    return Job(overrides, config, identity, sweep_dir / identity.slug, function)
+    return make_sweep_job(config, sweep_dir, overrides, function)
 
 
 def _ordered(jobs: list[Job], order: str) -> list[Job]:

@@ -19,6 +19,7 @@ from sizewise.config import conf_dir
 from sizewise.config.explain import explain
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.sweep.identity import Identity, plain_config, run_identity
+from sizewise.sweep.inputs import pinned
 from sizewise.sweep.typed import run_config
 
 # Overrides of these keys do not change which jobs a command means.
@@ -98,7 +99,7 @@ def _identity(root: DictConfig) -> Identity:
     # Hydra asks before it makes the directory, so a wrong value leaves nothing behind.
     with exit_on_error():
         try:
-            config = plain_config(root)
+            config = pinned(plain_config(root))
         except OmegaConfBaseException as error:
             raise ConfigError(explain(error)) from error
         run_config(config)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sizewise.errors import ConfigError, SweepError
 from sizewise.sweep.backend import Backend, LaunchOptions
 from sizewise.sweep.files import write_json
-from sizewise.sweep.identity import run_identity
-from sizewise.sweep.jobs import Job, submit
+from sizewise.sweep.jobs import Job, make_sweep_job, submit
 from sizewise.sweep.objectives import objective_values, parse_objectives
 from sizewise.sweep.plan import Plan
 from sizewise.sweep.pruning import PRUNING_FILE, PruningReporter
@@ -139,12 +138,10 @@ class _Search:
             config = self.context.composer.compose(list(overrides))
             folder = self.context.sweep_dir
             config["sweep"] = {"name": folder.name, "dir": str(folder)}
-            run_config(config)
+            return make_sweep_job(config, folder, tuple(overrides), self.function)
         except ConfigError as error:
             log.warning("Not a valid trial (%s): %s", " ".join(overrides), error)
             return None
-        identity = run_identity(config)
-        return Job(tuple(overrides), config, identity, folder / identity.slug, self.function)
 
     def _allow_pruning(self, job: Job, trial: Any) -> None:
         if self.pruner == "none":

@@ -16,6 +16,7 @@ from sizewise.outcome import OUTCOME_FILE
 from sizewise.report.load import Run
 from sizewise.sweep.files import FAILURE_FILE, read_json, tail
 from sizewise.sweep.identity import plain_config, run_identity
+from sizewise.sweep.inputs import pinned
 
 SCRIPT = "evaluate.py"
 LOG = "app.log"
@@ -85,7 +86,7 @@ def plan_evaluation(run: Run, outputs: Path, overrides: Sequence[str] = ()) -> E
     more = bool(plain.get("eval_dataset"))
     return EvaluationPlan(
         command=(sys.executable, str(script), *chosen),
-        run_dir=outputs.resolve() / run_identity(plain).slug,
+        run_dir=outputs.resolve() / run_identity(pinned(plain)).slug,
         total=None if more or not total else total,
         title=" ".join((run.directory.name, *overrides)),
     )

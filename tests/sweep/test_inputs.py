@@ -1,0 +1,87 @@
+"""A data file's content is part of a job's identity, and a job refuses another content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sizewise.config.data import SourceConfig
+from sizewise.data.content import check_content, content_hash
+from sizewise.errors import DataError
+from sizewise.sweep.identity import run_identity
+from sizewise.sweep.inputs import pinned
+from sizewise.sweep.jobs import make_sweep_job
+
+
+def dataset(path: Path) -> dict[str, Any]:
+    return {"name": "d", "source": {"kind": "csv", "path": str(path)}}
+
+
+def config(path: Path) -> dict[str, Any]:
+    mixture = {"name": "m", "source": {"kind": "mixture", "path": ""}, "parts": {}}
+    return {"dataset": mixture | {"parts": {"a": dataset(path)}}, "eval_dataset": {}}
+
+
+def test_a_changed_file_makes_another_run(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("q,a\n1,2\n")
+    cfg = {"dataset": dataset(path), "eval_dataset": {}}
+    before = run_identity(pinned(cfg)).hash
+    assert run_identity(pinned(cfg)).hash == before
+    path.write_text("q,a\n1,2\n3,4\n")
+    assert run_identity(pinned(cfg)).hash != before
+    path.write_text("q,a\n1,2\n")
+    assert run_identity(pinned(cfg)).hash == before
+
+
+def test_parts_and_further_test_sets_count_too(tmp_path: Path) -> None:
+    part, test = tmp_path / "a.csv", tmp_path / "b.csv"
+    for path in (part, test):
+        path.write_text("q\n1\n")
+    cfg = config(part) | {"eval_dataset": {"t": dataset(test)}}
+    hashes = {run_identity(pinned(cfg)).hash}
+    for path in (part, test):
+        path.write_text("q\n2\n")
+        hashes.add(run_identity(pinned(cfg)).hash)
+    assert len(hashes) == 3
+
+
+def test_the_recorded_configuration_names_the_job_without_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("q\n1\n")
+    cfg = {"dataset": dataset(path), "eval_dataset": {}}
+    recorded = pinned(cfg)
+    path.unlink()
+    assert run_identity(pinned(recorded)).hash == run_identity(recorded).hash
+    assert "sha256" not in cfg["dataset"]["source"]
+
+
+def test_a_planned_job_refuses_another_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("q\n1\n")
+    source = SourceConfig("csv", str(path))
+    source.sha256 = content_hash(source)
+    check_content(source)
+    path.write_text("q\n1\n2\n")
+    with pytest.raises(DataError, match="holds something else"):
+        check_content(source)
+
+
+def test_what_is_no_local_file_has_no_content() -> None:
+    assert content_hash(SourceConfig("hub", "owner/name")) is None
+    assert content_hash(SourceConfig("embedded", "icd10_dialogues")) is None
+    assert content_hash(SourceConfig("csv", "no/such/file.csv")) is None
+
+
+def test_a_job_of_a_sweep_is_pinned(tmp_path: Path) -> None:
+    from sizewise.config.compose import compose_config
+    from sizewise.sweep.identity import plain_config
+
+    path = tmp_path / "a.csv"
+    path.write_text("question,answer\n1,2\n")
+    chosen = ["dataset=csv", f"dataset.source.path={path}", "dataset.prompt=q", "dataset.answer=a"]
+    job = make_sweep_job(plain_config(compose_config(chosen)), tmp_path)
+    assert job.config["dataset"]["source"]["sha256"] == content_hash(SourceConfig("csv", str(path)))
+    assert job.run_dir.parent == tmp_path
