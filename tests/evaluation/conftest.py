@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from tests.tiny_models import build_tiny
 from transformers import PreTrainedModel
-
-from sizewise.models.tiny import build_tiny
 
 from .helpers import VOCAB, StubSplit, StubTemplate, byte_tokenizer, make_split
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.tiny_models import build_tiny
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.errors import ConfigError, EvaluationError
@@ -15,7 +16,6 @@ from sizewise.evaluation.likelihood import answer_log_probs
 from sizewise.evaluation.predictions import PredictionStore
 from sizewise.evaluation.trie import build_trie
 from sizewise.metrics.icd10 import Icd10
-from sizewise.models.tiny import build_tiny
 
 from .conftest import sharpened
 from .helpers import EOS, VOCAB, Pair, StubSplit, StubTemplate, evaluate

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.tiny_models import build_tiny
 from transformers import PreTrainedModel
 
 from sizewise.errors import EvaluationError, OutOfMemoryError
 from sizewise.evaluation.likelihood import answer_log_probs
-from sizewise.models.tiny import build_tiny
 
 from .conftest import sharpened
 from .helpers import VOCAB, Pair, StubSplit, fails_above

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.tiny_models import build_tiny
 from transformers import PreTrainedTokenizerFast
 
 from sizewise.errors import ConfigError
 from sizewise.metrics.forgetting import Forgetting, Passage, general_bits_per_byte, read_passages
-from sizewise.models.tiny import build_tiny
 
 
 @pytest.fixture(scope="module")

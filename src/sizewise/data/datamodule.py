@@ -28,7 +28,6 @@ class SizewiseDataModule(pl.LightningDataModule):
         seed: decides, with the epoch, the order.
         pad_token_id: id to pad with.
         collate: ``collate_training`` or ``collate_seq2seq``.
-        workers: processes that collate.
 
     Raises:
         DataError: there is nothing to train on.
@@ -46,7 +45,6 @@ class SizewiseDataModule(pl.LightningDataModule):
         seed: int = 0,
         pad_token_id: int = 0,
         collate: Collate = collate_training,
-        workers: int = 0,
     ) -> None:
         super().__init__()
         if not len(train):
@@ -61,7 +59,6 @@ class SizewiseDataModule(pl.LightningDataModule):
         self.seed = seed
         self.pad_token_id = pad_token_id
         self._collate = collate
-        self._workers = workers
 
     def set_batch_shape(self, batch_size: int, accumulate: int) -> None:
         """Cut the same optimiser steps into smaller micro-batches (after memory ran out).
@@ -101,7 +98,7 @@ class SizewiseDataModule(pl.LightningDataModule):
         """Return the resumable loader of training micro-batches."""
         length = len(self.train_plan(0))
         rows = MicroBatches(self.train.encoded, self._collate, self.pad_token_id)
-        return ResumableLoader(rows, self.train_plan, length, self._workers)
+        return ResumableLoader(rows, self.train_plan, length)
 
     def val_dataloader(self) -> ResumableLoader | list[ResumableLoader]:
         """Return the loader of validation batches; none where validation is empty."""
@@ -109,7 +106,7 @@ class SizewiseDataModule(pl.LightningDataModule):
             return []
         rows = MicroBatches(self.validation.encoded, self._collate, self.pad_token_id)
         length = len(self.validation_plan(0))
-        return ResumableLoader(rows, self.validation_plan, length, self._workers)
+        return ResumableLoader(rows, self.validation_plan, length)
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer

@@ -59,15 +59,13 @@ class ResumableLoader(DataLoader[dict[str, Any]]):
         dataset: micro-batches by plan.
         plan: micro-batches of an epoch, by its number.
         length: number of micro-batches of an epoch.
-        workers: processes that collate.
     """
 
-    def __init__(self, dataset: MicroBatches, plan: Plan, length: int, workers: int = 0) -> None:
+    def __init__(self, dataset: MicroBatches, plan: Plan, length: int) -> None:
         super().__init__(
             dataset,
             batch_size=None,
             sampler=PlannedSampler(plan, length),
-            num_workers=workers,
             generator=torch.Generator().manual_seed(0),
         )
         self._position = 0

@@ -15,8 +15,10 @@ import torch
 from sizewise.config.model import ArchitectureConfig, ModelConfig, VisionConfig
 from sizewise.errors import ModelError
 from sizewise.models.architecture import to_transformers_config, untie_t5_head
+from sizewise.models.figures import model_config
 from sizewise.models.quiet import quiet_libraries
 from sizewise.models.seeding import seeded
+from sizewise.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -105,11 +107,6 @@ def build_random(config: PretrainedConfig, seed: int = BASE_SEED) -> PreTrainedM
     return model.eval()
 
 
-def build_tiny(model_type: str, vocab_size: int, seed: int = BASE_SEED) -> PreTrainedModel:
-    """Build a tiny random model of ``model_type`` (llama, gemma3, t5, …)."""
-    return build_random(tiny_config(model_type, vocab_size), seed)
-
-
 def save_tiny_checkpoint(
     folder: Path | str,
     model_type: str,
@@ -150,16 +147,12 @@ def random_checkpoint(model: ModelConfig) -> Iterator[Path]:
 
     Random bases then take the same way as real ones, quantisation included.
     """
-    from sizewise.models.tokenizer import load_tokenizer
-
     with TemporaryDirectory(prefix="sizewise-random-") as folder:
         if model.init == "tiny_random":
             tokenizer = load_tokenizer(model)
             figures, model_type = model.architecture, _model_type(model)
             save_tiny_checkpoint(folder, model_type, tokenizer, figures=figures)
         else:
-            from sizewise.models.figures import model_config
-
             build_random(model_config(model)).save_pretrained(folder)
         yield Path(folder)
 
@@ -167,6 +160,4 @@ def random_checkpoint(model: ModelConfig) -> Iterator[Path]:
 def _model_type(model: ModelConfig) -> str:
     if model.architecture is not None:
         return model.architecture.model_type
-    from sizewise.models.figures import model_config
-
     return str(model_config(model).model_type)
