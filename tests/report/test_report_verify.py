@@ -14,7 +14,9 @@ from factory import CODES, PRIMARY, Spec, Task, make_run
 
 from sizewise.commands.provenance import reproduce_command
 from sizewise.config import PricesConfig
+from sizewise.config.register import to_run_config
 from sizewise.config.run import RunConfig
+from sizewise.data.build import build_splits
 from sizewise.errors import OutcomeError
 from sizewise.evaluation.evaluate import score_predictions
 from sizewise.evaluation.predictions import read_predictions
@@ -23,7 +25,8 @@ from sizewise.metrics.build import build_metrics
 from sizewise.outcome import Evaluation, Outcome, file_ref, read_outcome, write_outcome
 from sizewise.report.comparison import compare
 from sizewise.report.reproduce import reproduction
-from sizewise.report.verify import FAILED, OK, UNCHECKED, Verification, verify_run, verify_sweep
+from sizewise.report.verify import Verification, verify_run, verify_sweep
+from sizewise.report.verify_checks import FAILED, OK, UNCHECKED, Check
 from sizewise.report.write import write_report
 from sizewise.sweep.identity import plain_config, run_identity
 
@@ -51,8 +54,6 @@ def real_run(
     cfg.metric, cfg.dry_run = {**METRICS, **(extra_metrics or {})}, dry_run
     config = plain_config(cfg)
     (directory / "config.yaml").write_text(json.dumps(config))
-    from sizewise.data.build import build_splits
-
     splits = build_splits(few(cfg.dataset) if dry_run else cfg.dataset)
     prints = {n: splits.question_fingerprint(n) for n in ("train", "validation", "test")}
     changed = replace(
@@ -174,6 +175,36 @@ def test_changed_configuration_and_data_are_found(tmp_path: Path) -> None:
     source.unlink()
     unchecked = [c for c in verify_run(directory).checks if c.status == UNCHECKED]
     assert any("could not be built" in check.detail for check in unchecked)
+
+
+def test_further_test_sets_are_built_again(tmp_path: Path) -> None:
+    directory = real_run(tmp_path)
+    outcome = read_outcome(directory)
+    rows = [{"note": f"Elsewhere {i}.", "code": CODES[i % 10]} for i in range(40)]
+    source = tmp_path / "other.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = {**outcome.config["dataset"], "name": "other"}
+    dataset["source"] = {**dataset["source"], "path": str(source)}
+    config = {**outcome.config, "eval_dataset": {"other": dataset}}
+    there = to_run_config(config).eval_dataset["other"]
+    fingerprint = build_splits(there).question_fingerprint("test")
+    ((_, evaluation),) = (outcome.tuned or {}).items()
+    further = replace(evaluation, dataset="other", fingerprint=fingerprint)
+    tuned = {**(outcome.tuned or {}), "other": further}
+    write_outcome(replace(outcome, config=config, tuned=tuned), directory)
+
+    def found() -> Check:
+        checks = verify_run(directory).checks
+        (check,) = (c for c in checks if c.name == "data other/test")
+        return check
+
+    assert found().status == OK
+    source.write_text(source.read_text().replace("Elsewhere", "Here"))
+    assert found().status == FAILED
+    assert fingerprint in found().detail
+    source.unlink()
+    assert found().status == UNCHECKED
+    assert "could not be built" in found().detail
 
 
 def test_metric_that_cannot_be_built_is_named_and_not_passed(tmp_path: Path) -> None:

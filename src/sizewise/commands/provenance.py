@@ -13,7 +13,8 @@ from rich.markup import escape
 from sizewise.config.register import conf_dir
 from sizewise.outcome import OUTCOME_FILE, Outcome, read_outcome
 from sizewise.report.reproduce import reproduction
-from sizewise.report.verify import FAILED, OK, Verification, verify_run, verify_sweep
+from sizewise.report.verify import Verification, verify_run, verify_sweep
+from sizewise.report.verify_checks import FAILED, OK
 from sizewise.runtime import prepare_environment, quiet
 from sizewise.sweep.identity import run_identity
 

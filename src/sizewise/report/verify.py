@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sizewise.errors import OutcomeError, SizewiseError
+from sizewise.errors import OutcomeError
 from sizewise.outcome import FileRef, Outcome, read_outcome
+from sizewise.report.verify_checks import FAILED, OK, UNCHECKED, Check
+from sizewise.report.verify_data import Rebuilt, data_checks, rebuild
 from sizewise.report.verify_scores import check_scores
 
-if TYPE_CHECKING:
-    from sizewise.data.example import DataSplits
-
-OK, FAILED, UNCHECKED = "ok", "failed", "not checked"
 # What cannot be had again from stored predictions, and why.
 NEVER = (
     ("training figures", "seconds, peaks, energy and validation losses are those of the training"),
     ("generation", "answers and their log-probabilities: `sizewise reproduce` makes them again"),
 )
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at; ``detail`` says what is wrong or why it was not checked."""
-
-    name: str
-    status: str
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,8 +40,8 @@ def verify_run(directory: Path, data: bool = True) -> Verification:
 
     Args:
         directory: the run.
-        data: build the data set again from its source where that is on this machine, and compare
-            its fingerprints.
+        data: build every data set again from its source where that is on this machine, and compare
+            the fingerprints.
 
     Returns:
         Every check with its result; nothing is raised for what does not hold.
@@ -61,19 +50,21 @@ def verify_run(directory: Path, data: bool = True) -> Verification:
         outcome = read_outcome(directory)
     except OutcomeError as error:
         return Verification(directory, (Check("outcome.json", FAILED, str(error)),))
-    splits, reason = _splits(outcome) if data else (None, "not asked for")
+    rebuilt = rebuild(outcome) if data else {}
+    reason = "is no data set of the configuration" if data else "not asked for"
     checks = [
         *_files(outcome, directory),
         *_config(outcome, directory),
-        *_data(outcome, splits, reason),
+        *data_checks(outcome, rebuilt, reason),
     ]
+    splits = rebuilt.get(outcome.data.name, Rebuilt(None)).splits
     train = splits.train if splits is not None else ()
     for kind, evaluations in (("base", outcome.base), ("tuned", outcome.tuned or {})):
         for evaluation in evaluations.values():
             path = directory / evaluation.predictions.path
             name = f"{kind} on {evaluation.dataset}"
             found = check_scores(path, evaluation, outcome.config, train)
-            checks += [Check(f"{name}: {c.name}", c.status, c.detail) for c in found]
+            checks += [replace(check, name=f"{name}: {check.name}") for check in found]
     checks += [Check(name, UNCHECKED, why) for name, why in NEVER]
     return Verification(directory, tuple(checks))
 
@@ -132,37 +123,6 @@ def _identity(outcome: Outcome, config: Mapping[str, Any]) -> Check:
         "it was changed, or written by another version"
     )
     return Check("identity", FAILED, detail)
-
-
-def _splits(outcome: Outcome) -> tuple[DataSplits | None, str]:
-    """Build the run's data anew; None with the reason where its source is not here."""
-    from sizewise.config.register import to_run_config
-    from sizewise.data.build import build_splits
-
-    try:
-        cfg = to_run_config(dict(outcome.config))
-        if cfg.dataset.source.kind == "hub":
-            return None, "the source is on the hub and nothing is downloaded here"
-        if not cfg.dry_run:
-            return build_splits(cfg.dataset), ""
-        from sizewise.job.dry_run import few
-
-        return build_splits(few(cfg.dataset), stand_in=True), ""
-    except (SizewiseError, OSError) as error:
-        return None, f"the data could not be built: {error}"
-
-
-def _data(outcome: Outcome, splits: DataSplits | None, reason: str) -> Iterator[Check]:
-    for name, recorded in outcome.data.fingerprints.items():
-        title = f"data {outcome.data.name}/{name}"
-        if splits is None or name not in ("train", "validation", "test"):
-            yield Check(title, UNCHECKED, reason or "is no split of the data set")
-            continue
-        found = splits.question_fingerprint(name)  # type: ignore[arg-type]
-        if found == recorded:
-            yield Check(title, OK)
-        else:
-            yield Check(title, FAILED, f"the source gives {found} today, recorded was {recorded}")
 
 
 def verify_sweep(directory: Path, data: bool = True) -> list[Verification]:

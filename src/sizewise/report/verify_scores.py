@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import SizewiseError
 from sizewise.evaluation.predictions import read_predictions
 from sizewise.outcome import Evaluation
+from sizewise.report.verify_checks import FAILED, OK, UNCHECKED, Check
 
 if TYPE_CHECKING:
     from sizewise.data.example import Example
@@ -20,46 +20,36 @@ if TYPE_CHECKING:
 EXACT, ENCODED = 1e-12, 1e-3
 # Metrics whose figures come from an encoder and hence differ in their last digits.
 ENCODERS = ("similarity", "bertscore")
-OK, FAILED, UNCHECKED = "ok", "failed", "not checked"
-
-
-@dataclass(frozen=True)
-class ScoreCheck:
-    """One metric, or the number of examples."""
-
-    name: str
-    status: str
-    detail: str = ""
 
 
 def check_scores(
     path: Path, evaluation: Evaluation, config: Mapping[str, Any], train: Sequence[Example]
-) -> Iterator[ScoreCheck]:
+) -> Iterator[Check]:
     """Recompute every metric of an evaluation and compare aggregates and per-example scores."""
     try:
         predictions = read_predictions(path)
     except (OSError, SizewiseError) as error:
-        yield ScoreCheck("predictions", FAILED, str(error))
+        yield Check("predictions", FAILED, str(error))
         return
     yield _examples(predictions, evaluation)
     unseen = {name.partition("/")[0] for name in evaluation.scores}
     for name, node in sorted((config.get("metric") or {}).items()):
         metric, reason = _build(name, node)
         if metric is None:
-            yield ScoreCheck(f"metric {name}", UNCHECKED, reason)
+            yield Check(f"metric {name}", UNCHECKED, reason)
             continue
         unseen.discard(metric.name)
         yield _metric(metric, predictions, evaluation, train)
     for name in sorted(unseen):
-        yield ScoreCheck(f"metric {name}", UNCHECKED, "the configuration does not name it")
+        yield Check(f"metric {name}", UNCHECKED, "the configuration does not name it")
 
 
-def _examples(predictions: Sequence[Prediction], evaluation: Evaluation) -> ScoreCheck:
+def _examples(predictions: Sequence[Prediction], evaluation: Evaluation) -> Check:
     distinct = len({p.id for p in predictions})
     if len(predictions) == distinct == evaluation.examples:
-        return ScoreCheck("number of examples", OK)
+        return Check("number of examples", OK)
     detail = f"{evaluation.examples} are reported, {len(predictions)} lines hold {distinct}"
-    return ScoreCheck("number of examples", FAILED, detail)
+    return Check("number of examples", FAILED, detail)
 
 
 def _build(name: str, node: Any) -> tuple[ExampleMetric | None, str]:
@@ -76,7 +66,7 @@ def _metric(
     predictions: Sequence[Prediction],
     evaluation: Evaluation,
     train: Sequence[Example],
-) -> ScoreCheck:
+) -> Check:
     title = f"metric {metric.name}"
     prefix = f"{metric.name}/"
     recorded = {k: v for k, v in evaluation.scores.items() if k.startswith(prefix)}
@@ -86,13 +76,13 @@ def _metric(
         metric.update(predictions)
         totals = {prefix + key: value for key, value in metric.compute().items()}
     except Exception as error:
-        return ScoreCheck(title, UNCHECKED, f"it could not be computed here: {error}")
+        return Check(title, UNCHECKED, f"it could not be computed here: {error}")
     if recorded and not totals:
-        return ScoreCheck(title, UNCHECKED, "it needs the training examples, which are not here")
+        return Check(title, UNCHECKED, "it needs the training examples, which are not here")
     tolerance = ENCODED if metric.name in ENCODERS else EXACT
     wrong = _rows(metric, predictions, prefix, tolerance)
     wrong += _differences(recorded, totals, tolerance)
-    return ScoreCheck(title, FAILED if wrong else OK, "; ".join(wrong[:5]))
+    return Check(title, FAILED if wrong else OK, "; ".join(wrong[:5]))
 
 
 def _differences(
