@@ -29,6 +29,7 @@ from sizewise.report.verify import Verification, verify_run, verify_sweep
 from sizewise.report.verify_checks import FAILED, OK, UNCHECKED, Check
 from sizewise.report.write import write_report
 from sizewise.sweep.identity import plain_config, run_identity
+from sizewise.sweep.inputs import pinned
 
 METRICS = {
     name: {"_target_": f"sizewise.metrics.{name}.{title}"}
@@ -185,7 +186,8 @@ def test_further_test_sets_are_built_again(tmp_path: Path) -> None:
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     dataset = {**outcome.config["dataset"], "name": "other"}
     dataset["source"] = {**dataset["source"], "path": str(source)}
-    config = {**outcome.config, "eval_dataset": {"other": dataset}}
+    config = pinned({**outcome.config, "eval_dataset": {"other": dataset}})
+    assert config["eval_dataset"]["other"]["source"]["sha256"]
     there = to_run_config(config).eval_dataset["other"]
     fingerprint = build_splits(there).question_fingerprint("test")
     ((_, evaluation),) = (outcome.tuned or {}).items()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import SizewiseError
 from sizewise.outcome import Evaluation, Outcome
@@ -30,13 +30,20 @@ def rebuild(outcome: Outcome) -> dict[str, Rebuilt]:
     from sizewise.config.register import to_run_config
 
     try:
-        cfg = to_run_config(dict(outcome.config))
+        cfg = to_run_config(_without_hashes(outcome.config))
     except SizewiseError as error:
         return {outcome.data.name: Rebuilt(None, f"the data could not be built: {error}")}
     found = {outcome.data.name: _built(cfg, cfg.dataset)}
     for dataset in cfg.eval_dataset.values():
         found[dataset.name] = _built(cfg, dataset)
     return found
+
+
+def _without_hashes(config: Any) -> Any:
+    """Leave out the hashes of files: a changed file is to be read, and its examples compared."""
+    if not isinstance(config, Mapping):
+        return config
+    return {key: _without_hashes(value) for key, value in config.items() if key != "sha256"}
 
 
 def _built(cfg: RunConfig, dataset: DatasetConfig) -> Rebuilt:
