@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from sizewise.config import to_run_config
+from sizewise.config import SweepConfig, to_run_config
 from sizewise.errors import SweepError
+from sizewise.outcome import write_outcome
+from sizewise.sweep.backend import LaunchOptions
 from sizewise.sweep.files import write_json
+from sizewise.sweep.jobs import Job
 from sizewise.sweep.objectives import objective_values, parse_objectives
 from sizewise.sweep.pruning import PRUNING_FILE, PruningReporter, TrialPruned
+from sizewise.sweep.search import check_options, run_search
 from sizewise.sweep.space import corners, search_space
 from sizewise.sweep.study import open_study
+from sizewise.sweep.sweeper import SweepContext
+from sizewise.sweep.typed import run_config
 
 from .conftest import Submit, job_config
 from .fake import make_outcome
@@ -123,3 +131,65 @@ def test_an_unpromising_trial_is_given_up(
 
 def test_a_run_outside_a_search_reports_to_nobody(tmp_path: Path) -> None:
     assert PruningReporter.for_run(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [SweepConfig(limit=2), SweepConfig(order="given"), SweepConfig(fail_fast=True)],
+    ids=["limit", "order", "fail_fast"],
+)
+def test_options_of_a_grid_are_refused(options: SweepConfig, request: Any) -> None:
+    check_options(SweepConfig(retries=1))
+    with pytest.raises(SweepError, match=f"sweep.{request.node.callspec.id}: a search has no such"):
+        check_options(options)
+
+
+class Composer:
+    """Composes configurations that differ in their seed."""
+
+    def compose(self, overrides: list[str]) -> dict[str, Any]:
+        (seed,) = (int(text.partition("=")[2]) for text in overrides if text.startswith("seed="))
+        return job_config(seed)
+
+
+class ThreeAtOnce:
+    """Knows only after its check how many jobs it runs side by side, as the local launcher."""
+
+    def __init__(self) -> None:
+        self.slots, self.checked = 1, []
+        self.batches: list[int] = []
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        self.checked += [job.config["seed"] for job in jobs]
+        self.slots = 3
+
+    def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
+        self.batches.append(len(jobs))
+        for job in jobs:
+            write_outcome(make_outcome(run_config(job.config), 1.0), job.run_dir)
+
+    def close(self) -> None:
+        self.slots = 0
+
+
+def search(folder: Path, backend: ThreeAtOnce, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = SimpleNamespace(
+        composer=Composer(), options=SweepConfig(), sweep_dir=folder, own=parse
+    )
+    monkeypatch.setattr(SweepContext, "of", lambda sweeper: context)
+    monkeypatch.setattr("sizewise.sweep.search.job_backend", lambda sweeper: backend)
+    sweeper: Any = None
+    command, goals = ["seed=range(0,1000)"], ["minimize:objective"]
+    run_search(sweeper, command, "sweep.fake:job", None, goals, 6, "random", "none", 0, None)
+
+
+def test_as_many_trials_at_once_as_there_are_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = ThreeAtOnce()
+    search(tmp_path, backend, monkeypatch)
+    assert backend.checked == [0, 999], "both ends of the range are known to the launcher"
+    assert backend.batches == [3, 3]
+    again = ThreeAtOnce()
+    search(tmp_path, again, monkeypatch)
+    assert (again.checked, again.batches) == ([], []), "a finished search needs no launcher"

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sizewise.config import SweepConfig
 from sizewise.errors import ConfigError, SweepError
 from sizewise.sweep.backend import Backend, LaunchOptions
 from sizewise.sweep.files import write_json
@@ -21,7 +22,6 @@ from sizewise.sweep.space import Space, corners, search_space
 from sizewise.sweep.state import JobState, finished, job_state
 from sizewise.sweep.study import open_study, require_optuna
 from sizewise.sweep.sweeper import SweepContext, job_backend
-from sizewise.sweep.typed import run_config
 
 if TYPE_CHECKING:
     from hydra_plugins.sizewise_sweepers import SearchSweeper
@@ -54,13 +54,15 @@ def run_search(
         backend = job_backend(sweeper)
         if backend is None:
             raise SweepError("hydra/sweeper=search needs one of hydra/launcher=local, slurm, ray.")
-        if context.options.arms:
-            raise SweepError("A named sweep has a fixed grid. Search without sweep=…")
+        check_options(context.options)
         fixed, space = search_space(context.own(command))
-        for values in corners(space):
-            # What can never work would be proposed again and again, and fail each time.
-            run_config(context.composer.compose([*fixed, *values]))
+        # What can never work would be proposed again and again, and fail each time.
+        extremes = [
+            make_sweep_job(context.composer.compose([*fixed, *values]), context.sweep_dir)
+            for values in corners(space)
+        ]
         if context.options.dry_run:
+            backend.check(extremes)
             log.info("Search of %d trials over %s", n_trials, ", ".join(space))
             return
         make_directory(context.sweep_dir)
@@ -68,12 +70,29 @@ def run_search(
         search = _Search(study, context, backend, job, fixed, space, list(goals), pruner)
         try:
             with closing(backend):
-                search.run(n_trials, parallel or backend.slots)
+                if search.goes_on(n_trials):  # a finished search is shown on any machine
+                    backend.check(extremes)  # which also tells it how many of them fit
+                    search.run(n_trials, parallel or backend.slots)
         except KeyboardInterrupt:
             sys.stderr.write(f"Stopped. The same command continues in {context.sweep_dir}.\n")
             raise SystemExit(130) from None
         prices = context.options.prices
         report_search(study, list(goals), context.sweep_dir, search.plan(), finish, prices)
+
+
+def check_options(options: SweepConfig) -> None:
+    """Raise where an option asks for what only a grid can do."""
+    if options.arms:
+        raise SweepError("A named sweep has a fixed grid. Search without sweep=…")
+    default = SweepConfig()
+    names = ("limit", "order", "fail_fast")
+    given = [f"sweep.{n}" for n in names if getattr(options, n) != getattr(default, n)]
+    if given:
+        raise SweepError(
+            f"{', '.join(given)}: a search has no such option. Its trials run in the order in "
+            "which they are proposed, hydra.sweeper.n_trials says how many, and failed ones are "
+            "passed over."
+        )
 
 
 @dataclass
@@ -90,7 +109,7 @@ class _Search:
     def run(self, n_trials: int, parallel: int) -> None:
         """Ask, launch and tell in batches."""
         states = require_optuna().trial.TrialState
-        under_way = [t for t in self.study.trials if t.state == states.RUNNING]
+        under_way = self._under_way()
         # A trial without overrides was being proposed when the search was killed.
         for trial in under_way:
             if OVERRIDES not in trial.user_attrs:
@@ -98,6 +117,14 @@ class _Search:
         self._batch([t for t in under_way if OVERRIDES in t.user_attrs])
         while (left := n_trials - len(self.counted())) > 0:
             self._batch([self._ask() for _ in range(min(left, parallel))])
+
+    def goes_on(self, n_trials: int) -> bool:
+        """Whether a trial is left to run."""
+        return bool(self._under_way()) or len(self.counted()) < n_trials
+
+    def _under_way(self) -> list[Any]:
+        states = require_optuna().trial.TrialState
+        return [trial for trial in self.study.trials if trial.state == states.RUNNING]
 
     def counted(self) -> list[Any]:
         """Return the trials that were proposed in full."""
