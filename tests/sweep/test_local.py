@@ -182,3 +182,20 @@ def test_small_models_share_the_processor_job_by_job_and_large_ones_do_not() -> 
 def test_a_folder_of_weights_says_how_large_a_model_is(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(2000))
     assert rough_size({"model": {"path": str(tmp_path)}}) == 1000
+
+
+@pytest.mark.parametrize(("ignored", "ended_by"), [("SIGUSR1", "SIGTERM"), ("SIGTERM", "SIGKILL")])
+def test_a_worker_that_hangs_at_its_exit_is_ended(
+    monkeypatch: pytest.MonkeyPatch, ignored: str, ended_by: str
+) -> None:
+    monkeypatch.setattr("sizewise.sweep.slot.EXIT_SECONDS", 0.2)
+    hangs = f"import signal as s, time; s.signal(s.{ignored}, s.SIG_IGN); print(); time.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-uc", hangs], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    slot = Slot(0, None, 1, process=process)
+    slot.close()
+    assert slot.process is None
+    assert process.returncode == -signal.Signals[ended_by]

@@ -14,6 +14,8 @@ from sizewise.sweep.identity import base_key
 from sizewise.sweep.jobs import Job
 from sizewise.sweep.state import JobState
 
+# A worker that was told to end has so long before it is told more plainly.
+EXIT_SECONDS = 30.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -77,17 +79,17 @@ class Slot:
             self.process.send_signal(number)
 
     def close(self) -> None:
-        """End an idle worker."""
+        """End an idle worker; one that hangs at its exit is killed."""
         if self.process is not None:
             for pipe in (self.process.stdin, self.process.stdout):
                 if pipe is not None:
                     pipe.close()
-            self.process.wait()
+            _wait_or_kill(self.process)
             self.process = None
 
     def _buried(self) -> int:
         assert self.process is not None
-        code = self.process.wait()
+        code = _wait_or_kill(self.process)
         self._buffer, self.base = b"", None
         self.close()
         return code
@@ -104,3 +106,13 @@ class Slot:
             stdout=subprocess.PIPE,
             env=environment,
         )
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the end of a process that has nothing left to do, and return its exit code."""
+    for insist in (process.terminate, process.kill):
+        try:
+            return process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            insist()
+    return process.wait()
