@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torchmetrics.text import Perplexity as TorchPerplexity
 
 from sizewise.errors import ConfigError
+from sizewise.evaluation.prediction import WEIGHTED_BY
 from sizewise.metrics.base import ExampleMetric
 from sizewise.metrics.build import build_metrics
 from sizewise.metrics.efficiency import Efficiency
@@ -98,3 +99,19 @@ def test_bad_nodes_are_refused() -> None:
         build_metrics({"a": {"_target_": "sizewise.metrics.icd10.Icd10", "colour": "red"}})
     with pytest.raises(ConfigError, match="no ExampleMetric"):
         build_metrics({"a": {"_target_": "collections.Counter"}})
+
+
+def test_ratios_of_sums_are_means_weighted_by_the_named_field() -> None:
+    """What the comparison does with single examples has to give the figure of the corpus."""
+    rows = [
+        prediction("a", "x" * n, log_prob=-float(n) - 0.3 * n % 2, answer_tokens=1 + n // 3)
+        for n in (3, 17, 40)
+    ]
+    metric = Perplexity()
+    scores = measure(metric, *rows)
+    for name, field in WEIGHTED_BY.items():
+        short = name.removeprefix("perplexity/")
+        weights = [getattr(row, field) for row in rows]
+        values = [row[short] for row in metric.per_example]
+        expected = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+        assert scores[short] == pytest.approx(expected)

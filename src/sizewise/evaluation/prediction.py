@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# Scores over a corpus that are ratios of sums: its value is the mean of the examples' values,
+# each weighted by this field.
+WEIGHTED_BY = {
+    "perplexity/bits_per_byte": "answer_bytes",
+    "perplexity/nll_per_token": "answer_tokens",
+}
+
 
 @dataclass(frozen=True)
 class Prediction:

@@ -128,6 +128,7 @@ class TestSet:
         primary, direction: the score that counts, and whether ``max`` or ``min`` is better.
         ids: examples that every candidate answered, in the order of the first one.
         groups: group of each.
+        weights: how much each counts in the primary score [N]; None: all alike.
         recorded: number of examples of the largest evaluation.
         problems: evaluations that could not be used.
     """
@@ -139,6 +140,7 @@ class TestSet:
     candidates: list[Candidate]
     ids: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    weights: FloatArray | None = None
     recorded: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -151,6 +153,14 @@ class TestSet:
     def scored(self) -> list[Candidate]:
         """Candidates with a finite per-example primary score."""
         return [c for c in self.candidates if c.scores is not None]
+
+    def mean(self, candidate: Candidate, kept: np.ndarray | None = None) -> float:
+        """Primary score over the examples (those kept), mean over seeds; NaN without scores."""
+        if candidate.scores is None:
+            return float("nan")
+        mask = np.ones(len(self.ids), dtype=bool) if kept is None else kept
+        weights = None if self.weights is None else self.weights[mask]
+        return float(np.average(candidate.scores[:, mask].mean(axis=0), weights=weights))
 
     def name(self) -> None:
         """Give every candidate a label that tells it from the others."""

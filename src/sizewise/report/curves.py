@@ -16,6 +16,7 @@ from sizewise.report.pairs import CHOSEN, UNCHANGING, representatives, rows
 from sizewise.report.points import Point
 from sizewise.statistics.learning_curve import Overtaking, overtaking_size
 from sizewise.statistics.scaling import ScalingMatch, matching_size
+from sizewise.statistics.scaling_fit import Form
 
 RANK, TRAINED_ON = ("lora.r",), ("dataset.max_train",)
 
@@ -104,7 +105,13 @@ def _overtaking(
     scores = [rows(p.candidate) for p in curve.points]
     higher = test.direction == "max"
     found = overtaking_size(
-        curve.x, scores, rows(large), test.groups, higher_is_better=higher, seed=seed
+        curve.x,
+        scores,
+        rows(large),
+        test.groups,
+        higher_is_better=higher,
+        seed=seed,
+        weights=test.weights,
     )
     return large.label, found
 
@@ -129,5 +136,7 @@ def scaling_of(test: TestSet, focus: Focus, seed: int = 0) -> ScalingMatch | Non
     tuned = test.sign * rows(focus.small)
     everything = np.concatenate([np.ravel(s) for s in (*scores, tuned)])
     logistic = test.sign > 0 and everything.min() >= 0 and everything.max() <= 1
-    form = "logistic" if logistic else "log-linear"
-    return matching_size(sizes, scores, tuned, test.groups, form=form, seed=seed)  # type: ignore[arg-type]
+    form: Form = "logistic" if logistic else "log-linear"
+    return matching_size(
+        sizes, scores, tuned, test.groups, form=form, seed=seed, weights=test.weights
+    )

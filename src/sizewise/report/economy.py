@@ -38,8 +38,11 @@ def hybrid_of(test: TestSet, focus: Focus, seed: int = 0) -> RoutingCurve | None
     if confidences is None or len(test.ids) < 10:
         return None
     higher = test.direction == "max"
+    # Multiplied by their weights, the plain means of a curve are the weighted ones.
+    weights = 1.0 if test.weights is None else test.weights / test.weights.mean()
+    large = focus.large.scores[0] * weights
     curves = [
-        routing_curve(sure, scores, focus.large.scores[0], higher_is_better=higher, seed=seed)
+        routing_curve(sure, scores * weights, large, higher_is_better=higher, seed=seed)
         for sure, scores in zip(confidences, focus.small.scores, strict=True)
     ]
     return average_curve(curves, higher_is_better=higher)

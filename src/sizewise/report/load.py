@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewise.errors import OutcomeError
+from sizewise.evaluation.prediction import WEIGHTED_BY
 from sizewise.outcome import OUTCOME_FILE, Evaluation, Outcome, read_outcome
 
 FloatArray = NDArray[np.float64]
@@ -52,6 +53,7 @@ class Answers:
         confidence: mean log-probability of the generated tokens [N], NaN where not computed.
         prompt_chars: length of the prompts in characters [N].
         tokens: prompt and generated tokens together [N].
+        weights: by how much each example counts [N], for the scores that are ratios of sums.
         strata: values of every stratum, each a list of N texts.
         path: the file, for reading texts.
     """
@@ -62,6 +64,7 @@ class Answers:
     confidence: FloatArray
     prompt_chars: FloatArray
     tokens: FloatArray
+    weights: dict[str, FloatArray]
     strata: dict[str, list[str]]
     path: Path
 
@@ -150,6 +153,7 @@ def _answers(rows: Sequence[dict], path: Path) -> Answers:  # type: ignore[type-
         confidence=array(row.get("token_log_prob") for row in rows),
         prompt_chars=array(len(row["prompt"]) for row in rows),
         tokens=array(row["prompt_tokens"] + row["new_tokens"] for row in rows),
+        weights={name: array(row[by] for row in rows) for name, by in WEIGHTED_BY.items()},
         strata={name: [str(row["strata"].get(name, "")) for row in rows] for name in strata},
         path=path,
     )

@@ -158,7 +158,9 @@ def _compare(
 
 
 def _paired_scores(test: TestSet, a: Candidate, b: Candidate) -> PairedScores:
-    return PairedScores(rows(a), rows(b), test.groups, names=(a.label, b.label))
+    return PairedScores(
+        rows(a), rows(b), test.groups, names=(a.label, b.label), weights=test.weights
+    )
 
 
 def rows(candidate: Candidate) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -91,7 +91,7 @@ def _intervals(test: TestSet, seed: int) -> dict[int, tuple[float, float]]:
     if not scored or len(set(test.groups)) < 2:
         return {}
     zeros = np.zeros(len(test.ids))
-    sides = [sides_of(rows(c), zeros, test.groups) for c in scored]
+    sides = [sides_of(rows(c), zeros, test.groups, weights=test.weights) for c in scored]
     found = difference_intervals(sides, n_resamples=RESAMPLES, seed=seed)
     return {id(c): (i.low, i.high) for c, i in zip(scored, found, strict=True)}
 

@@ -93,7 +93,7 @@ def _stratum(test: TestSet, focus: Focus, name: str, values: Sequence[str], seed
     column = np.array(values)
     names = sorted(set(values), key=_order)
     masks = [column == value for value in names]
-    levels = [_level(focus, value, mask) for value, mask in zip(names, masks, strict=True)]
+    levels = [_level(test, focus, value, mask) for value, mask in zip(names, masks, strict=True)]
     if against is not None:
         levels = _with_gains(test, focus.small, against, levels, masks, seed)
     return Stratum(name, against.label if against else None, tuple(levels))
@@ -104,8 +104,8 @@ def _order(value: str) -> tuple[int, str]:
     return (int(digits) if digits else -1, value)
 
 
-def _level(focus: Focus, value: str, mask: np.ndarray) -> Level:
-    means = {c.label: float(c.scores[:, mask].mean()) for c in focus.shown if c.scores is not None}
+def _level(test: TestSet, focus: Focus, value: str, mask: np.ndarray) -> Level:
+    means = {c.label: test.mean(c, mask) for c in focus.shown if c.scores is not None}
     return Level(value, int(mask.sum()), means)
 
 
@@ -122,7 +122,8 @@ def _with_gains(
         groups = [g for g, kept in zip(test.groups, mask, strict=True) if kept]
         if len(groups) >= FEWEST and len(set(groups)) > 1:
             a, b = rows(small)[..., mask], rows(against)[..., mask]
-            sides[number] = sides_of(a, b, groups)
+            weights = None if test.weights is None else test.weights[mask]
+            sides[number] = sides_of(a, b, groups, weights=weights)
     intervals = difference_intervals(list(sides.values()), n_resamples=4_000, seed=seed)
     for (number, pair), interval in zip(sides.items(), intervals, strict=True):
         level = levels[number]

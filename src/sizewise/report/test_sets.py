@@ -87,6 +87,7 @@ def _align(test: TestSet) -> None:
     test.groups = tuple(first.groups[i] for i in keep)
     for candidate in test.candidates:
         candidate.scores = _stack(test, candidate)
+    test.weights = _weights(test, [member.answers for member in members if member.answers])
 
 
 def _stack(test: TestSet, candidate: Candidate) -> FloatArray | None:
@@ -108,12 +109,30 @@ def _stack(test: TestSet, candidate: Candidate) -> FloatArray | None:
     return matrix
 
 
+def _weights(test: TestSet, answers: Sequence[Answers]) -> FloatArray | None:
+    """Weights of the examples in the primary score; None where they all count alike."""
+    found = [
+        a.weights[test.primary][_at(a, test.ids)] for a in answers if test.primary in a.weights
+    ]
+    if not found or not test.ids or min(row.min() for row in found) <= 0:
+        return None
+    if any((row != found[0]).any() for row in found):
+        where = str(test.candidates[0].first.run.directory)
+        reason = f"{test.primary} counts the tokens of different tokenizers: compare bits_per_byte."
+        test.problems.append(Problem(where, reason))
+        return None
+    return found[0]
+
+
 def values_of(member: Member, name: str, ids: Sequence[str]) -> FloatArray | None:
     """Per-example values of a score for ``ids``; None where the member has no such score."""
     answers = member.answers
     if answers is None or name not in answers.scores:
         return None
-    if answers.ids == tuple(ids):
-        return answers.scores[name]
+    return np.asarray(answers.scores[name][_at(answers, ids)])
+
+
+def _at(answers: Answers, ids: Sequence[str]) -> list[int]:
+    """Positions of examples in a predictions file."""
     at = {key: i for i, key in enumerate(answers.ids)}
-    return np.asarray(answers.scores[name][[at[key] for key in ids]])
+    return [at[key] for key in ids]

@@ -69,8 +69,7 @@ def _strongest_of_largest(test: TestSet, models: Sequence[Candidate]) -> Candida
     """The largest model at its best: whoever beats only a weak variant has not beaten it."""
 
     def strength(candidate: Candidate) -> tuple[int, float]:
-        assert candidate.scores is not None
-        return candidate.model.params_base, test.sign * float(candidate.scores.mean())
+        return candidate.model.params_base, test.sign * test.mean(candidate)
 
     return max(models, key=strength)
 

@@ -20,7 +20,9 @@ def batches_of(pairs: Sequence[Sides]) -> list[list[int]]:
     """Positions of pairs with identical units, in batches of at most BATCH_PAIRS."""
     by_units: dict[bytes, list[int]] = {}
     for position, sides in enumerate(pairs):
-        by_units.setdefault(sides.units.index.tobytes(), []).append(position)
+        weights = sides.units.weights
+        key = sides.units.index.tobytes() + (b"" if weights is None else weights.tobytes())
+        by_units.setdefault(key, []).append(position)
     return [
         positions[start : start + BATCH_PAIRS]
         for positions in by_units.values()

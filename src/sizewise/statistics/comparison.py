@@ -82,6 +82,7 @@ def compare_paired_many(
             p.groups,
             paired_seeds=p.paired_seeds,
             minimum_seeds=minimum_seeds,
+            weights=p.weights,
         )
         for p in pairs
     ]

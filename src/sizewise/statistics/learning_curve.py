@@ -48,6 +48,7 @@ def overtaking_size(
     level: float = 0.95,
     n_resamples: int = 2_000,
     seed: int = 0,
+    weights: ArrayLike | None = None,
 ) -> Overtaking:
     """Size of the training set from which the curve stays at or above the other model's mean.
 
@@ -55,11 +56,16 @@ def overtaking_size(
     of the tuned model; `level_scores` [N] or [S, N]: the model to overtake, same test examples.
     Interpolated linearly in log(1 + size) between measured sizes, never beyond. The last crossing
     counts: a curve that falls below again has not overtaken. Examples (whole groups) are
-    resampled jointly, seeds from five on.
+    resampled jointly, seeds from five on. `weights` [N]: how much each example counts.
     """
     grid = _checked_sizes(sizes, len(curve))
     joint = joint_replicates(
-        [*curve, level_scores], groups, level=level, n_resamples=n_resamples, seed=seed
+        [*curve, level_scores],
+        groups,
+        level=level,
+        n_resamples=n_resamples,
+        seed=seed,
+        weights=weights,
     )
     sign = 1.0 if higher_is_better else -1.0
     gaps_K = sign * (joint.means[:-1] - joint.means[-1])

@@ -19,7 +19,7 @@ class PairedScores:
 
     `groups` [N]: examples that are not independent share a key. `binary`: None finds out whether
     scores are only 0 and 1; False never treats them so; True insists on it. `names` are used
-    in texts.
+    in texts. `weights` [N]: how much each example counts; None counts all alike.
     """
 
     scores_a: ArrayLike
@@ -28,6 +28,7 @@ class PairedScores:
     binary: bool | None = None
     paired_seeds: bool = False
     names: tuple[str, str] = ("A", "B")
+    weights: ArrayLike | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sizewise.statistics.hierarchical import seed_deviations
 from sizewise.statistics.interval import t_stretch
 from sizewise.statistics.resampling import bootstrap_means
 from sizewise.statistics.sides import MINIMUM_SEEDS, side_of
-from sizewise.statistics.units import Groups, units_of
+from sizewise.statistics.units import Groups, units_of, weighted
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ def joint_replicates(
     n_resamples: int = 2_000,
     seed: int = 0,
     minimum_seeds: int = MINIMUM_SEEDS,
+    weights: ArrayLike | None = None,
 ) -> JointReplicates:
     """Resample examples (whole groups) once for all rows, each [N] or [S, N] on the same N.
 
@@ -49,11 +50,13 @@ def joint_replicates(
     positive_count(n_resamples, "n_resamples")
     if not rows:
         raise StatisticsError("No scores were passed; nothing can be resampled.")
-    sides = [side_of(row, f"scores of row {number}") for number, row in enumerate(rows)]
+    units = weighted(units_of(groups, np.shape(rows[0])[-1]), weights)
+    sides = [
+        side_of(row, f"scores of row {number}", units.weights) for number, row in enumerate(rows)
+    ]
     for number, side in enumerate(sides):
         same_length(sides[0].scores, side.scores, f"rows 0 and {number}")
     averages_KN = np.stack([side.averages for side in sides])
-    units = units_of(groups, averages_KN.shape[1])
     if units.count < 2:
         raise StatisticsError("All examples are one unit; an interval needs at least 2 units.")
     replicates_RK = bootstrap_means(averages_KN, units, n_resamples, example_stream(seed))

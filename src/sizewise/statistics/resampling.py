@@ -38,13 +38,14 @@ def bootstrap_means(
     """Means over examples of C columns in R bootstrap resamples of units, [R, C].
 
     With clusters whole clusters are drawn, and the mean is the drawn sum over the drawn size
+    (the drawn weight, where examples have weights)
     (cluster bootstrap; Davison & Hinkley 1997, Bootstrap Methods, section 3.8).
     """
     sums_UC = units.sums(values_CN).T
     means_RC = np.empty((n_resamples, values_CN.shape[0]))
     for start, stop in _block_rows(n_resamples, units.count):
         weights = bootstrap_weights(units.count, stop - start, rng)
-        drawn = weights @ units.sizes if units.clustered else np.full(stop - start, units.count)
+        drawn = weights @ units.sizes if units.uneven else np.full(stop - start, units.count)
         means_RC[start:stop] = (weights @ sums_UC) / drawn[:, None]
     return means_RC
 

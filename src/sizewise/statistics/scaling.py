@@ -56,18 +56,25 @@ def matching_size(
     level: float = 0.95,
     n_resamples: int = 1_000,
     seed: int = 0,
+    weights: ArrayLike | None = None,
 ) -> ScalingMatch:
     """Fit zero-shot means over log10 size and find where the fit equals the tuned mean.
 
     `parameters` [K]: sizes of the zero-shot models, K ≥ 2 different; `zero_shot`: their scores
     [N] or [S, N]; `tuned` [N] or [S, N] on the same examples, higher being better. `lower` and
-    `upper` bound the logistic form (chance and best possible score). Least squares by MINPACK
+    `upper` bound the logistic form (chance and best possible score). `weights` [N]: how much each
+    example counts. Least squares by MINPACK
     (scipy.optimize.leastsq); the interval refits joint bootstrap resamples of examples. Resamples
     without a fit could have any size, and widen the interval to both sides.
     """
     sizes = checked_sizes(parameters, len(zero_shot), form, lower, upper)
     joint = joint_replicates(
-        [*zero_shot, tuned], groups, level=level, n_resamples=n_resamples, seed=seed
+        [*zero_shot, tuned],
+        groups,
+        level=level,
+        n_resamples=n_resamples,
+        seed=seed,
+        weights=weights,
     )
     fit = fit_scaling(sizes, joint.means[:-1], form=form, lower=lower, upper=upper)
     ends = (float(sizes.min()), float(sizes.max()))

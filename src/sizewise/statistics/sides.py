@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray, same_length, seeds_by_examples
-from sizewise.statistics.units import Groups, Units, units_of
+from sizewise.statistics.units import Groups, Units, units_of, weighted
 
 # Below this many seeds a side's results are conditional on the seeds that were run.
 MINIMUM_SEEDS = 5
@@ -68,12 +68,14 @@ class Side:
         return SeedSpread(means, self.repeats)
 
 
-def side_of(scores: ArrayLike, name: str) -> Side:
-    """Check one side. [N]: no seed at all; [S, N]: S seeds.
+def side_of(scores: ArrayLike, name: str, weights: FloatArray | None = None) -> Side:
+    """Check one side. [N]: no seed at all; [S, N]: S seeds. Scores are multiplied by `weights`.
 
     Two or more identical rows are one deterministic run: no seed made any difference.
     """
     matrix = seeds_by_examples(scores, name)
+    if weights is not None:
+        matrix = matrix * weights
     if matrix.shape[0] > 1 and np.all(matrix == matrix[0]):
         return Side(matrix[:1], trained_by_seed=False, repeats=matrix.shape[0])
     return Side(matrix, trained_by_seed=np.ndim(scores) == 2)
@@ -121,24 +123,28 @@ def sides_of(
     *,
     paired_seeds: bool = False,
     minimum_seeds: int = MINIMUM_SEEDS,
+    weights: ArrayLike | None = None,
 ) -> Sides:
     """Check two sides and decide whether seeds are a random level or fixed.
 
     Seeds are random if every side trained by seed has at least `minimum_seeds` of them (≥ 2).
     `paired_seeds` is for sides whose s-th seeds share a source of variation; both need the same S.
+    `weights` [N]: how much each example counts in the mean of either side.
     Raises StatisticsError for unequal examples, fewer than two units, or unpaired seeds.
     """
     if minimum_seeds < 2:
         raise StatisticsError(f"minimum_seeds={minimum_seeds}: one seed shows no variation; use 2+")
-    a, b = side_of(scores_a, "scores_a"), side_of(scores_b, "scores_b")
-    same_length(a.scores, b.scores, "scores_a and scores_b")
+    first, second = seeds_by_examples(scores_a, "scores_a"), seeds_by_examples(scores_b, "scores_b")
+    same_length(first, second, "scores_a and scores_b")
+    units = weighted(units_of(groups, first.shape[1]), weights)
+    a = side_of(scores_a, "scores_a", units.weights)
+    b = side_of(scores_b, "scores_b", units.weights)
     paired = paired_seeds and a.trained_by_seed and b.trained_by_seed
     if paired and a.n_seeds != b.n_seeds:
         raise StatisticsError(
             f"paired_seeds: {a.n_seeds} seeds on one side and {b.n_seeds} on the other; pass the "
             "same seeds in the same order, or paired_seeds=False."
         )
-    units = units_of(groups, a.scores.shape[1])
     if units.count < 2:
         raise StatisticsError("All examples are one unit; an interval needs at least 2 units.")
     counts = [side.n_seeds for side in (a, b) if side.trained_by_seed]

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sizewise.errors import StatisticsError
-from sizewise.statistics.arrays import FloatArray, IntArray
+from sizewise.statistics.arrays import FloatArray, IntArray, finite
 
 Groups = Sequence[Hashable] | NDArray[np.generic]
 
 
 @dataclass(frozen=True)
 class Units:
-    """Which unit each of N examples belongs to.
+    """Which unit each of N examples belongs to, and how much each example counts.
 
     `index` [N] numbers the unit of each example from 0; `count` is the number of units U;
-    `clustered` is True if at least one unit holds several examples.
+    `clustered` is True if at least one unit holds several examples. `weights` [N] have a mean of
+    1; None counts all alike. Values that are passed in have been multiplied by their weights, so
+    that their plain mean is the weighted mean (a ratio of sums, as bits per byte).
     """
 
     index: IntArray
     count: int
     clustered: bool
+    weights: FloatArray | None = None
 
     @property
     def examples(self) -> int:
@@ -34,8 +37,14 @@ class Units:
 
     @cached_property
     def sizes(self) -> FloatArray:
-        """Examples per unit, [U]."""
-        return np.bincount(self.index, minlength=self.count).astype(np.float64)
+        """Examples (their weights) per unit, [U]."""
+        found = np.bincount(self.index, weights=self.weights, minlength=self.count)
+        return found.astype(np.float64)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether units count differently, so that a resample has a size of its own."""
+        return self.clustered or self.weights is not None
 
     def sums(self, values_CN: FloatArray) -> FloatArray:
         """Sum `values_CN` [C, N] within units, giving [C, U]."""
@@ -52,8 +61,10 @@ class Units:
         Their plain mean is 0, and their variance / U is the variance of the mean (ratio
         estimator over clusters; Cochran 1977, Sampling Techniques, chapter 6).
         """
-        means_C1 = values_CN.mean(axis=1, keepdims=True)
-        return self.sums(values_CN - means_C1) * (self.count / self.examples)
+        means_CN = values_CN.mean(axis=1, keepdims=True)
+        if self.weights is not None:
+            means_CN = means_CN * self.weights
+        return self.sums(values_CN - means_CN) * (self.count / self.examples)
 
     def standard_error(self, values_CN: FloatArray) -> FloatArray:
         """Standard error of the means over examples, [C]; NaN with a single unit."""
@@ -92,3 +103,15 @@ def units_of(groups: Groups | None, n: int) -> Units:
     if len(numbers) == n:
         return single_examples(n)
     return Units(index=index, count=len(numbers), clustered=True)
+
+
+def weighted(units: Units, weights: ArrayLike | None) -> Units:
+    """Let examples count by `weights` [N] (positive; only their proportions matter)."""
+    if weights is None:
+        return units
+    values = finite(weights, "weights", 1)
+    if values.size != units.examples:
+        raise StatisticsError(f"{values.size} weights for {units.examples} examples.")
+    if values.min() <= 0.0:
+        raise StatisticsError("weights hold values that are not positive; leave such examples out.")
+    return replace(units, weights=values / values.mean())
