@@ -55,7 +55,7 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
 
 def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
     from sizewise.job.classical import FAMILY, ClassicalPipeline, check_classical
-    from sizewise.job.dry_run import reachable_metrics, rehearse_export
+    from sizewise.job.dry_run import reachable_metrics
     from sizewise.job.pipeline import Pipeline
     from sizewise.metrics.build import build_metrics
     from sizewise.models.preflight import check_model
@@ -95,6 +95,8 @@ def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
     log.info("%s", summary_line(outcome, run_dir))
     if cfg.report and group is None:
         write_own_report(run_dir)
+        from sizewise.job.rehearsal import rehearse_export
+
         rehearse_export(cfg, run_dir)
     return outcome
 

@@ -5,31 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from sizewise.data.cache import TokenCache
-from sizewise.data.example import Example, Message, fingerprint, question_fingerprint
+from sizewise.data.example import Example, fingerprint, question_fingerprint
 from sizewise.data.lengths import LengthStatistics
+from sizewise.data.prompt_format import PromptFormat
 from sizewise.data.shorten import shorten_prompts
 from sizewise.data.tokenizer_hash import hash_parts
 from sizewise.errors import DataError
 
 ANSWER_CUT = "answer_cut"
 FORMAT_VERSION = 1
-
-
-class PromptFormat(Protocol):
-    """What encoding needs of a template; causal and seq2seq each have one."""
-
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-    @property
-    def context(self) -> int | None: ...  # noqa: D102
-    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]: ...  # noqa: D102
-    def encode_pairs(  # noqa: D102
-        self, pairs: Sequence[tuple[Sequence[Message], str]]
-    ) -> tuple[list[list[int]], list[list[int]]]: ...
-    def length(self, prompt: int, answer: int) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

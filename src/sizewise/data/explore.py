@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sizewise.data.encode import PromptFormat
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.groups import text_key
 from sizewise.data.lengths import LengthStatistics
+from sizewise.data.prompt_format import PromptFormat
 
 SPLITS = ("train", "validation", "test")
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from sizewise.data.example import Message
-
-if TYPE_CHECKING:
-    from sizewise.data.encode import PromptFormat
+from sizewise.data.prompt_format import PromptFormat
 
 Turns = tuple[Message, ...]
 Fitting = Callable[[Turns], list[int] | None]

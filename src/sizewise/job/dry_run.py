@@ -80,16 +80,6 @@ def _usable(encoder: str) -> bool:
     return local or is_cached(encoder, None, "modules.json", weights=True)
 
 
-def rehearse_export(cfg: RunConfig, run_dir: Path) -> None:
-    """Write, reload and compare a release of a dry run; a real one is exported when asked for."""
-    if not cfg.dry_run or not cfg.lora.trains or cfg.stage == "evaluate":
-        return
-    from sizewise.release.export import export_run
-
-    done = export_run(run_dir, run_dir / "export", merged=cfg.lora.is_adapter, examples=2)
-    log.info("Dry run: exported to %s.", done.folder)
-
-
 class StopOnce(pl.Callback):
     """Leaves the fit before the step after ``after``, when the checkpoint has been written.
 

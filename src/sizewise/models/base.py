@@ -9,10 +9,12 @@ import torch
 
 from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import ModelError
+from sizewise.models.configs import load_config
 from sizewise.models.dtypes import resolve_dtype
 from sizewise.models.quantization import bnb_config, compute_dtype, switch_off_cpu_repacking
 from sizewise.models.quiet import quiet_libraries
 from sizewise.models.sources import Source, find_source
+from sizewise.models.tiny import random_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -41,42 +43,9 @@ def load_base(
         source = find_source(model.path, model.revision)
         base = _from_pretrained(source, model, quantization, device)
     else:
-        from sizewise.models.tiny import random_checkpoint
-
         with random_checkpoint(model) as folder:
             base = _from_pretrained(Source(str(folder)), model, quantization, device)
     return _freeze(base)
-
-
-def load_config(source: Source, model: ModelConfig) -> PretrainedConfig:
-    """Read the transformers config of a source.
-
-    Raises:
-        ModelError: it is unreadable, of an unknown architecture, or of the other family.
-    """
-    from transformers import AutoConfig
-
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(
-            source.path,
-            revision=source.revision,
-            local_files_only=source.local_only,
-            trust_remote_code=model.trust_remote_code,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"The config of {source.path!r} cannot be read: {error}") from error
-    check_family(config, model)
-    return config
-
-
-def check_family(config: PretrainedConfig, model: ModelConfig) -> None:
-    """Raise ModelError if the architecture is not of ``model.family``."""
-    actual = "seq2seq" if config.is_encoder_decoder else "causal"
-    if actual != model.family:
-        raise ModelError(
-            f"model.family={model.family} but {model.path!r} ({config.model_type}) is {actual}. "
-            f"Set model.family={actual}."
-        )
 
 
 def _from_pretrained(

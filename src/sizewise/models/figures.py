@@ -8,7 +8,7 @@ import torch
 
 from sizewise.config.model import ModelConfig
 from sizewise.models.architecture import to_transformers_config, untie_t5_head
-from sizewise.models.base import load_config
+from sizewise.models.configs import load_config
 from sizewise.models.sources import find_source
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
 from sizewise.config.training import TrainerConfig
 from sizewise.errors import ModelError
-from sizewise.models.base import check_family
+from sizewise.models.configs import check_family
 from sizewise.models.dtypes import computes_in_bf16, resolve_dtype, resolve_precision
 from sizewise.models.figures import meta_model, model_config
 from sizewise.models.quiet import quiet_libraries

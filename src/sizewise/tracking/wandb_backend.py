@@ -29,4 +29,6 @@ class WandbBackend:
         """Return the logger; the run is opened when Lightning first asks for it."""
         from sizewise.tracking.wandb_logger import SizewiseWandbLogger
 
-        return SizewiseWandbLogger(self, context)
+        return SizewiseWandbLogger(
+            context, self.project, self.entity, self.mode, self.system_metrics, self.examples
+        )

@@ -14,7 +14,6 @@ from sizewise.tracking.context import RunContext
 from sizewise.tracking.examples import example_rows
 from sizewise.tracking.history import METRICS_FILE, HistoryReader
 from sizewise.tracking.summary import summary_values
-from sizewise.tracking.wandb_backend import WandbBackend
 from sizewise.tracking.wandb_session import choose_mode, import_wandb, open_run
 
 
@@ -23,13 +22,27 @@ class SizewiseWandbLogger(WandbLogger):
 
     The step of W&B is the number of the line. A job that is started again offline writes one
     fresh folder with the whole history; online it sends the lines that the server does not have.
+
+    Args:
+        context: the run.
+        project, entity, mode, system_metrics, examples: see ``WandbBackend``.
     """
 
-    def __init__(self, options: WandbBackend, context: RunContext) -> None:
-        super().__init__(project=options.project, save_dir=str(context.run_dir), id=context.run_id)
+    def __init__(
+        self,
+        context: RunContext,
+        project: str,
+        entity: str | None,
+        mode: str,
+        system_metrics: bool,
+        examples: int,
+    ) -> None:
+        super().__init__(project=project, save_dir=str(context.run_dir), id=context.run_id)
         self._experiment: Any = None
-        self.options = options
         self.context = context
+        self._mode = mode
+        self._target = (project, entity, system_metrics)
+        self._examples = examples
         self._reader = HistoryReader(context.run_dir / METRICS_FILE)
 
     @property
@@ -37,11 +50,7 @@ class SizewiseWandbLogger(WandbLogger):
     def experiment(self) -> Any:
         """The W&B run; opened on first use."""
         if self._experiment is None:
-            mode = choose_mode(self.options.mode)
-            options = self.options
-            self._experiment = open_run(
-                self.context, mode, options.project, options.entity, options.system_metrics
-            )
+            self._experiment = open_run(self.context, choose_mode(self._mode), *self._target)
             self._reader.number = self._experiment.step  # lines the server has already
             self._experiment.define_metric("trainer/global_step")
             self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
@@ -80,5 +89,5 @@ class SizewiseWandbLogger(WandbLogger):
         if not self.context.log_examples:
             return
         wandb = import_wandb()
-        columns, rows = example_rows(outcome, self.context.run_dir, self.options.examples)
+        columns, rows = example_rows(outcome, self.context.run_dir, self._examples)
         self.experiment.log({"examples": wandb.Table(columns=columns, data=rows)})

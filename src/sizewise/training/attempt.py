@@ -16,6 +16,7 @@ from sizewise.runtime import seed_everything
 from sizewise.training.best import BEST, BestWeights
 from sizewise.training.checkpoint import LAST, LastCheckpoint
 from sizewise.training.interrupt import Stopped, StopRequest
+from sizewise.training.length import fit_plan
 from sizewise.training.meter import FitMeter
 from sizewise.training.milestones import Milestones
 from sizewise.training.module import AnswerModule
@@ -80,8 +81,6 @@ class Attempt:
 
     def run(self, shape: BatchShape, failed: list[dict[str, int]]) -> FitResult:
         """Fit with micro-batches of ``shape``, from ``last.ckpt`` if there is one."""
-        from sizewise.training.fit import fit_plan
-
         self.datamodule.set_batch_shape(shape.batch_size, shape.accumulate)
         steps_per_epoch = self._steps_per_epoch()
         total, epochs = fit_plan(steps_per_epoch, self.config)

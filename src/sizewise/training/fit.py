@@ -6,7 +6,6 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
@@ -158,14 +157,3 @@ def _export(attempt: Attempt, result: FitResult, run_dir: Path, keep_last: bool)
     attempt.best.forget()
     if not keep_last:
         shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
-
-
-def fit_plan(steps_per_epoch: int, trainer: TrainerConfig) -> tuple[int, int]:
-    """Return (optimiser steps, passes over the data) that the limits allow."""
-    limits: list[Any] = []
-    if trainer.max_epochs > 0:
-        limits.append(trainer.max_epochs * steps_per_epoch)
-    if trainer.max_steps > 0:
-        limits.append(trainer.max_steps)
-    total = min(limits)
-    return total, -(-total // steps_per_epoch)
