@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +10,8 @@ from typing import Any, Protocol
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
-from sizewise.errors import EvaluationError, OutOfMemoryError
-from sizewise.evaluation.batches import plan_batches, split
+from sizewise.errors import EvaluationError
+from sizewise.evaluation.batches import BatchSize, plan_batches, split
 from sizewise.evaluation.candidate_set import CandidateSet, encode_candidates
 from sizewise.evaluation.device import (
     PeakMemory,
@@ -29,7 +28,6 @@ from sizewise.evaluation.retry import with_retries
 from sizewise.evaluation.template import AnswerTemplate
 from sizewise.metrics.base import ExampleMetric
 
-log = logging.getLogger(__name__)
 WARMUP_TOKENS = 4
 
 
@@ -66,29 +64,6 @@ class Predicted:
     out_of_memory: tuple[int, ...] = ()
     observed: Mapping[str, float] = field(default_factory=dict)
     conditions: Mapping[str, str | int] = field(default_factory=dict)
-
-
-@dataclass
-class BatchSize:
-    """The evaluation's batch size, halved whenever memory runs out; training's is another."""
-
-    size: int
-    failed: list[int] = field(default_factory=list)
-
-    def halve(self, attempted: int) -> None:
-        """Remember that ``attempted`` examples did not fit and take half as many.
-
-        Raises:
-            OutOfMemoryError: a single example did not fit.
-        """
-        self.failed.append(attempted)
-        if attempted <= 1:
-            raise OutOfMemoryError(
-                "Memory ran out while one single example was evaluated. Lower "
-                "dataset.max_length or generation.max_new_tokens, or use quantization=nf4."
-            )
-        self.size = attempted // 2
-        log.warning("Out of memory with %d examples; going on with %d.", attempted, self.size)
 
 
 def predict(
