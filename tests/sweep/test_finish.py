@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from sizewise.config import PricesConfig
+from sizewise.errors import SweepError
 from sizewise.outcome import write_outcome
 from sizewise.sweep.finish import finish
 from sizewise.sweep.jobs import Job
 from sizewise.sweep.plan import Plan
+from sizewise.sweep.search_report import report_search
 from sizewise.sweep.state import JobFailure, record_failure
+from sizewise.sweep.study import open_study
+from sizewise.sweep.sweeper import sum_up
 from sizewise.sweep.typed import run_config
 
 from .conftest import Submit
@@ -26,6 +30,10 @@ def summary(
 ) -> None:
     calls.append((len(run_dirs), [failure.reason for failure in failures], prices))
     (sweep_dir / "summary.txt").write_text(f"table of {len(run_dirs)}\n")
+
+
+def crash(sweep_dir: Path, *rest: object, **prices: object) -> None:
+    raise KeyError("no such column")
 
 
 def done(job: Job) -> Job:
@@ -59,3 +67,45 @@ def test_another_reason_of_a_failure_is_news(tmp_path: Path, submitted: Submit) 
         record_failure(plan.jobs[1].run_dir, reason)
         finish(plan, FUNCTION, PricesConfig())
     assert [call[1] for call in calls] == [["no memory"], ["no disk"]]
+
+
+def test_a_report_that_fails_does_not_hide_the_jobs_that_failed(
+    tmp_path: Path, submitted: Submit
+) -> None:
+    calls.clear()
+    plan, free = plan_of(tmp_path, done(submitted(1)), submitted(2)), PricesConfig()
+    record_failure(plan.jobs[1].run_dir, "no memory")
+    with pytest.raises(SweepError) as found:
+        sum_up(plan, f"{__name__}:crash", free)
+    said = str(found.value)
+    assert "1 of 2 jobs have no result" in said
+    assert said.index("no memory") < said.index("KeyError: 'no such column'")
+    log = tmp_path / "report_error.log"
+    assert str(log) in said
+    assert "Traceback" in log.read_text()
+    assert "in crash" in log.read_text()
+    finish(plan, FUNCTION, free)
+    assert len(calls) == 1, "a report that failed is made again"
+    assert not log.exists()
+
+
+def test_a_report_of_finished_jobs_that_fails_is_an_error(
+    tmp_path: Path, submitted: Submit
+) -> None:
+    plan = plan_of(tmp_path, done(submitted(1)))
+    with pytest.raises(SweepError, match=r"^The report could not be made"):
+        sum_up(plan, f"{__name__}:crash", PricesConfig())
+
+
+def test_a_search_shows_its_best_trial_before_a_report_that_fails(
+    tmp_path: Path, submitted: Submit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_of(tmp_path, done(submitted(1)))
+    study = open_study(tmp_path, ["minimize"], "random", "none", 0)
+    trial = study.ask()
+    trial.set_user_attr("overrides", ["seed=1"])
+    study.tell(trial, 1.5)
+    function, prices = f"{__name__}:crash", PricesConfig()
+    with pytest.raises(SweepError, match="no such column"):
+        report_search(study, ["objective"], tmp_path, plan, function, prices)
+    assert "seed=1" in capsys.readouterr().out

@@ -6,11 +6,13 @@ import hashlib
 import logging
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 from sizewise.config import PricesConfig
-from sizewise.outcome import OUTCOME_FILE
+from sizewise.errors import SweepError
+from sizewise.outcome import OUTCOME_FILE, write_atomically
 from sizewise.sweep.claims import try_claim
 from sizewise.sweep.files import LOG_FILE, SUMMARY_FILE, read_json, write_json
 from sizewise.sweep.jobs import load_function
@@ -18,7 +20,20 @@ from sizewise.sweep.plan import Plan
 from sizewise.sweep.state import JobFailure, JobState, is_done, job_state, read_failure
 
 FINISHED_FILE = "finished.json"
+REPORT_LOG = "report_error.log"
 log = logging.getLogger(__name__)
+
+
+class ReportError(SweepError):
+    """The summary function failed; the message names the failed jobs before it.
+
+    Attributes:
+        failures: a failure for every job without a result.
+    """
+
+    def __init__(self, message: str, failures: list[JobFailure]) -> None:
+        super().__init__(message)
+        self.failures = failures
 
 
 def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFailure]:
@@ -31,6 +46,9 @@ def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFa
 
     Returns:
         A failure for every job without a result.
+
+    Raises:
+        ReportError: the function failed. Its traceback is in ``REPORT_LOG``.
     """
     done = [job.run_dir for job in plan.jobs if is_done(job.run_dir)]
     failures = unfinished([job.run_dir for job in plan.jobs])
@@ -44,10 +62,37 @@ def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFa
         if read_json(plan.sweep_dir / FINISHED_FILE) == results:
             _show_again(plan.sweep_dir)
             return failures
-        summarise: Any = load_function(function)
-        summarise(plan.sweep_dir, done, failures, prices=prices)
+        try:
+            summarise: Any = load_function(function)
+            summarise(plan.sweep_dir, done, failures, prices=prices)
+        except Exception as error:
+            raise _report_error(error, plan, failures) from error
+        (plan.sweep_dir / REPORT_LOG).unlink(missing_ok=True)
         write_json(plan.sweep_dir / FINISHED_FILE, results)
     return failures
+
+
+def listed(failures: list[JobFailure], jobs: int) -> str:
+    """Name every job without a result, with its reason and its log."""
+    lines = [
+        f"{Path(f.run_dir).name}: {f.reason.splitlines()[0]}\n    log: {f.log}" for f in failures
+    ]
+    return (
+        f"{len(failures)} of {jobs} jobs have no result:\n  " + "\n  ".join(lines) + "\n"
+        "The same command tries these again."
+    )
+
+
+def _report_error(error: Exception, plan: Plan, failures: list[JobFailure]) -> ReportError:
+    path = plan.sweep_dir / REPORT_LOG
+    write_atomically(path, "".join(traceback.format_exception(error)))
+    first = listed(failures, len(plan.jobs)) + "\n" if failures else ""
+    reason = (str(error).splitlines() or [""])[0]
+    return ReportError(
+        f"{first}The report could not be made: {type(error).__name__}: {reason}\n"
+        f"    log: {path}\nNo result is lost; the same command makes the report again.",
+        failures,
+    )
 
 
 def _show_again(sweep_dir: Path) -> None:

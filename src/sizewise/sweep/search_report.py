@@ -10,7 +10,7 @@ from typing import Any
 from sizewise.config import PricesConfig
 from sizewise.errors import SweepError
 from sizewise.sweep.files import write_json
-from sizewise.sweep.finish import finish
+from sizewise.sweep.finish import ReportError, finish
 from sizewise.sweep.plan import Plan
 from sizewise.sweep.show import print_table
 
@@ -29,7 +29,7 @@ def report_search(
     """Write and show the trials and the front, then the summary of a sweep.
 
     Raises:
-        SweepError: no trial gave a figure.
+        SweepError: no trial gave a figure, or the summary could not be made.
     """
     trials = [trial for trial in study.trials if "overrides" in trial.user_attrs]
     front = study.best_trials if len(names) > 1 else _best(study)
@@ -41,12 +41,16 @@ def report_search(
             "front": [trial.number for trial in front],
         },
     )
-    failures = finish(plan, function, prices)
+    broken: ReportError | None = None
+    try:
+        failures = finish(plan, function, prices)
+    except ReportError as error:  # said last: the best trial is known without the summary
+        failures, broken = error.failures, error
     for failure in failures:
         log.warning("%s: %s\n    log: %s", failure.run_dir, failure.reason, failure.log)
     counts = Counter(trial.state.name.lower() for trial in trials)
     log.info("%d trials: %s", len(trials), ", ".join(f"{n} {s}" for s, n in counts.items()))
-    if not front:
+    if not front and broken is None:
         raise SweepError(f"No trial gave a figure to compare; see the logs in {sweep_dir}.")
     title = "Pareto front" if len(names) > 1 else "Best trial"
     rows = [
@@ -57,7 +61,10 @@ def report_search(
         )
         for t in sorted(front, key=lambda trial: trial.values)
     ]
-    print_table(title, ("trial", *names, "overrides"), rows)
+    if rows:
+        print_table(title, ("trial", *names, "overrides"), rows)
+    if broken is not None:
+        raise broken
 
 
 def _best(study: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from sizewise.errors import SweepError
 from sizewise.sweep.backend import Backend, LaunchOptions
 from sizewise.sweep.compose import JobComposer
 from sizewise.sweep.files import SWEEP_FILE, write_json
-from sizewise.sweep.finish import finish
+from sizewise.sweep.finish import finish, listed
 from sizewise.sweep.grid import expand, own_overrides
 from sizewise.sweep.jobs import Job, submit
 from sizewise.sweep.plan import Plan, make_plan
@@ -155,16 +155,8 @@ def sum_up(plan: Plan, function: str | None, prices: PricesConfig) -> None:
     """Write the sweep's summary and name every failure.
 
     Raises:
-        SweepError: some jobs have no result.
+        SweepError: some jobs have no result, or the summary could not be made.
     """
     failures = finish(plan, function, prices)
     if failures:
-        lines = [
-            f"{Path(f.run_dir).name}: {f.reason.splitlines()[0]}\n    log: {f.log}"
-            for f in failures
-        ]
-        listed = "\n  ".join(lines)
-        raise SweepError(
-            f"{len(failures)} of {len(plan.jobs)} jobs have no result:\n  {listed}\n"
-            "The same command tries these again."
-        )
+        raise SweepError(listed(failures, len(plan.jobs)))
