@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sizewise.config import RunConfig
-from sizewise.job.setup import check_names, check_primary, job_log, names_hub, write_config
+from sizewise.job.setup import check_names, check_primary, names_hub, write_config
 from sizewise.outcome import Outcome, read_outcome, write_outcome
 from sizewise.runtime import (
     is_ddp_child,
@@ -20,6 +20,7 @@ from sizewise.runtime import (
 )
 from sizewise.sweep.files import JOB_FILE, read_json
 from sizewise.sweep.identity import Identity, run_identity, trains
+from sizewise.sweep.logs import job_log
 from sizewise.sweep.state import is_done
 
 log = logging.getLogger(__name__)

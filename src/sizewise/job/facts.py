@@ -13,7 +13,7 @@ from sizewise.job.tasks import Task
 from sizewise.models.size import ModelSizes
 from sizewise.models.sources import find_source
 from sizewise.outcome import CostFacts, DataFacts, Evaluation, FileRef, ModelFacts, file_ref
-from sizewise.sweep.files import JOB_FILE, read_json
+from sizewise.sweep.files import JOB_FILE, METRICS_FILE, read_json
 from sizewise.training.result import FitResult
 
 
@@ -123,7 +123,7 @@ def evaluation_record(result: EvaluationResult, task: Task, run_dir: Path) -> Ev
 
 def run_files(run_dir: Path) -> Mapping[str, FileRef]:
     """Describe the files that a run leaves: its configuration, adapter and history."""
-    names = {"config": "config.yaml", "metrics": "metrics.jsonl", "fit": "fit.json"}
+    names = {"config": "config.yaml", "metrics": METRICS_FILE, "fit": "fit.json"}
     found = {key: run_dir / name for key, name in names.items()}
     adapter = sorted((run_dir / "adapter").glob("*")) if (run_dir / "adapter").is_dir() else []
     found |= {f"adapter/{path.name}": path for path in adapter}

@@ -1,10 +1,7 @@
-"""What a job needs before a weight is loaded: its log, its resolved configuration, checks."""
+"""What a job needs before a weight is loaded: its resolved configuration, checks."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,29 +39,6 @@ PROBE = Prediction(
 PROBE_EXAMPLE = Example((Message("user", "A question?"),), "A00", "0")
 CONFIG_FILE = "config.yaml"
 OWN = ("embedded:", "classical:")
-LOG_FILE = "job.log"
-
-
-@contextmanager
-def job_log(run_dir: Path) -> Iterator[None]:
-    """Write everything that is logged inside the block to the job's own ``job.log`` as well.
-
-    Nothing is done where a handler writes to that file already, as Hydra's does.
-    """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    if any(getattr(h, "baseFilename", None) == handler.baseFilename for h in root.handlers):
-        handler.close()
-        yield
-        return
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        handler.close()
 
 
 def write_config(cfg: RunConfig, run_dir: Path) -> None:

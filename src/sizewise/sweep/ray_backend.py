@@ -18,9 +18,9 @@ from sizewise.sweep.claims import holder
 from sizewise.sweep.execute import execute
 from sizewise.sweep.interrupts import Interrupts
 from sizewise.sweep.jobs import Job
+from sizewise.sweep.logs import output_to_log
 from sizewise.sweep.progress import Progress
 from sizewise.sweep.state import JobState, job_state, record_failure
-from sizewise.sweep.worker import job_log
 
 DYING_SECONDS = 5.0
 POLL_SECONDS = 1.0
@@ -165,5 +165,5 @@ def _wait_for_its_end(run_dir: Path) -> None:
 
 def run_in_ray(run_dir: str) -> str:
     """Run the job of a directory in a Ray worker and return how it ended."""
-    with job_log(Path(run_dir)):
+    with output_to_log(Path(run_dir)):
         return str(execute(Path(run_dir), Interrupts(enabled=False)).state)

@@ -10,8 +10,8 @@ from typing import Any
 from sizewise.errors import SweepError
 from sizewise.sweep.execute import execute
 from sizewise.sweep.interrupts import Interrupts
+from sizewise.sweep.logs import output_to_log
 from sizewise.sweep.state import JobState
-from sizewise.sweep.worker import job_log
 
 
 class SlurmTask:
@@ -31,7 +31,7 @@ class SlurmTask:
             os.environ.setdefault("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
         # submitit handles the signals; this only remembers that one was the reason to stop.
         self._interrupts = Interrupts(enabled=False)
-        with job_log(run_dir):
+        with output_to_log(run_dir):
             result = execute(run_dir, self._interrupts)
         if result.state == JobState.FAILED:
             raise SweepError(f"{run_dir}: {result.message}")

@@ -15,8 +15,6 @@ from typing import Any
 
 from sizewise.outcome import write_atomically
 
-METRICS_FILE = "metrics.jsonl"
-
 
 @dataclass(frozen=True)
 class Line:

@@ -11,7 +11,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from sizewise.outcome import Outcome
-from sizewise.tracking.history import METRICS_FILE, Line, before_step, read_history, rewrite
+from sizewise.sweep.files import METRICS_FILE
+from sizewise.tracking.history import Line, before_step, read_history, rewrite
 
 
 class MetricsFile(Logger):

@@ -10,9 +10,10 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from sizewise.outcome import Outcome
+from sizewise.sweep.files import METRICS_FILE
 from sizewise.tracking.context import RunContext
 from sizewise.tracking.examples import example_rows
-from sizewise.tracking.history import METRICS_FILE, HistoryReader
+from sizewise.tracking.history import HistoryReader
 from sizewise.tracking.summary import summary_values
 from sizewise.tracking.wandb_session import choose_mode, import_wandb, open_run
 
