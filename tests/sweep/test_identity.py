@@ -125,3 +125,10 @@ def test_long_values_that_differ_at_their_end_give_two_names() -> None:
 def test_differing_keys_are_named_with_both_values() -> None:
     old, new = canonical_config(job_config()), canonical_config(changed("optimizer.lr", 0.5))
     assert differing_keys(old, new) == ["optimizer.lr: 0.0002 → 0.5"]
+
+
+def test_a_finished_run_that_is_scored_again_is_named_after_itself(tmp_path: Path) -> None:
+    (tmp_path / "outcome.json").write_text(json.dumps({"identity": "0123456789ab"}))
+    config = {"model": {"name": "nano"}, "dataset": {"name": "icd10"}, "run": str(tmp_path)}
+    found = run_identity(config)
+    assert found.slug == f"evaluated_0123456789ab_{found.hash}"

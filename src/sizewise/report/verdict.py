@@ -130,11 +130,13 @@ def _claim(test: TestSet, pair: Pair) -> str:
 def _undecided(test: TestSet, pair: Pair) -> str:
     scale = scale_of(test)
     mde = pair.result.minimum_detectable_effect
+    alone = pair.low > 0 or pair.high < 0
+    why = "not shown after the correction for all pairs" if alone else "which is within chance"
     least = f"; {scale.difference(mde).lstrip('+')} could have been found" if mde == mde else ""
     return (
         f"{described(pair.a)} scores {scale.value(pair.result.mean_a)} on "
         f"{test.primary} and {described(pair.b)} {scale.value(pair.result.mean_b)}: "
-        f"{scale.difference(pair.gain)}, which is within chance ({_evidence(test, pair)}{least})."
+        f"{scale.difference(pair.gain)}, {why} ({_evidence(test, pair)}{least})."
     )
 
 

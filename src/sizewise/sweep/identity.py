@@ -164,6 +164,8 @@ def _content_of(location: str) -> str:
 
 
 def _readable(config: Mapping[str, Any]) -> str:
+    if config.get("run"):  # base and data are those of the run, not those named here
+        return f"evaluated_{_clean(str(config['run']).removeprefix('run:'))}"
     quantization = str((config.get("quantization") or {}).get("method", "none"))
     parts = [
         _clean((config.get("model") or {}).get("name", "model")),
@@ -177,9 +179,8 @@ def _readable(config: Mapping[str, Any]) -> str:
 
 
 def _subject(config: Mapping[str, Any]) -> str:
-    for key in ("run", "adapter"):
-        if config.get(key):
-            return key
+    if config.get("adapter"):
+        return "adapter"
     lora = config.get("lora") or {}
     method = str(lora.get("method", "none"))
     if method == "none":
