@@ -243,7 +243,7 @@ def _model_facts(spec: Spec) -> ModelFacts:
         params_trainable=trainable,
         params_base=params,
         base_bytes=int(params * 2),
-        memory_bytes=int(params * width),
+        memory_bytes=int(params * width) + trainable * 4,
         adapter_bytes=trainable * 4,
         dtype="float32",
         quantization=spec.quantization,

@@ -134,6 +134,21 @@ def test_energy_of_a_tuned_run_is_not_that_of_its_base(tmp_path: Path) -> None:
     assert energy == {"nano LoRA r=8": 50.0, "nano zero-shot": None, "mini zero-shot": 50.0}
 
 
+def test_memory_of_a_base_that_came_with_a_tuned_run_is_without_the_adapter(
+    tmp_path: Path,
+) -> None:
+    result = compared(tmp_path, [Spec("nano"), Spec("nano", tuned=None, quantization="nf4")])
+    memory = {p.label: p.costs["memory_bytes"] for p in result.points}
+    adapter = 8_000 * 4
+    wanted = {"nano LoRA r=8": 1_200_000 + adapter, "nano zero-shot": 1_200_000}
+    wanted["nano zero-shot nf4"] = 150_000
+    assert memory == wanted
+    assert (
+        dict(zip(result.everything["label"], result.everything["memory_bytes"], strict=True))
+        == wanted
+    )
+
+
 def test_break_even_in_time_and_money(tmp_path: Path) -> None:
     prices = PricesConfig(device_per_hour=3.6, api_per_1000_tokens=0.02)
     specs = [Spec("nano", latency=0.01, train_seconds=100.0)]

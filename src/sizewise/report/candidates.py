@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -52,8 +52,15 @@ class Candidate:
 
     @property
     def model(self) -> ModelFacts:
-        """Sizes and settings of the model."""
-        return self.first.run.outcome.model
+        """Sizes and settings of the model; memory is that of what answers.
+
+        A base that came with a tuned run was measured with the adapter on it, which is taken off.
+        Full training adds none.
+        """
+        facts = self.first.run.outcome.model
+        if self.kind != ZERO_SHOT or facts.params_total == facts.params_base:
+            return facts
+        return replace(facts, memory_bytes=facts.memory_bytes - facts.adapter_bytes)
 
     @property
     def tuned(self) -> bool:
