@@ -99,6 +99,22 @@ def test_table_fits_the_terminal(tmp_path: Path, width: int) -> None:
     assert "+40.0 (" in text or width == 60
 
 
+def test_a_file_or_a_pipe_gets_all_columns_and_whole_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    specs = [Spec(seed=s, lr=lr, extra=NO_TRACKER) for s in (1, 2) for lr in (1e-4, 2e-4)]
+    comparison = finish_sweep(tmp_path, make_sweep(tmp_path / "jobs", specs))
+    said = capsys.readouterr().out
+    label = f"{comparison.sets[0].table['label'].iloc[0]} (2 seeds)"
+    assert len(label) > 30
+    (row,) = (line for line in said.splitlines() if line.strip().startswith(label))
+    assert "+40.0 (" in row
+    assert "training" in said
+    assert (tmp_path / "summary.txt").read_text() == said
+
+
 def test_sweep_without_a_finished_run(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
     comparison = finish_sweep(tmp_path, [tmp_path / "never_started"], [Failure()], console)

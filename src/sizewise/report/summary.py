@@ -21,7 +21,7 @@ from sizewise.report.comparison import Comparison, compare_loaded
 from sizewise.report.load import Loaded, load_runs
 from sizewise.report.page import figures_of
 from sizewise.report.results import clean
-from sizewise.report.terminal import Failure, show
+from sizewise.report.terminal import Failure, show, wide_console
 from sizewise.report.write import write_report
 from sizewise.sweep.files import SUMMARY_FILE
 from sizewise.tracking.summary_run import SweepSummary, wandb_options, write_summary_run
@@ -53,7 +53,7 @@ def finish_sweep(
     record_in_wandb(sweep_dir, comparison, paths)
     shown = ("table", "picture", "report")
     named = {name: path for name, path in paths.items() if name in shown and path.is_file()}
-    console = console or Console()
+    console = console or wide_console()
     show(comparison, failures, named, console)
     kept = Console(file=io.StringIO(), width=console.width)
     show(comparison, failures, named, kept)

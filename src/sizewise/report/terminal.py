@@ -20,6 +20,7 @@ STYLES = {SHOWN: "bold green", SIZE_WINS: "bold yellow", NOT_SHOWN: "bold yellow
 MOST_ROWS = 40
 COLUMNS = ("params", "memory", "training", "answer", "zero-shot", "tuned", "gain (95 %)")
 WIDE, ONLY_WIDE = 110, ("training", "answer")
+NO_TERMINAL = 140  # all columns, and labels of 50 characters on one line
 
 
 class Failure(Protocol):
@@ -30,6 +31,14 @@ class Failure(Protocol):
     log: str
 
 
+def wide_console() -> Console:
+    """Standard output; in a file or a pipe, which has no width, wide enough for everything."""
+    console = Console()
+    if console.is_terminal or console.width >= NO_TERMINAL:
+        return console
+    return Console(width=NO_TERMINAL)
+
+
 def show(
     comparison: Comparison,
     failures: Sequence[Failure] = (),
@@ -37,7 +46,7 @@ def show(
     console: Console | None = None,
 ) -> None:
     """Print tables, verdicts, problems, failures and where the files are."""
-    console = console or Console()
+    console = console or wide_console()
     for compared in comparison.sets:
         console.print(_table(compared, console.width))
         _verdict(console, compared)
