@@ -108,7 +108,7 @@ def reproduce(
     directory: Directory,
     run: Annotated[bool, typer.Option("--run", help="Run the command, too.")] = False,
 ) -> None:
-    """Print the exact command and versions of a run; with --run, run it again."""
+    """Print command, code and versions of a run; with --run, run it with those that are here."""
     from sizewise.commands.provenance import reproduce_command
 
     raise typer.Exit(reproduce_command(directory, run))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +270,13 @@ def test_reproduction_names_command_versions_and_obstacles(tmp_path: Path) -> No
     assert "'dataset.prompt='\"'\"'Say {x}, please'\"'\"''" in found.script
     assert any("not committed" in note for note in found.notes)
     assert any("torch 2.13.0+cpu" in note for note in found.notes)
+    assert any("another revision" in note for note in found.notes)
+    here = {"torch": metadata.version("torch")}
+    same = provenance(outcome, packages={**here, "numpy": "1.0"}, python=platform.python_version())
+    notes = reproduction(same, check=False).notes
+    (other,) = (note for note in notes if "Other versions" in note)
+    assert other.endswith("pip install numpy==1.0"), "what is here already is not installed again"
+    assert not any("Python here" in note for note in notes)
 
 
 def test_reproduction_runs_in_a_folder_of_its_own_and_compares(
@@ -290,6 +299,8 @@ def test_reproduction_runs_in_a_folder_of_its_own_and_compares(
     said = capsys.readouterr().out
     assert "torch" in said
     assert "(was 1.0)" in said
+    assert "pip install torch==1.0\n" in said
+    assert "nothing is checked out or installed" in said
     assert f"{PRIMARY} 0.6, again" in said
     assert commands[0][1].endswith("train.py")
     assert Path(commands[0][1]).is_absolute()

@@ -19,6 +19,7 @@ from sizewise.runtime import prepare_environment, quiet
 from sizewise.sweep.identity import run_identity
 
 REPRODUCED = "reproduced"
+AS_IT_IS = "Running with the code and packages that are here; nothing is checked out or installed."
 STYLES = {OK: "green", FAILED: "bold red"}
 
 
@@ -51,6 +52,8 @@ def _show(verification: Verification, console: Console) -> None:
 def reproduce_command(directory: Path, run: bool) -> int:
     """Print how to make a run again; with ``run``, run it below ``REPRODUCED`` and compare scores.
 
+    It runs with the code and the packages that are here: nothing is checked out or installed.
+
     Returns:
         The exit code of the run, 0 where only the command was asked for.
 
@@ -62,6 +65,7 @@ def reproduce_command(directory: Path, run: bool) -> int:
     sys.stdout.write(found.script + "\n")
     if not run:
         return 0
+    sys.stdout.write(f"{AS_IT_IS}\n")
     sys.stdout.flush()
     _, script, *overrides = found.command
     # In a folder of its own: where the run was made it is done already.

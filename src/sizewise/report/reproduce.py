@@ -1,15 +1,17 @@
-"""The exact command, code and package versions that make a run again."""
+"""The command, code and package versions of a run, and what differs from them here."""
 
 from __future__ import annotations
 
+import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sizewise.errors import ConfigError
 from sizewise.outcome import Outcome
-from sizewise.provenance import package_versions
+from sizewise.provenance import code_state, package_versions
 
 MOST_KEYS, LONGEST = 8, 80
 
@@ -64,20 +66,43 @@ def reproduction(outcome: Outcome, check: bool = True) -> Reproduction:
     builds = [f"{name} {v}" for name, v in known.items() if "+" in v]
     if builds:
         notes.append(f"These were builds of their own: {', '.join(builds)}.")
-    notes += _other_versions(known)
+    notes += _other_versions(known) + _other_code(code, facts.get("python"))
     return Reproduction(
         command=("python", script, *overrides),
         commit=code.get("commit"),
-        requirements=tuple(f"{name}=={v.partition('+')[0]}" for name, v in known.items()),
+        requirements=_requirements(known),
         python=str(facts.get("python", "not recorded")),
         notes=tuple(notes),
     )
 
 
+def _requirements(versions: Mapping[str, str]) -> tuple[str, ...]:
+    """Requirements as pip reads them; the part after ``+`` names a build that an index lacks."""
+    return tuple(f"{name}=={version.partition('+')[0]}" for name, version in versions.items())
+
+
 def _other_versions(recorded: Mapping[str, str]) -> list[str]:
     here = package_versions()
-    other = [f"{n} {here.get(n)} (was {v})" for n, v in recorded.items() if here.get(n) != v]
-    return [f"Other versions are installed here: {', '.join(other)}."] if other else []
+    other = {name: v for name, v in recorded.items() if here.get(name) != v}
+    if not other:
+        return []
+    named = ", ".join(f"{name} {here.get(name)} (was {v})" for name, v in other.items())
+    return [
+        f"Other versions are installed here: {named}. "
+        f"For the recorded ones: pip install {shlex.join(_requirements(other))}"
+    ]
+
+
+def _other_code(code: Mapping[str, Any], python: object) -> list[str]:
+    notes = []
+    recorded = code.get("commit")
+    if recorded is not None:
+        here = code_state(Path(__file__).parent)["commit"]
+        if here != recorded:
+            notes.append(f"The code here is another revision: {here or 'no checkout'}.")
+    if python not in (None, platform.python_version()):
+        notes.append(f"Python here is {platform.python_version()}.")
+    return notes
 
 
 def _notes(outcome: Outcome, code: Mapping[str, Any]) -> list[str]:
