@@ -2,8 +2,9 @@
 
 A 6 M Qwen2 (8,192 tokens of vocabulary), LoRA r=8 on all linears, AdamW, fp32, batches of 8, one
 epoch. All ways take turns in every repeat; printed are tokens per second (padding not counted),
-peak memory above the start, and the held-out loss afterwards. One step on the same batch must lower
-the loss by the same amount in all of them: `python benchmarks/training_step.py --examples 128 --repeats 5`.
+peak memory above the start, and the held-out loss afterwards. One step on the same batch must
+lower the loss by the same amount in all of them:
+`python benchmarks/training_step.py --examples 64 --repeats 5`.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def report(record: dict[str, Any]) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=128)
+    parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
