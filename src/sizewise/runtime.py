@@ -53,6 +53,7 @@ _NOISE = (
     r".*Trying to infer the `batch_size` from an ambiguous collection.*",
 )
 _QUIET_LOGGERS = (
+    "absl",
     "pytorch_lightning",
     "lightning_fabric",
     "lightning.pytorch",

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from sizewise.config.compose import compose_config, compose_run
+from sizewise.errors import ConfigError
 from sizewise.job.finished import of_finished_run
 from sizewise.sweep.identity import plain_config
 
@@ -48,3 +49,12 @@ def test_how_to_evaluate_may_be_changed_one_by_one(run: Path) -> None:
     path.write_text(path.read_text().replace("retries: 3", "retries: 5"))
     evaluation = of_finished_run(cfg).evaluation
     assert (evaluation.candidates, evaluation.retries) == ("train", 5)
+
+
+@pytest.mark.parametrize("override", ["dataset.max_test=4", "model=micro", "+lora.r=3"])
+def test_what_would_have_no_effect_is_refused(run: Path, override: str) -> None:
+    overrides = [f"run='{run}'", "evaluation.batch_size=4", override]
+    cfg = compose_run([*overrides[:2]], "evaluate")
+    with pytest.raises(ConfigError, match="would have no effect"):
+        of_finished_run(cfg, overrides)
+    of_finished_run(cfg, overrides[:2])

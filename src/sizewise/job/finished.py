@@ -15,6 +15,12 @@ from sizewise.errors import ConfigError
 from sizewise.job.setup import CONFIG_FILE
 from sizewise.training.fit import ADAPTER
 
+# What may be said beside run=DIR; everything else is the run's own.
+SAID = (
+    "run", "metric", "eval_dataset", "evaluation", "trainer.accelerator", "trainer.progress_bar",
+    "logger", "paths", "sweep", "report", "hydra",
+)  # fmt: skip
+
 
 def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> RunConfig:
     """Return the job that scores the model of ``cfg.run`` as it was trained.
@@ -29,10 +35,11 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
             metrics of ``cfg`` are those of a data set that is not the run's, and are left out.
 
     Raises:
-        ConfigError: there is no finished training.
+        ConfigError: there is no finished training, or an override is about what is the run's own.
     """
     if cfg.run is None:
         return cfg
+    _refuse_what_is_the_runs(overrides or ())
     folder = Path(cfg.run).expanduser()
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(f"run={cfg.run!r} holds no {CONFIG_FILE}. Give the directory of a run.")
@@ -48,12 +55,27 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
         metric={**_asked(cfg, overrides), **done.metric},
         eval_dataset={**done.eval_dataset, **cfg.eval_dataset},
         evaluation=_changed(done.evaluation, cfg.evaluation),
-        trainer=replace(done.trainer, accelerator=cfg.trainer.accelerator),
+        trainer=replace(
+            done.trainer,
+            accelerator=cfg.trainer.accelerator,
+            progress_bar=cfg.trainer.progress_bar,
+        ),
         logger=cfg.logger,
         paths=cfg.paths,
         sweep=cfg.sweep,
         report=cfg.report,
     )
+
+
+def _refuse_what_is_the_runs(overrides: Sequence[str]) -> None:
+    for text in overrides:
+        key = text.lstrip("+~").split("=")[0].split("@")[0].replace("/", ".")
+        if not any(key == name or key.startswith(f"{name}.") for name in SAID):
+            raise ConfigError(
+                f"{text}: with run=DIR base, data and decoding are those of the run, so this would "
+                f"have no effect. Leave it out (what can be given: {', '.join(SAID)}); for other "
+                "test examples add a test set with eval_dataset=[…]."
+            )
 
 
 def _changed(done: EvaluationConfig, wanted: EvaluationConfig) -> EvaluationConfig:
