@@ -224,3 +224,12 @@ def test_embedded_dialogues_split_as_their_column_says() -> None:
     assert splits.report.leaking_rows == splits.report.shared_groups == 0
     assert len(splits.train) > len(splits.test) > 100
     assert splits.test[0].meta["label"] == splits.test[0].answer
+
+
+def test_a_backslash_and_an_n_are_no_new_line_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build_splits(from_csv(tmp_path / "a.csv", rows(60), prompt="{q}\nGo on."))
+    assert not caplog.records
+    build_splits(from_csv(tmp_path / "a.csv", rows(60), prompt="{q}\\nGo on."))
+    assert "dataset.prompt holds a backslash and an n" in caplog.text

@@ -38,9 +38,21 @@ def build_splits(cfg: DatasetConfig, stand_in: bool = False) -> DataSplits:
         splits = build_mixture(whole, lambda part: build_splits(part, stand_in))
     else:
         check_content(cfg.source)
+        _say_where_no_line_ends(cfg)
         rows = rows_or_stand_in(cfg) if stand_in else read_rows(cfg.source)
         splits = split_examples(make_examples(rows, cfg), whole)
     return add_demonstrations(splits, cfg.few_shot, cfg.few_shot_style, cfg.max_train)
+
+
+def _say_where_no_line_ends(cfg: DatasetConfig) -> None:
+    for key in ("system", "prompt", "answer"):
+        if "\\n" in (getattr(cfg, key) or ""):
+            log.warning(
+                "dataset.%s holds a backslash and an n, which the model reads as they are. If a "
+                "new line is meant, quote it for the shell as $'dataset.%s=\"…\"'.",
+                key,
+                key,
+            )
 
 
 def rows_or_stand_in(cfg: DatasetConfig) -> list[dict[str, Any]]:
