@@ -268,3 +268,10 @@ def test_labels_say_no_more_than_is_needed_to_tell_configurations_apart() -> Non
         "shots=3 dataset.max_length=8192",
         "shots=3 dataset.max_length=4096",
     ]
+
+
+def test_sizes_that_come_to_the_same_make_no_learning_curve(tmp_path: Path) -> None:
+    """Asked for 1,000 and for all of 1,000: two configurations, one size."""
+    specs = [Spec("nano", 0.3, max_train=n) for n in (1000, None)]
+    found = compared(tmp_path, [*specs, Spec("mini", 0.4, None)])
+    assert found.views.learning == []
