@@ -16,21 +16,21 @@ class SignalHandlers:
     """Context in which ``handle`` gets SIGINT and SIGTERM; afterwards what was there is back.
 
     A signal that was ignored stays ignored unless ``even_ignored``. Outside the main thread, where
-    Python delivers none, nothing is installed.
+    Python delivers none, and if not ``enabled``, nothing is installed.
 
     Attributes:
         before: the handlers that were replaced, by signal.
     """
 
-    def __init__(self, handle: Handler, even_ignored: bool = False) -> None:
+    def __init__(self, handle: Handler, even_ignored: bool = False, enabled: bool = True) -> None:
         self.before: dict[int, Any] = {}
-        self._handle, self._even_ignored = handle, even_ignored
+        self._handler, self._even_ignored, self._enabled = handle, even_ignored, enabled
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
+        if self._enabled and threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if self._even_ignored or signal.getsignal(number) != signal.SIG_IGN:
-                    self.before[number] = signal.signal(number, self._handle)
+                    self.before[number] = signal.signal(number, self._handler)
         return self
 
     def __exit__(

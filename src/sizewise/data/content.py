@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from sizewise.config.data import SourceConfig
+from sizewise.config.data import SOURCES, SourceConfig
 from sizewise.data.sources import find_files, is_local_file
 from sizewise.errors import DataError
+
+KNOWN = frozenset(field.name for field in fields(SourceConfig))
+
+
+def sources_of(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Yield the sources of a data set given as plain values, and of the parts of a mixture."""
+    if not isinstance(dataset, dict):
+        return
+    if isinstance(dataset.get("source"), dict):
+        yield dataset["source"]
+    for part in (dataset.get("parts") or {}).values():
+        yield from sources_of(part)
+
+
+def plain_content_hash(source: Mapping[str, Any]) -> str | None:
+    """``content_hash`` of a source given as plain values; None for one that is not whole."""
+    if source.get("kind") not in SOURCES or not source.get("path"):
+        return None
+    return content_hash(SourceConfig(**{k: v for k, v in source.items() if k in KNOWN}))
 
 
 def content_hash(source: SourceConfig) -> str | None:

@@ -54,8 +54,7 @@ def confidences_of(test: TestSet, candidate: Candidate) -> FloatArray | None:
     for member in candidate.members:
         if member.answers is None:
             return None
-        at = {key: i for i, key in enumerate(member.answers.ids)}
-        found.append(member.answers.confidence[[at[key] for key in test.ids]])
+        found.append(member.answers.confidence[member.answers.positions(test.ids)])
     matrix = np.stack(found)
     return matrix if np.isfinite(matrix).all() else None
 

@@ -68,6 +68,11 @@ class Answers:
     strata: dict[str, list[str]]
     path: Path
 
+    def positions(self, ids: Sequence[str]) -> list[int]:
+        """Return where examples stand in the file."""
+        at = {key: i for i, key in enumerate(self.ids)}
+        return [at[key] for key in ids]
+
 
 def find_run_dirs(paths: Iterable[Path]) -> list[Path]:
     """Return the directories with an outcome at or below ``paths``, sorted, each once."""

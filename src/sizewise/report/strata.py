@@ -51,9 +51,9 @@ def strata_of(test: TestSet, focus: Focus, seed: int = 0) -> list[Stratum]:
     if answers is None or not test.ids:
         return []
     columns = {PROMPT_LENGTH: _thirds(test, answers)}
-    at = {key: i for i, key in enumerate(answers.ids)}
+    positions = answers.positions(test.ids)
     for name, values in answers.strata.items():
-        levels = _levels([values[at[key]] for key in test.ids])
+        levels = _levels([values[i] for i in positions])
         if levels is not None:
             columns[name] = levels
     found = [_stratum(test, focus, name, values, seed) for name, values in columns.items()]
@@ -62,8 +62,7 @@ def strata_of(test: TestSet, focus: Focus, seed: int = 0) -> list[Stratum]:
 
 def _thirds(test: TestSet, answers: Answers) -> list[str]:
     """Three parts of equal size by characters; the limits are part of the name."""
-    at = {key: i for i, key in enumerate(answers.ids)}
-    chars = answers.prompt_chars[[at[key] for key in test.ids]]
+    chars = answers.prompt_chars[answers.positions(test.ids)]
     low, high = (int(q) for q in np.quantile(chars, [1 / 3, 2 / 3]))
     names = (f"1: up to {low} chars", f"2: {low + 1}–{high}", f"3: over {high}")
     return [names[0] if c <= low else names[1] if c <= high else names[2] for c in chars]

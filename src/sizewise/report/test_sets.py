@@ -112,7 +112,7 @@ def _stack(test: TestSet, candidate: Candidate) -> FloatArray | None:
 def _weights(test: TestSet, answers: Sequence[Answers]) -> FloatArray | None:
     """Weights of the examples in the primary score; None where they all count alike."""
     found = [
-        a.weights[test.primary][_at(a, test.ids)] for a in answers if test.primary in a.weights
+        a.weights[test.primary][a.positions(test.ids)] for a in answers if test.primary in a.weights
     ]
     if not found or not test.ids or min(row.min() for row in found) <= 0:
         return None
@@ -129,10 +129,4 @@ def values_of(member: Member, name: str, ids: Sequence[str]) -> FloatArray | Non
     answers = member.answers
     if answers is None or name not in answers.scores:
         return None
-    return np.asarray(answers.scores[name][_at(answers, ids)])
-
-
-def _at(answers: Answers, ids: Sequence[str]) -> list[int]:
-    """Positions of examples in a predictions file."""
-    at = {key: i for i, key in enumerate(answers.ids)}
-    return [at[key] for key in ids]
+    return np.asarray(answers.scores[name][answers.positions(ids)])

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import fields
 from typing import Any
 
-from sizewise.config.data import SOURCES, SourceConfig
-from sizewise.data.content import content_hash
-
-KNOWN = frozenset(field.name for field in fields(SourceConfig))
+from sizewise.data.content import plain_content_hash, sources_of
 
 
 def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,20 +17,7 @@ def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     copy = deepcopy(dict(config))
     datasets = [copy.get("dataset"), *(copy.get("eval_dataset") or {}).values()]
-    for source in (source for dataset in datasets for source in _sources(dataset)):
-        if source.get("kind") in SOURCES and source.get("path") and not source.get("sha256"):
-            source["sha256"] = content_hash(_typed(source))
+    for source in (source for dataset in datasets for source in sources_of(dataset)):
+        if source.get("path") and not source.get("sha256"):
+            source["sha256"] = plain_content_hash(source)
     return copy
-
-
-def _sources(dataset: Any) -> Iterator[dict[str, Any]]:
-    if not isinstance(dataset, dict):
-        return
-    if isinstance(dataset.get("source"), dict):
-        yield dataset["source"]
-    for part in (dataset.get("parts") or {}).values():
-        yield from _sources(part)
-
-
-def _typed(source: Mapping[str, Any]) -> SourceConfig:
-    return SourceConfig(**{key: value for key, value in source.items() if key in KNOWN})

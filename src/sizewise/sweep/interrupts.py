@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 
 from sizewise.signals import SignalHandlers
 
 
-class Interrupts:
+class Interrupts(SignalHandlers):
     """Remember a signal and raise KeyboardInterrupt in the main thread.
 
     Libraries turn KeyboardInterrupt into other exceptions, so ``received`` is what tells whether
@@ -19,26 +19,12 @@ class Interrupts:
 
     def __init__(self, enabled: bool = True) -> None:
         self.received: int | None = None
-        self._handlers = SignalHandlers(self._handle) if enabled else None
+        super().__init__(self._handle, enabled=enabled)
 
     @property
     def name(self) -> str:
         """Name of the signal that was received."""
         return signal.Signals(self.received or signal.SIGINT).name
-
-    def __enter__(self) -> Interrupts:
-        if self._handlers is not None:
-            self._handlers.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._handlers is not None:
-            self._handlers.__exit__(kind, error, trace)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
-from types import FrameType, TracebackType
-from typing import NoReturn, Self
+from types import FrameType
+from typing import NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -19,7 +19,7 @@ class Stopped(BaseException):
     """Leaves a fit whose state has been saved; passes through ``except Exception``."""
 
 
-class StopRequest:
+class StopRequest(SignalHandlers):
     """Context in which the first signal asks the fit to stop, and a second one stops it at once.
 
     What a signal means is left to whoever handled it before: after the state has been saved that
@@ -29,19 +29,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._handlers = SignalHandlers(self._note)
-
-    def __enter__(self) -> Self:
-        self._handlers.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._handlers.__exit__(kind, error, trace)
+        super().__init__(self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
@@ -70,7 +58,7 @@ class StopRequest:
             SystemExit: 128 + signal, for SIGTERM without a handler.
         """
         number = self.signal or signal.SIGINT
-        handler = self._handlers.before.get(number)
+        handler = self.before.get(number)
         if callable(handler):
             handler(number, None)
         if number == signal.SIGTERM:
