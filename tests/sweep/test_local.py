@@ -14,6 +14,7 @@ import pytest
 
 from sizewise.errors import SweepError
 from sizewise.sweep.backend import LaunchOptions
+from sizewise.sweep.children import WORKER_MODULE, worker_arguments
 from sizewise.sweep.claims import attempts, try_claim
 from sizewise.sweep.local import SMALL_MODEL, LocalBackend, rough_size
 from sizewise.sweep.pool import Pool
@@ -123,7 +124,7 @@ def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
 ) -> None:
     job = submitted(1)
     with subprocess.Popen(
-        [sys.executable, "-m", "sizewise.sweep.worker"],
+        [sys.executable, "-m", WORKER_MODULE, *worker_arguments()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -142,6 +143,20 @@ def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
     assert read_failure(job.run_dir) is None
     run_local([job], tmp_path)
     assert job_state(job.run_dir) == JobState.DONE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's death")
+def test_a_worker_whose_pool_died_before_it_looked_takes_no_job(submitted: Submit) -> None:
+    job = submitted(1)
+    ended = subprocess.run(
+        [sys.executable, "-m", WORKER_MODULE, "--parent", str(os.getppid())],
+        input=json.dumps({"run_dir": str(job.run_dir)}) + "\n",
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert job_state(job.run_dir) == JobState.WAITING
+    assert trace(job.run_dir) == []
 
 
 def test_a_job_that_another_process_took_over_is_waited_for(

@@ -19,13 +19,19 @@ from hydra.core.hydra_config import HydraConfig
 WORKER_MODULE = "sizewise.sweep.worker"
 
 
+def worker_arguments(run_dir: Path | None = None) -> list[str]:
+    """Return the arguments of a worker that ends with this process, for one job or for many."""
+    job = [] if run_dir is None else ["--job", str(run_dir.resolve())]
+    return ["--parent", str(os.getpid()), *job]
+
+
 @contextmanager
 def children_run(run_dir: Path) -> Iterator[None]:
     """Let processes that are started from here run the job of ``run_dir``."""
     main = sys.modules["__main__"]
     kept = (sys.argv, getattr(main, "__spec__", None), HydraConfig.instance().cfg)
     environment = dict(os.environ)
-    sys.argv = [WORKER_MODULE, "--job", str(run_dir.resolve())]
+    sys.argv = [WORKER_MODULE, *worker_arguments(run_dir)]
     main.__spec__ = importlib.util.find_spec(WORKER_MODULE)
     HydraConfig.instance().cfg = None
     try:

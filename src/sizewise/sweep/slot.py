@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from sizewise.sweep.children import WORKER_MODULE, worker_arguments
 from sizewise.sweep.identity import base_key
 from sizewise.sweep.jobs import Job
 from sizewise.sweep.state import JobState
@@ -101,7 +102,7 @@ class Slot:
         environment.update({name: str(self.threads) for name in THREAD_VARIABLES})
         environment.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sizewise.sweep.worker"],
+            [sys.executable, "-m", WORKER_MODULE, *worker_arguments()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

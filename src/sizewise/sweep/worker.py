@@ -2,12 +2,14 @@
 
 Protocol: the pool writes one JSON line per job to standard input, ``{"run_dir": …}``, and reads
 one JSON line per ended job from what was standard output; while a job runs, both output streams
-go to its own ``job.log``. A closed input ends the worker. With ``--job DIR`` it runs that one job
-and exits: that is how further processes of a distributed job begin.
+go to its own ``job.log``. A closed input ends the worker, and so does the death of the process
+``--parent PID``. With ``--job DIR`` it runs that one job and exits: that is how further processes
+of a distributed job begin.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -22,9 +24,13 @@ from sizewise.sweep.logs import output_to_log, redirect
 
 def main(arguments: list[str]) -> int:
     """Run as a worker, or with ``--job DIR`` as a further process of that job."""
-    follow_parent()
-    if arguments[:1] == ["--job"]:
-        run_child(Path(arguments[1]))
+    parser = argparse.ArgumentParser(prog="sizewise.sweep.worker")
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--job", type=Path)
+    options = parser.parse_args(arguments)
+    follow_parent(options.parent)
+    if options.job is not None:
+        run_child(options.job)
         return 0
     # Ctrl-C reaches the whole process group; the pool decides and sends SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
