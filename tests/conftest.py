@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("WANDB_MODE", "offline")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# What a shell, CI or a cluster has set decides nothing here, nor in the processes begun here. Only
+# SLURM_CONF stays: it names the SLURM that was started for the tests.
+FOREIGN = (
+    "CLICOLOR", "COLUMNS", "FAKE_", "FORCE_COLOR", "GITHUB_ACTIONS", "HF_", "HYDRA_", "LINES",
+    "MASTER_", "NO_COLOR", "PY_COLORS", "RAY_", "SLURM_", "TTY_", "WANDB_", "WORLD_SIZE",
+)  # fmt: skip
+for name in [*os.environ]:
+    if name != "SLURM_CONF" and (name.startswith(FOREIGN) or name.endswith("RANK")):
+        del os.environ[name]
+EMPTY = tempfile.TemporaryDirectory(prefix="hf_home_")
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_HOME=EMPTY.name,
+    WANDB_MODE="offline",
+    TOKENIZERS_PARALLELISM="false",
+    CUDA_VISIBLE_DEVICES="",
+)
+
+settings.register_profile(
+    "same_everywhere",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("same_everywhere")
 
 # A shell that starts the tests in the background leaves Ctrl-C ignored; tests of Ctrl-C need it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
