@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,21 +168,20 @@ def test_the_lock_of_a_silent_machine_is_taken_over(tmp_path: Path) -> None:
     assert acquired(lock, lambda: False, stale=0.2)
 
 
-def test_a_beating_lock_is_waited_for(tmp_path: Path) -> None:
-    lock, done = tmp_path / "a.lock", threading.Event()
+def test_a_beating_lock_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, now = tmp_path / "a.lock", 0.0
     lock.mkdir()
     (lock / "owner.json").write_text('{"token": "x", "host": "elsewhere", "pid": 1}')
 
-    def beat() -> None:
-        for i in range(20):
-            os.utime(lock, (i + 1, i + 1))
-            time.sleep(0.05)
-        done.set()
+    def sleep(seconds: float) -> None:
+        """Let time pass, in which the owner beats once a second."""
+        nonlocal now
+        now += seconds
+        os.utime(lock, (int(now) + 1, int(now) + 1))
 
-    thread = threading.Thread(target=beat)
-    thread.start()
-    assert not acquired(lock, done.is_set, stale=0.6)
-    thread.join()
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+    monkeypatch.setattr("sizewise.evaluation.lock.time", clock)
+    assert not acquired(lock, lambda: now > 60, stale=2)
 
 
 def acquired(lock: Path, done: Callable[[], bool], stale: float) -> bool:
