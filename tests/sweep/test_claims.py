@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sizewise.signals import SignalHandlers
 from sizewise.sweep import claims
 from sizewise.sweep.claims import attempts, holder, last_release, try_claim
 from sizewise.sweep.owner import Owner, this_process
@@ -103,14 +104,15 @@ def test_a_held_claim_is_kept_fresh_and_its_loss_is_noticed(
 ) -> None:
     monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.02)
     stopped: list[int] = []
-    monkeypatch.setattr(claims._thread, "interrupt_main", stopped.append)
-    claim = try_claim(tmp_path)
-    assert claim is not None
-    os.utime(claim.path, (0, 0))
-    wait_for(lambda: claim.path.stat().st_mtime > 0)
-    (claim.path.parent / "000002.json").write_text(json.dumps(asdict(this_process())))
-    wait_for(lambda: claim.lost)
+    with SignalHandlers(lambda number, _: stopped.append(number)):
+        claim = try_claim(tmp_path)
+        assert claim is not None
+        os.utime(claim.path, (0, 0))
+        wait_for(lambda: claim.path.stat().st_mtime > 0)
+        (claim.path.parent / "000002.json").write_text(json.dumps(asdict(this_process())))
+        wait_for(lambda: stopped)
     assert stopped == [signal.SIGINT]
+    assert claim.lost
     claim.release("done")
     assert "released" not in json.loads(claim.path.read_text())
 
@@ -127,10 +129,10 @@ def test_a_beat_that_fails_is_not_the_last_one(
             raise OSError("the file server does not answer")
         utime(path, *times)  # type: ignore[arg-type]
 
+    monkeypatch.setattr(claims.os, "utime", unreliable)
     claim = try_claim(tmp_path)
     assert claim is not None
-    os.utime(claim.path, (0, 0))
-    monkeypatch.setattr(claims.os, "utime", unreliable)
+    utime(claim.path, (0, 0))
     wait_for(lambda: claim.path.stat().st_mtime > 0)
     assert len(beats) >= 2
     claim.release("done")
@@ -154,7 +156,7 @@ def test_a_worker_that_lost_its_claim_stops_although_it_ignores_ctrl_c(tmp_path:
     assert done.returncode == 7
 
 
-def wait_for(condition: object, seconds: float = 20) -> None:
+def wait_for(condition: object, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end
