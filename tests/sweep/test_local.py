@@ -114,7 +114,8 @@ def test_fifty_jobs_end_with_the_memory_of_the_first(tmp_path: Path, submitted: 
     assert len({figure["pid"] for figure in figures}) == 1
     assert len({figure["random"] for figure in figures}) == 1, "random state leaks"
     assert not any(figure["leaked"] for figure in figures), "environment leaks"
-    assert figures[-1]["resident"] < figures[0]["resident"] + 3_000_000
+    # Jobs that kept their ballast would add 49 MB by the last one.
+    assert figures[-1]["resident"] < figures[0]["resident"] + 20_000_000
     # The first job alone is large: its peak must not be the later ones'.
     assert figures[0]["peak"] > figures[1]["peak"] + 30_000_000
 
@@ -128,7 +129,7 @@ def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "FAKE_SECONDS": "60"},
+        env={**os.environ, "FAKE_SECONDS": "600"},
     ) as worker:
         assert worker.stdin is not None
         worker.stdin.write(json.dumps({"run_dir": str(job.run_dir)}) + "\n")
@@ -138,7 +139,7 @@ def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
         wait_for(lambda: trace(job.run_dir))
         assert job_state(job.run_dir) == JobState.RUNNING
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 130
+        assert worker.wait(120) == 130
     assert job_state(job.run_dir) == JobState.INTERRUPTED
     assert read_failure(job.run_dir) is None
     run_local([job], tmp_path)
@@ -199,17 +200,21 @@ def test_a_folder_of_weights_says_how_large_a_model_is(tmp_path: Path) -> None:
     assert rough_size({"model": {"path": str(tmp_path)}}) == 1000
 
 
-@pytest.mark.parametrize(("ignored", "ended_by"), [("SIGUSR1", "SIGTERM"), ("SIGTERM", "SIGKILL")])
+@pytest.mark.parametrize(
+    ("ignored", "patience", "ended_by"),
+    [("SIGUSR1", [0.01, 120], "SIGTERM"), ("SIGTERM", [0.01, 0.01, 120], "SIGKILL")],
+)
 def test_a_worker_that_hangs_at_its_exit_is_ended(
-    monkeypatch: pytest.MonkeyPatch, ignored: str, ended_by: str
+    monkeypatch: pytest.MonkeyPatch, ignored: str, patience: list[float], ended_by: str
 ) -> None:
-    monkeypatch.setattr("sizewise.sweep.slot.EXIT_SECONDS", 0.2)
-    hangs = f"import signal as s, time; s.signal(s.{ignored}, s.SIG_IGN); print(); time.sleep(60)"
+    hangs = f"import signal as s, time; s.signal(s.{ignored}, s.SIG_IGN); print(); time.sleep(600)"
     process = subprocess.Popen(
         [sys.executable, "-uc", hangs], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdout is not None
     process.stdout.readline()
+    wait, waits = process.wait, iter(patience)
+    monkeypatch.setattr(process, "wait", lambda *_: wait(next(waits)))
     slot = Slot(0, None, 1, process=process)
     slot.close()
     assert slot.process is None

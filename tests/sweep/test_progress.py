@@ -46,6 +46,8 @@ def test_the_live_view_shows_what_a_worker_does(
 ) -> None:
     monkeypatch.setenv("FAKE_SECONDS", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
     job = submitted(1)
     run_local([job], tmp_path, progress=True)
     said = capsys.readouterr().err
