@@ -28,9 +28,7 @@ def job(cfg: RunConfig, run_dir: Path) -> Outcome:
     first = sum(entry["what"] == "begin" for entry in trace(run_dir)) == 1
     if first or "FAKE_SLOW_ONCE" not in os.environ:
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
-    gate = os.environ.get("FAKE_GATE")
-    while gate and not Path(gate).exists():
-        time.sleep(0.05)
+    wait_at_gate(run_dir.parent)
     objective = float(cfg.seed) + cfg.lora.r / 100
     outcome = make_outcome(cfg, float("nan") if cfg.seed == NAN else objective)
     write_outcome(outcome, run_dir)
@@ -43,6 +41,14 @@ def finish(
 ) -> None:
     with (sweep_dir / "summaries.jsonl").open("a") as handle:
         handle.write(json.dumps({"done": len(run_dirs), "failed": len(failures)}) + "\n")
+
+
+def wait_at_gate(sweep_dir: Path) -> None:
+    """Wait for the file FAKE_GATE; the first FAKE_GATE_AFTER jobs of a sweep pass."""
+    gate, passing = os.environ.get("FAKE_GATE"), int(os.environ.get("FAKE_GATE_AFTER", "0"))
+    if gate and len(list(sweep_dir.glob("*/outcome.json"))) >= passing:
+        while not Path(gate).exists():
+            time.sleep(0.05)
 
 
 def repaired(run_dir: Path) -> bool:
