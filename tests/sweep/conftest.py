@@ -87,7 +87,7 @@ def train(tmp_path: Path) -> Command:
             command_line(tmp_path, *overrides),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             env={**os.environ, **environment},
             cwd=tmp_path,
             check=False,

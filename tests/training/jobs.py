@@ -67,8 +67,8 @@ def start(
 
 
 def exit_code(process: Any) -> int:
-    """Wait for a process; it is stopped after two minutes."""
-    process.join(120)
+    """Wait for a process; it is stopped after five minutes."""
+    process.join(300)
     if process.is_alive():
         process.kill()
         process.join()
