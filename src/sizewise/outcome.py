@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sizewise.atomic import write_atomically
 from sizewise.errors import OutcomeError
 
 OUTCOME_FILE = "outcome.json"
@@ -153,16 +153,6 @@ def write_outcome(outcome: Outcome, run_dir: Path) -> Path:
     text = json.dumps(asdict(outcome), indent=2, ensure_ascii=False, allow_nan=True)
     write_atomically(path, text)
     return path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` beside ``path``, flush it to the disk, and rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
 
 
 def read_outcome(run_dir: Path) -> Outcome:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from sizewise.errors import SweepError
+from sizewise.sweep import slurm_queue
 from sizewise.sweep.slurm_backend import SlurmBackend
 from sizewise.sweep.slurm_checks import check_resources
-from sizewise.sweep.slurm_queue import queued_ids, require_slurm
+from sizewise.sweep.slurm_queue import queued_ids, require_queued_ids, require_slurm
 from sizewise.sweep.slurm_task import SlurmTask
 from sizewise.sweep.state import JobState, job_state
 
@@ -58,6 +59,17 @@ def test_a_machine_without_slurm_says_so(
     with pytest.raises(SweepError, match="sbatch"):
         SlurmBackend().check([submitted(1)])
     assert queued_ids() is None
+
+
+def test_a_silent_controller_is_asked_again_and_never_taken_for_an_empty_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slurm_queue, "WAIT_SECONDS", 0.0)
+    answers = iter([None, {"7"}])
+    monkeypatch.setattr(slurm_queue, "queued_ids", lambda: next(answers, None))
+    assert require_queued_ids() == {"7"}
+    with pytest.raises(SweepError, match=r"squeue did not answer 4 times.*Nothing was submitted"):
+        require_queued_ids()
 
 
 def test_a_failed_job_fails_for_slurm_too(

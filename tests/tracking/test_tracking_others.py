@@ -18,6 +18,7 @@ from sizewise.outcome import read_outcome
 from sizewise.tracking import finish_loggers, make_loggers
 
 CSV = {"_target_": "sizewise.tracking.local.CsvBackend"}
+MLFLOW = {"_target_": "sizewise.tracking.mlflow.MlflowBackend"}
 TENSORBOARD = {"_target_": "sizewise.tracking.local.TensorBoardBackend"}
 
 
@@ -73,16 +74,59 @@ def test_what_is_no_logger_is_refused_by_name(tmp_path: Path) -> None:
         make_loggers(LoggerConfig(False, {"odd": {"_target_": "pathlib.Path"}}), tmp_path, "a")
 
 
+def test_a_restarted_run_is_one_mlflow_run_with_one_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    address = f"sqlite:///{tmp_path / 'runs.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    make_run(tmp_path, Spec(task=Task(examples=4)))
+    logger = LoggerConfig(False, {"mlflow": MLFLOW})
+    config = {"lora": {"r": 8}}
+    with pytest.raises(RuntimeError, match="planned"):
+        fit(tmp_path, make_loggers(logger, tmp_path, "a", config=config), [], die_at=10)
+    loggers = make_loggers(logger, tmp_path, "a", config=config)
+    fit(tmp_path, loggers, [])
+    finish_loggers(loggers, read_outcome(tmp_path), error=False)
+    client = MlflowClient(address)
+    (run,) = client.search_runs([client.get_experiment_by_name("sizewise").experiment_id])
+    assert run.info.status == "FINISHED"
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [entry.step for entry in history] == [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23]
+    assert run.data.params["lora.r"] == "8"
+    assert "summary/quality/gain" in run.data.metrics
+
+
+def test_two_jobs_that_begin_an_experiment_at_once_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from sizewise.tracking.mlflow import experiment_id
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs.db'}")
+    find, answers = client.get_experiment_by_name, iter([None])
+    theirs = client.create_experiment("sizewise")
+    monkeypatch.setattr(
+        client, "get_experiment_by_name", lambda name: next(answers, find) and find(name)
+    )
+    assert experiment_id(client, "sizewise") == theirs
+
+
 def test_missing_mlflow_or_address_is_a_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sizewise.tracking import mlflow
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    logger = LoggerConfig(False, {"mlflow": {"_target_": "sizewise.tracking.mlflow.MlflowBackend"}})
+    logger = LoggerConfig(False, {"mlflow": MLFLOW})
     monkeypatch.setattr(mlflow, "find_spec", lambda name: None)
     with pytest.raises(Exception, match=r"sizewise\[mlflow\]"):
         make_loggers(logger, tmp_path, "a")
     monkeypatch.setattr(mlflow, "find_spec", lambda name: object())
-    with pytest.raises(Exception, match="MLFLOW_TRACKING_URI"):
-        make_loggers(logger, tmp_path, "a")
+    for address in (None, "runs", "file:///runs"):
+        if address is not None:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with pytest.raises(Exception, match=r"MLFLOW_TRACKING_URI .*no longer takes folders"):
+            make_loggers(logger, tmp_path, "a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sizewise import runtime
 from sizewise.config import TrainerConfig
 from sizewise.errors import ConfigError
 from sizewise.models.dtypes import resolve_precision
+from sizewise.training.trainer import RENDEZVOUS, build_trainer
 
 
 def test_nothing_imports_torch() -> None:
@@ -91,3 +93,9 @@ def test_device_and_precision() -> None:
     assert resolve_precision(chosen, torch.device("cpu")) == "bf16-mixed"
     with pytest.raises(ConfigError, match="precision"):
         TrainerConfig(precision="8")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "auto"])
+def test_ranks_wait_longer_than_half_an_hour_for_the_first(tmp_path: Path, strategy: str) -> None:
+    config = TrainerConfig(accelerator="cpu", devices=2, strategy=strategy)
+    assert build_trainer(config, 1, 1, [], [], tmp_path).strategy._timeout == RENDEZVOUS

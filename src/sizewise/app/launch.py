@@ -67,8 +67,8 @@ def launch(
     sys.stdout.write(f"sizewise: http://{ADDRESS}:{port} (stop with Ctrl-C)\n")
     sys.stdout.flush()
     environment = {**os.environ, "DO_NOT_TRACK": "1"}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = subprocess.Popen(command, env=environment)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from sizewise.atomic import write_atomically
 from sizewise.config.compose import compose_run
 from sizewise.data.build import build_splits
 from sizewise.data.explore import Exploration, TokenLengths, explore
@@ -17,7 +18,6 @@ from sizewise.errors import ConfigError
 from sizewise.job.setup import names_hub
 from sizewise.job.tasks import make_template
 from sizewise.models.tokenizer import load_tokenizer
-from sizewise.outcome import write_atomically
 from sizewise.runtime import prepare_environment, quiet
 
 SHOWN_LABELS = 10

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sizewise.atomic import temporary_beside
+
 log = logging.getLogger(__name__)
 
 Stored = tuple[list[list[int]], list[list[int]], list[bool]]
@@ -59,7 +61,7 @@ class TokenCache:
         if self._folder is None:
             return
         path = self._path(self._folder, key)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_beside(path)
         prompt_ids, prompt_ends = _pack(prompts)
         answer_ids, answer_ends = _pack(answers)
         try:

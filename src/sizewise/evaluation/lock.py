@@ -60,8 +60,9 @@ def _acquire(path: Path, token: str, done: Callable[[], bool], stale: float, pol
         stamp = _stamp(path)
         if stamp != seen:
             seen, since = stamp, time.monotonic()
-        if _owner_died(path) or time.monotonic() - since > stale:
-            _break(path)
+        owner = _owner(path)
+        if _died(owner) or time.monotonic() - since > stale:
+            _break(path, owner)
             continue
         time.sleep(poll)
     return False
@@ -73,16 +74,25 @@ def _try(path: Path, token: str) -> bool:
     except FileExistsError:
         return False
     record = {"token": token, "host": socket.gethostname(), "pid": os.getpid()}
-    (path / "owner.json").write_text(json.dumps(record), encoding="utf-8")
+    try:
+        (path / "owner.json").write_text(json.dumps(record), encoding="utf-8")
+    except FileNotFoundError:  # taken for the stale one that was here a moment ago
+        return False
     return True
 
 
-def _break(path: Path) -> None:
-    """Rename before removing: of several that find the lock stale, one takes it away."""
+def _break(path: Path, owner: dict[str, object]) -> None:
+    """Take the lock of ``owner`` away: renamed first, so that only one of several does.
+
+    Somebody else may have done so and hold a new lock by now: that one is put back.
+    """
     grave = path.with_name(f"{path.name}.stale.{uuid.uuid4().hex}")
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         path.rename(grave)
-        shutil.rmtree(grave, ignore_errors=True)
+        if _owner(grave) == owner:
+            shutil.rmtree(grave, ignore_errors=True)
+        else:
+            grave.rename(path)
 
 
 def _beat(path: Path, stop: threading.Event, every: float) -> None:
@@ -106,8 +116,7 @@ def _owner(path: Path) -> dict[str, object]:
     return record
 
 
-def _owner_died(path: Path) -> bool:
-    owner = _owner(path)
+def _died(owner: dict[str, object]) -> bool:
     if owner.get("host") != socket.gethostname():
         return False
     try:

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sizewise.atomic import write_atomically
 from sizewise.errors import EvaluationError
 from sizewise.evaluation.prediction import Prediction
-from sizewise.outcome import write_atomically
 
 
 class PredictionStore:

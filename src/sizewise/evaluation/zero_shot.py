@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sizewise.atomic import write_atomically
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import OutcomeError
@@ -31,7 +32,6 @@ from sizewise.evaluation.predict import Predicted, Split
 from sizewise.evaluation.predictions import read_predictions
 from sizewise.evaluation.template import AnswerTemplate
 from sizewise.metrics.base import ExampleMetric
-from sizewise.outcome import write_atomically
 
 EVALUATION_VERSION = 1
 _MODEL_KEYS = (

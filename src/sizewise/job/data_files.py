@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sizewise.atomic import write_atomically
 from sizewise.data.explore import explore
 from sizewise.data.sqlite import write_splits
 from sizewise.job.tasks import Task
-from sizewise.outcome import write_atomically
 
 DATA = "data"
 SPLITS_FILE = "splits.sqlite"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from sizewise.atomic import write_atomically
 from sizewise.config import DatasetConfig, RunConfig
 from sizewise.data.example import Example, Message
 from sizewise.data.sources import kind_of
 from sizewise.errors import ConfigError
 from sizewise.evaluation.prediction import Prediction
-from sizewise.outcome import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

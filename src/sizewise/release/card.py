@@ -7,7 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from sizewise.outcome import Evaluation, write_atomically
+from sizewise.atomic import write_atomically
+from sizewise.outcome import Evaluation
 from sizewise.release.loading import FinishedRun
 from sizewise.release.merging import MergeReport
 

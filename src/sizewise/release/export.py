@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sizewise.atomic import write_atomically
 from sizewise.data.encode import EncodedSplit
 from sizewise.errors import ModelError
 from sizewise.job.tasks import load_task
 from sizewise.models.figures import context_length
-from sizewise.outcome import write_atomically
 from sizewise.release.card import write_card
 from sizewise.release.loading import (
     FinishedRun,

@@ -14,8 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
+from sizewise.atomic import write_atomically
 from sizewise.config import PricesConfig
-from sizewise.outcome import write_atomically
 from sizewise.report.charts_detail import parallel_chart
 from sizewise.report.comparison import Comparison, compare_loaded
 from sizewise.report.load import Loaded, load_runs

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sizewise.outcome import write_atomically
+from sizewise.atomic import write_atomically
 from sizewise.report.comparison import Comparison, SetComparison
 from sizewise.report.page import render_page
 from sizewise.report.paper import latex_tables, markdown_tables

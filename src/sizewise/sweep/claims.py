@@ -9,7 +9,6 @@ process is; one elsewhere if it touched its claim of late, by the file server's 
 
 from __future__ import annotations
 
-import _thread
 import json
 import logging
 import os
@@ -20,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
-from sizewise.outcome import write_atomically
+from sizewise.atomic import write_atomically
 from sizewise.sweep.files import CLAIMS_DIR, read_json
 from sizewise.sweep.owner import Owner, this_process
 
@@ -79,10 +78,12 @@ class Claim:
 def _stop_main() -> None:
     """Interrupt the main thread as a signal would, by one that it does not ignore.
 
-    A worker of a pool ignores SIGINT, and Python then ignores the interruption, too.
+    A worker of a pool ignores SIGINT. A real signal also wakes a main thread that waits.
     """
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    _thread.interrupt_main(signal.SIGTERM if ignored else signal.SIGINT)
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGTERM if ignored else signal.SIGINT)
 
 
 def try_claim(directory: Path) -> Claim | None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sizewise.outcome import write_atomically
+from sizewise.atomic import write_atomically
 
 JOB_FILE = "job.json"
 FAILURE_FILE = "failed.json"

@@ -10,9 +10,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from sizewise.atomic import write_atomically
 from sizewise.config import PricesConfig
 from sizewise.errors import SweepError
-from sizewise.outcome import OUTCOME_FILE, write_atomically
+from sizewise.outcome import OUTCOME_FILE
 from sizewise.sweep.claims import try_claim
 from sizewise.sweep.files import LOG_FILE, SUMMARY_FILE, read_json, write_json
 from sizewise.sweep.jobs import load_function

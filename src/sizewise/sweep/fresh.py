@@ -76,13 +76,13 @@ def _reset_peaks() -> None:
             return
 
 
-def follow_parent(parent: int) -> None:
-    """Let this process be told to stop when ``parent`` dies, so that nothing runs on unseen.
+def follow_parent(parent: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """Let this process get a signal when ``parent`` dies, so that nothing runs on unseen.
 
     Ends the process at once if the parent died before it could be followed: the system tells only
     of deaths that are still to come.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:
-            raise SystemExit(128 + signal.SIGTERM)
+            raise SystemExit(128 + number)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import signal
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -51,12 +52,15 @@ class Pool:
 
     def _hand_out(self) -> bool:
         """Start what can be started; return whether there is anything left to wait for."""
-        stopping = self._signals or self._failed_fast
         for slot in self._slots:
-            if not stopping and slot.job is None and self._waiting:
+            if not self._stopping and slot.job is None and self._waiting:
                 self._begin(slot, self._next(slot))
         busy = any(slot.job is not None for slot in self._slots)
-        return busy or bool((self._waiting or self._elsewhere) and not stopping)
+        return busy or bool((self._waiting or self._elsewhere) and not self._stopping)
+
+    @property
+    def _stopping(self) -> bool:
+        return self._signals > 0 or self._failed_fast
 
     def _begin(self, slot: Slot, job: Job) -> None:
         if slot.dead:
@@ -68,6 +72,8 @@ class Pool:
             self._selector.register(slot, selectors.EVENT_READ)
         self._tries[job.identity.hash] = self._tries.get(job.identity.hash, 0) + 1
         self._progress.begin(slot, job)
+        if self._signals:  # the worker was not there yet when the signal came
+            slot.stop(self._stop_signal)
 
     def _next(self, slot: Slot) -> Job:
         """Prefer a job on the base that the worker has loaded, then one that nobody has."""
@@ -100,7 +106,7 @@ class Pool:
         if JobState.RUNNING in (answer, job_state(job.run_dir)):
             self._elsewhere.append(job)
             return
-        stopped = self._signals or self._failed_fast or is_done(job.run_dir)
+        stopped = self._stopping or is_done(job.run_dir)
         if not isinstance(answer, JobState) and not stopped:
             record_failure(job.run_dir, describe_exit(answer), returncode=answer)
         self._settle(slot, job)
@@ -131,11 +137,16 @@ class Pool:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
-        first = self._signals == 1
         for slot in self._slots:
-            slot.stop(signal.SIGTERM if first else signal.SIGKILL)
-        if first:
-            sys.stderr.write("\nStopping; running jobs can be resumed. Once more: at once.\n")
+            slot.stop(self._stop_signal)
+        if self._signals == 1:
+            # Not through sys.stderr: the signal may have come in the midst of writing there.
+            with suppress(OSError):
+                os.write(2, b"\nStopping; running jobs can be resumed. Once more: at once.\n")
+
+    @property
+    def _stop_signal(self) -> signal.Signals:
+        return signal.SIGTERM if self._signals == 1 else signal.SIGKILL
 
     def _leave(self) -> None:
         for slot in self._slots:

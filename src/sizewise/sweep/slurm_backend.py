@@ -15,7 +15,13 @@ from sizewise.sweep.files import FAILURE_FILE, QUEUE_FILE, read_json, write_json
 from sizewise.sweep.jobs import Job
 from sizewise.sweep.progress import Progress
 from sizewise.sweep.slurm_checks import check_resources
-from sizewise.sweep.slurm_queue import cancel, job_end, queued_ids, require_slurm
+from sizewise.sweep.slurm_queue import (
+    cancel,
+    job_end,
+    queued_ids,
+    require_queued_ids,
+    require_slurm,
+)
 from sizewise.sweep.slurm_task import SlurmTask
 from sizewise.sweep.state import JobState, is_done, job_state, record_failure
 
@@ -73,7 +79,7 @@ class SlurmBackend:
         """Nothing is kept."""
 
     def _submit(self, jobs: list[Job], sweep_dir: Path, progress: Progress) -> None:
-        alive = queued_ids() or set()
+        alive = require_queued_ids()
         new = [job for job in jobs if queue_id(job.run_dir) not in alive]
         if len(new) < len(jobs):
             progress.say(f"{len(jobs) - len(new)} jobs are in SLURM's queue already.")

@@ -6,8 +6,11 @@ import getpass
 import re
 import shutil
 import subprocess
+import time
 
 from sizewise.errors import SweepError
+
+ATTEMPTS, WAIT_SECONDS = 4, 5.0
 
 
 def require_slurm() -> None:
@@ -26,6 +29,24 @@ def queued_ids() -> set[str] | None:
         return None
     answer = _run("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i")
     return None if answer is None else set(answer.split())
+
+
+def require_queued_ids() -> set[str]:
+    """Return the ids of this user's queued and running jobs; ask again where nobody answers.
+
+    Raises:
+        SweepError: SLURM's controller stays silent, so that a job might be submitted twice.
+    """
+    for attempt in range(ATTEMPTS):
+        found = queued_ids()
+        if found is not None:
+            return found
+        if attempt + 1 < ATTEMPTS:
+            time.sleep(WAIT_SECONDS)
+    raise SweepError(
+        f"squeue did not answer {ATTEMPTS} times, so which jobs are queued already is not known. "
+        "Nothing was submitted: start the same command again when SLURM answers."
+    )
 
 
 def job_end(job_id: str) -> str:

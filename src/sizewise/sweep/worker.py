@@ -28,10 +28,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--job", type=Path)
     options = parser.parse_args(arguments)
-    follow_parent(options.parent)
     if options.job is not None:
+        # Without the first process the next collective would wait in vain: nothing can be saved.
+        follow_parent(options.parent, signal.SIGKILL)
         run_child(options.job)
         return 0
+    follow_parent(options.parent)
     # Ctrl-C reaches the whole process group; the pool decides and sends SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as replies:

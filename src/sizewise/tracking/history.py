@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sizewise.outcome import write_atomically
+from sizewise.atomic import write_atomically
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,11 @@ class MlflowBackend:
                 "Install it with `pip install 'sizewise[mlflow]'`."
             )
         uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-        if uri is None:
+        if uri is None or "://" not in uri or uri.startswith("file:"):
             raise ConfigError(
-                "logger=mlflow does not know where to write. Set MLFLOW_TRACKING_URI or "
-                "logger.backends.mlflow.tracking_uri to a server or a folder."
+                f"logger=mlflow does not know where to write: the address is {uri!r}. Set "
+                "MLFLOW_TRACKING_URI or logger.backends.mlflow.tracking_uri to a server "
+                "(https://…) or a database (sqlite:////…/runs.db); MLflow no longer takes folders."
             )
         return MlflowRunLogger(context, self.experiment, uri)
 
@@ -75,10 +76,7 @@ class MlflowRunLogger(Logger):
             from mlflow.tracking import MlflowClient
 
             client = MlflowClient(tracking_uri=self.tracking_uri)
-            found = client.get_experiment_by_name(self.experiment_name)
-            number = (
-                found.experiment_id if found else client.create_experiment(self.experiment_name)
-            )
+            number = experiment_id(client, self.experiment_name)
             self._run_id = self._find(client, number) or self._create(client, number)
             self._client = client
         return self._client
@@ -151,3 +149,18 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def safe(name: str) -> str:
     """Replace what MLflow does not allow in a name (the ``@`` before a data set's name)."""
     return "".join(c if c.isalnum() or c in "_-./ :" else "_" for c in name)
+
+
+def experiment_id(client: Any, name: str) -> str:
+    """Return the id of an experiment, made if it is not there; other jobs may make it as well."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)

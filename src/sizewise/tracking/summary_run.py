@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sizewise.outcome import Outcome, write_atomically
+from sizewise.atomic import write_atomically
+from sizewise.outcome import Outcome
 from sizewise.tracking.context import RunContext
 from sizewise.tracking.wandb_backend import WandbBackend
 from sizewise.tracking.wandb_session import choose_mode, import_wandb, open_run

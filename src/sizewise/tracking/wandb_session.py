@@ -6,6 +6,7 @@ import logging
 import netrc
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -113,7 +114,9 @@ def leave_foreign_service() -> None:
 def remove_offline_folders(root: Path, run_id: str) -> None:
     """Remove the offline folders of ``run_id`` below ``root``, so that one run stays one folder."""
     for folder in (root / "wandb").glob(f"offline-run-*-{run_id}"):
-        shutil.rmtree(folder)
+        # The service of a killed process may still be writing there for a moment.
+        stale = folder.rename(folder.with_name(f".stale-{uuid.uuid4().hex}"))
+        shutil.rmtree(stale, ignore_errors=True)
 
 
 def _init(

@@ -15,7 +15,7 @@ from sizewise.errors import TrainingError
 from sizewise.runtime import seed_everything
 from sizewise.training.best import BEST, BestWeights
 from sizewise.training.checkpoint import LAST, LastCheckpoint
-from sizewise.training.interrupt import Stopped, StopRequest
+from sizewise.training.interrupt import StopRequest
 from sizewise.training.length import fit_plan
 from sizewise.training.meter import FitMeter
 from sizewise.training.milestones import Milestones
@@ -91,7 +91,7 @@ class Attempt:
             callbacks = self._callbacks(total, meter, shape, failed, stop)
             self._fit(build_trainer(
                 self.config, epochs, shape.accumulate, callbacks, self.loggers, self.run_dir
-            ), resume, stop)  # fmt: skip
+            ), resume)  # fmt: skip
         return self._result(total, steps_per_epoch, meter, shape, failed)
 
     def _steps_per_epoch(self) -> int:
@@ -137,13 +137,11 @@ class Attempt:
         loader = self.datamodule.val_dataloader()
         return loader is not None and len(loader) > 0
 
-    def _fit(self, trainer: pl.Trainer, resume: str | None, stop: StopRequest) -> None:
+    def _fit(self, trainer: pl.Trainer, resume: str | None) -> None:
         self._trainer = trainer
         self.is_first = trainer.is_global_zero
         try:
             trainer.fit(self.module, datamodule=self.datamodule, ckpt_path=resume)
-        except Stopped:
-            stop.raise_to_caller()
         except SystemExit as left:
             # Lightning turns a KeyboardInterrupt into exit status 1.
             if trainer.interrupted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 import pytorch_lightning as pl
@@ -49,6 +49,17 @@ class StopRequest(SignalHandlers):
     def leave(self) -> None:
         """Leave the fit."""
         raise Stopped
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Hand on a signal that came, also one that came too late for the fit to notice."""
+        super().__exit__(kind, error, trace)
+        if self.signal is not None and (kind is None or issubclass(kind, (Stopped, Exception))):
+            self.raise_to_caller()
 
     def raise_to_caller(self) -> NoReturn:
         """End as the signal would have without this context.

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from sizewise.atomic import write_atomically
 from sizewise.errors import TrainingError
-from sizewise.outcome import write_atomically
 
 FIT_FILE = "fit.json"
 

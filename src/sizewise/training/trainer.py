@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from sizewise.models.dtypes import resolve_precision
 from sizewise.runtime import resolve_device
 from sizewise.training.checkpoint import AtomicCheckpointIO
 from sizewise.training.loop import NEVER
+
+RENDEZVOUS = timedelta(days=1)
 
 
 def build_trainer(
@@ -60,9 +63,16 @@ def build_trainer(
         use_distributed_sampler=False,
         inference_mode=False,
     )
+    _let_ranks_wait(built.strategy)
     # Signals are StopRequest's: Lightning would leave in the midst of an accumulation, unsaved.
     built._signal_connector.register_signal_handlers = lambda: None
     return built
+
+
+def _let_ranks_wait(strategy: Any) -> None:
+    """Let processes that something else began (srun) wait while the first one scores the base."""
+    if hasattr(strategy, "_timeout"):  # of process groups; half an hour by default
+        strategy._timeout = RENDEZVOUS
 
 
 def world_size(trainer: TrainerConfig) -> int:

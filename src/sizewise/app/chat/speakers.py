@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Choir:
 
     def __init__(self) -> None:
         self._engines: dict[str, Engine] = {}
+        self._loading = threading.Lock()
 
     @property
     def loaded(self) -> int:
@@ -83,6 +85,10 @@ class Choir:
         """
         prepare_environment(hub=any(names_hub(speaker.config) for speaker in speakers))
         quiet()
+        with self._loading:  # one page of the app at a time
+            self._load(speakers)
+
+    def _load(self, speakers: Sequence[Speaker]) -> None:
         wanted = {speaker.engine_key for speaker in speakers}
         self._engines = {key: e for key, e in self._engines.items() if key in wanted}
         for speaker in speakers:

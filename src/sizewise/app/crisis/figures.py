@@ -13,7 +13,7 @@ from sizewise.app.crisis.labelled import read_labelled
 from sizewise.app.crisis.measure import Quality, Share, measure
 from sizewise.app.crisis.phrases import CATEGORIES
 from sizewise.app.crisis.settings import read_settings
-from sizewise.outcome import write_atomically
+from sizewise.atomic import write_atomically
 
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 

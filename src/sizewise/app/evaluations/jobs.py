@@ -20,6 +20,7 @@ from sizewise.sweep.inputs import pinned
 
 SCRIPT = "evaluate.py"
 LOG = "app.log"
+STOP_SECONDS = 30.0
 State = Literal["running", "done", "failed", "stopped"]
 
 
@@ -119,7 +120,11 @@ class RunningEvaluation:
         if self._process.poll() is None:
             self._stopped = True
             self._process.terminate()
-            self._process.wait(timeout=30)
+            try:
+                self._process.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
 
 def read_progress(plan: EvaluationPlan, exit_code: int | None) -> Progress:

@@ -49,7 +49,7 @@ def _start(name: str, text: str) -> None:
 
 @st.fragment(run_every=1.0)
 def _watch() -> None:
-    for key, running in reversed(started().items()):
+    for key, running in reversed(list(started().items())):
         progress = running.progress()
         with st.container(border=True):
             st.html(f'<p class="who">{escape(running.plan.title)}</p>')
