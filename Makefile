@@ -30,7 +30,7 @@ sweep: $(STAMP)  ## run the main job on the embedded models and data (no GPU, no
 	$(BIN)/python train.py sweep=size_vs_specialization
 
 test: $(DEV_STAMP)  ## run all tests that need no cluster and no browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slurm and not browser and not gpu and not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slurm and not browser and not gpu and not long"
 
 test-long: $(DEV_STAMP)  ## run the tests that sweep real models for many minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long

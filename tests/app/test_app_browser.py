@@ -73,7 +73,7 @@ def address(runs: Path) -> Iterator[str]:
         time.sleep(0.3)
     yield url
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(timeout=120)
     log.close()
     assert not answers(url)
 

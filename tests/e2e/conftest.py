@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 
@@ -17,17 +18,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def slurm_runs() -> bool:
-    """Whether SLURM's controller answers."""
+    """Whether SLURM's controller answers; one that SLURM_CONF names has to."""
     tool = shutil.which("scontrol")
     if tool is None:
         return False
     try:
-        answer = subprocess.run([tool, "ping"], capture_output=True, text=True, timeout=20)
+        answer = subprocess.run([tool, "ping"], capture_output=True, text=True, timeout=120)
+        up = answer.returncode == 0 and "UP" in answer.stdout
     except subprocess.TimeoutExpired:
-        return False
-    return answer.returncode == 0 and "UP" in answer.stdout
+        up = False
+    if not up and "SLURM_CONF" in os.environ:
+        raise pytest.UsageError(f"The SLURM of {os.environ['SLURM_CONF']} does not answer.")
+    return up
 
 
+@pytest.hookimpl(trylast=True)  # what -m leaves out needs no answer
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the tests of what is not there."""
     there = {"slurm": slurm_runs, "ray": lambda: importlib.util.find_spec("ray") is not None}

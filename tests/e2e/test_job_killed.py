@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,29 +14,51 @@ from tests.job.comparing import answers, comparable
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SETTINGS = [
-    "model=nano", "lora.r=4", "logger=csv", "trainer.max_epochs=1", "trainer.checkpoint_every=3",
-    "trainer.validate_every=10", "trainer.accelerator=cpu", "trainer.batch_size=4",
-    "dataset.max_train=240", "dataset.max_validation=8", "dataset.max_test=60",
-    "evaluation.batch_size=2", "optimizer.lr=3e-3",
+    "model=nano", "lora.r=4", "logger=csv", "optimizer.lr=3e-3", "trainer.accelerator=cpu",
+    "trainer.max_epochs=1", "trainer.batch_size=4", "trainer.log_every=1",
+    "trainer.checkpoint_every=3", "trainer.validate_every=10", "dataset.max_train=48",
+    "dataset.max_validation=8", "dataset.max_test=12", "evaluation.batch_size=2",
+    "generation.max_new_tokens=8", "metric=[perplexity,repetition]",
+    "dataset.primary=perplexity/bits_per_byte",
 ]  # fmt: skip
-Moment = Callable[[Path], bool]
+TUNED = "tuned.icd10_dialogues.jsonl"
+# A script whose process group is killed when it is about to write a file for the n-th time.
+KILLED = """
+import os, runpy, signal, sys
+from sizewise.evaluation.predictions import PredictionStore
+from sizewise.training import checkpoint
+
+name, times, *sys.argv = sys.argv[1:]
+
+def killing(function, written):
+    calls = 0
+    def call(*arguments):
+        nonlocal calls
+        calls += written(*arguments).name == name
+        if calls == int(times):
+            os.killpg(0, signal.SIGKILL)
+        return function(*arguments)
+    return call
+
+checkpoint.write_checkpoint = killing(checkpoint.write_checkpoint, lambda _, path: path)
+PredictionStore.append = killing(PredictionStore.append, lambda store, _: store.path)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def run(folder: Path, *python: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [
-            sys.executable, str(ROOT / "train.py"), *SETTINGS,
+            sys.executable, *python, str(ROOT / "train.py"), *SETTINGS,
             f"paths.outputs={folder}", f"paths.cache={folder / 'cache'}",
         ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        cwd=ROOT,
+        capture_output=True, text=True, timeout=600, check=False, start_new_session=True, cwd=ROOT,
     )  # fmt: skip
 
 
 def finish(folder: Path) -> Path:
-    process = start(folder)
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 0, said
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
     return run_dir(folder)
 
 
@@ -48,25 +67,12 @@ def run_dir(folder: Path) -> Path:
     return found
 
 
-def kill_at(folder: Path, moment: Moment) -> None:
-    """Start the command and end its whole process group with SIGKILL at a moment."""
-    with start(folder) as process:
-        end = time.monotonic() + 300
-        while not (list(folder.glob("*/job.json")) and moment(run_dir(folder))):
-            assert process.poll() is None, "it ended before the moment came"
-            assert time.monotonic() < end, "the moment did not come"
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
+def kill_at(folder: Path, name: str, times: int) -> Path:
+    """Run the command until it is about to write a file for the n-th time."""
+    killed = run(folder, "-c", KILLED, name, str(times))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (run_dir(folder) / "outcome.json").exists()
-
-
-def training(run: Path) -> bool:
-    return (run / "checkpoints" / "last.ckpt").exists() and not (run / "fit.json").exists()
-
-
-def answering(run: Path) -> bool:
-    path = run / "predictions" / "tuned.icd10_dialogues.jsonl"
-    return path.exists() and 4 <= path.read_text().count("\n") < 60
+    return run_dir(folder)
 
 
 def steps(run: Path) -> list[int]:
@@ -76,8 +82,13 @@ def steps(run: Path) -> list[int]:
 
 def test_killed_in_training_and_in_evaluation(tmp_path: Path) -> None:
     whole = finish(tmp_path / "whole")
-    kill_at(tmp_path / "killed", training)
-    kill_at(tmp_path / "killed", answering)
+    killed = kill_at(tmp_path / "killed", "last.ckpt", 3)
+    assert (killed / "checkpoints" / "last.ckpt").exists()
+    assert max(steps(killed)) > 6, "nothing was lost"
+    assert not (killed / "fit.json").exists()
+    kill_at(tmp_path / "killed", TUNED, 3)
+    assert (killed / "fit.json").exists()
+    assert (killed / "predictions" / TUNED).read_text().count("\n") == 4
     killed = finish(tmp_path / "killed")
     assert comparable(killed) == comparable(whole)
     assert steps(killed) == steps(whole)

@@ -23,7 +23,10 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
             f"paths.sweeps={folder}", "sweep.name=all", "hydra/launcher=ray",
             "hydra.sweeper.job=sweep.fake:job", "hydra.sweeper.finish=sweep.fake:finish",
         ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={
+            **os.environ, "PYTHONPATH": os.pathsep.join(paths),
+            "RAY_memory_monitor_refresh_ms": "0",  # else a machine short of memory kills jobs
+        },
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 

@@ -46,7 +46,7 @@ def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate(timeout=600)
     return process.returncode, said
 
 
@@ -57,7 +57,7 @@ def traces(folder: Path) -> list[list[str]]:
     ]
 
 
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -94,7 +94,7 @@ def test_a_preempted_job_is_requeued_and_goes_on_where_it_was(tmp_path: Path) ->
         "seed=1",
         "hydra.launcher.timeout_min=60",
         EXCLUSIVE,
-        FAKE_SECONDS="300",
+        FAKE_SECONDS="600",
         FAKE_SLOW_ONCE="1",
     )
     running_id(tmp_path, process)
@@ -109,10 +109,11 @@ def test_a_job_past_its_time_limit_is_requeued(tmp_path: Path) -> None:
     process = start(
         tmp_path,
         "seed=1",
-        "hydra.launcher.timeout_min=1",
-        "hydra.launcher.signal_delay_s=55",
+        # SLURM warns up to half a minute early, so the job has half a minute to begin in.
+        "hydra.launcher.timeout_min=2",
+        "hydra.launcher.signal_delay_s=60",
         "hydra.launcher.max_num_timeout=3",
-        FAKE_SECONDS="300",
+        FAKE_SECONDS="600",
         FAKE_SLOW_ONCE="1",
     )
     code, said = finish(process)
@@ -124,18 +125,20 @@ def test_a_job_that_is_never_done_in_time_fails_with_that_reason(tmp_path: Path)
     process = start(
         tmp_path,
         "seed=1",
-        "hydra.launcher.timeout_min=1",
-        "hydra.launcher.signal_delay_s=55",
+        "hydra.launcher.timeout_min=5",
         "hydra.launcher.max_num_timeout=0",
-        FAKE_SECONDS="300",
+        FAKE_SECONDS="600",
     )
+    # What SLURM sends before the time limit; of so short a job submitit takes it for the limit.
+    warn = ["scancel", "--signal=USR2", running_id(tmp_path, process)]
+    subprocess.run(warn, check=True)
     code, said = finish(process)
     assert code == 1
     assert "timed-out too many times" in said
 
 
 def test_a_cancelled_job_is_reported(tmp_path: Path) -> None:
-    process = start(tmp_path, "seed=1", FAKE_SECONDS="300")
+    process = start(tmp_path, "seed=1", FAKE_SECONDS="600")
     subprocess.run(
         ["scancel", "--signal=KILL", "--full", running_id(tmp_path, process)], check=True
     )
