@@ -14,8 +14,8 @@ import pytorch_lightning as pl
 import torch
 from tests.training.toys import adapted, fit_toy, make_module, tiny_base, toy_data, weights
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tests.training.jobs"])
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.training.jobs", "sizewise.embedded.dialogues"])
 
 
 class KillSelf(pl.Callback):
@@ -61,7 +61,7 @@ def start(
     """Start a fit in a process of its own."""
     run_dir.mkdir(exist_ok=True)
     arguments = (run_dir, kill, dropout, environment or {})
-    process = _SERVER.Process(target=fit, args=arguments, kwargs=options)
+    process = SERVER.Process(target=fit, args=arguments, kwargs=options)
     process.start()
     return process
 

@@ -1,0 +1,51 @@
+"""train.py as processes of their own, forked from the server that has imported everything once."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.training.jobs import SERVER, exit_code
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def train(said: Path, *arguments: str, kill: tuple[str, int] = ("", 0)) -> int:
+    """Run train.py and return its exit code; what it prints goes to the file ``said``.
+
+    ``kill``: the process ends itself by SIGKILL when it is about to write the checkpoint or the
+    predictions of that name for the n-th time.
+    """
+    process = SERVER.Process(target=_train, args=(said, arguments, *kill))
+    process.start()
+    return exit_code(process)
+
+
+def _train(said: Path, arguments: tuple[str, ...], name: str, times: int) -> None:
+    from sizewise.evaluation.predictions import PredictionStore
+    from sizewise.training import checkpoint
+
+    written: list[str] = []
+
+    def killing(function: Callable[..., Any], path: Callable[..., Path]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            written.append(path(*given).name)
+            if name and written.count(name) == times:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*given)
+
+        return call
+
+    checkpoint.write_checkpoint = killing(checkpoint.write_checkpoint, lambda _, path: path)
+    PredictionStore.append = killing(PredictionStore.append, lambda store, _: store.path)  # type: ignore[method-assign]
+    with said.open("w") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    os.chdir(ROOT)
+    sys.argv = [str(ROOT / "train.py"), *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
