@@ -10,6 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from sizewise.sweep.hydra_parts import HydraParts
 from sizewise.sweep.options import register_options
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ register_options()
 class JobLauncher(Launcher):
     """Runs jobs from their directories; subclasses say where."""
 
+    hydra: HydraParts  # from ``setup``, which Hydra calls first
+
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
-        self.hydra_context: HydraContext | None = None
-        self.config: DictConfig | None = None
 
     def setup(
         self,
@@ -34,13 +35,13 @@ class JobLauncher(Launcher):
         config: DictConfig,
     ) -> None:
         """Keep what Hydra hands over; the task function is not used, jobs are read from disk."""
-        self.hydra_context, self.config = hydra_context, config
+        self.hydra = HydraParts(config, hydra_context)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         """Run jobs for another sweeper than sizewise's own."""
         from sizewise.sweep.foreign import launch_for_hydra
 
-        return launch_for_hydra(self, job_overrides, initial_job_idx)
+        return launch_for_hydra(self.hydra, self.backend(), job_overrides)
 
     @abstractmethod
     def backend(self) -> Backend:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from sizewise.sweep.hydra_parts import HydraParts
 from sizewise.sweep.options import register_options
 
 register_options()
@@ -18,11 +18,10 @@ register_options()
 class GridSweeper(Sweeper):
     """Runs every job of a grid or of a named sweep."""
 
+    hydra: HydraParts  # from ``setup``, which Hydra calls first
+
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
-        self.hydra_context: HydraContext | None = None
-        self.config: DictConfig | None = None
-        self.launcher: Launcher | None = None
 
     def setup(
         self,
@@ -34,16 +33,16 @@ class GridSweeper(Sweeper):
         """Keep what Hydra hands over and make the launcher."""
         from hydra.core.plugins import Plugins
 
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self.hydra = HydraParts(config, hydra_context, launcher)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Plan and run the sweep that the command line names."""
         from sizewise.sweep.sweeper import run_sweep
 
-        return run_sweep(self, arguments, **self.settings)
+        return run_sweep(self.hydra, arguments, **self.settings)
 
 
 class SearchSweeper(GridSweeper):
@@ -53,4 +52,4 @@ class SearchSweeper(GridSweeper):
         """Run, or continue, the search that the command line names."""
         from sizewise.sweep.search import run_search
 
-        return run_search(self, arguments, **self.settings)
+        return run_search(self.hydra, arguments, **self.settings)

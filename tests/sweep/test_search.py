@@ -176,11 +176,11 @@ def search(folder: Path, backend: ThreeAtOnce, monkeypatch: pytest.MonkeyPatch) 
     context = SimpleNamespace(
         composer=Composer(), options=SweepConfig(), sweep_dir=folder, own=parse
     )
-    monkeypatch.setattr(SweepContext, "of", lambda sweeper: context)
-    monkeypatch.setattr("sizewise.sweep.search.job_backend", lambda sweeper: backend)
-    sweeper: Any = None
+    monkeypatch.setattr(SweepContext, "of", lambda hydra: context)
+    monkeypatch.setattr("sizewise.sweep.search.job_backend", lambda context: backend)
+    hydra: Any = None
     command, goals = ["seed=range(0,1000)"], ["minimize:objective"]
-    run_search(sweeper, command, "sweep.fake:job", None, goals, 6, "random", "none", 0, None)
+    run_search(hydra, command, "sweep.fake:job", None, goals, 6, "random", "none", 0, None)
 
 
 def test_as_many_trials_at_once_as_there_are_workers(

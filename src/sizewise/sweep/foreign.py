@@ -5,31 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.errors import SweepError
-from sizewise.sweep.backend import LaunchOptions
+from sizewise.sweep.backend import Backend, LaunchOptions
 from sizewise.sweep.execute import stored_result
+from sizewise.sweep.hydra_parts import HydraParts
 from sizewise.sweep.identity import plain_config
 from sizewise.sweep.jobs import DEFAULT_FUNCTION, Job, make_sweep_job, submit
 from sizewise.sweep.state import read_failure
 
-if TYPE_CHECKING:
-    from hydra_plugins.sizewise_launchers import JobLauncher
-
 
 def launch_for_hydra(
-    launcher: JobLauncher, job_overrides: Sequence[Sequence[str]], first: int
+    hydra: HydraParts, backend: Backend, job_overrides: Sequence[Sequence[str]]
 ) -> list[JobReturn]:
     """Run jobs given as overrides and return what Hydra's own launchers return."""
-    config, context = launcher.config, launcher.hydra_context
-    assert config is not None
-    assert context is not None
+    config, loader = hydra.config, hydra.context.config_loader
     sweep_dir = Path(str(config.hydra.sweep.dir))
-    composed = [context.config_loader.load_sweep_config(config, list(o)) for o in job_overrides]
+    composed = [loader.load_sweep_config(config, list(each)) for each in job_overrides]
     jobs = [
         _job(cfg, tuple(overrides), sweep_dir)
         for cfg, overrides in zip(composed, job_overrides, strict=True)
@@ -37,7 +32,7 @@ def launch_for_hydra(
     for job in jobs:
         submit(job)
     unique = {job.identity.hash: job for job in jobs}
-    with closing(launcher.backend()) as backend:
+    with closing(backend):
         backend.run(list(unique.values()), LaunchOptions(sweep_dir))
     return [_returned(job, cfg) for job, cfg in zip(jobs, composed, strict=True)]
 

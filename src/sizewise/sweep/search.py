@@ -6,12 +6,13 @@ import logging
 import sys
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sizewise.config import SweepConfig
 from sizewise.errors import ConfigError, SweepError
 from sizewise.sweep.backend import Backend, LaunchOptions
 from sizewise.sweep.files import write_json
+from sizewise.sweep.hydra_parts import HydraParts
 from sizewise.sweep.jobs import Job, make_sweep_job, submit
 from sizewise.sweep.objectives import objective_values, parse_objectives
 from sizewise.sweep.plan import Plan
@@ -23,16 +24,13 @@ from sizewise.sweep.state import JobState, finished, job_state
 from sizewise.sweep.study import open_study, require_optuna
 from sizewise.sweep.sweeper import SweepContext, job_backend
 
-if TYPE_CHECKING:
-    from hydra_plugins.sizewise_sweepers import SearchSweeper
-
 __all__ = ["PruningReporter", "run_search"]
 log = logging.getLogger(__name__)
 OVERRIDES = "overrides"
 
 
 def run_search(
-    sweeper: SearchSweeper,
+    hydra: HydraParts,
     command: list[str],
     job: str,
     finish: str | None,
@@ -50,8 +48,8 @@ def run_search(
     """
     with exit_on_error():
         goals = parse_objectives(objectives, pruner)
-        context = SweepContext.of(sweeper)
-        backend = job_backend(sweeper)
+        context = SweepContext.of(hydra)
+        backend = job_backend(context)
         if backend is None:
             raise SweepError("hydra/sweeper=search needs one of hydra/launcher=local, slurm, ray.")
         check_options(context.options)

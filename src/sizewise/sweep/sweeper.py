@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.override_parser.types import Override
+from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.config import PricesConfig, SweepConfig
@@ -17,6 +18,7 @@ from sizewise.sweep.compose import JobComposer
 from sizewise.sweep.files import SWEEP_FILE, write_json
 from sizewise.sweep.finish import finish, listed
 from sizewise.sweep.grid import expand, own_overrides
+from sizewise.sweep.hydra_parts import HydraParts
 from sizewise.sweep.jobs import Job, submit
 from sizewise.sweep.plan import Plan, make_plan
 from sizewise.sweep.resolvers import exit_on_error, make_directory
@@ -26,37 +28,37 @@ from sizewise.sweep.typed import run_config
 
 UNDER_WAY = (JobState.QUEUED, JobState.RUNNING)
 
-if TYPE_CHECKING:
-    from hydra_plugins.sizewise_sweepers import GridSweeper
 
-
-def run_sweep(sweeper: GridSweeper, command: list[str], job: str, finish: str | None) -> None:
+def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | None) -> None:
     """Run the sweep of a command line.
 
     Ends the process with exit code 1 if the plan is invalid or a job failed, 130 if interrupted.
     """
     with exit_on_error():
-        context = SweepContext.of(sweeper)
+        context = SweepContext.of(hydra)
         grid = expand(command, context.options.arms, context.composer.parse)
         plan = make_plan(grid, context.composer, context.sweep_dir, context.options, job)
         print_plan(plan, details=context.options.dry_run)
-        backend = job_backend(sweeper)
+        backend = job_backend(context)
         check_launcher(backend, context.options)
         if backend is not None and plan.to_do:  # a finished sweep is shown on any machine
             backend.check(plan.to_do)
         if context.options.dry_run:
             return
         record(plan, command, context.options)
-        launch(sweeper, backend, plan.to_do, context)
+        launch(context, backend, plan.to_do)
         if not _left_running(plan, backend):
             sum_up(plan, finish, context.options.prices)
 
 
 class SweepContext:
-    """What a sweeper needs of Hydra: the composer, the sweep's directory and its options."""
+    """What a sweep needs: the composer, the launcher, the sweep's directory and its options."""
 
-    def __init__(self, config: DictConfig, composer: JobComposer) -> None:
+    def __init__(
+        self, config: DictConfig, composer: JobComposer, launcher: Launcher | None
+    ) -> None:
         self.composer = composer
+        self.launcher = launcher
         self.options = sweep_options(config)
         self.sweep_dir = Path(str(config.hydra.sweep.dir))
 
@@ -65,14 +67,13 @@ class SweepContext:
         return own_overrides(command, self.composer.parse)
 
     @classmethod
-    def of(cls, sweeper: GridSweeper) -> SweepContext:
-        """Make the context of a sweeper that Hydra has set up."""
-        config, hydra = sweeper.config, sweeper.hydra_context
-        assert config is not None
-        assert hydra is not None
+    def of(cls, hydra: HydraParts) -> SweepContext:
+        """Make the context from what Hydra handed over."""
+        config = hydra.config
+        loader: Any = hydra.context.config_loader
         overrides = [str(text) for text in config.hydra.overrides.hydra]
-        loader: Any = hydra.config_loader
-        return cls(config, JobComposer(loader, str(config.hydra.job.config_name), overrides))
+        composer = JobComposer(loader, str(config.hydra.job.config_name), overrides)
+        return cls(config, composer, hydra.launcher)
 
 
 def sweep_options(config: DictConfig) -> SweepConfig:
@@ -81,9 +82,9 @@ def sweep_options(config: DictConfig) -> SweepConfig:
     return node if isinstance(node, SweepConfig) else run_config({"sweep": node}).sweep
 
 
-def job_backend(sweeper: GridSweeper) -> Backend | None:
+def job_backend(context: SweepContext) -> Backend | None:
     """Return sizewise's own launcher; None where another Hydra launcher was chosen."""
-    make = getattr(sweeper.launcher, "backend", None)
+    make = getattr(context.launcher, "backend", None)
     return None if make is None else make()
 
 
@@ -113,9 +114,7 @@ def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
         submit(job)
 
 
-def launch(
-    sweeper: GridSweeper, backend: Backend | None, jobs: list[Job], context: SweepContext
-) -> None:
+def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> None:
     """Run jobs through the chosen launcher."""
     if not jobs:
         return
@@ -126,7 +125,7 @@ def launch(
             with closing(backend):
                 backend.run(jobs, choices)
         else:
-            _launch_foreign(sweeper, jobs)
+            _launch_foreign(context, jobs)
     except KeyboardInterrupt:
         sys.stderr.write(f"Stopped. The same command continues in {context.sweep_dir}.\n")
         raise SystemExit(130) from None
@@ -139,11 +138,11 @@ def _left_running(plan: Plan, backend: Backend | None) -> bool:
     return any(job_state(job.run_dir) in UNDER_WAY for job in plan.jobs)
 
 
-def _launch_foreign(sweeper: GridSweeper, jobs: list[Job]) -> None:
+def _launch_foreign(context: SweepContext, jobs: list[Job]) -> None:
     """Use any other launcher of Hydra's: it composes again, but the job reads what was planned."""
-    assert sweeper.launcher is not None
+    assert context.launcher is not None
     overrides = [[*job.overrides, *_directory(job)] for job in jobs]
-    sweeper.launcher.launch(overrides, initial_job_idx=0)
+    context.launcher.launch(overrides, initial_job_idx=0)
 
 
 def _directory(job: Job) -> tuple[str, str]:
