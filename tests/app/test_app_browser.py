@@ -175,17 +175,15 @@ def see_results(visit: Visit) -> None:
     markers = picture.locator(".scatterlayer .trace .points path")
     expect(markers).to_have_count(2)
     visit.shot(f"{width(visit)}_results")
-    labels = set()
-    for place in range(2):
+    for place, label in enumerate(("nano zero-shot", "nano LoRA r=4")):
         # Plotly listens on the layer above its markers, so the mouse goes to where one is.
         markers.nth(place).scroll_into_view_if_needed()
         box = markers.nth(place).bounding_box()
         assert box is not None
         page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        page.wait_for_timeout(500)
+        chosen = page.get_by_label(re.compile("Model$")).first
+        expect(chosen).to_have_value(label, timeout=PATIENCE)
         visit.settle()
-        labels.add(page.get_by_label(re.compile("Model$")).first.input_value())
-    assert labels == {"nano zero-shot", "nano LoRA r=4"}
     expect(page.locator(".panel").first).to_contain_text("I feel")
     expect(page.locator(".panel").first).to_contain_text("<img src=x")
     expect(page.get_by_role("heading", name="Distribution over examples")).to_be_visible()
