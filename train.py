@@ -5,7 +5,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from sizewise.sweep.entry import prepare, run_task
+from sizewise.sweep.entry import prepare, run_command, run_task
 
 prepare()
 
@@ -17,4 +17,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -18,6 +18,11 @@ from sizewise.errors import ConfigError
         ("lora.rr=3", "lora.rr: Key 'rr' not in 'LoraConfig'. Known keys: method, r, alpha"),
         ("lora.r=abc", "lora.r: Value 'abc' of type 'str' could not be converted to Integer"),
         ("model=nope", "Could not find 'model/nope'. Available options in 'model': flan_t5_base, "),
+        (
+            "metric=[icd10,nope]",
+            "Could not load 'metric/nope'. Available options in 'metric': bert",
+        ),
+        ("model=[", "'model=[' cannot be read as KEY=VALUE: no viable alternative at input '['"),
     ],
 )
 def test_one_line_names_the_key_and_the_options(override: str, said: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sizewise.config.compose import compose_run
-from sizewise.config.register import conf_dir
+from sizewise.config.folder import conf_dir
 from sizewise.data.mixture import part_config
 from sizewise.errors import ConfigError
 

@@ -117,6 +117,19 @@ def test_an_invalid_job_is_named_before_any_starts(tmp_path: Path, train: Comman
     assert not (tmp_path / "sweeps").exists()
 
 
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_a_typo_ends_in_one_line_that_names_the_known_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    command = command_line(tmp_path, "lora.rr=8", script=script)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("sizewise: lora.rr: Key 'rr' not in 'LoraConfig'. Known keys: method, r")
+
+
 def test_a_dry_run_shows_the_plan_and_leaves_nothing(tmp_path: Path, train: Command) -> None:
     result = train("-m", "seed=1,2", "sweep.dry_run=true")
     assert result.returncode == 0

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from tracking_helpers import fit
 
 from sizewise.config.evaluation import LoggerConfig
-from sizewise.config.register import conf_dir
+from sizewise.config.folder import conf_dir
 from sizewise.errors import ConfigError
 from sizewise.outcome import read_outcome
 from sizewise.tracking import finish_loggers, make_loggers

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from sizewise.config.register import conf_dir
+from sizewise.config.folder import conf_dir
 from sizewise.outcome import OUTCOME_FILE, Outcome, read_outcome
 from sizewise.report.reproduce import reproduction
 from sizewise.report.verify import Verification, verify_run, verify_sweep

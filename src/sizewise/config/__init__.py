@@ -2,6 +2,7 @@
 
 from sizewise.config.data import DatasetConfig, FilterConfig, SourceConfig, SplitConfig
 from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
+from sizewise.config.folder import conf_dir
 from sizewise.config.model import (
     ArchitectureConfig,
     LoraConfig,
@@ -10,7 +11,7 @@ from sizewise.config.model import (
     QuantizationConfig,
     VisionConfig,
 )
-from sizewise.config.register import conf_dir, register_schema, to_run_config
+from sizewise.config.register import register_schema, to_run_config
 from sizewise.config.run import PathsConfig, PricesConfig, RunConfig, SweepConfig
 from sizewise.config.training import OptimizerConfig, SchedulerConfig, TrainerConfig
 

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sizewise.config.explain import explain
-from sizewise.config.register import conf_dir, register_schema, to_run_config
+from sizewise.config.folder import conf_dir
+from sizewise.config.register import register_schema, to_run_config
 from sizewise.config.run import RunConfig
 from sizewise.errors import ConfigError
 

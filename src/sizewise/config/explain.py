@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+from hydra.errors import OverrideParseException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from sizewise.config.folder import conf_dir
 
 
 def explain(error: BaseException) -> str:
@@ -10,7 +15,11 @@ def explain(error: BaseException) -> str:
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return _explain_value(cause)
-    return _one_line(str(error).split("\nConfig search path:")[0])
+    if isinstance(error, OverrideParseException):
+        said = str(error).split("\nSee ")[0]
+        return f"{error.override!r} cannot be read as KEY=VALUE: {said}. Is a quote missing?"
+    said = str(error).split("\nConfig search path:")[0]
+    return _one_line(said) + _options(said)
 
 
 def _explain_value(error: OmegaConfBaseException) -> str:
@@ -27,6 +36,13 @@ def _siblings(error: OmegaConfBaseException) -> str:
     if fields is None or error.key in fields:
         return ""
     return f". Known keys: {', '.join(fields)}"
+
+
+def _options(said: str) -> str:
+    """Name the options of a group from which one of a list was not found: Hydra does not."""
+    found = re.search(r"Could not load '(.+)/[^/]+'", said)
+    names = sorted(path.stem for path in (conf_dir() / found[1]).glob("*.yaml")) if found else []
+    return f" Available options in '{found[1]}': {', '.join(names)}" if found and names else ""
 
 
 def _one_line(text: str) -> str:

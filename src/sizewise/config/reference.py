@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sizewise.config.register import conf_dir
+from sizewise.config.folder import conf_dir
 from sizewise.config.run import RunConfig
 
 HEADER = """# All options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
@@ -19,18 +18,6 @@ SCHEMA_NAME = "sizewise_schema"
 def register_schema() -> None:
     """Put the schema of a job into Hydra's config store (idempotent)."""
     ConfigStore.instance().store(name=SCHEMA_NAME, node=RunConfig, provider="sizewise")
-
-
-def conf_dir() -> Path:
-    """Return the folder of YAML options: the checkout's, else the installed package's copy."""
-    package = Path(__file__).resolve().parents[1]
-    for candidate in (package.parents[1] / "conf", package / "_conf"):
-        if (candidate / "train.yaml").is_file():
-            return candidate
-    raise ConfigError(
-        f"No folder of configuration options was found beside the package at {package}. "
-        "Reinstall sizewise, or run from a checkout."
-    )
 
 
 def to_run_config(cfg: DictConfig | dict[str, Any]) -> RunConfig:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.config import register_schema
+from sizewise.config.explain import explain
 from sizewise.errors import SweepError
 from sizewise.sweep.claims import holder
 from sizewise.sweep.execute import JobResult, execute
@@ -24,6 +28,7 @@ from sizewise.sweep.resolvers import exit_on_error, register_resolvers
 from sizewise.sweep.state import JobState
 
 log = logging.getLogger(__name__)
+FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def prepare() -> None:
@@ -31,6 +36,19 @@ def prepare() -> None:
     register_schema()
     register_resolvers()
     warnings.filterwarnings("ignore", category=UserWarning, module=r"hydra\.")
+
+
+def run_command(main: Callable[[], object]) -> None:
+    """Call a Hydra main function; a command that cannot be composed ends with one line."""
+    if FULL_ERROR in os.environ:
+        main()
+        return
+    os.environ[FULL_ERROR] = "1"  # Hydra raises what it otherwise prints, with advice that misleads
+    try:
+        main()
+    except CompactHydraException as error:
+        sys.stderr.write(f"sizewise: {explain(error)}\n")
+        raise SystemExit(1) from None
 
 
 def run_task(cfg: DictConfig) -> float | None:
