@@ -9,7 +9,8 @@ import pytest
 
 from sizewise.config.data import SourceConfig
 from sizewise.data.content import check_content, content_hash
-from sizewise.errors import DataError
+from sizewise.errors import DataError, ModelError
+from sizewise.models.weights import check_local_content
 from sizewise.sweep.identity import run_identity
 from sizewise.sweep.inputs import pinned
 from sizewise.sweep.jobs import make_sweep_job
@@ -46,6 +47,33 @@ def test_parts_and_further_test_sets_count_too(tmp_path: Path) -> None:
         path.write_text("q\n2\n")
         hashes.add(run_identity(pinned(cfg)).hash)
     assert len(hashes) == 3
+
+
+def test_changed_weights_tokenizer_or_template_make_another_run(tmp_path: Path) -> None:
+    folder, tokenizer, template = tmp_path / "base", tmp_path / "words", tmp_path / "chat.jinja"
+    files = (folder / "model.safetensors", tokenizer / "tokenizer.json", template)
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("1")
+    model = {"name": "m", "path": str(folder), "tokenizer": str(tokenizer)}
+    cfg = {"model": model | {"chat_template": str(template)}}
+    hashes = {run_identity(pinned(cfg)).hash}
+    for path in files:
+        path.write_text("2")
+        hashes.add(run_identity(pinned(cfg)).hash)
+    assert len(hashes) == 4
+    planned = pinned(cfg)["model"]
+    check_local_content(planned)
+    files[0].write_text("3")
+    with pytest.raises(ModelError, match=r"model\.path=.*holds something else.*another run"):
+        check_local_content(planned)
+
+
+@pytest.mark.parametrize("path", ["embedded:nano", "google/gemma-3-4b-it"])
+def test_what_is_no_file_of_the_users_changes_no_name(path: str) -> None:
+    cfg = {"model": {"name": "m", "path": path, "chat_template": "plain"}}
+    assert pinned(cfg)["model"]["content"] is None
+    assert run_identity(pinned(cfg)).hash == run_identity(cfg).hash
 
 
 def test_the_recorded_configuration_names_the_job_without_the_file(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ class ModelConfig:
     or the path of a jinja file. ``template_kwargs`` reach the template in training and in
     inference alike (``enable_thinking``, ``date_string``). ``suggested_lr`` is the learning rate
     that AdamW takes unless ``optimizer.lr`` says otherwise: models of a few million weights need
-    far larger steps than models of billions.
+    far larger steps than models of billions. ``content`` is a hash of local weights, tokenizer and
+    template, filled in when a run is planned: a changed base makes another run.
     """
 
     name: str = MISSING
@@ -75,6 +76,7 @@ class ModelConfig:
     family: str = "causal"
     init: str = "pretrained"
     tokenizer: str | None = None
+    content: str | None = None
     chat_template: str | None = None
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     dtype: str = "auto"

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from sizewise.config.data import SOURCES, SourceConfig
 from sizewise.data.sources import find_files, is_local_file
 from sizewise.errors import DataError
+from sizewise.file_hash import file_hash
 
-# Coarser than the time stamps of any file system in use (FAT: two seconds).
-SETTLED_NS = 3_000_000_000
 KNOWN = frozenset(field.name for field in fields(SourceConfig))
 
 
@@ -47,7 +43,7 @@ def content_hash(source: SourceConfig) -> str | None:
         files = find_files(source.path)
     except DataError:
         return None
-    hashes = [_hash(path) for path in files]
+    hashes = [file_hash(path) for path in files]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
@@ -60,24 +56,3 @@ def check_content(source: SourceConfig) -> None:
             f"run was planned ({source.sha256}). Start the command again: with a changed file it "
             "is another run. The old run needs the old file."
         )
-
-
-def _hash(path: Path) -> str:
-    """Hash a file, from memory if it is as it was then.
-
-    One that changed just now may change again within the same tick of the file system's clock.
-    """
-    stat = path.stat()
-    if time.time_ns() - stat.st_mtime_ns < SETTLED_NS:
-        return _read_hash(path)
-    return _kept_hash(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _kept_hash(path: Path, size: int, changed_ns: int) -> str:
-    return _read_hash(path)
-
-
-def _read_hash(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -18,7 +18,6 @@ from sizewise.evaluation.predict import Predicted, predict
 from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.predictions import PredictionStore
 from sizewise.evaluation.progress import evaluation_bar
-from sizewise.evaluation.weights import weights_fingerprint
 from sizewise.evaluation.zero_shot import (
     cached,
     changed_conditions,
@@ -28,6 +27,7 @@ from sizewise.evaluation.zero_shot import (
 from sizewise.job.tasks import Task
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.sources import find_source
+from sizewise.models.weights import weights_fingerprint
 
 log = logging.getLogger(__name__)
 PREDICTIONS = "predictions"

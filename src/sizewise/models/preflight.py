@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from sizewise.models.figures import meta_model, model_config
 from sizewise.models.quiet import quiet_libraries
 from sizewise.models.sources import find_source
 from sizewise.models.targets import resolve_targets
+from sizewise.models.weights import check_local_content
 from sizewise.runtime import resolve_device
 
 if TYPE_CHECKING:
@@ -51,13 +53,14 @@ def check_model(
 
 
 def check_place(model: ModelConfig) -> None:
-    """Raise unless weights and tokenizer are there, or can be fetched."""
+    """Raise unless weights and tokenizer are there, as they were planned, or can be fetched."""
     if model.init == "pretrained":
         find_source(model.path, model.revision)
     if model.tokenizer is not None and model.init != "tiny_random":
         find_source(
             model.tokenizer, marker="tokenizer_config.json", weights=False, key="model.tokenizer"
         )
+    check_local_content(asdict(model))
 
 
 def check_dtypes(

@@ -91,6 +91,8 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
         trainer["world"] = (trainer.pop("devices", 1) or 1) * (trainer.pop("num_nodes", 1) or 1)
     if not kept.get("dry_run"):
         kept.pop("dry_run", None)
+    if not (kept.get("model") or {}).get("content"):
+        _drop(kept, "model.content")
     if not trains(kept):
         _drop_training(kept)
     for key in ("run", "adapter"):
