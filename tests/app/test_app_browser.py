@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from sizewise.config.compose import compose_run
 from sizewise.run import run_job
@@ -176,14 +176,7 @@ def see_results(visit: Visit) -> None:
     expect(markers).to_have_count(2)
     visit.shot(f"{width(visit)}_results")
     for place, label in enumerate(("nano zero-shot", "nano LoRA r=4")):
-        # Plotly listens on the layer above its markers, so the mouse goes to where one is.
-        markers.nth(place).scroll_into_view_if_needed()
-        box = markers.nth(place).bounding_box()
-        assert box is not None
-        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        chosen = page.get_by_label(re.compile("Model$")).first
-        expect(chosen).to_have_value(label, timeout=PATIENCE)
-        visit.settle()
+        choose(visit, markers.nth(place), label)
     expect(page.locator(".panel").first).to_contain_text("I feel")
     expect(page.locator(".panel").first).to_contain_text("<img src=x")
     expect(page.get_by_role("heading", name="Distribution over examples")).to_be_visible()
@@ -191,6 +184,21 @@ def see_results(visit: Visit) -> None:
     page.locator(".panel").first.scroll_into_view_if_needed()
     visit.shot(f"{width(visit)}_results_answers")
     visit.fits()
+
+
+def choose(visit: Visit, marker: Locator, label: str) -> None:
+    """Click a point until its model is shown: a picture that is being drawn anew hears nothing."""
+    chosen = visit.page.get_by_label(re.compile("Model$")).first
+    end = time.monotonic() + PATIENCE / 1000
+    while chosen.input_value() != label and time.monotonic() < end:
+        # Plotly listens on the layer above its markers, so the mouse goes to where one is.
+        marker.scroll_into_view_if_needed()
+        box = marker.bounding_box()
+        assert box is not None
+        visit.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        visit.page.wait_for_timeout(3000)
+        visit.settle()
+    expect(chosen).to_have_value(label)
 
 
 def see_explore(visit: Visit) -> None:
