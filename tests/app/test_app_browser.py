@@ -114,12 +114,19 @@ class Visit:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the script has run to its end."""
+        """Wait until the script has run to its end, and no further run begins for a moment.
+
+        A click on what is just being moved or drawn anew is lost.
+        """
         expect(self.page.get_by_role("note")).to_contain_text(
             "Research, not care.", timeout=PATIENCE
         )
         app = self.page.get_by_test_id("stApp")
-        expect(app).to_have_attribute("data-test-script-state", "notRunning", timeout=PATIENCE)
+        state, calm = "data-test-script-state", 0
+        while calm < 4:
+            expect(app).to_have_attribute(state, "notRunning", timeout=PATIENCE)
+            self.page.wait_for_timeout(200)
+            calm = calm + 1 if app.get_attribute(state) == "notRunning" else 0
 
     def shot(self, name: str) -> None:
         folder = os.environ.get("SIZEWISE_SCREENSHOTS")
@@ -196,7 +203,6 @@ def choose(visit: Visit, marker: Locator, label: str) -> None:
         box = marker.bounding_box()
         assert box is not None
         visit.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        visit.page.wait_for_timeout(3000)
         visit.settle()
     expect(chosen).to_have_value(label)
 
