@@ -104,7 +104,9 @@ def test_sizes_equal_a_plain_count(base_of_type: Any, tiny: Any, tmp_path: Path)
     assert model_sizes(full).adapter_bytes == 4 * count
 
 
-@pytest.mark.parametrize("level", [logging.NOTSET, logging.WARNING])  # a BERTScore leaves the second
+@pytest.mark.parametrize(
+    "level", [logging.NOTSET, logging.WARNING]
+)  # a BERTScore leaves the second
 def test_no_warning_walls(
     level: int, tiny: Any, batch: Any, caplog: Any, recwarn: Any, capsys: Any
 ) -> None:
