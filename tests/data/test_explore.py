@@ -59,3 +59,10 @@ def test_histogram_counts_everything_once() -> None:
     found = histogram([0, 1, 2, 10], bins=5)
     assert found.edges == (0, 2, 4, 6, 8, 10)
     assert found.counts == (2, 1, 0, 0, 1)
+
+
+def test_reasons_in_words() -> None:
+    filtered = {"empty_answer": 1200, "prompt_too_long": 0, "answer_too_long": 3}
+    report = DataReport(5000, filtered, 0, 0, 0, 0.0)
+    assert report.reasons == "1,200 empty answer, 3 answer too long"
+    assert DataReport(1, {}, 0, 0, 0, 0.0).reasons == "none"

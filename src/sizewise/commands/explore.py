@@ -54,7 +54,7 @@ def show(found: Exploration, title: str, console: Console) -> None:
     console.print(_sizes(found, title))
     report = found.report
     console.print(
-        f"{report.rows} rows read; filtered {dict(report.filtered) or 'none'}; "
+        f"{report.rows} rows read; filtered: {report.reasons}; "
         f"{report.duplicates} exact repetitions removed."
     )
     console.print(

@@ -87,6 +87,12 @@ class DataReport:
     leaking_rows: int
     row_split_leak: float
 
+    @property
+    def reasons(self) -> str:
+        """What was filtered, in words: "26 empty answer, 3 prompt too long", or "none"."""
+        said = [f"{n:,} {why.replace('_', ' ')}" for why, n in self.filtered.items() if n]
+        return ", ".join(said) or "none"
+
 
 @dataclass(frozen=True)
 class DataSplits:

@@ -89,7 +89,6 @@ def leak_sentences(found: Exploration) -> list[str]:
         "the test rows into training.",
         f"{found.shared_answers:,} of {tests:,} test answers also are answers in training.",
     ]
-    filtered = {name: count for name, count in report.filtered.items() if count}
-    if filtered:
-        lines.append("Left out: " + ", ".join(f"{n} {c:,}" for n, c in filtered.items()) + ".")
+    if any(report.filtered.values()):
+        lines.append(f"Left out: {report.reasons}.")
     return lines
