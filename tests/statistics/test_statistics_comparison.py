@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import align_by_id
@@ -95,6 +96,23 @@ def test_identical_rows_are_one_deterministic_run() -> None:
     assert not found.seeds_are_random
     assert found.test == "McNemar, exact"
     assert found.warnings == ()
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(60) // 3])
+def test_what_is_the_same_on_every_example_still_has_an_interval(
+    groups: np.ndarray | None,
+) -> None:
+    units = 60 if groups is None else 20
+    share = binomtest(0, units).proportion_ci(0.95, "exact").high
+    right, wrong = np.ones(60), np.zeros(60)
+    agree = compare_paired(right, right, groups).interval
+    assert (agree.low, agree.high) == pytest.approx((-share, share))
+    for seeds in (1, 3):
+        always = compare_paired(np.tile(right, (seeds, 1)), wrong, groups)
+        assert (always.interval.low, always.interval.high) == pytest.approx((1 - 2 * share, 1))
+        assert always.p_value < 0.001
+        never = compare_paired(wrong, np.tile(right, (seeds, 1)), groups).interval
+        assert (never.low, never.high) == pytest.approx((-1, 2 * share - 1))
 
 
 def test_one_short_side_keeps_the_whole_comparison_conditional() -> None:

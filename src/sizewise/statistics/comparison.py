@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from sizewise.errors import StatisticsError
@@ -145,10 +146,16 @@ def _effect(sides: Sides, binary: bool, mcnemar: McNemarTest | None, level: floa
     return replace(effect, cohens_h=h, odds_ratio=ratio, odds_ratio_interval=interval)
 
 
-def _no_discordance(sides: Sides, interval: Interval) -> Interval:
-    """Clopper–Pearson bound on a difference that was never seen (0 of U units either way)."""
-    reach = 1.0 - ((1.0 - interval.level) / 2.0) ** (1.0 / sides.units.count)
-    return Interval(-reach, reach, interval.level, "Clopper-Pearson bound for no discordant pair")
+def _same_everywhere(sides: Sides, interval: Interval) -> Interval:
+    """Bound a binary difference that is the same on every unit, so that resampling shows nothing.
+
+    Clopper-Pearson's bound on the share of units that could differ (0 of U seen), times the most
+    by which one can: 1 from a difference of 0, 2 from one of 1 or -1.
+    """
+    share = 1.0 - ((1.0 - interval.level) / 2.0) ** (1.0 / sides.units.count)
+    seen = float(sides.differences.flat[0])
+    low, high = seen - share * (1.0 + seen), seen + share * (1.0 - seen)
+    return Interval(low, high, interval.level, "Clopper-Pearson bound for equal differences")
 
 
 def _test(sides: Sides, components: VarianceComponents, test: _ExampleTest) -> tuple[str, float]:
@@ -169,8 +176,9 @@ def _finish(
 ) -> PairedComparison:
     differences = sides.differences
     components = variance_components(differences, [m for _, m in sides.random_scores], sides.units)
-    if binary and not differences.any() and components.standard_error == 0.0:
-        interval = _no_discordance(sides, interval)
+    equal = float(np.ptp(differences)) == 0.0 and components.standard_error == 0.0
+    if binary and equal and differences.flat[0] in (-1.0, 0.0, 1.0):
+        interval = _same_everywhere(sides, interval)
     name, p_value = _test(sides, components, test)
     error, df = components.standard_error, components.degrees_of_freedom
     return PairedComparison(
