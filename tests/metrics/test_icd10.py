@@ -37,6 +37,11 @@ from .helpers import measure, prediction
         ("H1N1 flu, A1C of 7, 120 mg, COVID19", None),
         ("Vitamin B12 deficiency, E53.8", "E538"),
         ("X99.99", "X9999"),
+        ("I10.The patient has it", "I10"),
+        ("I10.High blood pressure", "I10"),
+        ("X58.XXXA", "X58XXXA"),
+        ("I10.A", "I10A"),
+        ("I10.9", "I109"),
     ],
 )
 def test_codes_are_found_in_free_text(text: str, code: str | None) -> None:

@@ -29,6 +29,7 @@ def test_the_whole_answer_is_the_label(text: str, match: float) -> None:
 def test_labels_of_signs_stay_apart() -> None:
     assert len({plain(text) for text in ("C", "C++", "C#", ".", "+")}) == 5
     assert plain(' "Family  history." ') == "family history"
+    assert plain("Cafe\u0301") == plain("CAF\u00c9")
     assert measure(Label(), prediction("+", "-"))["exact_match"] == 0.0
 
 

