@@ -110,3 +110,53 @@ def test_a_file_is_known_by_its_content(tmp_path):
     (tmp_path / "a.txt").write_text("y")
     assert first.path == "a.txt"
     assert file_ref(tmp_path / "a.txt", tmp_path).sha256 != first.sha256
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"x"', "", "1"])
+def test_what_is_no_record_is_refused_with_its_place(tmp_path, text):
+    (tmp_path / "outcome.json").write_text(text)
+    with pytest.raises(OutcomeError, match=r"outcome\.json"):
+        read_outcome(tmp_path)
+
+
+def test_a_record_cut_inside_a_character_is_refused(tmp_path):
+    path = write_outcome(dataclasses.replace(_outcome(), run_id="nanö"), tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index("ö".encode()) + 1])
+    with pytest.raises(OutcomeError, match="damaged"):
+        read_outcome(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("base", None), ("files", None), ("config", None), ("tuned", []), ("primary", 3)],
+)
+def test_a_field_of_another_kind_is_named(tmp_path, key, value):
+    path = write_outcome(_outcome(), tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(OutcomeError, match=rf"outcome\.json.*{key}"):
+        read_outcome(tmp_path)
+
+
+def test_nested_fields_of_another_kind_are_named(tmp_path):
+    path = write_outcome(_outcome(), tmp_path)
+    record = json.loads(path.read_text())
+    record["base"]["d"]["scores"]["m/s"] = "high"
+    path.write_text(json.dumps(record))
+    with pytest.raises(OutcomeError, match=r"base\.d\.scores\.m/s"):
+        read_outcome(tmp_path)
+    record["base"]["d"] = None
+    path.write_text(json.dumps(record))
+    with pytest.raises(OutcomeError, match=r"base\.d"):
+        read_outcome(tmp_path)
+
+
+def test_an_unreadable_record_is_refused_in_words(tmp_path, monkeypatch):
+    write_outcome(_outcome(), tmp_path)
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    with pytest.raises(OutcomeError, match="cannot be read: Permission denied"):
+        read_outcome(tmp_path)

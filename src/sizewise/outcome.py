@@ -11,6 +11,7 @@ from typing import Any
 
 from sizewise.atomic import write_atomically
 from sizewise.errors import OutcomeError
+from sizewise.outcome_checks import check_record
 
 OUTCOME_FILE = "outcome.json"
 OUTCOME_VERSION = 1
@@ -159,7 +160,7 @@ def read_outcome(run_dir: Path) -> Outcome:
     """Read the outcome of a run directory.
 
     Raises:
-        OutcomeError: there is none, it is truncated, or of another version.
+        OutcomeError: there is none, it cannot be read, is truncated, or of another version.
     """
     path = run_dir / OUTCOME_FILE
     try:
@@ -168,15 +169,23 @@ def read_outcome(run_dir: Path) -> Outcome:
         raise OutcomeError(
             f"{run_dir} holds no {OUTCOME_FILE}: the run has not finished."
         ) from error
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise OutcomeError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:  # no JSON, or no UTF-8
         raise OutcomeError(
             f"{path} is truncated or damaged ({error}). Run the job again."
         ) from error
     return outcome_from_json(record, str(path))
 
 
-def outcome_from_json(record: dict[str, Any], where: str) -> Outcome:
-    """Build an Outcome from its JSON record; ``where`` names it in errors."""
+def outcome_from_json(record: Any, where: str) -> Outcome:
+    """Build an Outcome from its JSON record; ``where`` names it in errors.
+
+    Raises:
+        OutcomeError: it is no such record, of another version, or lacks or mistakes a field.
+    """
+    if not isinstance(record, dict):
+        raise OutcomeError(f"{where} is no record of a run. Run the job again.")
     version = record.get("version")
     if version != OUTCOME_VERSION:
         raise OutcomeError(
@@ -184,6 +193,7 @@ def outcome_from_json(record: dict[str, Any], where: str) -> Outcome:
             "Run the job again or use the sizewise that wrote it."
         )
     try:
+        check_record(record)
         return Outcome(**{**record, **_typed(record)})
     except (KeyError, TypeError) as error:
         raise OutcomeError(
