@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 from tests.training.toys import (
     adapted,
     collate,
@@ -170,6 +171,37 @@ def test_out_of_memory_in_the_midst(tmp_path: Path, since: int) -> None:
     assert [x["step"] for x in lines if "train_loss" in x["values"]] == list(range(1, 13))
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(weights(module)[name], tensor, atol=2e-5, rtol=1e-3)
+
+
+class MemoryGoneAfter(pl.Callback):
+    """Memory that runs out once a micro-batch of more than ``limit`` examples was computed."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if len(batch["labels"]) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+
+def test_out_of_memory_before_the_first_checkpoint_begins_all_anew(tmp_path: Path) -> None:
+    """The untrained adapter, validated a second time, is no validation without improvement."""
+    found = []
+    for name, memory in (("plain", []), ("short", [MemoryGoneAfter(1)])):
+        stop = EarlyStopping("val_loss", patience=1)
+        _, result = fit_toy(
+            tmp_path / name, make_module(adapted(tiny_base(), 0.0)), callbacks=[stop, *memory],
+            validate_every=2, max_steps=6,
+        )  # fmt: skip
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        losses = [json.loads(line)["values"].get("train_loss") for line in lines]
+        first = next(loss for loss in losses if loss is not None)
+        found.append((result.steps, result.best_step, stop.wait_count, pytest.approx(first, 1e-4)))
+    assert result.out_of_memory == [{"batch_size": 2, "accumulate": 2}]
+    assert result.best_step > 0
+    assert found[0] == found[1], "steps, best step, early stopping, first training loss"
 
 
 def test_out_of_memory_gives_up_with_what_was_tried(tmp_path: Path) -> None:

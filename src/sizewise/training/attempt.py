@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence, Sized
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,6 +78,7 @@ class Attempt:
         self.is_first = True
         self._logged: dict[str, int] = {}
         self._initial = snapshot(module.model)
+        self._callback_states = [deepcopy(callback.state_dict()) for callback in callbacks]
         self._trainer: pl.Trainer | None = None
 
     def run(self, shape: BatchShape, failed: list[dict[str, int]]) -> FitResult:
@@ -178,8 +180,11 @@ class Attempt:
         self.module.trainer = None
 
     def rewind(self) -> None:
-        """Put the weights back to where the fit began."""
+        """Put weights, callbacks and sums of losses back to where the fit began."""
         load_trainable(self.module.model, self._initial, "The start of this fit")
+        for callback, state in zip(self.callbacks, self._callback_states, strict=True):
+            callback.load_state_dict(deepcopy(state))
+        self.module.forget_losses()
 
 
 def with_metrics_file(loggers: Sequence[Logger], run_dir: Path) -> list[Logger]:

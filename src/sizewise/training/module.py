@@ -106,6 +106,11 @@ class AnswerModule(pl.LightningModule, ABC):
         self.val_loss = loss
         self.log("val_loss", torch.tensor(loss, dtype=torch.float64), logger=False)
 
+    def forget_losses(self) -> None:
+        """Begin all sums and records of losses anew."""
+        self.window.clear()
+        self.train_loss = self.val_loss = self.lr_used = self.grad_norm = None
+
     def configure_optimizers(self) -> Any:
         """Build the optimiser over trainable parameters and its schedule per optimiser step."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
