@@ -202,3 +202,58 @@ def test_row_split_leak_is_the_mean_over_random_splits() -> None:
     assert row_split_leak(sizes, 80) == pytest.approx(np.mean(shares), abs=0.005)
     assert row_split_leak([1] * 10, 8) == 0.0
     assert row_split_leak([10], 9) == 1.0
+
+
+WORDINGS: tuple[dict[str, Any], ...] = (
+    {"prompt": "Please answer: {q}"},
+    {"prompt": "{q}\n\nOne sentence."},
+    {"system": "Be brief."},
+)
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+@pytest.mark.parametrize("group", [[], ["g"]])
+def test_another_wording_asks_the_same_in_the_same_places(
+    wording: dict[str, Any], group: list[str]
+) -> None:
+    """Training on and testing other rows would keep prompts from ever being compared."""
+    data = [{**row, "g": i // 3} for i, row in enumerate(rows(200, questions=120))]
+    limits: dict[str, Any] = {"group": group, "max_train": 30, "max_validation": 9, "max_test": 9}
+    plain, other = split(data, config(**limits)), split(data, config(**limits, **wording))
+    for name in NAMES:
+        assert [e.id for e in getattr(plain, name)] == [e.id for e in getattr(other, name)]
+        assert [e.group for e in getattr(plain, name)] == [e.group for e in getattr(other, name)]
+        assert plain.question_fingerprint(name) == other.question_fingerprint(name)
+        assert plain.fingerprint(name) != other.fingerprint(name)
+
+
+def test_columns_in_another_order_ask_the_same() -> None:
+    data = [{"t": f"title {i}", "q": f"text {i}", "a": str(i)} for i in range(80)]
+    one, two = (split(data, config(prompt=p)) for p in ("{t}\n\n{q}", "Say of {q}, {t}:"))
+    assert [one.question_fingerprint(n) for n in NAMES] == [
+        two.question_fingerprint(n) for n in NAMES
+    ]
+
+
+def test_rows_whose_rendered_question_is_equal_are_one_group_whatever_their_columns() -> None:
+    data = [
+        {"t": "Why", "q": "is it so?", "a": "1"},
+        {"t": "", "q": "WHY  is it so?", "a": "2"},
+        {"t": "is it so?", "q": "Why", "a": "3"},
+    ]
+    groups = [e.group for e in make_examples(data, config(prompt="{t} {q}")).examples]
+    assert groups[0] == groups[1] != groups[2]
+    turned = [data[0], {"t": "why is it so?", "q": "", "a": "4"}]
+    made = make_examples(turned, config(prompt="{t} {q}")).examples
+    assert made[0].group == made[1].group
+
+
+def test_histories_are_grouped_by_their_first_turn_whatever_the_wording() -> None:
+    data = [{"h": [f"hi {i % 40}", "yes"], "q": f"go on {i}", "a": str(i)} for i in range(120)]
+    data += [{"h": [], "q": f"alone {i % 20}", "a": f"b{i}"} for i in range(40)]
+    one = split(data, config(history="h"))
+    two = split(data, config(history="h", prompt="Next: {q}", system="Be brief."))
+    assert parts(one) == parts(two)
+    first = [{e.messages[0].content for e in getattr(one, name)} for name in NAMES]
+    assert not first[0] & (first[1] | first[2])
+    assert not first[1] & first[2]

@@ -91,6 +91,11 @@ class TextTemplate:
         text = "\n\n".join(paragraph for paragraph in filled if paragraph is not None)
         return text if text.strip() else ""
 
+    def values(self, row: Mapping[str, Any]) -> str:
+        """Return what the columns hold and none of the words between, in the order of their names."""
+        texts = (as_text(row.get(name)) for name in sorted(self.columns, key=str.strip))
+        return " | ".join(text for text in texts if text.strip())
+
     def _paragraph(self, paragraph: str, row: Mapping[str, Any], clean: bool) -> str | None:
         values: list[str] = []
 

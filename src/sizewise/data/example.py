@@ -36,6 +36,8 @@ class Example:
         meta: strings kept for breakdowns: ``label``, ``rejected``, and one entry per stratum.
         origin: hash of the row's values that the example was made of, whatever the wording of the
             prompt; empty: the example stands for itself.
+        keys: what ties it to others, whatever is put before its prompt: declared groups
+            (``column=value``) and its first question, by its values and as it is worded.
     """
 
     messages: tuple[Message, ...]
@@ -43,12 +45,14 @@ class Example:
     group: str
     meta: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
+    keys: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """Content hash (16 hex digits), the same on every machine and under another prompt wording.
 
-        It is the hash of the row's values (``origin``) where there is one, else ``content_id``.
+        It is the hash of the row's values (``origin``) where there is one, else ``content_id``:
+        of the columns that system text, prompt and answer use, whatever else these say.
         """
         return self.origin or self.content_id
 
@@ -118,7 +122,10 @@ def fingerprint(examples: Sequence[Example]) -> str:
 
 
 def question_fingerprint(examples: Sequence[Example]) -> str:
-    """Hash the ids of ``examples`` in order: equal for few-shot and reworded prompts."""
+    """Hash the ids of ``examples`` in order: equal for few-shot and reworded prompts.
+
+    A wording that takes other columns of the row asks something else.
+    """
     return _digest(example.id for example in examples)
 
 

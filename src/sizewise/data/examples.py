@@ -13,7 +13,7 @@ from sizewise.config.data import DatasetConfig
 from sizewise.data.columns import TextTemplate, all_columns, as_text, resolve_column, tidy
 from sizewise.data.conversation import answered_turns, join_neighbours, read_turns
 from sizewise.data.example import Example, Message
-from sizewise.data.groups import connect, text_key
+from sizewise.data.groups import connect, text_key, worded_key
 
 Row = Mapping[str, Any]
 
@@ -38,14 +38,15 @@ class Candidates:
 def make_examples(rows: Sequence[Row], cfg: DatasetConfig) -> Candidates:
     """Turn rows into examples: one per row, or one per answered turn of a conversation.
 
-    Rows that share a declared group column or the text of their first user turn get one group.
+    Rows that share a declared group column or their first question get one group: the first user
+    turn, or what the columns of the prompt hold, however it is worded. Texts are equal but for
+    case, white space and compatibility forms. Another wording leaves groups as they are.
 
     Raises:
         DataError: a configured column does not exist, or a dialogue cannot be read.
     """
     reader = RowReader(cfg, all_columns(rows))
     found: list[Example] = []
-    keys: list[list[str]] = []
     splits: list[str | None] = []
     filtered: Counter[str] = Counter()
     for row in rows:
@@ -55,9 +56,9 @@ def make_examples(rows: Sequence[Row], cfg: DatasetConfig) -> Candidates:
                 filtered[reason] += 1
                 continue
             found.append(example)
-            keys.append(reader.group_keys(row, example))
             splits.append(reader.split(row))
-    grouped = (replace(e, group=g) for e, g in zip(found, connect(keys), strict=True))
+    groups = connect([example.keys for example in found])
+    grouped = (replace(e, group=g) for e, g in zip(found, groups, strict=True))
     return Candidates(tuple(grouped), tuple(splits), dict(filtered), len(rows))
 
 
@@ -103,42 +104,38 @@ class RowReader:
     def read(self, row: Row) -> Iterator[Example]:
         """Yield the row's examples, without a group."""
         meta = self._meta(row)
-        for number, (messages, answer) in enumerate(self._exchanges(row)):
+        for number, (messages, answer, asked) in enumerate(self._exchanges(row)):
+            keys = (*self._declared(row), text_key(asked), worded_key(_question(messages)))
             origin = self._origin(row, number)
-            yield Example(messages, answer, group="", meta=meta, origin=origin)
+            yield Example(messages, answer, group="", meta=meta, origin=origin, keys=keys)
 
     def split(self, row: Row) -> str | None:
         """Return the source's own split of a row."""
         return as_text(row.get(self._split)).strip() if self._split is not None else None
 
-    def group_keys(self, row: Row, example: Example) -> list[str]:
-        """Return what ties an example to others: its declared columns and its first question."""
+    def _declared(self, row: Row) -> list[str]:
         cells = [(name, as_text(row.get(column or "")).strip()) for name, column in self._group]
-        first = next((m.content for m in example.messages if m.role == "user"), "")
-        return [f"{name.strip()}={value}" for name, value in cells if value] + [text_key(first)]
+        return [f"{name.strip()}={value}" for name, value in cells if value]
 
-    def _exchanges(self, row: Row) -> Iterator[tuple[tuple[Message, ...], str]]:
+    def _exchanges(self, row: Row) -> Iterator[tuple[tuple[Message, ...], str, str]]:
+        """Yield prompt, answer and first question, the latter without the prompt's own words."""
         system = self._system.render(row, self._clean)
         if self._conversation is not None:
             turns = read_turns(row.get(self._conversation), "dataset.conversation", self._clean)
             own = [turn for turn in turns if turn.role == "system"]
             dialogue = [turn for turn in turns if turn.role != "system"]
             head = [Message("system", system)] if system else own
-            yield from answered_turns([*head, *dialogue], self._train_on)
+            for messages, answer in answered_turns([*head, *dialogue], self._train_on):
+                yield messages, answer, _question(messages)
             return
-        yield tuple(self._prompt_turns(row, system)), self._answer.render(row, self._clean)
-
-    def _prompt_turns(self, row: Row, system: str) -> list[Message]:
-        """Return system turn, history and question; a history that ends with the user is one."""
         history: list[Message] = []
         if self._history is not None:
             history = read_turns(row.get(self._history), "dataset.history", self._clean)
         head = [Message("system", system)] if system else [m for m in history if m.role == "system"]
         turns = [turn for turn in history if turn.role != "system"]
-        question = self._prompt.render(row, self._clean)
-        if question or not turns or turns[-1].role != "user":
-            turns.append(Message("user", question))
-        return head + join_neighbours(turns)
+        messages = (*head, *_ask(turns, self._prompt.render(row, self._clean)))
+        asked = _question(_ask(turns, self._prompt.values(row)))
+        yield messages, self._answer.render(row, self._clean), asked
 
     def _meta(self, row: Row) -> dict[str, str]:
         meta = {name: as_text(row.get(column or "")) for name, column in self._strata.items()}
@@ -156,3 +153,14 @@ class RowReader:
         values = {name: row.get(name) for name in sorted(names)}
         text = json.dumps([values, number], ensure_ascii=False, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _ask(history: Sequence[Message], question: str) -> list[Message]:
+    """Put the question after the history; a history that ends with the user may be all of it."""
+    if question or not history or history[-1].role != "user":
+        return join_neighbours([*history, Message("user", question)])
+    return list(history)
+
+
+def _question(messages: Sequence[Message]) -> str:
+    return next((message.content for message in messages if message.role == "user"), "")

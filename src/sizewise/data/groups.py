@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 TEXT = "text:"
+WORDED = "worded:"
+ROW = "row:"
+_NAMED_LAST = (TEXT, WORDED, ROW)
 
 
 def text_key(text: str) -> str:
     """Key of a text: equal but for case, white space and compatibility forms means the same key."""
+    return TEXT + _hash(text)
+
+
+def worded_key(text: str) -> str:
+    """Key of a text as a prompt words it: it ties examples, and never names their group.
+
+    What names a group must not depend on the wording, or another one would draw other splits.
+    """
+    return WORDED + _hash(text)
+
+
+def question_keys(keys: Iterable[str]) -> set[str]:
+    """Return those keys that stand for a question."""
+    return {key for key in keys if key.startswith((TEXT, WORDED))}
+
+
+def _hash(text: str) -> str:
     normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return TEXT + hashlib.sha256(normal.encode()).hexdigest()[:16]
+    return hashlib.sha256(normal.encode()).hexdigest()[:16]
 
 
 def rank(seed: int, name: str) -> str:
@@ -28,7 +48,8 @@ def connect(keys: Sequence[Sequence[str]]) -> list[str]:
 
     Returns:
         For each item the name of its component: the smallest of its declared keys, or of its text
-        keys where none is declared; the same under any order of the items.
+        keys where none is declared (then of those of wordings and rows); the same under any order
+        of the items.
     """
     parent: dict[str, str] = {}
 
@@ -46,5 +67,11 @@ def connect(keys: Sequence[Sequence[str]]) -> list[str]:
     names: dict[str, str] = {}
     for key in parent:
         top = root(key)
-        names[top] = min(names.get(top, key), key, key=lambda k: (k.startswith(TEXT), k))
+        names[top] = min(names.get(top, key), key, key=_place)
     return [names[root(own[0])] for own in keys]
+
+
+def _place(key: str) -> tuple[int, str]:
+    """Declared keys name a group before texts, texts before wordings and rows."""
+    places = [place for place, kind in enumerate(_NAMED_LAST, 1) if key.startswith(kind)]
+    return (places[0] if places else 0), key

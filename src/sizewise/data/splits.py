@@ -19,8 +19,9 @@ NAMES = ("train", "validation", "test")
 def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
     """Divide examples into train, validation and test, limit their sizes and report.
 
-    Order within a split is drawn by ``cfg.split.seed`` from contents alone, so that it does not
-    depend on the order of rows and the first n of a larger training set are the smaller one.
+    Order within a split is drawn by ``cfg.split.seed`` from ids alone, so that it depends neither
+    on the order of rows nor on the wording of the prompt, and the first n of a larger training set
+    are the smaller one.
 
     Raises:
         DataError: a split that should have examples has none, or the source's own split leaks
@@ -137,7 +138,8 @@ def _limit(
     if cfg.max_samples is None or cfg.max_samples >= len(pairs):
         return pairs
     seed = cfg.split.seed
-    return sorted(pairs, key=lambda pair: rank(seed, f"sample:{pair[0].id}"))[: cfg.max_samples]
+    order = sorted(pairs, key=lambda p: (rank(seed, f"sample:{p[0].id}"), p[0].content_id))
+    return order[: cfg.max_samples]
 
 
 def _distinct(
@@ -157,7 +159,7 @@ def _distinct(
 
 
 def _ordered(examples: Sequence[Example], seed: int) -> list[Example]:
-    return sorted(examples, key=lambda example: rank(seed, f"{example.id}:{example.content_id}"))
+    return sorted(examples, key=lambda example: (rank(seed, example.id), example.content_id))
 
 
 def _train_fraction(parts: Parts) -> float:
