@@ -13,75 +13,21 @@ from typing import Any
 
 import pytest
 from factory import CODES, PRIMARY, Spec, Task, make_run
+from real_run import real_run
 
 from sizewise.commands.provenance import reproduce_command
 from sizewise.config import PricesConfig
 from sizewise.config.register import to_run_config
-from sizewise.config.run import RunConfig
 from sizewise.data.build import build_splits
 from sizewise.errors import OutcomeError
-from sizewise.evaluation.evaluate import score_predictions
-from sizewise.evaluation.predictions import read_predictions
-from sizewise.job.dry_run import few
-from sizewise.metrics.build import build_metrics
-from sizewise.outcome import Evaluation, Outcome, file_ref, read_outcome, write_outcome
+from sizewise.outcome import Outcome, file_ref, read_outcome, write_outcome
 from sizewise.report.comparison import compare
 from sizewise.report.reproduce import reproduction
 from sizewise.report.verify import Verification, verify_run, verify_sweep
 from sizewise.report.verify_checks import FAILED, OK, UNCHECKED, Check
 from sizewise.report.write import write_report
-from sizewise.sweep.identity import plain_config, run_identity
+from sizewise.sweep.identity import run_identity
 from sizewise.sweep.inputs import pinned
-
-METRICS = {
-    name: {"_target_": f"sizewise.metrics.{name}.{title}"}
-    for name, title in (("icd10", "Icd10"), ("perplexity", "Perplexity"))
-}
-
-
-def real_run(
-    root: Path, extra_metrics: dict[str, Any] | None = None, dry_run: bool = False
-) -> Path:
-    """A run whose configuration, identity, scores and data can all be made again."""
-    rows = [{"note": f"Patient {i} complains.", "code": CODES[i % 10]} for i in range(60)]
-    source = root / "rows.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    directory = make_run(root / "run", Spec(task=Task(examples=12)))
-    outcome = read_outcome(directory)
-    cfg = RunConfig()
-    cfg.model.name, cfg.model.path = "nano", "embedded:nano"
-    cfg.optimizer.target = "torch.optim.AdamW"
-    cfg.dataset.name, cfg.dataset.primary = "icd10_dialogues", "icd10/exact_match"
-    cfg.dataset.prompt, cfg.dataset.answer = "{note}", "{code}"
-    cfg.dataset.source.kind, cfg.dataset.source.path = "json", str(source)
-    cfg.metric, cfg.dry_run = {**METRICS, **(extra_metrics or {})}, dry_run
-    config = plain_config(cfg)
-    (directory / "config.yaml").write_text(json.dumps(config))
-    splits = build_splits(few(cfg.dataset) if dry_run else cfg.dataset)
-    prints = {n: splits.question_fingerprint(n) for n in ("train", "validation", "test")}
-    changed = replace(
-        outcome,
-        config=config,
-        identity=run_identity(config).hash,
-        data=replace(outcome.data, fingerprints=prints),
-        base=rescored(outcome.base, directory, cfg.metric),
-        tuned=rescored(outcome.tuned or {}, directory, cfg.metric),
-        files={**outcome.files, "config": file_ref(directory / "config.yaml", directory)},
-    )
-    write_outcome(changed, directory)
-    return directory
-
-
-def rescored(evaluations: Any, directory: Path, nodes: dict[str, Any]) -> dict[str, Evaluation]:
-    found = {}
-    for name, evaluation in evaluations.items():
-        path = directory / evaluation.predictions.path
-        rows = [replace(p, scores={}) for p in read_predictions(path)]
-        scores, scored = score_predictions(rows, build_metrics(nodes))
-        path.write_text("".join(json.dumps(p.to_json()) + "\n" for p in scored))
-        ref = file_ref(path, directory)
-        found[name] = replace(evaluation, scores=scores, predictions=ref)
-    return found
 
 
 def failed(result: Verification) -> list[str]:
@@ -97,7 +43,7 @@ def test_untouched_run_holds_and_says_what_cannot_be_checked(tmp_path: Path) -> 
     assert {"base on icd10_dialogues: metric icd10", "tuned on icd10_dialogues: metric perplexity"}
     assert sum("metric" in name for name in ok) == 4
     unchecked = {c.name: c.detail for c in result.checks if c.status == UNCHECKED}
-    assert set(unchecked) == {"training figures", "generation"}
+    assert set(unchecked) == {"training figures", "generation", "other sizes of the model"}
 
 
 def test_changed_digit_of_a_reported_score_is_found(tmp_path: Path) -> None:
@@ -317,3 +263,57 @@ def test_reproduction_notices_that_options_have_changed(tmp_path: Path) -> None:
     assert any("another configuration" in note for note in found.notes)
     broken = reproduction(provenance(outcome, overrides=["model=no_such_model"]))
     assert any("does not compose today" in note for note in broken.notes)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return real_run(tmp_path_factory.mktemp("kept"))
+
+
+@pytest.fixture
+def copied(kept: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(kept, tmp_path / "run")
+
+
+def test_a_damaged_predictions_file_is_a_finding(copied: Path) -> None:
+    path = copied / "predictions" / "tuned.test.jsonl"
+    damaged = bytearray(path.read_bytes())
+    damaged[50] = 0xFF
+    path.write_bytes(bytes(damaged))
+    lines = failed(verify_run(copied, data=False))
+    assert any("was changed" in line for line in lines)
+    assert any("tuned on icd10_dialogues: predictions: they cannot be read" in x for x in lines)
+
+
+@pytest.mark.parametrize("text", ["a: [1,\n", "- 1\n", "seed: 42\nlora: [1]\n"])
+def test_a_damaged_configuration_is_a_finding(copied: Path, text: str) -> None:
+    (copied / "config.yaml").write_text(text)
+    lines = failed(verify_run(copied, data=False))
+    assert any(line.startswith("config.yaml: ") for line in lines)
+
+
+def test_files_that_cannot_be_read_are_findings(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    lines = failed(verify_run(copied, data=False))
+    assert all("Permission denied" in line for line in lines)
+    assert {line.partition(" (")[0] for line in lines} >= {"file config", "file adapter"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"version": 2, "run', "cannot be read"),
+        ("[]", "no record of a comparison"),
+        ('{"version": 2, "test_sets": [3]}', "no record of a comparison"),
+    ],
+)
+def test_a_torn_comparison_is_a_finding(copied: Path, text: str, said: str) -> None:
+    (copied.parent / "results.json").write_text(text)
+    (only,) = failed(verify_sweep(copied.parent, data=False)[-1])
+    assert only.startswith("results.json: ")
+    assert said in only

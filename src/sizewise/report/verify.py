@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sizewise.errors import OutcomeError
 from sizewise.outcome import FileRef, Outcome, read_outcome
 from sizewise.report.verify_checks import FAILED, OK, UNCHECKED, Check
+from sizewise.report.verify_config import config_checks
 from sizewise.report.verify_data import Rebuilt, data_checks, rebuild
+from sizewise.report.verify_model import size_checks
+from sizewise.report.verify_record import record_checks, scored
+from sizewise.report.verify_results import results_check
 from sizewise.report.verify_scores import check_scores
 
 # What cannot be had again from stored predictions, and why.
@@ -23,16 +26,17 @@ NEVER = (
 
 @dataclass(frozen=True)
 class Verification:
-    """All checks of one run."""
+    """All checks of one run, or of the ``comparison`` of many."""
 
     directory: Path
     checks: tuple[Check, ...]
+    comparison: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed, and something was checked at all."""
-        held = [c for c in self.checks if c.status == OK]
-        return bool(held) and all(c.status != FAILED for c in self.checks)
+        """Whether nothing failed, and of a run something was checked at all."""
+        held = self.comparison or any(c.status == OK for c in self.checks)
+        return held and all(c.status != FAILED for c in self.checks)
 
 
 def verify_run(directory: Path, data: bool = True) -> Verification:
@@ -41,7 +45,7 @@ def verify_run(directory: Path, data: bool = True) -> Verification:
     Args:
         directory: the run.
         data: build every data set again from its source where that is on this machine, and compare
-            the fingerprints.
+            fingerprints, sizes and the answered examples.
 
     Returns:
         Every check with its result; nothing is raised for what does not hold.
@@ -50,28 +54,36 @@ def verify_run(directory: Path, data: bool = True) -> Verification:
         outcome = read_outcome(directory)
     except OutcomeError as error:
         return Verification(directory, (Check("outcome.json", FAILED, str(error)),))
+    absent = Rebuilt(None, "is no data set of the configuration" if data else "not asked for")
     rebuilt = rebuild(outcome) if data else {}
-    reason = "is no data set of the configuration" if data else "not asked for"
     checks = [
         *_files(outcome, directory),
-        *_config(outcome, directory),
-        *data_checks(outcome, rebuilt, reason),
+        *config_checks(outcome, directory),
+        *record_checks(outcome),
+        *size_checks(outcome),
+        *data_checks(outcome, rebuilt, absent),
+        *_scores(outcome, directory, rebuilt, absent),
+        *(Check(name, UNCHECKED, why) for name, why in NEVER),
     ]
-    splits = rebuilt.get(outcome.data.name, Rebuilt(None)).splits
-    train = splits.train if splits is not None else ()
-    for kind, evaluations in (("base", outcome.base), ("tuned", outcome.tuned or {})):
-        for evaluation in evaluations.values():
-            path = directory / evaluation.predictions.path
-            name = f"{kind} on {evaluation.dataset}"
-            found = check_scores(path, evaluation, outcome.config, train)
-            checks += [replace(check, name=f"{name}: {check.name}") for check in found]
-    checks += [Check(name, UNCHECKED, why) for name, why in NEVER]
     return Verification(directory, tuple(checks))
+
+
+def _scores(
+    outcome: Outcome, directory: Path, rebuilt: dict[str, Rebuilt], absent: Rebuilt
+) -> Iterator[Check]:
+    splits = rebuilt.get(outcome.data.name, absent).splits
+    train = splits.train if splits is not None else ()
+    for kind, evaluations in scored(outcome):
+        for name, evaluation in evaluations.items():
+            path = directory / evaluation.predictions.path
+            there = rebuilt.get(name, absent)
+            for check in check_scores(path, evaluation, outcome.config, train, there):
+                yield replace(check, name=f"{kind} on {name}: {check.name}")
 
 
 def _files(outcome: Outcome, directory: Path) -> Iterator[Check]:
     refs: dict[str, FileRef] = dict(outcome.files)
-    for kind, evaluations in (("base", outcome.base), ("tuned", outcome.tuned or {})):
+    for kind, evaluations in scored(outcome):
         refs |= {f"{kind} predictions/{n}": e.predictions for n, e in evaluations.items()}
     for name, ref in refs.items():
         yield _file(name, ref, directory)
@@ -80,49 +92,15 @@ def _files(outcome: Outcome, directory: Path) -> Iterator[Check]:
 def _file(name: str, ref: FileRef, directory: Path) -> Check:
     path = directory / ref.path
     title = f"file {name} ({ref.path})"
-    if not path.is_file():
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
         return Check(title, FAILED, "is missing")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        return Check(title, FAILED, f"cannot be read: {error.strerror or error}")
     if digest != ref.sha256:
         return Check(title, FAILED, "was changed: its SHA-256 is not the recorded one")
     return Check(title, OK)
-
-
-def _config(outcome: Outcome, directory: Path) -> Iterator[Check]:
-    import yaml
-
-    from sizewise.sweep.identity import differing_keys, run_identity
-
-    path, scored_run = directory / "config.yaml", outcome.config.get("run")
-    stored = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else None
-    # An evaluation of a finished run is named by what was asked for, and takes the rest over.
-    yield _identity(outcome, stored if scored_run and stored else outcome.config)
-    if stored is None:
-        yield Check("config.yaml", UNCHECKED, "there is none")
-    elif scored_run:
-        yield Check("config.yaml", UNCHECKED, f"most of the configuration is that of {scored_run}")
-    else:
-        recorded = run_identity(outcome.config).config
-        changed = differing_keys(run_identity(stored).config, recorded)
-        yield Check("config.yaml", FAILED if changed else OK, "; ".join(changed))
-
-
-def _identity(outcome: Outcome, config: Mapping[str, Any]) -> Check:
-    from sizewise.sweep.identity import run_identity
-
-    found = run_identity(config).hash
-    if found == outcome.identity:
-        return Check("identity", OK)
-    # These go into the identity by their content.
-    given = [str(config[key]) for key in ("run", "adapter") if config.get(key)]
-    absent = [place for place in given if not Path(place).exists()]
-    if absent:
-        return Check("identity", UNCHECKED, f"{', '.join(absent)} is not on this machine")
-    detail = (
-        f"the recorded configuration hashes to {found} and not to {outcome.identity}: "
-        "it was changed, or written by another version"
-    )
-    return Check("identity", FAILED, detail)
 
 
 def verify_sweep(directory: Path, data: bool = True) -> list[Verification]:
@@ -139,41 +117,6 @@ def verify_sweep(directory: Path, data: bool = True) -> list[Verification]:
     found = [verify_run(run, data) for run in runs]
     results = directory / "results.json"
     if results.is_file():
-        found.append(Verification(directory, (_results(directory, results),)))
+        check = results_check(directory, results)
+        found.append(Verification(directory, (check,), comparison=True))
     return found
-
-
-def _results(directory: Path, stored: Path) -> Check:
-    """Make the comparison again; every figure in it is a function of the predictions."""
-    import json
-
-    from sizewise.config import PricesConfig
-    from sizewise.report.comparison import compare_loaded
-    from sizewise.report.load import Loaded, load_runs
-    from sizewise.report.results import RESULTS_VERSION, results_record
-
-    before: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8"))
-    if before.get("version") != RESULTS_VERSION:
-        return Check("results.json", UNCHECKED, "another version of sizewise wrote it")
-    # A directory may hold more runs than were compared, e.g. of a sweep that was since narrowed.
-    wanted = set(before.get("run_ids") or [])
-    loaded = load_runs([directory])
-    runs = tuple(r for r in loaded.runs if not wanted or r.outcome.run_id in wanted)
-    sets = before.get("test_sets") or [{}]
-    prices = PricesConfig(**(sets[0].get("prices") or {}))
-    after = results_record(compare_loaded(Loaded(runs, loaded.problems), prices=prices))
-    changed = [k for k in ("runs", "run_ids", "test_sets") if not same(before.get(k), after.get(k))]
-    if not changed:
-        return Check("results.json", OK)
-    return Check("results.json", FAILED, f"differs from a new comparison in {', '.join(changed)}")
-
-
-def same(before: Any, after: Any, tolerance: float = 1e-9) -> bool:
-    """Equal values, numbers within ``tolerance`` (relative)."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        return before.keys() == after.keys() and all(same(v, after[k]) for k, v in before.items())
-    if isinstance(before, list) and isinstance(after, list):
-        return len(before) == len(after) and all(map(same, before, after))
-    if isinstance(before, (int, float)) and isinstance(after, (int, float)):
-        return abs(before - after) <= tolerance * max(1.0, abs(before), abs(after))
-    return bool(before == after)

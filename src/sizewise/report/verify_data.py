@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import SizewiseError
 from sizewise.outcome import Evaluation, Outcome
 from sizewise.report.verify_checks import FAILED, OK, UNCHECKED, Check
+from sizewise.report.verify_results import same
 
 if TYPE_CHECKING:
     from sizewise.config import DatasetConfig, RunConfig
-    from sizewise.data.example import DataSplits
+    from sizewise.data.example import DataSplits, Example
 
 SPLITS = ("train", "validation", "test")
 
@@ -33,10 +34,22 @@ def rebuild(outcome: Outcome) -> dict[str, Rebuilt]:
         cfg = to_run_config(_without_hashes(outcome.config))
     except SizewiseError as error:
         return {outcome.data.name: Rebuilt(None, f"the data could not be built: {error}")}
-    found = {outcome.data.name: _built(cfg, cfg.dataset)}
+    own = _built(cfg, cfg.dataset)
+    train = own.splits.train if own.splits is not None else ()
+    found = {outcome.data.name: _marked(own, train, cfg.dataset.frequent)}
     for dataset in cfg.eval_dataset.values():
-        found[dataset.name] = _built(cfg, dataset)
+        there = _built(cfg, dataset)
+        found[dataset.name] = _marked(there, train, dataset.frequent) if train else there
     return found
+
+
+def _marked(there: Rebuilt, train: Sequence[Example], frequent: int) -> Rebuilt:
+    """Give every example the stratum that says how often its label occurs in training."""
+    from sizewise.data.frequency import add_frequency, count_labels
+
+    if there.splits is None:
+        return there
+    return Rebuilt(add_frequency(there.splits, count_labels(train), frequent))
 
 
 def _without_hashes(config: Any) -> Any:
@@ -61,34 +74,61 @@ def _built(cfg: RunConfig, dataset: DatasetConfig) -> Rebuilt:
         return Rebuilt(None, f"the data could not be built: {error}")
 
 
-def data_checks(outcome: Outcome, rebuilt: dict[str, Rebuilt], reason: str) -> Iterator[Check]:
-    """Compare every recorded fingerprint with that of the data of today.
+def data_checks(outcome: Outcome, rebuilt: dict[str, Rebuilt], absent: Rebuilt) -> Iterator[Check]:
+    """Compare fingerprints, sizes and the report of the data with the data of today.
 
     Args:
         outcome: the run.
         rebuilt: its data sets by name.
-        reason: why one is not among them.
+        absent: says why one is not among them.
     """
-    absent = Rebuilt(None, reason)
     own = outcome.data.name
-    for name, recorded in outcome.data.fingerprints.items():
-        yield _check(own, name, recorded, rebuilt.get(own, absent))
-    for name, evaluation in _further(outcome).items():
-        there = rebuilt.get(name, absent)
-        yield _check(name, evaluation.split, evaluation.fingerprint, there)
+    there = rebuilt.get(own, absent)
+    for split in SPLITS:
+        yield _check(own, split, outcome.data.fingerprints.get(split), there)
+    yield _counts(outcome, there)
+    for name, evaluation in _further(outcome):
+        yield _check(name, evaluation.split, evaluation.fingerprint, rebuilt.get(name, absent))
 
 
-def _further(outcome: Outcome) -> dict[str, Evaluation]:
-    """What was answered beside the test split of the run's own data set, by data set."""
-    found = {**outcome.base, **(outcome.tuned or {})}
-    return {name: entry for name, entry in found.items() if name != outcome.data.name}
+def _further(outcome: Outcome) -> Iterator[tuple[str, Evaluation]]:
+    """Yield what was answered beside the run's own data set, each data set and split once."""
+    seen = set()
+    for entries in (outcome.base, outcome.tuned or {}):
+        for name, entry in entries.items():
+            key = (name, entry.split, entry.fingerprint)
+            if name != outcome.data.name and key not in seen:
+                seen.add(key)
+                yield name, entry
 
 
-def _check(dataset: str, split: str, recorded: str, there: Rebuilt) -> Check:
+def _check(dataset: str, split: str, recorded: str | None, there: Rebuilt) -> Check:
     title = f"data {dataset}/{split}"
+    if recorded is None:
+        return Check(title, FAILED, "its fingerprint is not in the record")
     if there.splits is None or split not in SPLITS:
         return Check(title, UNCHECKED, there.reason or "is no split of the data set")
     found = there.splits.question_fingerprint(split)  # type: ignore[arg-type]
     if found == recorded:
         return Check(title, OK)
-    return Check(title, FAILED, f"the source gives {found} today, recorded was {recorded}")
+    detail = f"the source, as it is split today, gives {found}, recorded was {recorded}"
+    return Check(title, FAILED, detail)
+
+
+def _counts(outcome: Outcome, there: Rebuilt) -> Check:
+    """Compare the examples per split, with those too long for the model, and the report."""
+    data, title = outcome.data, f"data {outcome.data.name}: counts"
+    if there.splits is None:
+        return Check(title, UNCHECKED, there.reason)
+    wrong = []
+    for split in SPLITS:
+        found = len(getattr(there.splits, split))
+        dropped = sum(n for key, n in data.dropped.items() if key.partition("/")[0] == split)
+        recorded = data.sizes.get(split, 0) + dropped
+        if recorded != found:
+            wrong.append(f"{split}: {recorded} recorded, {found} today")
+    today = asdict(there.splits.report)
+    for name in sorted({*data.report} & {*today}):
+        if not same(data.report[name], today[name]):
+            wrong.append(f"{name}: {data.report[name]!r} recorded, {today[name]!r} today")
+    return Check(title, FAILED if wrong else OK, "; ".join(wrong))

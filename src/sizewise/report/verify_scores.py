@@ -11,11 +11,13 @@ from sizewise.errors import SizewiseError
 from sizewise.evaluation.predictions import read_predictions
 from sizewise.outcome import Evaluation
 from sizewise.report.verify_checks import FAILED, OK, UNCHECKED, Check
+from sizewise.report.verify_examples import example_checks
 
 if TYPE_CHECKING:
     from sizewise.data.example import Example
     from sizewise.evaluation.prediction import Prediction
     from sizewise.metrics.base import ExampleMetric
+    from sizewise.report.verify_data import Rebuilt
 
 EXACT, ENCODED = 1e-12, 1e-3
 # Metrics whose figures come from an encoder and hence differ in their last digits.
@@ -23,15 +25,28 @@ ENCODERS = ("similarity", "bertscore")
 
 
 def check_scores(
-    path: Path, evaluation: Evaluation, config: Mapping[str, Any], train: Sequence[Example]
+    path: Path,
+    evaluation: Evaluation,
+    config: Mapping[str, Any],
+    train: Sequence[Example],
+    there: Rebuilt,
 ) -> Iterator[Check]:
-    """Recompute every metric of an evaluation and compare aggregates and per-example scores."""
+    """Recompute every metric of an evaluation and compare aggregates and per-example scores.
+
+    Args:
+        path: the file of predictions.
+        evaluation: what is recorded of them.
+        config: of the run.
+        train: the training examples, where they could be built anew.
+        there: the data set that was answered, built anew.
+    """
     try:
         predictions = read_predictions(path)
-    except (OSError, SizewiseError) as error:
-        yield Check("predictions", FAILED, str(error))
+    except (OSError, ValueError, SizewiseError) as error:
+        yield Check("predictions", FAILED, f"they cannot be read: {error}")
         return
     yield _examples(predictions, evaluation)
+    yield from example_checks(predictions, evaluation, there)
     unseen = {name.partition("/")[0] for name in evaluation.scores}
     for name, node in sorted((config.get("metric") or {}).items()):
         metric, reason = _build(name, node)

@@ -1,0 +1,149 @@
+"""Every manipulation of a record that could decide a verdict is found and named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_run import METRICS, real_run
+
+from sizewise.evaluation.evaluate import score_predictions
+from sizewise.evaluation.prediction import Prediction
+from sizewise.evaluation.predictions import read_predictions
+from sizewise.metrics.build import build_metrics
+from sizewise.outcome import file_ref
+from sizewise.report.verify import verify_run
+from sizewise.report.verify_checks import FAILED, UNCHECKED
+
+NAME = "icd10_dialogues"
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return real_run(tmp_path_factory.mktemp("honest"))
+
+
+def changed(record: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split("/")
+    for key in parents:
+        record = record[key]
+    record[last] = value
+
+
+def swap(record: dict[str, Any]) -> None:
+    record["base"], record["tuned"] = record["tuned"], record["base"]
+
+
+def set_to(dotted: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda record: changed(record, dotted, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (set_to("direction", "min"), "dataset.direction is recorded as 'min'"),
+        (set_to("primary", "icd10/unparsed"), "dataset.primary is recorded as 'icd10/unparsed'"),
+        (set_to("seed", 7), "seed is recorded as 7"),
+        (set_to("model/name", "gpt"), "model.name is recorded as 'gpt'"),
+        (set_to("model/path", "embedded:mini"), "model.path is recorded"),
+        (set_to("model/quantization", "nf4"), "quantization.method is recorded as 'nf4'"),
+        (set_to("model/params_base", 10**9), "1,000,000,000 parameters"),
+        (set_to("model/base_bytes", 1), "in 1 bytes are recorded"),
+        (set_to("objective", 0.0), "objective: it is 0.0"),
+        (set_to(f"tuned/{NAME}/fingerprint", "other"), "its fingerprint is other"),
+        (set_to(f"base/{NAME}/split", "validation"), "it is of the validation split"),
+        (set_to("tuned", None), "the configuration describes a tuned model"),
+        (set_to("tuned", {}), f"scores of tuned on {NAME} are missing"),
+        (set_to("base", {}), f"scores of base on {NAME} are missing"),
+        (swap, "its answers are those in predictions/tuned.test.jsonl"),
+        (set_to("data/prompt_fingerprint", "zz"), "recorded was zz"),
+        (set_to("data/sizes/train", 10**6), "train: 1000000 recorded"),
+        (set_to("data/sizes/test", 3), "the test split 3"),
+        (set_to("data/report/leaking_rows", 5), "leaking_rows: 5 recorded"),
+        (set_to("data/fingerprints/validation", "zz"), "recorded was zz"),
+        (lambda r: r["data"]["fingerprints"].pop("test"), "fingerprint is not in the record"),
+    ],
+)
+def test_a_manipulated_record_is_found(
+    honest: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], named: str
+) -> None:
+    directory = shutil.copytree(honest, tmp_path / "run")
+    path = directory / "outcome.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    found = [f"{c.name}: {c.detail}" for c in verify_run(directory).checks if c.status == FAILED]
+    assert any(named in line for line in found), found
+
+
+def forge(directory: Path, change: Callable[[Prediction], Prediction]) -> None:
+    """Change the tuned model's predictions, with new scores and a new hash."""
+    path = directory / "outcome.json"
+    record = json.loads(path.read_text())
+    (entry,) = record["tuned"].values()
+    file = directory / entry["predictions"]["path"]
+    rows = [change(replace(row, scores={})) for row in read_predictions(file)]
+    scores, scored = score_predictions(rows, build_metrics(METRICS))
+    file.write_text("".join(json.dumps(row.to_json()) + "\n" for row in scored))
+    entry["scores"], entry["predictions"] = dict(scores), vars(file_ref(file, directory))
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda p: replace(p, reference=p.text), "reference is stored as 'B99'"),
+        (lambda p: replace(p, group="one"), "group is stored as 'one'"),
+        (lambda p: replace(p, prompt="Easy."), "prompt is stored as 'Easy.'"),
+        (lambda p: replace(p, answer_bytes=99), "answer_bytes is stored as 99"),
+        (lambda p: replace(p, id=f"{p.id}x"), "is no example of the test split"),
+        (lambda p: replace(p, strata={}), "stratum label is stored as None"),
+    ],
+)
+def test_forged_predictions_are_found(
+    honest: Path, tmp_path: Path, change: Callable[[Prediction], Prediction], named: str
+) -> None:
+    directory = shutil.copytree(honest, tmp_path / "run")
+    forge(directory, change)
+    (found,) = (c for c in verify_run(directory).checks if c.status == FAILED)
+    assert found.name == f"tuned on {NAME}: questions and references"
+    assert named in found.detail
+
+
+def test_without_the_data_it_says_that_references_are_unchecked(honest: Path) -> None:
+    unchecked = {c.name: c.detail for c in verify_run(honest, data=False).checks if c.detail}
+    assert unchecked[f"tuned on {NAME}: questions and references"] == "not asked for"
+    assert unchecked[f"data {NAME}: counts"] == "not asked for"
+
+
+def test_examples_that_were_left_out_are_not_passed_in_silence(
+    honest: Path, tmp_path: Path
+) -> None:
+    """Whoever drops what was answered wrongly can call it too long: only a tokenizer knows."""
+    directory = shutil.copytree(honest, tmp_path / "run")
+    path = directory / "outcome.json"
+    record = json.loads(path.read_text())
+    for kind in ("base", "tuned"):
+        (entry,) = record[kind].values()
+        file = directory / entry["predictions"]["path"]
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+        rows = [replace(row, scores={}) for row in read_predictions(file)]
+        scores, _ = score_predictions(rows, build_metrics(METRICS))
+        entry |= {"scores": dict(scores), "examples": len(rows)}
+        entry["predictions"] = vars(file_ref(file, directory))
+    record["data"]["sizes"]["test"] -= 1
+    path.write_text(json.dumps(record))
+    checks = verify_run(directory).checks
+    assert [c.name for c in checks if c.status == FAILED] == [f"data {NAME}: counts"]
+    record["data"]["dropped"]["test/answer_cut"] = 1
+    path.write_text(json.dumps(record))
+    checks = verify_run(directory).checks
+    assert not [c.detail for c in checks if c.status == FAILED]
+    assert any(
+        "1 of" in c.detail and c.name.endswith("left out") for c in checks if c.status == UNCHECKED
+    )
