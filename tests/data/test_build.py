@@ -63,12 +63,12 @@ def test_mixture_keeps_parts_limits_and_a_stratum(tmp_path: Path) -> None:
     assert splits.report.shared_groups == 0
 
 
-def test_equal_group_names_of_two_parts_are_two_groups(tmp_path: Path) -> None:
+def test_equal_values_of_two_parts_own_columns_are_two_groups(tmp_path: Path) -> None:
     one = part(
         tmp_path / "one.csv", [{"q": f"a{i}", "a": "x", "g": i} for i in range(9)], group=["g"]
     )
     two = part(
-        tmp_path / "two.csv", [{"q": f"b{i}", "a": "x", "g": i} for i in range(9)], group=["g"]
+        tmp_path / "two.csv", [{"q": f"b{i}", "a": "x", "h": i} for i in range(9)], group=["h"]
     )
     splits = build_splits(mixture(one=one, two=two))
     everything = splits.train + splits.validation + splits.test

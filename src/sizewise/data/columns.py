@@ -92,7 +92,7 @@ class TextTemplate:
         return text if text.strip() else ""
 
     def values(self, row: Mapping[str, Any]) -> str:
-        """Return what the columns hold and none of the words between, in the order of their names."""
+        """Return what the columns hold and no word between, in the order of their names."""
         texts = (as_text(row.get(name)) for name in sorted(self.columns, key=str.strip))
         return " | ".join(text for text in texts if text.strip())
 

@@ -25,6 +25,11 @@ def worded_key(text: str) -> str:
     return WORDED + _hash(text)
 
 
+def row_key(name: str) -> str:
+    """Key of a row, which two data sets may put into different words."""
+    return ROW + name
+
+
 def question_keys(keys: Iterable[str]) -> set[str]:
     """Return those keys that stand for a question."""
     return {key for key in keys if key.startswith((TEXT, WORDED))}

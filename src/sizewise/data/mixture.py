@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,40 +12,51 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataReport, DataSplits, Example
-from sizewise.data.groups import rank, text_key
+from sizewise.data.few_shot import add_demonstrations
+from sizewise.data.groups import connect, rank, row_key
+from sizewise.data.hold_out import hold_out
 from sizewise.data.leaks import shared_groups
 from sizewise.data.tokenizer_hash import hash_parts
 from sizewise.errors import ConfigError, DataError
 
 Build = Callable[[DatasetConfig], DataSplits]
+Parts = dict[str, list[Example]]
+NAMES = ("train", "validation", "test")
 
 
 def build_mixture(cfg: DatasetConfig, build: Build) -> DataSplits:
     """Build every part by its own configuration (limits and split included) and merge them.
 
     Each example carries the stratum ``part``, which is part of its ``id`` too. A training example
-    whose question or row is held out by any part, and a validation example whose question or row
-    is tested by any, are left out and counted as ``held_out_by_another_part``. The mixture's own
-    size limits apply after merging.
+    is left out, and counted as ``held_out_by_another_part``, if its question or row is held out by
+    any part, or its group by another part; so is a validation example that is tested. Groups are
+    those of all parts together: rows of two parts are in one if their question is the same, or if
+    both parts declare a group column of the same name and the value is the same. Equal values of
+    columns with different names are different groups.
+
+    A part's demonstrations are chosen from what remains of its training examples, and the
+    mixture's own size limits apply after merging.
 
     Raises:
-        DataError: there are no parts, or a part cannot be built.
+        DataError: there are no parts, a part cannot be built, or no training or validation example
+            of any part remains.
         ConfigError: a part is not a valid data set configuration.
     """
     if not cfg.parts:
         raise DataError("dataset.parts is empty: a mixture needs at least one data set in it.")
-    built = {name: build(part_config(name, part)) for name, part in cfg.parts.items()}
-    test = _merge(built, "test")
-    held = _keys(test)
-    validation = [e for e in _merge(built, "validation") if held.isdisjoint(_keys([e]))]
-    held |= _keys(validation)
-    train = [e for e in _merge(built, "train") if held.isdisjoint(_keys([e]))]
-    lost = sum(len(s.train) + len(s.validation) for s in built.values())
-    lost -= len(train) + len(validation)
-    parts = {"train": train, "validation": validation, "test": test}
+    configs = {name: part_config(name, part) for name, part in cfg.parts.items()}
+    built = {name: build(_without_demonstrations(part)) for name, part in configs.items()}
+    merged = _merge(built)
+    parts = hold_out(merged)
+    _require(merged, parts)
+    lost = sum(len(merged[name]) - len(parts[name]) for name in NAMES)
+    shown = [_demonstrate(name, part, parts) for name, part in configs.items()]
     limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
-    kept = {name: _ordered(rows, cfg.split.seed)[: limits[name]] for name, rows in parts.items()}
-    kept = {name: tuple(_with_own_id(e) for e in rows) for name, rows in kept.items()}
+    kept = {
+        name: _ordered([e for splits in shown for e in getattr(splits, name)], cfg.split.seed)
+        for name in NAMES
+    }
+    kept = {name: rows[: limits[name]] for name, rows in kept.items()}
     report = _report(built, lost, shared_groups(kept))
     return DataSplits(kept["train"], kept["validation"], kept["test"], report)
 
@@ -64,33 +75,58 @@ def part_config(name: str, part: Mapping[str, Any]) -> DatasetConfig:
         raise ConfigError(f"dataset.parts.{name}.{key}: {str(error).splitlines()[0]}") from error
 
 
-def _merge(built: Mapping[str, DataSplits], split: str) -> list[Example]:
-    return [
-        replace(example, group=_apart(name, example), meta={**example.meta, "part": name})
+def _merge(built: Mapping[str, DataSplits]) -> Parts:
+    """Put the parts' splits together; groups are connected anew, over all parts."""
+    found = [
+        (split, replace(example, meta={**example.meta, "part": name}))
         for name, splits in built.items()
+        for split in NAMES
         for example in getattr(splits, split)
     ]
+    groups = connect([(*example.keys, row_key(example.id)) for _, example in found])
+    merged: Parts = {name: [] for name in NAMES}
+    for (split, example), group in zip(found, groups, strict=True):
+        merged[split].append(replace(example, group=group))
+    return merged
 
 
-def _apart(part: str, example: Example) -> str:
-    return f"{part}/{example.group}"
+def _without_demonstrations(part: DatasetConfig) -> DatasetConfig:
+    return replace(part, few_shot=0, max_train=None) if part.few_shot else part
 
 
-def _question(example: Example) -> str:
-    return text_key(next(m.content for m in example.messages if m.role == "user"))
-
-
-def _keys(examples: Iterable[Example]) -> set[str]:
-    """Questions and rows: two parts may put the same row into different words."""
-    return {key for example in examples for key in (_question(example), example.id)}
+def _demonstrate(name: str, part: DatasetConfig, parts: Parts) -> DataSplits:
+    """Return one part's splits, with its demonstrations and with ids of their own."""
+    own = {
+        split: tuple(_with_own_id(e) for e in parts[split] if e.meta["part"] == name)
+        for split in NAMES
+    }
+    splits = DataSplits(
+        own["train"], own["validation"], own["test"], DataReport(0, {}, 0, 0, 0, 0.0)
+    )
+    return add_demonstrations(splits, part.few_shot, part.few_shot_style, part.max_train)
 
 
 def _with_own_id(example: Example) -> Example:
     return replace(example, origin=hash_parts(example.meta["part"], example.id))
 
 
-def _ordered(examples: list[Example], seed: int) -> tuple[Example, ...]:
-    return tuple(sorted(examples, key=lambda e: rank(seed, f"{e.group}:{e.id}:{e.content_id}")))
+def _ordered(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
+    return tuple(sorted(examples, key=lambda e: (rank(seed, e.id), e.content_id)))
+
+
+def _require(merged: Parts, parts: Parts) -> None:
+    """Raise if nothing remains of a split that the parts had examples for."""
+    empty = [name for name in ("train", "validation") if merged[name] and not parts[name]]
+    if not empty:
+        return
+    had = Counter(e.meta["part"] for e in merged[empty[0]])
+    counts = ", ".join(f"{name} {count}" for name, count in had.items())
+    raise DataError(
+        f"The mixture has no {' and no '.join(empty)} examples: all {had.total()} of the parts "
+        f"({counts}) share a question, a row or a declared group with what a part holds out. Give "
+        "the parts the same split (dataset.parts.NAME.split), or leave out a part that repeats "
+        "another; group columns that only number rows need different names in different parts."
+    )
 
 
 def _report(built: Mapping[str, DataSplits], lost: int, shared: int) -> DataReport:
