@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from sizewise.config import DatasetConfig, ModelConfig, RunConfig
 from sizewise.data.encode import EncodedSplit, encode_examples
-from sizewise.data.example import DataSplits, Example, SplitName
+from sizewise.data.example import DataSplits, SplitName
 from sizewise.data.frequency import add_frequency, count_labels
-from sizewise.data.groups import text_key
+from sizewise.data.groups import question_keys
 from sizewise.data.kept import kept_splits
+from sizewise.data.prompt_fingerprint import prompt_fingerprint
 from sizewise.data.template import ChatTemplate
 from sizewise.errors import ConfigError
 from sizewise.job.dry_run import few
@@ -49,13 +48,7 @@ class Task:
     @property
     def prompt_fingerprint(self) -> str:
         """Hash of everything but the rows that decides what a model reads (16 hex digits)."""
-        config = self.config
-        parts: list[Any] = [config.system, config.prompt, config.answer]
-        parts += [config.few_shot, config.max_length]
-        if config.few_shot:
-            parts.append(config.few_shot_style)
-        parts += [name for name in ("clean_whitespace", "truncate_prompt") if getattr(config, name)]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        return prompt_fingerprint(self.config)
 
 
 def make_template(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> Any:
@@ -139,21 +132,20 @@ def check_objective(cfg: RunConfig, task: Task) -> None:
 def shared_questions(tasks: Sequence[Task]) -> list[str]:
     """Say of every further test set how many of its questions the run was trained on.
 
+    Questions are the same if the columns of the prompt hold the same or it reads the same (but for
+    case and white space), whatever demonstrations are put before it.
+
     Args:
         tasks: the data set of the run, then the further test sets.
     """
-    trained = {_question(example) for example in tasks[0].splits.train}
+    trained = {key for e in tasks[0].splits.train for key in question_keys(e.keys)}
     found: list[str] = []
     for task in tasks[1:]:
         test = task.splits.test
-        shared = sum(_question(example) in trained for example in test)
+        shared = sum(not trained.isdisjoint(question_keys(example.keys)) for example in test)
         if shared:
             found.append(f"{shared} of {len(test)} questions of {task.name} occur in training.")
     return found
-
-
-def _question(example: Example) -> str:
-    return text_key(next((m.content for m in example.messages if m.role == "user"), ""))
 
 
 def _say(task: Task) -> None:
