@@ -90,12 +90,16 @@ class DatasetConfig:
     turns (a list of strings, user first, or of role/content mappings); ``conversation`` one that
     holds a whole dialogue, of which each assistant turn becomes an example (``train_on``: all of
     them or the last one). ``group`` names the columns that must never straddle splits besides the
-    prompt text itself (which never does). ``strata`` name columns kept for breakdowns; ``label``
-    the column whose frequency in training is one (``label_frequency``: never seen, rare, and
-    frequent from ``frequent`` training examples on). ``few_shot`` examples of the training split
-    are put before every prompt, as earlier ``turns`` or as ``text`` within the prompt; they are the
-    same for every ``max_train``, which counts the examples trained on beside them.
-    ``parts`` are the data sets of a mixture, by name.
+    question itself (which never does: the first user turn, or what the prompt's columns hold).
+    Other words around the columns leave the splits as they are. ``strata`` name columns kept for
+    breakdowns; ``label`` the column whose frequency in training is one (``label_frequency``: never
+    seen, rare, and frequent from ``frequent`` training examples on). ``few_shot`` examples of the
+    training split are put before every prompt, as earlier ``turns`` or as ``text`` within the
+    prompt; they are the same for every ``max_train``, which counts the examples trained on beside
+    them.
+    ``parts`` are the data sets of a mixture, by name. What one part holds out no part trains on:
+    the same question, the same row, and the same value of a ``group`` column if both parts name
+    that column so. Columns that number the groups of each part anew need different names.
     """
 
     name: str = MISSING
