@@ -10,7 +10,9 @@ from tests.job.test_run_job import run
 from torch import nn
 
 from sizewise.config.compose import compose_run
-from sizewise.job import fitting, pipeline
+from sizewise.job import bases, fitting, pipeline
+from sizewise.models.base import load_base
+from sizewise.outcome import Outcome
 
 
 @pytest.mark.parametrize(("bf16", "fused"), [(True, True), (False, None)])
@@ -41,3 +43,39 @@ def test_a_16_bit_base_is_trained_in_fp32_and_scored_as_it_was(
     moved = [w for w in weights.values() if not torch.equal(w, w.bfloat16().float())]
     assert len(moved) > len(weights) / 2
     assert outcome.model.dtype == "bfloat16"
+
+
+def test_true_bf16_is_one_precision_for_the_whole_job_and_no_other(tmp_path: Path) -> None:
+    """Base, tuned model and resumed run alike, and the base goes back as it was loaded."""
+    few = (
+        "trainer.precision=bf16-true", "trainer.max_steps=1", "dataset.max_test=4",
+        "dataset.max_validation=4", "generation.max_new_tokens=2",
+    )  # fmt: skip
+    bases._kept.clear()
+    first = run(tmp_path, "run", *few)
+    (kept,) = bases._kept.values()
+    cfg = compose_run(["model=nano", *few])
+    fresh = load_base(*bases.storage_of(cfg))
+    assert fresh.dtype == torch.bfloat16
+    found = dict([*kept.named_parameters(), *kept.named_buffers()])
+    for name, tensor in [*fresh.named_parameters(), *fresh.named_buffers()]:
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+
+    (tmp_path / "run/outcome.json").unlink()
+    (tmp_path / "run/predictions/tuned.icd10_dialogues.jsonl").unlink()
+    again = run(tmp_path, "run", *few)
+    assert comparable_scores(again) == comparable_scores(first)
+
+    other = compose_run(["model=nano", "trainer.precision=32-true"])
+    base = bases.take_base(*bases.storage_of(other), torch.device("cpu"))
+    assert {p.dtype for p in base.parameters()} == {torch.float32}
+
+
+def comparable_scores(outcome: Outcome) -> list[dict[str, float]]:
+    assert outcome.tuned is not None
+    found = (outcome.base, outcome.tuned)
+    return [
+        {n: v for n, v in side["icd10_dialogues"].scores.items() if not n.startswith("efficiency")}
+        for side in found
+    ]

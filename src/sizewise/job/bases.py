@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from sizewise.config import ModelConfig, QuantizationConfig
+from sizewise.config import ModelConfig, QuantizationConfig, RunConfig
 from sizewise.models.base import load_base
+from sizewise.models.dtypes import weights_dtype
 from sizewise.models.wrapping import is_adapted
 from sizewise.runtime import free_memory
 
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
     import torch
 
 _kept: dict[str, Any] = {}
+
+
+def storage_of(cfg: RunConfig) -> tuple[ModelConfig, QuantizationConfig]:
+    """Return how the base of a job is stored, from the first score to the last.
+
+    ``trainer.precision=bf16-true`` trains on bf16 weights, so the base is loaded as such: cast
+    later, the base and its tuned self would be scored in different precisions.
+    """
+    dtype, quantization = weights_dtype(cfg.trainer), cfg.quantization
+    if dtype is None:
+        return cfg.model, quantization
+    if quantization.method != "none" and quantization.compute_dtype == "auto":
+        quantization = replace(quantization, compute_dtype=dtype)
+    return replace(cfg.model, dtype=dtype), quantization
 
 
 def take_base(

@@ -13,6 +13,7 @@ from sizewise.config import RunConfig
 from sizewise.data.collate import collate_seq2seq, collate_training
 from sizewise.data.datamodule import SizewiseDataModule
 from sizewise.evaluation.template import pad_id
+from sizewise.job.bases import storage_of
 from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
 from sizewise.job.tasks import Task
 from sizewise.models.adapter import attach_adapter, enable_checkpointing
@@ -42,7 +43,7 @@ def train(
     """
     seed_everything(cfg.seed)
     dtype = base.dtype
-    model = attach_adapter(base, cfg.lora, cfg.model, cfg.seed)
+    model = attach_adapter(base, cfg.lora, storage_of(cfg)[0], cfg.seed)
     if cfg.trainer.gradient_checkpointing:
         enable_checkpointing(model)
     module = _module(cfg, model)

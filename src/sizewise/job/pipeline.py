@@ -15,7 +15,7 @@ from sizewise.evaluation.evaluate import EvaluationResult
 from sizewise.evaluation.likelihood import answer_log_probs
 from sizewise.evaluation.template import pad_id
 from sizewise.job import facts
-from sizewise.job.bases import give_back, take_base
+from sizewise.job.bases import give_back, storage_of, take_base
 from sizewise.job.checks import check_candidates, check_references
 from sizewise.job.data_files import DATA, save_data
 from sizewise.job.fitting import train
@@ -25,8 +25,9 @@ from sizewise.job.scoring import PREDICTIONS, Scorer
 from sizewise.job.tasks import Task, check_objective, load_task, make_template
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter import load_adapter
+from sizewise.models.dtypes import cast
 from sizewise.models.figures import context_length
-from sizewise.models.size import model_sizes
+from sizewise.models.size import is_adapter_weight, model_sizes
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.outcome import Outcome
 from sizewise.training.fit import CHECKPOINTS
@@ -97,7 +98,7 @@ class Pipeline:
         """Score the base, train, score the result; return the record."""
         cfg, whole = self.cfg, not self._went_before()
         meter = EnergyMeter(gpu_uuids(self.device, cfg.trainer.devices))
-        base = take_base(cfg.model, cfg.quantization, self.device)
+        base = take_base(*storage_of(cfg), self.device)
         meter.start()
         base_results = self._score_base(base)
         if self._specialises:
@@ -109,7 +110,7 @@ class Pipeline:
         joules = meter.stop() if whole else None
         validation = self._validation(model, fit)
         outcome = self._outcome(model, fit, base_results, tuned_results, validation, joules)
-        give_back(model, cfg.model, cfg.quantization, self.device)
+        give_back(model, *storage_of(cfg), self.device)
         return outcome
 
     def _went_before(self) -> bool:
@@ -121,7 +122,7 @@ class Pipeline:
 
     def train_as_further_process(self) -> None:
         """Take part in distributed training as one of its further processes."""
-        base = take_base(self.cfg.model, self.cfg.quantization, self.device, reuse=False)
+        base = take_base(*storage_of(self.cfg), self.device, reuse=False)
         train(self.cfg, base, self.task, self.template, (), self.run_dir)
 
     def _score_base(self, base: Any) -> dict[str, EvaluationResult]:
@@ -133,7 +134,11 @@ class Pipeline:
     def _specialise(self, base: Any, loggers: Sequence[Logger]) -> tuple[Any, FitResult | None]:
         cfg = self.cfg
         if cfg.adapter is not None and cfg.stage == "evaluate":
-            return load_adapter(base, cfg.adapter), None
+            model = load_adapter(base, cfg.adapter)
+            cast(
+                (p for name, p in model.named_parameters() if is_adapter_weight(name)), cfg.trainer
+            )
+            return model, None
         if not cfg.lora.trains or cfg.stage == "evaluate":
             return base, None
         return train(cfg, base, self.task, self.template, loggers, self.run_dir)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
+from torch import nn
 
 from sizewise.config.training import TrainerConfig
 from sizewise.errors import ModelError
@@ -39,6 +42,28 @@ def resolve_precision(trainer: TrainerConfig, device: torch.device) -> str:
     if device.type != "cuda":
         return "32-true"
     return "bf16-mixed" if computes_in_bf16(device) else "16-mixed"
+
+
+def lightning_precision(precision: str) -> str:
+    """Return what Lightning is told of a resolved precision.
+
+    With ``bf16-true`` the weights are bf16 before a Trainer sees them (``cast``). Lightning's own
+    would cast the frozen base too, rotary frequencies included, for whoever uses it next.
+    """
+    return "32-true" if precision == "bf16-true" else precision
+
+
+def weights_dtype(trainer: TrainerConfig) -> str | None:
+    """Return the dtype that ``trainer.precision`` gives all weights; None: the model's own."""
+    return "bfloat16" if trainer.precision == "bf16-true" else None
+
+
+def cast(parameters: Iterable[nn.Parameter], trainer: TrainerConfig) -> None:
+    """Put weights into the dtype that ``trainer.precision`` gives them, in place."""
+    name = weights_dtype(trainer)
+    if name is not None:
+        for parameter in parameters:
+            parameter.data = parameter.data.to(DTYPES[name])
 
 
 def computes_in_bf16(device: torch.device) -> bool:

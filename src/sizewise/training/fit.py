@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from sizewise.config.training import TrainerConfig
 from sizewise.errors import OutOfMemoryError
 from sizewise.evaluation.device import free_memory, is_out_of_memory
+from sizewise.models.dtypes import cast
 from sizewise.runtime import quiet
 from sizewise.training.attempt import Attempt, TrainingData
 from sizewise.training.checkpoint import LAST, SHAPE, read_checkpoint, write_checkpoint
@@ -60,6 +61,7 @@ def fit_job(
         KeyboardInterrupt: the user asked to stop; the state is saved.
     """
     quiet()
+    cast((p for p in module.model.parameters() if p.requires_grad), trainer)
     done = read_result(run_dir)
     if done is not None:
         load_exported(module.model, run_dir / ADAPTER)

@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from sizewise.config.training import TrainerConfig
-from sizewise.models.dtypes import resolve_precision
+from sizewise.models.dtypes import lightning_precision, resolve_precision
 from sizewise.runtime import resolve_device
 from sizewise.training.checkpoint import AtomicCheckpointIO
 from sizewise.training.loop import NEVER
@@ -46,7 +46,7 @@ def build_trainer(
         devices=_devices(trainer, device),
         num_nodes=trainer.num_nodes,
         strategy=trainer.strategy,
-        precision=resolve_precision(trainer, device),
+        precision=lightning_precision(resolve_precision(trainer, device)),
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=trainer.gradient_clip,
