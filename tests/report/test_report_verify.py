@@ -198,6 +198,30 @@ def test_runs_beside_those_compared_and_prices_change_nothing(tmp_path: Path) ->
     assert results.ok
 
 
+def test_a_comparison_by_a_key_is_made_again_by_it(tmp_path: Path) -> None:
+    for r in (8, 16):
+        make_run(tmp_path / f"r{r}", Spec(task=Task(examples=60), r=r, tuned=0.5 + r / 100))
+    paths = write_report(compare([tmp_path], by=("lora.r",)), tmp_path)
+    assert json.loads(paths["results"].read_text())["by"] == ["lora.r"]
+    last = verify_sweep(tmp_path, data=False)[-1]
+    assert [check.status for check in last.checks] == [OK]
+    record = json.loads(paths["results"].read_text())
+    paths["results"].write_text(json.dumps({**record, "by": ["no.such_key"]}))
+    assert "cannot be made again" in failed(verify_sweep(tmp_path, data=False)[-1])[0]
+
+
+def test_compared_runs_that_lie_elsewhere_are_said_to_be_unchecked(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    make_run(here / "a", Spec(task=Task(examples=30)))
+    other = make_run(there / "b", Spec(model="mini", tuned=None, task=Task(examples=30)))
+    write_report(compare([here, there]), here)
+    last = verify_sweep(here, data=False)[-1]
+    (check,) = last.checks
+    assert last.ok
+    assert check.status == UNCHECKED
+    assert read_outcome(other).run_id in check.detail
+
+
 def provenance(outcome: Outcome, **facts: Any) -> Outcome:
     return replace(outcome, provenance={**outcome.provenance, **facts})
 

@@ -68,11 +68,15 @@ class SetComparison:
 
 @dataclass
 class Comparison:
-    """Many outcomes: what was read, what could not be, and one comparison per test set."""
+    """Many outcomes: what was read, what could not be, and one comparison per test set.
+
+    ``by`` are the configuration keys in which pairs differ, where that was asked for.
+    """
 
     runs: tuple[Run, ...]
     problems: list[Problem]
     sets: list[SetComparison]
+    by: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -119,7 +123,7 @@ def compare_loaded(
     problems = list(loaded.problems)
     for compared in sets:
         problems += compared.test.problems
-    return Comparison(loaded.runs, problems, sets)
+    return Comparison(loaded.runs, problems, sets, tuple(by))
 
 
 def _compare_set(

@@ -24,6 +24,7 @@ def results_record(comparison: Comparison) -> dict[str, Any]:
         "version": RESULTS_VERSION,
         "runs": len(comparison.runs),
         "run_ids": [run.outcome.run_id for run in comparison.runs],
+        "by": list(comparison.by),
         "problems": [{"where": p.where, "reason": p.reason} for p in comparison.problems],
         "test_sets": [_set(compared) for compared in comparison.sets],
     }

@@ -118,13 +118,13 @@ def _prompts(outcome: Outcome) -> Check:
     from sizewise.data.example import DataReport, DataSplits
     from sizewise.job.tasks import Task
 
-    title = "prompt fingerprint"
+    title, recorded = "prompt fingerprint", outcome.data.prompt_fingerprint
+    nothing = DataSplits((), (), (), DataReport(0, {}, 0, 0, 0, 0.0))
     try:
         dataset = to_run_config(dict(outcome.config)).dataset
+        found = Task(dataset, nothing, {}).prompt_fingerprint
     except ConfigError as error:
         return Check(title, UNCHECKED, f"the configuration is not whole: {error}")
-    nothing = DataSplits((), (), (), DataReport(0, {}, 0, 0, 0, 0.0))
-    found, recorded = Task(dataset, nothing, {}).prompt_fingerprint, outcome.data.prompt_fingerprint
     if found == recorded:
         return Check(title, OK)
     return Check(title, FAILED, f"the configuration gives {found}, recorded was {recorded}")
