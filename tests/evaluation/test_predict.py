@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,33 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(causal, split, template,
     calls = len(sizes)
     run(causal, split, template, tmp_path / "b.jsonl", generation=sampling)
     assert len(sizes) == calls, "a finished evaluation ran the model again"
+
+
+def test_seconds_and_peak_add_up_over_processes(causal, split, template, tmp_path) -> None:
+    """Also where the last process found nothing left to do, or died before storing a batch."""
+    path = tmp_path / "p.jsonl"
+    whole = run(causal, split, template, path)
+    bill = tmp_path / "p.jsonl.spent"
+    first, last = (json.loads(line) for line in bill.read_text().splitlines())
+    assert (first[0], last[0]) == (4, 8)
+    assert 0 < first[1] < last[1] == whole.seconds
+    assert run(causal, split, template, path).seconds == whole.seconds
+
+    bill.write_text(json.dumps([4, 1000.0, 2**60]) + "\n" + json.dumps([8, 5000.0, 2**61]) + "\n[8")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
+    resumed = run(causal, split, template, path)
+    assert 1000.0 < resumed.seconds < 2000.0, "4 answers of the first process, 4 of this one"
+    assert resumed.peak_bytes == 2**60
+    assert run(causal, split, template, path).seconds == resumed.seconds
+
+
+def test_seconds_that_nobody_noted_are_not_made_up(causal, split, template, tmp_path) -> None:
+    path = tmp_path / "p.jsonl"
+    run(causal, split, template, path)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
+    (tmp_path / "p.jsonl.spent").unlink()
+    assert run(causal, split, template, path).seconds is None
+    assert run(causal, split, template, path).seconds is None
 
 
 def test_an_example_that_occurs_twice_is_predicted_once(causal, template, tmp_path) -> None:

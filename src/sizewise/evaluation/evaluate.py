@@ -25,7 +25,8 @@ class EvaluationResult:
         predictions: one per example, in the split's order, each with its own scores.
         path: the file that holds them.
         examples: how many there are.
-        seconds: wall time of generation and likelihoods (of the run that computed them).
+        seconds: wall time of generation and likelihoods (of the run that computed them); None
+            where a part of it is not known.
         peak_bytes: peak memory of the same; None where the system does not tell.
         batch_size: the batch size that fitted.
         out_of_memory: batch sizes that did not fit.
@@ -37,7 +38,7 @@ class EvaluationResult:
     predictions: tuple[Prediction, ...]
     path: Path
     examples: int
-    seconds: float
+    seconds: float | None
     peak_bytes: int | None
     batch_size: int
     out_of_memory: tuple[int, ...] = ()

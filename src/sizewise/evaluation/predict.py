@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ from sizewise.evaluation.measure import Measurer
 from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.predictions import PredictionStore
 from sizewise.evaluation.retry import with_retries
+from sizewise.evaluation.spent import Bill
 from sizewise.evaluation.template import AnswerTemplate
 from sizewise.metrics.base import ExampleMetric
 
@@ -49,8 +49,9 @@ class Predicted:
 
     Attributes:
         predictions: one per example, in the split's order.
-        seconds: wall time of this call.
-        peak_bytes: peak memory of this call; None where the system does not tell.
+        seconds: wall time, added up over the processes that made the predictions; None where one
+            of them left no word of it.
+        peak_bytes: peak memory of the same; None where the system does not tell.
         batch_size: the batch size that fitted.
         out_of_memory: batch sizes that did not fit.
         observed: what metrics measured of the model itself, by ``metric/score``.
@@ -58,7 +59,7 @@ class Predicted:
     """
 
     predictions: tuple[Prediction, ...]
-    seconds: float
+    seconds: float | None
     peak_bytes: int | None
     batch_size: int
     out_of_memory: tuple[int, ...] = ()
@@ -92,13 +93,14 @@ def predict(
     """
     if not split_.examples:
         raise EvaluationError("There is no example to evaluate. Check the filters of the data set.")
-    started, peak = time.perf_counter(), PeakMemory(device_of(model))
     batches = BatchSize(batch_size)
     done = {prediction.id: prediction for prediction in store.read()}
+    bill = Bill(store.path, len(done), PeakMemory(device_of(model)))
     pending = _pending(split_, set(done), batch_size)
     chosen = _candidate_set(candidates, template, split_)
     measure = Measurer(model, template, generation, chosen)
     _warm_up(measure, split_, pending[:warmup_batches], batches, retries)
+    bill.begin()
     while pending:
         batch = pending.pop(0)
         if len(batch) > batches.size:
@@ -108,16 +110,17 @@ def predict(
         if rows is None:
             pending.insert(0, batch)
             continue
-        store.append(row for row in rows if row.id not in done)
-        done |= {row.id: row for row in rows if row.id not in done}
+        new = {row.id: row for row in rows if row.id not in done}
+        bill.note(len(new))
+        store.append(new.values())
+        done |= new
         if progress is not None:
             progress(sum(e.id in done for e in split_.examples), len(split_.examples))
-    seconds = time.perf_counter() - started
     found = tuple(done[example.id] for example in split_.examples)
-    failed, peak_bytes = tuple(batches.failed), peak.read()
+    failed = tuple(batches.failed)
     observed = observations(model, template, metrics)
     how = conditions(device_of(model), batch_size)
-    return Predicted(found, seconds, peak_bytes, batches.size, failed, observed, how)
+    return Predicted(found, bill.seconds, bill.peak_bytes, batches.size, failed, observed, how)
 
 
 def _candidate_set(

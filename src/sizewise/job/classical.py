@@ -133,7 +133,7 @@ class ClassicalPipeline:
     def _outcome(
         self, fitted: Fitted, seconds: float, results: Mapping[str, EvaluationResult]
     ) -> Outcome:
-        answering = sum(result.seconds for result in results.values())
+        answering = sum(result.seconds or 0.0 for result in results.values())
         return make_outcome(
             self.cfg,
             self.run_dir,

@@ -86,7 +86,9 @@ def cost_facts(
 ) -> CostFacts:
     """Sum up what a run cost; evaluation figures are those of the model that stands for it."""
     peaks = [e.peak_bytes for e in evaluations if e.peak_bytes is not None]
-    seconds = sum(e.seconds for e in evaluations) if evaluations else None
+    spent = [e.seconds for e in evaluations]
+    known = [seconds for seconds in spent if seconds is not None]
+    seconds = sum(known) if known and len(known) == len(spent) else None
     peak = max(peaks, default=None)
     if fit is None:
         return CostFacts(eval_seconds=seconds, eval_peak_bytes=peak, energy_joules=joules)
