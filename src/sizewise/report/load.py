@@ -91,11 +91,11 @@ def load_runs(paths: Iterable[Path]) -> Loaded:
     """Read every outcome at or below ``paths``.
 
     A damaged record, or one of another version, is a problem and not an error. The same job met
-    twice on the same data (copied, or run on two machines) counts once: it is no further seed.
+    twice on the same data (copied, or run on two machines) counts once: it is no further seed. The
+    first that has all its predictions stands for the others.
     """
-    runs: list[Run] = []
     problems: list[Problem] = []
-    seen: dict[str, Path] = {}
+    copies: dict[str, list[Run]] = {}
     for directory in find_run_dirs(paths):
         try:
             outcome = read_outcome(directory)
@@ -103,12 +103,19 @@ def load_runs(paths: Iterable[Path]) -> Loaded:
             problems.append(Problem(str(directory), str(error)))
             continue
         key = json.dumps([outcome.identity, dict(outcome.data.fingerprints)], sort_keys=True)
-        if key in seen:
-            problems.append(Problem(str(directory), f"is the job of {seen[key]}; counted once"))
-            continue
-        seen[key] = directory
-        runs.append(Run(directory, outcome))
+        copies.setdefault(key, []).append(Run(directory, outcome))
+    runs = [next(filter(_is_whole, same), same[0]) for same in copies.values()]
+    for run, same in zip(runs, copies.values(), strict=True):
+        reason = f"is the job of {run.directory}; counted once"
+        problems += [Problem(str(r.directory), reason) for r in same if r is not run]
     return Loaded(tuple(runs), tuple(problems))
+
+
+def _is_whole(run: Run) -> bool:
+    """Whether every predictions file that the record names is there in its size."""
+    evaluations = [*run.outcome.base.values(), *(run.outcome.tuned or {}).values()]
+    files = [(run.directory / e.predictions.path, e.predictions.bytes) for e in evaluations]
+    return all(path.is_file() and path.stat().st_size == size for path, size in files)
 
 
 @dataclass
