@@ -121,7 +121,7 @@ def _hover(point: Point, front: Front, scale: words.Scale) -> str:
         lines.append(f"{words.seconds(costs['latency_seconds'])} per answer")
     if costs["train_seconds"]:
         lines.append(f"{words.seconds(costs['train_seconds'])} of training")
-    if point.label in front.labels:
+    if front.holds(point):
         lines.append("on the Pareto front")
     return "<br>".join(lines)
 
@@ -140,9 +140,7 @@ def _links(points: Sequence[Point], cost: str, unit: float) -> go.Scatter:
 
 
 def _front_line(points: Sequence[Point], front: Front, unit: float) -> go.Scatter:
-    on = sorted(
-        (p for p in points if p.label in front.labels), key=lambda p: p.costs[front.cost] or 0
-    )
+    on = sorted((p for p in points if front.holds(p)), key=lambda p: p.costs[front.cost] or 0)
     return go.Scatter(
         name="Pareto front",
         x=[p.costs[front.cost] for p in on],

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sizewise.report import words
-from sizewise.report.candidates import TestSet
+from sizewise.report.candidates import ZERO_SHOT, TestSet
 from sizewise.report.charts import LARGE, MUTED, TUNED, ZERO, layout
 from sizewise.report.confusion import Confusion
 from sizewise.report.focus import Focus
@@ -140,7 +140,8 @@ def scaling_chart(
 ) -> go.Figure:
     """Zero-shot quality over size with its fit, and the tuned model's level."""
     unit = 100.0 if scale.percent else 1.0
-    zero = [p for p in points if not p.tuned and p.candidate.model.quantization == "none"]
+    whole = [p for p in points if p.candidate.model.quantization == "none"]
+    zero = [p for p in whole if p.candidate.kind == ZERO_SHOT]
     sizes = sorted(float(p.candidate.params) for p in zero)
     grid = np.geomspace(sizes[0], sizes[-1], 60)
     figure = go.Figure()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sizewise.outcome import ModelFacts
 
-# Already said by the base, the adapter and the storage.
+# Mostly said by the base, the adapter and the storage: named where nothing else tells apart.
 SAID = (
     "model.",
     "quantization.",
@@ -25,12 +26,23 @@ SHORT = {
     "trainer.max_steps": "steps",
     "dataset.few_shot": "shots",
 }
+# What the configuration does not say: the rows trained on, and facts of the model and the prompt.
+FACTS = {
+    "data.train": "training-data",
+    "data.validation": "validation-data",
+    "facts.revision": "revision",
+    "facts.dtype": "dtype",
+    "facts.template": "template",
+    "facts.prompt": "prompt",
+}
+LIMITS = ("dataset.max_train", "dataset.max_validation", "dataset.max_test", "dataset.max_samples")
 LONGEST = 40
+HASH_LENGTH = 4
 Fact = tuple[ModelFacts, bool, Mapping[str, Any]]
 
 
 def name_all(facts: Sequence[Fact]) -> list[str]:
-    """Return one label per (model, tuned, configuration); equal only for equal configurations."""
+    """Return one label per (model, tuned, configuration), no two alike."""
     plain = [_plain(model, tuned) for model, tuned, _ in facts]
     flat = [flatten(config) for _, _, config in facts]
     labels = list(plain)
@@ -38,16 +50,22 @@ def name_all(facts: Sequence[Fact]) -> list[str]:
         same = [i for i, name in enumerate(plain) if name == base]
         for i, more in zip(same, tell_apart([flat[i] for i in same]), strict=True):
             labels[i] = f"{base} {more}".rstrip()
-    return labels
+    return _numbered(labels)
 
 
 def tell_apart(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """What differs between flat configurations, as ``n=100 lr=0.001`` for each.
 
-    Keys that tell nothing more than the ones before them are left out, short names first.
+    Keys that tell nothing more than the ones before them are left out: short names first, then
+    those that the plain name mostly says, last the facts. Different configurations never get the
+    same text: values that look alike are given with a hash.
     """
-    differing = _needed(configs, _differing(configs))
-    return [" ".join(f"{SHORT.get(k, k)}={_value(c.get(k))}" for k in differing) for c in configs]
+    names = {**SHORT, **FACTS}
+    columns = [
+        [f"{names.get(key, key)}={text}" for text in _texts(key, [c.get(key) for c in configs])]
+        for key in _needed(configs, _differing(configs))
+    ]
+    return [" ".join(column[i] for column in columns) for i in range(len(configs))]
 
 
 def _plain(model: ModelFacts, tuned: bool) -> str:
@@ -79,14 +97,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = sorted({key for config in flat for key in config})
-    different = [k for k in keys if len({repr(c.get(k)) for c in flat}) > 1]
-    return [k for k in different if not k.startswith(SAID)] or different
+    return [k for k in keys if len({repr(c.get(k)) for c in flat}) > 1]
 
 
 def _needed(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
     needed: list[str] = []
     told = 1
-    for key in sorted(keys, key=lambda key: (key not in SHORT, keys.index(key))):
+    for key in sorted(keys, key=lambda key: (_rank(key), key)):
         number = len({repr([config.get(k) for k in (*needed, key)]) for config in configs})
         if number > told:
             needed.append(key)
@@ -94,7 +111,41 @@ def _needed(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[s
     return needed
 
 
-def _value(value: Any) -> str:
-    text = "all" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def _rank(key: str) -> int:
+    if key in SHORT:
+        return 0
+    return 3 if key in FACTS else 2 if key.startswith(SAID) else 1
+
+
+def _texts(key: str, values: Sequence[Any]) -> list[str]:
+    texts = [_value(key, value) for value in values]
+    meant: dict[str, set[str]] = {}
+    for text, value in zip(texts, values, strict=True):
+        meant.setdefault(text, set()).add(repr(value))
+    return [
+        text if len(meant[text]) == 1 else f"{text}({_hash(value)})"
+        for text, value in zip(texts, values, strict=True)
+    ]
+
+
+def _value(key: str, value: Any) -> str:
+    missing = "all" if key in LIMITS else "none"
+    text = missing if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:HASH_LENGTH]
+
+
+def _numbered(labels: Sequence[str]) -> list[str]:
+    """Number what is still alike from the second on."""
+    given: list[str] = []
+    for label in labels:
+        free, number = label, 1
+        while free in given or (number > 1 and free in labels):
+            number += 1
+            free = f"{label} #{number}"
+        given.append(free)
+    return given

@@ -25,7 +25,7 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Point:
-    """One candidate; costs are None where they were not measured, training costs 0 where none."""
+    """One candidate; costs are None where not measured, training costs 0 of what is not fitted."""
 
     candidate: Candidate
     base: Candidate | None
@@ -54,9 +54,18 @@ class Front:
     """
 
     cost: str
-    labels: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
     share: float
     largest: float
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the candidates."""
+        return tuple(candidate.label for candidate in self.candidates)
+
+    def holds(self, point: Point) -> bool:
+        """Whether the point's candidate is on the front."""
+        return any(candidate is point.candidate for candidate in self.candidates)
 
 
 def make_points(test: TestSet, seed: int = 0) -> list[Point]:
@@ -82,7 +91,7 @@ def cost_of(candidate: Candidate, name: str) -> float | None:
     if name == "latency_seconds":
         return candidate.latency
     if name == "train_seconds":
-        return candidate.train_seconds if candidate.tuned else 0.0
+        return candidate.train_seconds if candidate.fitted else 0.0
     return candidate.energy_joules
 
 
@@ -106,7 +115,7 @@ def fronts(test: TestSet, points: Sequence[Point]) -> list[Front]:
         values = np.array([[p.score, value] for p, value in known])
         directions = (test.direction, "min")
         on_front = pareto_front(values, directions).on_front
-        labels = tuple(p.label for (p, _), on in zip(known, on_front, strict=True) if on)
+        members = tuple(p.candidate for (p, _), on in zip(known, on_front, strict=True) if on)
         share = hypervolume(values, directions).share
-        found.append(Front(cost, labels, share, float(values[:, 1].max())))
+        found.append(Front(cost, members, share, float(values[:, 1].max())))
     return found
