@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from sizewise.outcome import Evaluation, ModelFacts
+from sizewise.report.keys import base_key, hidden_facts
 from sizewise.report.labels import name_all
 from sizewise.report.load import Answers, FloatArray, Problem, Run
-from sizewise.sweep.identity import canonical_config
 
 ZERO_SHOT = "zero-shot"
 TUNED = "tuned"
@@ -34,8 +33,9 @@ class Candidate:
     """One configuration of a model with all its seeds: zero-shot, tuned, or classical (a baseline
     without a language model).
 
-    ``config`` is the canonical configuration without its seed. ``own`` is False for the zero-shot
-    scores that only came with tuned runs.
+    ``config`` is the canonical configuration without its seed (see ``config_key``), of a zero-shot
+    model only what its answers depend on. ``own`` is False for the zero-shot scores that only came
+    with tuned runs.
     """
 
     kind: str
@@ -131,13 +131,14 @@ class TestSet:
     """Candidates that answered the same test examples.
 
     Attributes:
-        dataset, fingerprint: what was asked.
+        dataset, fingerprint: what was asked (of a set divided by tokenizers also in which tokens).
         primary, direction: the score that counts, and whether ``max`` or ``min`` is better.
         ids: examples that every candidate answered, in the order of the first one.
         groups: group of each.
         weights: how much each counts in the primary score [N]; None: all alike.
         recorded: number of examples of the largest evaluation.
-        problems: evaluations that could not be used.
+        problems: evaluations that could not be used, or stand for no further run.
+        tokenizers: number of sets that this one was divided into (see ``by_tokenizer``).
     """
 
     dataset: str
@@ -150,6 +151,7 @@ class TestSet:
     weights: FloatArray | None = None
     recorded: int = 0
     problems: list[Problem] = field(default_factory=list)
+    tokenizers: int = 1
 
     @property
     def sign(self) -> float:
@@ -171,29 +173,17 @@ class TestSet:
 
     def name(self) -> None:
         """Give every candidate a label that tells it from the others."""
-        facts = [(c.model, c.tuned, c.config) for c in self.candidates]
+        facts = [
+            (c.model, c.tuned, {**c.config, "facts": hidden_facts(c.first.run)})
+            for c in self.candidates
+        ]
         for candidate, label in zip(self.candidates, name_all(facts), strict=True):
             candidate.label = label
 
     def zero_shot_of(self, candidate: Candidate) -> Candidate | None:
         """The zero-shot candidate with the same base, prompt and decoding, if there is one."""
-        wanted = base_key(candidate.first.run)
+        wanted = base_key(candidate.first.run, self.dataset)
         for other in self.candidates:
-            if other.kind == ZERO_SHOT and base_key(other.first.run) == wanted:
+            if other.kind == ZERO_SHOT and base_key(other.first.run, self.dataset) == wanted:
                 return other
         return None
-
-
-def base_key(run: Run) -> str:
-    """What zero-shot answers depend on: base, storage, prompt and decoding."""
-    model, config = run.outcome.model, run.outcome.config
-    parts: list[Any] = [model.path, model.revision, model.quantization, model.chat_template]
-    parts += [dict(model.template_kwargs), run.outcome.data.prompt_fingerprint]
-    parts += [config.get("generation"), model.dtype]
-    return json.dumps(parts, sort_keys=True, default=str)
-
-
-def config_key(run: Run) -> tuple[str, Mapping[str, Any]]:
-    """Key and canonical configuration of a run without its seed."""
-    config = {k: v for k, v in canonical_config(run.outcome.config).items() if k != "seed"}
-    return json.dumps(config, sort_keys=True, default=str), config

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from sizewise.config import PricesConfig
+from sizewise.report import words
 from sizewise.report.candidates import TestSet
 from sizewise.report.economy import PaidBack, paid_back
 from sizewise.report.focus import find_focus
@@ -81,8 +82,16 @@ class Comparison:
     @property
     def verdict(self) -> Verdict:
         """The verdict on the largest test set."""
-        nothing = "No run has finished, so there is nothing to say."
-        return self.sets[0].verdict if self.sets else Verdict(OPEN, "No finished run", nothing)
+        if self.sets:
+            return self.sets[0].verdict
+        if not self.runs:
+            nothing = "No run has finished, so there is nothing to say."
+            return Verdict(OPEN, "No finished run", nothing)
+        sentence = (
+            f"{words.plural(len(self.runs), 'run')} finished, but none was scored on the test "
+            "split, so there is nothing to compare. Score each with `evaluate.py run=DIR`."
+        )
+        return Verdict(OPEN, "Nothing scored", sentence)
 
     @property
     def table(self) -> pd.DataFrame:

@@ -11,8 +11,8 @@ import numpy as np
 
 from sizewise.report.candidates import ZERO_SHOT, Candidate, TestSet
 from sizewise.report.focus import Focus
-from sizewise.report.labels import flatten, tell_apart
-from sizewise.report.pairs import CHOSEN, UNCHANGING, representatives, rows
+from sizewise.report.labels import tell_apart
+from sizewise.report.pairs import CHOSEN, UNCHANGING, representatives, rest, rows
 from sizewise.report.points import Point
 from sizewise.statistics.learning_curve import Overtaking, overtaking_size
 from sizewise.statistics.scaling import ScalingMatch, matching_size
@@ -80,9 +80,7 @@ def _names(groups: Sequence[Sequence[Point]], ignored: tuple[str, ...]) -> list[
 
 
 def _rest(candidate: Candidate, ignored: tuple[str, ...]) -> str:
-    skipped = (*ignored, *CHOSEN, *UNCHANGING)
-    flat = flatten(candidate.config)
-    kept = {key: value for key, value in flat.items() if not key.startswith(skipped)}
+    kept = rest(candidate, (*ignored, *CHOSEN, *UNCHANGING))
     return json.dumps(kept, sort_keys=True, default=str)
 
 

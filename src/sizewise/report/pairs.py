@@ -11,6 +11,7 @@ import numpy as np
 
 from sizewise.errors import ConfigError
 from sizewise.report.candidates import TUNED, ZERO_SHOT, Candidate, TestSet
+from sizewise.report.keys import DATA
 from sizewise.report.labels import flatten
 from sizewise.report.pair import Pair
 from sizewise.statistics.comparison import compare_paired_many
@@ -70,10 +71,18 @@ def by_validation(candidate: Candidate) -> tuple[float, str]:
 
 def variant_key(candidate: Candidate) -> str:
     """Name the question that a tuned candidate answers: its configuration less what is chosen."""
+    return json.dumps(rest(candidate, (*CHOSEN, *UNCHANGING)), sort_keys=True, default=str)
+
+
+def rest(candidate: Candidate, ignored: tuple[str, ...]) -> dict[str, Any]:
+    """Flat configuration less the keys that begin like an ignored one.
+
+    Where a choice of the data is ignored, so are the rows that came of it.
+    """
+    if any(key.startswith("dataset") for key in ignored):
+        ignored = (*ignored, DATA)
     flat = flatten(candidate.config)
-    skipped = (*CHOSEN, *UNCHANGING)
-    kept = {key: value for key, value in flat.items() if not key.startswith(skipped)}
-    return json.dumps(kept, sort_keys=True, default=str)
+    return {key: value for key, value in flat.items() if not key.startswith(ignored)}
 
 
 def _question(test: TestSet) -> Iterator[tuple[str, Candidate, Candidate]]:
@@ -118,9 +127,8 @@ def _alike(candidates: Sequence[Candidate], ignored: tuple[str, ...]) -> list[li
     """Group candidates by their configuration less the keys that begin like an ignored one."""
     groups: dict[str, list[Candidate]] = {}
     for candidate in candidates:
-        flat = flatten(candidate.config)
-        kept = {key: value for key, value in flat.items() if not key.startswith(ignored)}
-        groups.setdefault(json.dumps(kept, sort_keys=True, default=str), []).append(candidate)
+        key = json.dumps(rest(candidate, ignored), sort_keys=True, default=str)
+        groups.setdefault(key, []).append(candidate)
     return list(groups.values())
 
 

@@ -3,72 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from sizewise.errors import OutcomeError
 from sizewise.outcome import Evaluation
-from sizewise.report.candidates import (
-    CLASSICAL,
-    TUNED,
-    ZERO_SHOT,
-    Candidate,
-    Member,
-    TestSet,
-    base_key,
-    config_key,
-)
+from sizewise.report.candidates import CLASSICAL, TUNED, ZERO_SHOT, Candidate, Member, TestSet
+from sizewise.report.folding import Folded, add_base, add_tuned, read
+from sizewise.report.keys import base_config, base_key, config_key
 from sizewise.report.load import AnswerCache, Answers, FloatArray, Problem, Run
+from sizewise.report.per_token import by_tokenizer
 
 
 def build_test_sets(runs: Sequence[Run], cache: AnswerCache) -> list[TestSet]:
-    """Sort all evaluations of ``runs`` into test sets and candidates; largest set first."""
+    """Sort all evaluations of ``runs`` into test sets and candidates; largest set first.
+
+    Of one training that was scored several times, its own run stands before the others.
+    """
     sets: dict[tuple[str, str, str], TestSet] = {}
-    found: dict[tuple[tuple[str, str, str], str, str], Candidate] = {}
-    for run in sorted(runs, key=lambda r: (r.outcome.seed, r.outcome.run_id)):
+    found: dict[tuple[int, str, str], Folded] = {}
+    for run in sorted(runs, key=_order):
         untuned = CLASSICAL if run.outcome.model.family == CLASSICAL else ZERO_SHOT
         for kind, evaluations in ((untuned, run.outcome.base), (TUNED, run.outcome.tuned or {})):
             for evaluation in evaluations.values():
                 outcome = run.outcome
                 where = (evaluation.dataset, evaluation.fingerprint, outcome.primary)
                 test = sets.setdefault(where, TestSet(*where, outcome.direction, []))
-                _add(test, found, where, run, kind, evaluation, cache)
-    for test in sets.values():
+                _add(test, found, run, kind, evaluation, cache)
+    for folded in found.values():
+        folded.report()
+    parts = [part for test in sets.values() for part in by_tokenizer(test)]
+    for test in parts:
         _align(test)
         test.name()
-    return sorted(sets.values(), key=lambda t: (-len(t.candidates), t.dataset, t.fingerprint))
+    return sorted(parts, key=lambda t: (-len(t.candidates), t.dataset, t.fingerprint))
+
+
+def _order(run: Run) -> tuple[int, bool, str]:
+    return run.outcome.seed, bool(run.outcome.config.get("run")), run.outcome.run_id
 
 
 def _add(
     test: TestSet,
-    found: dict[Any, Candidate],
-    where: tuple[str, str, str],
+    found: dict[tuple[int, str, str], Folded],
     run: Run,
     kind: str,
     evaluation: Evaluation,
     cache: AnswerCache,
 ) -> None:
-    key, config = config_key(run)
-    key = base_key(run) if kind == ZERO_SHOT else key
+    if kind == ZERO_SHOT:
+        key, config = base_key(run, test.dataset), base_config(run)
+    else:
+        key, config = config_key(run, test.dataset)
+    folded = found.get((id(test), kind, key))
+    if folded is not None:
+        fold = add_tuned if kind == TUNED else add_base
+        fold(folded, run, evaluation, cache)
+        return
+    member = Member(run, evaluation, read(test, run, evaluation, cache))
     own = kind == TUNED or run.outcome.tuned is None
-    candidate = found.get((where, kind, key))
-    answers: Answers | None = None
-    if candidate is None or kind == TUNED or candidate.first.answers is None:
-        try:
-            answers = cache.get(run, evaluation)
-        except OutcomeError as error:
-            test.problems.append(Problem(str(run.directory), str(error)))
-    member = Member(run, evaluation, answers)
-    if candidate is None:
-        found[where, kind, key] = Candidate(kind, config, [member], own)
-        test.candidates.append(found[where, kind, key])
-    elif kind == TUNED:
-        candidate.members.append(member)
-    elif candidate.first.answers is None or (own and not candidate.own):
-        answers = candidate.first.answers or answers
-        candidate.members, candidate.config = [Member(run, evaluation, answers)], config
-        candidate.own = candidate.own or own
+    candidate = Candidate(kind, config, [member], own)
+    test.candidates.append(candidate)
+    found[id(test), kind, key] = Folded(test, candidate)
 
 
 def _align(test: TestSet) -> None:
@@ -118,7 +113,7 @@ def _weights(test: TestSet, answers: Sequence[Answers]) -> FloatArray | None:
         return None
     if any((row != found[0]).any() for row in found):
         where = str(test.candidates[0].first.run.directory)
-        reason = f"{test.primary} counts the tokens of different tokenizers: compare bits_per_byte."
+        reason = f"{test.primary} weighs the examples unlike in other runs: all count alike here."
         test.problems.append(Problem(where, reason))
         return None
     return found[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from sizewise.report import words
 from sizewise.report.candidates import ZERO_SHOT, Candidate, TestSet
 from sizewise.report.pair import Pair
 from sizewise.report.pairs import OWN_BASE, SMALL_LARGE, by_validation
+from sizewise.report.per_token import COMPARABLE
 
 SHOWN, SIZE_WINS, NOT_SHOWN, OPEN = "shown", "size wins", "not shown", "open"
 
@@ -48,8 +49,17 @@ def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = ()) -> Verdi
         pairs: those of the question, or those that differ in ``by`` only.
         by: configuration keys.
     """
-    if by:
-        return _by_key(test, pairs, ", ".join(by))
+    verdict = _by_key(test, pairs, ", ".join(by)) if by else _judged(test, pairs)
+    if test.tokenizers == 1:
+        return verdict
+    first = (
+        f"{test.primary} cannot be compared across tokenizers (there are {test.tokenizers}; use "
+        f"{COMPARABLE}), so only models with the same one are compared. "
+    )
+    return replace(verdict, sentence=first + verdict.sentence)
+
+
+def _judged(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     contested = [p for p in pairs if p.question == SMALL_LARGE]
     if not contested:
         return _without_contest(test, pairs)
@@ -86,7 +96,8 @@ def _chosen(pairs: Sequence[Pair]) -> list[Pair]:
 
 def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     own = [p for p in pairs if p.question == OWN_BASE]
-    why = "no larger zero-shot model answered the same test examples"
+    which = "model" if test.tokenizers == 1 else "model with the same tokenizer"
+    why = f"no larger zero-shot {which} answered the same test examples"
     if not test.candidates:
         return Verdict(OPEN, "No finished run", "No run has finished, so there is nothing to say.")
     if own:
@@ -108,7 +119,7 @@ def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
 def _by_key(test: TestSet, pairs: Sequence[Pair], key: str) -> Verdict:
     if not pairs:
         return Verdict(OPEN, "No pair", f"No two configurations differ in {key} only.")
-    found = [p for p in pairs if p.found]
+    found = [p for p in pairs if p.wins or p.loses]
     headline = f"{len(found)} of {words.plural(len(pairs), 'pair')} differ"
     pair = max(found or pairs, key=lambda p: abs(p.gain))
     how = _claim(test, pair) if pair.wins or pair.loses else _undecided(test, pair)
@@ -130,8 +141,12 @@ def _claim(test: TestSet, pair: Pair) -> str:
 def _undecided(test: TestSet, pair: Pair) -> str:
     scale = scale_of(test)
     mde = pair.result.minimum_detectable_effect
-    alone = pair.low > 0 or pair.high < 0
-    why = "not shown after the correction for all pairs" if alone else "which is within chance"
+    if pair.low > 0 or pair.high < 0:
+        why = "not shown after the correction for all pairs"
+    elif pair.found:
+        why = "not shown: the test finds a difference, but the interval includes none"
+    else:
+        why = "which is within chance"
     least = f"; {scale.difference(mde).lstrip('+')} could have been found" if mde == mde else ""
     return (
         f"{described(pair.a)} scores {scale.value(pair.result.mean_a)} on "
