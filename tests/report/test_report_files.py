@@ -16,6 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from sizewise.cli import app
+from sizewise.errors import OutcomeError
 from sizewise.outcome import read_outcome, write_outcome
 from sizewise.report.comparison import Comparison, compare
 from sizewise.report.page import embedded, render_page
@@ -263,3 +264,26 @@ def test_summary_for_trackers_holds_every_configuration(tmp_path: Path) -> None:
     assert set(summary.figures) >= {"parallel_coordinates", *pictures}
     assert list(summary.images) == ["size_vs_quality"]
     assert summary.fingerprint == sweep_summary(compare([tmp_path]), paths).fingerprint
+
+
+def test_a_report_that_cannot_be_written_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "run", Spec(task=Task(examples=6)))
+    (tmp_path / "afile").write_text("")
+    asked = ["compare", str(tmp_path / "run"), "--out", str(tmp_path / "afile")]
+    found = CliRunner().invoke(app, asked)
+    assert isinstance(found.exception, OutcomeError)
+    assert re.search(r"cannot be written into .*afile: File exists", str(found.exception))
+    monkeypatch.setattr("sizewise.report.write.os.access", lambda *_: False)
+    with pytest.raises(OutcomeError, match="no permission to write"):
+        write_report(compare([tmp_path / "run"]), tmp_path / "out")
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sizewise.report.write.write_atomically", full)
+    with pytest.raises(OutcomeError, match="No space left on device"):
+        write_report(compare([make_run(tmp_path / "run", Spec())]), tmp_path / "out")

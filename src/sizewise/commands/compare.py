@@ -8,7 +8,7 @@ from pathlib import Path
 from sizewise.config import PricesConfig
 from sizewise.report.comparison import compare
 from sizewise.report.terminal import show
-from sizewise.report.write import write_report
+from sizewise.report.write import report_folder, write_report
 
 
 def compare_command(
@@ -23,9 +23,11 @@ def compare_command(
         prices: for the break-even in money.
 
     Raises:
-        OutcomeError: a path is no directory.
+        OutcomeError: a path is no directory, or ``out`` cannot be written.
         ConfigError: ``by`` names no key of the runs.
     """
+    if out is not None:
+        report_folder(out)  # before the work, which may take long
     comparison = compare(directories, by, prices)
     paths = write_report(comparison, out, title=out.name) if out is not None else {}
     show(comparison, (), {name: path for name, path in paths.items() if path.is_file()})

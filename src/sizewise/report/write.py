@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sizewise.atomic import write_atomically
+from sizewise.errors import OutcomeError
 from sizewise.report.comparison import Comparison, SetComparison
 from sizewise.report.page import render_page
 from sizewise.report.paper import latex_tables, markdown_tables
@@ -18,6 +21,29 @@ from sizewise.report.terminal import Failure
 PICTURE = "size_vs_quality.png"
 
 
+def report_folder(directory: Path) -> None:
+    """Make the folder of a report.
+
+    Raises:
+        OutcomeError: it cannot be made, or nothing can be written into it.
+    """
+    with _in_words(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK):
+            raise PermissionError(0, "no permission to write")
+
+
+@contextmanager
+def _in_words(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutcomeError(
+            f"The report cannot be written into {directory}: {error.strerror or error}. "
+            "Choose a folder you can write to (sizewise compare … --out FOLDER)."
+        ) from error
+
+
 def write_report(
     comparison: Comparison, directory: Path, failures: Sequence[Failure] = (), title: str = ""
 ) -> dict[str, Path]:
@@ -25,8 +51,18 @@ def write_report(
 
     ``table``: comparison.csv (configurations, best first), ``runs``: runs.csv, ``results``:
     results.json, ``picture``: the PNG of size against quality, ``report``: the HTML page.
+
+    Raises:
+        OutcomeError: the files cannot be written there.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    report_folder(directory)
+    with _in_words(directory):
+        return _write(comparison, directory, failures, title)
+
+
+def _write(
+    comparison: Comparison, directory: Path, failures: Sequence[Failure], title: str
+) -> dict[str, Path]:
     paths = {
         "table": directory / "comparison.csv",
         "runs": directory / "runs.csv",
