@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,20 @@ from real_run import real_run
 
 from sizewise.commands.provenance import reproduce_command
 from sizewise.config import PricesConfig
+from sizewise.config.compose import compose_config
 from sizewise.config.register import to_run_config
 from sizewise.data.build import build_splits
 from sizewise.errors import OutcomeError
+from sizewise.job.finished import of_finished_run
 from sizewise.outcome import Outcome, file_ref, read_outcome, write_outcome
 from sizewise.report.comparison import compare
 from sizewise.report.reproduce import reproduction
 from sizewise.report.verify import Verification, verify_run, verify_sweep
 from sizewise.report.verify_checks import FAILED, OK, UNCHECKED, Check
 from sizewise.report.write import write_report
-from sizewise.sweep.identity import run_identity
+from sizewise.sweep.identity import plain_config, run_identity
 from sizewise.sweep.inputs import pinned
+from sizewise.sweep.typed import run_config
 
 
 def failed(result: Verification) -> list[str]:
@@ -279,6 +282,57 @@ def test_reproduction_runs_in_a_folder_of_its_own_and_compares(
     again = Spec(tuned=0.5, task=Task(examples=20))
     reproduce_command(directory, run=True)
     assert f"{PRIMARY} 0.5, recorded was 0.6" in capsys.readouterr().out
+
+
+def composed_run(directory: Path, overrides: list[str]) -> Outcome:
+    """A run with the configuration that ``overrides`` compose, files and bases pinned."""
+    config = pinned(plain_config(compose_config(overrides)))
+    outcome = read_outcome(make_run(directory, Spec(task=Task(examples=20))))
+    changed = provenance(replace(outcome, config=config), overrides=overrides)
+    (directory / "config.yaml").write_text(json.dumps(config))
+    write_outcome(replace(changed, identity=run_identity(config).hash), directory)
+    return read_outcome(directory)
+
+
+def test_a_run_on_a_local_file_is_made_again_by_the_same_options(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("question,answer\n" + "".join(f"q{i},a{i}\n" for i in range(40)))
+    chosen = ["dataset=csv", f"dataset.source.path={rows}"]
+    chosen += ["dataset.prompt='{question}'", "dataset.answer='{answer}'"]
+    outcome = composed_run(tmp_path / "run", chosen)
+    assert not any("another configuration" in note for note in reproduction(outcome).notes)
+    rows.write_text("question,answer\nq,a\n")
+    notes = reproduction(outcome).notes
+    assert any("another configuration: dataset.source.sha256" in note for note in notes)
+
+
+def test_an_evaluation_of_a_run_is_reproduced_where_its_command_puts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = composed_run(tmp_path / "run", ["model=nano"])
+    overrides = [f"run={tmp_path / 'run'}"]
+    asked = run_config(pinned(plain_config(compose_config(overrides, "evaluate"))))
+    named = run_identity(asked)
+    done = asdict(of_finished_run(asked, overrides))
+    directory = shutil.copytree(tmp_path / "run", tmp_path / "evaluated")
+    outcome = provenance(replace(trained, config=done), overrides=overrides)
+    write_outcome(replace(outcome, identity=named.hash, run_id=named.slug), directory)
+    (directory / "config.yaml").write_text(json.dumps(asdict(asked)))
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        shutil.copytree(directory, tmp_path / "reproduced" / named.slug)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sizewise.commands.provenance.subprocess.run", run)
+    assert reproduce_command(directory, run=True) == 0
+    said = capsys.readouterr().out
+    assert "evaluate.py" in said
+    assert "another configuration" not in said
+    assert f"{PRIMARY} 0.6, again" in said
+    (directory / "config.yaml").write_text("a: [1,\n")
+    with pytest.raises(OutcomeError, match=r"config\.yaml cannot be read"):
+        reproduce_command(directory, run=True)
 
 
 def test_reproduction_notices_that_options_have_changed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from sizewise.outcome import OUTCOME_FILE, Outcome, read_outcome
 from sizewise.report.reproduce import reproduction
 from sizewise.report.verify import Verification, verify_run, verify_sweep
 from sizewise.report.verify_checks import FAILED, OK
+from sizewise.report.verify_config import asked_config
 from sizewise.runtime import prepare_environment, quiet
 from sizewise.sweep.identity import run_identity
 
@@ -58,10 +59,11 @@ def reproduce_command(directory: Path, run: bool) -> int:
         The exit code of the run, 0 where only the command was asked for.
 
     Raises:
-        OutcomeError: there is no finished run in ``directory``.
+        OutcomeError: there is no finished run in ``directory``, or its record is damaged.
     """
     outcome = read_outcome(directory)
-    found = reproduction(outcome)
+    asked = asked_config(outcome, directory)
+    found = reproduction(outcome, asked=asked)
     sys.stdout.write(found.script + "\n")
     if not run:
         return 0
@@ -71,7 +73,7 @@ def reproduce_command(directory: Path, run: bool) -> int:
     # In a folder of its own: where the run was made it is done already.
     command = [sys.executable, str(conf_dir().parent / script), *overrides]
     code = subprocess.run([*command, f"paths.outputs={REPRODUCED}"]).returncode
-    again = Path(REPRODUCED) / run_identity(outcome.config).slug
+    again = Path(REPRODUCED) / run_identity(asked).slug
     if code == 0 and not (again / OUTCOME_FILE).is_file():
         sys.stdout.write("Today's options gave another configuration (see the notes above).\n")
     elif code == 0:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sizewise.errors import ConfigError
+from sizewise.errors import SizewiseError
 from sizewise.outcome import Outcome
 from sizewise.provenance import code_state, package_versions
 
@@ -46,12 +46,15 @@ class Reproduction:
         return "\n".join([*lines, *(f"# Note: {note}" for note in self.notes)])
 
 
-def reproduction(outcome: Outcome, check: bool = True) -> Reproduction:
+def reproduction(
+    outcome: Outcome, check: bool = True, asked: Mapping[str, Any] | None = None
+) -> Reproduction:
     """Return how to make ``outcome`` again.
 
     Args:
         outcome: the record of the run.
         check: compose the command's configuration and compare it with the recorded one.
+        asked: the configuration that names the run (see ``asked_config``); default: the recorded.
     """
     facts = outcome.provenance
     overrides = [str(o) for o in facts.get("overrides") or []]
@@ -60,7 +63,7 @@ def reproduction(outcome: Outcome, check: bool = True) -> Reproduction:
     code: Mapping[str, Any] = facts.get("code") or {}
     notes = _notes(outcome, code)
     if check:
-        notes += _composed(outcome, overrides, script)
+        notes += _composed(outcome.config if asked is None else asked, overrides, script)
     packages: Mapping[str, str] = facts.get("packages") or {}
     known = {name: v for name, v in packages.items() if v != "not installed"}
     builds = [f"{name} {v}" for name, v in known.items() if "+" in v]
@@ -124,17 +127,18 @@ def _notes(outcome: Outcome, code: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _composed(outcome: Outcome, overrides: list[str], script: str) -> list[str]:
+def _composed(asked: Mapping[str, Any], overrides: list[str], script: str) -> list[str]:
     """Say where today's options give another configuration than the recorded one."""
     from sizewise.config.compose import compose_config
     from sizewise.sweep.identity import differing_keys, plain_config, run_identity
+    from sizewise.sweep.inputs import pinned
 
     kept = [o for o in overrides if not o.startswith(("hydra", "sweep="))]
     try:
-        config = plain_config(compose_config(kept, script.removesuffix(".py")))
-    except ConfigError as error:
+        config = pinned(plain_config(compose_config(kept, script.removesuffix(".py"))))
+    except (SizewiseError, OSError) as error:
         return [f"The command does not compose today: {str(error).splitlines()[0]}"]
-    recorded = run_identity(outcome.config)
+    recorded = run_identity(asked)
     today = run_identity(config)
     if recorded.hash == today.hash:
         return []
