@@ -69,6 +69,20 @@ def test_another_machine_holds_as_long_as_it_beats(tmp_path: Path) -> None:
     claim.release("done")
 
 
+def test_who_may_only_read_sees_who_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(tmp_path / "fresh", age=10)
+    elsewhere(tmp_path / "stale", age=claims.STALE_SECONDS + 10)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(claims.Path, "touch", refuse)
+    assert str(holder(tmp_path / "fresh")).endswith("on node7")
+    assert holder(tmp_path / "stale") is None
+    with pytest.raises(PermissionError):
+        try_claim(tmp_path / "stale")
+
+
 def test_a_requeued_job_takes_over_from_its_earlier_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

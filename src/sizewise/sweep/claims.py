@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import threading
+import time
 import uuid
 from dataclasses import asdict
 from pathlib import Path
@@ -113,7 +114,7 @@ def holder(directory: Path) -> Owner | None:
     """Return the live owner of ``directory``, or None."""
     folder = directory / CLAIMS_DIR
     number = _highest(folder)
-    if not number or not _held(folder, number):
+    if not number or not _held(folder, number, looking=True):
         return None
     return _owner(_path(folder, number)) or Owner("", "an unknown machine", "", 0, "")
 
@@ -131,17 +132,18 @@ def last_release(directory: Path) -> str | None:
     return record.get("released") if record else None
 
 
-def _held(folder: Path, number: int) -> bool:
+def _held(folder: Path, number: int, looking: bool = False) -> bool:
+    """Whether a claim counts; ``looking``: nothing hangs on it, and nothing need be writable."""
     path = _path(folder, number)
     record = read_json(path)
     if record and record.get("released"):
         return False
     owner = _owner(path)
     if owner is None:  # its owner is about to write it, or died in that moment
-        return _fresh(path)
+        return _fresh(path, looking)
     if owner.earlier_start:
         return False
-    return owner.alive if owner.here else _fresh(path)
+    return owner.alive if owner.here else _fresh(path, looking)
 
 
 def _owner(path: Path) -> Owner | None:
@@ -152,12 +154,25 @@ def _owner(path: Path) -> Owner | None:
     return Owner(**record)
 
 
-def _fresh(path: Path) -> bool:
-    """Whether ``path`` was touched of late. Both times come from the file server's clock."""
-    probe = path.parent / f".clock-{uuid.uuid4().hex}"
+def _fresh(path: Path, looking: bool) -> bool:
+    """Whether ``path`` was touched of late. Both times come from the file server's clock.
+
+    Who may only read and is only ``looking`` takes this machine's clock for it.
+    """
+    try:
+        now = _server_time(path.parent)
+    except OSError:
+        if not looking:
+            raise
+        now = time.time()
+    return now - path.stat().st_mtime < STALE_SECONDS
+
+
+def _server_time(folder: Path) -> float:
+    probe = folder / f".clock-{uuid.uuid4().hex}"
     probe.touch()
     try:
-        return probe.stat().st_mtime - path.stat().st_mtime < STALE_SECONDS
+        return probe.stat().st_mtime
     finally:
         probe.unlink(missing_ok=True)
 
