@@ -102,3 +102,14 @@ def test_the_id_survives_another_wording_and_the_content_id_does_not() -> None:
     assert plain.content_id != worded.content_id
     other = make_examples([{"q": "question 0", "a": "other"}], config()).examples[0]
     assert other.id != plain.id
+
+
+def test_rows_that_differ_in_the_system_text_alone_have_ids_of_their_own() -> None:
+    data = [{"q": f"q{i // 2}", "a": "x", "s": f"s{i % 2}"} for i in range(6)]
+    data.append({"q": "alone", "a": "x", "s": "s0"})
+    told = make_examples(data, config(system="{s}")).examples
+    assert len({example.id for example in told}) == 7
+    backwards = make_examples(data[::-1], config(system="Say it: {s}")).examples
+    assert [e.id for e in told] == [e.id for e in backwards[::-1]]
+    (alone,) = make_examples(data[-1:], config()).examples
+    assert told[-1].id == alone.id

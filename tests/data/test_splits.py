@@ -257,3 +257,14 @@ def test_histories_are_grouped_by_their_first_turn_whatever_the_wording() -> Non
     first = [{e.messages[0].content for e in getattr(one, name)} for name in NAMES]
     assert not first[0] & (first[1] | first[2])
     assert not first[1] & first[2]
+
+
+def test_a_system_text_with_columns_asks_the_same_in_the_same_places() -> None:
+    data = [{**row, "s": f"illness {i % 7}"} for i, row in enumerate(rows(200, questions=120))]
+    one, two = (
+        split(data, config(system=system, max_train=30, max_test=9))
+        for system in ("Be kind.", "The patient suffers from {s}.")
+    )
+    for name in NAMES:
+        assert one.question_fingerprint(name) == two.question_fingerprint(name)
+        assert one.fingerprint(name) != two.fingerprint(name)

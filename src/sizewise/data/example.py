@@ -52,7 +52,7 @@ class Example:
         """Content hash (16 hex digits), the same on every machine and under another prompt wording.
 
         It is the hash of the row's values (``origin``) where there is one, else ``content_id``:
-        of the columns that system text, prompt and answer use, whatever else these say.
+        of the columns that prompt, answer and earlier turns use, whatever else is said.
         """
         return self.origin or self.content_id
 

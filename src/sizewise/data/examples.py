@@ -14,6 +14,7 @@ from sizewise.data.columns import TextTemplate, all_columns, as_text, resolve_co
 from sizewise.data.conversation import answered_turns, join_neighbours, read_turns
 from sizewise.data.example import Example, Message
 from sizewise.data.groups import connect, text_key, worded_key
+from sizewise.data.tokenizer_hash import hash_parts
 
 Row = Mapping[str, Any]
 
@@ -41,12 +42,14 @@ def make_examples(rows: Sequence[Row], cfg: DatasetConfig) -> Candidates:
     Rows that share a declared group column or their first question get one group: the first user
     turn, or what the columns of the prompt hold, however it is worded. Texts are equal but for
     case, white space and compatibility forms. Another wording leaves groups as they are.
+    The values of the system text are part of an id only where examples differ in nothing else.
 
     Raises:
         DataError: a configured column does not exist, or a dialogue cannot be read.
     """
     reader = RowReader(cfg, all_columns(rows))
     found: list[Example] = []
+    told: list[tuple[str, ...]] = []
     splits: list[str | None] = []
     filtered: Counter[str] = Counter()
     for row in rows:
@@ -56,10 +59,26 @@ def make_examples(rows: Sequence[Row], cfg: DatasetConfig) -> Candidates:
                 filtered[reason] += 1
                 continue
             found.append(example)
+            told.append(reader.told(row))
             splits.append(reader.split(row))
     groups = connect([example.keys for example in found])
-    grouped = (replace(e, group=g) for e, g in zip(found, groups, strict=True))
-    return Candidates(tuple(grouped), tuple(splits), dict(filtered), len(rows))
+    origins = _origins(found, told)
+    made = (
+        replace(example, group=group, origin=origin)
+        for example, group, origin in zip(found, groups, origins, strict=True)
+    )
+    return Candidates(tuple(made), tuple(splits), dict(filtered), len(rows))
+
+
+def _origins(examples: Sequence[Example], told: Sequence[tuple[str, ...]]) -> list[str]:
+    """Tell examples apart that differ in the values of their system text alone."""
+    tellings: dict[str, set[tuple[str, ...]]] = {}
+    for example, values in zip(examples, told, strict=True):
+        tellings.setdefault(example.origin, set()).add(values)
+    return [
+        hash_parts(example.origin, values) if len(tellings[example.origin]) > 1 else example.origin
+        for example, values in zip(examples, told, strict=True)
+    ]
 
 
 def reason_to_drop(example: Example, cfg: DatasetConfig) -> str | None:
@@ -113,6 +132,10 @@ class RowReader:
         """Return the source's own split of a row."""
         return as_text(row.get(self._split)).strip() if self._split is not None else None
 
+    def told(self, row: Row) -> tuple[str, ...]:
+        """Return the values of the row that the system text uses."""
+        return tuple(as_text(row.get(name)) for name in sorted(self._system.columns))
+
     def _declared(self, row: Row) -> list[str]:
         cells = [(name, as_text(row.get(column or "")).strip()) for name, column in self._group]
         return [f"{name.strip()}={value}" for name, value in cells if value]
@@ -147,8 +170,7 @@ class RowReader:
         return meta
 
     def _origin(self, row: Row, number: int) -> str:
-        templates = (self._system, self._prompt, self._answer)
-        names = {column for template in templates for column in template.columns}
+        names = {*self._prompt.columns, *self._answer.columns}
         names.update(name for name in (self._history, self._conversation) if name)
         values = {name: row.get(name) for name in sorted(names)}
         text = json.dumps([values, number], ensure_ascii=False, sort_keys=True, default=str)
