@@ -55,6 +55,7 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
 
 
 def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
+    from sizewise.job.checks import check_settings
     from sizewise.job.classical import FAMILY, ClassicalPipeline, check_classical
     from sizewise.job.dry_run import reachable_metrics
     from sizewise.job.pipeline import Pipeline
@@ -64,6 +65,7 @@ def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
 
     metrics = build_metrics(reachable_metrics(cfg.metric) if cfg.dry_run else cfg.metric)
     check_names(cfg)
+    check_settings(cfg, metrics)
     check_primary(cfg, metrics)
     kind: type[Pipeline | ClassicalPipeline] = Pipeline
     if cfg.model.family == FAMILY:

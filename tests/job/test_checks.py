@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sizewise.config.compose import compose_run
-from sizewise.errors import ConfigError, DataError, EvaluationError
+from sizewise.errors import ConfigError, DataError, EvaluationError, SizewiseError
 from sizewise.job import bases
+from sizewise.job.checks import check_candidates
 from sizewise.run import run_job
 
 SMALL = (
@@ -68,3 +69,44 @@ def test_prompts_that_leave_no_room_for_an_answer_are_counted(start) -> None:
         start("generation.max_new_tokens=1000")
     with pytest.raises(AssertionError, match="weights were loaded"):
         start("generation.max_new_tokens=1000", "stage=train")
+
+
+@pytest.mark.parametrize(
+    ("message", "overrides"),
+    [
+        ("needs rejected answers.*dataset.rejected", ["metric=[icd10,preference]"]),
+        (
+            "evaluation.candidates='typo.txt' is neither",
+            ["metric=[icd10,icd10_candidate]", "evaluation.candidates=typo.txt"],
+        ),
+        (
+            "metric.forgetting.path='/nope/text' cannot be read",
+            ["metric=[icd10,forgetting]", "metric.forgetting.path=/nope/text"],
+        ),
+        (
+            "metric.similarity.encoder='/nope/encoder' is neither an existing folder",
+            ["metric=[icd10,similarity]", "metric.similarity.encoder=/nope/encoder"],
+        ),
+        (
+            "metric.bertscore.encoder='/nope/encoder' is neither an existing folder",
+            ["metric=[icd10,bertscore]", "metric.bertscore.encoder=/nope/encoder"],
+        ),
+        (
+            r"metric.similarity.encoder='package:nowhere/model': there is no such package",
+            ["metric=[icd10,similarity]", "metric.similarity.encoder=package:nowhere/model"],
+        ),
+    ],
+)
+def test_what_a_metric_lacks_is_said_before_anything_is_loaded(
+    start: Any, message: str, overrides: list[str]
+) -> None:
+    with pytest.raises(SizewiseError, match=message):
+        start(*overrides, "evaluation.zero_shot=false")
+    with pytest.raises(AssertionError, match="weights were loaded"):
+        start(*overrides, "stage=train")
+
+
+def test_candidates_are_for_causal_models() -> None:
+    cfg = compose_run(["model=flan_t5_small", "evaluation.candidates=train"])
+    with pytest.raises(ConfigError, match=r"evaluation\.candidates=train is scored with causal"):
+        check_candidates(cfg, [])

@@ -24,6 +24,13 @@ def answered_splits(cfg: RunConfig, tasks: Sequence[Task]) -> Iterator[tuple[str
             yield key, "validation", task
 
 
+def check_settings(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
+    """Let every metric that the job will compute check its own settings."""
+    if cfg.stage != "train" or cfg.evaluation.objective == "primary":
+        for metric in metrics:
+            metric.check_settings()
+
+
 def check_references(
     cfg: RunConfig, tasks: Sequence[Task], metrics: Sequence[ExampleMetric]
 ) -> None:
@@ -41,13 +48,18 @@ def check_references(
 
 
 def check_candidates(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
-    """Refuse a metric on candidates where none are compared.
+    """Refuse a metric on candidates where none are compared, and candidates that cannot be.
 
     Raises:
-        ConfigError: ``evaluation.candidates`` is not set.
+        ConfigError: ``evaluation.candidates`` is not set, or the model is an encoder-decoder.
     """
     needing = [metric.name for metric in metrics if metric.needs_candidates]
     if needing and cfg.evaluation.candidates is None and cfg.stage != "train":
         raise ConfigError(
             f"The metric {needing[0]} needs candidates. Set evaluation.candidates=train."
+        )
+    if cfg.evaluation.candidates is not None and cfg.model.family == "seq2seq":
+        raise ConfigError(
+            f"evaluation.candidates={cfg.evaluation.candidates} is scored with causal models only, "
+            f"and {cfg.model.name} is none. Leave it out, and the metrics on candidates too."
         )

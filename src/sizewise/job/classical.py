@@ -90,8 +90,8 @@ class ClassicalPipeline:
         for dataset in cfg.eval_dataset.values():
             splits = load_splits(dataset, labels, cfg.dry_run)
             tasks.append(Task(dataset, splits, _unencoded(splits)))
-        check_references(cfg, tasks, metrics)
         usable = tuple(metric for metric in metrics if metric.name not in NEEDS_LIKELIHOOD)
+        check_references(cfg, tasks, usable)
         return cls(cfg, run_dir, identity, usable, tuple(tasks))
 
     def run(self, loggers: Sequence[Logger]) -> Outcome:

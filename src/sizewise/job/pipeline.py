@@ -16,7 +16,7 @@ from sizewise.evaluation.likelihood import answer_log_probs
 from sizewise.evaluation.template import pad_id
 from sizewise.job import facts
 from sizewise.job.bases import give_back, storage_of, take_base
-from sizewise.job.checks import check_candidates, check_references
+from sizewise.job.checks import answered_splits, check_candidates, check_references
 from sizewise.job.data_files import DATA, save_data
 from sizewise.job.fitting import train
 from sizewise.job.record import make_outcome
@@ -87,6 +87,8 @@ class Pipeline:
         if cfg.save_data:
             save_data(tasks[0], template, run_dir / DATA)
         scorer = Scorer(cfg, run_dir, template, metrics, tasks[0])
+        for _, _, task in answered_splits(cfg, tasks):
+            scorer.candidates(task)
         return cls(cfg, run_dir, identity, device, template, tuple(tasks), scorer)
 
     @property

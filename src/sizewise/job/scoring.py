@@ -110,7 +110,7 @@ class Scorer:
                 evaluation.warmup_batches,
                 evaluation.retries,
                 metrics=self.metrics,
-                candidates=self._candidates(task),
+                candidates=self.candidates(task),
                 progress=progress,
             )
 
@@ -118,7 +118,12 @@ class Scorer:
     def _batch_size(self) -> int:
         return self.cfg.evaluation.batch_size or self.cfg.trainer.batch_size
 
-    def _candidates(self, task: Task) -> tuple[str, ...]:
+    def candidates(self, task: Task) -> tuple[str, ...]:
+        """Return the answers whose likelihoods are compared; none where none are configured.
+
+        Raises:
+            ConfigError: their file cannot be read, or holds none.
+        """
         chosen = self.cfg.evaluation.candidates
         if chosen is None:
             return ()
@@ -152,7 +157,7 @@ class Scorer:
             self.template,
             encoded,
             self.metrics,
-            self._candidates(task),
+            self.candidates(task),
         )
 
 

@@ -44,6 +44,16 @@ class ExampleMetric(Metric):
     def set_context(self, train_examples: Sequence[Example]) -> None:
         """Receive what no prediction tells; override it to compare answers with training data."""
 
+    def check_settings(self) -> None:
+        """Refuse settings that cannot work, such as a file that is not there.
+
+        It is called before data is read and weights are loaded; override it where ``score`` or
+        ``observe`` could fail on a setting. Nothing large is to be loaded here.
+
+        Raises:
+            SizewiseError: there is such a setting; the message names it.
+        """
+
     def check_references(self, examples: Sequence[Example]) -> None:
         """Refuse examples whose reference answers cannot be scored.
 

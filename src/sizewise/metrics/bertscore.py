@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sizewise.errors import ConfigError
 from sizewise.metrics.similarity import encoder_path
 from sizewise.metrics.text import TextMetric
+from sizewise.models.sources import check_encoder
 
 if TYPE_CHECKING:
     import torch
@@ -129,6 +130,10 @@ class BertScore(TextMetric):
         self.layer = layer
         self.max_length = max_length
         self.batch_size = batch_size
+
+    def check_settings(self) -> None:
+        """Refuse an encoder that is nowhere."""
+        check_encoder(self.encoder, "metric.bertscore.encoder")
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
         """Score all answers in one go."""

@@ -95,6 +95,15 @@ class Forgetting(ExampleMetric):
         self.count = count
         self.batch_size = batch_size
 
+    def check_settings(self) -> None:
+        """Read the text, if it is a file.
+
+        Raises:
+            ConfigError: it is missing or empty.
+        """
+        if self.path is not None:
+            read_passages(Path(self.path), self.count)
+
     @cached_property
     def passages(self) -> list[Passage]:
         """The general text."""

@@ -9,10 +9,16 @@ from sizewise.errors import EvaluationError
 from sizewise.metrics.base import ExampleMetric
 
 if TYPE_CHECKING:
+    from sizewise.data.example import Example
     from sizewise.evaluation.prediction import Prediction
 
+REJECTED = "rejected"
 REJECTED_LOG_PROB = "rejected/log_prob"
 REJECTED_TOKENS = "rejected/tokens"
+NONE_REJECTED = (
+    "The metric preference needs rejected answers, and no example has one. Set dataset.rejected to "
+    "the column that holds them."
+)
 
 
 class Preference(ExampleMetric):
@@ -24,6 +30,11 @@ class Preference(ExampleMetric):
     """
 
     name = "preference"
+
+    def check_references(self, examples: Sequence[Example]) -> None:
+        """Refuse examples of which none has a rejected answer."""
+        if examples and not any(example.meta.get(REJECTED) for example in examples):
+            raise EvaluationError(NONE_REJECTED)
 
     def score(self, prediction: Prediction) -> dict[str, float]:
         """Score one pair."""
@@ -49,10 +60,7 @@ class Preference(ExampleMetric):
             EvaluationError: none has.
         """
         if scores and all(row["missing"] for row in scores):
-            raise EvaluationError(
-                "The metric preference needs rejected answers, and no example has one. Set "
-                "dataset.rejected to the column that holds them."
-            )
+            raise EvaluationError(NONE_REJECTED)
         return super().aggregate(predictions, scores)
 
 

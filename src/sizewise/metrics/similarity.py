@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sizewise.errors import ConfigError
 from sizewise.metrics.text import TextMetric
+from sizewise.models.sources import check_encoder
 
 if TYPE_CHECKING:
     from sizewise.evaluation.prediction import Prediction
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 STAND_IN = "stand_in:words"
 PACKAGE = "package:"
+NO_PACKAGE = (
+    "metric=similarity needs the package sentence-transformers. "
+    "Install it: pip install 'sizewise[similarity]'"
+)
 
 
 class SentenceEncoder(Protocol):
@@ -51,10 +56,7 @@ class SentenceTransformerEncoder:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise ConfigError(
-                "metric=similarity needs the package sentence-transformers. "
-                "Install it: pip install 'sizewise[similarity]'"
-            ) from error
+            raise ConfigError(NO_PACKAGE) from error
         try:
             self._model = SentenceTransformer(encoder_path(path), device="cpu")
         except (OSError, ValueError) as error:
@@ -148,6 +150,19 @@ class Similarity(TextMetric):
     def __init__(self, encoder: str) -> None:
         super().__init__()
         self.encoder = encoder
+
+    def check_settings(self) -> None:
+        """Refuse an encoder that is nowhere; none is loaded.
+
+        Raises:
+            ConfigError: its package or its folder is not there.
+            ModelError: it is neither on this machine nor to be reached.
+        """
+        if self.encoder == STAND_IN:
+            return
+        if find_spec("sentence_transformers") is None:
+            raise ConfigError(NO_PACKAGE)
+        check_encoder(encoder_path(self.encoder), "metric.similarity.encoder")
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
         """Score all answers in one go."""

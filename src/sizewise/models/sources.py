@@ -79,6 +79,24 @@ def _folder_source(folder: Path, marker: str, key: str) -> Source:
     )
 
 
+def check_encoder(path: str, key: str) -> None:
+    """Refuse an encoder that is no folder, not in the hub's cache and not on the hub.
+
+    Args:
+        path: a folder or a hub id.
+        key: the configuration key that error messages name.
+
+    Raises:
+        ModelError: it is nowhere, or cannot be reached.
+    """
+    if Path(path).expanduser().is_dir():
+        return
+    for marker in ("modules.json", "config.json"):
+        if HUB_ID.match(path) and is_cached(path, None, marker, weights=False):
+            return
+    find_source(path, weights=False, key=key)
+
+
 def is_cached(path: str, revision: str | None, marker: str, weights: bool) -> bool:
     """Whether the hub cache holds ``marker`` (and, if asked, every safetensors file)."""
     if _cached_file(path, marker, revision) is None:
@@ -121,13 +139,13 @@ def _check_hub(path: str, revision: str | None, marker: str, key: str) -> None:
     except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
         raise ModelError(f"{where} has no {marker} at this revision on the hub.") from error
     except Exception as error:
-        raise ModelError(_unreachable(where, error)) from error
+        raise ModelError(_unreachable(where, error, key)) from error
 
 
-def _unreachable(where: str, error: Exception) -> str:
+def _unreachable(where: str, error: Exception, key: str) -> str:
     return (
         f"{where} is not on this machine and the hub cannot be reached "
         f"({type(error).__name__}: {error}). Connect to the network (for a gated model also "
-        "`hf auth login`), point HF_HOME at a cache that holds it, or set model.path to a "
-        "local folder. debug=dry_run runs everything without its weights."
+        "`hf auth login`), point HF_HOME at a cache that holds it, or set "
+        f"{key} to a local folder. debug=dry_run runs everything without its weights."
     )
