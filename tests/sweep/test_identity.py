@@ -43,6 +43,19 @@ def test_whatever_changes_the_result_changes_the_identity(path: str, value: obje
 
 
 @pytest.mark.parametrize(
+    ("key", "value"), [("r", 16), ("alpha", 3.0), ("dropout", 0.2), ("target", "attention")]
+)
+def test_options_of_an_adapter_name_no_run_without_one(key: str, value: object) -> None:
+    full = job_config()
+    full["lora"]["method"] = "full"
+    before = {**full, "lora": {**full["lora"]}}
+    full["lora"][key] = value
+    assert run_identity(full).slug == run_identity(before).slug
+    assert run_identity(full).hash != run_identity(job_config()).hash
+    assert canonical_config(before)["lora"] == before["lora"], "the name it always had"
+
+
+@pytest.mark.parametrize(
     ("path", "value"),
     [
         ("paths.outputs", "elsewhere"),

@@ -9,11 +9,13 @@ import pytest
 
 from sizewise.config.data import SourceConfig
 from sizewise.data.content import check_content, content_hash
-from sizewise.errors import DataError, ModelError
+from sizewise.errors import ConfigError, DataError, ModelError
 from sizewise.models.weights import check_local_content
 from sizewise.sweep.identity import run_identity
 from sizewise.sweep.inputs import pinned
-from sizewise.sweep.jobs import make_sweep_job
+from sizewise.sweep.jobs import load_job, make_sweep_job, submit
+
+from .conftest import job_config
 
 
 def dataset(path: Path) -> dict[str, Any]:
@@ -101,6 +103,31 @@ def test_what_is_no_local_file_has_no_content() -> None:
     assert content_hash(SourceConfig("hub", "owner/name")) is None
     assert content_hash(SourceConfig("embedded", "icd10_dialogues")) is None
     assert content_hash(SourceConfig("csv", "no/such/file.csv")) is None
+
+
+def test_a_changed_file_of_candidates_makes_another_run_and_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "codes.txt"
+    path.write_text("A00\nB20\n")
+    config = job_config()
+    config["evaluation"]["candidates"] = str(path)
+    job = make_sweep_job(config, tmp_path)
+    assert make_sweep_job(config, tmp_path).identity == job.identity
+    submit(job)
+    assert load_job(job.run_dir)[0].evaluation.candidates_sha256
+    path.write_text("I10\n")
+    assert make_sweep_job(config, tmp_path).identity.hash != job.identity.hash
+    with pytest.raises(ConfigError, match=r"evaluation\.candidates=.*another run"):
+        load_job(job.run_dir)
+
+
+@pytest.mark.parametrize("choice", [None, "train", "labels"])
+def test_candidates_that_are_no_file_change_no_name(choice: str | None) -> None:
+    config = job_config()
+    config["evaluation"]["candidates"] = choice
+    before = {**config, "evaluation": {**config["evaluation"]}}
+    del before["evaluation"]["candidates_sha256"]
+    assert pinned(config)["evaluation"]["candidates_sha256"] is None
+    assert run_identity(pinned(config)).hash == run_identity(before).hash
 
 
 def test_a_job_of_a_sweep_is_pinned(tmp_path: Path) -> None:

@@ -38,13 +38,15 @@ class EvaluationConfig:
     ``val_loss`` (mean loss per answer token) or ``primary`` (the data set's primary score).
     ``candidates``: answers whose likelihoods are compared beside free generation: ``train`` (all
     different training answers), ``labels`` (those of all splits), a text file with one per line, or
-    null.
+    null. ``candidates_sha256`` is the content of that file (16 digits); it is filled in when a job
+    is planned, and another content is refused.
     """
 
     batch_size: int | None = None
     zero_shot: bool = True
     objective: str = "val_loss"
     candidates: str | None = None
+    candidates_sha256: str | None = None
     warmup_batches: int = 1
     retries: int = 3
 

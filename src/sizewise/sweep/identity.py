@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sizewise.config import RunConfig
+from sizewise.config import LoraConfig, RunConfig
 from sizewise.outcome import OUTCOME_FILE
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
@@ -32,6 +32,7 @@ VOLATILE_TRAINER = (
 DESCRIPTIVE = ("model.license", "model.gated", "model.suggested_lr", "dataset.license")
 # What a run that trains nothing still takes from the trainer.
 SCORING_TRAINER = ("batch_size", "precision", "deterministic")
+NO_ADAPTER = {key: value for key, value in asdict(LoraConfig()).items() if key != "method"}
 HASH_LENGTH = 12
 PART_LENGTH = 36
 
@@ -91,8 +92,12 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
         trainer["world"] = (trainer.pop("devices", 1) or 1) * (trainer.pop("num_nodes", 1) or 1)
     if not kept.get("dry_run"):
         kept.pop("dry_run", None)
-    if not (kept.get("model") or {}).get("content"):
-        _drop(kept, "model.content")
+    for group, key in (("model", "content"), ("evaluation", "candidates_sha256")):
+        if not (kept.get(group) or {}).get(key):
+            _drop(kept, f"{group}.{key}")
+    if (kept.get("lora") or {}).get("method") == "full":
+        # There is no adapter, so its options make no difference, whatever they are set to.
+        kept["lora"] = {key: NO_ADAPTER.get(key, value) for key, value in kept["lora"].items()}
     if not trains(kept):
         _drop_training(kept)
     for key in ("run", "adapter"):

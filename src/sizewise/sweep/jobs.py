@@ -13,7 +13,7 @@ from sizewise.errors import SweepError
 from sizewise.outcome import OUTCOME_FILE, Outcome
 from sizewise.sweep.files import JOB_FILE, read_json, write_json
 from sizewise.sweep.identity import Identity, differing_keys, run_identity
-from sizewise.sweep.inputs import pinned
+from sizewise.sweep.inputs import check_candidates_content, pinned
 from sizewise.sweep.typed import run_config
 
 DEFAULT_FUNCTION = "sizewise.run:run_job"
@@ -91,10 +91,16 @@ def check_same(job: Job) -> None:
 
 
 def load_job(run_dir: Path) -> tuple[RunConfig, JobFunction]:
-    """Read the configuration and the function of the job that was submitted to ``run_dir``."""
+    """Read the configuration and the function of the job that was submitted to ``run_dir``.
+
+    Raises:
+        SweepError: no job was submitted there.
+        ConfigError: its file of candidates is no longer the one that it was planned with.
+    """
     record = read_json(run_dir / JOB_FILE)
     if record is None:
         raise SweepError(f"{run_dir} holds no {JOB_FILE}: no job was submitted there.")
+    check_candidates_content(record["config"].get("evaluation") or {})
     return run_config(record["config"]), load_function(record["function"])
 
 
