@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sizewise.config import ModelConfig, QuantizationConfig, RunConfig
 from sizewise.models.base import load_base
 from sizewise.models.dtypes import weights_dtype
+from sizewise.models.full import is_full
 from sizewise.models.wrapping import is_adapted
 from sizewise.runtime import free_memory
 
@@ -58,7 +59,7 @@ def give_back(
     A base whose own weights were trained, or that recomputes activations, is let go.
     """
     base = model.unload() if is_adapted(model) else model
-    if any(p.requires_grad for p in base.parameters()) or _recomputes(base):
+    if any(p.requires_grad for p in base.parameters()) or is_full(base) or _recomputes(base):
         return
     _kept[_key(config, quantization, device)] = base.eval()
 

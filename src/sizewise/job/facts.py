@@ -12,14 +12,16 @@ from sizewise.evaluation.evaluate import EvaluationResult
 from sizewise.job.tasks import Task
 from sizewise.models.size import ModelSizes
 from sizewise.models.sources import find_source
+from sizewise.models.weights import weight_files
+from sizewise.models.wrapping import lora_settings
 from sizewise.outcome import CostFacts, DataFacts, Evaluation, FileRef, ModelFacts, file_ref
 from sizewise.sweep.files import JOB_FILE, METRICS_FILE, read_json
 from sizewise.training.result import FitResult
 
 
 def model_facts(cfg: RunConfig, model: Any, sizes: ModelSizes, template: Any) -> ModelFacts:
-    """Describe the model of a run."""
-    lora = cfg.lora if cfg.lora.is_adapter else None
+    """Describe the model of a run; its adapter as the weights that were scored have it."""
+    lora = lora_settings(model)
     return ModelFacts(
         name=cfg.model.name,
         path=cfg.model.path,
@@ -34,21 +36,21 @@ def model_facts(cfg: RunConfig, model: Any, sizes: ModelSizes, template: Any) ->
         adapter_bytes=sizes.adapter_bytes,
         dtype=str(model.dtype).removeprefix("torch."),
         quantization=cfg.quantization.method,
-        lora_method=cfg.lora.method,
-        lora_r=lora.r if lora else None,
-        lora_alpha=lora.effective_alpha if lora else None,
-        lora_scale=lora.scale if lora else None,
+        lora_method=lora.method,
+        lora_r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_scale=lora.scale,
         chat_template=template.fingerprint,
         template_kwargs=dict(getattr(template, "template_kwargs", {})),
     )
 
 
 def base_bytes(model: ModelConfig, sizes: ModelSizes) -> int:
-    """Return the bytes of a base's safetensors files where they lie here, else of its memory."""
+    """Return the bytes of the files that a base is loaded from, else those of its memory."""
     if model.init != "pretrained":
         return sizes.memory_bytes
     folder = find_source(model.path, model.revision).folder
-    files = list(folder.glob("*.safetensors")) if folder is not None else []
+    files = weight_files(folder) if folder is not None else []
     return sum(file.stat().st_size for file in files) or sizes.memory_bytes
 
 

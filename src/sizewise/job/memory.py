@@ -20,6 +20,7 @@ def plan_job(cfg: RunConfig, device_type: str = "cuda", advise: bool = True) -> 
     Raises:
         ModelError: the architecture is not known here and its config cannot be read.
     """
+    from sizewise.job.bases import storage_of
     from sizewise.models.planner import plan_memory
 
     length, new = cfg.dataset.max_length, cfg.generation.max_new_tokens
@@ -31,10 +32,10 @@ def plan_job(cfg: RunConfig, device_type: str = "cuda", advise: bool = True) -> 
         new_tokens=new,
         eval_batch_size=cfg.evaluation.batch_size or cfg.trainer.batch_size,
         gradient_checkpointing=cfg.trainer.gradient_checkpointing,
+        own_eval_batch=cfg.evaluation.batch_size is not None,
     )
-    return plan_memory(
-        cfg.model, cfg.quantization, cfg.lora, cfg.optimizer, work, device_type, advise
-    )
+    storage = storage_of(cfg)
+    return plan_memory(*storage, cfg.lora, cfg.optimizer, work, device_type, advise)
 
 
 def peak_bytes(cfg: RunConfig) -> int:
@@ -49,8 +50,9 @@ def memory_key(cfg: RunConfig) -> str:
     parts = (
         asdict(cfg.model),
         asdict(cfg.quantization),
-        (cfg.lora.method, cfg.lora.r, cfg.lora.target),
-        cfg.optimizer.target,
+        (cfg.lora.method, cfg.lora.r, cfg.lora.target, cfg.lora.dropout > 0, cfg.lora.fast),
+        (cfg.optimizer.target, bool(cfg.optimizer.kwargs.get("momentum"))),
+        cfg.trainer.precision,
         (cfg.trainer.batch_size, cfg.trainer.gradient_checkpointing, cfg.evaluation.batch_size),
         (cfg.dataset.max_length, cfg.generation.max_new_tokens),
     )

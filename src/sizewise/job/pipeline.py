@@ -15,6 +15,7 @@ from sizewise.evaluation.evaluate import EvaluationResult
 from sizewise.evaluation.likelihood import answer_log_probs
 from sizewise.evaluation.template import pad_id
 from sizewise.job import facts
+from sizewise.job.adapters import check_adapter, load_evaluated
 from sizewise.job.bases import give_back, storage_of, take_base
 from sizewise.job.checks import answered_splits, check_candidates, check_references
 from sizewise.job.data_files import DATA, save_data
@@ -24,10 +25,8 @@ from sizewise.job.room import check_room
 from sizewise.job.scoring import PREDICTIONS, Scorer
 from sizewise.job.tasks import Task, check_objective, load_task, make_template
 from sizewise.metrics.base import ExampleMetric
-from sizewise.models.adapter import load_adapter
-from sizewise.models.dtypes import cast
 from sizewise.models.figures import context_length
-from sizewise.models.size import is_adapter_weight, model_sizes
+from sizewise.models.size import model_sizes
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.outcome import Outcome
 from sizewise.training.fit import CHECKPOINTS
@@ -52,6 +51,7 @@ class Pipeline:
         template: how prompts are written.
         tasks: the data set of the run first, then every further test set.
         scorer: evaluates models on the tasks.
+        warnings: what a reader of the scores has to know.
     """
 
     cfg: RunConfig
@@ -61,6 +61,7 @@ class Pipeline:
     template: Any
     tasks: tuple[Task, ...]
     scorer: Scorer
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def prepare(
@@ -72,6 +73,7 @@ class Pipeline:
         device: torch.device,
     ) -> Pipeline:
         """Load the tokenizer, read, split and encode all data; no weight is touched."""
+        warnings = check_adapter(cfg)
         template = make_template(load_tokenizer(cfg.model), cfg.model)
         positions = context_length(cfg.model)
         cache = Path(cfg.paths.cache)
@@ -89,7 +91,7 @@ class Pipeline:
         scorer = Scorer(cfg, run_dir, template, metrics, tasks[0])
         for _, _, task in answered_splits(cfg, tasks):
             scorer.candidates(task)
-        return cls(cfg, run_dir, identity, device, template, tuple(tasks), scorer)
+        return cls(cfg, run_dir, identity, device, template, tuple(tasks), scorer, warnings)
 
     @property
     def task(self) -> Task:
@@ -136,11 +138,7 @@ class Pipeline:
     def _specialise(self, base: Any, loggers: Sequence[Logger]) -> tuple[Any, FitResult | None]:
         cfg = self.cfg
         if cfg.adapter is not None and cfg.stage == "evaluate":
-            model = load_adapter(base, cfg.adapter)
-            cast(
-                (p for name, p in model.named_parameters() if is_adapter_weight(name)), cfg.trainer
-            )
-            return model, None
+            return load_evaluated(base, cfg), None
         if not cfg.lora.trains or cfg.stage == "evaluate":
             return base, None
         return train(cfg, base, self.task, self.template, loggers, self.run_dir)
@@ -198,4 +196,5 @@ class Pipeline:
             base,
             tuned,
             validation,
+            self.warnings,
         )

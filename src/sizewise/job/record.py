@@ -27,6 +27,7 @@ def make_outcome(
     base: Results,
     tuned: Results | None,
     validation: Mapping[str, float],
+    warnings: Sequence[str] = (),
 ) -> Outcome:
     """Return the record of a finished job.
 
@@ -40,6 +41,7 @@ def make_outcome(
         base: results of the untouched model by data set.
         tuned: results of the trained model; None where nothing was trained.
         validation: figures of the validation split; the objective is one of them.
+        warnings: what else a reader has to know.
     """
     objective = "val_loss" if cfg.evaluation.objective == "val_loss" else cfg.dataset.primary
     return Outcome(
@@ -60,6 +62,7 @@ def make_outcome(
         files=facts.run_files(run_dir),
         warnings=[
             *dry_run_warnings(cfg),
+            *warnings,
             *shared_questions(tasks),
             *(warning for result in base.values() for warning in result.warnings),
         ],

@@ -14,7 +14,8 @@ class Workload:
     """What is run: rows per micro-batch and their lengths in tokens.
 
     ``prompt_tokens`` + ``answer_tokens`` is the padded length of a training row; generation reads
-    ``prompt_tokens`` and writes up to ``new_tokens`` for ``eval_batch_size`` rows at once.
+    ``prompt_tokens`` and writes up to ``new_tokens`` for ``eval_batch_size`` rows at once;
+    ``own_eval_batch``: that is set apart from ``batch_size``, not the same for both.
     """
 
     batch_size: int = 8
@@ -23,6 +24,7 @@ class Workload:
     new_tokens: int = 64
     eval_batch_size: int = 8
     gradient_checkpointing: bool = False
+    own_eval_batch: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ class ModelSizes:
 
     Attributes:
         total: parameters of base and adapter; quantised weights count as many as were published.
-        trainable: parameters that training changes.
+        trainable: parameters that training changes, or has changed where they are loaded to be
+            used only.
         base: parameters of the base.
         memory_bytes: bytes of all weights, quantisation constants and buffers in memory.
         adapter_bytes: bytes of the trained weights as they are stored (the adapter's, or those of
@@ -43,7 +44,8 @@ def model_sizes(model: nn.Module) -> ModelSizes:
     stored = list(full.trained_weights(model).values()) if full.is_full(model) else adapter
     return ModelSizes(
         total=base + sum(p.numel() for p in adapter),
-        trainable=sum(p.numel() for _, p in named if p.requires_grad),
+        trainable=sum(p.numel() for _, p in named if p.requires_grad)
+        or sum(p.numel() for p in stored),
         base=base,
         memory_bytes=memory_bytes(model),
         adapter_bytes=sum(p.numel() * p.element_size() for p in stored),

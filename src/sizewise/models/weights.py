@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sizewise.errors import ModelError
 from sizewise.file_hash import file_hash
+from sizewise.models.sources import WEIGHT_FILES
 
 _NAMES = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -33,6 +35,17 @@ def weights_fingerprint(path: str, revision: str | None = None, commit: str | No
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{path} holds no *.safetensors file, the only weight format read here.")
     return folder_fingerprint(folder)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that a base is loaded from, not copies in another layout."""
+    if (folder / WEIGHT_FILES[0]).is_file():
+        return [folder / WEIGHT_FILES[0]]
+    index = folder / WEIGHT_FILES[1]
+    if not index.is_file():
+        return sorted(folder.glob("*.safetensors"))
+    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [folder / name for name in sorted(shards) if (folder / name).is_file()]
 
 
 def folder_fingerprint(folder: Path) -> str:

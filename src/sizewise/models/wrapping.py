@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
@@ -30,6 +31,31 @@ def adapted_modules(model: nn.Module) -> list[str]:
     """Return names (as in the base) of the modules that carry an adapter."""
     base = base_of(model)
     return [name for name, module in base.named_modules() if hasattr(module, "lora_A")]
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """How a model is trained: the method, and rank, alpha and scale of its adapter."""
+
+    method: str
+    r: int | None = None
+    alpha: float | None = None
+    scale: float | None = None
+
+
+def lora_settings(model: nn.Module) -> LoraSettings:
+    """Read off a model what its adapter is, wherever that was trained."""
+    if full.is_full(model):
+        return LoraSettings("full")
+    if not is_adapted(model):
+        return LoraSettings("none")
+    wrapper: Any = model
+    config = next(iter(wrapper.peft_config.values()))
+    r, alpha = getattr(config, "r", None), getattr(config, "lora_alpha", None)
+    if r is None or alpha is None:
+        return LoraSettings(str(config.peft_type.value).lower())
+    method = "dora" if config.use_dora else "rslora" if config.use_rslora else "lora"
+    return LoraSettings(method, r, float(alpha), alpha / (r**0.5 if config.use_rslora else r))
 
 
 @contextmanager

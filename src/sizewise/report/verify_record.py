@@ -56,8 +56,10 @@ def _repeated(outcome: Outcome) -> Iterator[tuple[str, Any, Any]]:
     said |= {"dataset.primary": outcome.primary, "dataset.direction": outcome.direction}
     said |= {"dataset.name": outcome.data.name, "quantization.method": model.quantization}
     said |= {f"model.{key}": getattr(model, key) for key in ("name", "path", "family")}
-    said |= {"lora.method": model.lora_method}
-    if model.lora_method in ("lora", "dora", "rslora"):
+    trained_here = _said(outcome.config, "stage") != "evaluate"
+    if trained_here:  # an adapter that was only evaluated says itself what it is
+        said |= {"lora.method": model.lora_method}
+    if trained_here and model.lora_method in ("lora", "dora", "rslora"):
         said |= {"lora.r": model.lora_r}
     for dotted, found in said.items():
         yield dotted, found, _said(outcome.config, dotted)
