@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,17 +8,22 @@ import pytest
 import torch
 
 from sizewise.commands.release import export_command, generate_command, pairs
-from sizewise.config import GenerationConfig
-from sizewise.config.compose import compose_run
+from sizewise.config import GenerationConfig, to_run_config
+from sizewise.config.compose import compose_config, compose_run
 from sizewise.data.encode import Encoded, EncodedSplit
 from sizewise.data.example import Message
-from sizewise.errors import ConfigError, ModelError
+from sizewise.embedded.tokenizer import train_tokenizer
+from sizewise.errors import ConfigError, EvaluationError, ModelError
+from sizewise.job.tasks import load_splits
+from sizewise.models.tiny import save_tiny_checkpoint
+from sizewise.release.asking import conversation
 from sizewise.release.card import write_card
 from sizewise.release.export import export_run
 from sizewise.release.hub import push
 from sizewise.release.loading import load_run_model, load_run_template, open_run
 from sizewise.release.merging import answer_all
 from sizewise.run import run_job
+from sizewise.sweep.identity import plain_config
 
 SMALL = (
     "model=nano",
@@ -117,6 +123,8 @@ def test_a_folder_that_holds_something_is_not_overwritten(tuned, tmp_path):
     (tmp_path / "out" / "mine.txt").write_text("x")
     with pytest.raises(ModelError, match="not empty"):
         export_run(tuned, tmp_path / "out", examples=0)
+    with pytest.raises(ModelError, match="is a file"):
+        export_run(tuned, tmp_path / "out" / "mine.txt", examples=0)
 
 
 def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(tuned, tmp_path, monkeypatch):
@@ -137,6 +145,106 @@ def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(tuned, tmp_path
 def test_a_run_that_trained_nothing_has_nothing_to_export(runs, tmp_path):
     with pytest.raises(ModelError, match="trained nothing"):
         export_run(runs("zero", "lora=none"), tmp_path / "out", examples=0)
+
+
+@pytest.fixture(scope="module")
+def tiny_t5(tmp_path_factory):
+    texts = [f"A patient, {n} years old, coughs for {n % 9} days." for n in range(90)]
+    folder = tmp_path_factory.mktemp("bases") / "tiny_t5"
+    folder.mkdir()
+    save_tiny_checkpoint(folder, "t5", train_tokenizer(texts, 512))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seq2seq(runs, tiny_t5):
+    few = ("dataset.max_train=8", "trainer.max_epochs=1")
+    return runs("t5", "model=local", f"model.path={tiny_t5}", "model.family=seq2seq", *few)
+
+
+def test_a_merged_seq2seq_model_answers_in_plain_transformers(seq2seq, tmp_path):
+    """Its generation settings have to name the token that answers begin after."""
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    export_run(seq2seq, tmp_path / "merged", merged=True, examples=0)
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    new_ids = model.generate(**tokenizer("A patient coughs", return_tensors="pt"))
+    assert new_ids.shape[1] > 1
+
+
+def test_no_release_tells_where_the_base_lay(tuned, seq2seq, tiny_t5, tmp_path):
+    for number, (run, merged) in enumerate(((tuned, False), (seq2seq, False), (seq2seq, True))):
+        folder = tmp_path / str(number)
+        export_run(run, folder, merged=merged, examples=0)
+        for file in folder.iterdir():
+            content = file.read_bytes()
+            assert str(tiny_t5.parent).encode() not in content, file
+            assert b"/embedded/models/nano" not in content, file
+    named = json.loads((tmp_path / "0" / "adapter_config.json").read_text())
+    assert named["base_model_name_or_path"] == "embedded:nano"
+    card = (tmp_path / "1" / "README.md").read_text()
+    assert "tiny_t5, specialised" in card
+    assert "base_model:" not in card
+
+
+def test_a_fully_trained_model_is_exported_whole(runs, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    run = runs("whole", "lora=full", "dataset.max_train=8", "trainer.max_epochs=1")
+    done = export_run(run, tmp_path / "out", examples=4)
+    assert done.report.equal_texts == 4
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "adapter" not in card
+    assert "library_name: transformers" in card
+    assert "lora" not in card.split("# ")[0]
+
+
+def test_an_evaluation_answers_with_what_it_scored_and_is_not_exported(tuned, tmp_path, capsys):
+    config = compose_config([f"run='{tuned}'", "logger=none"], "evaluate")
+    again = tmp_path / "again"
+    run_job(to_run_config(plain_config(config)), again)
+    generate_command([f"run={tuned}", "My head hurts."], base=False)
+    answer = capsys.readouterr().out
+    generate_command([f"run={again}", "My head hurts."], base=False)
+    assert capsys.readouterr().out == answer
+    with pytest.raises(ModelError, match=f"is an evaluation.*run={tuned}"):
+        export_run(again, tmp_path / "out", examples=0)
+
+
+def test_a_run_in_bf16_is_loaded_in_bf16(runs, tmp_path):
+    """The weights that were scored: others give other answers."""
+    few = ("dataset.max_train=8", "trainer.max_epochs=1")
+    run = open_run(runs("bf16", "trainer.precision=bf16-true", *few))
+    dtypes = {p.dtype for p in load_run_model(run).parameters()}
+    assert dtypes == {torch.bfloat16}
+    assert run.outcome.model.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("style", ["turns", "text"])
+def test_a_question_is_put_with_the_worked_examples_of_the_run(runs, tmp_path, style):
+    shown = ("dataset.few_shot=2", f"dataset.few_shot_style={style}", "lora=none")
+    run = open_run(runs(f"shown_{style}", *shown))
+    test = load_splits(run.cfg.dataset).test[0]
+    bare = replace(run.cfg.dataset, few_shot=0)
+    alone = next(e for e in load_splits(bare).test if e.id == test.id)
+    wording = run.cfg.dataset.prompt.partition("{dialogue}")[2]
+    question = alone.messages[-1].content.removesuffix(wording)
+    assert conversation(run, question) == test.messages
+
+
+def test_the_card_says_that_worked_examples_are_missing(tuned, tmp_path):
+    run = open_run(tuned)
+    assert "worked examples" not in write_card(run, tmp_path, False, None).read_text()
+    dataset = replace(run.cfg.dataset, few_shot=2)
+    shown = replace(run, cfg=replace(run.cfg, dataset=dataset))
+    assert "with 2 worked examples" in write_card(shown, tmp_path, False, None).read_text()
+
+
+def test_a_question_without_room_is_one_clear_error(tuned):
+    with pytest.raises(EvaluationError, match="tokens as it is put to nano"):
+        generate_command([f"run={tuned}", "hello " * 5000], base=False)
 
 
 def test_one_question_is_answered_by_base_and_tuned(tuned, capsys):
@@ -240,3 +348,5 @@ def test_wrong_words_are_one_clear_error(tmp_path):
         export_command(["merge=true"])
     with pytest.raises(ConfigError, match="neither true nor false"):
         export_command([f"run={tmp_path}", "merge=maybe"])
+    with pytest.raises(ConfigError, match="names no repository"):
+        export_command([f"run={tmp_path}", "push_to="])

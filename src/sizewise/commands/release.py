@@ -6,13 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sizewise.app.chat.wording import as_in_training
-from sizewise.data.example import Message
 from sizewise.errors import ConfigError
 from sizewise.evaluation.generate import generate_batch
 from sizewise.job.setup import names_hub
 from sizewise.models.full import is_full
 from sizewise.models.wrapping import base_only
+from sizewise.release.asking import conversation, prompt_ids
 from sizewise.release.export import export_run
 from sizewise.release.hub import push
 from sizewise.release.loading import load_run_base, load_run_model, load_run_template, open_run
@@ -33,11 +32,13 @@ def export_command(values: Sequence[str]) -> None:
     merged = flag(given, "merge", False)
     private = flag(given, "private", True)
     out = Path(given.get("out") or run_dir / ("merged" if merged else "release"))
+    if not given.get("push_to", "x/y"):
+        raise ConfigError("push_to= names no repository. Give push_to=owner/name, or leave it out.")
     prepare_environment(hub="push_to" in given or names_hub(open_run(run_dir).cfg))
     quiet()
     done = export_run(run_dir, out, merged, number(given, "examples", 32))
     report = done.report
-    sys.stdout.write(f"{'Merged model' if merged else 'Adapter'} and card: {done.folder}\n")
+    sys.stdout.write(f"{'Whole model' if done.merged else 'Adapter'} and card: {done.folder}\n")
     if report is not None:
         sys.stdout.write(
             f"Loaded again: {report.equal_texts} of {report.examples} greedy answers equal; "
@@ -50,10 +51,10 @@ def export_command(values: Sequence[str]) -> None:
 def generate_command(values: Sequence[str], base: bool) -> None:
     """Answer one question with a run: ``run=DIR "question"``; with ``base``, the base's beside it.
 
-    The question is put into the data set's own words where its prompt has one column.
+    The question is put as the run's test examples are (see ``release.asking.conversation``).
 
     Raises:
-        SizewiseError: there is no question, or the run cannot be loaded.
+        SizewiseError: there is no question, it is too long, or the run cannot be loaded.
     """
     given = pairs([v for v in values if v.startswith("run=")], ("run",))
     questions = [v for v in values if not v.startswith("run=")]
@@ -62,12 +63,9 @@ def generate_command(values: Sequence[str], base: bool) -> None:
     run = open_run(Path(required(given, "run")))
     prepare_environment(hub=names_hub(run.cfg))
     quiet()
-    template, model = load_run_template(run), load_run_model(run)
-    question = as_in_training(run.cfg.dataset.prompt, questions[0]) or questions[0]
-    messages: tuple[Message, ...] = (Message("user", question),)
-    if run.cfg.dataset.system and "{" not in run.cfg.dataset.system:
-        messages = (Message("system", run.cfg.dataset.system), *messages)
-    prompt = template.prompt_ids(messages)
+    template = load_run_template(run)
+    prompt = prompt_ids(run, template, conversation(run, questions[0]))
+    model = load_run_model(run)
     answer = generate_batch(model, [prompt], template, run.cfg.generation)[0]
     if not base:
         sys.stdout.write(answer.text + "\n")

@@ -11,6 +11,7 @@ from sizewise.atomic import write_atomically
 from sizewise.outcome import Evaluation
 from sizewise.release.loading import FinishedRun
 from sizewise.release.merging import MergeReport
+from sizewise.release.naming import is_on_hub, public_name
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 CLINICAL = ("icd10", "medsynth", "counsel", "psycho", "therapy", "empathetic")
@@ -35,7 +36,10 @@ def card_values(run: FinishedRun, merged: bool, report: MergeReport | None) -> d
     tuned, base = (outcome.tuned or {}).get(name), outcome.base.get(name)
     sizes = outcome.data.sizes
     return {
-        "base": cfg.model.path,
+        "base": public_name(cfg.model.path),
+        "on_hub": is_on_hub(cfg.model.path),
+        "full": cfg.lora.method == "full",
+        "few_shot": cfg.dataset.few_shot,
         "revision": model.revision,
         "license": cfg.model.license,
         "merged": merged,

@@ -16,7 +16,9 @@ from sizewise.atomic import write_atomically
 from sizewise.data.encode import EncodedSplit
 from sizewise.errors import ModelError
 from sizewise.job.tasks import load_task
+from sizewise.models.adapter import CONFIG
 from sizewise.models.figures import context_length
+from sizewise.models.full import is_full_checkpoint
 from sizewise.release.card import write_card
 from sizewise.release.loading import (
     FinishedRun,
@@ -24,8 +26,10 @@ from sizewise.release.loading import (
     load_run_model,
     load_run_template,
     open_run,
+    with_weights,
 )
 from sizewise.release.merging import MergeReport, answer_all, compare_answers, merge, reload_plain
+from sizewise.release.naming import public_name
 
 log = logging.getLogger(__name__)
 SETTINGS = "sizewise.json"
@@ -50,23 +54,26 @@ def export_run(run_dir: Path, out: Path, merged: bool = False, examples: int = 3
     Args:
         run_dir: a finished run that trained something.
         out: the folder to write; must not exist or be empty.
-        merged: merge the adapter into the base (16 or 32 bits, never the quantised one).
+        merged: merge the adapter into the base (16 or 32 bits, never the quantised one). A run
+            that trained all weights has no adapter: its whole model is written either way.
         examples: test examples on which run and export are compared; 0: no comparison.
 
     Raises:
-        ModelError: the run trained nothing, or the folder is not empty.
+        ModelError: the run trained nothing or is an evaluation, or the folder is not empty.
         DataError: the run's data cannot be read for the comparison.
     """
     run = open_run(run_dir)
+    _check_trains(run)
     _check_empty(out)
     adapter, template = run.adapter, load_run_template(run)
+    merged = merged or is_full_checkpoint(adapter)
     split = _test_split(run, template, examples) if examples else None
     before = None
     if split is not None:
         before = answer_all(load_run_model(run), split, template, run.cfg.generation)
     with _in_one_piece(out) as folder:
         model = _write_weights(run, adapter, folder, merged)
-        _write_settings(run, template, folder)
+        _write_settings(run, template, folder, model)
         report = None
         if split is not None and before is not None:
             after = answer_all(_reload(run, folder, model), split, template, run.cfg.generation)
@@ -96,13 +103,24 @@ def _write_weights(run: FinishedRun, adapter: Path, folder: Path, merged: bool) 
     """Write the adapter, or the merged model, which is returned."""
     if not merged:
         _copy_adapter(adapter, folder)
+        _name_base(folder / CONFIG, run)
         return None
     model = merge(run)
     model.save_pretrained(folder, safe_serialization=True)
     return model
 
 
+def _check_trains(run: FinishedRun) -> None:
+    if run.cfg.stage == "evaluate":
+        origin = f"run={run.cfg.run}" if run.cfg.run else "the run that trained what it scored"
+        raise ModelError(
+            f"{run.folder} is an evaluation, which trained nothing itself. Export {origin}."
+        )
+
+
 def _check_empty(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ModelError(f"{out} is a file. Choose a folder with out=DIR.")
     if out.exists() and any(out.iterdir()):
         raise ModelError(f"{out} is not empty. Choose another folder with out=DIR, or remove it.")
 
@@ -121,15 +139,21 @@ def _copy_adapter(adapter: Path, out: Path) -> None:
             shutil.copy2(file, out / file.name)
 
 
+def _name_base(path: Path, run: FinishedRun) -> None:
+    """Name the base in PEFT's config as others know it: PEFT wrote where it lay on this machine."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = public_name(run.cfg.model.path)
+    settings["revision"] = run.outcome.model.revision
+    write_atomically(path, json.dumps(settings, indent=2) + "\n")
+
+
 def _reload(run: FinishedRun, out: Path, merged: Any | None) -> Any:
     if merged is not None:
         return reload_plain(out, run.cfg.model.family, merged)
-    from sizewise.models.adapter import load_adapter
-
-    return load_adapter(load_run_base(run), out).eval()
+    return with_weights(run, load_run_base(run), out)
 
 
-def _write_settings(run: FinishedRun, template: Any, out: Path) -> None:
+def _write_settings(run: FinishedRun, template: Any, out: Path, model: Any | None) -> None:
     """Write tokenizer, template and generation settings; the template's arguments belong to both
     training and inference."""
     tokenizer = template.tokenizer
@@ -139,13 +163,14 @@ def _write_settings(run: FinishedRun, template: Any, out: Path) -> None:
     tokenizer.save_pretrained(out)
     generation = asdict(run.cfg.generation)
     settings = {
-        "base_model": run.cfg.model.path,
+        "base_model": public_name(run.cfg.model.path),
         "base_revision": run.outcome.model.revision,
         "template_kwargs": dict(template.template_kwargs),
         "stop_token_ids": list(template.stop_ids),
         "generation": generation,
         "system": run.cfg.dataset.system,
         "prompt": run.cfg.dataset.prompt,
+        "few_shot": run.cfg.dataset.few_shot,
         "run": run.outcome.run_id,
         "identity": run.outcome.identity,
     }
@@ -158,6 +183,15 @@ def _write_settings(run: FinishedRun, template: Any, out: Path) -> None:
         do_sample=generation["do_sample"],
         eos_token_id=list(template.stop_ids),
         pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=_decoder_start(model),
         repetition_penalty=generation["repetition_penalty"],
         **{name: sampling[name] for name in ("temperature", "top_p", "top_k") if name in sampling},
     ).save_pretrained(out)
+
+
+def _decoder_start(model: Any | None) -> int | None:
+    """The token an encoder-decoder model's answers begin after; its file would say none else."""
+    if model is None or not model.config.is_encoder_decoder:
+        return None
+    start: int | None = getattr(model.config, "decoder_start_token_id", None)
+    return model.generation_config.decoder_start_token_id if start is None else start

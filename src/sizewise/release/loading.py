@@ -8,9 +8,12 @@ from typing import Any
 
 from sizewise.config import QuantizationConfig, RunConfig, to_run_config
 from sizewise.errors import ModelError
+from sizewise.job.bases import storage_of
 from sizewise.job.tasks import make_template
-from sizewise.models.adapter import load_adapter
+from sizewise.models.adapter import adapter_folder, load_adapter
 from sizewise.models.base import load_base
+from sizewise.models.dtypes import cast
+from sizewise.models.size import is_adapter_weight
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.outcome import Outcome, read_outcome
 from sizewise.runtime import resolve_device
@@ -28,11 +31,13 @@ class FinishedRun:
 
     @property
     def adapter(self) -> Path:
-        """Folder of the trained weights.
+        """Folder of the trained weights; those that were scored, where the run is an evaluation.
 
         Raises:
-            ModelError: the run trained nothing.
+            ModelError: the run trained nothing, or what it scored is no longer there.
         """
+        if self.cfg.stage == "evaluate" and self.cfg.adapter is not None:
+            return adapter_folder(self.cfg.adapter)
         folder = self.folder / ADAPTER
         if not folder.is_dir():
             raise ModelError(
@@ -59,14 +64,14 @@ def load_run_template(run: FinishedRun) -> Any:
 
 
 def load_run_base(run: FinishedRun, quantized: bool = True) -> Any:
-    """Load the base of a run on the device of its trainer, or of this machine.
+    """Load the base of a run on the device of its trainer, or of this machine, stored as it was.
 
     ``quantized`` false: in its own floating-point weights, whatever the run used; that is what an
     adapter is merged into, since merging into 4-bit weights rounds the sum.
     """
-    quantization = run.cfg.quantization if quantized else QuantizationConfig()
+    storage = storage_of(run.cfg) if quantized else (run.cfg.model, QuantizationConfig())
     device = resolve_device(replace(run.cfg.trainer, accelerator="auto"))
-    return load_base(run.cfg.model, quantization, device)
+    return load_base(*storage, device)
 
 
 def load_run_model(run: FinishedRun, quantized: bool = True) -> Any:
@@ -74,4 +79,13 @@ def load_run_model(run: FinishedRun, quantized: bool = True) -> Any:
     base = load_run_base(run, quantized)
     if run.outcome.tuned is None:
         return base
-    return load_adapter(base, run.adapter).eval()
+    return with_weights(run, base, run.adapter, quantized)
+
+
+def with_weights(run: FinishedRun, base: Any, folder: Path, as_trained: bool = True) -> Any:
+    """Put trained weights on a base of the run; ``as_trained``: in the dtype they had there."""
+    model = load_adapter(base, folder).eval()
+    if as_trained:
+        adapter = (p for name, p in model.named_parameters() if is_adapter_weight(name))
+        cast(adapter, run.cfg.trainer)
+    return model
