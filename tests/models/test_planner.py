@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
+from sizewise.config.compose import compose_run
 from sizewise.config.model import (
     ArchitectureConfig,
     LoraConfig,
@@ -18,11 +19,13 @@ from sizewise.config.model import (
     QuantizationConfig,
 )
 from sizewise.config.training import OptimizerConfig
+from sizewise.job.memory import memory_key, plan_job
 from sizewise.models import plan_trace
 from sizewise.models.adapter import attach_adapter, enable_checkpointing
 from sizewise.models.base import load_base
 from sizewise.models.figures import model_config
 from sizewise.models.head import answer_logits, answer_targets
+from sizewise.models.plan_advice import smaller_batches
 from sizewise.models.plan_trace import Shape, trace_training, with_layers
 from sizewise.models.plan_weights import optimizer_bytes, weight_bytes
 from sizewise.models.planner import GB, MemoryPlan, Workload, plan_memory
@@ -210,3 +213,45 @@ def test_advice_is_followed_by_a_fit() -> None:
     assert again.fits[8]
     assert again.training_peak < 8 * GB
     assert all(plan.fits[card] or card in plan.advice for card in plan.fits)
+
+
+def test_advice_lowers_an_evaluation_batch_by_its_own_name() -> None:
+    """Where it is set it is not the trainer's, and a smaller trainer.batch_size does nothing."""
+    job = ["model=gemma4b", "lora=none", "trainer.batch_size=1", "dataset.max_length=1024"]
+    plan = plan_job(compose_run([*job, "evaluation.batch_size=64"]))
+    assert not plan.fits[16]
+    advice = plan.advice[16]
+    assert advice is not None
+    assert "trainer." not in advice
+    assert plan_job(compose_run([*job, *advice.split()]), advise=False).fits[16]
+
+
+def test_batches_are_halved_by_the_settings_that_make_them_so() -> None:
+    names = [name for name, _ in smaller_batches(Workload(batch_size=4, eval_batch_size=4), True)]
+    assert names == [
+        "trainer.batch_size=2 trainer.accumulate=×2",
+        "trainer.batch_size=1 trainer.accumulate=×4",
+    ]
+    own = Workload(batch_size=2, eval_batch_size=8, own_eval_batch=True)
+    *_, (name, last) = smaller_batches(own, True)
+    assert name == "trainer.batch_size=1 trainer.accumulate=×2 evaluation.batch_size=1"
+    assert (last.batch_size, last.eval_batch_size) == (1, 1)
+
+
+def test_bf16_true_stores_all_weights_in_bf16() -> None:
+    job = ["model=nano", "lora=full"]
+    whole, half = (
+        plan_job(compose_run([*job, f"trainer.precision={precision}"]), advise=False)
+        for precision in ("auto", "bf16-true")
+    )
+    for part in ("weights", "gradients", "optimizer"):
+        assert whole.training[part] == 2 * half.training[part]
+
+
+def test_jobs_that_need_other_memory_are_not_planned_as_one() -> None:
+    usual = ["model=nano"]
+    for more in ("trainer.precision=bf16-true", "lora.dropout=0", "optimizer=sgd"):
+        assert memory_key(compose_run([*usual, more])) != memory_key(compose_run(usual)), more
+    momentum = [["optimizer=sgd", f"optimizer.kwargs.momentum={value}"] for value in (0, 0.9)]
+    keys = {memory_key(compose_run([*usual, *more])) for more in momentum}
+    assert len(keys) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from sizewise.config.training import OptimizerConfig
 from sizewise.errors import ModelError
 from sizewise.models.dtypes import DTYPES
 from sizewise.models.figures import model_config
+from sizewise.models.plan_advice import smaller_batches
 from sizewise.models.plan_trace import Shape, adapted_meta, trace_generation, trace_training
 from sizewise.models.plan_types import Choice, MemoryPlan, Workload
 from sizewise.models.plan_weights import largest_linear_bytes, optimizer_bytes, weight_bytes
@@ -112,8 +112,8 @@ class _Planner:
         if not work.gradient_checkpointing and self.lora.trains:
             work = replace(work, gradient_checkpointing=True)
             add("trainer.gradient_checkpointing=true", workload=work)
-        for name, work in smaller_batches(work, self.lora.trains):
-            add(name, workload=work)
+        for name, smaller in smaller_batches(work, self.lora.trains):
+            add(name, workload=smaller)
         if self.lora.method != "full":
             for method in ("int8", "nf4"):
                 if choice.quantization.method not in (method, "nf4"):
@@ -182,22 +182,3 @@ class _Planner:
         if self.device_type != "cuda":
             return 0
         return CUDA_CONTEXT + int(FRAGMENTATION * peak)
-
-
-def smaller_batches(work: Workload, trains: bool) -> Iterator[tuple[str, Workload]]:
-    """Halve the batches step by step, each with the settings that make it so.
-
-    ``evaluation.batch_size`` is the trainer's unless it is set; where it is, it has to be lowered
-    by its own name.
-    """
-    first = work.batch_size
-    while work.batch_size > 1 or work.eval_batch_size > 1:
-        size, rows = max(1, work.batch_size // 2), max(1, work.eval_batch_size // 2)
-        named = []
-        if size < first and (trains or not work.own_eval_batch):
-            accumulate = f" trainer.accumulate=×{-(-first // size)}" if trains else ""
-            named.append(f"trainer.batch_size={size}{accumulate}")
-        if work.own_eval_batch:
-            named.append(f"evaluation.batch_size={rows}")
-        work = replace(work, batch_size=size, eval_batch_size=rows)
-        yield " ".join(named), work
