@@ -106,6 +106,17 @@ def test_other_prompts_never_make_a_pair_of_base_and_tuned(tmp_path: Path) -> No
     assert result.pairs == []
 
 
+def test_further_test_sets_asked_in_other_words_are_other_answers(tmp_path: Path) -> None:
+    for number, prompt in enumerate(("{q}", "{q}", "Please: {q}")):
+        further = {"eval_dataset": {"further": {"name": TASK.name, "prompt": prompt}}}
+        spec = Spec("mini", 0.5 if number == 2 else 0.3, None, task=TASK, extra=further)
+        made(tmp_path / str(number), spec, data__name="own")
+    result = compare([tmp_path])
+    assert sorted(result.table["score"]) == pytest.approx([0.3, 0.5])
+    assert len(set(labels(result))) == 2
+    assert result.problems == []
+
+
 def grid(root: Path, task: Task = TASK) -> Comparison:
     """Two alphas by two learning rates; the larger alpha is far better."""
     for number, (alpha, lr) in enumerate((a, lr) for a in (8.0, 64.0) for lr in (1e-4, 1e-3)):
