@@ -14,6 +14,7 @@ from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.evaluation.likelihood import EncodedAnswer, batch_log_probs
 from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.template import AnswerTemplate, pad_id
+from sizewise.evaluation.thought import opened_thought, with_thought
 
 REJECTED = "rejected"
 REJECTED_LOG_PROB = "rejected/log_prob"
@@ -52,6 +53,7 @@ class Measurer:
         prompts = [item.prompt_ids for item in encoded]
         ids = [example.id for example in examples]
         answers = generate_batch(self.model, prompts, self.template, self.generation, ids)
+        answers = [self._whole(p, a) for p, a in zip(prompts, answers, strict=True)]
         log_probs = self._log_probs(encoded)
         extra = self._rejected(examples, encoded)
         rows = [
@@ -59,6 +61,12 @@ class Measurer:
             for e, item, answer, log_prob in zip(examples, encoded, answers, log_probs, strict=True)
         ]
         return rows if self.candidates is None else self._choose(rows, prompts, self.candidates)
+
+    def _whole(self, prompt_ids: Sequence[int], answer: Generated) -> Generated:
+        tokenizer = self.template.tokenizer
+        opened = opened_thought(tokenizer, prompt_ids)
+        text = with_thought(tokenizer, opened, answer.token_ids, answer.text)
+        return replace(answer, text=text)
 
     def _choose(
         self,

@@ -31,6 +31,7 @@ from sizewise.evaluation.measure import REJECTED
 from sizewise.evaluation.predict import Predicted, Split
 from sizewise.evaluation.predictions import read_predictions
 from sizewise.evaluation.template import AnswerTemplate
+from sizewise.evaluation.thought import opened_thought
 from sizewise.metrics.base import ExampleMetric
 
 EVALUATION_VERSION = 1
@@ -66,6 +67,8 @@ def zero_shot_parts(
     those count that measure the model itself: the others are computed from the predictions.
     """
     every = asdict(model)
+    first = split.encoded[0].prompt_ids if split.encoded else ()
+    opened = opened_thought(template.tokenizer, first)
     return {
         "model": {name: every[name] for name in _MODEL_KEYS},
         "quantization": asdict(quantization),
@@ -79,6 +82,7 @@ def zero_shot_parts(
         "observed": {m.name: m.observation for m in metrics if m.observation},
         "candidates": hashlib.sha256(repr(tuple(candidates)).encode()).hexdigest()[:16],
         "version": EVALUATION_VERSION,
+        **({"opened": opened} if opened else {}),
     }
 
 
