@@ -83,7 +83,7 @@ def test_a_restarted_run_is_one_mlflow_run_with_one_history(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     make_run(tmp_path, Spec(task=Task(examples=4)))
     logger = LoggerConfig(False, {"mlflow": MLFLOW})
-    config = {"lora": {"r": 8}}
+    config = {"lora": {"r": 8}, "eval_dataset": {"été (1)@x": {"primary": "y"}}}
     with pytest.raises(RuntimeError, match="planned"):
         fit(tmp_path, make_loggers(logger, tmp_path, "a", config=config), [], die_at=10)
     loggers = make_loggers(logger, tmp_path, "a", config=config)
@@ -95,6 +95,7 @@ def test_a_restarted_run_is_one_mlflow_run_with_one_history(
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert [entry.step for entry in history] == [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23]
     assert run.data.params["lora.r"] == "8"
+    assert "y" in run.data.params.values()
     assert "summary/quality/gain" in run.data.metrics
 
 

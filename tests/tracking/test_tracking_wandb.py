@@ -87,6 +87,15 @@ def test_several_jobs_of_one_process_are_several_runs(tmp_path: Path) -> None:
     assert [inspect_summary(f)["run_id"] for f in folders] == ["id0", "id1", "id2"]
 
 
+def test_a_long_name_of_a_model_does_not_keep_a_run_from_opening(tmp_path: Path) -> None:
+    loggers = make_loggers(config(), tmp_path, "abc", tags=["m" * 70, "", "data"])
+    loggers[0].log_metrics({"train/loss": 1.0}, step=1)
+    loggers[1].log_metrics({"train/loss": 1.0}, step=1)
+    finish_loggers(loggers, None, error=False)
+    (folder,) = offline_folders(tmp_path)
+    assert inspect_summary(folder)["tags"] == ["m" * 64, "data"]
+
+
 def test_failed_job_is_closed_as_failed(tmp_path: Path) -> None:
     loggers = make_loggers(config(), tmp_path, "abc")
     with pytest.raises(RuntimeError, match="planned"):

@@ -97,7 +97,7 @@ class MlflowRunLogger(Logger):
         name = context.run_dir.name
         run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
         for key, value in flat(context.config).items():
-            client.log_param(run_id, key, str(value)[:PARAM_LENGTH])
+            client.log_param(run_id, safe(key), str(value)[:PARAM_LENGTH])
         return run_id
 
     @rank_zero_only

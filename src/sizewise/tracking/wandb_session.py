@@ -17,6 +17,7 @@ from sizewise.tracking.context import RunContext
 MODES = ("auto", "online", "offline", "disabled")
 FLUSH_SECONDS = 1.0
 CONNECT_SECONDS = 30.0
+TAG_LENGTH = 64  # W&B refuses to open a run with a longer one
 log = logging.getLogger(__name__)
 _said: set[str] = set()
 _unreachable: set[bool] = set()
@@ -141,7 +142,7 @@ def _init(
         name=context.run_dir.name,
         group=context.group,
         job_type=context.job_type,
-        tags=list(context.tags),
+        tags=[tag[:TAG_LENGTH] for tag in context.tags if tag],
         config=dict(context.config),
         mode=mode,
         resume="allow",
