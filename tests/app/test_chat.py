@@ -113,6 +113,21 @@ def test_another_base_replaces_the_one_in_memory(config: RunConfig) -> None:
         choir.answer(one, ASK, SHORT)
 
 
+def test_a_run_in_bf16_speaks_with_the_weights_that_were_scored(
+    config: RunConfig, adapters: list[Path]
+) -> None:
+    trainer = replace(config.trainer, precision="bf16-true")
+    half = replace(config, trainer=trainer)
+    choir = Choir()
+    speakers = [Speaker("h", "h", half, adapters[0]), Speaker("w", "w", config, adapters[0])]
+    choir.prepare(speakers)
+    dtypes = [
+        {p.dtype for p in choir._engines[speaker.engine_key].model.parameters()}
+        for speaker in speakers
+    ]
+    assert dtypes == [{torch.bfloat16}, {torch.float32}]
+
+
 def test_answers_grow_and_end_as_a_whole(engine: Engine, adapters: list[Path]) -> None:
     pieces = list(engine.reply(adapters[0], ASK, SHORT).pieces)
     assert len(pieces) > 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -38,6 +39,7 @@ from sizewise.app.views.results import (
     pareto_figure,
 )
 from sizewise.cli import app
+from sizewise.config.compose import compose_config
 from sizewise.data.explore import Exploration
 from sizewise.errors import ConfigError, OutcomeError
 from sizewise.report.comparison import SetComparison, compare
@@ -209,6 +211,16 @@ def test_an_evaluation_is_named_by_what_it_is(sweep: Path, tmp_path: Path) -> No
     assert more.run_dir != plan.run_dir
     with pytest.raises(ConfigError):
         plan_evaluation(run, tmp_path, ["nothing=1"])
+
+
+def test_a_run_below_a_folder_with_an_apostrophe_is_evaluated(sweep: Path, tmp_path: Path) -> None:
+    place = tmp_path / "it's mine"
+    shutil.copytree(sweep, place)
+    run = load_library(place).runs[0]
+    plan = plan_evaluation(run, place / "outputs")
+    assert plan.run_dir.parent == place / "outputs"
+    composed = compose_config(list(plan.command[2:]), "evaluate")
+    assert composed.run == str(run.directory)
 
 
 def test_a_quote_without_an_end_is_an_error() -> None:

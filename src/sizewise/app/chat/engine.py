@@ -14,7 +14,7 @@ from transformers import StoppingCriteria
 
 from sizewise.app.chat.stream import stream_answer
 from sizewise.app.chat.wording import fit_history
-from sizewise.config import GenerationConfig, ModelConfig, QuantizationConfig
+from sizewise.config import GenerationConfig, ModelConfig, QuantizationConfig, TrainerConfig
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
 from sizewise.evaluation.generate import Generated, generate_batch
@@ -22,6 +22,8 @@ from sizewise.job.tasks import make_template
 from sizewise.models import full
 from sizewise.models.adapter import WEIGHTS, adapter_folder, load_adapter
 from sizewise.models.base import load_base
+from sizewise.models.dtypes import cast
+from sizewise.models.size import is_adapter_weight
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.models.wrapping import base_of, base_only, is_adapted
 
@@ -54,8 +56,12 @@ class Engine:
         # One model answers one prompt at a time, whoever asks in whichever browser.
         self._lock = threading.Lock()
 
-    def add(self, folder: Path | str) -> None:
+    def add(self, folder: Path | str, trainer: TrainerConfig | None = None) -> None:
         """Load an adapter beside those that are there; one that is there already is kept.
+
+        Args:
+            folder: the adapter.
+            trainer: what trained it: its weights get the dtype in which they were scored.
 
         Raises:
             ModelError: it does not fit the base, or is a fully trained model and not the first.
@@ -66,13 +72,19 @@ class Engine:
                 return
             if not is_adapted(self.model) and not full.is_full(self.model):
                 self.model = load_adapter(self.model, folder)
-                self._names[key] = "default"
+                self._named(key, "default", trainer)
                 return
             if full.is_full(self.model) or full.is_full_checkpoint(adapter_folder(folder)):
                 raise ModelError("A fully trained model needs an engine of its own.")
             name = f"adapter{len(self._names)}"
             add_adapter(self.model, adapter_folder(folder), name)
-            self._names[key] = name
+            self._named(key, name, trainer)
+
+    def _named(self, key: str, name: str, trainer: TrainerConfig | None) -> None:
+        self._names[key] = name
+        if trainer is not None:
+            named = self.model.named_parameters()
+            cast((p for n, p in named if is_adapter_weight(n) and f".{name}." in n), trainer)
 
     def reply(
         self,

@@ -13,6 +13,7 @@ from sizewise.app.chat.engine import Engine, Reply
 from sizewise.config import GenerationConfig, RunConfig
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
+from sizewise.job.bases import storage_of
 from sizewise.job.setup import names_hub
 from sizewise.models import full
 from sizewise.report.load import Run
@@ -41,7 +42,7 @@ class Speaker:
     @property
     def engine_key(self) -> str:
         """What must be equal for two speakers to share a base in memory."""
-        recorded = [repr(self.config.model), repr(self.config.quantization)]
+        recorded = [repr(part) for part in storage_of(self.config)]
         own = str(self.adapter) if self.adapter and full.is_full_checkpoint(self.adapter) else ""
         return json.dumps([*recorded, own])
 
@@ -95,10 +96,10 @@ class Choir:
             if speaker.engine_key not in self._engines:
                 config = speaker.config
                 device = resolve_device(config.trainer)
-                engine = Engine(config.model, config.quantization, device)
+                engine = Engine(*storage_of(config), device)
                 self._engines[speaker.engine_key] = engine
             if speaker.adapter is not None:
-                self._engines[speaker.engine_key].add(speaker.adapter)
+                self._engines[speaker.engine_key].add(speaker.adapter, speaker.config.trainer)
 
     def reply(
         self, speaker: Speaker, messages: Sequence[Message], generation: GenerationConfig

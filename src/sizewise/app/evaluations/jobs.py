@@ -73,10 +73,11 @@ def plan_evaluation(run: Run, outputs: Path, overrides: Sequence[str] = ()) -> E
     script = conf_dir().parent / SCRIPT
     if not script.is_file():
         raise ConfigError(f"There is no {SCRIPT} beside the options: use a checkout of sizewise.")
-    chosen = [f"run='{run.directory}'", "logger=none", f"paths.outputs='{outputs.resolve()}'"]
+    chosen = [f"run={quoted(run.directory)}", "logger=none"]
+    chosen.append(f"paths.outputs={quoted(outputs.resolve())}")
     cache = (run.outcome.config.get("paths") or {}).get("cache")
     if cache:
-        chosen.append(f"paths.cache='{cache}'")
+        chosen.append(f"paths.cache={quoted(cache)}")
     chosen += list(overrides)
     config = compose_config(chosen, "evaluate")
     plain = plain_config(config)
@@ -91,6 +92,11 @@ def plan_evaluation(run: Run, outputs: Path, overrides: Sequence[str] = ()) -> E
         total=None if more or not total else total,
         title=" ".join((run.directory.name, *overrides)),
     )
+
+
+def quoted(path: Path | str) -> str:
+    """Write a path as a value for Hydra, which ends a string at the first quote that is bare."""
+    return "'" + str(path).replace("'", "\\'") + "'"
 
 
 class RunningEvaluation:

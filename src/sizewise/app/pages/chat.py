@@ -75,6 +75,7 @@ def _settings(chosen: list[Speaker]) -> tuple[GenerationConfig, str | None]:
         do_sample=warm > 0,
         temperature=warm or 1.0,
         top_p=base.top_p,
+        top_k=base.top_k,
         repetition_penalty=base.repetition_penalty,
     )
     return generation, prompt if wrap else None
