@@ -134,6 +134,16 @@ def test_weights_are_those_of_the_loaded_model(model_type: str, method: str, tin
     assert planned_bytes == pytest.approx(loaded, rel=0.02, abs=2_000)
 
 
+def test_layers_that_stay_fp32_in_an_fp16_model_are_counted_so(tiny: Any) -> None:
+    for method in ("none", "nf4"):
+        quantization = QuantizationConfig(method=method, compute_dtype="float16")
+        for model_type in ("t5", "llama"):
+            model = replace(tiny(model_type), dtype="float16")
+            planned_bytes = weight_bytes(model_config(model), quantization, torch.float16)
+            loaded = model_sizes(load_base(model, quantization)).memory_bytes
+            assert planned_bytes == pytest.approx(loaded, rel=0.02, abs=2_000)
+
+
 def test_counts_are_those_of_the_loaded_model(tiny: Any) -> None:
     plan = planned(tiny("gemma3"))
     sizes = model_sizes(attach_adapter(load_base(tiny("gemma3")), LORA, tiny("gemma3"), 0))

@@ -40,12 +40,22 @@ def weight_bytes(
     """Bytes of all weights of the base, quantisation constants included."""
     model = meta_model(config)
     total = sum(p.numel() for p in model.parameters()) * dtype.itemsize
+    total += kept_whole(model, dtype)
     if quantization.method == "none":
         return total
     for layer in quantizable(model).values():
         total -= layer.weight.numel() * dtype.itemsize
         total += packed_bytes(layer.weight, quantization)
     return total
+
+
+def kept_whole(model: PreTrainedModel, dtype: torch.dtype) -> int:
+    """Further bytes of what transformers leaves in fp32 in an fp16 model (T5's output layers)."""
+    kept = getattr(model, "_keep_in_fp32_modules", None) or ()
+    if dtype is not torch.float16 or not kept:
+        return 0
+    named = ((name.split("."), p.numel()) for name, p in model.named_parameters())
+    return 2 * sum(count for parts, count in named if any(part in parts for part in kept))
 
 
 def packed_bytes(weight: torch.Tensor, quantization: QuantizationConfig) -> int:
