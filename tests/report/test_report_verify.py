@@ -169,6 +169,18 @@ def test_metric_that_cannot_be_built_is_named_and_not_passed(tmp_path: Path) -> 
     assert any("metric icd10" in c.name and c.status == UNCHECKED for c in checks)
 
 
+def test_a_baseline_is_not_asked_for_likelihoods(tmp_path: Path) -> None:
+    directory = real_run(tmp_path)
+    outcome = read_outcome(directory)
+    config = {**outcome.config, "model": {**outcome.config["model"], "family": "classical"}}
+    scores = {k: v for k, v in outcome.base["icd10_dialogues"].scores.items() if "icd10" in k}
+    base = {"icd10_dialogues": replace(outcome.base["icd10_dialogues"], scores=scores)}
+    write_outcome(replace(outcome, config=config, base=base), directory)
+    checks = {c.name: c.status for c in verify_run(directory, data=False).checks}
+    assert checks["base on icd10_dialogues: metric icd10"] == OK
+    assert "base on icd10_dialogues: metric perplexity" not in checks
+
+
 def test_damaged_record_and_empty_folder(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run", Spec(task=Task(examples=4)))
     (directory / "outcome.json").write_text("{")
