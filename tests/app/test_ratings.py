@@ -189,7 +189,16 @@ def test_the_last_judgement_of_a_pair_counts(tmp_path: Path) -> None:
     store.add(matchup, shown, "second" if shown.swapped else "first")
     (found,) = ratings_summary(tmp_path)
     assert (found.ratings, found.wins.wins, found.wins.ties) == (1, 1, 0)
-    assert "cannot be told" in found.sentence
+    assert "no answer was rated more than once" in found.sentence
+
+
+def test_raters_who_always_say_the_same_are_called_that(tmp_path: Path) -> None:
+    matchup = synthetic(4)
+    rate_all(tmp_path, matchup, "Ann", 4)
+    rate_all(tmp_path, matchup, "Ben", 4)
+    (found,) = ratings_summary(tmp_path)
+    assert found.agreement.units == 4
+    assert "all ratings are the same" in found.sentence
 
 
 def test_no_ratings_are_no_summary(tmp_path: Path) -> None:

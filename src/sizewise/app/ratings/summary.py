@@ -50,7 +50,9 @@ class MatchupSummary:
         if self.agreement.alpha == self.agreement.alpha:
             text += f" Krippendorff's alpha is {self.agreement.alpha:.2f}"
             return f"{text} over {_count(self.agreement.units, 'answer')} rated more than once."
-        return f"{text} Agreement cannot be told: no answer was rated differently or twice."
+        if self.agreement.units == 0:
+            return f"{text} Agreement cannot be told: no answer was rated more than once."
+        return f"{text} Agreement beyond chance cannot be told: all ratings are the same."
 
 
 def _count(number: int, what: str) -> str:
