@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from sizewise.commands.explore import explore_command
+from sizewise.commands.plan import plan_command
 from sizewise.commands.release import export_command, generate_command, pairs
 from sizewise.config import GenerationConfig, to_run_config
 from sizewise.config.compose import compose_config, compose_run
@@ -339,6 +341,17 @@ def test_a_push_that_fails_says_what_to_do(tmp_path):
 
     with pytest.raises(ModelError, match="hf auth login"):
         push(tmp_path, "me/new", api=Broken())
+
+
+def test_a_baseline_without_a_language_model_is_named_as_such(tuned, monkeypatch):
+    for ask in (plan_command, lambda words: explore_command(words, None, 1)):
+        with pytest.raises(ConfigError, match="majority is a baseline"):
+            ask(["model=majority"])
+    run = open_run(tuned)
+    baseline = replace(run, cfg=replace(run.cfg, model=replace(run.cfg.model, family="classical")))
+    monkeypatch.setattr("sizewise.commands.release.open_run", lambda _: baseline)
+    with pytest.raises(ConfigError, match="nothing to ask"):
+        generate_command([f"run={tuned}", "My head hurts."], base=False)
 
 
 def test_wrong_words_are_one_clear_error(tmp_path):

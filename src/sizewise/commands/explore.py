@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sizewise.atomic import write_atomically
+from sizewise.commands.models import check_language_model
 from sizewise.config.compose import compose_run
 from sizewise.data.build import build_splits
 from sizewise.data.explore import Exploration, TokenLengths, explore
@@ -36,6 +37,7 @@ def explore_command(overrides: Sequence[str], out: Path | None, samples: int) ->
         SizewiseError: the data or the tokenizer cannot be read.
     """
     cfg = compose_run(overrides)
+    check_language_model(cfg.model, "count tokens with")
     if samples < 0:
         raise ConfigError(f"--samples={samples} is too small. Give 0 or more.")
     prepare_environment(hub=names_hub(cfg))

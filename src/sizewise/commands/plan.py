@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from sizewise.commands.models import check_language_model
 from sizewise.config.compose import compose_run
 from sizewise.job.memory import GB, plan_job
 from sizewise.job.setup import names_hub
@@ -24,6 +25,7 @@ def plan_command(overrides: Sequence[str]) -> None:
         SizewiseError: the job cannot be composed, or its architecture is not known.
     """
     cfg = compose_run(overrides)
+    check_language_model(cfg.model, "plan memory for")
     prepare_environment(hub=names_hub(cfg))
     quiet()
     title = (

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sizewise.commands.models import check_language_model
 from sizewise.errors import ConfigError
 from sizewise.evaluation.generate import generate_batch
 from sizewise.job.setup import names_hub
@@ -61,6 +62,7 @@ def generate_command(values: Sequence[str], base: bool) -> None:
     if len(questions) != 1 or not questions[0].strip():
         raise ConfigError('Ask one question: sizewise generate run=DIR "question".')
     run = open_run(Path(required(given, "run")))
+    check_language_model(run.cfg.model, "ask")
     prepare_environment(hub=names_hub(run.cfg))
     quiet()
     template = load_run_template(run)
