@@ -8,7 +8,7 @@ from factory import PRIMARY, Spec, Task, make_run, make_sweep
 
 from sizewise.errors import OutcomeError
 from sizewise.outcome import OUTCOME_FILE
-from sizewise.report.load import AnswerCache, find_run_dirs, load_runs
+from sizewise.report.load import AnswerCache, find_run_dirs, load_runs, parse_answers
 
 SMALL = Task(examples=20)
 
@@ -69,3 +69,11 @@ def test_changed_or_missing_predictions_are_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(OutcomeError, match="cannot be read"):
         AnswerCache().get(loaded, evaluation)
+
+
+@pytest.mark.parametrize("data", [b'{"scores": {"\xc3\n', b"[1]\n", b"{}\n", b"{\n"])
+def test_damaged_predictions_are_one_message(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_bytes(data)
+    with pytest.raises(OutcomeError, match="is no predictions file of this version"):
+        parse_answers(path)

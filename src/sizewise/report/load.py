@@ -146,7 +146,7 @@ def parse_answers(path: Path, sha256: str | None = None) -> Answers:
         raise OutcomeError(f"{path} was changed after the run: its hash is not the recorded one.")
     try:
         return _answers([json.loads(line) for line in data.splitlines()], path)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutcomeError(f"{path} is no predictions file of this version ({error!r}).") from error
 
 
