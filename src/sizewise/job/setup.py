@@ -14,6 +14,7 @@ from sizewise.data.example import Example, Message
 from sizewise.data.sources import kind_of
 from sizewise.errors import ConfigError
 from sizewise.evaluation.prediction import Prediction
+from sizewise.metrics.similarity import PACKAGE, STAND_IN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ PROBE = Prediction(
 )
 PROBE_EXAMPLE = Example((Message("user", "A question?"),), "A00", "0")
 CONFIG_FILE = "config.yaml"
-OWN = ("embedded:", "classical:")
+OWN = ("embedded:", "classical:", PACKAGE, STAND_IN)
 
 
 def write_config(cfg: RunConfig, run_dir: Path) -> None:
@@ -53,7 +54,8 @@ def names_hub(cfg: RunConfig) -> bool:
     datasets = [cfg.dataset, *cfg.eval_dataset.values()]
     if any(_from_hub(dataset) for dataset in datasets):
         return True
-    places = [cfg.model.path, cfg.model.tokenizer, cfg.adapter]
+    encoders = [metric.get("encoder") for metric in cfg.metric.values()]
+    places = [cfg.model.path, cfg.model.tokenizer, cfg.adapter, *encoders]
     return any(
         place is not None and not place.startswith(OWN) and not Path(place).exists()
         for place in places
