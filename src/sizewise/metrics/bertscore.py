@@ -133,7 +133,7 @@ class BertScore(TextMetric):
 
     def check_settings(self) -> None:
         """Refuse an encoder that is nowhere."""
-        check_encoder(self.encoder, "metric.bertscore.encoder")
+        check_encoder(encoder_path(self.encoder, KEY), KEY)
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
         """Score all answers in one go."""
