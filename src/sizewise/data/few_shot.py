@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataSplits, Example, Message
 from sizewise.data.leaks import shared_groups
 from sizewise.errors import DataError
+
+
+def without_demonstrations(cfg: DatasetConfig) -> DatasetConfig:
+    """Return the configuration of the whole splits that demonstrations are added to."""
+    return replace(cfg, few_shot=0, max_train=None) if cfg.few_shot else cfg
 
 
 def add_demonstrations(

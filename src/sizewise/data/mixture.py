@@ -12,16 +12,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataReport, DataSplits, Example
-from sizewise.data.few_shot import add_demonstrations
+from sizewise.data.few_shot import add_demonstrations, without_demonstrations
 from sizewise.data.groups import connect, rank, row_key
-from sizewise.data.hold_out import hold_out
+from sizewise.data.hold_out import Parts, hold_out
 from sizewise.data.leaks import shared_groups
+from sizewise.data.splits import NAMES
 from sizewise.data.tokenizer_hash import hash_parts
 from sizewise.errors import ConfigError, DataError
 
 Build = Callable[[DatasetConfig], DataSplits]
-Parts = dict[str, list[Example]]
-NAMES = ("train", "validation", "test")
 
 
 def build_mixture(cfg: DatasetConfig, build: Build) -> DataSplits:
@@ -45,7 +44,7 @@ def build_mixture(cfg: DatasetConfig, build: Build) -> DataSplits:
     if not cfg.parts:
         raise DataError("dataset.parts is empty: a mixture needs at least one data set in it.")
     configs = {name: part_config(name, part) for name, part in cfg.parts.items()}
-    built = {name: build(_without_demonstrations(part)) for name, part in configs.items()}
+    built = {name: build(without_demonstrations(part)) for name, part in configs.items()}
     merged = _merge(built)
     parts = hold_out(merged)
     _require(merged, parts)
@@ -88,10 +87,6 @@ def _merge(built: Mapping[str, DataSplits]) -> Parts:
     for (split, example), group in zip(found, groups, strict=True):
         merged[split].append(replace(example, group=group))
     return merged
-
-
-def _without_demonstrations(part: DatasetConfig) -> DatasetConfig:
-    return replace(part, few_shot=0, max_train=None) if part.few_shot else part
 
 
 def _demonstrate(name: str, part: DatasetConfig, parts: Parts) -> DataSplits:

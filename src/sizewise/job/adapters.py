@@ -9,9 +9,7 @@ from typing import Any
 from sizewise.config import ModelConfig, RunConfig
 from sizewise.errors import ConfigError, ModelError
 from sizewise.file_hash import file_hash
-from sizewise.models.adapter import CONFIG, adapter_folder, load_adapter
-from sizewise.models.dtypes import cast
-from sizewise.models.size import is_adapter_weight
+from sizewise.models.adapter import CONFIG, adapter_folder, cast_adapter, load_adapter
 from sizewise.models.sources import HUB_ID, find_source
 from sizewise.models.weights import weight_files
 
@@ -77,7 +75,7 @@ def compare_bases(recorded: str, model: ModelConfig, adapter: str) -> str | None
 def load_evaluated(base: Any, cfg: RunConfig) -> Any:
     """Load ``cfg.adapter`` onto ``base``, in the precision that the job asks for."""
     model = load_adapter(base, str(cfg.adapter))
-    cast((p for name, p in model.named_parameters() if is_adapter_weight(name)), cfg.trainer)
+    cast_adapter(model, cfg.trainer)
     return model
 
 

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from sizewise.config.model import LoraConfig, ModelConfig
+from sizewise.config.training import TrainerConfig
 from sizewise.errors import ModelError
-from sizewise.models import full
+from sizewise.models import dtypes, full
 from sizewise.models.fast_lora import speed_up
 from sizewise.models.quiet import quiet_libraries
 from sizewise.models.seeding import seeded
+from sizewise.models.size import is_adapter_weight
 from sizewise.models.sources import find_source
 from sizewise.models.targets import (
     adaptable_linears,
@@ -145,6 +147,19 @@ def load_adapter(
     speed_up(model)
     model.train(trainable)
     return cast("PeftModel", model)
+
+
+def cast_adapter(model: nn.Module, trainer: TrainerConfig, name: str = "") -> None:
+    """Put adapter weights into the dtype in which ``trainer`` trained and scored them.
+
+    Args:
+        model: with one or more adapters; a fully trained model has none and stays as it is.
+        trainer: what trained them.
+        name: of the only adapter that is meant; empty: all of them.
+    """
+    within = f".{name}." if name else ""
+    named = model.named_parameters()
+    dtypes.cast((p for n, p in named if is_adapter_weight(n) and within in n), trainer)
 
 
 def adapter_folder(source: Path | str) -> Path:

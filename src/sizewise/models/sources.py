@@ -108,8 +108,12 @@ def is_cached(path: str, revision: str | None, marker: str, weights: bool) -> bo
     index = _cached_file(path, WEIGHT_FILES[1], revision)
     if index is None:
         return False
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return all(_cached_file(path, shard, revision) is not None for shard in shards)
+    return all(_cached_file(path, shard, revision) is not None for shard in shard_names(index))
+
+
+def shard_names(index: Path) -> list[str]:
+    """Return the names of the weight files that an index lists, sorted."""
+    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
 def _cached_file(path: str, name: str, revision: str | None) -> Path | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sizewise.errors import ModelError
 from sizewise.file_hash import file_hash
-from sizewise.models.sources import WEIGHT_FILES
+from sizewise.models.sources import WEIGHT_FILES, shard_names
 
 _NAMES = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -44,8 +43,7 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / WEIGHT_FILES[1]
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return [folder / name for name in sorted(shards) if (folder / name).is_file()]
+    return [folder / name for name in shard_names(index) if (folder / name).is_file()]
 
 
 def folder_fingerprint(folder: Path) -> str:

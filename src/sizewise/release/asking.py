@@ -7,7 +7,7 @@ from typing import Any
 
 from sizewise.app.chat.wording import as_in_training
 from sizewise.data.example import Example, Message
-from sizewise.data.few_shot import add_demonstrations
+from sizewise.data.few_shot import add_demonstrations, without_demonstrations
 from sizewise.errors import EvaluationError
 from sizewise.job.tasks import load_splits
 from sizewise.models.figures import context_length
@@ -36,8 +36,7 @@ def conversation(run: FinishedRun, question: str) -> tuple[Message, ...]:
 def _demonstrated(run: FinishedRun, messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """Put the run's own worked examples before a question, as they stand before its test ones."""
     dataset = run.cfg.dataset
-    bare = replace(dataset, few_shot=0, max_train=None)
-    splits = load_splits(bare, dry_run=run.cfg.dry_run)
+    splits = load_splits(without_demonstrations(dataset), dry_run=run.cfg.dry_run)
     asked = Example(messages, "", ASKED)
     splits = replace(splits, test=(*splits.test, asked))
     shown = add_demonstrations(splits, dataset.few_shot, dataset.few_shot_style, dataset.max_train)

@@ -10,10 +10,8 @@ from sizewise.config import QuantizationConfig, RunConfig, to_run_config
 from sizewise.errors import ModelError
 from sizewise.job.bases import storage_of
 from sizewise.job.tasks import make_template
-from sizewise.models.adapter import adapter_folder, load_adapter
+from sizewise.models.adapter import adapter_folder, cast_adapter, load_adapter
 from sizewise.models.base import load_base
-from sizewise.models.dtypes import cast
-from sizewise.models.size import is_adapter_weight
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.outcome import Outcome, read_outcome
 from sizewise.runtime import resolve_device
@@ -86,6 +84,5 @@ def with_weights(run: FinishedRun, base: Any, folder: Path, as_trained: bool = T
     """Put trained weights on a base of the run; ``as_trained``: in the dtype they had there."""
     model = load_adapter(base, folder).eval()
     if as_trained:
-        adapter = (p for name, p in model.named_parameters() if is_adapter_weight(name))
-        cast(adapter, run.cfg.trainer)
+        cast_adapter(model, run.cfg.trainer)
     return model

@@ -117,14 +117,11 @@ def _evaluation(outcome: Outcome, kind: str, name: str, entry: Evaluation) -> It
 def _prompts(outcome: Outcome) -> Check:
     """Hash anew what decides, beside the rows, what a model reads."""
     from sizewise.config.register import to_run_config
-    from sizewise.data.example import DataReport, DataSplits
-    from sizewise.job.tasks import Task
+    from sizewise.data.prompt_fingerprint import prompt_fingerprint
 
     title, recorded = "prompt fingerprint", outcome.data.prompt_fingerprint
-    nothing = DataSplits((), (), (), DataReport(0, {}, 0, 0, 0, 0.0))
     try:
-        dataset = to_run_config(dict(outcome.config)).dataset
-        found = Task(dataset, nothing, {}).prompt_fingerprint
+        found = prompt_fingerprint(to_run_config(dict(outcome.config)).dataset)
     except ConfigError as error:
         return Check(title, UNCHECKED, f"the configuration is not whole: {error}")
     if found == recorded:

@@ -20,10 +20,8 @@ from sizewise.errors import ModelError
 from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.job.tasks import make_template
 from sizewise.models import full
-from sizewise.models.adapter import WEIGHTS, adapter_folder, load_adapter
+from sizewise.models.adapter import WEIGHTS, adapter_folder, cast_adapter, load_adapter
 from sizewise.models.base import load_base
-from sizewise.models.dtypes import cast
-from sizewise.models.size import is_adapter_weight
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.models.wrapping import base_of, base_only, is_adapted
 
@@ -83,8 +81,7 @@ class Engine:
     def _named(self, key: str, name: str, trainer: TrainerConfig | None) -> None:
         self._names[key] = name
         if trainer is not None:
-            named = self.model.named_parameters()
-            cast((p for n, p in named if is_adapter_weight(n) and f".{name}." in n), trainer)
+            cast_adapter(self.model, trainer, name)
 
     def reply(
         self,
