@@ -56,7 +56,7 @@ format: $(DEV_STAMP)  ## format and fix what can be fixed
 	$(BIN)/python -m ruff check --fix .
 
 docs: $(DEV_STAMP)  ## regenerate the reference of all options
-	$(BIN)/python -m sizewise.config.reference docs/options.md
+	$(BIN)/python -m tools.option_reference docs/options.md
 
 bench: $(DEV_STAMP)  ## measure side by side against other tools, as ratios
 	$(PIP) install -c constraints.txt trl

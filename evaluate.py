@@ -5,7 +5,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from sizewise.sweep.entry import prepare, run_command, run_task
+from sizewise.commands.run import prepare, run_command, run_task
 
 prepare()
 

@@ -22,15 +22,13 @@ from transformers import pipeline
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig
 from sizewise.data.example import Message
-from sizewise.data.template import ChatTemplate
+from sizewise.data.tokens.template import ChatTemplate
 from sizewise.embedded.dialogues import PROMPT, generate_dialogues
-from sizewise.evaluation.batches import plan_batches
-from sizewise.evaluation.candidates import candidate_log_probs
+from sizewise.evaluation.answer import Answered
+from sizewise.evaluation.candidates import build_trie, candidate_log_probs
 from sizewise.evaluation.generate import generate_batch
-from sizewise.evaluation.likelihood import answer_log_probs
-from sizewise.evaluation.measure import Answered
-from sizewise.evaluation.trie import build_trie
 from sizewise.models.base import load_base
+from sizewise.models.likelihood import answer_log_probs, plan_batches
 from sizewise.models.tokenizer import load_tokenizer
 
 Way = Callable[[], Any]

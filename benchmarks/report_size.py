@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "report")
 
 from factory import Spec, Task, make_sweep
 
-from sizewise.report.comparison import compare
-from sizewise.report.write import write_report
+from sizewise.report.comparison.compare import compare
+from sizewise.report.page.write import write_report
 
 MOST_SECONDS, MOST_BYTES = 60.0, 8_000_000
 

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from benchmarks.simulation.scores import Scenario, measure_coverage
+from benchmarks.simulation.sweeps import measure_family_error, measure_power
 
 from sizewise.statistics.comparison import PairedScores, compare_paired, compare_paired_many
-from sizewise.statistics.simulated_sweeps import measure_family_error, measure_power
-from sizewise.statistics.simulation import Scenario, measure_coverage
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "statistics.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"

@@ -19,17 +19,15 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from sizewise.config import LoraConfig, ModelConfig, OptimizerConfig, SchedulerConfig, TrainerConfig
-from sizewise.data.collate import collate_training
-from sizewise.data.datamodule import SizewiseDataModule
-from sizewise.data.encode import Encoded, EncodedSplit
+from sizewise.data.batches.collate import collate_training
+from sizewise.data.batches.datamodule import SizewiseDataModule
 from sizewise.data.example import Example, Message
-from sizewise.models.adapter import attach_adapter
+from sizewise.data.tokens.encode import Encoded, EncodedSplit
+from sizewise.models.adapter.attach import attach_adapter
 from sizewise.models.head import answer_logits, answer_targets
-from sizewise.training.causal import CausalModule
 from sizewise.training.fit import fit_job
-from sizewise.training.loss import answer_loss
-from sizewise.training.optimizer import make_optimizer_factory
-from sizewise.training.schedule import make_scheduler_factory
+from sizewise.training.module import CausalModule, answer_loss
+from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
 
 VOCABULARY = 8192
 MAX_LENGTH = 512

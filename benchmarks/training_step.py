@@ -30,7 +30,7 @@ from training_setup import (
     our_fit,
 )
 
-from sizewise.evaluation.device import PeakMemory, resident_peak
+from sizewise.devices import PeakMemory, resident_peak
 
 Way = Callable[[nn.Module, list[Any], int], tuple[Seconds, nn.Module]]
 OURS = "sizewise"

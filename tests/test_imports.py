@@ -1,4 +1,4 @@
-"""No file of the package imports, directly or by way of others, a file that imports it."""
+"""Packages import only packages below them, and no file goes round in a circle."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from pathlib import Path
 import sizewise
 
 ROOT = Path(sizewise.__file__).parent.parent
+# From the ground up. What stands alone at the top of the package is a package of its own.
+FLOORS = (
+    "errors", "signals", "files", "energy", "devices",
+    "config", "runtime", "record", "statistics", "embedded", "data", "models", "composition",
+    "metrics", "tracking", "training", "evaluation", "report", "job", "release", "verify", "sweep",
+    "app", "commands",
+)  # fmt: skip
 
 
 def imported(path: Path, names: set[str]) -> set[str]:
@@ -23,12 +30,34 @@ def imported(path: Path, names: set[str]) -> set[str]:
     return found & names
 
 
-def test_imports_go_round_in_no_circle() -> None:
+def graph_of_files() -> dict[str, set[str]]:
+    """File → the files that it imports, as dotted names."""
     files = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
         for path in ROOT.glob("sizewise/**/*.py")
     }
     assert len(files) > 100
     names = set(files)
-    graph = {name: imported(path, names) - {name} for name, path in files.items()}
-    assert len(list(TopologicalSorter(graph).static_order())) == len(files)
+    return {name: imported(path, names) - {name} for name, path in files.items()}
+
+
+def test_imports_go_round_in_no_circle() -> None:
+    graph = graph_of_files()
+    assert len(list(TopologicalSorter(graph).static_order())) == len(graph)
+
+
+def test_packages_import_only_packages_below_them() -> None:
+    floor = {name: number for number, name in enumerate(FLOORS)}
+    upwards: list[str] = []
+    seen: set[str] = set()
+    for name, targets in graph_of_files().items():
+        package = name.split(".")[1] if "." in name else ""
+        if not package:
+            continue
+        seen.add(package)
+        for target in targets:
+            below = target.split(".")[1] if "." in target else ""
+            if below and floor[below] > floor[package]:
+                upwards.append(f"{name} imports {target}")
+    assert seen == set(FLOORS)
+    assert not upwards, "\n".join(sorted(upwards))

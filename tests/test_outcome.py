@@ -6,7 +6,7 @@ import json
 import pytest
 
 from sizewise.errors import OutcomeError
-from sizewise.outcome import (
+from sizewise.record.outcome import (
     CostFacts,
     DataFacts,
     Evaluation,

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
+from sizewise.job.execute import Interrupts
 from sizewise.signals import SignalHandlers
-from sizewise.sweep.interrupts import Interrupts
 
 
 @pytest.fixture(autouse=True)

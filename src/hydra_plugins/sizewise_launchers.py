@@ -10,11 +10,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from sizewise.sweep.hydra_parts import HydraParts
+from sizewise.composition.hydra_internals import HydraParts
 from sizewise.sweep.options import register_options
 
 if TYPE_CHECKING:
-    from sizewise.sweep.backend import Backend
+    from sizewise.sweep.launch.backend import Backend
 
 register_options()
 
@@ -39,7 +39,7 @@ class JobLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         """Run jobs for another sweeper than sizewise's own."""
-        from sizewise.sweep.foreign import launch_for_hydra
+        from sizewise.sweep.launch.backend import launch_for_hydra
 
         return launch_for_hydra(self.hydra, self.backend(), job_overrides)
 
@@ -53,7 +53,7 @@ class LocalLauncher(JobLauncher):
 
     def backend(self) -> Backend:
         """Return the pool."""
-        from sizewise.sweep.local import LocalBackend
+        from sizewise.sweep.launch.local import LocalBackend
 
         return LocalBackend(**self.settings)
 
@@ -63,7 +63,7 @@ class SlurmLauncher(JobLauncher):
 
     def backend(self) -> Backend:
         """Return the array."""
-        from sizewise.sweep.slurm_backend import SlurmBackend
+        from sizewise.sweep.launch.slurm_launcher import SlurmBackend
 
         return SlurmBackend(**self.settings)
 
@@ -73,6 +73,6 @@ class RayLauncher(JobLauncher):
 
     def backend(self) -> Backend:
         """Return the tasks."""
-        from sizewise.sweep.ray_backend import RayBackend
+        from sizewise.sweep.launch.ray_launcher import RayBackend
 
         return RayBackend(**self.settings)

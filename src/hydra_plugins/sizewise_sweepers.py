@@ -9,7 +9,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from sizewise.sweep.hydra_parts import HydraParts
+from sizewise.composition.hydra_internals import HydraParts
 from sizewise.sweep.options import register_options
 
 register_options()
@@ -50,6 +50,6 @@ class SearchSweeper(GridSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run, or continue, the search that the command line names."""
-        from sizewise.sweep.search import run_search
+        from sizewise.sweep.search.search import run_search
 
         return run_search(self.hydra, arguments, **self.settings)

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from sizewise.config.compose import compose_run
-from sizewise.run import run_job
+from sizewise.composition.compose import compose_run
+from sizewise.job.run import run_job
 
 pytestmark = pytest.mark.browser
 PATIENCE = 240_000
@@ -60,7 +60,7 @@ def address(runs: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "sizewise.cli", "app", str(runs / "sweep")]
+    command = [sys.executable, "-m", "sizewise.commands.main", "app", str(runs / "sweep")]
     command += ["--port", str(port), "--outputs", str(runs / "outputs")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     log = (runs / "app.log").open("wb")

@@ -11,21 +11,20 @@ from typing import Any
 import pytest
 import torch
 
-from sizewise.app.chat.engine import Engine
+from sizewise.app.chat.engine import Engine, whole_characters
 from sizewise.app.chat.session import ChatSession
 from sizewise.app.chat.speakers import Choir, Speaker
-from sizewise.app.chat.stream import whole_characters
-from sizewise.app.chat.wording import as_in_training, fit_history
 from sizewise.app.crisis.detector import CrisisDetector
 from sizewise.app.crisis.settings import read_settings
+from sizewise.composition.compose import compose_run
 from sizewise.config import GenerationConfig, LoraConfig, RunConfig
-from sizewise.config.compose import compose_run
 from sizewise.data.example import Message
 from sizewise.errors import EvaluationError, ModelError
 from sizewise.evaluation.generate import generate_batch
-from sizewise.models.adapter import attach_adapter, load_adapter, save_adapter
+from sizewise.models.adapter.attach import attach_adapter, load_adapter, save_adapter
+from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.base import load_base
-from sizewise.models.wrapping import base_of
+from sizewise.release.generate import as_in_training, fit_history
 
 SHORT = GenerationConfig(max_new_tokens=12)
 ASK = [Message("user", "Doctor, my throat hurts. What is it?")]

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tools.crisis_figures import measure, share, with_figures
 
-from sizewise.app.crisis.classifier import EncoderClassifier, make_classifier
+from sizewise.app.crisis.classifier import (
+    LABELS,
+    EncoderClassifier,
+    Sentence,
+    make_classifier,
+    read_labelled,
+)
 from sizewise.app.crisis.detector import CLASSIFIER, CrisisDetector
-from sizewise.app.crisis.figures import with_figures
-from sizewise.app.crisis.labelled import LABELS, Sentence, read_labelled
-from sizewise.app.crisis.measure import measure, share
-from sizewise.app.crisis.normalise import normalise
-from sizewise.app.crisis.phrases import CATEGORIES, PhraseList, one_edit_apart
+from sizewise.app.crisis.phrases import CATEGORIES, PhraseList, normalise, one_edit_apart
 from sizewise.app.crisis.settings import CrisisSettings, read_settings
 from sizewise.errors import ConfigError
 
@@ -184,7 +187,7 @@ def test_wilson_interval_is_the_published_one() -> None:
 
 def test_the_page_holds_the_measured_figures() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert page == with_figures(page), "run python -m sizewise.app.crisis.figures"
+    assert page == with_figures(page), "run python -m tools.crisis_figures"
 
 
 def test_settings_switch_by_model_and_data(settings: CrisisSettings) -> None:

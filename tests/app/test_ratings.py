@@ -10,15 +10,23 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from sizewise.app.ratings.order import Presented, next_unrated, present
-from sizewise.app.ratings.pairs import AnswerPair, Matchup, Side, make_matchup, sides_of
-from sizewise.app.ratings.store import RatingStore, file_name, read_ratings
-from sizewise.app.ratings.summary import ratings_summary
-from sizewise.cli import app
+from sizewise.commands.main import app
 from sizewise.errors import ConfigError, OutcomeError
-from sizewise.report.comparison import compare
-from sizewise.report.load import load_runs
-from sizewise.report.page import render_page
+from sizewise.report.comparison.compare import compare
+from sizewise.report.comparison.runs import load_runs
+from sizewise.report.page.page import render_page
+from sizewise.report.ratings.pairs import (
+    AnswerPair,
+    Matchup,
+    Presented,
+    Side,
+    make_matchup,
+    next_unrated,
+    present,
+    sides_of,
+)
+from sizewise.report.ratings.store import RatingStore, file_name, read_ratings
+from sizewise.report.ratings.summary import ratings_summary
 
 
 @pytest.fixture

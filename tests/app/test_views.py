@@ -15,35 +15,34 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from sizewise.app.evaluations.jobs import (
+from sizewise.app.evaluations import (
     EvaluationPlan,
     RunningEvaluation,
     plan_evaluation,
     read_progress,
 )
 from sizewise.app.launch import app_command
-from sizewise.app.library import datasets, load_library, run_named, stamp
-from sizewise.app.pages.common import split_settings
-from sizewise.app.views.dataset import (
+from sizewise.app.pages.common import datasets, load_library, run_named, split_settings, stamp
+from sizewise.app.views import (
+    KINDS,
+    clicked,
+    example_rows,
     explore_overrides,
+    histogram_figure,
     leak_sentences,
     length_figure,
-    size_rows,
-)
-from sizewise.app.views.examples import KINDS, example_rows, select
-from sizewise.app.views.results import (
-    clicked,
-    histogram_figure,
     metric_names,
     metric_values,
     pareto_figure,
+    select,
+    size_rows,
 )
-from sizewise.cli import app
-from sizewise.config.compose import compose_config
+from sizewise.commands.main import app
+from sizewise.composition.compose import compose_config
 from sizewise.data.explore import Exploration
 from sizewise.errors import ConfigError, OutcomeError
-from sizewise.report.comparison import SetComparison, compare
-from sizewise.sweep.files import write_json
+from sizewise.record.names import write_json
+from sizewise.report.comparison.compare import SetComparison, compare
 
 
 @pytest.fixture
@@ -266,6 +265,7 @@ def test_the_command_line_has_it() -> None:
 
 
 def test_nothing_heavy_is_imported_by_the_command_line() -> None:
-    code = "import sys, sizewise.cli; print({'torch', 'streamlit', 'sklearn'} & set(sys.modules))"
+    heavy = "{'torch', 'streamlit', 'sklearn'}"
+    code = f"import sys, sizewise.commands.main; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

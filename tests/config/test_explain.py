@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sizewise.config.compose import compose_run
+from sizewise.composition.compose import compose_run
 from sizewise.errors import ConfigError
 
 

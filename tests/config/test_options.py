@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from hydra.utils import instantiate
 
+from sizewise.composition.compose import compose_run
 from sizewise.config import RunConfig, conf_dir
-from sizewise.config.compose import compose_run
 from sizewise.errors import ConfigError
-from sizewise.metrics.build import build_metrics
+from sizewise.metrics.base import build_metrics
 
 GROUPS = (
     "model", "dataset", "lora", "quantization", "metric", "generation", "optimizer", "scheduler",
@@ -86,7 +86,7 @@ def test_an_unknown_key_is_named():
 
 
 def test_the_committed_reference_is_up_to_date():
-    from sizewise.config.reference import render_reference
+    from tools.option_reference import render_reference
 
     page = Path(__file__).resolve().parents[2] / "docs" / "options.md"
     assert page.read_text(encoding="utf-8") == render_reference(), "run `make docs`"

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from tools.option_reference import main, render_reference
 
 from sizewise.config import LoraConfig, RunConfig, to_run_config
-from sizewise.config.reference import main, render_reference
 from sizewise.errors import ConfigError
 
 MINIMAL = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sizewise.data.batching import count_batches, plan_epoch, plan_in_order
-from sizewise.data.collate import IGNORED, collate_seq2seq, collate_training
-from sizewise.data.encode import Encoded
+from sizewise.data.batches.collate import IGNORED, collate_seq2seq, collate_training
+from sizewise.data.batches.plan import count_batches, plan_epoch, plan_in_order
+from sizewise.data.tokens.encode import Encoded
 from sizewise.errors import DataError
 
 RNG = np.random.default_rng(0)

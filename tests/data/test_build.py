@@ -13,7 +13,7 @@ import pytest
 from sizewise.config.data import SourceConfig, SplitConfig
 from sizewise.data.build import build_splits
 from sizewise.data.example import Message
-from sizewise.data.sqlite import write_splits
+from sizewise.data.rows.sqlite import write_splits
 from sizewise.errors import ConfigError, DataError
 
 from .toys import config, rows

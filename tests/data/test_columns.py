@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sizewise.data.columns import TextTemplate, as_text, resolve_column, tidy
+from sizewise.data.rows.columns import TextTemplate, as_text, resolve_column, tidy
 from sizewise.errors import DataError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sizewise.data.conversation import answered_turns, read_turns
+from sizewise.data.rows.conversation import answered_turns, read_turns
 from sizewise.errors import DataError
 
 MAPPED = [

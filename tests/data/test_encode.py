@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sizewise.data.cache import TokenCache
-from sizewise.data.encode import EncodedSplit, encode_examples
 from sizewise.data.example import Example, Message
-from sizewise.data.lengths import LengthStatistics
-from sizewise.data.seq2seq import Seq2SeqTemplate
-from sizewise.data.template import ChatTemplate
+from sizewise.data.tokens.cache import TokenCache
+from sizewise.data.tokens.encode import EncodedSplit, LengthStatistics, encode_examples
+from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
+from sizewise.data.tokens.template import ChatTemplate
 from sizewise.errors import DataError, ModelError
 
 from .toys import CHATML, DATED, byte_tokenizer, example

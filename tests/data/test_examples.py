@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sizewise.config.data import FilterConfig
-from sizewise.data.examples import make_examples
+from sizewise.data.rows.examples import make_examples
 from sizewise.errors import DataError
 
 from .toys import config, rows

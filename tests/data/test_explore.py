@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sizewise.data.example import DataReport, DataSplits
 from sizewise.data.explore import explore, histogram, token_lengths
-from sizewise.data.template import ChatTemplate
+from sizewise.data.tokens.template import ChatTemplate
 
 from .toys import byte_tokenizer, example
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.data.kept import KEPT, kept_splits
+from sizewise.data.build import KEPT, kept_splits
 from sizewise.errors import DataError
 
 from .test_build import from_csv, mixture, part
@@ -36,7 +36,7 @@ def test_a_changed_part_of_a_mixture_is_read_again(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
-    from sizewise.data.kept import _build
+    from sizewise.data.build import _build
 
     for number in range(KEPT + 3):
         kept_splits(from_csv(tmp_path / f"{number}.csv", rows(30)))

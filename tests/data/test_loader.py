@@ -9,10 +9,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from sizewise.data.collate import collate_seq2seq
-from sizewise.data.datamodule import SizewiseDataModule
-from sizewise.data.encode import Encoded, EncodedSplit
-from sizewise.data.loader import ResumableLoader
+from sizewise.data.batches.collate import collate_seq2seq
+from sizewise.data.batches.datamodule import ResumableLoader, SizewiseDataModule
+from sizewise.data.tokens.encode import Encoded, EncodedSplit
 from sizewise.errors import DataError
 
 from .toys import example

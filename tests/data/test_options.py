@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sizewise.config.compose import compose_run
-from sizewise.config.folder import conf_dir
-from sizewise.data.mixture import part_config
+from sizewise.composition.compose import compose_run
+from sizewise.config.register import conf_dir
+from sizewise.data.splits.mixture import part_config
 from sizewise.errors import ConfigError
 
 OWN_FILE = ('dataset.prompt="{q}"', 'dataset.answer="{a}"', "dataset.source.path=x")

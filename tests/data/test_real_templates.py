@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from sizewise.data.conversation import answered_turns
 from sizewise.data.example import Message
-from sizewise.data.template import ChatTemplate
+from sizewise.data.rows.conversation import answered_turns
+from sizewise.data.tokens.template import ChatTemplate
 
 pytestmark = pytest.mark.shared
 
@@ -131,7 +131,7 @@ def test_base_without_a_template(shared_dir: Path) -> None:
 
 
 def test_t5_target_is_the_answer_and_eos(shared_dir: Path) -> None:
-    from sizewise.data.seq2seq import Seq2SeqTemplate
+    from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
 
     tokenizer = AutoTokenizer.from_pretrained(shared_dir / "tokenizers/t5")
     chat = Seq2SeqTemplate(tokenizer)

@@ -15,8 +15,8 @@ import pyarrow.parquet
 import pytest
 
 from sizewise.config.data import SourceConfig
-from sizewise.data import hub
-from sizewise.data.sources import read_rows
+from sizewise.data.rows import hub
+from sizewise.data.rows.read import read_rows
 from sizewise.errors import DataError
 
 

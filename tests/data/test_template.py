@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sizewise.data.example import Message
-from sizewise.data.template import ChatTemplate
+from sizewise.data.tokens.template import ChatTemplate
 from sizewise.errors import ModelError
 
 from .toys import (

@@ -27,7 +27,7 @@ def train(said: Path, *arguments: str, kill: tuple[str, int] = ("", 0)) -> int:
 
 
 def _train(said: Path, arguments: tuple[str, ...], name: str, times: int) -> None:
-    from sizewise.evaluation.predictions import PredictionStore
+    from sizewise.record.predictions import PredictionStore
     from sizewise.training import checkpoint
 
     written: list[str] = []

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.sweep.slurm_backend import queue_id
+from sizewise.sweep.launch.slurm_launcher import queue_id
 from sizewise.sweep.status import sweep_status
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.sweep.owner import process_start
+from sizewise.record.claims import process_start
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKES = ROOT / "tests"

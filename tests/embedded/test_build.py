@@ -8,18 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from tools.embedded_models.architecture import RUNGS, new_model
+from tools.embedded_models.build import build, file_hashes, read_manifest
+from tools.embedded_models.pretraining import (
+    ROW_LENGTH,
+    Muon,
+    encode,
+    orthogonalise,
+    packed_batches,
+    weighted_loss,
+)
+from tools.embedded_models.tokenizer import load_tokenizer
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from sizewise.embedded.architecture import RUNGS, new_model
-from sizewise.embedded.build import build
+from sizewise.embedded.general_text import PretrainingText
 from sizewise.embedded.ladder import embedded_model_path
-from sizewise.embedded.manifest import file_hashes, read_manifest
-from sizewise.embedded.muon import Muon, orthogonalise
-from sizewise.embedded.packing import ROW_LENGTH, encode, packed_batches
-from sizewise.embedded.pretraining import weighted_loss
-from sizewise.embedded.pretraining_text import PretrainingText
-from sizewise.embedded.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")

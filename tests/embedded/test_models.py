@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tools.embedded_models.build import differences, main, read_manifest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sizewise.embedded.build import main
 from sizewise.embedded.dialogues import PROMPT, fingerprint, generate_dialogues
+from sizewise.embedded.general_text import PretrainingText
 from sizewise.embedded.ladder import EMBEDDED_MODELS, embedded_model_path, models_folder
-from sizewise.embedded.manifest import differences, read_manifest
-from sizewise.embedded.pretraining_text import PretrainingText
 from sizewise.errors import ModelError
 
 PARAMETERS = {"nano": (0.2e6, 0.4e6), "micro": (0.8e6, 1.2e6), "mini": (3.5e6, 4.5e6)}

@@ -8,20 +8,20 @@ from itertools import islice
 import pytest
 import simple_icd_10_cm as catalogue
 
-from sizewise.embedded import pretraining_wording as frames
-from sizewise.embedded import wording
-from sizewise.embedded.conditions import load_conditions
+from sizewise.embedded import general_text as frames
+from sizewise.embedded import phrasing
 from sizewise.embedded.dialogues import (
     INSTRUCTION,
     generate_dialogues,
     held_out_scenarios,
 )
-from sizewise.embedded.pretraining_text import (
+from sizewise.embedded.general_text import (
     Exchange,
     PretrainingText,
     allowed_scenarios,
     catalogue_codes,
 )
+from sizewise.embedded.phrasing import load_conditions
 
 SAMPLE = 20_000
 CODE = re.compile(r"\b[A-Z]\d[0-9A-Z](?:\.[0-9A-Z]+)?\b")
@@ -45,10 +45,10 @@ def test_neither_dialogues_nor_instruction_of_the_task_occur(exchanges: list[Exc
 
 
 def test_frames_of_task_and_pretraining_are_disjoint() -> None:
-    task = {*wording.TASK_OPENERS, *wording.TASK_QUESTIONS, *wording.TASK_FOLLOW_UPS}
+    task = {*phrasing.TASK_OPENERS, *phrasing.TASK_QUESTIONS, *phrasing.TASK_FOLLOW_UPS}
     other = {*frames.OPENERS, *frames.QUESTIONS, *frames.ASIDE_QUESTIONS}
     assert not task & other
-    assert not {*wording.DISTRACTORS} & {*frames.ASIDES}
+    assert not {*phrasing.DISTRACTORS} & {*frames.ASIDES}
     assert INSTRUCTION not in {*frames.LAY_CODE_QUESTIONS, *frames.CODE_QUESTIONS}
 
 
@@ -66,7 +66,7 @@ def test_every_second_condition_keeps_one_detail_back(exchanges: list[Exchange])
         if own.count(condition.details[-1]) == 1
     ]
     assert len(kept_back) > 80
-    assert not [d for d in kept_back if wording.sentence(d) in text]
+    assert not [d for d in kept_back if phrasing.sentence(d) in text]
 
 
 def test_dialogues_end_in_words_and_not_in_a_code(exchanges: list[Exchange]) -> None:

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example, Message
-from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
 from sizewise.evaluation.predict import predict
-from sizewise.evaluation.predictions import PredictionStore
+from sizewise.evaluation.score import EvaluationResult, score_predicted
 from sizewise.metrics.base import ExampleMetric
+from sizewise.record.predictions import PredictionStore
 
 VOCAB = 320
 EOS = 1

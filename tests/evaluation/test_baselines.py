@@ -8,7 +8,7 @@ import pytest
 from sizewise.data.example import Example, Message
 from sizewise.errors import DataError
 from sizewise.evaluation.baselines import answer_all, fit_majority, fit_tfidf, question
-from sizewise.evaluation.evaluate import score_predictions
+from sizewise.evaluation.score import score_predictions
 from sizewise.metrics.icd10 import Icd10
 
 SIGNS = {"E11.9": "thirst sugar", "I10": "pressure blood", "J45.909": "wheeze asthma"}

@@ -10,12 +10,10 @@ from tests.tiny_models import build_tiny
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.errors import ConfigError, EvaluationError
-from sizewise.evaluation.candidate_set import read_candidates
-from sizewise.evaluation.candidates import candidate_log_probs, choose
-from sizewise.evaluation.likelihood import answer_log_probs
-from sizewise.evaluation.predictions import PredictionStore
-from sizewise.evaluation.trie import build_trie
+from sizewise.evaluation.candidates import build_trie, candidate_log_probs, choose, read_candidates
 from sizewise.metrics.icd10 import Icd10
+from sizewise.models.likelihood import answer_log_probs
+from sizewise.record.predictions import PredictionStore
 
 from .conftest import sharpened
 from .helpers import EOS, VOCAB, Pair, StubSplit, StubTemplate, evaluate

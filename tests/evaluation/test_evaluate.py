@@ -13,14 +13,13 @@ from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.data.example import Example
 from sizewise.errors import ConfigError
-from sizewise.evaluation.evaluate import score_predictions
-from sizewise.evaluation.prediction import Prediction
-from sizewise.evaluation.predictions import PredictionStore, read_predictions
+from sizewise.evaluation.score import score_predictions
 from sizewise.metrics.base import ExampleMetric
 from sizewise.metrics.efficiency import Efficiency
 from sizewise.metrics.icd10 import Icd10
 from sizewise.metrics.perplexity import Perplexity
 from sizewise.models.base import load_base
+from sizewise.record.predictions import Prediction, PredictionStore, read_predictions
 
 from .helpers import evaluate, make_split
 

@@ -10,9 +10,14 @@ from transformers import PreTrainedModel, RepetitionPenaltyLogitsProcessor
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import EvaluationError
-from sizewise.evaluation.decoding import ConfidenceRecorder, RepetitionPenalty, SeededChoice
-from sizewise.evaluation.generate import Generated, generate_batch
-from sizewise.evaluation.template import decode_answer
+from sizewise.evaluation.generate import (
+    ConfidenceRecorder,
+    Generated,
+    RepetitionPenalty,
+    SeededChoice,
+    generate_batch,
+)
+from sizewise.evaluation.text import decode_answer
 from sizewise.models.base import load_base
 
 from .helpers import VOCAB, StubSplit, StubTemplate

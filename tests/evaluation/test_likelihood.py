@@ -6,7 +6,7 @@ from tests.tiny_models import build_tiny
 from transformers import PreTrainedModel
 
 from sizewise.errors import EvaluationError, OutOfMemoryError
-from sizewise.evaluation.likelihood import answer_log_probs
+from sizewise.models.likelihood import answer_log_probs
 
 from .conftest import sharpened
 from .helpers import VOCAB, Pair, StubSplit, fails_above

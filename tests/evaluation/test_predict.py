@@ -9,12 +9,10 @@ import torch
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.errors import EvaluationError, OutOfMemoryError
-from sizewise.evaluation.likelihood import answer_log_probs
-from sizewise.evaluation.measure import REJECTED_LOG_PROB, REJECTED_TOKENS
-from sizewise.evaluation.predict import predict
-from sizewise.evaluation.prediction import Prediction
-from sizewise.evaluation.predictions import PredictionStore
-from sizewise.evaluation.retry import is_transient, with_retries
+from sizewise.evaluation.answer import REJECTED_LOG_PROB, REJECTED_TOKENS
+from sizewise.evaluation.predict import is_transient, predict, with_retries
+from sizewise.models.likelihood import answer_log_probs
+from sizewise.record.predictions import Prediction, PredictionStore
 
 from .helpers import Pair, StubSplit, StubTemplate, fails_above, make_split
 
@@ -157,7 +155,7 @@ def test_transient_failures_are_tried_again_with_growing_pauses(
     causal, split, template, tmp_path, monkeypatch, warmup
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("sizewise.evaluation.retry.time.sleep", pauses.append)
+    monkeypatch.setattr("sizewise.evaluation.predict.time.sleep", pauses.append)
     left = [OSError("disk is away"), RuntimeError("CUDNN_STATUS_INTERNAL_ERROR")]
 
     def hook(*args: Any) -> None:

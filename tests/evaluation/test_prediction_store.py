@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from sizewise.errors import EvaluationError
-from sizewise.evaluation.prediction import Prediction
-from sizewise.evaluation.predictions import PredictionStore, read_predictions
+from sizewise.record.predictions import Prediction, PredictionStore, read_predictions
 
 
 def prediction(name: str, text: str = "E11.9\u2028\nyes") -> Prediction:
@@ -64,8 +63,8 @@ def test_finish_replaces_the_file(tmp_path: Path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from sizewise.evaluation.prediction import Prediction
-from sizewise.evaluation.predictions import PredictionStore
+from sizewise.record.predictions import Prediction
+from sizewise.record.predictions import PredictionStore
 store = PredictionStore(Path(sys.argv[1]), "key")
 for i in range(5):
     store.append([Prediction(f"{i}{j}", "g", "p", "r", "t", -1.0, 1, 1, 1, 1, True, 0.1, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.job.test_run_job import run
 
-from sizewise.evaluation.progress import evaluation_bar
+from sizewise.evaluation.predict import evaluation_bar
 
 
 class Terminal(io.StringIO):

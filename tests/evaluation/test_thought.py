@@ -11,9 +11,9 @@ import pytest
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example, Message
 from sizewise.evaluation.predict import predict
-from sizewise.evaluation.predictions import PredictionStore
-from sizewise.evaluation.thought import opened_thought, with_thought
+from sizewise.evaluation.text import opened_thought, with_thought
 from sizewise.metrics.codes import strip_reasoning
+from sizewise.record.predictions import PredictionStore
 
 from .helpers import Pair, StubSplit
 

@@ -18,7 +18,6 @@ from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import ModelError, OutcomeError
 from sizewise.evaluation.lock import held_lock
 from sizewise.evaluation.predict import Predicted
-from sizewise.evaluation.prediction import Prediction
 from sizewise.evaluation.zero_shot import (
     cached,
     changed_conditions,
@@ -26,8 +25,9 @@ from sizewise.evaluation.zero_shot import (
     zero_shot_key,
     zero_shot_parts,
 )
-from sizewise.file_hash import file_hash
-from sizewise.models.weights import weights_fingerprint
+from sizewise.files import file_hash
+from sizewise.models.sources import weights_fingerprint
+from sizewise.record.predictions import Prediction
 
 from .helpers import StubTemplate, make_split
 
@@ -205,8 +205,8 @@ def test_weights_are_known_by_content(tmp_path: Path) -> None:
 
 
 def test_large_files_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sizewise.file_hash.WHOLE_FILE_BYTES", 1000)
-    monkeypatch.setattr("sizewise.file_hash.BLOCK_BYTES", 64)
+    monkeypatch.setattr("sizewise.files.WHOLE_FILE_BYTES", 1000)
+    monkeypatch.setattr("sizewise.files.BLOCK_BYTES", 64)
     path = tmp_path / "large"
     prints = set()
     for where in (None, 0, 65_537, 99_999):

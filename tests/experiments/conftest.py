@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from sizewise.config.compose import compose_run
-from sizewise.outcome import Outcome
-from sizewise.run import run_job
+from sizewise.composition.compose import compose_run
+from sizewise.job.run import run_job
+from sizewise.record.outcome import Outcome
+from sizewise.release.export import rehearse_export
 
 Run = Callable[..., Outcome]
 
@@ -35,7 +36,10 @@ def run(root: Path) -> Run:
             f"paths.cache={root / 'cache'}",
             f"paths.outputs={root}",
         )
-        return run_job(compose_run([*overrides, *quiet]), root / name)
+        config = compose_run([*overrides, *quiet])
+        outcome = run_job(config, root / name)
+        rehearse_export(config, root / name)
+        return outcome
 
     return run_one
 

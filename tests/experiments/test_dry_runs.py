@@ -10,10 +10,10 @@ import pytest
 from tests.experiments.conftest import Run, rows_of
 from tests.job.comparing import comparable
 
-from sizewise.config.compose import compose_run
+from sizewise.composition.compose import compose_run
 from sizewise.data.build import build_splits
 from sizewise.errors import ConfigError
-from sizewise.outcome import read_outcome
+from sizewise.record.outcome import read_outcome
 
 DRY = ("debug=dry_run", "sweep=none")
 # Another test counts what a fit writes; here the smallest sizes will do.

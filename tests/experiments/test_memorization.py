@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.experiments.conftest import Run
 
-from sizewise.config.compose import compose_run
+from sizewise.composition.compose import compose_run
 from sizewise.models.tokenizer import load_tokenizer
 
 ROWS = 63

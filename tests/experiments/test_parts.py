@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from tests.metrics.helpers import prediction
 
-from sizewise.config.compose import compose_run
+from sizewise.composition.compose import compose_run
 from sizewise.data.build import build_splits
 from sizewise.data.example import DataReport, DataSplits, Example, Message
-from sizewise.data.frequency import STRATUM, add_frequency, count_labels
-from sizewise.data.sources import read_rows
-from sizewise.data.stand_in import stand_in_rows
+from sizewise.data.rows.read import read_rows
+from sizewise.data.rows.stand_in import stand_in_rows
+from sizewise.data.splits.frequency import STRATUM, add_frequency, count_labels
 from sizewise.errors import DataError
-from sizewise.evaluation.candidate_set import read_candidates
+from sizewise.evaluation.candidates import read_candidates
+from sizewise.job.data import load_splits
 from sizewise.job.dry_run import few
-from sizewise.job.tasks import load_splits
 from sizewise.metrics.tfidf import Tfidf, tfidf_cosines
 
 HUB = ("psychotherapy", "counseling", "psychology", "empathetic_dialogues", "medsynth")

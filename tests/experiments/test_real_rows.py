@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.experiments.conftest import Run, rows_of
 
-from sizewise.config.compose import compose_run
+from sizewise.composition.compose import compose_run
 from sizewise.data.build import build_splits
 
 TINY = (

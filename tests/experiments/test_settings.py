@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sizewise.config.compose import compose_run
-from sizewise.config.folder import conf_dir
+from sizewise.composition.compose import compose_run
+from sizewise.config.register import conf_dir
 
 NAMES = {
     "therapy_gemma4b", "icd10_size_vs_specialization", "counseling_gemma2b",

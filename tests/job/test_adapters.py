@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.job.test_run_job import run
 
+from sizewise.composition.compose import compose_run
 from sizewise.config import ModelConfig
-from sizewise.config.compose import compose_run
 from sizewise.embedded.ladder import embedded_model_path
 from sizewise.errors import ConfigError, ModelError
 from sizewise.job import bases, pipeline
 from sizewise.job.adapters import compare_bases
-from sizewise.models.weights import weight_files
-from sizewise.outcome import Outcome
+from sizewise.models.sources import weight_files
+from sizewise.record.outcome import Outcome
 
 FEW = (
     "dataset.max_test=4", "dataset.max_validation=4", "trainer.max_steps=1",

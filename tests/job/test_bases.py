@@ -11,7 +11,7 @@ import torch
 
 from sizewise.config import ModelConfig, QuantizationConfig
 from sizewise.job import bases
-from sizewise.sweep.fresh import fresh_process_state
+from sizewise.sweep.launch.worker import fresh_process_state
 
 CPU = torch.device("cpu")
 

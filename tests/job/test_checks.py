@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from sizewise.config.compose import compose_run
+from sizewise.composition.compose import compose_run
 from sizewise.errors import ConfigError, DataError, EvaluationError, SizewiseError
 from sizewise.job import bases
-from sizewise.job.checks import check_candidates
-from sizewise.job.setup import names_hub
-from sizewise.run import run_job
+from sizewise.job.preflight import check_candidates, names_hub
+from sizewise.job.run import run_job
 
 SMALL = (
     "model=nano",

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sizewise.config.compose import compose_config, compose_run
+from sizewise.composition.compose import compose_config, compose_run
 from sizewise.errors import ConfigError
 from sizewise.job.finished import of_finished_run
-from sizewise.sweep.identity import plain_config
+from sizewise.record.identity import plain_config
 
 
 @pytest.fixture

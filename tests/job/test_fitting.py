@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from tests.job.test_run_job import run
 from torch import nn
 
-from sizewise.config.compose import compose_run
+from sizewise.composition.compose import compose_run
 from sizewise.job import bases, fitting, pipeline
 from sizewise.models.base import load_base
-from sizewise.outcome import Outcome
+from sizewise.record.outcome import Outcome
 
 
 @pytest.mark.parametrize(("bf16", "fused"), [(True, True), (False, None)])

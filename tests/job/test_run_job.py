@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from tests.job.comparing import answers, comparable
 
-from sizewise.config.compose import compose_run
+from sizewise.composition.compose import compose_run
 from sizewise.errors import ConfigError, DataError, ModelError
-from sizewise.outcome import Outcome, read_outcome
-from sizewise.run import run_job
+from sizewise.job.run import run_job
+from sizewise.record.outcome import Outcome, read_outcome
 
 SMALL = (
     "model=nano",
@@ -63,7 +63,7 @@ def test_the_record_says_what_it_cost(tuned):
 
 def test_the_files_it_names_are_there_with_their_content(tuned):
     root, outcome = tuned
-    from sizewise.outcome import file_ref
+    from sizewise.record.outcome import file_ref
 
     assert {"config", "metrics", "adapter/adapter_model.safetensors"} <= outcome.files.keys()
     for ref in outcome.files.values():

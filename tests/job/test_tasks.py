@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sizewise.config.compose import compose_run
+from sizewise.composition.compose import compose_run
 from sizewise.config.data import DatasetConfig, SourceConfig, SplitConfig
 from sizewise.data.example import DataReport, DataSplits
-from sizewise.job.tasks import Task, load_splits, shared_questions
+from sizewise.job.data import Task, load_splits, shared_questions
 
 
 def prompt_fingerprint(**changed: Any) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sizewise.evaluation.prediction import Prediction
+from sizewise.record.predictions import Prediction
 
 
 def prediction(text: str = "", reference: str = "", **changes: Any) -> Prediction:

@@ -11,11 +11,10 @@ from omegaconf import OmegaConf
 from torchmetrics.text import Perplexity as TorchPerplexity
 
 from sizewise.errors import ConfigError
-from sizewise.evaluation.prediction import WEIGHTED_BY
-from sizewise.metrics.base import ExampleMetric
-from sizewise.metrics.build import build_metrics
+from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.metrics.efficiency import Efficiency
 from sizewise.metrics.perplexity import Perplexity
+from sizewise.record.predictions import WEIGHTED_BY
 
 from .helpers import measure, prediction
 

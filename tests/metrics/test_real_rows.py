@@ -17,14 +17,14 @@ from torchmetrics.functional.text import rouge_score
 from torchmetrics.text import Perplexity as TorchPerplexity
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from sizewise.data.encode import Encoded
-from sizewise.evaluation.likelihood import answer_log_probs
-from sizewise.evaluation.prediction import Prediction
+from sizewise.data.tokens.encode import Encoded
 from sizewise.metrics.icd10 import Icd10
 from sizewise.metrics.perplexity import Perplexity
 from sizewise.metrics.rouge import Rouge
 from sizewise.metrics.similarity import Similarity, encoder_path
 from sizewise.metrics.tfidf import Tfidf
+from sizewise.models.likelihood import answer_log_probs
+from sizewise.record.predictions import Prediction
 
 from .helpers import measure, prediction
 

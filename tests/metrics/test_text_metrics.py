@@ -14,11 +14,9 @@ from torchmetrics.functional.text import rouge_score
 
 from sizewise.data.example import Example, Message
 from sizewise.errors import ConfigError, EvaluationError
-from sizewise.metrics.base import ExampleMetric
-from sizewise.metrics.build import build_metrics
+from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.metrics.length import Length
 from sizewise.metrics.memorization import Memorization
-from sizewise.metrics.ngrams import NgramIndex, distinct, longest_repeat, ngrams
 from sizewise.metrics.preference import Preference
 from sizewise.metrics.repetition import Repetition, repetition_scores
 from sizewise.metrics.rouge import Rouge
@@ -28,7 +26,7 @@ from sizewise.metrics.similarity import (
     cosines,
     encoder_path,
 )
-from sizewise.metrics.text import sentences, words
+from sizewise.metrics.text import NgramIndex, distinct, longest_repeat, ngrams, sentences, words
 from sizewise.metrics.tfidf import Tfidf, tfidf_cosines
 
 from .helpers import measure, prediction

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from tools.embedded_models.tokenizer import train_tokenizer
 
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
-from sizewise.embedded.tokenizer import train_tokenizer
 from sizewise.models.base import load_base
 from sizewise.models.tiny import save_tiny_checkpoint
 

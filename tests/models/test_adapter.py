@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sizewise.config.model import LoraConfig, LoraTargets, ModelConfig, QuantizationConfig
 from sizewise.errors import ModelError
-from sizewise.models.adapter import (
+from sizewise.models.adapter.attach import (
     adapted_modules,
     attach_adapter,
     base_only,
@@ -20,9 +20,9 @@ from sizewise.models.adapter import (
     load_adapter,
     save_adapter,
 )
+from sizewise.models.adapter.targets import resolve_targets
 from sizewise.models.base import load_base
 from sizewise.models.head import answer_logits
-from sizewise.models.targets import resolve_targets
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from sizewise.config.model import LoraConfig, QuantizationConfig
-from sizewise.models.adapter import attach_adapter, save_adapter
-from sizewise.models.base import load_base
+from sizewise.models.adapter.attach import attach_adapter, save_adapter
+from sizewise.models.base import is_quantized, load_base, quantized_linears
 from sizewise.models.head import answer_logits
-from sizewise.models.quantization import is_quantized, quantized_linears
 from sizewise.models.size import model_sizes
 
 

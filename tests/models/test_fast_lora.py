@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sizewise.config.model import LoraConfig, QuantizationConfig
-from sizewise.models.adapter import attach_adapter, enable_checkpointing
+from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
+from sizewise.models.adapter.fast_lora import adapter_dropout, speed_up
 from sizewise.models.base import load_base
-from sizewise.models.fast_lora import adapter_dropout, speed_up
 from sizewise.models.head import answer_logits
 
 
@@ -53,7 +53,7 @@ def test_equal_loss_and_gradients(
 
 
 def test_gradient_by_finite_differences() -> None:
-    from sizewise.models.fast_lora import LoraLinear
+    from sizewise.models.adapter.fast_lora import LoraLinear
 
     generator = torch.Generator().manual_seed(0)
     x, w, a, b = (

@@ -9,9 +9,9 @@ import torch
 from omegaconf import OmegaConf
 
 from sizewise.config import ModelConfig, conf_dir
+from sizewise.models.adapter.targets import resolve_targets
+from sizewise.models.architecture import context_length, meta_model, model_config
 from sizewise.models.base import load_base
-from sizewise.models.figures import context_length, meta_model, model_config
-from sizewise.models.targets import resolve_targets
 from sizewise.models.tokenizer import load_tokenizer
 
 PUBLISHED = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sizewise.errors import ModelError
-from sizewise.models.adapter import attach_adapter, enable_checkpointing
+from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.architecture import BUILDERS
 from sizewise.models.head import answer_logits, answer_rows, answer_targets
 

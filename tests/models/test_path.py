@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from sizewise.config.model import LoraConfig, QuantizationConfig
-from sizewise.models.adapter import attach_adapter, base_only, load_adapter, save_adapter
+from sizewise.models.adapter.attach import attach_adapter, base_only, load_adapter, save_adapter
 from sizewise.models.architecture import BUILDERS
 from sizewise.models.base import load_base
 from sizewise.models.head import answer_logits, answer_targets

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
-from sizewise.config.compose import compose_run
+from sizewise.composition.compose import compose_run
 from sizewise.config.model import (
     ArchitectureConfig,
     LoraConfig,
@@ -20,15 +20,13 @@ from sizewise.config.model import (
 )
 from sizewise.config.training import OptimizerConfig
 from sizewise.job.memory import memory_key, plan_job
-from sizewise.models import plan_trace
-from sizewise.models.adapter import attach_adapter, enable_checkpointing
+from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
+from sizewise.models.architecture import model_config
 from sizewise.models.base import load_base
-from sizewise.models.figures import model_config
 from sizewise.models.head import answer_logits, answer_targets
-from sizewise.models.plan_advice import smaller_batches
-from sizewise.models.plan_trace import Shape, trace_training, with_layers
-from sizewise.models.plan_weights import optimizer_bytes, weight_bytes
-from sizewise.models.planner import GB, MemoryPlan, Workload, plan_memory
+from sizewise.models.plan.planner import GB, MemoryPlan, Workload, plan_memory, smaller_batches
+from sizewise.models.plan.trace import Shape, trace_training, with_layers
+from sizewise.models.plan.weights import optimizer_bytes, weight_bytes
 from sizewise.models.size import model_sizes
 from sizewise.models.tiny import tiny_figures
 
@@ -158,7 +156,7 @@ def test_many_layers_continue_the_line_of_a_few(monkeypatch: pytest.MonkeyPatch)
         return trace_training(model_config(model), model, LORA, torch.float32, shape, False)
 
     continued = trace()
-    monkeypatch.setattr(plan_trace, "MORE", 7)
+    monkeypatch.setattr(trace, "MORE", 7)
     assert sum(continued.values()) == pytest.approx(sum(trace().values()), rel=0.02)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
-from sizewise.models.adapter import attach_adapter, load_adapter, save_adapter
+from sizewise.models.adapter.attach import attach_adapter, load_adapter, save_adapter
 from sizewise.models.base import load_base
 from sizewise.models.head import answer_logits
 from sizewise.models.size import model_sizes

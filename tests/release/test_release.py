@@ -6,26 +6,25 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tools.embedded_models.tokenizer import train_tokenizer
 
 from sizewise.commands.explore import explore_command
 from sizewise.commands.plan import plan_command
 from sizewise.commands.release import export_command, generate_command, pairs
+from sizewise.composition.compose import compose_config, compose_run
 from sizewise.config import GenerationConfig, to_run_config
-from sizewise.config.compose import compose_config, compose_run
-from sizewise.data.encode import Encoded, EncodedSplit
 from sizewise.data.example import Message
-from sizewise.embedded.tokenizer import train_tokenizer
+from sizewise.data.tokens.encode import Encoded, EncodedSplit
 from sizewise.errors import ConfigError, EvaluationError, ModelError
-from sizewise.job.tasks import load_splits
+from sizewise.job.data import load_splits
+from sizewise.job.run import run_job
 from sizewise.models.tiny import save_tiny_checkpoint
-from sizewise.release.asking import conversation
+from sizewise.record.identity import plain_config
 from sizewise.release.card import write_card
 from sizewise.release.export import export_run
+from sizewise.release.generate import conversation, load_run_model, load_run_template, open_run
 from sizewise.release.hub import push
-from sizewise.release.loading import load_run_model, load_run_template, open_run
 from sizewise.release.merging import answer_all
-from sizewise.run import run_job
-from sizewise.sweep.identity import plain_config
 
 SMALL = (
     "model=nano",

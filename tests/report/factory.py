@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sizewise.outcome import (
+from sizewise.record.outcome import (
     CostFacts,
     DataFacts,
     Evaluation,

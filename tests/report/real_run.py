@@ -14,15 +14,14 @@ from safetensors import safe_open
 from sizewise.config.run import RunConfig
 from sizewise.data.example import DataSplits, Example
 from sizewise.embedded.ladder import embedded_model_path
-from sizewise.evaluation.evaluate import score_predictions
-from sizewise.evaluation.measure import strata_of
-from sizewise.evaluation.prediction import Prediction
-from sizewise.evaluation.predictions import read_predictions
-from sizewise.job.tasks import SPLITS, load_splits
-from sizewise.job.tasks import Task as JobTask
-from sizewise.metrics.build import build_metrics
-from sizewise.outcome import Evaluation, file_ref, read_outcome, write_outcome
-from sizewise.sweep.identity import plain_config, run_identity
+from sizewise.evaluation.answer import strata_of
+from sizewise.evaluation.score import score_predictions
+from sizewise.job.data import SPLITS, load_splits
+from sizewise.job.data import Task as JobTask
+from sizewise.metrics.base import build_metrics
+from sizewise.record.identity import plain_config, run_identity
+from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_outcome
+from sizewise.record.predictions import Prediction, read_predictions
 
 METRICS = {
     name: {"_target_": f"sizewise.metrics.{name}.{title}"}

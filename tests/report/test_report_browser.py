@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from factory import Spec, Task, make_sweep
 
-from sizewise.outcome import read_outcome, write_outcome
-from sizewise.report.comparison import compare
-from sizewise.report.page import render_page
+from sizewise.record.outcome import read_outcome, write_outcome
+from sizewise.report.comparison.compare import compare
+from sizewise.report.page.page import render_page
 
 pytestmark = pytest.mark.browser
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from factory import Spec, Task, make_run
 
-from sizewise.report.charts import quality_chart
-from sizewise.report.charts_detail import scaling_chart
-from sizewise.report.comparison import Comparison, compare
-from sizewise.report.labels import name_all, tell_apart
-from sizewise.report.load import load_runs
-from sizewise.report.pairs import OWN_BASE, SMALL_LARGE
-from sizewise.report.verdict import NOT_SHOWN, OPEN, SHOWN, scale_of
+from sizewise.report.comparison.compare import Comparison, compare
+from sizewise.report.comparison.labels import name_all, tell_apart
+from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE
+from sizewise.report.comparison.runs import load_runs
+from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, scale_of
+from sizewise.report.views.charts import quality_chart
+from sizewise.report.views.charts_detail import scaling_chart
 
 TASK = Task(examples=60)
 NF4 = {"quantization": "nf4", "tuned": None, "task": TASK}

@@ -11,13 +11,19 @@ import pytest
 from factory import PRIMARY, Spec, Task, make_run, make_sweep
 
 from sizewise.errors import ConfigError
-from sizewise.outcome import Evaluation, file_ref, read_outcome, write_outcome
-from sizewise.report.comparison import Comparison, SetComparison, compare
-from sizewise.report.load import AnswerCache, load_runs
-from sizewise.report.pair import Pair
-from sizewise.report.pairs import OWN_BASE, RANKS, SMALL_LARGE, STORAGE, compare_pairs
-from sizewise.report.test_sets import build_test_sets
-from sizewise.report.verdict import NOT_SHOWN, OPEN, SHOWN, SIZE_WINS
+from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_outcome
+from sizewise.report.comparison.compare import Comparison, SetComparison, compare
+from sizewise.report.comparison.pairs import (
+    OWN_BASE,
+    RANKS,
+    SMALL_LARGE,
+    STORAGE,
+    Pair,
+    compare_pairs,
+)
+from sizewise.report.comparison.runs import AnswerCache, load_runs
+from sizewise.report.comparison.test_sets import build_test_sets
+from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, SIZE_WINS
 
 
 def compared(root: Path, specs: list[Spec], **options: object) -> SetComparison:

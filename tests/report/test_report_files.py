@@ -15,16 +15,16 @@ from factory import Spec, Task, make_run, make_sweep
 from rich.console import Console
 from typer.testing import CliRunner
 
-from sizewise.cli import app
+from sizewise.commands.main import app
 from sizewise.errors import OutcomeError
-from sizewise.outcome import read_outcome, write_outcome
-from sizewise.report.comparison import Comparison, compare
-from sizewise.report.page import embedded, render_page
-from sizewise.report.paper import latex_tables, latex_text, markdown_tables
-from sizewise.report.results import results_text
+from sizewise.record.outcome import read_outcome, write_outcome
+from sizewise.report.comparison.compare import Comparison, compare
+from sizewise.report.page.page import embedded, render_page
+from sizewise.report.page.paper import latex_tables, latex_text, markdown_tables
+from sizewise.report.page.results import results_text
+from sizewise.report.page.terminal import show
+from sizewise.report.page.write import write_report
 from sizewise.report.summary import finish_sweep, sweep_summary
-from sizewise.report.terminal import show
-from sizewise.report.write import write_report
 from sizewise.statistics.scaling import ABOVE
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
@@ -275,7 +275,7 @@ def test_a_report_that_cannot_be_written_is_refused_in_one_line(
     found = CliRunner().invoke(app, asked)
     assert isinstance(found.exception, OutcomeError)
     assert re.search(r"cannot be written into .*afile: File exists", str(found.exception))
-    monkeypatch.setattr("sizewise.report.write.os.access", lambda *_: False)
+    monkeypatch.setattr("sizewise.report.page.write.os.access", lambda *_: False)
     with pytest.raises(OutcomeError, match="no permission to write"):
         write_report(compare([tmp_path / "run"]), tmp_path / "out")
 
@@ -284,6 +284,6 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sizewise.report.write.write_atomically", full)
+    monkeypatch.setattr("sizewise.report.page.write.write_atomically", full)
     with pytest.raises(OutcomeError, match="No space left on device"):
         write_report(compare([make_run(tmp_path / "run", Spec())]), tmp_path / "out")

@@ -7,8 +7,8 @@ import pytest
 from factory import PRIMARY, Spec, Task, make_run, make_sweep
 
 from sizewise.errors import OutcomeError
-from sizewise.outcome import OUTCOME_FILE
-from sizewise.report.load import AnswerCache, find_run_dirs, load_runs, parse_answers
+from sizewise.record.outcome import OUTCOME_FILE
+from sizewise.report.comparison.runs import AnswerCache, find_run_dirs, load_runs, parse_answers
 
 SMALL = Task(examples=20)
 

@@ -13,14 +13,13 @@ import pytest
 from real_run import METRICS, real_run
 
 from sizewise.embedded.ladder import embedded_model_path
-from sizewise.evaluation.evaluate import score_predictions
-from sizewise.evaluation.prediction import Prediction
-from sizewise.evaluation.predictions import read_predictions
-from sizewise.metrics.build import build_metrics
-from sizewise.outcome import file_ref, read_outcome
-from sizewise.report.verify import verify_run
-from sizewise.report.verify_checks import FAILED, OK, UNCHECKED
-from sizewise.report.verify_model import size_checks
+from sizewise.evaluation.score import score_predictions
+from sizewise.metrics.base import build_metrics
+from sizewise.record.outcome import file_ref, read_outcome
+from sizewise.record.predictions import Prediction, read_predictions
+from sizewise.verify.checks import FAILED, OK, UNCHECKED
+from sizewise.verify.record import size_checks
+from sizewise.verify.verify import verify_run
 
 NAME = "icd10_dialogues"
 

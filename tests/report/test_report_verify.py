@@ -16,21 +16,21 @@ from factory import CODES, PRIMARY, Spec, Task, make_run
 from real_run import real_run
 
 from sizewise.commands.provenance import reproduce_command
+from sizewise.composition.compose import compose_config
+from sizewise.composition.inputs import pinned
+from sizewise.composition.typed import run_config
 from sizewise.config import PricesConfig
-from sizewise.config.compose import compose_config
 from sizewise.config.register import to_run_config
 from sizewise.data.build import build_splits
 from sizewise.errors import OutcomeError
 from sizewise.job.finished import of_finished_run
-from sizewise.outcome import Outcome, file_ref, read_outcome, write_outcome
-from sizewise.report.comparison import compare
-from sizewise.report.reproduce import reproduction
-from sizewise.report.verify import Verification, verify_run, verify_sweep
-from sizewise.report.verify_checks import FAILED, OK, UNCHECKED, Check
-from sizewise.report.write import write_report
-from sizewise.sweep.identity import plain_config, run_identity
-from sizewise.sweep.inputs import pinned
-from sizewise.sweep.typed import run_config
+from sizewise.record.identity import plain_config, run_identity
+from sizewise.record.outcome import Outcome, file_ref, read_outcome, write_outcome
+from sizewise.report.comparison.compare import compare
+from sizewise.report.page.write import write_report
+from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
+from sizewise.verify.reproduce import reproduction
+from sizewise.verify.verify import Verification, verify_run, verify_sweep
 
 
 def failed(result: Verification) -> list[str]:

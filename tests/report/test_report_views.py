@@ -12,13 +12,12 @@ import simple_icd_10_cm as icd
 from factory import Spec, Task, make_sweep
 
 from sizewise.config import PricesConfig
-from sizewise.outcome import read_outcome, write_outcome
-from sizewise.report.comparison import SetComparison, compare
-from sizewise.report.confusion import CHAPTERS, chapter
-from sizewise.report.labels import name_all, tell_apart
-from sizewise.report.page import figures_of
-from sizewise.report.prose import scaling_sentence
-from sizewise.report.strata import PROMPT_LENGTH, _levels
+from sizewise.record.outcome import read_outcome, write_outcome
+from sizewise.report.comparison.compare import SetComparison, compare
+from sizewise.report.comparison.labels import name_all, tell_apart
+from sizewise.report.comparison.strata import CHAPTERS, PROMPT_LENGTH, _levels, chapter
+from sizewise.report.page.page import figures_of
+from sizewise.report.page.prose import scaling_sentence
 from sizewise.statistics.learning_curve import REACHED
 from sizewise.statistics.scaling import ABOVE, MATCHED, NO_FIT, NOT_RISING
 

@@ -15,11 +15,14 @@ from statsmodels.stats.anova import anova_lm
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics import resampling
-from sizewise.statistics.bootstrap import bootstrap_difference, bootstrap_mean, jackknife_means
+from sizewise.statistics.bootstrap import (
+    Interval,
+    bootstrap_difference,
+    bootstrap_mean,
+    jackknife_means,
+)
 from sizewise.statistics.crossed import satterthwaite, t_test_p_value, variance_components
-from sizewise.statistics.interval import Interval
-from sizewise.statistics.resampling import bootstrap_means
-from sizewise.statistics.units import single_examples, units_of
+from sizewise.statistics.resampling import bootstrap_means, single_examples, units_of
 
 
 def skewed(n: int, seed: int = 0) -> np.ndarray:

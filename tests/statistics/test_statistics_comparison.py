@@ -12,9 +12,13 @@ from scipy.stats import binomtest
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import align_by_id
 from sizewise.statistics.bootstrap import bootstrap_difference
-from sizewise.statistics.comparison import compare_paired, compare_paired_many
+from sizewise.statistics.comparison import (
+    PairedComparison,
+    PairedScores,
+    compare_paired,
+    compare_paired_many,
+)
 from sizewise.statistics.paired import mcnemar_test, sign_flip_test
-from sizewise.statistics.records import PairedComparison, PairedScores
 
 rng = np.random.default_rng(0)
 RIGHT_A = (rng.random(300) < 0.6).astype(float)

@@ -13,8 +13,8 @@ from scipy import optimize, special
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics import learning_curve, scaling
+from sizewise.statistics.bootstrap import joint_replicates
 from sizewise.statistics.learning_curve import overtaking_size
-from sizewise.statistics.replicates import joint_replicates
 from sizewise.statistics.scaling import fit_scaling, matching_size
 
 SIZES = [100.0, 200.0, 400.0, 800.0]

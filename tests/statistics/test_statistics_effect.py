@@ -21,7 +21,7 @@ from sizewise.statistics.effect import (
     minimum_detectable_difference,
     minimum_detectable_effect,
 )
-from sizewise.statistics.multiplicity import holm
+from sizewise.statistics.paired import holm
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,8 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sizewise.errors import StatisticsError
-from sizewise.statistics.breakeven import api_cost_per_answer, break_even, device_cost
-from sizewise.statistics.pareto import hypervolume, pareto_front
+from sizewise.statistics.cost import (
+    api_cost_per_answer,
+    break_even,
+    device_cost,
+    hypervolume,
+    pareto_front,
+)
 
 small_ints = st.integers(0, 6).map(float)
 

@@ -15,12 +15,11 @@ import pytest
 import torch
 
 from sizewise.config import ModelConfig, QuantizationConfig
-from sizewise.data.encode import Encoded
-from sizewise.evaluation.likelihood import answer_log_probs
+from sizewise.data.tokens.encode import Encoded
 from sizewise.models.base import load_base
+from sizewise.models.likelihood import answer_log_probs
 from sizewise.models.tokenizer import load_tokenizer
-from sizewise.statistics.comparison import compare_paired_many
-from sizewise.statistics.records import PairedScores
+from sizewise.statistics.comparison import PairedScores, compare_paired_many
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
 NANO = ModelConfig(name="nano", path="embedded:nano")

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-
-from sizewise.statistics.simulated_sweeps import measure_family_error, measure_power
-from sizewise.statistics.simulation import Scenario, draw_pair, group_index, measure_coverage
+from benchmarks.simulation.scores import Scenario, draw_pair, group_index, measure_coverage
+from benchmarks.simulation.sweeps import measure_family_error, measure_power
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from sizewise.errors import StatisticsError
-from sizewise.statistics.comparison import compare_paired_many
-from sizewise.statistics.records import PairedScores
-from sizewise.statistics.replicates import joint_replicates
+from sizewise.statistics.bootstrap import joint_replicates
+from sizewise.statistics.comparison import PairedScores, compare_paired_many
 
 
 def sample(n: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from sizewise.config import DatasetConfig, ModelConfig, OptimizerConfig, RunConfig, SourceConfig
-from sizewise.sweep.backend import LaunchOptions
-from sizewise.sweep.identity import run_identity
-from sizewise.sweep.jobs import Job, submit
-from sizewise.sweep.local import LocalBackend
+from sizewise.job.submit import Job, submit
+from sizewise.record.identity import run_identity
+from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.local import LocalBackend
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sizewise.config import PricesConfig, RunConfig
-from sizewise.outcome import CostFacts, DataFacts, ModelFacts, Outcome, write_outcome
-from sizewise.sweep.identity import run_identity
+from sizewise.record.identity import run_identity
+from sizewise.record.outcome import CostFacts, DataFacts, ModelFacts, Outcome, write_outcome
 
 RAISES, EXITS, KILLED, NAN = 901, 902, 903, 906
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from sizewise.config import RunConfig
-from sizewise.outcome import Outcome, write_outcome
+from sizewise.record.outcome import Outcome, write_outcome
 
 from .fake import make_outcome
 

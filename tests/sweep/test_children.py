@@ -10,8 +10,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from sizewise.sweep.children import children_run
-from sizewise.sweep.state import JobState, job_state
+from sizewise.job.execute import children_run
+from sizewise.record.state import JobState, job_state
 
 from .conftest import Submit
 from .fake import trace
@@ -21,7 +21,7 @@ LIGHTNING = """
 import sys, subprocess
 import __main__
 from pathlib import Path
-from sizewise.sweep.children import children_run
+from sizewise.job.execute import children_run
 sys.argv = ["train.py", "-m", "seed=1,2"]
 with children_run(Path(sys.stdin.readline().strip())):
     command = [sys.executable, "-m", __main__.__spec__.name, *sys.argv[1:]]

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from sizewise.record import claims
+from sizewise.record.claims import Owner, attempts, holder, last_release, this_process, try_claim
 from sizewise.signals import SignalHandlers
-from sizewise.sweep import claims
-from sizewise.sweep.claims import attempts, holder, last_release, try_claim
-from sizewise.sweep.owner import Owner, this_process
 
-HOLD = "import sys; from pathlib import Path; from sizewise.sweep.claims import try_claim;"
+HOLD = "import sys; from pathlib import Path; from sizewise.record.claims import try_claim;"
 HOLD += "print(try_claim(Path(sys.argv[1])) is not None, flush=True); sys.stdin.read()"
 
 

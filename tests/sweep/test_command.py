@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.sweep.state import JobState
+from sizewise.record.state import JobState
 from sizewise.sweep.status import sweep_status
 
 from .conftest import Command, command_line, run_dirs

@@ -7,12 +7,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from sizewise.commands.run import prepare
+from sizewise.composition.jobs import JobComposer
+from sizewise.composition.typed import run_config
 from sizewise.config import conf_dir, to_run_config
 from sizewise.errors import ConfigError
-from sizewise.sweep.compose import JobComposer
-from sizewise.sweep.entry import prepare
-from sizewise.sweep.identity import plain_config
-from sizewise.sweep.typed import run_config
+from sizewise.record.identity import plain_config
 
 # In this order: what is composed later must not show what was composed before.
 JOBS = [

@@ -12,10 +12,10 @@ from hydra.core.utils import JobStatus
 from hydra.types import HydraContext
 
 from hydra_plugins.sizewise_launchers import LocalLauncher
+from sizewise.commands.run import prepare
 from sizewise.config import conf_dir
 from sizewise.errors import SweepError
-from sizewise.sweep import foreign
-from sizewise.sweep.entry import prepare
+from sizewise.sweep.launch import backend
 
 from .fake import RAISES
 
@@ -23,7 +23,7 @@ from .fake import RAISES
 def test_results_and_failures_are_returned_as_hydra_wants_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreign, "DEFAULT_FUNCTION", "sweep.fake:job")
+    monkeypatch.setattr(backend, "DEFAULT_FUNCTION", "sweep.fake:job")
     prepare()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

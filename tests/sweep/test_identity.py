@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sizewise.config import to_run_config
-from sizewise.sweep.identity import canonical_config, differing_keys, run_identity
+from sizewise.record.identity import canonical_config, differing_keys, run_identity
 
 from .conftest import job_config
 

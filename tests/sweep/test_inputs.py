@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from sizewise.composition.inputs import pinned
 from sizewise.config.data import SourceConfig
-from sizewise.data.content import check_content, content_hash
+from sizewise.data.rows.read import check_content, content_hash
 from sizewise.errors import ConfigError, DataError, ModelError
-from sizewise.models.weights import check_local_content
-from sizewise.sweep.identity import run_identity
-from sizewise.sweep.inputs import pinned
-from sizewise.sweep.jobs import load_job, make_sweep_job, submit
+from sizewise.job.submit import load_job, make_sweep_job, submit
+from sizewise.models.sources import check_local_content
+from sizewise.record.identity import run_identity
 
 from .conftest import job_config
 
@@ -131,8 +131,8 @@ def test_candidates_that_are_no_file_change_no_name(choice: str | None) -> None:
 
 
 def test_a_job_of_a_sweep_is_pinned(tmp_path: Path) -> None:
-    from sizewise.config.compose import compose_config
-    from sizewise.sweep.identity import plain_config
+    from sizewise.composition.compose import compose_config
+    from sizewise.record.identity import plain_config
 
     path = tmp_path / "a.csv"
     path.write_text("question,answer\n1,2\n")

@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 
 from sizewise.errors import SweepError
-from sizewise.sweep.backend import LaunchOptions
-from sizewise.sweep.children import WORKER_MODULE, worker_arguments
-from sizewise.sweep.claims import attempts, try_claim
-from sizewise.sweep.local import SMALL_MODEL, LocalBackend, rough_size
-from sizewise.sweep.pool import Pool
-from sizewise.sweep.progress import Progress
-from sizewise.sweep.slot import Slot
-from sizewise.sweep.state import JobState, job_state, read_failure
+from sizewise.job.execute import WORKER_MODULE, worker_arguments
+from sizewise.record.claims import attempts, try_claim
+from sizewise.record.state import JobState, job_state, read_failure
+from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.local import SMALL_MODEL, LocalBackend, Pool, rough_size
+from sizewise.sweep.launch.progress import Progress
+from sizewise.sweep.launch.slot import Slot
 
 from .conftest import Submit, run_local
 from .fake import EXITS, KILLED, RAISES, trace

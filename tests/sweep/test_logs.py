@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import sizewise
-from sizewise.sweep.files import LOG_FILE, METRICS_FILE
-from sizewise.sweep.logs import job_log
+from sizewise.record.logs import job_log
+from sizewise.record.names import LOG_FILE, METRICS_FILE
 
 CAPTURED = """
 import logging, os, pathlib, sys
-from sizewise.sweep.logs import job_log, output_to_log
+from sizewise.record.logs import job_log, output_to_log
 folder = pathlib.Path(sys.argv[1])
 with output_to_log(folder), job_log(folder):
     print("printed")

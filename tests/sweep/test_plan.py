@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from sizewise.composition.typed import run_config
 from sizewise.config import SweepConfig
 from sizewise.errors import SweepError
-from sizewise.outcome import write_outcome
-from sizewise.sweep.jobs import check_same, load_job, make_job, submit
+from sizewise.job.submit import check_same, load_job, make_job, submit
+from sizewise.record.outcome import write_outcome
 from sizewise.sweep.plan import Plan, make_plan
-from sizewise.sweep.typed import run_config
 
 from .conftest import job_config
 from .fake import make_outcome

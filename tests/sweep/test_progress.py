@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.sweep.progress import latest_figures
+from sizewise.sweep.launch.progress import latest_figures
 from sizewise.sweep.status import print_status
 
 from .conftest import Submit, run_local

@@ -11,19 +11,17 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from sizewise.composition.typed import run_config
 from sizewise.config import SweepConfig, to_run_config
 from sizewise.errors import SweepError
-from sizewise.outcome import write_outcome
-from sizewise.sweep.backend import LaunchOptions
-from sizewise.sweep.files import write_json
-from sizewise.sweep.jobs import Job
-from sizewise.sweep.objectives import objective_values, parse_objectives
-from sizewise.sweep.pruning import PRUNING_FILE, PruningReporter, TrialPruned
-from sizewise.sweep.search import check_options, run_search
-from sizewise.sweep.space import corners, search_space
-from sizewise.sweep.study import open_study
+from sizewise.job.submit import Job
+from sizewise.record.names import write_json
+from sizewise.record.outcome import write_outcome
+from sizewise.record.study import PRUNING_FILE, PruningReporter, TrialPruned, open_study
+from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.search.search import check_options, run_search
+from sizewise.sweep.search.space import corners, objective_values, parse_objectives, search_space
 from sizewise.sweep.sweeper import SweepContext
-from sizewise.sweep.typed import run_config
 
 from .conftest import Submit, job_config
 from .fake import make_outcome
@@ -177,7 +175,7 @@ def search(folder: Path, backend: ThreeAtOnce, monkeypatch: pytest.MonkeyPatch) 
         composer=Composer(), options=SweepConfig(), sweep_dir=folder, own=parse
     )
     monkeypatch.setattr(SweepContext, "of", lambda hydra: context)
-    monkeypatch.setattr("sizewise.sweep.search.job_backend", lambda context: backend)
+    monkeypatch.setattr("sizewise.sweep.search.search.job_backend", lambda context: backend)
     hydra: Any = None
     command, goals = ["seed=range(0,1000)"], ["minimize:objective"]
     run_search(hydra, command, "sweep.fake:job", None, goals, 6, "random", "none", 0, None)

@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 
-from sizewise.outcome import write_outcome
-from sizewise.sweep import ray_backend
-from sizewise.sweep.backend import LaunchOptions
-from sizewise.sweep.claims import Claim, try_claim
-from sizewise.sweep.files import QUEUE_FILE, write_json
-from sizewise.sweep.jobs import Job
-from sizewise.sweep.owner import this_process
-from sizewise.sweep.progress import Progress
-from sizewise.sweep.ray_backend import _Tasks
-from sizewise.sweep.slurm_backend import GRACE_POLLS, SlurmBackend
-from sizewise.sweep.state import JobState, job_state, read_failure
-from sizewise.sweep.typed import run_config
+from sizewise.composition.typed import run_config
+from sizewise.job.submit import Job
+from sizewise.record.claims import Claim, this_process, try_claim
+from sizewise.record.names import QUEUE_FILE, write_json
+from sizewise.record.outcome import write_outcome
+from sizewise.record.state import JobState, job_state, read_failure
+from sizewise.sweep.launch import ray_launcher
+from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.progress import Progress
+from sizewise.sweep.launch.ray_launcher import _Tasks
+from sizewise.sweep.launch.slurm_launcher import GRACE_POLLS, SlurmBackend
 
 from .conftest import Submit
 from .fake import make_outcome
@@ -62,7 +61,7 @@ def test_ray_begins_a_job_again_when_whoever_had_it_is_gone(
 ) -> None:
     job = submitted(1)
     claim = held(job)
-    monkeypatch.setattr(ray_backend.time, "sleep", lambda _: claim.release("interrupted"))
+    monkeypatch.setattr(ray_launcher.time, "sleep", lambda _: claim.release("interrupted"))
     ray: Any = Ray(lambda number: done(job) if number == 2 else None)
     _Tasks(ray, ray, LaunchOptions(tmp_path), Progress(1, live=False)).run([job])
     assert (ray.begun, job_state(job.run_dir)) == (2, JobState.DONE)
@@ -73,7 +72,7 @@ def test_ray_waits_for_a_job_that_another_sweep_ends(
 ) -> None:
     job = submitted(1)
     claim = held(job)
-    monkeypatch.setattr(ray_backend.time, "sleep", lambda _: done(job))
+    monkeypatch.setattr(ray_launcher.time, "sleep", lambda _: done(job))
     ray: Any = Ray(lambda number: None)
     _Tasks(ray, ray, LaunchOptions(tmp_path), Progress(1, live=False)).run([job])
     assert (ray.begun, job_state(job.run_dir)) == (1, JobState.DONE)
@@ -98,7 +97,7 @@ def test_slurm_calls_its_own_dead_job_failed_at_once(
     job, backend = submitted(1), SlurmBackend()
     write_json(job.run_dir / QUEUE_FILE, {"job_id": "77_1"})
     owner = replace(this_process(), machine="another", queue_job="77_1")
-    monkeypatch.setattr("sizewise.sweep.claims.this_process", lambda: owner)
+    monkeypatch.setattr("sizewise.record.claims.this_process", lambda: owner)
     claim, missed = held(job), {job.identity.hash: 0}
     assert [backend._ended(job, set(), missed) for _ in range(GRACE_POLLS)][-1]
     assert read_failure(job.run_dir) is not None

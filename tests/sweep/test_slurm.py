@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from sizewise.errors import SweepError
-from sizewise.sweep import slurm_queue
-from sizewise.sweep.slurm_backend import SlurmBackend
-from sizewise.sweep.slurm_checks import check_resources
-from sizewise.sweep.slurm_queue import queued_ids, require_queued_ids, require_slurm
-from sizewise.sweep.slurm_task import SlurmTask
-from sizewise.sweep.state import JobState, job_state
+from sizewise.record.state import JobState, job_state
+from sizewise.sweep.launch import slurm_queue
+from sizewise.sweep.launch.slurm_launcher import SlurmBackend, check_resources
+from sizewise.sweep.launch.slurm_queue import queued_ids, require_queued_ids, require_slurm
+from sizewise.sweep.launch.slurm_task import SlurmTask
 
 from .conftest import Submit
 from .fake import RAISES

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.sweep.slot import Slot
-from sizewise.sweep.state import JobState, job_state
+from sizewise.record.state import JobState, job_state
+from sizewise.sweep.launch.slot import Slot
 
 from .conftest import Submit, run_local
 

@@ -10,9 +10,9 @@ import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from sizewise.commands.run import prepare
+from sizewise.composition.jobs import JobComposer
 from sizewise.config import SweepConfig, conf_dir
-from sizewise.sweep.compose import JobComposer
-from sizewise.sweep.entry import prepare
 from sizewise.sweep.grid import expand
 from sizewise.sweep.plan import make_plan
 

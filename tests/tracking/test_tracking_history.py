@@ -9,9 +9,9 @@ import pytorch_lightning as pl
 from tracking_helpers import fit
 
 from sizewise.config.evaluation import LoggerConfig
-from sizewise.sweep.files import METRICS_FILE
+from sizewise.record.history import HistoryReader, Line, read_history, rewrite
+from sizewise.record.names import METRICS_FILE
 from sizewise.tracking import make_loggers
-from sizewise.tracking.history import HistoryReader, Line, read_history, rewrite
 from sizewise.tracking.metrics_file import MetricsFile
 
 

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from tracking_helpers import fit
 
 from sizewise.config.evaluation import LoggerConfig
-from sizewise.config.folder import conf_dir
+from sizewise.config.register import conf_dir
 from sizewise.errors import ConfigError
-from sizewise.outcome import read_outcome
+from sizewise.record.outcome import read_outcome
 from sizewise.tracking import finish_loggers, make_loggers
 
 CSV = {"_target_": "sizewise.tracking.local.CsvBackend"}

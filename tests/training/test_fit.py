@@ -29,8 +29,8 @@ from torch import nn
 
 from sizewise.errors import ConfigError, ModelError, OutOfMemoryError, TrainingError
 from sizewise.models.head import answer_logits, answer_targets
-from sizewise.training.causal import CausalModule
-from sizewise.training.length import fit_plan
+from sizewise.training.attempt import fit_plan
+from sizewise.training.module import CausalModule
 
 
 def validation_loss(model: nn.Module) -> float:
@@ -43,7 +43,7 @@ def validation_loss(model: nn.Module) -> float:
 
 
 def test_best_weights_are_left_loaded_and_saved(tmp_path: Path) -> None:
-    from sizewise.models.adapter import load_adapter
+    from sizewise.models.adapter.attach import load_adapter
 
     module, result = fit_toy(tmp_path, lr=2.0, validate_every=1)
     assert result.best_step < result.steps

@@ -20,7 +20,7 @@ from tests.training.toys import (
 )
 from torch import Tensor, nn
 
-from sizewise.models.fast_lora import speed_up
+from sizewise.models.adapter.fast_lora import speed_up
 
 
 class KeepGradients(pl.Callback):
@@ -108,7 +108,7 @@ def test_gradients_are_the_same_before_and_after_an_evaluation(tmp_path: Path, b
 @pytest.mark.parametrize("architecture", ["qwen3", "gemma2"])
 def test_gradient_checkpointing_trains_every_adapter(tmp_path: Path, architecture: str) -> None:
     """Same gradients as without, and every lora_B has moved."""
-    from sizewise.models.adapter import enable_checkpointing
+    from sizewise.models.adapter.attach import enable_checkpointing
 
     plain, recomputed = KeepGradients(), KeepGradients()
     fit_toy(

@@ -14,10 +14,14 @@ from torch import nn
 
 from sizewise.config import OptimizerConfig, SchedulerConfig, conf_dir
 from sizewise.errors import ConfigError, TrainingError
-from sizewise.training.loss import answer_loss
-from sizewise.training.optimizer import make_optimizer_factory
-from sizewise.training.schedule import lr_scale, make_scheduler_factory, warmup_steps
-from sizewise.training.shape import BatchShape
+from sizewise.training.checkpoint import BatchShape
+from sizewise.training.module import answer_loss
+from sizewise.training.optimizer import (
+    lr_scale,
+    make_optimizer_factory,
+    make_scheduler_factory,
+    warmup_steps,
+)
 
 
 def test_loss_is_a_share_of_the_step() -> None:
@@ -182,14 +186,14 @@ def tiny_t5() -> nn.Module:
 
 
 def seq2seq_module() -> Any:
-    from sizewise.training.seq2seq import Seq2SeqModule
+    from sizewise.training.module import Seq2SeqModule
 
     adamw = make_optimizer_factory(OptimizerConfig(target="torch.optim.AdamW", lr=0.1))
     return Seq2SeqModule(tiny_t5(), adamw, make_scheduler_factory(SchedulerConfig()))
 
 
 def test_seq2seq_learns_and_equals_transformers_own_loss(tmp_path: Path) -> None:
-    from sizewise.data.collate import collate_seq2seq
+    from sizewise.data.batches.collate import collate_seq2seq
 
     data = toy_data()
     data._collate = collate_seq2seq

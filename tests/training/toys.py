@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen2Config, Qwen3Config
 
 from sizewise.config import OptimizerConfig, SchedulerConfig, TrainerConfig
-from sizewise.data.collate import collate_training
-from sizewise.data.datamodule import SizewiseDataModule
-from sizewise.data.encode import Encoded, EncodedSplit
+from sizewise.data.batches.collate import collate_training
+from sizewise.data.batches.datamodule import SizewiseDataModule
 from sizewise.data.example import Example, Message
-from sizewise.training.causal import CausalModule
+from sizewise.data.tokens.encode import Encoded, EncodedSplit
+from sizewise.record.fit import FitResult
 from sizewise.training.fit import fit_job
-from sizewise.training.optimizer import make_optimizer_factory
-from sizewise.training.result import FitResult
-from sizewise.training.schedule import make_scheduler_factory
+from sizewise.training.module import CausalModule
+from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
 
 VOCABULARY = 64
 SIZES: dict[str, Any] = {
@@ -60,7 +59,7 @@ def quantised_base(bits: str, folder: Path) -> nn.Module:
     loaded = AutoModelForCausalLM.from_pretrained(
         folder, quantization_config=config, device_map={"": "cpu"}, dtype=torch.float32
     )
-    from sizewise.models.quantization import switch_off_cpu_repacking
+    from sizewise.models.base import switch_off_cpu_repacking
 
     switch_off_cpu_repacking(loaded)
     return loaded.requires_grad_(False)

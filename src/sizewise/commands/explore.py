@@ -10,14 +10,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sizewise.atomic import write_atomically
-from sizewise.commands.models import check_language_model
-from sizewise.config.compose import compose_run
+from sizewise.composition.compose import compose_run
+from sizewise.config import ModelConfig
 from sizewise.data.build import build_splits
-from sizewise.data.explore import Exploration, TokenLengths, explore
+from sizewise.data.explore import Exploration, TokenLengths, draw_lengths, explore
 from sizewise.errors import ConfigError
-from sizewise.job.setup import names_hub
-from sizewise.job.tasks import make_template
+from sizewise.files import write_atomically
+from sizewise.job.data import make_template
+from sizewise.job.preflight import names_hub
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.runtime import prepare_environment, quiet
 
@@ -106,16 +106,13 @@ def _cut(text: str) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} …"
 
 
-def draw_lengths(found: Exploration, path: Path) -> None:
-    """Draw the distribution of prompt and answer lengths of every split."""
-    from matplotlib.figure import Figure
+CLASSICAL = "classical"
 
-    figure = Figure(figsize=(9, 3.2 * len(found.lengths)), layout="constrained")
-    grid = figure.subplots(len(found.lengths), 2, squeeze=False)
-    for row, (split, lengths) in zip(grid, found.lengths.items(), strict=True):
-        parts = (("prompt", lengths.prompt_histogram), ("answer", lengths.answer_histogram))
-        for axes, (name, histogram) in zip(row, parts, strict=True):
-            axes.stairs(histogram.counts, histogram.edges, fill=True, color="#0072B2")
-            axes.set(title=f"{split}: {name}", xlabel="tokens", ylabel="examples")
-            axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+
+def check_language_model(model: ModelConfig, what: str) -> None:
+    """Raise ConfigError for a baseline, which has neither tokens nor weights."""
+    if model.family == CLASSICAL:
+        raise ConfigError(
+            f"{model.name} is a baseline without a language model: there is nothing to {what}. "
+            "Choose another model."
+        )

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from sizewise.commands.models import check_language_model
-from sizewise.config.compose import compose_run
+from sizewise.commands.explore import check_language_model
+from sizewise.composition.compose import compose_run
 from sizewise.job.memory import GB, plan_job
-from sizewise.job.setup import names_hub
-from sizewise.models.plan_types import MemoryPlan
+from sizewise.job.preflight import names_hub
+from sizewise.models.plan.planner import MemoryPlan
 from sizewise.runtime import prepare_environment, quiet
 
 

@@ -1,23 +1,28 @@
-"""``sizewise verify`` and ``sizewise reproduce``."""
+"""``sizewise verify``, ``reproduce`` and ``compare``: finished runs looked at again."""
 
 from __future__ import annotations
 
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
-from sizewise.config.folder import conf_dir
-from sizewise.outcome import OUTCOME_FILE, Outcome, read_outcome
-from sizewise.report.reproduce import reproduction
-from sizewise.report.verify import Verification, verify_run, verify_sweep
-from sizewise.report.verify_checks import FAILED, OK
-from sizewise.report.verify_config import asked_config
+from sizewise.config import PricesConfig
+from sizewise.config.register import conf_dir
+from sizewise.record.identity import run_identity
+from sizewise.record.outcome import OUTCOME_FILE, Outcome, read_outcome
+from sizewise.report.comparison.compare import compare
+from sizewise.report.page.terminal import show
+from sizewise.report.page.write import report_folder, write_report
 from sizewise.runtime import prepare_environment, quiet
-from sizewise.sweep.identity import run_identity
+from sizewise.verify.checks import FAILED, OK
+from sizewise.verify.config import asked_config
+from sizewise.verify.reproduce import reproduction
+from sizewise.verify.verify import Verification, verify_run, verify_sweep
 
 REPRODUCED = "reproduced"
 AS_IT_IS = "Running with the code and packages that are here; nothing is checked out or installed."
@@ -89,3 +94,25 @@ def score_changes(before: Outcome, after: Outcome) -> list[str]:
         same = "again" if math.isclose(old, new, rel_tol=1e-9) else f"recorded was {old:.6g}"
         lines.append(f"{name}: {before.primary} {new:.6g}, {same}")
     return lines
+
+
+def compare_command(
+    directories: Sequence[Path], by: Sequence[str], out: Path | None, prices: PricesConfig
+) -> None:
+    """Print the comparison of all finished runs below ``directories``.
+
+    Args:
+        directories: sweep or run directories.
+        by: compare pairs that differ in these configuration keys only.
+        out: directory for the files of a report; None: print only.
+        prices: for the break-even in money.
+
+    Raises:
+        OutcomeError: a path is no directory, or ``out`` cannot be written.
+        ConfigError: ``by`` names no key of the runs.
+    """
+    if out is not None:
+        report_folder(out)  # before the work, which may take long
+    comparison = compare(directories, by, prices)
+    paths = write_report(comparison, out, title=out.name) if out is not None else {}
+    show(comparison, (), {name: path for name, path in paths.items() if path.is_file()})

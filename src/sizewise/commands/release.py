@@ -6,16 +6,22 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sizewise.commands.models import check_language_model
+from sizewise.commands.explore import check_language_model
 from sizewise.errors import ConfigError
 from sizewise.evaluation.generate import generate_batch
-from sizewise.job.setup import names_hub
-from sizewise.models.full import is_full
-from sizewise.models.wrapping import base_only
-from sizewise.release.asking import conversation, prompt_ids
+from sizewise.job.preflight import names_hub
+from sizewise.models.adapter.full import is_full
+from sizewise.models.adapter.wrapping import base_only
 from sizewise.release.export import export_run
+from sizewise.release.generate import (
+    conversation,
+    load_run_base,
+    load_run_model,
+    load_run_template,
+    open_run,
+    prompt_ids,
+)
 from sizewise.release.hub import push
-from sizewise.release.loading import load_run_base, load_run_model, load_run_template, open_run
 from sizewise.runtime import prepare_environment, quiet
 
 EXPORT_KEYS = ("run", "out", "merge", "push_to", "private", "examples")

@@ -2,7 +2,6 @@
 
 from sizewise.config.data import DatasetConfig, FilterConfig, SourceConfig, SplitConfig
 from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
-from sizewise.config.folder import conf_dir
 from sizewise.config.model import (
     ArchitectureConfig,
     LoraConfig,
@@ -11,7 +10,7 @@ from sizewise.config.model import (
     QuantizationConfig,
     VisionConfig,
 )
-from sizewise.config.register import register_schema, to_run_config
+from sizewise.config.register import conf_dir, register_schema, to_run_config
 from sizewise.config.run import PathsConfig, PricesConfig, RunConfig, SweepConfig
 from sizewise.config.training import OptimizerConfig, SchedulerConfig, TrainerConfig
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from sizewise.config.data import DatasetConfig
-from sizewise.data.content import check_content
 from sizewise.data.example import DataSplits
-from sizewise.data.examples import make_examples
-from sizewise.data.few_shot import add_demonstrations
-from sizewise.data.mixture import build_mixture
-from sizewise.data.sources import is_local_file, read_rows
-from sizewise.data.splits import split_examples
-from sizewise.data.stand_in import stand_in_rows
+from sizewise.data.rows.examples import make_examples
+from sizewise.data.rows.read import (
+    check_content,
+    is_local_file,
+    plain_content_hash,
+    read_rows,
+    sources_of,
+)
+from sizewise.data.rows.stand_in import stand_in_rows
+from sizewise.data.splits.draw import split_examples
+from sizewise.data.splits.few_shot import add_demonstrations
+from sizewise.data.splits.mixture import build_mixture
 from sizewise.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -61,7 +68,7 @@ def rows_or_stand_in(cfg: DatasetConfig) -> list[dict[str, Any]]:
     Raises:
         DataError: the hub answers, but the data set does not exist or is gated.
     """
-    from sizewise.data.hub import go_offline, reachable
+    from sizewise.data.rows.hub import go_offline, reachable
 
     if cfg.source.kind != "hub" or is_local_file(cfg.source):
         return read_rows(cfg.source)
@@ -75,3 +82,33 @@ def rows_or_stand_in(cfg: DatasetConfig) -> list[dict[str, Any]]:
             raise
         log.warning("%s Synthetic rows with the same columns stand in for it.", error)
         return stand_in_rows(cfg)
+
+
+KEPT = 4
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for. Two requests are equal if their keys are."""
+
+    key: str
+    cfg: DatasetConfig = field(compare=False)
+    stand_in: bool = field(compare=False)
+
+
+def kept_splits(cfg: DatasetConfig, stand_in: bool = False) -> DataSplits:
+    """Return what ``build_splits`` gives, from memory where nothing changed since.
+
+    A local file counts as changed when its content is another one.
+
+    Raises:
+        DataError: as ``build_splits``.
+    """
+    settings = asdict(cfg)
+    parts = [settings, stand_in, [plain_content_hash(source) for source in sources_of(settings)]]
+    return _build(_Request(json.dumps(parts, default=str), cfg, stand_in))
+
+
+@lru_cache(maxsize=KEPT)
+def _build(request: _Request) -> DataSplits:
+    return build_splits(request.cfg, request.stand_in)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from sizewise.data.example import DataReport, DataSplits, Example
-from sizewise.data.groups import text_key
-from sizewise.data.lengths import LengthStatistics
-from sizewise.data.prompt_format import PromptFormat
+from sizewise.data.splits.groups import text_key
+from sizewise.data.tokens.encode import LengthStatistics, PromptFormat
 
 SPLITS = ("train", "validation", "test")
 
@@ -156,3 +156,18 @@ def draw_samples(examples: Sequence[Example], count: int, seed: int) -> list[Exa
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(examples))[:count]
     return [examples[int(place)] for place in chosen]
+
+
+def draw_lengths(found: Exploration, path: Path) -> None:
+    """Draw the distribution of prompt and answer lengths of every split."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2 * len(found.lengths)), layout="constrained")
+    grid = figure.subplots(len(found.lengths), 2, squeeze=False)
+    for row, (split, lengths) in zip(grid, found.lengths.items(), strict=True):
+        parts = (("prompt", lengths.prompt_histogram), ("answer", lengths.answer_histogram))
+        for axes, (name, histogram) in zip(row, parts, strict=True):
+            axes.stairs(histogram.counts, histogram.edges, fill=True, color="#0072B2")
+            axes.set(title=f"{split}: {name}", xlabel="tokens", ylabel="examples")
+            axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)

@@ -12,8 +12,8 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from sizewise.embedded import wording
-from sizewise.embedded.conditions import Condition, load_conditions
+from sizewise.embedded import phrasing
+from sizewise.embedded.phrasing import Condition, load_conditions
 
 COLUMNS = ("dialogue", "code", "description", "chapter", "split", "group")
 SPLITS = ("train", "validation", "test")
@@ -124,43 +124,43 @@ def _new_text(scenario: Scenario, texts: set[str], rng: random.Random) -> str:
 
 
 def _dialogue(scenario: Scenario, rng: random.Random) -> str:
-    first = [rng.choice(wording.GREETINGS), _complaint(scenario, rng)]
+    first = [rng.choice(phrasing.GREETINGS), _complaint(scenario, rng)]
     second = [_detail(scenario, rng)]
-    extras = [rng.choice(wording.SEVERITIES), rng.choice(wording.NEGATIONS)]
+    extras = [rng.choice(phrasing.SEVERITIES), rng.choice(phrasing.NEGATIONS)]
     second += rng.sample(extras, rng.choice((0, 0, 1, 2)))
     turns = [
-        ("Doctor", rng.choice(wording.TASK_OPENERS)),
+        ("Doctor", rng.choice(phrasing.TASK_OPENERS)),
         ("Patient", _told(first, rng)),
-        ("Doctor", rng.choice(wording.TASK_QUESTIONS)),
+        ("Doctor", rng.choice(phrasing.TASK_QUESTIONS)),
         ("Patient", _told(second, rng)),
     ]
     if rng.random() < 0.4:
-        turns.append(("Doctor", rng.choice(wording.TASK_FOLLOW_UPS)))
+        turns.append(("Doctor", rng.choice(phrasing.TASK_FOLLOW_UPS)))
         turns.append(("Patient", _told([_distractor(scenario.condition, rng)], rng)))
     if rng.random() < 0.15:
-        turns.append(("Doctor", rng.choice(wording.TASK_CLOSERS)))
+        turns.append(("Doctor", rng.choice(phrasing.TASK_CLOSERS)))
     return "\n".join(f"{speaker}: {text}" for speaker, text in turns)
 
 
 def _told(parts: list[str], rng: random.Random) -> str:
-    return wording.with_typos(" ".join(part for part in parts if part), TYPO_RATE, rng)
+    return phrasing.with_typos(" ".join(part for part in parts if part), TYPO_RATE, rng)
 
 
 def _complaint(scenario: Scenario, rng: random.Random) -> str:
     condition = scenario.condition
     text = condition.complaints[scenario.complaint]
     if rng.random() < 0.5:
-        text += ", " + rng.choice(wording.DURATIONS[condition.course])
-    return wording.sentence(text)
+        text += ", " + rng.choice(phrasing.DURATIONS[condition.course])
+    return phrasing.sentence(text)
 
 
 def _detail(scenario: Scenario, rng: random.Random) -> str:
     if rng.random() < VAGUE_RATE:
-        return rng.choice(wording.VAGUE)
-    return wording.sentence(scenario.condition.details[scenario.detail])
+        return rng.choice(phrasing.VAGUE)
+    return phrasing.sentence(scenario.condition.details[scenario.detail])
 
 
 def _distractor(condition: Condition, rng: random.Random) -> str:
     if condition.side and rng.random() < 0.5:
-        return rng.choice(wording.SIDE_DISTRACTORS).format(other=condition.other_side)
-    return rng.choice(wording.DISTRACTORS)
+        return rng.choice(phrasing.SIDE_DISTRACTORS).format(other=condition.other_side)
+    return rng.choice(phrasing.DISTRACTORS)

@@ -27,6 +27,6 @@ def embedded_model_path(name: str) -> Path:
     if not (folder / "model.safetensors").is_file():
         raise ModelError(
             f"The weights of the embedded model {name!r} are missing in {folder}: reinstall the "
-            "package, or rebuild them with `python -m sizewise.embedded.build`."
+            "package, or rebuild them with `python -m tools.embedded_models.build`."
         )
     return folder

@@ -12,8 +12,8 @@ import numpy as np
 
 from sizewise.data.example import Example
 from sizewise.errors import ConfigError, DataError
-from sizewise.evaluation.measure import strata_of
-from sizewise.evaluation.prediction import Prediction
+from sizewise.evaluation.answer import strata_of
+from sizewise.record.predictions import Prediction
 
 Answers = tuple[list[str], list[float]]
 MOST_FEATURES = 50_000

@@ -1,25 +1,99 @@
-"""Likelihoods of many candidate answers: each prompt read once, then all candidates as a tree.
-
-All nodes of the tree go through the model as one sequence behind the prompt's key/value cache; a
-mask lets each node see the prompt and its own ancestors only (Miao et al. 2024, SpecInfer, call
-it tree attention). Scores equal those of every candidate alone.
-"""
+"""Likelihoods of many candidate answers: each prompt read once, then all candidates as a tree."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
-from sizewise.errors import EvaluationError
-from sizewise.evaluation.device import device_of, evaluating, inner_model
-from sizewise.evaluation.generate import pad
-from sizewise.evaluation.trie import Trie, build_trie
+from sizewise.data.batches.collate import pad_with_mask
+from sizewise.data.example import Example, Message
+from sizewise.devices import device_of, evaluating, inner_model
+from sizewise.errors import ConfigError, EvaluationError
+from sizewise.evaluation.text import AnswerTemplate
+
+
+@dataclass(frozen=True)
+class Trie:
+    """Nodes in depth-first order; node 0 is the root and stands for the last prompt token.
+
+    Attributes:
+        tokens: token of each node (the root's is meaningless).
+        parents: parent of each node, which always comes before it (the root's is itself).
+        depths: distance of each node from the root.
+        ends: the node at which each candidate ends.
+    """
+
+    tokens: NDArray[np.int64]
+    parents: NDArray[np.int64]
+    depths: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    @property
+    def inner(self) -> NDArray[np.int64]:
+        """Nodes with children, in depth-first order: those that the model has to read."""
+        return np.unique(self.parents[1:])
+
+    def slices(self, size: int) -> list[tuple[NDArray[np.int64], int]]:
+        """Cut the inner nodes into parts of at most ``size``.
+
+        Each part begins with the ancestors of its first node that it lacks; the second value is
+        their number. In depth-first order no other ancestor can be missing.
+        """
+        inner, parts = self.inner, []
+        for start in range(0, len(inner), size):
+            own = inner[start : start + size]
+            lacking = self._ancestors(int(own[0]))
+            parts.append((np.array([*lacking, *own], dtype=np.int64), len(lacking)))
+        return parts
+
+    def visible(self, nodes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return [M, M]: whether node i may see node j, that is itself or an ancestor."""
+        place = {int(node): i for i, node in enumerate(nodes)}
+        seen = np.eye(len(nodes), dtype=bool)
+        for i, node in enumerate(nodes):
+            if node != 0:
+                seen[i] |= seen[place[int(self.parents[node])]]
+        return seen
+
+    def _ancestors(self, node: int) -> list[int]:
+        path: list[int] = []
+        while node != 0:
+            node = int(self.parents[node])
+            path.append(node)
+        return path[::-1]
+
+
+def build_trie(candidates: Sequence[Sequence[int]]) -> Trie:
+    """Merge token sequences by their common beginnings.
+
+    Raises:
+        EvaluationError: there is no candidate, or one has no token.
+    """
+    if not candidates or any(not candidate for candidate in candidates):
+        raise EvaluationError("There has to be at least one candidate, each of at least one token.")
+    tokens, parents, depths = [0], [0], [0]
+    children: dict[tuple[int, int], int] = {}
+    ends = [0] * len(candidates)
+    for index in sorted(range(len(candidates)), key=lambda i: tuple(candidates[i])):
+        node = 0
+        for token in candidates[index]:
+            if (node, token) not in children:
+                children[node, token] = len(tokens)
+                tokens.append(token)
+                parents.append(node)
+                depths.append(depths[node] + 1)
+            node = children[node, token]
+        ends[index] = node
+    return Trie(*(np.array(values, dtype=np.int64) for values in (tokens, parents, depths, ends)))
+
 
 ROWS_PER_PASS = 2048
 
@@ -147,7 +221,7 @@ def _read_prompts(
     if max(len(prompt) for prompt in prompt_ids) == 1:
         return _Prefix(None, torch.zeros((len(prompt_ids), 0), device=device).long(), last_B1)
     rows = [prompt[:-1] for prompt in prompt_ids]
-    tokens_BT, mask_BT = pad(rows, padding, left=True, device=device)
+    tokens_BT, mask_BT = pad_with_mask(rows, padding, left=True, device=device)
     cache = DynamicCache()
     inner.base_model(
         input_ids=tokens_BT,
@@ -183,3 +257,51 @@ def _path_sums(edges_BM: Tensor, trie: Trie) -> Tensor:
         level = torch.as_tensor(np.flatnonzero(trie.depths == depth))
         totals_BM[:, level] += totals_BM[:, torch.as_tensor(trie.parents[level.numpy()])]
     return totals_BM[:, torch.as_tensor(trie.ends)]
+
+
+@dataclass(frozen=True)
+class CandidateSet:
+    """Candidate answers as texts and as one tree of their tokens."""
+
+    texts: tuple[str, ...]
+    trie: Trie
+
+
+def read_candidates(
+    choice: str, train_examples: Sequence[Example], all_examples: Sequence[Example] = ()
+) -> tuple[str, ...]:
+    """Return candidate answers: ``train``, ``labels``, or a file's lines.
+
+    Args:
+        choice: ``train`` (all different training answers), ``labels`` (those of all splits: the
+            closed list of a task's labels, which never says whose label it is), or a file.
+        train_examples: the training split.
+        all_examples: the examples of all splits.
+
+    Raises:
+        ConfigError: the file cannot be read, or there is no candidate.
+    """
+    if choice == "train":
+        texts = sorted({example.answer for example in train_examples})
+    elif choice == "labels":
+        texts = sorted({example.answer for example in (*train_examples, *all_examples)})
+    else:
+        try:
+            lines = Path(choice).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise ConfigError(
+                f"evaluation.candidates={choice!r} is neither `train` nor `labels` nor a readable "
+                f"file: {error}"
+            ) from error
+        texts = sorted({line.strip() for line in lines if line.strip()})
+    if not texts:
+        raise ConfigError(f"evaluation.candidates={choice!r} gives no candidate answer.")
+    return tuple(texts)
+
+
+def encode_candidates(
+    texts: Sequence[str], template: AnswerTemplate, messages: Sequence[Message]
+) -> CandidateSet:
+    """Encode candidates as answers to ``messages`` (of any example) and merge them to a tree."""
+    ids = [template.answer_ids(messages, text) for text in texts]
+    return CandidateSet(tuple(texts), build_trie(ids))

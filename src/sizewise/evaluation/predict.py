@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
+from sizewise.devices import PeakMemory, conditions, device_of, free_memory, is_out_of_memory
 from sizewise.errors import EvaluationError
-from sizewise.evaluation.batches import BatchSize, plan_batches, split
-from sizewise.evaluation.candidate_set import CandidateSet, encode_candidates
-from sizewise.evaluation.device import (
-    PeakMemory,
-    conditions,
-    device_of,
-    free_memory,
-    is_out_of_memory,
-)
-from sizewise.evaluation.likelihood import EncodedAnswer
-from sizewise.evaluation.measure import Measurer
-from sizewise.evaluation.prediction import Prediction
-from sizewise.evaluation.predictions import PredictionStore
-from sizewise.evaluation.retry import with_retries
-from sizewise.evaluation.spent import Bill
-from sizewise.evaluation.template import AnswerTemplate
+from sizewise.evaluation.answer import Measurer
+from sizewise.evaluation.candidates import CandidateSet, encode_candidates
+from sizewise.evaluation.text import AnswerTemplate
 from sizewise.metrics.base import ExampleMetric
+from sizewise.models.likelihood import BatchSize, EncodedAnswer, plan_batches, split
+from sizewise.record.predictions import Bill, Prediction, PredictionStore
+
+log = logging.getLogger(__name__)
 
 WARMUP_TOKENS = 4
 
@@ -183,3 +182,73 @@ def _warm_up(
     short = dataclasses.replace(measure, generation=generation)
     for batch in batches:
         _try_batch(short, split_, batch[: sizes.size], sizes, retries)
+
+
+Result = TypeVar("Result")
+
+_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_PASSING = (
+    "CUBLAS_STATUS_EXECUTION_FAILED",
+    "CUBLAS_STATUS_INTERNAL_ERROR",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "CUDNN_STATUS_EXECUTION_FAILED",
+    "CUDA driver error",
+    "CUDA error: unknown error",
+    "NCCL",
+)
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same call may succeed a moment later (I/O, network, a driver's hiccup).
+
+    Running out of memory is not: that is answered by a smaller batch.
+    """
+    if is_out_of_memory(error) or isinstance(error, _LASTING):
+        return False
+    if isinstance(error, OSError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _PASSING)
+
+
+def with_retries(
+    call: Callable[[], Result],
+    retries: int,
+    pause: Callable[[float], None] | None = None,
+) -> Result:
+    """Return ``call()``; after a transient failure wait 1, 2, 4, … seconds and try again."""
+    for attempt in range(retries):
+        try:
+            return call()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.warning("Attempt %d of %d failed: %s", attempt + 1, retries + 1, error)
+            (pause or time.sleep)(2.0**attempt)
+    return call()
+
+
+Tell = Callable[[int, int], None]
+
+
+@contextmanager
+def evaluation_bar(label: str, wanted: bool) -> Iterator[Tell | None]:
+    """Yield what is to be called with the examples done and all of them; None without a bar.
+
+    It is drawn when it is told, never beside a measured batch.
+
+    Args:
+        label: what is evaluated.
+        wanted: whether to draw a bar where standard error is a terminal.
+    """
+    if not wanted or not sys.stderr.isatty():
+        yield None
+        return
+    bar = Progress(
+        TextColumn(label), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), auto_refresh=False, transient=True,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total, refresh=True)

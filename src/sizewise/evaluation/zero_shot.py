@@ -22,17 +22,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sizewise.atomic import write_atomically
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import OutcomeError
+from sizewise.evaluation.answer import REJECTED
 from sizewise.evaluation.lock import held_lock
-from sizewise.evaluation.measure import REJECTED
 from sizewise.evaluation.predict import Predicted, Split
-from sizewise.evaluation.predictions import read_predictions
-from sizewise.evaluation.template import AnswerTemplate
-from sizewise.evaluation.thought import opened_thought
+from sizewise.evaluation.text import AnswerTemplate, opened_thought
+from sizewise.files import write_atomically
 from sizewise.metrics.base import ExampleMetric
+from sizewise.record.predictions import read_predictions
 
 EVALUATION_VERSION = 1
 _MODEL_KEYS = (

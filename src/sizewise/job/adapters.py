@@ -8,10 +8,9 @@ from typing import Any
 
 from sizewise.config import ModelConfig, RunConfig
 from sizewise.errors import ConfigError, ModelError
-from sizewise.file_hash import file_hash
-from sizewise.models.adapter import CONFIG, adapter_folder, cast_adapter, load_adapter
-from sizewise.models.sources import HUB_ID, find_source
-from sizewise.models.weights import weight_files
+from sizewise.files import file_hash
+from sizewise.models.adapter.attach import CONFIG, adapter_folder, cast_adapter, load_adapter
+from sizewise.models.sources import HUB_ID, find_source, weight_files
 
 
 def check_adapter(cfg: RunConfig) -> tuple[str, ...]:

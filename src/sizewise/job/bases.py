@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from sizewise.config import ModelConfig, QuantizationConfig, RunConfig
+from sizewise.models.adapter.full import is_full
+from sizewise.models.adapter.wrapping import is_adapted
 from sizewise.models.base import load_base
 from sizewise.models.dtypes import weights_dtype
-from sizewise.models.full import is_full
-from sizewise.models.wrapping import is_adapted
 from sizewise.runtime import free_memory
 
 if TYPE_CHECKING:

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.config import RunConfig
-from sizewise.data.encode import Encoded, EncodedSplit
 from sizewise.data.example import Example
-from sizewise.data.frequency import count_labels
+from sizewise.data.splits.frequency import count_labels
+from sizewise.data.tokens.encode import Encoded, EncodedSplit
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, fit
-from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
 from sizewise.evaluation.predict import Predicted
-from sizewise.evaluation.predictions import PredictionStore
-from sizewise.job.checks import check_references
-from sizewise.job.record import make_outcome
-from sizewise.job.tasks import Task, check_objective, load_splits
+from sizewise.evaluation.score import EvaluationResult, score_predicted
+from sizewise.job.data import Task, check_objective, load_splits
+from sizewise.job.outcome import make_outcome
+from sizewise.job.preflight import check_references
 from sizewise.metrics.base import ExampleMetric
-from sizewise.outcome import CostFacts, ModelFacts, Outcome
+from sizewise.record.outcome import CostFacts, ModelFacts, Outcome
+from sizewise.record.predictions import PredictionStore
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ import yaml
 from sizewise.config import RunConfig, to_run_config
 from sizewise.config.evaluation import EvaluationConfig
 from sizewise.errors import ConfigError
-from sizewise.job.setup import CONFIG_FILE
+from sizewise.job.preflight import CONFIG_FILE
 from sizewise.training.fit import ADAPTER
 
 # What may be said beside run=DIR; everything else is the run's own.

@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 
 from sizewise.config import RunConfig
-from sizewise.data.collate import collate_seq2seq, collate_training
-from sizewise.data.datamodule import SizewiseDataModule
-from sizewise.evaluation.template import pad_id
+from sizewise.data.batches.collate import collate_seq2seq, collate_training
+from sizewise.data.batches.datamodule import SizewiseDataModule
+from sizewise.evaluation.text import pad_id
 from sizewise.job.bases import storage_of
+from sizewise.job.data import Task
 from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
-from sizewise.job.tasks import Task
-from sizewise.models.adapter import attach_adapter, enable_checkpointing
+from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.dtypes import resolve_precision
+from sizewise.record.fit import FIT_FILE, FitResult
 from sizewise.runtime import resolve_device, seed_everything
 from sizewise.training.fit import CHECKPOINTS, fit_job
-from sizewise.training.optimizer import make_optimizer_factory
-from sizewise.training.result import FIT_FILE, FitResult
-from sizewise.training.schedule import make_scheduler_factory
+from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
@@ -75,7 +74,7 @@ def stop_once(
 def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
     """Build the configured callbacks, and the one that reports to a search that may give up."""
     chosen = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node]
-    from sizewise.sweep.pruning import PruningReporter
+    from sizewise.record.study import PruningReporter
 
     reporter = PruningReporter.for_run(run_dir)
     if reporter is not None:
@@ -86,8 +85,7 @@ def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
 
 
 def _module(cfg: RunConfig, model: Any) -> AnswerModule:
-    from sizewise.training.causal import CausalModule
-    from sizewise.training.seq2seq import Seq2SeqModule
+    from sizewise.training.module import CausalModule, Seq2SeqModule
 
     kind = Seq2SeqModule if cfg.model.family == "seq2seq" else CausalModule
     precision = resolve_precision(cfg.trainer, resolve_device(cfg.trainer))

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 
 from sizewise.config import RunConfig
-from sizewise.models.plan_types import MemoryPlan, Workload
+from sizewise.models.plan.planner import MemoryPlan, Workload
 
 ANSWER_SHARE = 16
 GB = 1_000_000_000
@@ -21,7 +21,7 @@ def plan_job(cfg: RunConfig, device_type: str = "cuda", advise: bool = True) -> 
         ModelError: the architecture is not known here and its config cannot be read.
     """
     from sizewise.job.bases import storage_of
-    from sizewise.models.planner import plan_memory
+    from sizewise.models.plan.planner import plan_memory
 
     length, new = cfg.dataset.max_length, cfg.generation.max_new_tokens
     answer = max(1, min(new, length // ANSWER_SHARE))

@@ -9,28 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.config import RunConfig
-from sizewise.data.frequency import count_labels
+from sizewise.data.splits.frequency import count_labels
 from sizewise.energy import EnergyMeter, gpu_uuids
-from sizewise.evaluation.evaluate import EvaluationResult
-from sizewise.evaluation.likelihood import answer_log_probs
-from sizewise.evaluation.template import pad_id
-from sizewise.job import facts
+from sizewise.evaluation.score import EvaluationResult
+from sizewise.evaluation.text import pad_id
+from sizewise.job import outcome
 from sizewise.job.adapters import check_adapter, load_evaluated
 from sizewise.job.bases import give_back, storage_of, take_base
-from sizewise.job.checks import answered_splits, check_candidates, check_references
-from sizewise.job.data_files import DATA, save_data
+from sizewise.job.data import DATA, Task, check_objective, load_task, make_template, save_data
 from sizewise.job.fitting import train
-from sizewise.job.record import make_outcome
-from sizewise.job.room import check_room
+from sizewise.job.outcome import make_outcome
+from sizewise.job.preflight import answered_splits, check_candidates, check_references, check_room
 from sizewise.job.scoring import PREDICTIONS, Scorer
-from sizewise.job.tasks import Task, check_objective, load_task, make_template
 from sizewise.metrics.base import ExampleMetric
-from sizewise.models.figures import context_length
+from sizewise.models.architecture import context_length
+from sizewise.models.likelihood import answer_log_probs
 from sizewise.models.size import model_sizes
 from sizewise.models.tokenizer import load_tokenizer
-from sizewise.outcome import Outcome
+from sizewise.record.fit import FIT_FILE, FitResult
+from sizewise.record.outcome import Outcome
 from sizewise.training.fit import CHECKPOINTS
-from sizewise.training.result import FIT_FILE, FitResult
 
 if TYPE_CHECKING:
     import torch
@@ -191,8 +189,8 @@ class Pipeline:
             self.run_dir,
             self.identity,
             self.tasks,
-            facts.model_facts(self.cfg, model, model_sizes(model), self.template),
-            facts.cost_facts(fit, list((tuned or base).values()), joules),
+            outcome.model_facts(self.cfg, model, model_sizes(model), self.template),
+            outcome.cost_facts(fit, list((tuned or base).values()), joules),
             base,
             tuned,
             validation,

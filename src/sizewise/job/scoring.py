@@ -10,24 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.config import RunConfig
-from sizewise.data.encode import EncodedSplit
-from sizewise.evaluation.candidate_set import read_candidates
-from sizewise.evaluation.device import conditions
-from sizewise.evaluation.evaluate import EvaluationResult, score_predicted
-from sizewise.evaluation.predict import Predicted, predict
-from sizewise.evaluation.prediction import Prediction
-from sizewise.evaluation.predictions import PredictionStore
-from sizewise.evaluation.progress import evaluation_bar
+from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.devices import conditions
+from sizewise.evaluation.candidates import read_candidates
+from sizewise.evaluation.predict import Predicted, evaluation_bar, predict
+from sizewise.evaluation.score import EvaluationResult, score_predicted
 from sizewise.evaluation.zero_shot import (
     cached,
     changed_conditions,
     zero_shot_key,
     zero_shot_parts,
 )
-from sizewise.job.tasks import Task
+from sizewise.job.data import Task
 from sizewise.metrics.base import ExampleMetric
-from sizewise.models.sources import find_source
-from sizewise.models.weights import weights_fingerprint
+from sizewise.models.sources import find_source, weights_fingerprint
+from sizewise.record.predictions import Prediction, PredictionStore
 
 log = logging.getLogger(__name__)
 PREDICTIONS = "predictions"

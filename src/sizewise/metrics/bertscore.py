@@ -18,7 +18,7 @@ from sizewise.models.sources import check_encoder
 if TYPE_CHECKING:
     import torch
 
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 KEY = "metric.bertscore.encoder"
 

@@ -10,7 +10,7 @@ import numpy as np
 from sizewise.metrics.base import ExampleMetric
 
 if TYPE_CHECKING:
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 
 def share_of_batch(prediction: Prediction) -> float:

@@ -14,7 +14,7 @@ from sizewise.metrics.base import ExampleMetric
 from sizewise.metrics.perplexity import bits_per_byte
 
 if TYPE_CHECKING:
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 HELD_OUT_SEED = 90_001
 
@@ -54,7 +54,7 @@ def read_passages(path: Path, count: int) -> list[Passage]:
 
 def embedded_passages(count: int) -> list[Passage]:
     """General questions and answers of the embedded generator, from a seed of their own."""
-    from sizewise.embedded.pretraining_text import PretrainingText
+    from sizewise.embedded.general_text import PretrainingText
 
     exchanges = islice(iter(PretrainingText(seed=HELD_OUT_SEED)), count)
     return [Passage(exchange.question, f" {exchange.answer}") for exchange in exchanges]
@@ -64,7 +64,7 @@ def general_bits_per_byte(
     model: Any, tokenizer: Any, passages: Sequence[Passage], batch_size: int = 8
 ) -> float:
     """Bits per byte of the second parts given the first ones, as plain text without a template."""
-    from sizewise.evaluation.likelihood import answer_log_probs
+    from sizewise.models.likelihood import answer_log_probs
 
     encoded = [
         PassageIds(

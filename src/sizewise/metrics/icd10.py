@@ -14,7 +14,7 @@ from sizewise.metrics.codes import extract_code, load_catalogue
 
 if TYPE_CHECKING:
     from sizewise.data.example import Example
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 UNPARSED = ""
 

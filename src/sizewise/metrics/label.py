@@ -11,7 +11,7 @@ from sizewise.metrics.text import TextMetric
 
 if TYPE_CHECKING:
     from sizewise.data.example import Example
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 
 class Label(TextMetric):

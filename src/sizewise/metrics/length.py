@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sizewise.metrics.text import TextMetric, words
 
 if TYPE_CHECKING:
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 
 class Length(TextMetric):

@@ -6,12 +6,11 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sizewise.metrics.ngrams import NgramIndex
-from sizewise.metrics.text import TextMetric, words
+from sizewise.metrics.text import NgramIndex, TextMetric, words
 
 if TYPE_CHECKING:
     from sizewise.data.example import Example
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sizewise.metrics.base import ExampleMetric
 
 if TYPE_CHECKING:
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 
 def perplexity(nll: float, tokens: int) -> float:

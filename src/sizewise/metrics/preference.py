@@ -10,7 +10,7 @@ from sizewise.metrics.base import ExampleMetric
 
 if TYPE_CHECKING:
     from sizewise.data.example import Example
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 REJECTED = "rejected"
 REJECTED_LOG_PROB = "rejected/log_prob"

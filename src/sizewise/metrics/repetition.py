@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sizewise.metrics.codes import strip_reasoning
-from sizewise.metrics.ngrams import distinct, longest_repeat, ngrams
-from sizewise.metrics.text import TextMetric, words
+from sizewise.metrics.text import TextMetric, distinct, longest_repeat, ngrams, words
 
 if TYPE_CHECKING:
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 
 def repetition_scores(text: str, n: int = 4) -> dict[str, float]:

@@ -9,7 +9,7 @@ from sizewise.errors import ConfigError
 from sizewise.metrics.text import TextMetric, sentences
 
 if TYPE_CHECKING:
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 TYPES = {"rouge1": "1", "rouge2": "2", "rougeL": "l", "rougeLsum": "lsum"}
 

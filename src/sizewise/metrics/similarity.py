@@ -16,7 +16,7 @@ from sizewise.metrics.text import TextMetric
 from sizewise.models.sources import check_encoder
 
 if TYPE_CHECKING:
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 
 STAND_IN = "stand_in:words"

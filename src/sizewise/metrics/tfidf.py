@@ -12,7 +12,7 @@ from sizewise.metrics.codes import strip_reasoning
 from sizewise.metrics.text import TextMetric
 
 if TYPE_CHECKING:
-    from sizewise.evaluation.prediction import Prediction
+    from sizewise.record.predictions import Prediction
 
 
 def tfidf_cosines(

@@ -1,4 +1,4 @@
-"""Published figures (``ArchitectureConfig``) to the transformers config of the same class."""
+"""The transformers config of a base without weights: from published figures or config.json."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sizewise.config.model import ArchitectureConfig, VisionConfig
+from sizewise.config.model import ArchitectureConfig, ModelConfig, VisionConfig
 from sizewise.errors import ModelError
+from sizewise.models.sources import Source, find_source
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
 
 # Classes whose config takes `attention_bias`; Qwen2's biases on q, k and v are built in.
 BIAS_OPTION = ("llama", "gemma", "gemma2", "qwen3")
@@ -125,3 +127,61 @@ BUILDERS: dict[str, Callable[[ArchitectureConfig], PretrainedConfig]] = {
     "gemma3": _gemma3,
     "t5": _t5,
 }
+
+
+def load_config(source: Source, model: ModelConfig) -> PretrainedConfig:
+    """Read the transformers config of a source.
+
+    Raises:
+        ModelError: it is unreadable, of an unknown architecture, or of the other family.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            source.path,
+            revision=source.revision,
+            local_files_only=source.local_only,
+            trust_remote_code=model.trust_remote_code,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"The config of {source.path!r} cannot be read: {error}") from error
+    check_family(config, model)
+    return config
+
+
+def check_family(config: PretrainedConfig, model: ModelConfig) -> None:
+    """Raise ModelError if the architecture is not of ``model.family``."""
+    actual = "seq2seq" if config.is_encoder_decoder else "causal"
+    if actual != model.family:
+        raise ModelError(
+            f"model.family={model.family} but {model.path!r} ({config.model_type}) is {actual}. "
+            f"Set model.family={actual}."
+        )
+
+
+def model_config(model: ModelConfig) -> PretrainedConfig:
+    """Return the config of the real-sized base; no weights and, with figures, no network."""
+    if model.architecture is not None:
+        return to_transformers_config(model.architecture)
+    return load_config(find_source(model.path, model.revision, weights=False), model)
+
+
+def meta_model(config: PretrainedConfig) -> PreTrainedModel:
+    """Build the model on the meta device: names and shapes, no memory."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        model: PreTrainedModel = auto.from_config(config)
+    untie_t5_head(model)
+    return model
+
+
+def context_length(model: ModelConfig) -> int | None:
+    """Return how many tokens the base has positions for; None for relative positions (T5)."""
+    config = model_config(model)
+    if config.is_encoder_decoder:
+        return None
+    positions: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return positions

@@ -10,10 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from sizewise.data.batches.collate import IGNORED
 from sizewise.errors import ModelError
-from sizewise.models.wrapping import base_of
+from sizewise.models.adapter.wrapping import base_of
 
-IGNORED = -100
 OPTIONAL_INPUTS = ("position_ids", "token_type_ids", "decoder_attention_mask")
 
 

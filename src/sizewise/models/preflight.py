@@ -11,13 +11,11 @@ import torch
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
 from sizewise.config.training import TrainerConfig
 from sizewise.errors import ModelError
-from sizewise.models.configs import check_family
+from sizewise.models.adapter.targets import resolve_targets
+from sizewise.models.architecture import check_family, meta_model, model_config
 from sizewise.models.dtypes import computes_in_bf16, resolve_dtype, resolve_precision
-from sizewise.models.figures import meta_model, model_config
-from sizewise.models.quiet import quiet_libraries
-from sizewise.models.sources import find_source
-from sizewise.models.targets import resolve_targets
-from sizewise.models.weights import check_local_content
+from sizewise.models.process import quiet_libraries
+from sizewise.models.sources import check_local_content, find_source
 from sizewise.runtime import resolve_device
 
 if TYPE_CHECKING:

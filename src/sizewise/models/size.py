@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from sizewise.models import full
-from sizewise.models.quantization import VISION_MODULES
-from sizewise.models.wrapping import base_of
+from sizewise.models.adapter import full
+from sizewise.models.adapter.wrapping import base_of
+from sizewise.models.base import VISION_MODULES
 
 
 @dataclass(frozen=True)

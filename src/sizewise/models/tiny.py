@@ -14,10 +14,8 @@ import torch
 
 from sizewise.config.model import ArchitectureConfig, ModelConfig, VisionConfig
 from sizewise.errors import ModelError
-from sizewise.models.architecture import to_transformers_config, untie_t5_head
-from sizewise.models.figures import model_config
-from sizewise.models.quiet import quiet_libraries
-from sizewise.models.seeding import seeded
+from sizewise.models.architecture import model_config, to_transformers_config, untie_t5_head
+from sizewise.models.process import quiet_libraries, seeded
 from sizewise.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from sizewise.atomic import write_atomically
-from sizewise.outcome import Evaluation
-from sizewise.release.loading import FinishedRun
+from sizewise.files import write_atomically
+from sizewise.models.sources import EMBEDDED, HUB_ID
+from sizewise.record.outcome import Evaluation
+from sizewise.release.generate import FinishedRun
 from sizewise.release.merging import MergeReport
-from sizewise.release.naming import is_on_hub, public_name
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 CLINICAL = ("icd10", "medsynth", "counsel", "psycho", "therapy", "empathetic")
@@ -87,3 +87,15 @@ def score_rows(base: Evaluation | None, tuned: Evaluation | None) -> list[dict[s
 def _value(evaluation: Evaluation | None, name: str) -> str:
     value = evaluation.scores.get(name) if evaluation else None
     return "–" if value is None else f"{value:.4f}"
+
+
+def is_on_hub(path: str) -> bool:
+    """Whether ``model.path`` is a hub id, and no folder of this machine."""
+    return HUB_ID.match(path) is not None and not Path(path).expanduser().is_dir()
+
+
+def public_name(path: str) -> str:
+    """Return ``model.path`` without what only this machine knows: of a folder, its name."""
+    if path.startswith(EMBEDDED) or is_on_hub(path):
+        return path
+    return Path(path).expanduser().name

@@ -12,15 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sizewise.atomic import write_atomically
-from sizewise.data.encode import EncodedSplit
+from sizewise.config import RunConfig
+from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.errors import ModelError
-from sizewise.job.tasks import load_task
-from sizewise.models.adapter import CONFIG
-from sizewise.models.figures import context_length
-from sizewise.models.full import is_full_checkpoint
-from sizewise.release.card import write_card
-from sizewise.release.loading import (
+from sizewise.files import write_atomically
+from sizewise.job.data import load_task
+from sizewise.models.adapter.attach import CONFIG
+from sizewise.models.adapter.full import is_full_checkpoint
+from sizewise.models.architecture import context_length
+from sizewise.release.card import public_name, write_card
+from sizewise.release.generate import (
     FinishedRun,
     load_run_base,
     load_run_model,
@@ -29,7 +30,6 @@ from sizewise.release.loading import (
     with_weights,
 )
 from sizewise.release.merging import MergeReport, answer_all, compare_answers, merge, reload_plain
-from sizewise.release.naming import public_name
 
 log = logging.getLogger(__name__)
 SETTINGS = "sizewise.json"
@@ -195,3 +195,11 @@ def _decoder_start(model: Any | None) -> int | None:
         return None
     start: int | None = getattr(model.config, "decoder_start_token_id", None)
     return model.generation_config.decoder_start_token_id if start is None else start
+
+
+def rehearse_export(cfg: RunConfig, run_dir: Path) -> None:
+    """Write, reload and compare a release of a dry run; a real one is exported when asked for."""
+    if not cfg.dry_run or not cfg.report or not cfg.lora.trains or cfg.stage == "evaluate":
+        return
+    done = export_run(run_dir, run_dir / "export", merged=cfg.lora.is_adapter, examples=2)
+    log.info("Dry run: exported to %s.", done.folder)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.config import GenerationConfig
-from sizewise.data.encode import EncodedSplit
+from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.errors import ModelError
 from sizewise.evaluation.generate import generate_batch
-from sizewise.evaluation.likelihood import answer_log_probs
-from sizewise.evaluation.template import pad_id
-from sizewise.models import full
-from sizewise.models.wrapping import is_adapted
-from sizewise.release.loading import FinishedRun, load_run_model
+from sizewise.evaluation.text import pad_id
+from sizewise.models.adapter import full
+from sizewise.models.adapter.wrapping import is_adapted
+from sizewise.models.likelihood import answer_log_probs
+from sizewise.release.generate import FinishedRun, load_run_model
 
 BATCH = 8
 

@@ -14,16 +14,16 @@ from typing import Any
 
 from rich.console import Console
 
-from sizewise.atomic import write_atomically
 from sizewise.config import PricesConfig
-from sizewise.report.charts_detail import parallel_chart
-from sizewise.report.comparison import Comparison, compare_loaded
-from sizewise.report.load import Loaded, load_runs
-from sizewise.report.page import figures_of
-from sizewise.report.results import clean
-from sizewise.report.terminal import Failure, show, wide_console
-from sizewise.report.write import write_report
-from sizewise.sweep.files import SUMMARY_FILE
+from sizewise.files import write_atomically
+from sizewise.record.names import SUMMARY_FILE
+from sizewise.report.comparison.compare import Comparison, compare_loaded
+from sizewise.report.comparison.runs import Loaded, load_runs
+from sizewise.report.page.page import figures_of
+from sizewise.report.page.results import clean
+from sizewise.report.page.terminal import Failure, show, wide_console
+from sizewise.report.page.write import write_report
+from sizewise.report.views.charts_detail import parallel_chart
 from sizewise.tracking.summary_run import SweepSummary, wandb_options, write_summary_run
 
 log = logging.getLogger(__name__)

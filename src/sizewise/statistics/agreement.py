@@ -11,8 +11,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray, fraction
-from sizewise.statistics.interval import Interval
-from sizewise.statistics.units import Groups, units_of
+from sizewise.statistics.bootstrap import Interval
+from sizewise.statistics.resampling import Groups, units_of
 
 Rating = Hashable | None
 TIE = "tie"

@@ -1,20 +1,149 @@
-"""Bootstrap intervals of a mean score and of a paired difference of mean scores."""
+"""Bootstrap intervals of means and paired differences, seeds as a crossed level included."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from sizewise.errors import StatisticsError
-from sizewise.statistics.arrays import FloatArray, fraction, positive_count
-from sizewise.statistics.crossed import variance_components
-from sizewise.statistics.hierarchical import hierarchical_deviations, hierarchical_interval
-from sizewise.statistics.interval import Interval, bca_interval, percentile_interval
-from sizewise.statistics.resampling import bootstrap_means
-from sizewise.statistics.sides import MINIMUM_SEEDS, Sides, sides_of
-from sizewise.statistics.units import Groups, Units
+from sizewise.statistics.arrays import FloatArray, fraction, positive_count, same_length
+from sizewise.statistics.crossed import VarianceComponents, variance_components
+from sizewise.statistics.resampling import (
+    Groups,
+    Units,
+    bootstrap_means,
+    bootstrap_weights,
+    units_of,
+    weighted,
+)
+from sizewise.statistics.sides import MINIMUM_SEEDS, Sides, side_of, sides_of
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A two-sided confidence interval; `level` is its nominal coverage, such as 0.95."""
+
+    low: float
+    high: float
+    level: float
+    method: str
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise StatisticsError(f"An interval from {self.low} to {self.high} is not ordered.")
+
+    @property
+    def excludes_zero(self) -> bool:
+        """True if the whole interval lies on one side of 0."""
+        return self.low > 0.0 or self.high < 0.0
+
+    def negated(self) -> Interval:
+        """Return the interval of minus the quantity."""
+        return Interval(-self.high, -self.low, self.level, self.method)
+
+
+def percentile_interval(replicates_R: FloatArray, level: float = 0.95) -> Interval:
+    """Percentile interval (Efron 1979): the (1 ± level)/2 quantiles of the replicates."""
+    tail = (1.0 - fraction(level, "level")) / 2.0
+    low, high = np.quantile(replicates_R, [tail, 1.0 - tail])
+    return Interval(float(low), float(high), level, "percentile bootstrap")
+
+
+def bca_interval(
+    replicates_R: FloatArray, estimate: float, jackknife_U: FloatArray, level: float = 0.95
+) -> Interval:
+    """Bias-corrected and accelerated interval (Efron 1987, JASA 82).
+
+    `jackknife_U` holds the estimate with each of the U units left out. Replicates that are all
+    equal give that value as both ends.
+    """
+    tail = (1.0 - fraction(level, "level")) / 2.0
+    if np.ptp(replicates_R) == 0.0:
+        return Interval(estimate, estimate, level, "BCa bootstrap")
+    below = np.mean(replicates_R < estimate) + 0.5 * np.mean(replicates_R == estimate)
+    bias = special.ndtri(np.clip(below, 1.0 / replicates_R.size, 1.0 - 1.0 / replicates_R.size))
+    spread = jackknife_U.mean() - jackknife_U
+    scale = np.square(spread).sum() ** 1.5
+    acceleration = np.power(spread, 3).sum() / (6.0 * scale) if scale > 0.0 else 0.0
+    z = special.ndtri(np.array([tail, 1.0 - tail])) + bias
+    shares = special.ndtr(bias + z / (1.0 - acceleration * z))
+    low, high = np.quantile(replicates_R, np.sort(shares))
+    return Interval(float(low), float(high), level, "BCa bootstrap")
+
+
+def t_stretch(degrees_of_freedom: float, level: float) -> float:
+    """Ratio of the t quantile to the normal one at the ends of a two-sided interval."""
+    upper = (1.0 + fraction(level, "level")) / 2.0
+    return float(special.stdtrit(degrees_of_freedom, upper) / special.ndtri(upper))
+
+
+def expanded_interval(
+    deviations_R: FloatArray,
+    estimate: float,
+    degrees_of_freedom: float,
+    level: float = 0.95,
+    method: str = "bootstrap, t-expanded",
+) -> Interval:
+    """Percentile interval whose deviations are stretched from a normal to a t quantile.
+
+    `deviations_R` are replicates minus estimate, of unbiased variance. A percentile interval is
+    too narrow for few units because its tails are the normal's; the remedy is that of
+    Hesterberg (2015, The American Statistician 69, "expanded percentile interval"), applied to the
+    deviations instead of to the nominal level, so that it also works for the few distinct
+    resamples that five seeds have.
+    """
+    stretch = t_stretch(degrees_of_freedom, level)
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(deviations_R, [tail, 1.0 - tail]) * stretch
+    return Interval(estimate + float(low), estimate + float(high), level, method)
+
+
+def seed_deviations(seed_means_S: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
+    """Deviations [n] of resampled seed averages from their mean, of unbiased variance."""
+    n_seeds = seed_means_S.size
+    centred = (seed_means_S - seed_means_S.mean()) * math.sqrt(n_seeds / (n_seeds - 1))
+    return np.asarray(bootstrap_weights(n_seeds, n, rng) @ centred / n_seeds)
+
+
+def hierarchical_deviations(
+    example_deviations_R: FloatArray,
+    seed_scores: Sequence[tuple[float, FloatArray]],
+    components: VarianceComponents,
+    units: Units,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Bootstrap deviations of the estimate over examples and seeds, [R].
+
+    `example_deviations_R`: bootstrap means minus estimate of the seed-averaged examples;
+    `seed_scores`: (sign, scores [S, N]) of every side with random seeds.
+    """
+    rescale = math.sqrt(units.count / (units.count - 1)) * components.shrinkage
+    deviations_R = example_deviations_R * rescale
+    for sign, scores_SN in seed_scores:
+        means_S = scores_SN.mean(axis=1)
+        deviations_R = deviations_R + sign * seed_deviations(means_S, deviations_R.size, rng)
+    return deviations_R
+
+
+def hierarchical_interval(
+    estimate: float,
+    deviations_R: FloatArray,
+    components: VarianceComponents,
+    n_random_sides: int,
+    level: float,
+) -> Interval:
+    """Turn `hierarchical_deviations` into the interval, named after the levels that vary."""
+    levels = "hierarchical bootstrap over seeds and" if n_random_sides else "bootstrap over"
+    method = f"{levels} examples, t-expanded"
+    df = components.degrees_of_freedom
+    return expanded_interval(deviations_R, estimate, df, level, method)
+
 
 Method = Literal["expanded", "percentile", "bca"]
 N_RESAMPLES = 10_000
@@ -106,3 +235,94 @@ def jackknife_means(values_N: FloatArray, units: Units) -> FloatArray:
     """Means with one unit left out, [U]."""
     sums_U = units.sums(values_N[None, :])[0]
     return np.asarray((values_N.sum() - sums_U) / (units.examples - units.sizes))
+
+
+# Pairs per matrix product: replicates take n_resamples × this × 8 bytes.
+BATCH_PAIRS = 256
+
+
+def batches_of(pairs: Sequence[Sides]) -> list[list[int]]:
+    """Positions of pairs with identical units, in batches of at most BATCH_PAIRS."""
+    by_units: dict[bytes, list[int]] = {}
+    for position, sides in enumerate(pairs):
+        weights = sides.units.weights
+        key = sides.units.index.tobytes() + (b"" if weights is None else weights.tobytes())
+        by_units.setdefault(key, []).append(position)
+    return [
+        positions[start : start + BATCH_PAIRS]
+        for positions in by_units.values()
+        for start in range(0, len(positions), BATCH_PAIRS)
+    ]
+
+
+def differences_of(pairs: Sequence[Sides], positions: Sequence[int]) -> FloatArray:
+    """Seed-averaged differences of the pairs at `positions`, [C, N]."""
+    return np.stack([pairs[p].differences for p in positions])
+
+
+def difference_intervals(
+    pairs: Sequence[Sides], *, level: float = 0.95, n_resamples: int = 10_000, seed: int = 0
+) -> list[Interval]:
+    """Interval of every pair's difference, each as `bootstrap_difference` gives it alone."""
+    found: dict[int, Interval] = {}
+    for positions in batches_of(pairs):
+        units = pairs[positions[0]].units
+        rows = differences_of(pairs, positions)
+        means_RC = bootstrap_means(rows, units, n_resamples, example_stream(seed))
+        for column, position in enumerate(positions):
+            found[position] = interval_over_levels(
+                pairs[position], means_RC[:, column], level, seed
+            )
+    return [found[position] for position in range(len(pairs))]
+
+
+@dataclass(frozen=True)
+class JointReplicates:
+    """Means [K] over seeds and examples, and their replicates [R, K].
+
+    `seeds_vary` [K]: whether a row's seeds were resampled (from five on) or are fixed.
+    """
+
+    means: FloatArray
+    replicates: FloatArray
+    seeds_vary: tuple[bool, ...]
+
+
+def joint_replicates(
+    rows: Sequence[ArrayLike],
+    groups: Groups | None = None,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 2_000,
+    seed: int = 0,
+    minimum_seeds: int = MINIMUM_SEEDS,
+    weights: ArrayLike | None = None,
+) -> JointReplicates:
+    """Resample examples (whole groups) once for all rows, each [N] or [S, N] on the same N.
+
+    Rows with at least `minimum_seeds` seeds get resampled seeds too, each row its own, with
+    unbiased variance and stretched to the t quantile of `level` with S − 1 degrees of freedom
+    (conservative). Quantiles of any function of the replicates are its percentile interval.
+    """
+    fraction(level, "level")
+    positive_count(n_resamples, "n_resamples")
+    if not rows:
+        raise StatisticsError("No scores were passed; nothing can be resampled.")
+    units = weighted(units_of(groups, np.shape(rows[0])[-1]), weights)
+    sides = [
+        side_of(row, f"scores of row {number}", units.weights) for number, row in enumerate(rows)
+    ]
+    for number, side in enumerate(sides):
+        same_length(sides[0].scores, side.scores, f"rows 0 and {number}")
+    averages_KN = np.stack([side.averages for side in sides])
+    if units.count < 2:
+        raise StatisticsError("All examples are one unit; an interval needs at least 2 units.")
+    replicates_RK = bootstrap_means(averages_KN, units, n_resamples, example_stream(seed))
+    vary = tuple(s.trained_by_seed and s.n_seeds >= max(minimum_seeds, 2) for s in sides)
+    rng = seed_stream(seed)
+    for column, side in enumerate(sides):
+        if vary[column]:
+            stretch = t_stretch(side.n_seeds - 1, level)
+            means_S = side.scores.mean(axis=1)
+            replicates_RK[:, column] += stretch * seed_deviations(means_S, n_resamples, rng)
+    return JointReplicates(averages_KN.mean(axis=1), replicates_RK, vary)

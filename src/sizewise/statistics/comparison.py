@@ -1,4 +1,4 @@
-"""One paired comparison with everything that a claim about it needs."""
+"""One paired comparison with everything that a claim about it needs, in numbers and words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sizewise.errors import StatisticsError
-from sizewise.statistics.batch import batches_of, difference_intervals, differences_of
+from sizewise.statistics.bootstrap import Interval, batches_of, difference_intervals, differences_of
 from sizewise.statistics.crossed import VarianceComponents, t_test_p_value, variance_components
 from sizewise.statistics.effect import (
     EffectSize,
@@ -18,12 +18,9 @@ from sizewise.statistics.effect import (
     discordant_odds_ratio,
     minimum_detectable_effect,
 )
-from sizewise.statistics.interval import Interval
 from sizewise.statistics.paired import McNemarTest, is_binary, mcnemar_test, sign_flip_tests
-from sizewise.statistics.records import PairedComparison, PairedScores
-from sizewise.statistics.sides import MINIMUM_SEEDS, Sides, sides_of
-from sizewise.statistics.units import Groups
-from sizewise.statistics.wording import conditional_note, warnings_of
+from sizewise.statistics.resampling import Groups
+from sizewise.statistics.sides import MINIMUM_SEEDS, SeedSpread, Side, Sides, sides_of
 
 
 def compare_paired(
@@ -205,3 +202,106 @@ def _finish(
         conditional_on=conditional_note(sides, pair.names),
         warnings=warnings_of(sides, pair.names, error),
     )
+
+
+@dataclass(frozen=True)
+class PairedScores:
+    """Scores of two sides on the same examples: [N], or [S, N] for S seeds.
+
+    `groups` [N]: examples that are not independent share a key. `binary`: None finds out whether
+    scores are only 0 and 1; False never treats them so; True insists on it. `names` are used
+    in texts. `weights` [N]: how much each example counts; None counts all alike.
+    """
+
+    scores_a: ArrayLike
+    scores_b: ArrayLike
+    groups: Groups | None = None
+    binary: bool | None = None
+    paired_seeds: bool = False
+    names: tuple[str, str] = ("A", "B")
+    weights: ArrayLike | None = None
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Difference A − B in units of the score, its uncertainty, and what that rests on.
+
+    `p_value` is that of `test`; `p_value_examples` always is the one over the examples alone,
+    conditional on the seeds (equal to `p_value` below five seeds). `smallest_p` is the least
+    p-value the test over the examples can give. `n_clusters` is None for independent examples.
+    `minimum_detectable_effect` has the scale of the difference (NaN if nothing varies).
+    `seed_difference_range`: lowest and highest difference that single seeds give.
+    """
+
+    names: tuple[str, str]
+    mean_a: float
+    mean_b: float
+    difference: float
+    interval: Interval
+    p_value: float
+    test: str
+    p_value_examples: float
+    smallest_p: float
+    effect: EffectSize
+    minimum_detectable_effect: float
+    standard_error: float
+    degrees_of_freedom: float
+    n: int
+    n_clusters: int | None
+    seeds_a: SeedSpread
+    seeds_b: SeedSpread
+    seed_difference_range: tuple[float, float]
+    seeds_are_random: bool
+    mcnemar: McNemarTest | None
+    conditional_on: str
+    warnings: tuple[str, ...]
+
+
+FEW_EXAMPLES = 100
+FEW_CLUSTERS = 20
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _sample(sides: Sides) -> str:
+    examples = _counted(sides.units.examples, "test example")
+    if not sides.units.clustered:
+        return examples
+    return f"{_counted(sides.units.count, 'group')} of {examples}"
+
+
+def _model(side: Side, name: str) -> str:
+    if side.trained_by_seed:
+        return f"the {_counted(side.n_seeds, 'seed')} of {name}"
+    return name
+
+
+def conditional_note(sides: Sides, names: tuple[str, str]) -> str:
+    """One sentence: what interval and p-value are over, and what they take as given."""
+    models = [_model(sides.a, names[0]), _model(sides.b, names[1])]
+    if not sides.seeds_are_random:
+        both = " and on ".join(models)
+        averaged = ", averaged over seeds" if max(sides.a.n_seeds, sides.b.n_seeds) > 1 else ""
+        return f"Over the {_sample(sides)}{averaged}; conditional on {both}."
+    flags = (sides.a.trained_by_seed, sides.b.trained_by_seed)
+    random = [m for m, flag in zip(models, flags, strict=True) if flag]
+    fixed = [m for m, flag in zip(models, flags, strict=True) if not flag]
+    given = f"; conditional on {fixed[0]}, which has no seed" if fixed else ""
+    return f"Over the {_sample(sides)} and {' and '.join(random)}, all seen as samples{given}."
+
+
+def warnings_of(sides: Sides, names: tuple[str, str], standard_error: float) -> tuple[str, ...]:
+    """Objections that follow from the numbers of examples, groups and seeds alone."""
+    found: list[str] = []
+    for side, name in ((sides.a, names[0]), (sides.b, names[1])):
+        if side.trained_by_seed and side.n_seeds == 1:
+            found.append(f"{name} was trained with one seed: its variation by seed is unknown.")
+    if sides.units.examples < FEW_EXAMPLES:
+        found.append(f"Only {_counted(sides.units.examples, 'test example')} (under 100).")
+    if sides.units.clustered and sides.units.count < FEW_CLUSTERS:
+        found.append(f"Only {sides.units.count} independent groups (under {FEW_CLUSTERS}).")
+    if standard_error == 0.0:
+        found.append("All paired differences are equal: their variation cannot be estimated.")
+    return tuple(found)

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import special
 
 from sizewise.statistics.arrays import FloatArray
-from sizewise.statistics.units import Units
+from sizewise.statistics.resampling import Units
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from statsmodels.stats.proportion import proportion_confint, proportion_effectsi
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import finite, fraction
-from sizewise.statistics.interval import Interval
+from sizewise.statistics.bootstrap import Interval
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from numpy.typing import ArrayLike
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray, finite
-from sizewise.statistics.interval import Interval
-from sizewise.statistics.replicates import joint_replicates
-from sizewise.statistics.units import Groups
+from sizewise.statistics.bootstrap import Interval, joint_replicates
+from sizewise.statistics.resampling import Groups
 
 REACHED = "reached"
 AT_SMALLEST = "already at the smallest measured size"

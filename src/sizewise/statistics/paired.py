@@ -1,4 +1,4 @@
-"""Paired tests of no difference between two sides on the same examples."""
+"""Paired tests of no difference between two sides, and the correction for their number."""
 
 from __future__ import annotations
 
@@ -10,11 +10,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from sizewise.errors import StatisticsError
-from sizewise.statistics.arrays import BoolArray, FloatArray, finite, positive_count, same_length
-from sizewise.statistics.resampling import all_sign_patterns, sign_flip_sums
-from sizewise.statistics.units import Groups, Units, units_of
+from sizewise.statistics.arrays import (
+    BoolArray,
+    FloatArray,
+    finite,
+    fraction,
+    positive_count,
+    same_length,
+)
+from sizewise.statistics.resampling import (
+    Groups,
+    Units,
+    all_sign_patterns,
+    sign_flip_sums,
+    units_of,
+)
 
 Alternative = Literal["two-sided", "greater", "less"]
 # Sums of the same numbers in another order differ by rounding; ties count as at least as extreme.
@@ -179,3 +192,47 @@ def is_binary(values: FloatArray) -> bool:
 def resamples_needed(n_tests: int, alpha: float = 0.05) -> int:
     """Monte Carlo resamples so that the smallest p-value, times `n_tests`, is at most alpha / 2."""
     return math.ceil(2.0 * positive_count(n_tests, "n_tests") / alpha)
+
+
+@dataclass(frozen=True)
+class HolmCorrection:
+    """Adjusted p-values [M] and rejections [M] at family-wise level `alpha`.
+
+    `family_size` is the number of tests corrected for; a test without a p-value (NaN, with
+    nan="propagate") is not among them, stays NaN and is not rejected.
+    """
+
+    adjusted: FloatArray
+    rejected: BoolArray
+    alpha: float
+    family_size: int
+
+
+def holm(
+    p_values: ArrayLike, alpha: float = 0.05, *, nan: Literal["raise", "propagate"] = "raise"
+) -> HolmCorrection:
+    """Holm's step-down correction (Holm 1979, Scandinavian Journal of Statistics 6).
+
+    Holds the family-wise error rate at `alpha` under any dependence. An empty family is allowed.
+    Raises StatisticsError for p-values outside 0..1, and for NaN unless nan="propagate".
+    """
+    fraction(alpha, "alpha")
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1:
+        raise StatisticsError(f"p_values has {p.ndim} dimensions; pass one p-value per test.")
+    present = ~np.isnan(p)
+    if nan not in ("raise", "propagate"):
+        raise StatisticsError(f"nan={nan!r} is unknown; use 'raise' or 'propagate'.")
+    if nan == "raise" and not present.all():
+        raise StatisticsError(
+            f"p_values {np.flatnonzero(~present).tolist()} are NaN: a test without a result cannot "
+            "be corrected; leave it out of the family, or pass nan='propagate'."
+        )
+    if np.any((p[present] < 0.0) | (p[present] > 1.0)):
+        raise StatisticsError("p_values must lie between 0 and 1.")
+    adjusted = np.full(p.shape, np.nan)
+    rejected = np.zeros(p.shape, dtype=np.bool_)
+    if present.any():
+        reject, corrected, _, _ = multipletests(p[present], alpha=alpha, method="holm")
+        adjusted[present], rejected[present] = corrected, reject
+    return HolmCorrection(adjusted, rejected, alpha, int(present.sum()))

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray, same_length, seeds_by_examples
-from sizewise.statistics.units import Groups, Units, units_of, weighted
+from sizewise.statistics.resampling import Groups, Units, units_of, weighted
 
 # Below this many seeds a side's results are conditional on the seeds that were run.
 MINIMUM_SEEDS = 5

@@ -10,15 +10,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from sizewise.atomic import write_atomically
 from sizewise.config import PricesConfig
 from sizewise.errors import SweepError
-from sizewise.outcome import OUTCOME_FILE
-from sizewise.sweep.claims import try_claim
-from sizewise.sweep.files import LOG_FILE, SUMMARY_FILE, read_json, write_json
-from sizewise.sweep.jobs import load_function
+from sizewise.files import write_atomically
+from sizewise.job.submit import load_function
+from sizewise.record.claims import try_claim
+from sizewise.record.names import LOG_FILE, SUMMARY_FILE, read_json, write_json
+from sizewise.record.outcome import OUTCOME_FILE
+from sizewise.record.state import JobFailure, JobState, is_done, job_state, read_failure
 from sizewise.sweep.plan import Plan
-from sizewise.sweep.state import JobFailure, JobState, is_done, job_state, read_failure
 
 FINISHED_FILE = "finished.json"
 REPORT_LOG = "report_error.log"

@@ -21,7 +21,7 @@ class GridSweeperConf:
     """
 
     _target_: str = "hydra_plugins.sizewise_sweepers.GridSweeper"
-    job: str = "sizewise.run:run_job"
+    job: str = "sizewise.job.run:run_job"
     finish: str | None = "sizewise.report.summary:finish_sweep"
 
 
@@ -37,7 +37,7 @@ class SearchSweeperConf:
     """
 
     _target_: str = "hydra_plugins.sizewise_sweepers.SearchSweeper"
-    job: str = "sizewise.run:run_job"
+    job: str = "sizewise.job.run:run_job"
     finish: str | None = "sizewise.report.summary:finish_sweep"
     objectives: list[str] = field(default_factory=lambda: ["minimize:objective"])
     n_trials: int = 20

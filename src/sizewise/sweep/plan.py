@@ -1,17 +1,21 @@
-"""The plan of a sweep: every job composed, checked, named and looked up before any starts."""
+"""The plan of a sweep: every job composed, checked, named and shown before any starts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sizewise.composition.jobs import JobComposer
+from sizewise.composition.typed import run_config
 from sizewise.config import SweepConfig
-from sizewise.errors import ConfigError, SweepError
-from sizewise.sweep.compose import JobComposer
-from sizewise.sweep.identity import base_key
-from sizewise.sweep.jobs import Job, make_sweep_job
-from sizewise.sweep.state import JobState, job_state
+from sizewise.errors import ConfigError, SizewiseError, SweepError
+from sizewise.job.submit import Job, make_sweep_job
+from sizewise.record.identity import base_key
+from sizewise.record.state import JobState, job_state
+
+log = logging.getLogger(__name__)
 
 FINAL = (JobState.DONE, JobState.PRUNED)
 
@@ -107,3 +111,71 @@ def _limited(jobs: list[Job], states: dict[str, JobState], limit: int | None) ->
     started = [job for job in jobs if states[job.identity.slug] not in FINAL][:limit]
     kept = {job.identity.slug for job in started}
     return [job for job in jobs if states[job.identity.slug] in FINAL or job.identity.slug in kept]
+
+
+def print_plan(plan: Plan, details: bool) -> None:
+    """Say what a sweep is going to do; with ``details`` job by job."""
+    joined = plan.asked - len({job.identity.hash for job in plan.jobs})
+    same = f", {joined} joined with equal ones or left out" if joined else ""
+    log.info(
+        "Sweep %s: %d jobs%s; %d done, %d to do. Directory: %s",
+        plan.name,
+        len(plan.jobs),
+        same,
+        len(plan.done),
+        len(plan.to_do),
+        plan.sweep_dir,
+    )
+    if details:
+        memory = estimated_memory(plan.jobs)
+        print_table(
+            f"{plan.name} (dry run)",
+            ("job", "state", "memory", "overrides"),
+            [
+                (
+                    job.identity.slug,
+                    str(plan.states[job.identity.slug]),
+                    memory[job.identity.slug],
+                    " ".join(text for text in job.overrides if not text.startswith("paths.")),
+                )
+                for job in plan.jobs
+            ],
+        )
+
+
+def estimated_memory(jobs: Sequence[Job]) -> dict[str, str]:
+    """Return the planner's peak of each job by slug, as text; a dash where its size is not known.
+
+    Jobs that differ in what costs no memory (seeds, rates) are planned once.
+    """
+    from sizewise.job.memory import GB, memory_key, peak_bytes
+
+    known: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for job in jobs:
+        cfg = run_config(job.config)
+        key = memory_key(cfg)
+        if key not in known:
+            try:
+                known[key] = f"{peak_bytes(cfg) / GB:.2f} GB"
+            except SizewiseError:
+                known[key] = "–"
+        found[job.identity.slug] = known[key]
+    return found
+
+
+def print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table, as wide as it needs where it does not go to a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    # On a terminal the table fits it; in a file or a pipe nothing may be cut.
+    if not console.is_terminal:
+        console = Console(width=400)
+    console.print(table)

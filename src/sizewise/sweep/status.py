@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sizewise.errors import SweepError
-from sizewise.sweep.claims import attempts, holder
-from sizewise.sweep.files import JOB_FILE, LOG_FILE, SWEEP_FILE, read_json
-from sizewise.sweep.show import print_table
-from sizewise.sweep.slurm_backend import queue_id
-from sizewise.sweep.slurm_queue import queued_ids
-from sizewise.sweep.state import JobState, finished, job_state, read_failure
+from sizewise.record.claims import attempts, holder
+from sizewise.record.names import JOB_FILE, LOG_FILE, SWEEP_FILE, read_json
+from sizewise.record.state import JobState, finished, job_state, read_failure
+from sizewise.sweep.launch.slurm_launcher import queue_id
+from sizewise.sweep.launch.slurm_queue import queued_ids
+from sizewise.sweep.plan import print_table
 
 
 @dataclass(frozen=True)

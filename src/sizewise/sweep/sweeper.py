@@ -11,20 +11,19 @@ from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
+from sizewise.composition.hydra_internals import HydraParts
+from sizewise.composition.jobs import JobComposer
+from sizewise.composition.resolvers import exit_on_error, make_directory
+from sizewise.composition.typed import run_config
 from sizewise.config import PricesConfig, SweepConfig
 from sizewise.errors import SweepError
-from sizewise.sweep.backend import Backend, LaunchOptions
-from sizewise.sweep.compose import JobComposer
-from sizewise.sweep.files import SWEEP_FILE, write_json
+from sizewise.job.submit import Job, submit
+from sizewise.record.names import SWEEP_FILE, write_json
+from sizewise.record.state import JobState, job_state
 from sizewise.sweep.finish import finish, listed
 from sizewise.sweep.grid import expand, own_overrides
-from sizewise.sweep.hydra_parts import HydraParts
-from sizewise.sweep.jobs import Job, submit
-from sizewise.sweep.plan import Plan, make_plan
-from sizewise.sweep.resolvers import exit_on_error, make_directory
-from sizewise.sweep.show import print_plan
-from sizewise.sweep.state import JobState, job_state
-from sizewise.sweep.typed import run_config
+from sizewise.sweep.launch.backend import Backend, LaunchOptions
+from sizewise.sweep.plan import Plan, make_plan, print_plan
 
 UNDER_WAY = (JobState.QUEUED, JobState.RUNNING)
 

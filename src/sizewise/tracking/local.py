@@ -12,11 +12,10 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from sizewise.errors import ConfigError
-from sizewise.outcome import Outcome
-from sizewise.sweep.files import METRICS_FILE
-from sizewise.tracking.context import RunContext
-from sizewise.tracking.history import HistoryReader
-from sizewise.tracking.summary import numbers_only, summary_values
+from sizewise.record.history import HistoryReader
+from sizewise.record.names import METRICS_FILE
+from sizewise.record.outcome import Outcome
+from sizewise.tracking.summary import RunContext, numbers_only, summary_values
 
 
 @dataclass(frozen=True)

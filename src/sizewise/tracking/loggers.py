@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sizewise.config.evaluation import LoggerConfig
 from sizewise.errors import ConfigError
-from sizewise.tracking.context import RunContext
-from sizewise.tracking.summary import numbers_only, summary_values
+from sizewise.tracking.summary import RunContext, numbers_only, summary_values
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
-    from sizewise.outcome import Outcome
+    from sizewise.record.outcome import Outcome
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from sizewise.outcome import Outcome
-from sizewise.sweep.files import METRICS_FILE
-from sizewise.tracking.history import Line, before_step, read_history, rewrite
+from sizewise.record.history import Line, before_step, read_history, rewrite
+from sizewise.record.names import METRICS_FILE
+from sizewise.record.outcome import Outcome
 
 
 class MetricsFile(Logger):

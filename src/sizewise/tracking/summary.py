@@ -1,11 +1,38 @@
-"""The figures of an outcome that a tracker shows for a run: size, cost, quality and the gain."""
+"""What every tracker is told about the run it records."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from sizewise.outcome import Evaluation, Outcome
+from sizewise.record.outcome import Evaluation, Outcome
+from sizewise.record.predictions import Prediction, read_predictions
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run, as trackers see it.
+
+    Attributes:
+        run_dir: the run's directory; trackers write inside it.
+        run_id: stable id made from the run's identity: the same run, the same id, every time.
+        group: name of the sweep, or None for a single run.
+        job_type: ``train``, ``evaluate`` or ``summary``.
+        tags: short labels.
+        config: the resolved configuration as plain containers.
+        log_examples: whether texts of examples may be sent to trackers.
+    """
+
+    run_dir: Path
+    run_id: str
+    group: str | None = None
+    job_type: str = "train"
+    tags: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    log_examples: bool = False
 
 
 def summary_values(outcome: Outcome) -> dict[str, float | str]:
@@ -76,3 +103,31 @@ def _quality(outcome: Outcome) -> dict[str, float | str | None]:
 
 def _primary(evaluation: Evaluation | None, primary: str) -> float | None:
     return None if evaluation is None else evaluation.scores.get(primary)
+
+
+COLUMNS = ["id", "prompt", "reference", "base", "tuned"]
+
+
+def example_rows(
+    outcome: Outcome, run_dir: Path, limit: int
+) -> tuple[list[str], list[list[str | None]]]:
+    """Return column names and the first ``limit`` test examples with both models' answers."""
+    own = outcome.data.name
+    base = _by_id(outcome.base.get(own), run_dir)
+    tuned = _by_id((outcome.tuned or {}).get(own), run_dir)
+    rows: list[list[str | None]] = []
+    for key in list(tuned or base)[:limit]:
+        shown = tuned.get(key) or base[key]
+        rows.append([key, shown.prompt, shown.reference, _text(base, key), _text(tuned, key)])
+    return COLUMNS, rows
+
+
+def _text(predictions: dict[str, Prediction], key: str) -> str | None:
+    return predictions[key].text if key in predictions else None
+
+
+def _by_id(evaluation: Evaluation | None, run_dir: Path) -> dict[str, Prediction]:
+    if evaluation is None:
+        return {}
+    predictions = read_predictions(run_dir / evaluation.predictions.path)
+    return {prediction.id: prediction for prediction in predictions}

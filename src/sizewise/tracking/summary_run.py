@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sizewise.atomic import write_atomically
-from sizewise.outcome import Outcome
-from sizewise.tracking.context import RunContext
+from sizewise.files import write_atomically
+from sizewise.record.outcome import Outcome
+from sizewise.tracking.summary import RunContext
 from sizewise.tracking.wandb_backend import WandbBackend
-from sizewise.tracking.wandb_session import choose_mode, import_wandb, open_run
+from sizewise.tracking.wandb_logger import choose_mode, import_wandb, open_run
 
 MARKER = "wandb-summary.sha256"
 TARGET = "sizewise.tracking.wandb_backend.WandbBackend"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sizewise.tracking.context import RunContext
+from sizewise.tracking.summary import RunContext
 
 if TYPE_CHECKING:
     from sizewise.tracking.wandb_logger import SizewiseWandbLogger

@@ -13,19 +13,15 @@ from pytorch_lightning.loggers import Logger
 
 from sizewise.config.training import TrainerConfig
 from sizewise.errors import TrainingError
+from sizewise.record.fit import FitResult
 from sizewise.runtime import seed_everything
-from sizewise.training.best import BEST, BestWeights
-from sizewise.training.checkpoint import LAST, LastCheckpoint
+from sizewise.training.checkpoint import BEST, LAST, BatchShape, BestWeights, LastCheckpoint
 from sizewise.training.interrupt import StopRequest
-from sizewise.training.length import fit_plan
 from sizewise.training.meter import FitMeter
 from sizewise.training.milestones import Milestones
 from sizewise.training.module import AnswerModule
-from sizewise.training.progress import FitProgress
 from sizewise.training.random_state import RandomState
-from sizewise.training.recorder import Recorder
-from sizewise.training.result import FitResult
-from sizewise.training.shape import BatchShape
+from sizewise.training.recorder import FitProgress, Recorder
 from sizewise.training.trainable import load_trainable, snapshot
 from sizewise.training.trainer import build_trainer, world_size
 
@@ -97,7 +93,7 @@ class Attempt:
         return self._result(total, steps_per_epoch, meter, shape, failed)
 
     def _steps_per_epoch(self) -> int:
-        from sizewise.data.batching import count_batches
+        from sizewise.data.batches.plan import count_batches
 
         config = self.config
         batches = count_batches(len(self.datamodule.train), config.batch_size, world_size(config))
@@ -195,3 +191,14 @@ def with_metrics_file(loggers: Sequence[Logger], run_dir: Path) -> list[Logger]:
         return list(loggers)
     run_dir.mkdir(parents=True, exist_ok=True)
     return [MetricsFile(run_dir), *loggers]
+
+
+def fit_plan(steps_per_epoch: int, trainer: TrainerConfig) -> tuple[int, int]:
+    """Return (optimiser steps, passes over the data) that the limits allow."""
+    limits: list[int] = []
+    if trainer.max_epochs > 0:
+        limits.append(trainer.max_epochs * steps_per_epoch)
+    if trainer.max_steps > 0:
+        limits.append(trainer.max_steps)
+    total = min(limits)
+    return total, -(-total // steps_per_epoch)

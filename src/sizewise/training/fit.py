@@ -11,16 +11,21 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
 from sizewise.config.training import TrainerConfig
+from sizewise.devices import free_memory, is_out_of_memory
 from sizewise.errors import OutOfMemoryError
-from sizewise.evaluation.device import free_memory, is_out_of_memory
 from sizewise.models.dtypes import cast
+from sizewise.record.fit import FitResult, read_result, write_result
 from sizewise.runtime import quiet
 from sizewise.training.attempt import Attempt, TrainingData
-from sizewise.training.checkpoint import LAST, SHAPE, read_checkpoint, write_checkpoint
+from sizewise.training.checkpoint import (
+    LAST,
+    SHAPE,
+    BatchShape,
+    read_checkpoint,
+    rescaled,
+    write_checkpoint,
+)
 from sizewise.training.module import AnswerModule
-from sizewise.training.rescale import rescaled
-from sizewise.training.result import FitResult, read_result, write_result
-from sizewise.training.shape import BatchShape
 from sizewise.training.trainable import load_exported
 from sizewise.training.trainer import torch_settings_kept, world_size
 
@@ -145,7 +150,7 @@ def _export(attempt: Attempt, result: FitResult, run_dir: Path, keep_last: bool)
 
     The further processes of a distributed fit have nothing left to do.
     """
-    from sizewise.models.adapter import save_adapter
+    from sizewise.models.adapter.attach import save_adapter
 
     if not attempt.is_first:
         return

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from sizewise.evaluation.device import PeakMemory, synchronize
+from sizewise.devices import PeakMemory, synchronize
 from sizewise.training.module import AnswerModule
 
 

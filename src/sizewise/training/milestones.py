@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from sizewise.training.loop import StepCallback, run_validation
+from sizewise.training.lightning_internals import StepCallback, run_validation
 from sizewise.training.meter import FitMeter
 from sizewise.training.random_state import capture, restore
 

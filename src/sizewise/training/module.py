@@ -1,24 +1,136 @@
-"""The Lightning module of a fit: loss, optimiser, schedule, validation loss, adapter-only state."""
+"""The Lightning module of a fit: loss, optimiser, schedule, validation loss; causal and seq2seq."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from sizewise.data.collate import IGNORED
-from sizewise.errors import ModelError, TrainingError
-from sizewise.training.halving import Batch, summed_nll
-from sizewise.training.loss import answer_loss
-from sizewise.training.optimizer import OptimizerFactory
-from sizewise.training.schedule import SchedulerFactory
+from sizewise.data.batches.collate import IGNORED
+from sizewise.devices import free_memory, is_out_of_memory
+from sizewise.errors import ModelError, OutOfMemoryError, TrainingError
+from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
 from sizewise.training.trainable import load_trainable, trainable_state
-from sizewise.training.window import LossWindow
+
+
+def answer_loss(
+    logits_NV: Tensor, targets_N: Tensor, step_tokens: int | Tensor, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy of one micro-batch as its share of the whole optimiser step.
+
+    The sum over the micro-batches of a step (and over ranks) is the mean over the step's answer
+    tokens, so that k accumulated micro-batches give exactly the gradient of the one large batch;
+    a mean of their means would not, because they hold different numbers of tokens.
+
+    Args:
+        logits_NV: scores of the vocabulary at the N answer positions.
+        targets_N: the N answer tokens.
+        step_tokens: answer tokens of the whole step, over its micro-batches and ranks.
+        label_smoothing: share of the target's mass spread over the vocabulary (Szegedy et al.
+            2016, section 7); it changes the loss, never the reported likelihood.
+
+    Returns:
+        The loss (scalar with a gradient) and the plain summed negative log-likelihood in nats
+        (scalar without one).
+    """
+    logits_NV = logits_NV.float()
+    if not label_smoothing:
+        summed = nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum")
+        return summed / step_tokens, summed.detach()
+    log_probs_NV = torch.log_softmax(logits_NV, dim=-1)
+    summed = -log_probs_NV.gather(1, targets_N.unsqueeze(1)).sum()
+    uniform = -log_probs_NV.mean(dim=-1).sum()
+    loss = (1 - label_smoothing) * summed + label_smoothing * uniform
+    return loss / step_tokens, summed.detach()
+
+
+class LossWindow:
+    """Sums over micro-batches without waiting for the device; read when it is time to log."""
+
+    def __init__(self) -> None:
+        self.nll: Tensor | float = 0.0
+        self.tokens = 0
+
+    def add(self, nll: Tensor, tokens: int) -> None:
+        """Add the summed negative log-likelihood (nats) of ``tokens`` tokens."""
+        wide = torch.float32 if nll.device.type == "mps" else torch.float64
+        self.nll = self.nll + nll.detach().to(wide)
+        self.tokens += tokens
+
+    def clear(self) -> None:
+        """Begin a new sum."""
+        self.nll, self.tokens = 0.0, 0
+
+    def total(self) -> float:
+        """Summed negative log-likelihood of this rank; waits for the device."""
+        return float(self.nll)
+
+    def sum_over_ranks(self, module: pl.LightningModule) -> tuple[float, int]:
+        """Return the summed negative log-likelihood and the tokens over all ranks."""
+        nll, tokens = self.total(), self.tokens
+        if module.trainer.world_size > 1:
+            pair = torch.tensor([nll, tokens], dtype=torch.float64, device=module.device)
+            summed = module.trainer.strategy.reduce(pair, reduce_op="sum")
+            nll, tokens = float(summed[0]), int(summed[1])
+        return nll, tokens
+
+    def mean_over_ranks(self, module: pl.LightningModule) -> float:
+        """Return the mean per token over all ranks; NaN without any token."""
+        nll, tokens = self.sum_over_ranks(module)
+        return nll / tokens if tokens else float("nan")
+
+
+Batch = Mapping[str, Any]
+Score = Callable[[Batch], tuple[Tensor, Tensor]]
+
+
+def summed_nll(score: Score, batch: Batch) -> tuple[Tensor, int]:
+    """Return the summed negative log-likelihood (nats) of a batch's answers, and their tokens.
+
+    Sums of halves are the sum of the whole, so that a validation batch which does not fit never
+    touches the batch of training.
+
+    Args:
+        score: batch → logits (N, V) and answer tokens (N,).
+        batch: tensors of B examples.
+
+    Raises:
+        OutOfMemoryError: a single example did not fit.
+    """
+    try:
+        logits_NV, targets_N = score(batch)
+        return answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside the handler, so that the traceback no longer holds the failed batch's tensors.
+    free_memory()
+    first, second = (summed_nll(score, half) for half in halves(batch))
+    return first[0] + second[0], first[1] + second[1]
+
+
+def halves(batch: Batch) -> list[Batch]:
+    """Cut a batch between its examples.
+
+    Raises:
+        OutOfMemoryError: there is only one.
+    """
+    rows = len(batch["input_ids"])
+    if rows < 2:
+        raise OutOfMemoryError(
+            "Memory ran out while one single validation example was scored. Lower "
+            "dataset.max_length, or use quantization=nf4."
+        )
+    cuts = (slice(None, rows // 2), slice(rows // 2, None))
+    return [
+        {key: value[cut] if isinstance(value, Tensor) else value for key, value in batch.items()}
+        for cut in cuts
+    ]
 
 
 class AnswerModule(pl.LightningModule, ABC):
@@ -166,7 +278,7 @@ class AnswerModule(pl.LightningModule, ABC):
         Raises:
             ModelError: the model is quantised and on another device than the trainer's.
         """
-        from sizewise.models.quantization import is_quantized
+        from sizewise.models.base import is_quantized
 
         device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
         if not is_quantized(self.model):
@@ -191,3 +303,44 @@ def non_finite(what: str, value: float, step: int) -> TrainingError:
         "scheduler.warmup, trainer.gradient_clip=1.0, or trainer.precision=32-true "
         "(16-mixed overflows easily; bf16 does not)."
     )
+
+
+class CausalModule(AnswerModule):
+    """A decoder-only model: one sequence holds prompt and answer; labels align with the inputs."""
+
+    def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
+        from sizewise.models.head import answer_logits, answer_targets
+
+        return answer_logits(self.model, batch), answer_targets(batch)
+
+
+class Seq2SeqModule(AnswerModule):
+    """The encoder reads the prompt, the decoder writes the answer: ``labels`` (B, U) are its own.
+
+    The T5 family overflows in 16-bit floating point (its activations exceed 65504): bf16 or fp32.
+    """
+
+    def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
+        from sizewise.models.head import answer_logits, answer_targets
+
+        return answer_logits(self.model, batch), answer_targets(batch, seq2seq=True)
+
+    def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return tokens of encoder and decoder together, and those of the decoder's answers."""
+        read, answered = super().count_tokens(batch)
+        return read + answered, answered
+
+    def on_fit_start(self) -> None:
+        """Refuse fp16, then switch dropout on.
+
+        Raises:
+            TrainingError: the trainer computes in fp16.
+        """
+        if str(self.trainer.precision).startswith("16"):
+            raise TrainingError(
+                f"trainer.precision={self.trainer.precision} turns this model's activations into "
+                "NaN. Choose bf16-mixed, bf16-true or 32-true."
+            )
+        super().on_fit_start()

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from sizewise.training.module import AnswerModule
 
 if TYPE_CHECKING:
-    from sizewise.sweep.pruning import PruningReporter
+    from sizewise.record.study import PruningReporter
 
 
 class PruningCallback(pl.Callback):

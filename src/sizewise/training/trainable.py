@@ -50,8 +50,8 @@ def load_exported(model: nn.Module, folder: Path) -> None:
     """
     from safetensors.torch import load_file
 
-    from sizewise.models import full
-    from sizewise.models.adapter import WEIGHTS
+    from sizewise.models.adapter import full
+    from sizewise.models.adapter.attach import WEIGHTS
 
     if full.is_full(model):
         load_trainable(model, load_file(str(folder / full.WEIGHTS)), str(folder))

@@ -17,7 +17,7 @@ from sizewise.config.training import TrainerConfig
 from sizewise.models.dtypes import lightning_precision, resolve_precision
 from sizewise.runtime import resolve_device
 from sizewise.training.checkpoint import AtomicCheckpointIO
-from sizewise.training.loop import NEVER
+from sizewise.training.lightning_internals import NEVER
 
 RENDEZVOUS = timedelta(days=1)
 

@@ -1,9 +1,10 @@
-"""A base in memory with the adapters of several runs: switched, never loaded twice."""
+"""A base in memory with the adapters of several runs, and answers token by token."""
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +13,18 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria
 
-from sizewise.app.chat.stream import stream_answer
-from sizewise.app.chat.wording import fit_history
 from sizewise.config import GenerationConfig, ModelConfig, QuantizationConfig, TrainerConfig
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
 from sizewise.evaluation.generate import Generated, generate_batch
-from sizewise.job.tasks import make_template
-from sizewise.models import full
-from sizewise.models.adapter import WEIGHTS, adapter_folder, cast_adapter, load_adapter
+from sizewise.evaluation.text import AnswerTemplate, decode_answer
+from sizewise.job.data import make_template
+from sizewise.models.adapter import full
+from sizewise.models.adapter.attach import WEIGHTS, adapter_folder, cast_adapter, load_adapter
+from sizewise.models.adapter.wrapping import base_of, base_only, is_adapted
 from sizewise.models.base import load_base
 from sizewise.models.tokenizer import load_tokenizer
-from sizewise.models.wrapping import base_of, base_only, is_adapted
+from sizewise.release.generate import fit_history
 
 CPU = torch.device("cpu")
 
@@ -159,3 +160,72 @@ def add_adapter(model: Any, folder: Path, name: str) -> None:
         )
     set_peft_model_state_dict(model, weights, adapter_name=name)
     model.eval()
+
+
+Generate = Callable[[StoppingCriteria], Generated]
+
+
+class Watcher(StoppingCriteria):
+    """Passes every new token on, and ends the answer when it is told to.
+
+    Args:
+        prompt_length: ids at the start of the sequence that belong to the prompt.
+        tell: called with all new ids after each of them.
+    """
+
+    def __init__(self, prompt_length: int, tell: Callable[[list[int]], None]) -> None:
+        self.prompt_length = prompt_length
+        self.tell = tell
+        self.stop = threading.Event()
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Return, for each of the sequences [B], whether it shall end."""
+        self.tell(input_ids[0, self.prompt_length :].tolist())
+        return torch.full(
+            (input_ids.shape[0],), self.stop.is_set(), device=input_ids.device, dtype=torch.bool
+        )
+
+
+def stream_answer(
+    generate: Generate, template: AnswerTemplate, prompt_length: int
+) -> Iterator[str]:
+    """Yield the answer so far after every token; the last value is the whole answer.
+
+    The model runs in a thread of its own. A consumer that goes away (a closed page) ends it.
+
+    Args:
+        generate: makes the answer; gets the criteria to pass on.
+        template: decodes.
+        prompt_length: ids before the answer (1 for an encoder-decoder model).
+
+    Raises:
+        Exception: whatever ``generate`` raises.
+    """
+    items: queue.Queue[list[int] | Generated | BaseException] = queue.Queue()
+    watcher = Watcher(prompt_length, items.put)
+
+    def work() -> None:
+        try:
+            items.put(generate(watcher))
+        except BaseException as error:
+            items.put(error)
+
+    thread = threading.Thread(target=work, name="answer", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = items.get()
+            if isinstance(item, BaseException):
+                raise item
+            if isinstance(item, Generated):
+                yield item.text
+                return
+            yield whole_characters(decode_answer(template, item))
+    finally:
+        watcher.stop.set()
+        thread.join()
+
+
+def whole_characters(text: str) -> str:
+    """Leave out a last character of which only some bytes are there yet."""
+    return text.rstrip("\ufffd")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.app.crisis.detector import CrisisDetector, Finding
-from sizewise.atomic import write_atomically
 from sizewise.data.example import Message
+from sizewise.files import write_atomically
 
 TRANSCRIPTS = "transcripts"
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sizewise.app.chat.engine import Engine, Reply
+from sizewise.composition.typed import run_config
 from sizewise.config import GenerationConfig, RunConfig
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
 from sizewise.job.bases import storage_of
-from sizewise.job.setup import names_hub
-from sizewise.models import full
-from sizewise.report.load import Run
+from sizewise.job.preflight import names_hub
+from sizewise.models.adapter import full
+from sizewise.report.comparison.runs import Run
 from sizewise.runtime import prepare_environment, quiet, resolve_device
-from sizewise.sweep.typed import run_config
 
 ADAPTER = "adapter"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from sizewise.app.pages import common
-from sizewise.app.views.examples import KINDS, Row, example_rows, select
-from sizewise.report.candidates import Candidate, TestSet
+from sizewise.app.views import KINDS, Row, example_rows, select
+from sizewise.report.comparison.arms import Candidate, TestSet
 
 
 def show_answers(test: TestSet, candidate: Candidate, key: str) -> None:

@@ -11,10 +11,10 @@ import streamlit as st
 
 from sizewise.app.chat.session import ChatSession, Turn
 from sizewise.app.chat.speakers import Choir, Speaker, speakers_of
-from sizewise.app.chat.wording import as_in_training
 from sizewise.app.pages import common
 from sizewise.config import GenerationConfig
 from sizewise.errors import SizewiseError
+from sizewise.release.generate import as_in_training
 
 NOBODY = "nobody"
 REDRAW_SECONDS = 0.06

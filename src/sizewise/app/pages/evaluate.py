@@ -6,10 +6,10 @@ from html import escape
 
 import streamlit as st
 
-from sizewise.app.evaluations.jobs import Progress, RunningEvaluation, plan_evaluation
-from sizewise.app.library import run_named
+from sizewise.app.evaluations import Progress, RunningEvaluation, plan_evaluation
 from sizewise.app.pages import common
-from sizewise.outcome import read_outcome
+from sizewise.app.pages.common import run_named
+from sizewise.record.outcome import read_outcome
 
 
 @st.cache_resource

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from sizewise.app.library import datasets, run_named
 from sizewise.app.pages import common
-from sizewise.app.views.dataset import (
+from sizewise.app.pages.common import datasets, run_named
+from sizewise.app.views import (
     explore_config,
     explore_overrides,
     leak_sentences,
     length_figure,
     size_rows,
 )
+from sizewise.composition.typed import run_config
 from sizewise.data.explore import Exploration
-from sizewise.sweep.typed import run_config
 
 OTHER = "another data set …"
 PLOT = {"displayModeBar": False}

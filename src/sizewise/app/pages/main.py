@@ -1,4 +1,4 @@
-"""What Streamlit runs: the five pages. Started by ``sizewise app DIR``."""
+"""What Streamlit runs: the five pages, their notice and their style."""
 
 from __future__ import annotations
 
@@ -7,7 +7,34 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from sizewise.app.pages.style import CSS, NOTICE
+NOTICE = (
+    "<strong>Research, not care.</strong> These models can be wrong and can do harm. "
+    "They replace no doctor and no counsellor."
+)
+CSS = """
+.block-container, .stMainBlockContainer { max-width: 1080px; padding-top: 1.25rem; }
+.stBottomBlockContainer { max-width: 1080px; }
+.notice { margin: 0 0 .5rem; padding: .5rem .9rem; border-left: 3px solid #D55E00;
+  background: rgba(213, 94, 0, .09); border-radius: 4px; font-size: .875rem; }
+h1 { font-size: 1.9rem !important; letter-spacing: -.02em; padding-bottom: .25rem !important; }
+h2 { font-size: 1.25rem !important; padding-top: 1.5rem !important; }
+.text { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5; }
+.who { font-size: .8rem; opacity: .7; margin: 0 0 .25rem; overflow-wrap: anywhere; }
+.panel { border: 1px solid rgba(128, 128, 128, .28); border-radius: 10px; padding: .75rem .95rem; }
+.said { background: rgba(0, 114, 178, .12); border-radius: 14px; padding: .6rem .95rem;
+  width: fit-content; max-width: min(100%, 46rem); margin: .5rem 0 .25rem auto; }
+.writing::after { content: "▍"; opacity: .5; }
+.crisis { border-left: 4px solid #D55E00; background: rgba(213, 94, 0, .09); border-radius: 6px;
+  padding: .9rem 1.1rem; }
+.crisis ul { margin: .6rem 0 0; padding: 0; list-style: none; }
+.crisis li { margin: .3rem 0; }
+.lead { opacity: .75; max-width: 74ch; margin: 0; }
+.verdict { font-size: 1.7rem; font-weight: 650; line-height: 1.2; margin: .2rem 0; }
+@media (max-width: 640px) { .st-key-pages { gap: 0; }
+  .st-key-pages a > span:has(> [data-testid="stIconMaterial"]) { display: none; }
+  .block-container, .stMainBlockContainer { padding: .75rem 1rem 5rem; } }
+"""
+
 
 PAGES = (
     ("results", "Results", ":material/bar_chart:"),

@@ -5,10 +5,17 @@ from __future__ import annotations
 import streamlit as st
 
 from sizewise.app.pages import common
-from sizewise.app.ratings.order import Presented, next_unrated, present
-from sizewise.app.ratings.pairs import Matchup, Side, make_matchup, sides_of
-from sizewise.app.ratings.store import RatingStore
-from sizewise.app.ratings.summary import ratings_summary
+from sizewise.report.ratings.pairs import (
+    Matchup,
+    Presented,
+    Side,
+    make_matchup,
+    next_unrated,
+    present,
+    sides_of,
+)
+from sizewise.report.ratings.store import RatingStore
+from sizewise.report.ratings.summary import ratings_summary
 
 CHOICES = (("first", "First is better"), ("tie", "About the same"), ("second", "Second is better"))
 

@@ -8,18 +8,12 @@ import streamlit as st
 
 from sizewise.app.pages import common
 from sizewise.app.pages.answers import show_answers
-from sizewise.app.ratings.summary import ratings_summary
-from sizewise.app.views.results import (
-    clicked,
-    histogram_figure,
-    metric_names,
-    metric_values,
-    pareto_figure,
-)
+from sizewise.app.views import clicked, histogram_figure, metric_names, metric_values, pareto_figure
 from sizewise.report import words
-from sizewise.report.comparison import SetComparison
-from sizewise.report.points import COSTS
-from sizewise.report.verdict import scale_of
+from sizewise.report.comparison.compare import SetComparison
+from sizewise.report.comparison.points import COSTS
+from sizewise.report.comparison.verdict import scale_of
+from sizewise.report.ratings.summary import ratings_summary
 
 PLOT = {"displayModeBar": False, "scrollZoom": False}
 CANDIDATE = "results_candidate"

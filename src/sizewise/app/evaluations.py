@@ -1,0 +1,152 @@
+"""Evaluations of finished runs as processes of their own, watched through their files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from sizewise.composition.compose import compose_config
+from sizewise.composition.inputs import pinned
+from sizewise.config import conf_dir, to_run_config
+from sizewise.errors import ConfigError
+from sizewise.record.identity import plain_config, run_identity
+from sizewise.record.names import FAILURE_FILE, read_json, tail
+from sizewise.record.outcome import OUTCOME_FILE
+from sizewise.report.comparison.runs import Run
+
+SCRIPT = "evaluate.py"
+LOG = "app.log"
+STOP_SECONDS = 30.0
+State = Literal["running", "done", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """A command and where its results will be.
+
+    Attributes:
+        command: arguments of the process.
+        run_dir: directory of the evaluation, named by its configuration: the same evaluation
+            goes on where it stopped, or is found done.
+        total: answers that will be written; None where further test sets were asked for.
+        title: what people call it.
+    """
+
+    command: tuple[str, ...]
+    run_dir: Path
+    total: int | None
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an evaluation is: answers on disk, of how many, and how it stands."""
+
+    done: int
+    total: int | None
+    state: State
+    message: str = ""
+
+    @property
+    def share(self) -> float:
+        """Part that is done, 0 to 1 (0 while the total is unknown)."""
+        if self.state == "done":
+            return 1.0
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
+
+def plan_evaluation(run: Run, outputs: Path, overrides: Sequence[str] = ()) -> EvaluationPlan:
+    """Plan the evaluation of a finished run.
+
+    Args:
+        run: what to evaluate.
+        outputs: parent of the new directory.
+        overrides: further settings as for ``evaluate.py`` (``eval_dataset=[counsel_chat]`` …).
+
+    Raises:
+        ConfigError: an override is wrong, or this installation has no ``evaluate.py``.
+    """
+    script = conf_dir().parent / SCRIPT
+    if not script.is_file():
+        raise ConfigError(f"There is no {SCRIPT} beside the options: use a checkout of sizewise.")
+    chosen = [f"run={quoted(run.directory)}", "logger=none"]
+    chosen.append(f"paths.outputs={quoted(outputs.resolve())}")
+    cache = (run.outcome.config.get("paths") or {}).get("cache")
+    if cache:
+        chosen.append(f"paths.cache={quoted(cache)}")
+    chosen += list(overrides)
+    config = compose_config(chosen, "evaluate")
+    plain = plain_config(config)
+    to_run_config(plain)
+    known = run.outcome.tuned or run.outcome.base
+    models = 1 if run.outcome.tuned is None else 2
+    total = models * sum(e.examples for e in known.values())
+    more = bool(plain.get("eval_dataset"))
+    return EvaluationPlan(
+        command=(sys.executable, str(script), *chosen),
+        run_dir=outputs.resolve() / run_identity(pinned(plain)).slug,
+        total=None if more or not total else total,
+        title=" ".join((run.directory.name, *overrides)),
+    )
+
+
+def quoted(path: Path | str) -> str:
+    """Write a path as a value for Hydra, which ends a string at the first quote that is bare."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
+class RunningEvaluation:
+    """A started evaluation.
+
+    Args:
+        plan: what to run.
+    """
+
+    def __init__(self, plan: EvaluationPlan) -> None:
+        self.plan = plan
+        self._stopped = False
+        plan.run_dir.mkdir(parents=True, exist_ok=True)
+        with (plan.run_dir / LOG).open("wb") as log:
+            self._process = subprocess.Popen(
+                plan.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            )
+
+    def progress(self) -> Progress:
+        """Read how far it is."""
+        progress = read_progress(self.plan, self._process.poll())
+        stopped = self._stopped and progress.state == "failed"
+        return replace(progress, state="stopped", message="") if stopped else progress
+
+    def stop(self) -> None:
+        """End the process; the same evaluation goes on from what is on the disk."""
+        if self._process.poll() is None:
+            self._stopped = True
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def read_progress(plan: EvaluationPlan, exit_code: int | None) -> Progress:
+    """Tell the state from the files of an evaluation and its process's exit code (None: alive)."""
+    done = sum(_lines(path) for path in (plan.run_dir / "predictions").glob("*.jsonl"))
+    if exit_code is None:
+        return Progress(done, plan.total, "running")
+    if exit_code == 0 and (plan.run_dir / OUTCOME_FILE).is_file():
+        return Progress(done, plan.total, "done")
+    failure = read_json(plan.run_dir / FAILURE_FILE) or {}
+    said = failure.get("message") or " ".join(tail(plan.run_dir / LOG, 3))
+    return Progress(done, plan.total, "failed", str(said or f"exit code {exit_code}"))
+
+
+def _lines(path: Path) -> int:
+    try:
+        return path.read_bytes().count(b"\n")
+    except OSError:
+        return 0

@@ -1,0 +1,140 @@
+"""``sizewise …``: what is not a run. Runs are ``train.py`` and ``evaluate.py``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sizewise.errors import SizewiseError
+
+app = typer.Typer(
+    name="sizewise",
+    help="Does a small specialised model beat a larger general one, and at what cost?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Directories = Annotated[list[Path], typer.Argument(help="Directories of sweeps or runs.")]
+Directory = Annotated[Path, typer.Argument(help="Directory of a sweep or a run.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Overrides as for train.py: model=gemma4b lora.r=16 …")
+]
+
+
+@app.command()
+def status(directory: Directory) -> None:
+    """Show which jobs of a sweep are done, running, failed or waiting."""
+    from sizewise.sweep.status import print_status
+
+    print_status(directory)
+
+
+@app.command()
+def compare(
+    directories: Directories,
+    by: Annotated[list[str] | None, typer.Option(help="Also pair runs along these keys.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write table, pictures and page here.")] = None,
+    device_per_hour: Annotated[
+        float | None, typer.Option(help="For the break-even: price of an hour of your device.")
+    ] = None,
+    api_per_1000_tokens: Annotated[
+        float | None, typer.Option(help="For the break-even: a rented model's price per 1,000.")
+    ] = None,
+) -> None:
+    """Compare finished runs, of one or many sweeps: table, paired tests, verdict."""
+    from sizewise.commands.provenance import compare_command
+    from sizewise.config import PricesConfig
+
+    prices = PricesConfig(device_per_hour, api_per_1000_tokens)
+    compare_command(directories, tuple(by or ()), out, prices)
+
+
+@app.command()
+def plan(overrides: Overrides = None) -> None:
+    """Say how much memory a job needs and where it fits, without loading a weight."""
+    from sizewise.commands.plan import plan_command
+
+    plan_command(overrides or [])
+
+
+@app.command()
+def explore(
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Write pictures and figures here.")] = None,
+    samples: Annotated[int, typer.Option(help="How many examples to show.")] = 3,
+) -> None:
+    """Show a data set: sizes, token lengths, duplicates, leaks, labels, samples."""
+    from sizewise.commands.explore import explore_command
+
+    explore_command(overrides or [], out, samples)
+
+
+@app.command()
+def export(
+    values: Annotated[list[str], typer.Argument(help="run=DIR [out=DIR merge=true push_to=…]")],
+) -> None:
+    """Write adapter or merged model, tokenizer, settings and a model card; optionally push."""
+    from sizewise.commands.release import export_command
+
+    export_command(values)
+
+
+@app.command()
+def generate(
+    values: Annotated[list[str], typer.Argument(help='run=DIR "question"')],
+    base: Annotated[bool, typer.Option("--base", help="Show the base's answer, too.")] = False,
+) -> None:
+    """Answer one question with the model of a finished run."""
+    from sizewise.commands.release import generate_command
+
+    generate_command(values, base)
+
+
+@app.command()
+def verify(directory: Directory) -> None:
+    """Recompute every reported number from the stored predictions and check all hashes."""
+    from sizewise.commands.provenance import verify_command
+
+    if not verify_command(directory):
+        raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    directory: Directory,
+    run: Annotated[bool, typer.Option("--run", help="Run the command, too.")] = False,
+) -> None:
+    """Print command, code and versions of a run; with --run, run it with those that are here."""
+    from sizewise.commands.provenance import reproduce_command
+
+    raise typer.Exit(reproduce_command(directory, run))
+
+
+@app.command("app")
+def serve(
+    directory: Directory,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8501,
+    crisis: Annotated[Path | None, typer.Option(help="Settings of the crisis detector.")] = None,
+    outputs: Annotated[Path | None, typer.Option(help="Where evaluations are written.")] = None,
+) -> None:
+    """Open the app: explore data, results, chat, blind ratings, evaluations. Local only."""
+    from sizewise.app.launch import launch
+
+    raise typer.Exit(launch(directory, port, crisis, outputs))
+
+
+def main() -> None:
+    """Run the command line; an error that sizewise raises on purpose is one message, exit 1."""
+    try:
+        app()
+    except SizewiseError as error:
+        sys.stderr.write(f"sizewise: {error}\n")
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""What train.py and evaluate.py call: preparation, and one job under Hydra."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from sizewise.composition.resolvers import exit_on_error, register_resolvers
+from sizewise.config import register_schema
+from sizewise.config.register import explain
+from sizewise.errors import SweepError
+from sizewise.job.execute import JobResult, execute
+from sizewise.job.submit import DEFAULT_FUNCTION, load_job, make_job, submit
+from sizewise.record.claims import holder
+from sizewise.record.identity import plain_config
+from sizewise.record.names import JOB_FILE, LOG_FILE
+from sizewise.record.state import JobState
+
+log = logging.getLogger(__name__)
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def prepare() -> None:
+    """Register schema and resolvers; to be called before Hydra's main function."""
+    register_schema()
+    register_resolvers()
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"hydra\.")
+
+
+def run_command(main: Callable[[], object]) -> None:
+    """Call a Hydra main function; a command that cannot be composed ends with one line."""
+    if FULL_ERROR in os.environ:
+        main()
+        return
+    os.environ[FULL_ERROR] = "1"  # Hydra raises what it otherwise prints, with advice that misleads
+    try:
+        main()
+    except CompactHydraException as error:
+        sys.stderr.write(f"sizewise: {explain(error)}\n")
+        raise SystemExit(1) from None
+
+
+def run_task(cfg: DictConfig) -> float | None:
+    """Run the composed job in its directory and return its objective.
+
+    A job that is done returns its stored objective at once. On its own, a failed job ends the
+    process with one message and exit code 1, an interrupted one with 130; as part of a sweep in
+    this process the error is raised, so that the next job runs.
+    """
+    hydra = HydraConfig.get()
+    alone = hydra.mode != RunMode.MULTIRUN
+    run_dir = Path(hydra.runtime.output_dir)
+    with exit_on_error() if alone else nullcontext():
+        if alone or not (run_dir / JOB_FILE).exists():
+            # A sweep has already written the job as it was when it was planned.
+            submit(make_job(plain_config(cfg), run_dir, tuple(hydra.overrides.task), _function()))
+        result = _execute(run_dir, alone)
+        objective = _report(result)
+        if alone and result.fresh:
+            _rehearse(run_dir)
+    return objective
+
+
+def _execute(run_dir: Path, alone: bool) -> JobResult:
+    try:
+        return execute(run_dir)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"Stopped. The same command continues the run in {run_dir}.\n")
+        if alone:
+            raise SystemExit(130) from None
+        raise
+
+
+def _report(result: JobResult) -> float | None:
+    where = result.run_dir
+    if result.state == JobState.RUNNING and not result.fresh:
+        raise SweepError(f"{where} is being worked on by {holder(where)}. Wait, or stop it first.")
+    if result.state == JobState.FAILED:
+        raise SweepError(f"{result.message}\n  log: {where / LOG_FILE}")
+    if result.state == JobState.DONE and not result.fresh:
+        log.info("Already done: %s (objective %s)", where, result.objective)
+    return result.objective
+
+
+def _rehearse(run_dir: Path) -> None:
+    config, _ = load_job(run_dir)
+    if config.dry_run:
+        from sizewise.release.export import rehearse_export
+
+        rehearse_export(config, run_dir)
+
+
+def _function() -> str:
+    # Tests and other programs may put another function in the place of a job.
+    hydra: Any = HydraConfig.get()
+    return OmegaConf.select(hydra, "sweeper.job") or DEFAULT_FUNCTION

@@ -1,0 +1,52 @@
+"""Local files that a job reads (data, models, candidates): their content is part of the job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from sizewise.data.rows.read import plain_content_hash, sources_of
+from sizewise.errors import ConfigError
+from sizewise.files import file_hash
+from sizewise.models.sources import local_content
+
+
+def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration in which local files and bases are named with their content.
+
+    So a file that was changed makes another job, and a queued job refuses a file that is no
+    longer the one it was planned with. A hash that is there already stays.
+    """
+    copy = deepcopy(dict(config))
+    datasets = [copy.get("dataset"), *(copy.get("eval_dataset") or {}).values()]
+    for source in (source for dataset in datasets for source in sources_of(dataset)):
+        if source.get("path") and not source.get("sha256"):
+            source["sha256"] = plain_content_hash(source)
+    model = copy.get("model")
+    if isinstance(model, dict) and not model.get("content"):
+        model["content"] = local_content(model)
+    evaluation = copy.get("evaluation")
+    if isinstance(evaluation, dict) and not evaluation.get("candidates_sha256"):
+        evaluation["candidates_sha256"] = candidates_content(evaluation)
+    return copy
+
+
+def candidates_content(evaluation: Mapping[str, Any]) -> str | None:
+    """Hash the file of ``evaluation.candidates`` (16 hex digits); None where it names no file."""
+    choice = evaluation.get("candidates")
+    if choice in (None, "train", "labels") or not Path(str(choice)).is_file():
+        return None
+    return file_hash(Path(str(choice)))[:16]
+
+
+def check_candidates_content(evaluation: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the file of candidates is not the one that the job was planned with."""
+    planned, found = evaluation.get("candidates_sha256"), candidates_content(evaluation)
+    if planned and found and planned != found:
+        raise ConfigError(
+            f"evaluation.candidates={evaluation['candidates']!r} holds something else ({found}) "
+            f"than when this run was planned ({planned}). Start the command again: with a changed "
+            "file it is another run. The old run needs the old file."
+        )

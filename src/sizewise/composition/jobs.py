@@ -1,0 +1,160 @@
+"""Composition of the jobs of a sweep, fast enough for hundreds.
+
+Hydra composes one job in some tenths of a second, nearly all of it for the options (YAML files,
+defaults lists, merging). Three things are shared between the jobs of a sweep: the parsed files;
+the composition of equal options, over which plain values are laid; and, for options that fill
+nothing but their own group, the composed group itself, so that a grid of 10 models × 10 data sets
+takes 19 compositions and not 100.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sizewise.composition.hydra_internals import SharedLoader
+from sizewise.config.register import explain
+from sizewise.errors import ConfigError
+from sizewise.record.identity import plain_config, plain_node
+
+Choices = dict[str, str]
+
+
+@dataclass
+class _Composed:
+    """Composed options: the config, its plain values, and the keys that interpolate others."""
+
+    config: DictConfig
+    plain: dict[str, Any] | None
+    linked: set[str]
+
+
+class JobComposer:
+    """Composes jobs from overrides.
+
+    Args:
+        loader: Hydra's configuration loader.
+        config_name: the primary configuration (``train``).
+        hydra_overrides: overrides of Hydra itself, the same for every job.
+    """
+
+    def __init__(
+        self, loader: ConfigLoaderImpl, config_name: str, hydra_overrides: list[str]
+    ) -> None:
+        self._hydra = [text for text in hydra_overrides if not text.startswith("hydra.mode=")]
+        self._loader = SharedLoader(loader, config_name, self._hydra)
+        self._name = config_name
+        self._parser = OverridesParser.create(config_loader=loader)
+        self._whole: dict[tuple[str, ...], DictConfig] = {}
+        self._composed: dict[tuple[str, ...], _Composed] = {}
+        self._homes: dict[tuple[str, ...], Choices] = {}
+
+    def parse(self, overrides: list[str]) -> list[Override]:
+        """Parse overrides in Hydra's grammar."""
+        try:
+            return list(self._parser.parse_overrides(overrides))
+        except HydraException as error:
+            what = getattr(error, "override", None) or " ".join(overrides)
+            raise ConfigError(f"{what}: {str(error).splitlines()[0]}") from error
+
+    def compose(self, overrides: list[str]) -> dict[str, Any]:
+        """Return the resolved configuration of one job as plain values.
+
+        Raises:
+            ConfigError: an option, a key or a value is wrong.
+        """
+        parsed = self.parse(overrides)
+        groups = [item for item in parsed if self._loader.is_group(item)]
+        values = [item for item in parsed if not self._loader.is_group(item)]
+        try:
+            return _overlay(self._options(groups), values)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error)) from error
+
+    def _options(self, groups: list[Override]) -> _Composed:
+        key = tuple(str(item.input_line) for item in groups)
+        if key not in self._composed:
+            self._composed[key] = _prepared(self._assembled(groups))
+        return self._composed[key]
+
+    def _assembled(self, groups: list[Override]) -> DictConfig:
+        """Compose options; all but the first such job are put together from composed groups."""
+        own = {str(g.key_or_group): str(g.input_line) for g in groups if self._loader.separable(g)}
+        rest = tuple(str(g.input_line) for g in groups if not self._loader.separable(g))
+        kind = (*rest, "", *sorted(own))
+        home = self._homes.setdefault(kind, own)
+        config = self._compose_whole(rest, home)
+        changed = [group for group in own if own[group] != home[group]]
+        if not changed:
+            return config
+        config = deepcopy(config)
+        for group in changed:
+            part = self._compose_whole(rest, {**home, group: own[group]})
+            config.__dict__["_content"][group] = node = deepcopy(part._get_node(group))
+            node._set_parent(config)  # type: ignore[union-attr]
+        return config
+
+    def _compose_whole(self, rest: tuple[str, ...], choices: Choices) -> DictConfig:
+        groups = (*rest, *choices.values())
+        if groups not in self._whole:
+            overrides = [*self._hydra, *groups]
+            config = self._loader.load_configuration(self._name, overrides, RunMode.RUN)
+            self._whole[groups] = _without_hydra(config)
+        return self._whole[groups]
+
+
+def _prepared(config: DictConfig) -> _Composed:
+    raw = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(raw, dict)
+    linked = {str(key) for key, value in raw.items() if key != "hydra" and "${" in repr(value)}
+    return _Composed(config, None, linked)
+
+
+def _overlay(composed: _Composed, values: list[Override]) -> dict[str, Any]:
+    """Lay plain values over composed options, resolve, and take them off again.
+
+    Copying and resolving a whole config takes 20 ms; only what can have changed is done anew.
+    """
+    config, content = composed.config, composed.config.__dict__["_content"]
+    touched = {str(item.key_or_group).split(".")[0] for item in values}
+    if composed.plain is None and touched:
+        composed.plain = _plain_if_complete(config)
+    saved = {key: deepcopy(content[key]) for key in touched if key in content}
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config(values, config)
+        if composed.plain is None:
+            return plain_config(config)
+        changed = {key for key in touched | composed.linked if key in content}
+        kept = {k: v for k, v in composed.plain.items() if k in content and k not in changed}
+        return {**deepcopy(kept), **{key: plain_node(config, key) for key in changed}}
+    finally:
+        for key in touched:
+            content.pop(key, None)
+        content.update(saved)
+
+
+def _plain_if_complete(config: DictConfig) -> dict[str, Any] | None:
+    """Resolve the options alone; None where a value is still missing (an override gives it)."""
+    try:
+        return plain_config(config)
+    except OmegaConfBaseException:
+        return None
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    """Drop Hydra's own node, which is the larger half, unless a value refers to it."""
+    raw = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(raw, dict)
+    raw.pop("hydra")
+    if "${hydra" not in repr(raw):
+        config.__dict__["_content"].pop("hydra")
+    return config

@@ -1,0 +1,123 @@
+"""Resolvers that name Hydra's directories by identity. They import nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sizewise.composition.inputs import pinned
+from sizewise.composition.typed import run_config
+from sizewise.config import conf_dir
+from sizewise.config.register import explain
+from sizewise.errors import ConfigError, SizewiseError, SweepError
+from sizewise.record.identity import Identity, plain_config, run_identity
+
+# Overrides of these keys do not change which jobs a command means.
+_NOT_THE_GRID = ("hydra", "sweep.", "logger", "paths.")
+
+
+def register_resolvers() -> None:
+    """Register the resolvers that ``conf/hydra/layout`` uses (idempotent)."""
+    folder = str(conf_dir().parent)
+    if importlib.util.find_spec("sweeps") is None and folder not in sys.path:
+        sys.path.append(folder)  # for pkg://sweeps where the command is not run beside it
+    for name, function in (
+        ("sizewise.mode", _mode),
+        ("sizewise.slug", _slug),
+        ("sizewise.run_dir", _run_dir),
+        ("sizewise.sweep_dir", sweep_dir),
+    ):
+        OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Turn an error that sizewise raises on purpose into one message and exit code 1."""
+    try:
+        yield
+    except SizewiseError as error:
+        sys.stderr.write(f"sizewise: {error}\n")
+        raise SystemExit(1) from error
+
+
+def sweep_dir(*, _root_: DictConfig) -> str:
+    """Return the directory of a multirun: the given one, else named by the command itself."""
+    given = _root_.sweep.dir
+    if given:
+        return str(given)
+    name = _root_.sweep.name or _choice(_root_) or "sweep"
+    # Hydra's own sweepers ask again in every job, which no longer knows the whole command.
+    ours = "sizewise" in str(OmegaConf.select(_root_, "hydra.sweeper._target_"))
+    if ours and not _root_.sweep.name:
+        name = f"{name}-{_command_hash(_root_)}"
+    return str(Path(_root_.paths.sweeps) / name)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, or say in one message why that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError as error:
+        writable, reason = False, error.strerror or str(error)
+    else:
+        reason = "no permission to write"
+    if not writable:
+        raise SweepError(
+            f"{path} cannot be written: {reason}. "
+            "Set paths.outputs (one run) or paths.sweeps (several) to a folder you can write to."
+        )
+
+
+def _mode(*, _root_: DictConfig) -> str | None:
+    return "MULTIRUN" if _root_.sweep.arms else None
+
+
+def _slug(*, _root_: DictConfig) -> str:
+    return _identity(_root_).slug
+
+
+def _run_dir(*, _root_: DictConfig) -> str:
+    path = Path(_root_.paths.outputs) / _identity(_root_).slug
+    with exit_on_error():
+        # Hydra makes it a moment later, with a traceback where that fails.
+        make_directory(path)
+    return str(path)
+
+
+def _identity(root: DictConfig) -> Identity:
+    # Hydra asks before it makes the directory, so a wrong value leaves nothing behind.
+    with exit_on_error():
+        try:
+            config = pinned(plain_config(root))
+        except OmegaConfBaseException as error:
+            raise ConfigError(explain(error)) from error
+        run_config(config)
+        return run_identity(config)
+
+
+def _choice(root: DictConfig) -> str | None:
+    choice = OmegaConf.select(root, "hydra.runtime.choices.sweep")
+    return str(choice) if choice and choice != "null" else None
+
+
+def _command_hash(root: DictConfig) -> str:
+    config: dict[str, Any] = {
+        "name": root.hydra.job.config_name,
+        "arms": OmegaConf.to_container(root.sweep.arms, resolve=True),
+        "overrides": sorted(
+            text for text in root.hydra.overrides.task if not text.startswith(_NOT_THE_GRID)
+        ),
+    }
+    text = json.dumps(config, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

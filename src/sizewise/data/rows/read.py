@@ -1,0 +1,272 @@
+"""Rows from where they are kept: embedded, hub, csv, json(l), parquet; a hash of local files."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from sizewise.config.data import SOURCES, SourceConfig
+from sizewise.data.rows import hub, sqlite
+from sizewise.errors import DataError
+from sizewise.files import file_hash
+
+Row = dict[str, Any]
+_FIELD_LIMIT = 2**31 - 1
+
+
+def read_csv(path: Path, source: SourceConfig) -> list[Row]:
+    """Read a file of UTF-8 text with a header, one mapping of texts per row.
+
+    Raises:
+        DataError: a row or the header does not fit; the message names the line.
+    """
+    csv.field_size_limit(_FIELD_LIMIT)
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        delimiter = source.delimiter.replace("\\t", "\t")  # as it is typed on a command line
+        reader = csv.DictReader(handle, delimiter=delimiter, strict=True)
+        rows: list[Row] = []
+        try:
+            _check_header(path, reader.fieldnames or [], source.delimiter)
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: the row does not have "
+                        f"{len(reader.fieldnames or [])} fields like the header. Check the quotes "
+                        f"and dataset.source.delimiter={source.delimiter!r}."
+                    )
+                rows.append(dict(row))
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
+    return rows
+
+
+def _check_header(path: Path, columns: Sequence[str], delimiter: str) -> None:
+    """Refuse a header that another sign separates, and one that names a column twice."""
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path} has more than one column {twice!r}. Give each a name of its own.")
+    signs = [sign for sign in ";\t|," if len(columns) == 1 and sign in columns[0]]
+    if signs:
+        sign = signs[0].replace("\t", "\\t")
+        raise DataError(
+            f"{path} has one column, {columns[0]!r}. If its columns are separated otherwise, set "
+            f"'dataset.source.delimiter=\"{sign}\"' (now {delimiter!r})."
+        )
+
+
+EMBEDDED = ("icd10_dialogues",)
+EXTENSIONS = {
+    ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".db": "sqlite",
+    ".sqlite": "sqlite", ".sqlite3": "sqlite",
+}  # fmt: skip
+
+
+def read_rows(source: SourceConfig) -> list[Row]:
+    """Read all rows of a source.
+
+    Returns:
+        One mapping per row, in the source's order; files of a glob in the order of their names.
+
+    Raises:
+        DataError: the source is missing, unreadable or empty; the message says what to do.
+    """
+    if source.kind == "mixture":
+        raise DataError("A mixture has no rows of its own: its parts are read one by one.")
+    rows = _READERS[kind_of(source)](source)
+    if not rows:
+        raise DataError(f"dataset.source.path={source.path!r} holds no rows.")
+    return rows
+
+
+def is_local_file(source: SourceConfig) -> bool:
+    """Whether ``path`` names files of this machine: always, but for hub ids and embedded sets."""
+    if source.kind != "hub":
+        return source.kind not in ("embedded", "mixture")
+    return Path(source.path).expanduser().is_file()
+
+
+def kind_of(source: SourceConfig) -> str:
+    """Return how a source is read: a local file in a hub id's place goes by its extension.
+
+    Raises:
+        DataError: the extension is not known.
+    """
+    if source.kind != "hub" or not is_local_file(source):
+        return source.kind
+    suffix = Path(source.path).suffix.lower()
+    if suffix not in EXTENSIONS:
+        raise DataError(
+            f"dataset.source.path={source.path!r}: files ending in {suffix or 'nothing'!r} are not "
+            f"known. Known: {', '.join(EXTENSIONS)}; or set dataset.source.kind."
+        )
+    return EXTENSIONS[suffix]
+
+
+def find_files(pattern: str) -> list[Path]:
+    """Return the files that a path or a glob (``**`` included) names, sorted.
+
+    Raises:
+        DataError: there is none.
+    """
+    expanded = str(Path(pattern).expanduser())
+    if Path(expanded).is_file():
+        return [Path(expanded)]
+    found = sorted(Path(name) for name in glob.glob(expanded, recursive=True))  # noqa: PTH207
+    files = [path for path in found if path.is_file()]
+    if not files:
+        raise DataError(
+            f"dataset.source.path={pattern!r}: no such file (looked in {Path.cwd()}). "
+            "Give the path of a file, or a glob that matches some."
+        )
+    return files
+
+
+def _read_embedded(source: SourceConfig) -> list[Row]:
+    if source.path not in EMBEDDED:
+        raise DataError(
+            f"dataset.source.path={source.path!r} is not an embedded data set. "
+            f"There is: {', '.join(EMBEDDED)}."
+        )
+    from sizewise.embedded.dialogues import generate_dialogues
+
+    return [dict(row) for row in generate_dialogues()]
+
+
+def _from_files(read: Callable[[Path, SourceConfig], list[Row]]) -> Callable[..., list[Row]]:
+    """Make a reader of one file a reader of all files of a source."""
+
+    def read_all(source: SourceConfig) -> list[Row]:
+        return [row for path in find_files(source.path) for row in _guarded(read, path, source)]
+
+    return read_all
+
+
+def _guarded(
+    read: Callable[[Path, SourceConfig], list[Row]], path: Path, source: SourceConfig
+) -> list[Row]:
+    try:
+        return read(path, source)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). "
+            "Convert it (from Windows: iconv -f CP1252 -t UTF-8 FILE > NEW), or choose the right "
+            "dataset.source.kind."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _read_json(path: Path, source: SourceConfig) -> list[Row]:
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("["):
+        return _records(_parse(text, path, 1), path)
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if len(lines) > 1 and lines[0][1].strip() == "{":
+        return _single_list(_parse(text, path, 1), path)
+    records = [_parse(line, path, number) for number, line in lines]
+    if len(records) == 1 and any(isinstance(value, list) for value in records[0].values()):
+        return _single_list(records[0], path)
+    return _records(records, path)
+
+
+def _parse(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {line + error.lineno - 1}: not valid JSON ({error.msg}). "
+            "Give JSON lines, or one JSON list of objects."
+        ) from error
+
+
+def _single_list(document: Any, path: Path) -> list[Row]:
+    """Return the one list of objects of a document such as {"data": [...]}, else the document."""
+    values = document.values() if isinstance(document, dict) else ()
+    lists = [v for v in values if isinstance(v, list) and v and isinstance(v[0], dict)]
+    rows_inside = len(lists) == 1 and len(document) == 1
+    return _records(lists[0] if rows_inside else [document], path)
+
+
+def _records(values: Any, path: Path) -> list[Row]:
+    for number, value in enumerate(values, 1):
+        if not isinstance(value, dict):
+            raise DataError(
+                f"{path}: record {number} is {type(value).__name__}, not an object with columns."
+            )
+    return list(values)
+
+
+def _read_parquet(path: Path, source: SourceConfig) -> list[Row]:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        rows: list[Row] = parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}.") from error
+    return rows
+
+
+def _read_sqlite(path: Path, source: SourceConfig) -> list[Row]:
+    return sqlite.read_rows(path, source.table, source.query)
+
+
+_READERS: dict[str, Callable[[SourceConfig], list[Row]]] = {
+    "embedded": _read_embedded,
+    "hub": hub.read_rows,
+    "csv": _from_files(read_csv),
+    "json": _from_files(_read_json),
+    "parquet": _from_files(_read_parquet),
+    "sqlite": _from_files(_read_sqlite),
+}
+
+KNOWN = frozenset(field.name for field in fields(SourceConfig))
+
+
+def sources_of(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Yield the sources of a data set given as plain values, and of the parts of a mixture."""
+    if not isinstance(dataset, dict):
+        return
+    if isinstance(dataset.get("source"), dict):
+        yield dataset["source"]
+    for part in (dataset.get("parts") or {}).values():
+        yield from sources_of(part)
+
+
+def plain_content_hash(source: Mapping[str, Any]) -> str | None:
+    """``content_hash`` of a source given as plain values; None for one that is not whole."""
+    if source.get("kind") not in SOURCES or not source.get("path"):
+        return None
+    return content_hash(SourceConfig(**{k: v for k, v in source.items() if k in KNOWN}))
+
+
+def content_hash(source: SourceConfig) -> str | None:
+    """Hash the files of a source, in the order of their names (16 hex digits).
+
+    None for what is no file of this machine, and where there is none: reading it says so.
+    """
+    if not is_local_file(source):
+        return None
+    try:
+        files = find_files(source.path)
+    except DataError:
+        return None
+    hashes = [file_hash(path) for path in files]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+
+
+def check_content(source: SourceConfig) -> None:
+    """Raise DataError if the files are no longer those that ``source.sha256`` names."""
+    found = content_hash(source) if source.sha256 else None
+    if found is not None and found != source.sha256:
+        raise DataError(
+            f"dataset.source.path={source.path!r} holds something else ({found}) than when this "
+            f"run was planned ({source.sha256}). Start the command again: with a changed file it "
+            "is another run. The old run needs the old file."
+        )

@@ -1,0 +1,111 @@
+"""SQLite: rows of a table or query, and a file of the splits that people can query."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sizewise.data.example import DataSplits, Example, SplitName
+from sizewise.errors import DataError
+from sizewise.files import temporary_beside
+
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+TABLE = "examples"
+COLUMNS = (
+    "id", "split", "position", "group_id", "system", "history", "prompt", "answer", "meta"
+)  # fmt: skip
+
+
+def read_rows(path: Path, table: str | None, query: str | None) -> list[dict[str, Any]]:
+    """Read a table or the result of a query; the file is opened read-only.
+
+    Without both, the only table of the file is read.
+
+    Raises:
+        DataError: the file is not SQLite, or table and query do not fit it.
+    """
+    uri = f"file:{quote(str(path.resolve()))}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            statement = query or f"SELECT * FROM {_quoted(_table(connection, path, table))}"
+            return [dict(row) for row in connection.execute(statement)]
+    except sqlite3.Error as error:
+        raise DataError(
+            f"{path}: {error}. Check that it is a SQLite file, and dataset.source.table or "
+            "dataset.source.query (files are opened read-only)."
+        ) from error
+
+
+def _table(connection: sqlite3.Connection, path: Path, table: str | None) -> str:
+    found = connection.execute(
+        "SELECT name FROM sqlite_master "
+        "WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
+    )
+    names = [str(row[0]) for row in found]
+    if table is None and len(names) == 1:
+        return names[0]
+    if table is None or table not in names:
+        raise DataError(
+            f"{path}: dataset.source.table={table!r} does not name one of its tables: "
+            f"{', '.join(names) or 'it has none'}."
+        )
+    return table
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def write_splits(splits: DataSplits, path: Path) -> None:
+    """Write the three splits as the table ``examples``, one row per example.
+
+    ``history`` (JSON, earlier turns) and ``meta`` (JSON) may be queried with SQLite's JSON
+    functions. The file is written beside its place and moved there, so that it is whole or absent.
+    The sqlite source reads it back (option ``dataset=sqlite``).
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    temporary = temporary_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        with closing(sqlite3.connect(temporary)) as connection, connection:
+            columns = ", ".join(f"{name} {_type(name)}" for name in COLUMNS)
+            connection.execute(f"CREATE TABLE {TABLE} ({columns})")
+            connection.execute(f"CREATE INDEX by_split ON {TABLE} (split, position)")
+            places = ", ".join("?" * len(COLUMNS))
+            connection.executemany(f"INSERT INTO {TABLE} VALUES ({places})", _records(splits))
+        temporary.replace(path)
+    except (OSError, sqlite3.Error) as error:
+        raise DataError(f"The splits cannot be written to {path}: {error}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _type(column: str) -> str:
+    return "INTEGER NOT NULL" if column == "position" else "TEXT NOT NULL"
+
+
+def _records(splits: DataSplits) -> Iterator[tuple[Any, ...]]:
+    for split in SPLITS:
+        for position, example in enumerate(getattr(splits, split)):
+            yield _record(split, position, example)
+
+
+def _record(split: str, position: int, example: Example) -> tuple[Any, ...]:
+    turns = list(example.messages)
+    system = turns.pop(0).content if turns and turns[0].role == "system" else ""
+    prompt = turns.pop().content
+    history = json.dumps([turn.as_dict() for turn in turns], ensure_ascii=False)
+    meta = json.dumps(dict(example.meta), ensure_ascii=False, sort_keys=True)
+    return (
+        example.id, split, position, example.group, system, history, prompt, example.answer, meta
+    )  # fmt: skip

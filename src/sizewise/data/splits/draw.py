@@ -1,0 +1,235 @@
+"""Candidates to leak-safe splits: drawn by groups, or the source's own with its leaks counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from sizewise.config.data import DatasetConfig, SplitConfig
+from sizewise.data.example import DataReport, DataSplits, Example
+from sizewise.data.rows.examples import Candidates
+from sizewise.data.splits.groups import rank
+from sizewise.data.splits.leaks import leaking_rows, row_split_leak, shared_groups
+from sizewise.errors import DataError
+
+NAMES = ("train", "validation", "test")
+
+
+def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
+    """Divide examples into train, validation and test, limit their sizes and report.
+
+    Order within a split is drawn by ``cfg.split.seed`` from ids alone, so that it depends neither
+    on the order of rows nor on the wording of the prompt, and the first n of a larger training set
+    are the smaller one.
+
+    Raises:
+        DataError: a split that should have examples has none, or the source's own split leaks
+            and ``on_leak`` is ``error``.
+    """
+    filtered = Counter(candidates.filtered)
+    pairs = _limit(list(zip(candidates.examples, candidates.splits, strict=True)), cfg)
+    sizes = Counter(example.group for example, _ in pairs)
+    pairs, duplicates = _distinct(pairs)
+    parts = _divide(pairs, cfg.split, filtered)
+    leaks = leaking_rows(parts)
+    parts = _mind_leaks(parts, leaks, cfg.split.on_leak, filtered)
+    fraction = _train_fraction(parts)
+    parts = {name: _ordered(rows, cfg.split.seed) for name, rows in parts.items()}
+    limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
+    kept = {name: tuple(parts[name][: limits[name]]) for name in NAMES}
+    report = DataReport(
+        rows=candidates.rows,
+        filtered=dict(filtered),
+        duplicates=duplicates,
+        shared_groups=shared_groups(kept),
+        leaking_rows=leaks,
+        row_split_leak=row_split_leak(list(sizes.values()), round(fraction * sizes.total())),
+    )
+    _require(kept, report, cfg)
+    return DataSplits(kept["train"], kept["validation"], kept["test"], report)
+
+
+def draw(
+    examples: Sequence[Example], fractions: Mapping[str, float], rest: str, seed: int
+) -> Parts:
+    """Draw whole groups into the given fractions; what remains goes to ``rest``.
+
+    Groups are taken in an order drawn by ``seed`` (groups larger than a fraction's rows last);
+    each fraction takes groups while that brings it nearer to its size, and at least one.
+    """
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.group, []).append(example)
+    order = _order(groups, len(examples), fractions, seed)
+    wanted = _wanted(groups, len(examples), fractions)
+    parts: Parts = {name: [] for name in (*fractions, rest)}
+    full = sum(fractions.values()) >= 1 - 1e-9
+    spare = len(wanted) - full
+    for name, size in wanted.items():
+        while len(order) > spare and _nearer(len(parts[name]), len(groups[order[0]]), size):
+            parts[name] += groups[order.pop(0)]
+        spare -= 1
+    last = list(wanted)[-1] if full and wanted else rest
+    for group in order:
+        parts[last] += groups[group]
+    return parts
+
+
+def _cap(total: int, fractions: Mapping[str, float]) -> float:
+    """Rows of the smallest fraction: larger groups are taken last."""
+    return max(
+        1.0, min((share * total for share in fractions.values() if share > 0), default=total)
+    )
+
+
+def _order(
+    groups: Mapping[str, Sequence[Example]], total: int, fractions: Mapping[str, float], seed: int
+) -> list[str]:
+    cap = _cap(total, fractions)
+    return sorted(groups, key=lambda name: (len(groups[name]) > cap, rank(seed, name)))
+
+
+def _wanted(
+    groups: Mapping[str, Sequence[Example]], total: int, fractions: Mapping[str, float]
+) -> dict[str, float]:
+    """Rows of each fraction; less, in proportion, where only giant groups could fill them."""
+    wanted = {name: share * total for name, share in fractions.items() if share > 0}
+    if sum(fractions.values()) >= 1 - 1e-9 or not wanted:
+        return wanted
+    cap = _cap(total, fractions)
+    small = sum(len(rows) for rows in groups.values() if len(rows) <= cap)
+    factor = min(1.0, small / sum(wanted.values())) if small else 1.0
+    return {name: size * factor for name, size in wanted.items()}
+
+
+def _nearer(have: int, more: int, wanted: float) -> bool:
+    return have == 0 or have + more / 2 <= wanted
+
+
+def _divide(
+    pairs: Sequence[tuple[Example, str | None]], cfg: SplitConfig, filtered: Counter[str]
+) -> Parts:
+    """Divide by the source's column, drawing from training what it lacks, or by groups alone."""
+    fractions = {"test": cfg.test, "validation": cfg.validation}
+    if cfg.column is None:
+        return draw([example for example, _ in pairs], fractions, "train", cfg.seed)
+    parts = divide_by_column(pairs, cfg, filtered)
+    missing = {n: fractions[n] for n in fractions if not parts[n] and fractions[n] > 0}
+    drawn = draw(parts["train"], missing, "train", cfg.seed) if missing else {}
+    return {**parts, **drawn}
+
+
+def _mind_leaks(parts: Parts, leaks: int, on_leak: str, filtered: Counter[str]) -> Parts:
+    if on_leak == "error" and shared_groups(parts):
+        refuse_leaks(leaks, shared_groups(parts))
+    if on_leak != "drop":
+        return parts
+    kept = drop_leaks(parts)
+    lost = sum(map(len, parts.values())) - sum(map(len, kept.values()))
+    if lost:
+        filtered["leaking"] += lost
+    return kept
+
+
+def _limit(
+    pairs: list[tuple[Example, str | None]], cfg: DatasetConfig
+) -> list[tuple[Example, str | None]]:
+    if cfg.max_samples is None or cfg.max_samples >= len(pairs):
+        return pairs
+    seed = cfg.split.seed
+    order = sorted(pairs, key=lambda p: (rank(seed, f"sample:{p[0].id}"), p[0].content_id))
+    return order[: cfg.max_samples]
+
+
+def _distinct(
+    pairs: Sequence[tuple[Example, str | None]],
+) -> tuple[list[tuple[Example, str | None]], int]:
+    """Keep one of equal examples within a split of the source; return how many went.
+
+    Which one follows from its row's values and meta data, not from the order of rows.
+    """
+    kept: dict[tuple[str, str | None], tuple[Example, str | None]] = {}
+    for example, split in pairs:
+        key = (example.content_id, split)
+        other = kept.setdefault(key, (example, split))[0]
+        if (example.id, sorted(example.meta.items())) < (other.id, sorted(other.meta.items())):
+            kept[key] = (example, split)
+    return list(kept.values()), len(pairs) - len(kept)
+
+
+def _ordered(examples: Sequence[Example], seed: int) -> list[Example]:
+    return sorted(examples, key=lambda example: (rank(seed, example.id), example.content_id))
+
+
+def _train_fraction(parts: Parts) -> float:
+    total = sum(map(len, parts.values()))
+    return len(parts["train"]) / total if total else 0.0
+
+
+def _require(
+    parts: Mapping[str, Sequence[Example]], report: DataReport, cfg: DatasetConfig
+) -> None:
+    fractions = {"validation": cfg.split.validation, "test": cfg.split.test}
+    needed = {"train": fractions["validation"] + fractions["test"] < 1 - 1e-9}
+    needed |= {name: fraction > 0 for name, fraction in fractions.items()}
+    empty = [name for name in NAMES if needed[name] and not parts[name]]
+    if not empty:
+        return
+    causes = ", ".join(f"{count} {reason}" for reason, count in report.filtered.items())
+    counts = ", ".join(f"{name} {len(parts[name])}" for name in NAMES)
+    raise DataError(
+        f"The {' and '.join(empty)} split of dataset {cfg.name!r} is empty ({counts}). "
+        f"Of {report.rows} rows, left out: {causes or 'none'}; {report.duplicates} duplicates. "
+        "Loosen dataset.filter, raise dataset.max_samples, change the fractions of dataset.split, "
+        "or check dataset.split.column and its names."
+    )
+
+
+Parts = dict[str, list[Example]]
+
+
+def divide_by_column(
+    pairs: Sequence[tuple[Example, str | None]], cfg: SplitConfig, filtered: Counter[str]
+) -> Parts:
+    """Sort examples by the values that ``cfg.names`` gives to each split.
+
+    Examples of other values are counted in ``filtered`` as ``other_split``.
+
+    Raises:
+        DataError: no row belongs to training although training is wanted.
+    """
+    parts: Parts = {"train": [], "validation": [], "test": []}
+    split_of = {value: name for name, value in cfg.names.items()}
+    for example, value in pairs:
+        name = split_of.get(value or "")
+        if name in parts:
+            parts[name].append(example)
+        else:
+            filtered["other_split"] += 1
+    if pairs and not any(parts.values()):
+        found = sorted({value or "" for _, value in pairs})
+        raise DataError(
+            f"dataset.split.names={dict(cfg.names)} fits no value of the column {cfg.column!r}, "
+            f"which holds: {', '.join(map(repr, found[:10]))}. Map train, validation and test to "
+            "values that occur."
+        )
+    return parts
+
+
+def drop_leaks(parts: Parts) -> Parts:
+    """Leave out training rows that share a group with evaluation, and validation with test."""
+    test = {example.group for example in parts["test"]}
+    validation = [example for example in parts["validation"] if example.group not in test]
+    held_out = test | {example.group for example in validation}
+    train = [example for example in parts["train"] if example.group not in held_out]
+    return {"train": train, "validation": validation, "test": parts["test"]}
+
+
+def refuse_leaks(rows: int, groups: int) -> None:
+    """Raise, saying how much the source's own split leaks."""
+    raise DataError(
+        f"The source's own split leaks: {rows} evaluation rows share a question, a conversation or "
+        f"a declared group with training ({groups} groups are in more than one split). Set "
+        "dataset.split.on_leak=drop to leave those training rows out, =report to go on, or "
+        "dataset.split.column=null to draw a split by groups."
+    )

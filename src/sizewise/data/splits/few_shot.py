@@ -1,0 +1,91 @@
+"""Demonstrations: examples of the training split put before every prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sizewise.config.data import DatasetConfig
+from sizewise.data.example import DataSplits, Example, Message
+from sizewise.data.splits.leaks import shared_groups
+from sizewise.errors import DataError
+
+
+def without_demonstrations(cfg: DatasetConfig) -> DatasetConfig:
+    """Return the configuration of the whole splits that demonstrations are added to."""
+    return replace(cfg, few_shot=0, max_train=None) if cfg.few_shot else cfg
+
+
+def add_demonstrations(
+    splits: DataSplits, k: int, style: str, max_train: int | None = None
+) -> DataSplits:
+    """Put the same ``k`` training examples before every prompt.
+
+    They are the first of the whole training split (whose order the split seed draws) with labels
+    as different as possible, so that they are the same for every ``max_train``; none shares a
+    group with a held-out example. They are taken out of training, so that none demonstrates
+    itself, and ``max_train`` counts what remains. An example keeps its ``id``; its ``content_id``
+    and so the fingerprints of prompts change.
+
+    Args:
+        splits: splits without demonstrations and with all training examples.
+        k: how many; 0 returns ``splits`` as they are.
+        style: ``turns`` (earlier turns of the conversation) or ``text`` (within the prompt).
+        max_train: training examples to keep beside them; None: all.
+
+    Raises:
+        DataError: training has no more than ``k`` single-question examples.
+    """
+    if k == 0:
+        return splits
+    held_out = {example.group for example in (*splits.validation, *splits.test)}
+    shown = choose([e for e in splits.train if e.group not in held_out], k)
+    kept = {example.content_id for example in shown}
+    train = [example for example in splits.train if example.content_id not in kept][:max_train]
+    if len(shown) < k or not train:
+        raise DataError(
+            f"dataset.few_shot={k} needs more than {k} training examples that begin a "
+            f"conversation; there are {len(splits.train)} training examples. Lower it."
+        )
+    parts = {"train": train, "validation": splits.validation, "test": splits.test}
+    add = _as_turns if style == "turns" else _as_text
+    return replace(
+        splits,
+        train=tuple(add(example, shown) for example in train),
+        validation=tuple(add(example, shown) for example in splits.validation),
+        test=tuple(add(example, shown) for example in splits.test),
+        report=replace(splits.report, shared_groups=shared_groups(parts)),
+    )
+
+
+def choose(train: Sequence[Example], k: int) -> list[Example]:
+    """Take the first ``k`` examples without history, new labels before repeated ones."""
+    single = [e for e in train if [m.role for m in e.messages if m.role != "system"] == ["user"]]
+    fresh: list[Example] = []
+    again: list[Example] = []
+    seen: set[str] = set()
+    for example in single:
+        label = example.meta.get("label", example.id)
+        (again if label in seen else fresh).append(example)
+        seen.add(label)
+    return (fresh + again)[:k]
+
+
+def _parts(example: Example) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    head = tuple(m for m in example.messages if m.role == "system")
+    return head, tuple(m for m in example.messages if m.role != "system")
+
+
+def _as_turns(example: Example, shown: Sequence[Example]) -> Example:
+    head, turns = _parts(example)
+    earlier = tuple(
+        message for one in shown for message in (one.messages[-1], Message("assistant", one.answer))
+    )
+    return replace(example, messages=head + earlier + turns, origin=example.id)
+
+
+def _as_text(example: Example, shown: Sequence[Example]) -> Example:
+    head, turns = _parts(example)
+    text = "\n\n".join(f"{one.messages[-1].content}\n\n{one.answer}" for one in shown)
+    first = Message("user", f"{text}\n\n{turns[0].content}")
+    return replace(example, messages=(*head, first, *turns[1:]), origin=example.id)

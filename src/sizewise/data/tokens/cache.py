@@ -1,0 +1,128 @@
+"""Token ids on disk: plain arrays, one file per key, and the hashes in those keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sizewise.files import temporary_beside
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+Stored = tuple[list[list[int]], list[list[int]], list[bool]]
+
+
+class TokenCache:
+    """A folder of ``KEY.npz`` files; a damaged file counts as absent, a full disk as no cache.
+
+    The key has to hold everything that decides about the ids (tokenizer, template and its
+    arguments, contents, bounds): see ``encode_examples``.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def load(self, key: str, count: int) -> Stored | None:
+        """Return prompts, answers and shortened flags of ``count`` examples, or None."""
+        if self._folder is None:
+            return None
+        path = self._path(self._folder, key)
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                prompts = _unpack(data["prompt_ids"], data["prompt_ends"])
+                answers = _unpack(data["answer_ids"], data["answer_ends"])
+                shortened = [bool(flag) for flag in data["shortened"]]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("The token cache %s is damaged (%s): encoding again.", path, error)
+            return None
+        if not len(prompts) == len(answers) == len(shortened) == count:
+            log.warning("The token cache %s has another number of rows: encoding again.", path)
+            return None
+        return prompts, answers, shortened
+
+    def save(
+        self,
+        key: str,
+        prompts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]],
+        shortened: Sequence[bool],
+    ) -> None:
+        """Write one entry; readers see all of it or nothing."""
+        if self._folder is None:
+            return
+        path = self._path(self._folder, key)
+        temporary = temporary_beside(path)
+        prompt_ids, prompt_ends = _pack(prompts)
+        answer_ids, answer_ends = _pack(answers)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as handle:
+                np.savez(
+                    handle,
+                    prompt_ids=prompt_ids,
+                    prompt_ends=prompt_ends,
+                    answer_ids=answer_ids,
+                    answer_ends=answer_ends,
+                    shortened=np.asarray(shortened, dtype=np.bool_),
+                )
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            log.warning("The token cache %s cannot be written (%s): going on without.", path, error)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    @staticmethod
+    def _path(folder: Path, key: str) -> Path:
+        return folder / f"{key}.npz"
+
+
+def _pack(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return all ids in one array, and where each row ends."""
+    flat = np.fromiter((i for row in rows for i in row), dtype=np.int32)
+    return flat, np.cumsum([len(row) for row in rows], dtype=np.int64)
+
+
+def _unpack(flat: NDArray[np.int32], ends: NDArray[np.int64]) -> list[list[int]]:
+    bounds = [0, *(int(end) for end in ends)]
+    if bounds[-1] != len(flat):
+        raise ValueError("row ends do not fit the ids")
+    return [flat[start:end].tolist() for start, end in pairwise(bounds)]
+
+
+def hash_parts(*parts: Any) -> str:
+    """Hash JSON-like values (16 hex digits)."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash a tokenizer's rules and vocabulary (16 hex digits).
+
+    Padding and truncation, which every call sets anew, are switched off before and do not count.
+    """
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return hash_parts(type(tokenizer).__name__, tokenizer.get_vocab(), special)
+    backend.no_truncation()
+    backend.no_padding()
+    rules = hashlib.sha256(backend.to_str().encode()).hexdigest()
+    return hash_parts(rules, special)

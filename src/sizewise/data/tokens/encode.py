@@ -1,0 +1,263 @@
+"""Examples to token ids: what fits is encoded, what does not is cut or dropped, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from sizewise.data.example import Example, Message, fingerprint, question_fingerprint
+from sizewise.data.tokens.cache import TokenCache, hash_parts
+from sizewise.errors import DataError
+
+ANSWER_CUT = "answer_cut"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one example; the answer's end with the end-of-turn token."""
+
+    prompt_ids: list[int]
+    answer_ids: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return len(self.prompt_ids) + len(self.answer_ids)
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """The examples of one split that fit, with their token ids.
+
+    Attributes:
+        encoded: token ids, one per kept example.
+        examples: the kept examples, in the same order.
+        dropped: examples left out, by reason.
+        max_length: the bound in tokens that was applied.
+        shortened: kept examples whose prompt was cut from the left.
+    """
+
+    encoded: tuple[Encoded, ...]
+    examples: tuple[Example, ...]
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    max_length: int = 0
+    shortened: int = 0
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the kept examples, prompt wording included."""
+        return fingerprint(self.examples)
+
+    @property
+    def question_fingerprint(self) -> str:
+        """Hash of what the kept examples ask, whatever the wording of the prompt."""
+        return question_fingerprint(self.examples)
+
+    @property
+    def prompt_lengths(self) -> LengthStatistics:
+        """Token lengths of the prompts."""
+        return LengthStatistics.of([len(e.prompt_ids) for e in self.encoded])
+
+    @property
+    def answer_lengths(self) -> LengthStatistics:
+        """Token lengths of the answers, end of turn included."""
+        return LengthStatistics.of([len(e.answer_ids) for e in self.encoded])
+
+    def first(self, count: int | None) -> EncodedSplit:
+        """Return the first ``count`` examples (all for None), for quick runs."""
+        return replace(self, encoded=self.encoded[:count], examples=self.examples[:count])
+
+
+def encode_examples(
+    examples: Sequence[Example],
+    template: PromptFormat,
+    max_length: int,
+    truncate_prompt: bool = False,
+    cache_dir: Path | None = None,
+    *,
+    context: int | None = None,
+    name: str = "data",
+) -> EncodedSplit:
+    """Encode examples; those whose answer would be cut are dropped and counted.
+
+    Args:
+        examples: examples of one split; none gives an empty split.
+        template: how prompts and answers become ids.
+        max_length: bound in tokens on prompt and answer together (seq2seq: on each).
+        truncate_prompt: cut the question's text from the left until the answer fits.
+        cache_dir: folder of the token cache; None: no cache.
+        context: the model's own bound, if known; the tokenizer's applies besides.
+        name: the split's name, for messages.
+
+    Raises:
+        DataError: no answer fits.
+    """
+    bounds = [max_length, context, template.context]
+    limit = min(bound for bound in bounds if bound is not None)
+    key = hash_parts(
+        FORMAT_VERSION, template.fingerprint, limit, truncate_prompt, fingerprint(examples)
+    )
+    cache = TokenCache(cache_dir)
+    stored = cache.load(key, len(examples))
+    if stored is None:
+        stored = _encode(examples, template, limit, truncate_prompt)
+        cache.save(key, *stored)
+    prompts, answers, shortened = stored
+    fits = [
+        bool(a) and template.length(len(p), len(a)) <= limit
+        for p, a in zip(prompts, answers, strict=True)
+    ]
+    if examples and not any(fits):
+        lengths = [template.length(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
+        raise DataError(_nothing_fits(name, lengths, limit, max_length))
+    return EncodedSplit(
+        encoded=tuple(Encoded(p, a) for p, a, f in zip(prompts, answers, fits, strict=True) if f),
+        examples=tuple(e for e, fit in zip(examples, fits, strict=True) if fit),
+        dropped={ANSWER_CUT: fits.count(False)} if False in fits else {},
+        max_length=limit,
+        shortened=sum(s and fit for s, fit in zip(shortened, fits, strict=True)),
+    )
+
+
+def _encode(
+    examples: Sequence[Example], template: PromptFormat, limit: int, truncate: bool
+) -> tuple[list[list[int]], list[list[int]], list[bool]]:
+    prompts, answers = template.encode_pairs([(e.messages, e.answer) for e in examples])
+    shortened = [False] * len(examples)
+    if truncate:
+        messages = [example.messages for example in examples]
+        shortened = shorten_prompts(messages, prompts, answers, template, limit)
+    return prompts, answers, shortened
+
+
+def _nothing_fits(name: str, lengths: Sequence[int], limit: int, max_length: int) -> str:
+    found = LengthStatistics.of(lengths)
+    whose = "dataset.max_length" if limit == max_length else "the model's own context"
+    advice = (
+        f"Raise dataset.max_length to at least {min(lengths)}, or set dataset.truncate_prompt=true."
+        if limit == max_length
+        else "Choose a model with a longer context, or set dataset.truncate_prompt=true."
+    )
+    return (
+        f"All {len(lengths)} answers of the {name} split are cut at {limit} tokens ({whose}): "
+        f"prompt and answer have {min(lengths)} (shortest), {found.p50:.0f} (median) and "
+        f"{found.max} (longest) tokens. {advice}"
+    )
+
+
+@dataclass(frozen=True)
+class LengthStatistics:
+    """Lengths in tokens: how many, their mean, median, 95 % quantile, maximum and sum."""
+
+    count: int
+    mean: float
+    p50: float
+    p95: float
+    max: int
+    total: int
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> LengthStatistics:
+        """Summarise ``lengths``; none gives zeros."""
+        if not lengths:
+            return cls(0, 0.0, 0.0, 0.0, 0, 0)
+        values = np.asarray(lengths)
+        p50, p95 = np.quantile(values, [0.5, 0.95])
+        return cls(
+            count=len(lengths),
+            mean=float(values.mean()),
+            p50=float(p50),
+            p95=float(p95),
+            max=int(values.max()),
+            total=int(values.sum()),
+        )
+
+
+Turns = tuple[Message, ...]
+Fitting = Callable[[Turns], list[int] | None]
+
+
+def shorten_prompts(
+    messages: Sequence[Turns],
+    prompts: list[list[int]],
+    answers: list[list[int]],
+    template: PromptFormat,
+    limit: int,
+) -> list[bool]:
+    """Replace the prompts that are too long by shorter ones, in place.
+
+    Returns:
+        For each example whether its prompt was cut. Where nothing of the question would remain,
+        it is left as it was (and will be dropped).
+    """
+    cut = [False] * len(prompts)
+    for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        if template.length(len(prompt), len(answer)) > limit:
+            shorter = shorten(messages[place], len(answer), template, limit)
+            if shorter is not None:
+                prompts[place], cut[place] = shorter, True
+    return cut
+
+
+def shorten(messages: Turns, answer: int, template: PromptFormat, limit: int) -> list[int] | None:
+    """Drop the oldest turns, then text from the left of the question, until the answer fits.
+
+    Args:
+        messages: the prompt's turns.
+        answer: tokens of the answer.
+        template: how turns become ids.
+        limit: bound in tokens.
+
+    Returns:
+        The ids of the longest such prompt found, None where none fits.
+    """
+
+    def fitting(turns: Turns) -> list[int] | None:
+        ids = template.encode_prompts([turns])[0]
+        return ids if template.length(len(ids), answer) <= limit else None
+
+    system = tuple(message for message in messages if message.role == "system")
+    turns = tuple(message for message in messages if message.role != "system")
+    while len(turns) > 1:
+        turns = turns[2:]
+        if (ids := fitting(system + turns)) is not None:
+            return ids
+    return _cut_question(system, turns[-1].content, fitting) if turns else None
+
+
+def _cut_question(system: Turns, text: str, fitting: Fitting) -> list[int] | None:
+    best: list[int] | None = None
+    low, high = 1, len(text) - 1
+    while low <= high:
+        start = (low + high) // 2
+        kept = text[start:].lstrip()
+        ids = fitting((*system, Message("user", kept))) if kept else None
+        if ids is not None:
+            best, high = ids, start - 1
+        elif not kept:
+            high = start - 1
+        else:
+            low = start + 1
+    return best
+
+
+class PromptFormat(Protocol):
+    """What encoding needs of a template; causal and seq2seq each have one."""
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    @property
+    def context(self) -> int | None: ...  # noqa: D102
+    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]: ...  # noqa: D102
+    def encode_pairs(  # noqa: D102
+        self, pairs: Sequence[tuple[Sequence[Message], str]]
+    ) -> tuple[list[list[int]], list[list[int]]]: ...
+    def length(self, prompt: int, answer: int) -> int: ...  # noqa: D102

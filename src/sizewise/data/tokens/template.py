@@ -1,0 +1,322 @@
+"""Conversations to token ids: a chat template with one answer mask for training and inference."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sizewise.data.example import Message
+from sizewise.data.tokens.cache import hash_parts, tokenizer_fingerprint
+from sizewise.data.tokens.control import (
+    BREAK,
+    Neutraliser,
+    PieceEncoder,
+    control_tokens,
+    special_tokens,
+)
+from sizewise.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+NO_LIMIT = 10**7
+Pair = tuple[Sequence[Message], str]
+
+
+class ChatTemplate:
+    """Writes prompts and answers for a causal model.
+
+    Prompt and answer are rendered together, cut where the prompt ends, encoded apart and joined:
+    the answer's ids are exactly those of the rendered answer and one end-of-turn token. Prompts
+    begin with exactly one BOS where the tokenizer or the template wants one. Control tokens within
+    people's text are encoded as text.
+
+    Args:
+        tokenizer: any Hugging Face tokenizer.
+        chat_template: None (the tokenizer's own), ``plain`` (for bases without one: prompt, an
+            empty line, answer) or the path of a jinja file.
+        template_kwargs: reach the template in training and inference alike; ``date_string`` is
+            pinned where the template prints a date.
+
+    Raises:
+        ModelError: there is no template, it cannot be read, or there is no end-of-turn token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        chat_template: str | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self._renderer = Renderer(tokenizer, chat_template, dict(template_kwargs or {}))
+        self._prompt_marks = Neutraliser(control_tokens(tokenizer, self._renderer.source))
+        self._answer_marks = Neutraliser(special_tokens(tokenizer))
+        self._encoder = PieceEncoder(tokenizer)
+        self.end_of_turn = self._find_end_of_turn()
+
+    @property
+    def template_kwargs(self) -> dict[str, Any]:
+        """Arguments of the template with pinned ones, as stored with an adapter."""
+        return dict(self._renderer.kwargs)
+
+    @property
+    def source(self) -> str:
+        """The template's jinja text."""
+        return self._renderer.source
+
+    @property
+    def folds_system(self) -> bool:
+        """Whether the system text goes into the first user turn because there is no such role."""
+        return self._renderer.folds_system
+
+    @property
+    def context(self) -> int | None:
+        """Longest sequence that the tokenizer's settings name, None where they name none."""
+        limit = int(self.tokenizer.model_max_length)
+        return limit if limit < NO_LIMIT else None
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Ids that end an answer: the end-of-turn token and the tokenizer's own EOS."""
+        eos = self.tokenizer.eos_token_id
+        return sorted({self.end_of_turn} | ({int(eos)} if eos is not None else set()))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of tokenizer, template and its arguments (16 hex digits)."""
+        tokenizer = tokenizer_fingerprint(self.tokenizer)
+        return hash_parts("causal", tokenizer, self.source, self.template_kwargs)
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Render the prompt, up to where the answer begins."""
+        return self._prompt(messages).replace(BREAK, "")
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Encode the prompt."""
+        return self.encode_prompts([messages])[0]
+
+    def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
+        """Encode the answer as it is rendered after ``messages``, with the end-of-turn token."""
+        return self.encode_answers([(messages, answer)])[0]
+
+    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
+        """Encode many prompts at once."""
+        return self._encode_prompts([self._prompt(messages) for messages in prompts])
+
+    def encode_answers(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        """Encode many answers at once, each with the end-of-turn token."""
+        return self._encode_answers([self._answer(*pair) for pair in pairs])
+
+    def encode_pairs(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
+        """Encode prompts and answers, rendering each prompt once."""
+        prompts: list[str] = []
+        answers: list[str] = []
+        for messages, answer in pairs:
+            turns = self._marked(messages)
+            prompts.append(self._renderer.prompt(turns))
+            marked = self._answer_marks.mark(answer)
+            answers.append(self._renderer.answer(turns, marked, prompts[-1]))
+        return self._encode_prompts(prompts), self._encode_answers(answers)
+
+    def length(self, prompt: int, answer: int) -> int:
+        """Tokens of the longest sequence that the model sees: prompt and answer are joined."""
+        return prompt + answer
+
+    def _encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self._one_bos(ids) for ids in self._encoder.encode(texts)]
+
+    def _encode_answers(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[*ids, self.end_of_turn] for ids in self._encoder.encode(texts, inner=True)]
+
+    def _prompt(self, messages: Sequence[Message]) -> str:
+        return self._renderer.prompt(self._marked(messages))
+
+    def _answer(self, messages: Sequence[Message], answer: str) -> str:
+        return self._renderer.answer(self._marked(messages), self._answer_marks.mark(answer))
+
+    def _marked(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        return [
+            {
+                "role": message.role,
+                "content": (
+                    self._answer_marks if message.role == "assistant" else self._prompt_marks
+                ).mark(message.content),
+            }
+            for message in messages
+        ]
+
+    def _one_bos(self, ids: list[int]) -> list[int]:
+        """Leave exactly one BOS where the tokenizer or the template puts one."""
+        bos = self.tokenizer.bos_token_id
+        if bos is None:
+            return ids
+        begins = bool(ids) and ids[0] == bos
+        start = 0
+        while start < len(ids) and ids[start] == bos:
+            start += 1
+        return [int(bos), *ids[start:]] if begins or self._adds_bos else ids
+
+    @cached_property
+    def _adds_bos(self) -> bool:
+        ids = self.tokenizer("a")["input_ids"]
+        return bool(ids) and ids[0] == self.tokenizer.bos_token_id
+
+    def _find_end_of_turn(self) -> int:
+        """Take the one token that closes a turn, else (none, or several) the tokenizer's EOS."""
+        closing = self._encoder.encode([self._renderer.closing.strip()])[0]
+        if len(closing) == 1:
+            return closing[0]
+        if self.tokenizer.eos_token_id is None:
+            raise ModelError(
+                f"The chat template ends a turn with {self._renderer.closing!r}, which is not one "
+                "token of the tokenizer, and the tokenizer has no EOS token: an answer would have "
+                "no end. Add the token to the tokenizer, or set model.chat_template."
+            )
+        return int(self.tokenizer.eos_token_id)
+
+
+Turns = Sequence[Mapping[str, str]]
+
+PLAIN = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
+    "{% else %}{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}"
+)
+DATE, DATE_FORMAT = "26 Jul 2024", "%d %b %Y"
+_CLOCK = re.compile(r"""strftime_now\s*\(\s*(["'])(.*?)\1\s*\)""")
+_PROBE, _SYSTEM = "probe7q", "system7q"
+
+
+class Renderer:
+    """A template with its arguments: prompts, answers and what closes a turn.
+
+    Raises:
+        ModelError: there is no template, or it cannot render a question and an answer.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, chat_template: str | None, kwargs: dict[str, Any]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self.source = template_source(tokenizer, chat_template)
+        dated = "date_string" in self.source or "strftime_now" in self.source
+        self.kwargs = {**({"date_string": DATE} if dated else {}), **kwargs}
+        self._undated = pin_date(self.source, str(self.kwargs.get("date_string", DATE)))
+        self.folds_system = False
+        self.folds_system = not self._takes_system()
+        question = [{"role": "user", "content": _PROBE}]
+        self.closing = self._around(question)[1]
+
+    def prompt(self, turns: Turns) -> str:
+        """Render a prompt, up to where the answer begins."""
+        return self._render(turns, True)
+
+    def answer(self, turns: Turns, answer: str, prompt: str | None = None) -> str:
+        """Render an answer after ``turns``: what follows the prompt, without what closes it.
+
+        What the template puts between prompt and answer (an empty thought) belongs to the answer,
+        since the model has to write it. ``prompt`` is the rendered prompt, if it is at hand.
+        """
+        prompt = self.prompt(turns) if prompt is None else prompt
+        whole = self._render([*turns, {"role": "assistant", "content": answer}], False)
+        if not whole.startswith(prompt):
+            prompt = self._around(turns)[0]
+        if not whole.startswith(prompt) or not whole.endswith(self.closing):
+            return answer
+        return whole[len(prompt) : len(whole) - len(self.closing)]
+
+    def _around(self, turns: Turns) -> tuple[str, str]:
+        """Return what is rendered before and after an answer to ``turns``."""
+        probe = {"role": "assistant", "content": _PROBE + "a"}
+        whole = self._render([*turns, probe], False)
+        before, found, after = whole.rpartition(_PROBE + "a")
+        if not found:
+            raise ModelError("The chat template does not write the assistant's answers.")
+        return before, after
+
+    def _takes_system(self) -> bool:
+        turns = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _PROBE}]
+        try:
+            return _SYSTEM in self._render(turns, True)
+        except ModelError:
+            return False
+
+    def _render(self, turns: Turns, prompt: bool) -> str:
+        from jinja2 import TemplateError
+
+        conversation = fold_system(turns) if self.folds_system else [dict(t) for t in turns]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                conversation,
+                chat_template=self._undated,
+                add_generation_prompt=prompt,
+                tokenize=False,
+                **self.kwargs,
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise ModelError(
+                f"The chat template cannot render the turns ({roles}): {error}. "
+                "Check the data's roles, model.template_kwargs and model.chat_template."
+            ) from error
+        return str(text)
+
+
+def pin_date(source: str, date: str) -> str:
+    """Replace the template's calls of the clock by a fixed date, in the layout it asks for.
+
+    Args:
+        source: jinja text.
+        date: such as ``26 Jul 2024``; another layout is printed as it is.
+    """
+
+    def fixed(match: re.Match[str]) -> str:
+        try:
+            return repr(datetime.strptime(date, DATE_FORMAT).strftime(match[2]))
+        except ValueError:
+            return repr(date)
+
+    pinned = _CLOCK.sub(fixed, source)
+    if not re.search(r"strftime_now\s*\(", pinned):
+        return pinned
+    quoted = date.replace("{", "").replace("}", "")
+    return f"{{% macro strftime_now(layout) %}}{quoted}{{% endmacro %}}{pinned}"
+
+
+def template_source(tokenizer: PreTrainedTokenizerBase, chat_template: str | None) -> str:
+    """Return the jinja text: the tokenizer's own, ours for plain bases, or a file's.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if chat_template == "plain":
+        return PLAIN
+    if chat_template is not None:
+        try:
+            return Path(chat_template).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(
+                f"model.chat_template={chat_template!r} cannot be read ({error}). "
+                "Give the path of a jinja file, 'plain', or null for the tokenizer's own."
+            ) from error
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            f"The tokenizer {tokenizer.name_or_path!r} has no chat template. "
+            "Set model.chat_template=plain for a base model, or to the path of a jinja file."
+        )
+    return str(tokenizer.get_chat_template())
+
+
+def fold_system(turns: Turns) -> list[dict[str, str]]:
+    """Put the system text before the first user turn's, for templates without that role."""
+    system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
+    rest = [dict(turn) for turn in turns if turn["role"] != "system"]
+    if system and rest and rest[0]["role"] == "user":
+        rest[0]["content"] = f"{system}\n\n{rest[0]['content']}"
+    return rest

@@ -1,0 +1,181 @@
+"""What patients and doctors say: conditions from the phrase files, sentences around them."""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import simple_icd_10_cm as catalogue
+
+SIDES = ("right", "left")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One ICD-10-CM code with the phrases that describe it.
+
+    `complaints` fit every condition of the family; `details` tell its members apart.
+    `course` is "acute", "chronic" or "any" and decides which durations may be added.
+    """
+
+    code: str
+    family: str
+    complaints: tuple[str, ...]
+    details: tuple[str, ...]
+    course: str
+    side: str | None
+
+    @property
+    def description(self) -> str:
+        """Text of the catalogue."""
+        return str(catalogue.get_description(self.code))
+
+    @property
+    def chapter(self) -> str:
+        """Title of the chapter of the catalogue, with its range of codes."""
+        return chapter_title(self.code)
+
+    @property
+    def other_side(self) -> str:
+        """The side that is not affected."""
+        return "right" if self.side == "left" else "left"
+
+
+def chapter_title(code: str) -> str:
+    """Title of the chapter a code belongs to."""
+    return str(catalogue.get_description(catalogue.get_ancestors(code)[-1]))
+
+
+@lru_cache(maxsize=1)
+def load_conditions() -> tuple[Condition, ...]:
+    """All conditions, sorted by code."""
+    found: list[Condition] = []
+    for entry in files("sizewise.embedded").joinpath("phrases").iterdir():
+        if entry.name.endswith(".toml"):
+            for family in tomllib.loads(entry.read_text(encoding="utf-8"))["family"]:
+                for member in family["member"]:
+                    found.extend(_expand(family, member))
+    return tuple(sorted(found, key=lambda condition: condition.code))
+
+
+def _expand(family: dict[str, Any], member: dict[str, Any]) -> list[Condition]:
+    """One condition, or one per side where the code has a digit for the side."""
+    if "{s}" not in member["code"]:
+        return [_condition(family, member, member["code"], None)]
+    digits = member.get("sides", ["1", "2"])
+    return [
+        _condition(family, member, member["code"].replace("{s}", digit), side)
+        for digit, side in zip(digits, SIDES, strict=True)
+    ]
+
+
+def _condition(
+    family: dict[str, Any], member: dict[str, Any], code: str, side: str | None
+) -> Condition:
+    words = {
+        "side": side or "",
+        "other": "left" if side == "right" else "right",
+        "part": member.get("part", ""),
+    }
+    details = member.get("details", family.get("details", []))
+    return Condition(
+        code=code,
+        family=family["name"],
+        complaints=tuple(family["complaints"]),
+        details=tuple(detail.format(**words) for detail in details),
+        course=member.get("course", family.get("course", "any")),
+        side=side,
+    )
+
+
+DURATIONS = {
+    "acute": ("since yesterday", "for two days", "for three days now", "since last weekend"),
+    "chronic": ("for years", "for more than a year", "for many months", "as long as I can think"),
+    "any": ("for a while", "lately", "these days", "again"),
+}
+
+TASK_OPENERS = (
+    "Good morning, what brings you in?",
+    "Hello, how can I help you today?",
+    "Please sit down. What is the trouble?",
+    "What made you come to see me?",
+    "Hi, tell me what is going on.",
+    "So, what can I do for you?",
+)
+TASK_QUESTIONS = (
+    "Can you tell me more about it?",
+    "What exactly do you notice?",
+    "I see. Anything particular about it?",
+    "Go on, how would you describe it?",
+    "What else should I know?",
+    "Okay. And what did you find out so far?",
+)
+TASK_FOLLOW_UPS = (
+    "Any other illnesses or medicines?",
+    "Is there anything in the family?",
+    "Anything else on your list?",
+    "Did you have other problems before?",
+)
+TASK_CLOSERS = (
+    "Thank you, let me examine you.",
+    "All right, I will have a look.",
+    "Fine, we will take care of that.",
+)
+GREETINGS = ("Hi doctor.", "Well,", "Thanks for seeing me.", "Good morning.", "Honestly,", "")
+VAGUE = (
+    "I can not describe it any better.",
+    "Hard to say, you are the expert.",
+    "It is all in my letter, please read it.",
+)
+SEVERITIES = (
+    "It is about a six out of ten.",
+    "It is bearable.",
+    "It is really bad today.",
+    "It gets in the way at work.",
+)
+NEGATIONS = ("No fever.", "No chest pain.", "No rash.", "I have not travelled.", "No accident.")
+DISTRACTORS = (
+    "My sister has asthma.",
+    "I take a pill for blood pressure.",
+    "I broke my left wrist as a child.",
+    "My mother has diabetes.",
+    "Last year I had shingles, that is over.",
+    "I had my appendix out at twelve.",
+    "My husband has gout in the right foot.",
+    "I used to smoke, I stopped long ago.",
+    "My father had a bad heart.",
+    "I had a kidney stone once, years ago.",
+    "The thyroid was checked and is fine.",
+    "My knee was operated on, it healed well.",
+    "My son brought home a cold.",
+    "I had migraine as a teenager, not any more.",
+)
+SIDE_DISTRACTORS = (
+    "Nothing on the {other} side.",
+    "The {other} side had it years ago, that healed.",
+    "I lie on the {other} side to sleep.",
+    "My wife has it on the {other}.",
+)
+
+
+def sentence(text: str) -> str:
+    """Text with a capital first letter and a full stop."""
+    text = text.strip()
+    closed = text if text[-1] in ".?!" else text + "."
+    return closed[0].upper() + closed[1:]
+
+
+def with_typos(text: str, rate: float, rng: random.Random) -> str:
+    """Swaps two neighbouring letters inside a longer word with probability `rate` per word."""
+    return " ".join(_swap(word, rng) if rng.random() < rate else word for word in text.split(" "))
+
+
+def _swap(word: str, rng: random.Random) -> str:
+    if len(word) < 5 or not word.isalpha():
+        return word
+    at = rng.randrange(1, len(word) - 2)
+    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]

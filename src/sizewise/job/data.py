@@ -1,0 +1,195 @@
+"""The data of a job: every data set it names, split, encoded, and kept as files where asked."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sizewise.config import DatasetConfig, ModelConfig, RunConfig
+from sizewise.data.build import kept_splits
+from sizewise.data.example import DataSplits, SplitName
+from sizewise.data.explore import draw_lengths, explore
+from sizewise.data.rows.sqlite import write_splits
+from sizewise.data.splits.frequency import add_frequency, count_labels
+from sizewise.data.splits.groups import question_keys
+from sizewise.data.splits.mixture import prompt_fingerprint
+from sizewise.data.tokens.encode import EncodedSplit, encode_examples
+from sizewise.data.tokens.template import ChatTemplate
+from sizewise.errors import ConfigError
+from sizewise.files import write_atomically
+from sizewise.job.dry_run import few
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One data set as a model sees it.
+
+    Attributes:
+        config: where it comes from and how it is written.
+        splits: the examples.
+        encoded: the same, encoded; only the splits that were asked for.
+    """
+
+    config: DatasetConfig
+    splits: DataSplits
+    encoded: Mapping[SplitName, EncodedSplit]
+
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+        return self.config.name
+
+    @property
+    def prompt_fingerprint(self) -> str:
+        """Hash of everything but the rows that decides what a model reads (16 hex digits)."""
+        return prompt_fingerprint(self.config)
+
+
+def make_template(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> Any:
+    """Return how prompts and answers are written for ``model``."""
+    if model.family == "seq2seq":
+        from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
+
+        return Seq2SeqTemplate(tokenizer)
+    return ChatTemplate(tokenizer, model.chat_template, model.template_kwargs)
+
+
+def load_task(
+    dataset: DatasetConfig,
+    template: Any,
+    max_positions: int | None,
+    cache_dir: Path,
+    names: tuple[SplitName, ...] = SPLITS,
+    labels: Mapping[str, int] | None = None,
+    dry_run: bool = False,
+) -> Task:
+    """Read, split and encode a data set.
+
+    Args:
+        dataset: its configuration.
+        template: how prompts and answers are written.
+        max_positions: the longest sequence the model takes, where it says so.
+        cache_dir: where encoded splits are kept.
+        names: the splits to encode.
+        labels: label → training examples of the run; None: those of this data set.
+        dry_run: take a few examples, synthetic ones where the hub is out of reach.
+
+    Raises:
+        DataError: a split is empty, or all its answers are cut away.
+    """
+    splits = load_splits(dataset, labels, dry_run)
+    encoded = {
+        name: encode_examples(
+            getattr(splits, name),
+            template,
+            dataset.max_length,
+            dataset.truncate_prompt or dry_run,
+            cache_dir,
+            context=max_positions,
+            name=name,
+        )
+        for name in names
+    }
+    task = Task(dataset, splits, encoded)
+    _say(task)
+    return task
+
+
+def load_splits(
+    dataset: DatasetConfig, labels: Mapping[str, int] | None = None, dry_run: bool = False
+) -> DataSplits:
+    """Read and split a data set; examples carry how often their label occurs in training.
+
+    Args:
+        dataset: its configuration.
+        labels: label → training examples of the run; None: those of this data set.
+        dry_run: take a few examples, synthetic ones where the hub is out of reach.
+    """
+    splits = kept_splits(few(dataset) if dry_run else dataset, stand_in=dry_run)
+    counts = count_labels(splits.train) if labels is None else labels
+    return add_frequency(splits, counts, dataset.frequent)
+
+
+def check_objective(cfg: RunConfig, task: Task) -> None:
+    """Refuse an objective that would have to come from an empty validation split.
+
+    Raises:
+        ConfigError: ``evaluation.objective=primary`` without validation examples.
+    """
+    if cfg.evaluation.objective == "primary" and not task.splits.validation:
+        raise ConfigError(
+            f"evaluation.objective=primary is scored on validation examples, and {task.name} has "
+            "none. Raise dataset.split.validation, or leave the objective at val_loss."
+        )
+
+
+def shared_questions(tasks: Sequence[Task]) -> list[str]:
+    """Say of every further test set how many of its questions the run was trained on.
+
+    Questions are the same if the columns of the prompt hold the same or it reads the same (but for
+    case and white space), whatever demonstrations are put before it.
+
+    Args:
+        tasks: the data set of the run, then the further test sets.
+    """
+    trained = {key for e in tasks[0].splits.train for key in question_keys(e.keys)}
+    found: list[str] = []
+    for task in tasks[1:]:
+        test = task.splits.test
+        shared = sum(not trained.isdisjoint(question_keys(example.keys)) for example in test)
+        if shared:
+            found.append(f"{shared} of {len(test)} questions of {task.name} occur in training.")
+    return found
+
+
+def _say(task: Task) -> None:
+    report = task.splits.report
+    sizes = ", ".join(f"{len(split.encoded)} {name}" for name, split in task.encoded.items())
+    log.info("%s: %s examples from %d rows.", task.name, sizes, report.rows)
+    if report.row_split_leak > 0:
+        log.info(
+            "%s: groups kept apart; a random split of rows would have put %.1f %% of the test "
+            "rows' questions into training.",
+            task.name,
+            100 * report.row_split_leak,
+        )
+    dropped = {name: dict(split.dropped) for name, split in task.encoded.items() if split.dropped}
+    if any(sum(counts.values()) for counts in dropped.values()):
+        log.info("%s: dropped while encoding: %s.", task.name, dropped)
+    if report.leaking_rows:
+        log.warning(
+            "%s: %d evaluation rows share a group with training in the source's own split.",
+            task.name,
+            report.leaking_rows,
+        )
+
+
+DATA = "data"
+SPLITS_FILE = "splits.sqlite"
+EXPLORATION_FILE = "exploration.json"
+LENGTHS_FILE = "token_lengths.png"
+
+
+def save_data(task: Task, template: Any, folder: Path) -> None:
+    """Write ``splits.sqlite``, ``exploration.json`` and ``token_lengths.png`` into ``folder``.
+
+    The SQLite file holds the table ``examples`` and is read back by ``dataset=sqlite``.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+
+    write_splits(task.splits, folder / SPLITS_FILE)
+    found = explore(task.splits, template, samples=0)
+    write_atomically(folder / EXPLORATION_FILE, json.dumps(asdict(found), indent=2))
+    draw_lengths(found, folder / LENGTHS_FILE)

@@ -1,0 +1,175 @@
+"""Run the job of one directory in this process: claim it, run it, record how it ended."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from hydra.core.hydra_config import HydraConfig
+
+from sizewise.errors import SizewiseError
+from sizewise.job.submit import load_job
+from sizewise.record.claims import try_claim
+from sizewise.record.names import FAILURE_FILE, PRUNED_FILE, write_json
+from sizewise.record.outcome import Outcome
+from sizewise.record.state import JobState, finished, record_failure
+from sizewise.record.study import TrialPruned
+from sizewise.runtime import is_ddp_child
+from sizewise.signals import SignalHandlers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended. ``fresh``: it was run now, and not found finished or held by another."""
+
+    run_dir: Path
+    state: JobState
+    objective: float | None = None
+    message: str | None = None
+    fresh: bool = True
+
+
+def execute(run_dir: Path, interrupts: Interrupts | None = None) -> JobResult:
+    """Run the submitted job of ``run_dir`` unless it is done or another process works on it.
+
+    An error of the job is recorded, logged with its traceback in the job's own log, and returned;
+    only a request to stop (KeyboardInterrupt) is raised, after the claim was given up.
+
+    Args:
+        run_dir: a directory with a ``job.json``.
+        interrupts: tells whether the job was asked to stop (default: by SIGINT or SIGTERM).
+    """
+    if is_ddp_child():
+        return run_child(run_dir)
+    if (result := stored_result(run_dir)) is not None:
+        return result
+    claim = try_claim(run_dir)
+    if claim is None:
+        return JobResult(run_dir, JobState.RUNNING, fresh=False)
+    with interrupts or Interrupts() as interrupts:
+        # Another process may have finished the job between the look and the claim.
+        result = stored_result(run_dir) or _attempt(run_dir, interrupts)
+        claim.release(str(result.state))
+        if result.state == JobState.INTERRUPTED:
+            raise KeyboardInterrupt(interrupts.name)
+    return result
+
+
+def run_child(run_dir: Path) -> JobResult:
+    """Run the job as a further process of a distributed one; its first process keeps the books."""
+    config, function = load_job(run_dir)
+    function(config, run_dir)
+    return JobResult(run_dir, JobState.RUNNING, fresh=False)
+
+
+def stored_result(run_dir: Path) -> JobResult | None:
+    """Return the result of a run that is already done, else None."""
+    outcome = finished(run_dir)
+    if outcome is None:
+        return None
+    return JobResult(run_dir, JobState.DONE, outcome.objective, fresh=False)
+
+
+def _attempt(run_dir: Path, interrupts: Interrupts) -> JobResult:
+    for name in (FAILURE_FILE, PRUNED_FILE):
+        (run_dir / name).unlink(missing_ok=True)
+    try:
+        config, function = load_job(run_dir)
+        with children_run(run_dir):
+            outcome = function(config, run_dir)
+    except TrialPruned as pruned:
+        write_json(run_dir / PRUNED_FILE, {"step": pruned.step, "value": pruned.value})
+        log.info("Pruned: %s", pruned)
+        return JobResult(run_dir, JobState.PRUNED, pruned.value, str(pruned))
+    except BaseException as error:
+        return _failed(run_dir, error, interrupts)
+    return _done(run_dir, outcome)
+
+
+def _done(run_dir: Path, outcome: Outcome) -> JobResult:
+    if finished(run_dir) is None:
+        return _record(run_dir, "the job returned without writing its outcome", None)
+    return JobResult(run_dir, JobState.DONE, outcome.objective)
+
+
+def _failed(run_dir: Path, error: BaseException, interrupts: Interrupts) -> JobResult:
+    # Lightning turns an interrupt into sys.exit(1), so the signal counts and not the exception;
+    # submitit alone raises one after a signal to say that this was the last start.
+    last_start = interrupts.received == signal.SIGUSR2 and isinstance(error, Exception)
+    if isinstance(error, KeyboardInterrupt) or (interrupts.received and not last_start):
+        return JobResult(run_dir, JobState.INTERRUPTED)
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, SizewiseError):
+        return _record(run_dir, str(error), trace)
+    if isinstance(error, SystemExit):
+        return _record(run_dir, f"the job ended its process with exit code {error.code}", trace)
+    return _record(run_dir, f"{type(error).__name__}: {error}", trace)
+
+
+def _record(run_dir: Path, reason: str, trace: str | None) -> JobResult:
+    record_failure(run_dir, reason, traceback=trace)
+    return JobResult(run_dir, JobState.FAILED, message=reason)
+
+
+class Interrupts(SignalHandlers):
+    """Remember a signal and raise KeyboardInterrupt in the main thread.
+
+    Libraries turn KeyboardInterrupt into other exceptions, so ``received`` is what tells whether
+    the job was stopped from outside. Does nothing outside the main thread or if not ``enabled``.
+    A worker ignores SIGINT on purpose (its pool decides when it stops), and so it stays.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.received: int | None = None
+        super().__init__(self._handle, enabled=enabled)
+
+    @property
+    def name(self) -> str:
+        """Name of the signal that was received."""
+        return signal.Signals(self.received or signal.SIGINT).name
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received = number
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+WORKER_MODULE = "sizewise.sweep.launch.worker"
+
+
+def worker_arguments(run_dir: Path | None = None) -> list[str]:
+    """Return the arguments of a worker that ends with this process, for one job or for many."""
+    job = [] if run_dir is None else ["--job", str(run_dir.resolve())]
+    return ["--parent", str(os.getpid()), *job]
+
+
+@contextmanager
+def children_run(run_dir: Path) -> Iterator[None]:
+    """Let processes that are started from here run the job of ``run_dir``."""
+    main = sys.modules["__main__"]
+    kept = (sys.argv, getattr(main, "__spec__", None), HydraConfig.instance().cfg)
+    environment = dict(os.environ)
+    sys.argv = [WORKER_MODULE, *worker_arguments(run_dir)]
+    main.__spec__ = importlib.util.find_spec(WORKER_MODULE)
+    HydraConfig.instance().cfg = None
+    try:
+        yield
+    finally:
+        sys.argv, main.__spec__, HydraConfig.instance().cfg = kept
+        # Ranks and addresses of this job must not reach the next one in this process.
+        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
+            if name in environment:
+                os.environ[name] = environment[name]

@@ -1,0 +1,212 @@
+"""Everything that is refused before a weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from sizewise.config import DatasetConfig, RunConfig
+from sizewise.data.example import Example, Message, SplitName
+from sizewise.data.rows.read import kind_of
+from sizewise.errors import ConfigError, DataError, EvaluationError
+from sizewise.files import write_atomically
+from sizewise.job.data import Task
+from sizewise.metrics.base import ExampleMetric
+from sizewise.metrics.similarity import PACKAGE, STAND_IN
+from sizewise.record.predictions import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sizewise.metrics.base import ExampleMetric
+
+
+PROBE = Prediction(
+    id="0",
+    group="0",
+    prompt="A question?",
+    reference="A00",
+    text="A00",
+    log_prob=-1.0,
+    answer_tokens=2,
+    answer_bytes=3,
+    prompt_tokens=3,
+    new_tokens=2,
+    finished=True,
+    latency=1.0,
+    batch_size=1,
+    scores={"rejected/log_prob": -2.0, "rejected/tokens": 2.0},
+)
+PROBE_EXAMPLE = Example((Message("user", "A question?"),), "A00", "0")
+CONFIG_FILE = "config.yaml"
+OWN = ("embedded:", "classical:", PACKAGE, STAND_IN)
+
+
+def write_config(cfg: RunConfig, run_dir: Path) -> None:
+    """Write the resolved configuration, once: a run that goes on keeps the file it has."""
+    path = run_dir / CONFIG_FILE
+    if not path.is_file():
+        write_atomically(path, yaml.safe_dump(asdict(cfg), sort_keys=False, allow_unicode=True))
+
+
+def names_hub(cfg: RunConfig) -> bool:
+    """Whether the configuration names something that may have to be fetched from the hub."""
+    datasets = [cfg.dataset, *cfg.eval_dataset.values()]
+    if any(_from_hub(dataset) for dataset in datasets):
+        return True
+    encoders = [metric.get("encoder") for metric in cfg.metric.values()]
+    places = [cfg.model.path, cfg.model.tokenizer, cfg.adapter, *encoders]
+    return any(
+        place is not None and not place.startswith(OWN) and not Path(place).exists()
+        for place in places
+    )
+
+
+def _from_hub(dataset: DatasetConfig) -> bool:
+    kinds = {kind_of(dataset.source)}
+    kinds |= {part.get("source", {}).get("kind") for part in dataset.parts.values()}
+    return "hub" in kinds
+
+
+def check_names(cfg: RunConfig) -> None:
+    """Raise unless every data set of the job has a name of its own: results are kept by name."""
+    names = [cfg.dataset.name, *(dataset.name for dataset in cfg.eval_dataset.values())]
+    for key, dataset in cfg.eval_dataset.items():
+        if names.count(dataset.name) > 1:
+            raise ConfigError(
+                f"Two data sets of this job are called {dataset.name!r}, and results are kept by "
+                f"name. Name one otherwise: eval_dataset.{key}.name={dataset.name}_2."
+            )
+
+
+def check_primary(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
+    """Raise unless the score that every data set calls its own is among the chosen metrics'."""
+    chosen = {metric.name: metric for metric in metrics}
+    for dataset in (cfg.dataset, *cfg.eval_dataset.values()):
+        name = dataset.primary.partition("/")[0]
+        if name not in chosen:
+            raise ConfigError(
+                f"dataset.primary={dataset.primary!r} of {dataset.name} needs the metric "
+                f"{name!r}, and metric={sorted(chosen)} leaves it out. Add it: "
+                f"metric=[{','.join([*sorted(chosen), name])}]."
+            )
+        scores = score_names(chosen[name])
+        if dataset.primary not in scores:
+            raise ConfigError(
+                f"dataset.primary={dataset.primary!r} of {dataset.name} is no score of the metric "
+                f"{name!r}. Choose one of: {', '.join(scores)}."
+            )
+
+
+def score_names(metric: ExampleMetric) -> list[str]:
+    """Return the names of a metric's scores, found by scoring one made-up prediction."""
+    from sizewise.evaluation.score import score_predictions
+
+    scores, _ = score_predictions([PROBE], [metric], [PROBE_EXAMPLE])
+    metric.reset()
+    return sorted(scores)
+
+
+def answered_splits(cfg: RunConfig, tasks: Sequence[Task]) -> Iterator[tuple[str, SplitName, Task]]:
+    """Yield what the job will answer: configuration key, split and data set.
+
+    These are the test splits, and the validation split where the objective is scored on it.
+    """
+    keys = ["dataset", *(f"eval_dataset.{key}" for key in cfg.eval_dataset)]
+    for key, task in zip(keys, tasks, strict=True):
+        if cfg.stage != "train":
+            yield key, "test", task
+        if key == "dataset" and cfg.evaluation.objective == "primary":
+            yield key, "validation", task
+
+
+def check_settings(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
+    """Let every metric that the job will compute check its own settings."""
+    if cfg.stage != "train" or cfg.evaluation.objective == "primary":
+        for metric in metrics:
+            metric.check_settings()
+
+
+def check_references(
+    cfg: RunConfig, tasks: Sequence[Task], metrics: Sequence[ExampleMetric]
+) -> None:
+    """Refuse reference answers that a chosen metric cannot score.
+
+    Raises:
+        EvaluationError: there is one; the message names data set, split and example.
+    """
+    for _, name, task in answered_splits(cfg, tasks):
+        for metric in metrics:
+            try:
+                metric.check_references(task.encoded[name].examples)
+            except EvaluationError as error:
+                raise EvaluationError(f"{task.name}, {name} split: {error}") from error
+
+
+def check_candidates(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
+    """Refuse a metric on candidates where none are compared, and candidates that cannot be.
+
+    Raises:
+        ConfigError: ``evaluation.candidates`` is not set, or the model is an encoder-decoder.
+    """
+    needing = [metric.name for metric in metrics if metric.needs_candidates]
+    if needing and cfg.evaluation.candidates is None and cfg.stage != "train":
+        raise ConfigError(
+            f"The metric {needing[0]} needs candidates. Set evaluation.candidates=train."
+        )
+    if cfg.evaluation.candidates is not None and cfg.model.family == "seq2seq":
+        raise ConfigError(
+            f"evaluation.candidates={cfg.evaluation.candidates} is scored with causal models only, "
+            f"and {cfg.model.name} is none. Leave it out, and the metrics on candidates too."
+        )
+
+
+SHORTEST = 8  # tokens that dataset.max_length has at least
+
+
+def check_room(cfg: RunConfig, tasks: Sequence[Task], positions: int | None) -> None:
+    """Refuse prompts that leave no room for an answer of ``generation.max_new_tokens``.
+
+    A model with learned positions would break off in the midst of an answer, and one with rotary
+    positions would answer beyond what it was trained for. A dry run is let through: its tiny
+    model has positions enough, and its tokenizer may be another one than the base's.
+
+    Args:
+        cfg: the job.
+        tasks: its data sets, encoded.
+        positions: the longest sequence that the model takes; None: any.
+
+    Raises:
+        DataError: there are such prompts; the message says how many and what to set.
+    """
+    if positions is None or cfg.dry_run:
+        return
+    for key, name, task in answered_splits(cfg, tasks):
+        lengths = [len(item.prompt_ids) for item in task.encoded[name].encoded]
+        room = positions - cfg.generation.max_new_tokens
+        over = sum(length > room for length in lengths)
+        if over:
+            raise DataError(
+                f"{over} of {len(lengths)} {name} prompts of {task.name} (the longest has "
+                f"{max(lengths)} tokens) and generation.max_new_tokens="
+                f"{cfg.generation.max_new_tokens} exceed the {positions} positions of "
+                f"{cfg.model.name}. {_advice(key, positions, room, max(lengths))}"
+            )
+
+
+def _advice(key: str, positions: int, room: int, longest: int) -> str:
+    ways = []
+    if longest < positions:
+        ways.append(f"set generation.max_new_tokens={positions - longest} or less")
+    if room >= SHORTEST:
+        ways.append(
+            f"set {key}.max_length={room} (longer examples are left out, or cut with "
+            f"{key}.truncate_prompt=true)"
+        )
+    ways.append("choose a model with a longer context")
+    text = ", or ".join(ways)
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,114 @@
+"""A planned job, and the record of it that whoever runs it reads."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sizewise.composition.inputs import check_candidates_content, pinned
+from sizewise.composition.typed import run_config
+from sizewise.config import RunConfig
+from sizewise.errors import SweepError
+from sizewise.record.identity import Identity, differing_keys, run_identity
+from sizewise.record.names import JOB_FILE, read_json, write_json
+from sizewise.record.outcome import OUTCOME_FILE, Outcome
+
+DEFAULT_FUNCTION = "sizewise.job.run:run_job"
+JobFunction = Callable[[RunConfig, Path], Outcome]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep: what was asked for, resolved, named and given a directory."""
+
+    overrides: tuple[str, ...]
+    config: Mapping[str, Any]
+    identity: Identity
+    run_dir: Path
+    function: str = DEFAULT_FUNCTION
+
+
+def make_job(
+    config: Mapping[str, Any],
+    run_dir: Path,
+    overrides: tuple[str, ...] = (),
+    function: str = DEFAULT_FUNCTION,
+) -> Job:
+    """Name the job of a resolved configuration that runs in a given directory."""
+    config = pinned(config)
+    return Job(overrides, config, run_identity(config), run_dir, function)
+
+
+def make_sweep_job(
+    config: Mapping[str, Any],
+    sweep_dir: Path,
+    overrides: tuple[str, ...] = (),
+    function: str = DEFAULT_FUNCTION,
+) -> Job:
+    """Check the configuration of a job of a sweep; it names its directory.
+
+    Raises:
+        ConfigError: a key is unknown or a value out of range.
+    """
+    config = pinned(config)
+    run_config(config)
+    identity = run_identity(config)
+    return Job(overrides, config, identity, sweep_dir / identity.slug, function)
+
+
+def submit(job: Job) -> None:
+    """Write the job's whole configuration, as it is now, where its worker will read it.
+
+    Raises:
+        SweepError: the directory belongs to a job with another configuration.
+    """
+    check_same(job)
+    record = {
+        "identity": job.identity.hash,
+        "slug": job.identity.slug,
+        "overrides": list(job.overrides),
+        "function": job.function,
+        "config": dict(job.config),
+    }
+    if read_json(job.run_dir / JOB_FILE) != record:
+        write_json(job.run_dir / JOB_FILE, record)
+
+
+def check_same(job: Job) -> None:
+    """Raise if the directory already holds another job, naming the keys that differ."""
+    old = read_json(job.run_dir / JOB_FILE) or read_json(job.run_dir / OUTCOME_FILE)
+    if old is None or old.get("identity") in (None, job.identity.hash):
+        return
+    before = run_identity(old.get("config") or {}).config
+    changed = "\n  ".join(differing_keys(before, job.identity.config))
+    raise SweepError(
+        f"{job.run_dir} holds a run with another configuration:\n  {changed}\n"
+        "Choose another directory, or leave it out: it is then named by the configuration."
+    )
+
+
+def load_job(run_dir: Path) -> tuple[RunConfig, JobFunction]:
+    """Read the configuration and the function of the job that was submitted to ``run_dir``.
+
+    Raises:
+        SweepError: no job was submitted there.
+        ConfigError: its file of candidates is no longer the one that it was planned with.
+    """
+    record = read_json(run_dir / JOB_FILE)
+    if record is None:
+        raise SweepError(f"{run_dir} holds no {JOB_FILE}: no job was submitted there.")
+    check_candidates_content(record["config"].get("evaluation") or {})
+    return run_config(record["config"]), load_function(record["function"])
+
+
+def load_function(path: str) -> JobFunction:
+    """Import ``module:function``."""
+    module, _, name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SweepError(f"The job function {path} cannot be imported: {error}") from error
+    return function

@@ -1,0 +1,70 @@
+"""The log of a job: what it logs, and in a process of its own also what it prints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sizewise.record.names import LOG_FILE
+
+LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"
+
+
+@contextmanager
+def job_log(run_dir: Path) -> Iterator[None]:
+    """Write everything that is logged inside the block to the job's own ``job.log`` as well.
+
+    Nothing is done where a handler writes to that file already, as Hydra's does.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    root = logging.getLogger()
+    if any(getattr(h, "baseFilename", None) == handler.baseFilename for h in root.handlers):
+        handler.close()
+        yield
+        return
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def output_to_log(run_dir: Path) -> Iterator[None]:
+    """Send everything that this process prints or logs to the job's log, and nowhere else."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    before = os.dup(1), os.dup(2)
+    redirect(run_dir / LOG_FILE)
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    root.handlers[:] = []
+    root.setLevel(logging.INFO)
+    try:
+        with job_log(run_dir):
+            yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
+        _restore(*before)
+
+
+def redirect(path: Path) -> None:
+    """Append both output streams of the process to a file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    _restore(descriptor, os.dup(descriptor))
+
+
+def _restore(output: int, errors: int) -> None:
+    """Make these the output streams of the process, for libraries in C as well."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for descriptor, stream in ((output, 1), (errors, 2)):
+        os.dup2(descriptor, stream)
+        os.close(descriptor)

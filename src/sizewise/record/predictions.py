@@ -1,0 +1,248 @@
+"""Predictions on disk: one JSON line each, written as they are made, with what they cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sizewise.devices import PeakMemory
+from sizewise.errors import EvaluationError
+from sizewise.files import write_atomically
+
+# Scores over a corpus that are ratios of sums: its value is the mean of the examples' values,
+# each weighted by this field.
+WEIGHTED_BY = {
+    "perplexity/bits_per_byte": "answer_bytes",
+    "perplexity/nll_per_token": "answer_tokens",
+}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one model (base or tuned) did with one example; one line of a predictions file.
+
+    Attributes:
+        id: content hash of the example (``Example.id``).
+        group: the example's group, for clustered statistics.
+        strata: values for breakdowns (label, frequency band, …).
+        prompt: the prompt as plain text.
+        reference: the reference answer.
+        text: the generated answer, special tokens removed.
+        log_prob: natural-log probability of the reference answer's tokens, end of turn included.
+        answer_tokens: number of those tokens.
+        answer_bytes: UTF-8 length of the reference answer.
+        prompt_tokens: length of the encoded prompt.
+        new_tokens: generated tokens, end of turn included.
+        finished: whether generation ended by itself (not by ``max_new_tokens``).
+        latency: seconds from prompt to answer (its batch's time where batched), synchronised.
+        batch_size: number of examples generated together.
+        token_log_prob: mean natural-log probability of the generated tokens (the model's own
+            confidence); None where it was not computed.
+        candidate: the most likely of the given candidate answers; None where none were given.
+        candidate_probability: its share of the probability of all candidates.
+        scores: per-example values of every metric, by ``metric/score`` name.
+    """
+
+    id: str
+    group: str
+    prompt: str
+    reference: str
+    text: str
+    log_prob: float
+    answer_tokens: int
+    answer_bytes: int
+    prompt_tokens: int
+    new_tokens: int
+    finished: bool
+    latency: float
+    batch_size: int
+    token_log_prob: float | None = None
+    candidate: str | None = None
+    candidate_probability: float | None = None
+    strata: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain mapping that ``from_json`` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Prediction:
+        """Build a prediction from a stored record; unknown keys raise TypeError."""
+        return cls(**record)
+
+
+class PredictionStore:
+    """An append-only file of predictions that survives ``kill -9`` at any moment.
+
+    Every batch is flushed to the disk before the next one starts; a torn last line is dropped.
+    A side-car (``<name>.key``) says what the predictions belong to.
+
+    Args:
+        path: the file of predictions.
+        key: hash of everything the predictions depend on (model, data, decoding, …).
+
+    Raises:
+        EvaluationError: the file holds predictions under another key, or under none.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self.key = key
+        self._key_path = path.with_name(f"{path.name}.key")
+        self._torn = path.exists()
+        self._check_owner()
+
+    def read(self) -> list[Prediction]:
+        """Return all whole predictions, in the order in which they were written."""
+        return read_predictions(self.path) if self.path.exists() else []
+
+    def append(self, predictions: Iterable[Prediction]) -> None:
+        """Write predictions after the last whole line and wait until they are on the disk."""
+        self._claim()
+        lines = "".join(_line(prediction) for prediction in predictions)
+        if self._torn:
+            os.truncate(self.path, whole_bytes(self.path))
+            self._torn = False
+        with self.path.open("ab") as handle:
+            handle.write(lines.encode())
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def finish(self, predictions: Iterable[Prediction]) -> None:
+        """Replace the file at once by the final predictions with their scores."""
+        self._claim()
+        write_atomically(self.path, "".join(_line(prediction) for prediction in predictions))
+
+    def _check_owner(self) -> None:
+        if not self.path.exists():
+            return
+        owner = self._owner()
+        if owner != self.key:
+            raise EvaluationError(
+                f"{self.path} holds predictions of something else (key {owner}, here {self.key}). "
+                "Write to another directory, or remove that file to start again."
+            )
+
+    def _owner(self) -> str | None:
+        if not self._key_path.exists():
+            return None
+        return self._key_path.read_text(encoding="utf-8").strip()
+
+    def _claim(self) -> None:
+        """The key is on the disk before the first prediction, never the other way round."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._owner() != self.key:
+            write_atomically(self._key_path, f"{self.key}\n")
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read a file of predictions; a last line without its newline is dropped.
+
+    Raises:
+        EvaluationError: a line before the last one is damaged.
+    """
+    whole = path.read_bytes()[: whole_bytes(path)].decode()
+    return [_parse(line, path, i) for i, line in enumerate(whole.splitlines(), start=1)]
+
+
+def whole_bytes(path: Path) -> int:
+    """Return the length in bytes up to and including the last newline."""
+    return path.read_bytes().rfind(b"\n") + 1
+
+
+def _line(prediction: Prediction) -> str:
+    return json.dumps(prediction.to_json(), ensure_ascii=True) + "\n"
+
+
+def _parse(line: str, path: Path, number: int) -> Prediction:
+    try:
+        record: dict[str, Any] = json.loads(line)
+        return Prediction.from_json(record)
+    except (json.JSONDecodeError, TypeError) as error:
+        raise EvaluationError(
+            f"{path}, line {number}, is no prediction of this version ({error}). "
+            "Remove the file and evaluate again."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the first ``predictions`` of a file cost: seconds of wall time, peak bytes of memory."""
+
+    predictions: int
+    seconds: float
+    peak_bytes: int | None
+
+
+class Bill:
+    """Adds up what a split costs, batch by batch, in a side-car ``<name>.spent``.
+
+    A line of it is written before the predictions that it counts. After a kill between the two it
+    counts more predictions than there are, and is passed over.
+
+    Args:
+        predictions: the file of predictions.
+        held: how many of them there are already.
+        peak: the memory of this process.
+    """
+
+    def __init__(self, predictions: Path, held: int, peak: PeakMemory) -> None:
+        self.path = predictions.with_name(f"{predictions.name}.spent")
+        self._held, self._peak = held, peak
+        self._lines = self._read()
+        none = None if held else Spent(0, 0.0, None)
+        self._before = self._lines[-1] if self._lines else none
+        self._now = self._before
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that all predictions took; None where an earlier process did not note its own."""
+        return None if self._now is None else self._now.seconds
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The highest peak; where nobody noted it, that of this process."""
+        return self._peak.read() if self._now is None else self._now.peak_bytes
+
+    def begin(self) -> None:
+        """Leave out the warm-up of a resumed evaluation: an undisturbed one has a single one."""
+        if self._held:
+            self._started = time.perf_counter()
+
+    def note(self, new: int) -> None:
+        """Count a batch of ``new`` predictions that is about to be stored."""
+        if self._before is None:
+            return
+        seconds = self._before.seconds + time.perf_counter() - self._started
+        peaks = [p for p in (self._before.peak_bytes, self._peak.read()) if p is not None]
+        if self._now is self._before:
+            self._write_anew()
+        self._held += new
+        self._now = Spent(self._held, seconds, max(peaks, default=None))
+        with self.path.open("a", encoding="utf-8") as handle:
+            handle.write(_bill_line(self._now))
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def _write_anew(self) -> None:
+        """Drop what is about predictions that are not there."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, "".join(map(_bill_line, self._lines)))
+
+    def _read(self) -> list[Spent]:
+        if not self.path.is_file():
+            return []
+        whole = self.path.read_text(encoding="utf-8").split("\n")[:-1]
+        lines = [Spent(*json.loads(line)) for line in whole]
+        return [spent for spent in lines if spent.predictions <= self._held]
+
+
+def _bill_line(spent: Spent) -> str:
+    return json.dumps(astuple(spent)) + "\n"

@@ -1,0 +1,143 @@
+"""The memory of a search: an Optuna study in a journal file, and its word on a trial."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from sizewise.errors import SizewiseError, SweepError
+from sizewise.record.names import read_json
+
+STUDY_FILE = "study.jsonl"
+PRUNERS = ("none", "median", "asha")
+SAMPLERS = ("tpe", "random", "nsga2")
+
+
+def require_optuna() -> Any:
+    """Import Optuna quietly, or say how to get it."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise SweepError(
+            "hydra/sweeper=search needs Optuna: pip install 'sizewise[search]'."
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def open_study(folder: Path, directions: list[str], sampler: str, pruner: str, seed: int) -> Any:
+    """Open the study kept in ``folder``, or begin it.
+
+    Args:
+        folder: the search's directory.
+        directions: ``minimize`` or ``maximize`` for each objective.
+        sampler: how values are proposed.
+        pruner: how unpromising trials are given up.
+        seed: of the sampler; a search that goes on draws other numbers than it has drawn.
+    """
+    optuna = require_optuna()
+    storage = open_storage(folder)
+    name = folder.name
+    known = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
+    begun = len(optuna.load_study(study_name=name, storage=storage).trials) if name in known else 0
+    return optuna.create_study(
+        study_name=name,
+        storage=storage,
+        directions=directions,
+        sampler=make_sampler(sampler, seed + 1000 * begun),
+        pruner=make_pruner(pruner),
+        load_if_exists=True,
+    )
+
+
+def open_storage(folder: Path) -> Any:
+    """Open the journal in ``folder``; its lock works on network file systems."""
+    optuna = require_optuna()
+    journal = optuna.storages.journal
+    path = str(folder / STUDY_FILE)
+    return optuna.storages.JournalStorage(
+        journal.JournalFileBackend(path, journal.JournalFileSymlinkLock(path))
+    )
+
+
+def make_sampler(name: str, seed: int) -> Any:
+    """Return a seeded sampler."""
+    samplers = require_optuna().samplers
+    if name == "tpe":
+        return samplers.TPESampler(seed=seed, constant_liar=True)
+    if name == "random":
+        return samplers.RandomSampler(seed=seed)
+    if name == "nsga2":
+        return samplers.NSGAIISampler(seed=seed, population_size=12)
+    raise SweepError(f"hydra.sweeper.sampler={name} is not known. Choose: {', '.join(SAMPLERS)}.")
+
+
+def make_pruner(name: str) -> Any:
+    """Return a pruner: the median rule, or asynchronous successive halving (Li et al. 2020)."""
+    pruners = require_optuna().pruners
+    if name == "none":
+        return pruners.NopPruner()
+    if name == "median":
+        return pruners.MedianPruner(n_startup_trials=4)
+    if name == "asha":
+        return pruners.SuccessiveHalvingPruner()
+    raise SweepError(f"hydra.sweeper.pruner={name} is not known. Choose: {', '.join(PRUNERS)}.")
+
+
+def load_trial(record: dict[str, Any]) -> Any:
+    """Open a running trial from the process that trains it.
+
+    Args:
+        record: ``folder``, ``trial_id`` and ``pruner``, as the search wrote them.
+    """
+    optuna = require_optuna()
+    folder = Path(record["folder"])
+    study = optuna.load_study(
+        study_name=folder.name,
+        storage=open_storage(folder),
+        pruner=make_pruner(record["pruner"]),
+    )
+    return optuna.trial.Trial(study, record["trial_id"])
+
+
+PRUNING_FILE = "pruning.json"
+
+
+class TrialPruned(SizewiseError):  # noqa: N818 — Optuna's own word
+    """The search ended this trial early; its run is kept and marked."""
+
+    def __init__(self, step: int, value: float) -> None:
+        super().__init__(f"validation loss {value:.4f} at step {step} does not promise enough")
+        self.step, self.value = step, value
+
+
+class PruningReporter:
+    """Tells a search how a trial is doing. Training calls ``report`` after each validation."""
+
+    def __init__(self, trial: Any) -> None:
+        self._trial = trial
+
+    @classmethod
+    def for_run(cls, run_dir: Path) -> PruningReporter | None:
+        """Return the reporter of a run; None if no search with pruning started it."""
+        record = read_json(run_dir / PRUNING_FILE)
+        if record is None:
+            return None
+        pass  # DROPPED
+
+        return cls(load_trial(record))
+
+    def report(self, step: int, value: float) -> None:
+        """Record the validation loss at an optimiser step.
+
+        Raises:
+            TrialPruned: the search gives this trial up.
+        """
+        maximize = self._trial.study.direction.name == "MAXIMIZE"
+        with warnings.catch_warnings():
+            # A resumed run validates again at steps that it has already reported.
+            warnings.simplefilter("ignore", UserWarning)
+            self._trial.report(-value if maximize else value, step)
+        if self._trial.should_prune():
+            raise TrialPruned(step, value)

@@ -1,0 +1,290 @@
+"""What is compared: configurations over their seeds, on the same test examples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sizewise.record.identity import canonical_config
+from sizewise.record.outcome import Evaluation, ModelFacts, Outcome
+from sizewise.report.comparison.labels import name_all
+from sizewise.report.comparison.runs import Answers, FloatArray, Problem, Run
+
+ZERO_SHOT = "zero-shot"
+TUNED = "tuned"
+CLASSICAL = "classical"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One evaluation of one run."""
+
+    run: Run
+    evaluation: Evaluation
+    answers: Answers | None
+
+
+@dataclass
+class Candidate:
+    """One configuration of a model with all its seeds: zero-shot, tuned, or classical (a baseline
+    without a language model).
+
+    ``config`` is the canonical configuration without its seed (see ``config_key``), of a zero-shot
+    model only what its answers depend on. ``own`` is False for the zero-shot scores that only came
+    with tuned runs.
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    members: list[Member]
+    own: bool
+    label: str = ""
+    scores: FloatArray | None = None
+
+    @property
+    def first(self) -> Member:
+        """The member with the lowest seed."""
+        return self.members[0]
+
+    @property
+    def model(self) -> ModelFacts:
+        """Sizes and settings of the model; memory is that of what answers.
+
+        A base that came with a tuned run was measured with the adapter on it, which is taken off.
+        Full training adds none.
+        """
+        facts = self.first.run.outcome.model
+        if self.kind != ZERO_SHOT or facts.params_total == facts.params_base:
+            return facts
+        return replace(facts, memory_bytes=facts.memory_bytes - facts.adapter_bytes)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the model was specialised."""
+        return self.kind == TUNED
+
+    @property
+    def fitted(self) -> bool:
+        """Whether anything was fitted on the training split."""
+        return self.kind in (TUNED, CLASSICAL)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the members; empty for a zero-shot model, which has none."""
+        return tuple(m.run.outcome.seed for m in self.members) if self.tuned else ()
+
+    @property
+    def params(self) -> int:
+        """Parameters of the model that answers: the adapter only counts where it is used."""
+        return self.model.params_total if self.tuned else self.model.params_base
+
+    @cached_property
+    def primary(self) -> str:
+        """Name of the primary score."""
+        return self.first.run.outcome.primary
+
+    def score(self, name: str | None = None) -> float:
+        """Mean over seeds of the recorded aggregate; NaN where it is missing."""
+        key = name or self.primary
+        values = [m.evaluation.scores.get(key, float("nan")) for m in self.members]
+        return float(np.mean(values))
+
+    def cost(self, read: Callable[[Run], float | None]) -> float | None:
+        """Mean over seeds of a figure of the runs; None unless all have it."""
+        values = [read(m.run) for m in self.members]
+        known = [v for v in values if v is not None]
+        return float(np.mean(known)) if known and len(known) == len(values) else None
+
+    @property
+    def latency(self) -> float | None:
+        """Median seconds per answer, mean over seeds; None where it was not measured."""
+        value = self.score("efficiency/latency_p50")
+        return value if np.isfinite(value) else None
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Mean training seconds; None for a zero-shot model."""
+        return self.cost(lambda run: run.outcome.cost.train_seconds) if self.fitted else None
+
+    @property
+    def energy_joules(self) -> float | None:
+        """Energy of a run of its own; that of a tuned run says nothing of its base's answers."""
+        return self.cost(lambda run: run.outcome.cost.energy_joules) if self.own else None
+
+    @property
+    def validation(self) -> float | None:
+        """Mean validation loss over seeds, the only figure that may choose between variants."""
+        return self.cost(lambda run: run.outcome.validation.get("val_loss"))
+
+    @property
+    def max_train(self) -> int:
+        """Number of training examples that were used."""
+        return int(self.first.run.outcome.data.sizes.get("train", 0)) if self.fitted else 0
+
+
+@dataclass
+class TestSet:
+    """Candidates that answered the same test examples.
+
+    Attributes:
+        dataset, fingerprint: what was asked (of a set divided by tokenizers also in which tokens).
+        primary, direction: the score that counts, and whether ``max`` or ``min`` is better.
+        ids: examples that every candidate answered, in the order of the first one.
+        groups: group of each.
+        weights: how much each counts in the primary score [N]; None: all alike.
+        recorded: number of examples of the largest evaluation.
+        problems: evaluations that could not be used, or stand for no further run.
+        tokenizers: number of sets that this one was divided into (see ``by_tokenizer``).
+    """
+
+    dataset: str
+    fingerprint: str
+    primary: str
+    direction: str
+    candidates: list[Candidate]
+    ids: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    weights: FloatArray | None = None
+    recorded: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    tokenizers: int = 1
+
+    @property
+    def sign(self) -> float:
+        """+1 where more is better, −1 where less is."""
+        return 1.0 if self.direction == "max" else -1.0
+
+    @property
+    def scored(self) -> list[Candidate]:
+        """Candidates with a finite per-example primary score."""
+        return [c for c in self.candidates if c.scores is not None]
+
+    def mean(self, candidate: Candidate, kept: np.ndarray | None = None) -> float:
+        """Primary score over the examples (those kept), mean over seeds; NaN without scores."""
+        if candidate.scores is None:
+            return float("nan")
+        mask = np.ones(len(self.ids), dtype=bool) if kept is None else kept
+        weights = None if self.weights is None else self.weights[mask]
+        return float(np.average(candidate.scores[:, mask].mean(axis=0), weights=weights))
+
+    def name(self) -> None:
+        """Give every candidate a label that tells it from the others."""
+        facts = [
+            (c.model, c.tuned, {**c.config, "facts": hidden_facts(c.first.run)})
+            for c in self.candidates
+        ]
+        for candidate, label in zip(self.candidates, name_all(facts), strict=True):
+            candidate.label = label
+
+    def zero_shot_of(self, candidate: Candidate) -> Candidate | None:
+        """The zero-shot candidate with the same base, prompt and decoding, if there is one."""
+        wanted = base_key(candidate.first.run, self.dataset)
+        for other in self.candidates:
+            if other.kind == ZERO_SHOT and base_key(other.first.run, self.dataset) == wanted:
+                return other
+        return None
+
+
+# Options of a storage format that change the stored weights or the arithmetic on them.
+STORAGE_OPTIONS = {
+    "nf4": ("double_quant", "compute_dtype"),
+    "int8": ("int8_threshold", "compute_dtype"),
+}
+BASE_OPTIONS = ("content", "init", "tokenizer")
+PROMPT_OPTIONS = (
+    "system", "prompt", "answer", "few_shot", "few_shot_style", "max_length", "truncate_prompt",
+    "clean_whitespace",
+)  # fmt: skip
+# What zero-shot answers do not depend on.
+OF_TRAINING = (
+    "stage", "lora", "optimizer", "scheduler", "trainer", "callbacks", "evaluation", "metric",
+    "eval_dataset",
+)  # fmt: skip
+TRAINED_ON = ("train", "validation")
+DATA = "data."
+
+
+def base_key(run: Run, dataset: str) -> str:
+    """What zero-shot answers to ``dataset`` depend on: base, storage, prompt and decoding.
+
+    What an older record does not name counts as None.
+    """
+    outcome = run.outcome
+    model, config = outcome.model, outcome.config
+    named, stored = config.get("model") or {}, config.get("quantization") or {}
+    parts: list[Any] = [model.path, model.revision, model.quantization, model.chat_template]
+    parts += [dict(model.template_kwargs), outcome.data.prompt_fingerprint]
+    parts += [config.get("generation"), model.dtype]
+    parts += [named.get(key) for key in BASE_OPTIONS]
+    parts += [stored.get(key) for key in STORAGE_OPTIONS.get(model.quantization, ())]
+    further = _further(outcome, dataset)
+    parts += [[entry.get(key) for key in PROMPT_OPTIONS] for entry in further.values()]
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def base_config(run: Run) -> Mapping[str, Any]:
+    """Canonical configuration of a run less all that its zero-shot answers do not depend on."""
+    config = canonical_config(run.outcome.config)
+    kept = {k: v for k, v in config.items() if k not in (*OF_TRAINING, "seed", "run", "adapter")}
+    if isinstance(kept.get("dataset"), Mapping):
+        skipped = ("max_train", "max_validation")
+        kept["dataset"] = {k: v for k, v in kept["dataset"].items() if k not in skipped}
+    return kept
+
+
+def config_key(run: Run, dataset: str) -> tuple[str, Mapping[str, Any]]:
+    """Key and canonical configuration of a run without its seed.
+
+    ``data`` holds the fingerprints of what was trained on: other rows make another candidate. A
+    finished run that was scored again is known by the configuration of its training. Metrics
+    beside the one of the primary score, and test sets beside ``dataset``, make no difference.
+    """
+    outcome = run.outcome
+    config = dict(outcome.config)
+    if config.get("run"):
+        config |= {"stage": "full", "run": None, "adapter": None}
+    config = canonical_config(config)
+    config.pop("seed", None)
+    for key in ("run", "adapter"):
+        if not config.get(key):
+            config.pop(key, None)
+    _leave_out_other_scores(config, outcome, dataset)
+    prints = outcome.data.fingerprints
+    config["data"] = {split: prints.get(split) for split in TRAINED_ON}
+    return json.dumps(config, sort_keys=True, default=str), config
+
+
+def hidden_facts(run: Run) -> dict[str, Any]:
+    """What may tell runs of equal configurations apart, for their names."""
+    model = run.outcome.model
+    return {
+        "revision": model.revision,
+        "dtype": model.dtype,
+        "template": model.chat_template,
+        "prompt": run.outcome.data.prompt_fingerprint,
+    }
+
+
+def _leave_out_other_scores(config: dict[str, Any], outcome: Outcome, dataset: str) -> None:
+    metrics = config.get("metric")
+    name = outcome.primary.split("/")[0]
+    if isinstance(metrics, Mapping) and name in metrics:
+        config["metric"] = {name: metrics[name]}
+    config.pop("eval_dataset", None)
+    if further := _further(outcome, dataset):
+        config["eval_dataset"] = further
+    if isinstance(config.get("evaluation"), Mapping):
+        config["evaluation"] = {k: v for k, v in config["evaluation"].items() if k != "zero_shot"}
+
+
+def _further(outcome: Outcome, dataset: str) -> dict[str, Any]:
+    """The entry of ``dataset`` among the further test sets; empty for the run's own data set."""
+    if dataset == outcome.data.name:
+        return {}
+    entries = outcome.config.get("eval_dataset") or {}
+    return {key: v for key, v in entries.items() if (v or {}).get("name", key) == dataset}

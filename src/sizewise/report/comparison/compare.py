@@ -1,0 +1,152 @@
+"""Many outcomes to one comparison: per test set the table, the pairs and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from sizewise.config import PricesConfig
+from sizewise.report import words
+from sizewise.report.comparison.arms import TestSet
+from sizewise.report.comparison.detail import Views, make_views
+from sizewise.report.comparison.economy import PaidBack, paid_back
+from sizewise.report.comparison.objections import warnings_of
+from sizewise.report.comparison.pairs import Pair, compare_pairs, gains
+from sizewise.report.comparison.points import Front, Point, fronts, make_points
+from sizewise.report.comparison.runs import AnswerCache, Loaded, Problem, Run, load_runs
+from sizewise.report.comparison.table import candidate_rows, run_rows
+from sizewise.report.comparison.test_sets import build_test_sets
+from sizewise.report.comparison.verdict import OPEN, Verdict, find_focus, judge
+
+
+@dataclass
+class SetComparison:
+    """Everything about one test set.
+
+    ``table`` has one row per configuration that was run (see ``candidate_rows``), ``everything``
+    also the zero-shot scores that came with tuned runs; ``gains`` are keyed by the position of a
+    tuned candidate in ``test.candidates``. What only pictures and the page need is computed when
+    it is first asked for.
+    """
+
+    test: TestSet
+    pairs: list[Pair]
+    gains: dict[int, Pair]
+    table: pd.DataFrame
+    everything: pd.DataFrame
+    verdict: Verdict
+    warnings: list[str]
+    prices: PricesConfig | None = None
+    seed: int = 0
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """Every candidate with its interval and costs."""
+        return make_points(self.test, self.seed)
+
+    @cached_property
+    def fronts(self) -> list[Front]:
+        """Pareto fronts of quality against each cost."""
+        return fronts(self.test, self.points)
+
+    @cached_property
+    def paid_back(self) -> list[PaidBack]:
+        """Break-even of the tuned model of the verdict against the larger one."""
+        focus = find_focus(self.test, self.verdict)
+        return [] if focus is None else paid_back(focus, self.prices)
+
+    @cached_property
+    def views(self) -> Views:
+        """The detailed views."""
+        return make_views(self.test, self.points, self.verdict, self.prices, self.seed)
+
+
+@dataclass
+class Comparison:
+    """Many outcomes: what was read, what could not be, and one comparison per test set.
+
+    ``by`` are the configuration keys in which pairs differ, where that was asked for.
+    """
+
+    runs: tuple[Run, ...]
+    problems: list[Problem]
+    sets: list[SetComparison]
+    by: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the largest test set."""
+        if self.sets:
+            return self.sets[0].verdict
+        if not self.runs:
+            nothing = "No run has finished, so there is nothing to say."
+            return Verdict(OPEN, "No finished run", nothing)
+        sentence = (
+            f"{words.plural(len(self.runs), 'run')} finished, but none was scored on the test "
+            "split, so there is nothing to compare. Score each with `evaluate.py run=DIR`."
+        )
+        return Verdict(OPEN, "Nothing scored", sentence)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The tables of all test sets, one below the other; never compared across."""
+        return pd.concat([s.table for s in self.sets]) if self.sets else pd.DataFrame()
+
+    @property
+    def runs_table(self) -> pd.DataFrame:
+        """One row per run."""
+        return run_rows(self.runs)
+
+
+def compare(
+    paths: Sequence[Path], by: Sequence[str] = (), prices: PricesConfig | None = None, seed: int = 0
+) -> Comparison:
+    """Compare all finished runs at or below ``paths``.
+
+    Args:
+        paths: run and sweep directories, of one or many sweeps and machines.
+        by: compare pairs that differ in these configuration keys only, instead of the pairs of
+            the question.
+        prices: for the break-even in money.
+        seed: of the resampling; the same seed gives the same figures.
+
+    Raises:
+        OutcomeError: a path is no directory.
+        ConfigError: ``by`` names no key of the runs.
+    """
+    return compare_loaded(load_runs(paths), by, prices, seed)
+
+
+def compare_loaded(
+    loaded: Loaded, by: Sequence[str] = (), prices: PricesConfig | None = None, seed: int = 0
+) -> Comparison:
+    """``compare`` of runs that were read already."""
+    tests = build_test_sets(loaded.runs, AnswerCache())
+    sets = [_compare_set(test, by, prices, seed) for test in tests]
+    problems = list(loaded.problems)
+    for compared in sets:
+        problems += compared.test.problems
+    return Comparison(loaded.runs, problems, sets, tuple(by))
+
+
+def _compare_set(
+    test: TestSet, by: Sequence[str], prices: PricesConfig | None, seed: int
+) -> SetComparison:
+    pairs = compare_pairs(test, by, seed)
+    verdict = judge(test, pairs, by)
+    gained = gains(test, seed)
+    return SetComparison(
+        test=test,
+        pairs=pairs,
+        gains=gained,
+        table=candidate_rows(test, gained),
+        everything=candidate_rows(test, gained, own=False),
+        verdict=verdict,
+        warnings=warnings_of(test, pairs),
+        prices=prices,
+        seed=seed,
+    )

@@ -1,0 +1,159 @@
+"""What a reviewer would object to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from sizewise.report import words
+from sizewise.report.comparison.arms import CLASSICAL, Candidate, TestSet
+from sizewise.report.comparison.labels import flatten
+from sizewise.report.comparison.pairs import CHOSEN, Pair, variant_key
+from sizewise.report.comparison.table import unparsed_rate
+
+FEW_EXAMPLES = 100
+FEW_GROUPS = 20
+MOST_UNPARSED = 0.05
+MANY_COPIED = 0.1
+MOST_NAMES = 4
+
+
+def warnings_of(test: TestSet, pairs: list[Pair]) -> list[str]:
+    """Return every objection to the comparison on one test set, each one sentence."""
+    checks = (
+        _baselines, _seeds, _examples, _leaks, _prompts, _decoding, _budgets, _unparsed,
+        _memorised, _selection,
+    )  # fmt: skip
+    found = [warning for check in checks for warning in check(test)]
+    unusual = [p for p in pairs if p.result.p_value != p.result.p_value]
+    if unusual:
+        found.append(f"{words.plural(len(unusual), 'pair')} could not be tested: nothing varies.")
+    recorded = [w for c in test.candidates for m in c.members for w in m.run.outcome.warnings]
+    return list(dict.fromkeys([*found, *recorded]))
+
+
+def _names(candidates: list[Candidate]) -> str:
+    labels = sorted({c.label for c in candidates})
+    more = f" and {len(labels) - MOST_NAMES} more" if len(labels) > MOST_NAMES else ""
+    return ", ".join(labels[:MOST_NAMES]) + more
+
+
+def _baselines(test: TestSet) -> Iterator[str]:
+    """Beating another language model means little where counting words does better."""
+    known = [c for c in test.candidates if c.score() == c.score()]
+    simple = [c for c in known if c.kind == CLASSICAL]
+    models = [c for c in known if c.kind != CLASSICAL]
+    if not simple or not models:
+        return
+    best, model = (max(group, key=lambda c: test.sign * c.score()) for group in (simple, models))
+    if test.sign * best.score() > test.sign * model.score():
+        scale = words.Scale(test.direction == "max" and 0 <= min(c.score() for c in known) <= 1)
+        yield (
+            f"A baseline without a language model does better than all of these: {best.label} "
+            f"{scale.value(best.score())} against {scale.value(model.score())} of {model.label}."
+        )
+
+
+def _seeds(test: TestSet) -> Iterator[str]:
+    single = [c for c in test.candidates if c.tuned and len(c.members) == 1]
+    if single:
+        yield f"One seed only, so the variation by seed is unknown: {_names(single)}."
+
+
+def _examples(test: TestSet) -> Iterator[str]:
+    n, groups = len(test.ids), len(set(test.groups))
+    if 0 < n < FEW_EXAMPLES:
+        yield f"Only {words.plural(n, 'test example')} (under {FEW_EXAMPLES})."
+    if n and groups < FEW_GROUPS and groups < n:
+        yield f"Only {words.plural(groups, 'independent group')} of test examples."
+    if n < test.recorded:
+        yield (
+            f"{test.recorded - n} of {test.recorded} test examples were not answered by every "
+            "model (too long for one of them) and are left out."
+        )
+
+
+def _leaks(test: TestSet) -> Iterator[str]:
+    reports = [c.first.run.outcome.data.report for c in test.candidates]
+    shared = max((int(r.get("shared_groups") or 0) for r in reports), default=0)
+    leaking = max((int(r.get("leaking_rows") or 0) for r in reports), default=0)
+    if shared:
+        yield f"The splits share {words.plural(shared, 'group')}: results are too good."
+    if leaking and not shared:
+        yield (
+            f"In the source's own split {words.plural(leaking, 'evaluation row')} occur in "
+            "training; they were taken out of it."
+        )
+
+
+def _prompts(test: TestSet) -> Iterator[str]:
+    prompts = {c.first.run.outcome.data.prompt_fingerprint for c in test.candidates}
+    if len(prompts) > 1:
+        yield f"Models were asked in {len(prompts)} different wordings or with different examples."
+
+
+def _decoding(test: TestSet) -> Iterator[str]:
+    ways = {
+        json.dumps(c.first.run.outcome.config.get("generation"), sort_keys=True, default=str)
+        for c in test.candidates
+    }
+    if len(ways) > 1:
+        yield f"Answers were decoded in {len(ways)} different ways."
+
+
+def _budgets(test: TestSet) -> Iterator[str]:
+    """Settings tried per question: whoever tries more learning rates finds a better one."""
+    tried: dict[str, set[str]] = {}
+    for candidate in test.candidates:
+        if candidate.tuned:
+            flat = flatten(candidate.config)
+            settings = {k: v for k, v in flat.items() if k.startswith(CHOSEN)}
+            text = json.dumps(settings, sort_keys=True, default=str)
+            tried.setdefault(variant_key(candidate), set()).add(text)
+    counts = {len(settings) for settings in tried.values()}
+    if len(counts) > 1:
+        yield (
+            f"Unequal tuning budgets: between {min(counts)} and {max(counts)} settings (learning "
+            "rates and the like) were tried per model and rank."
+        )
+
+
+def _unparsed(test: TestSet) -> Iterator[str]:
+    high = [c for c in test.candidates if (unparsed_rate(c) or 0.0) > MOST_UNPARSED]
+    if high:
+        worst = max(high, key=lambda c: unparsed_rate(c) or 0.0)
+        share = words.Scale(True).value(unparsed_rate(worst))
+        yield f"No answer could be parsed in up to {share} of the outputs: {_names(high)}."
+
+
+def _memorised(test: TestSet) -> Iterator[str]:
+    """Word runs shared with training answers, by models and (``reference_``) by test answers."""
+    natural = 0.0
+    for candidate in test.candidates:
+        shares = {
+            name.removeprefix("memorization/"): candidate.score(name)
+            for name in candidate.first.evaluation.scores
+            if name.startswith("memorization/") and "shared_" in name
+        }
+        own = max((v for k, v in shares.items() if k.startswith("shared_")), default=0.0)
+        reference = max((v for k, v in shares.items() if k.startswith("reference_")), default=0.0)
+        natural = max(natural, reference)
+        if own > reference + MANY_COPIED:
+            share = words.Scale(True).value(own)
+            yield f"{candidate.label} repeats training answers: {share} of its word runs."
+    if natural > MANY_COPIED:
+        share = words.Scale(True).value(natural)
+        yield f"Test answers share {share} of their word runs with training answers."
+
+
+def _selection(test: TestSet) -> Iterator[str]:
+    for candidate in test.candidates:
+        outcome = candidate.first.run.outcome
+        prints = outcome.data.fingerprints
+        if prints.get("validation") and prints.get("validation") == prints.get("test"):
+            yield "Validation and test are the same examples: choices were made on the test set."
+            return
+        flat = flatten(outcome.config)
+        if any(k.endswith("monitor") and "test" in str(v) for k, v in flat.items()):
+            yield f"A callback of {candidate.label} watches a figure of the test set."
+            return

@@ -1,0 +1,171 @@
+"""Outcomes of one or many sweeps, and the per-example answers they name by path and hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sizewise.errors import OutcomeError
+from sizewise.record.outcome import OUTCOME_FILE, Evaluation, Outcome, read_outcome
+from sizewise.record.predictions import WEIGHTED_BY
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its record and where its files are now."""
+
+    directory: Path
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that could not be used; reports list it and go on."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """All runs that could be read, and what could not."""
+
+    runs: tuple[Run, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Per-example figures of one predictions file, in its order.
+
+    Attributes:
+        ids: ids of the N examples.
+        groups: group of each.
+        scores: per-example scores [N] by ``metric/score``; NaN where an example lacks one.
+        confidence: mean log-probability of the generated tokens [N], NaN where not computed.
+        prompt_chars: length of the prompts in characters [N].
+        tokens: prompt and generated tokens together [N].
+        weights: by how much each example counts [N], for the scores that are ratios of sums.
+        strata: values of every stratum, each a list of N texts.
+        path: the file, for reading texts.
+    """
+
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    scores: dict[str, FloatArray]
+    confidence: FloatArray
+    prompt_chars: FloatArray
+    tokens: FloatArray
+    weights: dict[str, FloatArray]
+    strata: dict[str, list[str]]
+    path: Path
+
+    def positions(self, ids: Sequence[str]) -> list[int]:
+        """Return where examples stand in the file."""
+        at = {key: i for i, key in enumerate(self.ids)}
+        return [at[key] for key in ids]
+
+
+def find_run_dirs(paths: Iterable[Path]) -> list[Path]:
+    """Return the directories with an outcome at or below ``paths``, sorted, each once."""
+    found: set[Path] = set()
+    for path in paths:
+        if not path.is_dir():
+            raise OutcomeError(f"{path} is no directory. Give run or sweep directories.")
+        if (path / OUTCOME_FILE).is_file():
+            found.add(path.resolve())
+        else:
+            found |= {file.parent.resolve() for file in path.rglob(OUTCOME_FILE)}
+    return sorted(found)
+
+
+def load_runs(paths: Iterable[Path]) -> Loaded:
+    """Read every outcome at or below ``paths``.
+
+    A damaged record, or one of another version, is a problem and not an error. The same job met
+    twice on the same data (copied, or run on two machines) counts once: it is no further seed. The
+    first that has all its predictions stands for the others.
+    """
+    problems: list[Problem] = []
+    copies: dict[str, list[Run]] = {}
+    for directory in find_run_dirs(paths):
+        try:
+            outcome = read_outcome(directory)
+        except OutcomeError as error:
+            problems.append(Problem(str(directory), str(error)))
+            continue
+        key = json.dumps([outcome.identity, dict(outcome.data.fingerprints)], sort_keys=True)
+        copies.setdefault(key, []).append(Run(directory, outcome))
+    runs = [next(filter(_is_whole, same), same[0]) for same in copies.values()]
+    for run, same in zip(runs, copies.values(), strict=True):
+        reason = f"is the job of {run.directory}; counted once"
+        problems += [Problem(str(r.directory), reason) for r in same if r is not run]
+    return Loaded(tuple(runs), tuple(problems))
+
+
+def _is_whole(run: Run) -> bool:
+    """Whether every predictions file that the record names is there in its size."""
+    evaluations = [*run.outcome.base.values(), *(run.outcome.tuned or {}).values()]
+    files = [(run.directory / e.predictions.path, e.predictions.bytes) for e in evaluations]
+    return all(path.is_file() and path.stat().st_size == size for path, size in files)
+
+
+@dataclass
+class AnswerCache:
+    """Reads predictions files, checked against their hashes; equal files are read once."""
+
+    read: dict[str, Answers] = field(default_factory=dict)
+
+    def get(self, run: Run, evaluation: Evaluation) -> Answers:
+        """Return the answers of one evaluation.
+
+        Raises:
+            OutcomeError: the file is missing, was changed, or cannot be parsed.
+        """
+        ref = evaluation.predictions
+        if ref.sha256 not in self.read:
+            self.read[ref.sha256] = parse_answers(run.directory / ref.path, ref.sha256)
+        return self.read[ref.sha256]
+
+
+def parse_answers(path: Path, sha256: str | None = None) -> Answers:
+    """Parse a predictions file; raise OutcomeError where it is not what the record names."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise OutcomeError(f"{path} cannot be read ({error.strerror}). Copy it too.") from error
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise OutcomeError(f"{path} was changed after the run: its hash is not the recorded one.")
+    try:
+        return _answers([json.loads(line) for line in data.splitlines()], path)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OutcomeError(f"{path} is no predictions file of this version ({error!r}).") from error
+
+
+def _answers(rows: Sequence[dict], path: Path) -> Answers:  # type: ignore[type-arg]
+    names = sorted({name for row in rows for name in row["scores"]})
+    strata = sorted({name for row in rows for name in row["strata"]})
+    nan = float("nan")
+
+    def array(values: Iterable[float | None]) -> FloatArray:
+        return np.array([nan if v is None else v for v in values], dtype=np.float64)
+
+    return Answers(
+        ids=tuple(row["id"] for row in rows),
+        groups=tuple(row["group"] for row in rows),
+        scores={name: array(row["scores"].get(name) for row in rows) for name in names},
+        confidence=array(row.get("token_log_prob") for row in rows),
+        prompt_chars=array(len(row["prompt"]) for row in rows),
+        tokens=array(row["prompt_tokens"] + row["new_tokens"] for row in rows),
+        weights={name: array(row[by] for row in rows) for name, by in WEIGHTED_BY.items()},
+        strata={name: [str(row["strata"].get(name, "")) for row in rows] for name in strata},
+        path=path,
+    )

@@ -1,0 +1,147 @@
+"""Sentences and cards that stand beside the pictures of the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sizewise.report import words
+from sizewise.report.comparison.arms import TestSet
+from sizewise.report.comparison.compare import SetComparison
+from sizewise.report.comparison.detail import Views
+from sizewise.report.comparison.economy import PaidBack
+from sizewise.report.comparison.pairs import SMALL_LARGE, Pair
+from sizewise.report.comparison.verdict import best_of, scale_of
+from sizewise.statistics.learning_curve import AT_SMALLEST, REACHED
+
+
+@dataclass(frozen=True)
+class Card:
+    """A figure with its name and what it rests on."""
+
+    name: str
+    figure: str
+    detail: str
+
+
+def cards_of(compared: SetComparison) -> list[Card]:
+    """Up to four figures: gain, memory, speed, pay-back; or what a lone run has to tell."""
+    pair, test = compared.verdict.pair, compared.test
+    if pair is None:
+        return _lone(compared)
+    scale = scale_of(test)
+    interval = scale.interval(pair.low, pair.high)
+    gain = Card("Gain", scale.difference(pair.gain), f"95 % interval {interval}")
+    if pair.question != SMALL_LARGE:
+        return [gain, *_tuning(pair), *_lone(compared)]
+    return [gain, *_against(pair), *_paid(compared.views)]
+
+
+def _against(pair: Pair) -> list[Card]:
+    small, large = pair.a, pair.b
+    cards = []
+    if large.model.memory_bytes:
+        share = small.model.memory_bytes / large.model.memory_bytes
+        detail = (
+            f"{words.size(small.model.memory_bytes)} against {words.size(large.model.memory_bytes)}"
+        )
+        cards.append(Card("Memory", f"{words.ratio(share)} ×", detail))
+    if small.latency and large.latency:
+        factor = words.ratio(large.latency / small.latency)
+        detail = f"{words.seconds(small.latency)} against {words.seconds(large.latency)} per answer"
+        cards.append(Card("Speed", f"{factor} ×", detail))
+    return cards
+
+
+def _tuning(pair: Pair) -> list[Card]:
+    model = pair.a.model
+    trained = Card("Trained", words.count(model.params_trainable), "parameters in the adapter")
+    if pair.a.train_seconds is None:
+        return [trained]
+    return [trained, Card("Training", words.seconds(pair.a.train_seconds), "mean of the seeds")]
+
+
+def _paid(views: Views) -> list[Card]:
+    found = []
+    for entry in views.paid_back[:1]:
+        answers = entry.result.answers
+        figure = f"{answers:,.0f} answers" if math.isfinite(answers) else "never"
+        detail = f"after {words.seconds(entry.training)} of training, in device time"
+        found.append(Card("Paid back", figure, detail))
+    return found
+
+
+def _lone(compared: SetComparison) -> list[Card]:
+    best = best_of(compared.test)
+    if best is None:
+        return []
+    score = scale_of(compared.test).value(best.score(compared.test.primary))
+    return [Card("Best score", score, best.label)]
+
+
+def scaling_sentence(test: TestSet, views: Views) -> str:
+    """Where a zero-shot model would match the tuned one; never extrapolated."""
+    match, focus = views.scaling, views.focus
+    if match is None or focus is None:
+        return ""
+    if match.parameters is None:
+        text = (
+            f"The size of a zero-shot model that would match {focus.small.label}: {match.status}. "
+            "Nothing is extrapolated."
+        )
+    else:
+        ends = [match.interval.low, match.interval.high]
+        low = "below the range" if ends[0] == 0 else words.count(ends[0])
+        high = "above the range" if math.isinf(ends[1]) else words.count(ends[1])
+        text = (
+            f"By this fit a zero-shot model of {words.count(match.parameters)} parameters would "
+            f"match {focus.small.label} (95 % interval {low} to {high})."
+        )
+    if match.exact_fit:
+        text += " Two sizes only: the fit has nothing left to be checked with."
+    return text
+
+
+def learning_sentences(views: Views) -> list[str]:
+    """Number of training examples at which each curve overtakes the large model."""
+    found = []
+    for entry in views.learning:
+        result = entry.overtaking
+        if result is None:
+            continue
+        name = f"{entry.curve.name} against {entry.large}"
+        if result.status == REACHED and result.examples_needed is not None:
+            high = result.interval.high
+            to = "beyond the measured sizes" if math.isinf(high) else f"{high:,.0f}"
+            found.append(
+                f"{name}: overtaken from about {result.examples_needed:,.0f} training examples on "
+                f"(95 % interval {result.interval.low:,.0f} to {to})."
+            )
+        elif result.status == AT_SMALLEST:
+            found.append(f"{name}: overtaken already with {result.sizes[0]:,.0f} examples.")
+        else:
+            found.append(f"{name}: not overtaken within the measured sizes.")
+    return found
+
+
+def hybrid_sentence(test: TestSet, views: Views) -> str:
+    """What sending the least confident prompts to the large model would give."""
+    curve, focus = views.hybrid, views.focus
+    if curve is None or focus is None or focus.large is None:
+        return ""
+    scale = scale_of(test)
+    alone = scale.value(float(curve.scores[0]))
+    text = (
+        f"{focus.small.label} alone: {alone}. Best with {100 * curve.best_share:.0f} % of the "
+        f"prompts sent to {focus.large.label}: {scale.value(curve.best_score)} (picked on these "
+        f"examples; {scale.value(curve.held_out_score)} where the share is picked on others)."
+    )
+    if math.isfinite(curve.gain_captured):
+        text += f" Its confidence captures {100 * curve.gain_captured:.0f} % of the possible gain."
+    return text
+
+
+def paid_back_sentences(entries: Sequence[PaidBack]) -> list[str]:
+    """Break-even against every way of getting the large model's answers."""
+    return [f"Against {e.against}, in {e.unit}: {e.result.reason}." for e in entries]

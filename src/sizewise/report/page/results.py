@@ -1,0 +1,218 @@
+"""``results.json``: the whole comparison for machines, with its detailed views."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from sizewise.config import PricesConfig
+from sizewise.report.comparison.compare import Comparison, SetComparison
+from sizewise.report.comparison.curves import Curve, LearningCurve
+from sizewise.report.comparison.pairs import Pair
+from sizewise.report.comparison.points import Point
+from sizewise.report.comparison.strata import Level, Stratum
+from sizewise.statistics.routing import RoutingCurve
+from sizewise.statistics.scaling import ScalingMatch
+
+RESULTS_VERSION = 2
+
+
+def results_record(comparison: Comparison) -> dict[str, Any]:
+    """Return the comparison as plain values; scores are in their own units, gains signed."""
+    record = {
+        "version": RESULTS_VERSION,
+        "runs": len(comparison.runs),
+        "run_ids": [run.outcome.run_id for run in comparison.runs],
+        "by": list(comparison.by),
+        "problems": [{"where": p.where, "reason": p.reason} for p in comparison.problems],
+        "test_sets": [_set(compared) for compared in comparison.sets],
+    }
+    found: dict[str, Any] = clean(record)
+    return found
+
+
+def results_text(comparison: Comparison) -> str:
+    """Return ``results_record`` as strict JSON."""
+    return json.dumps(results_record(comparison), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _set(compared: SetComparison) -> dict[str, Any]:
+    test, verdict = compared.test, compared.verdict
+    return {
+        "dataset": test.dataset,
+        "fingerprint": test.fingerprint,
+        "metric": test.primary,
+        "direction": test.direction,
+        "examples_compared": len(test.ids),
+        "verdict": {
+            "status": verdict.status,
+            "headline": verdict.headline,
+            "sentence": verdict.sentence,
+        },
+        "warnings": compared.warnings,
+        "configurations": compared.everything.to_dict("records"),
+        "pairs": [pair_record(pair) for pair in compared.pairs],
+        "prices": asdict(compared.prices or PricesConfig()),
+        "paid_back": [asdict(entry) for entry in compared.paid_back],
+        **views_record(compared),
+    }
+
+
+def pair_record(pair: Pair) -> dict[str, Any]:
+    """One pair with everything that a claim about it needs."""
+    result = pair.result
+    return {
+        "question": pair.question,
+        "a": pair.a.label,
+        "b": pair.b.label,
+        "mean_a": result.mean_a,
+        "mean_b": result.mean_b,
+        "gain": pair.gain,
+        "interval_95": [pair.low, pair.high],
+        "test": result.test,
+        "p_value": result.p_value,
+        "p_holm": pair.p_corrected,
+        "found": pair.found,
+        "cohens_d_z": result.effect.cohens_d_z,
+        "odds_ratio": result.effect.odds_ratio,
+        "minimum_detectable_effect": result.minimum_detectable_effect,
+        "examples": result.n,
+        "groups": result.n_clusters,
+        "seeds_a": list(pair.a.seeds),
+        "seeds_b": list(pair.b.seeds),
+        "seed_means_a": list(result.seeds_a.means),
+        "seed_means_b": list(result.seeds_b.means),
+        "seed_difference_range": list(result.seed_difference_range),
+        "conditional_on": result.conditional_on,
+    }
+
+
+def clean(value: Any) -> Any:
+    """Plain JSON values: NumPy numbers unwrapped, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): clean(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [clean(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def views_record(compared: SetComparison) -> dict[str, Any]:
+    """Everything of a test set that the page draws, in the units of the score and of the costs.
+
+    What the runs do not allow is None or empty. Models are named by the labels of
+    ``configurations``.
+    """
+    views = compared.views
+    focus = views.focus
+    return {
+        "points": [_point(point) for point in compared.points],
+        "pareto_fronts": [
+            {"cost": f.cost, "configurations": f.labels, "hypervolume_share": f.share}
+            for f in compared.fronts
+        ],
+        "views_are_about": None
+        if focus is None
+        else {
+            "tuned": focus.small.label,
+            "base": focus.base.label if focus.base else None,
+            "large": focus.large.label if focus.large else None,
+        },
+        "hybrid": _hybrid(views.hybrid),
+        "rank_curves": [_curve(curve) for curve in views.ranks],
+        "learning_curves": [_learning(entry) for entry in views.learning],
+        "scaling": _scaling(views.scaling, compared.test.sign),
+        "strata": [_stratum(stratum) for stratum in views.strata],
+        "confusion": [asdict(confusion) for confusion in views.confusion],
+    }
+
+
+def _point(point: Point) -> dict[str, Any]:
+    interval = [point.low, point.high]
+    return {
+        "configuration": point.label,
+        "score": point.score,
+        "interval_95": interval,
+        "costs": point.costs,
+    }
+
+
+def _hybrid(curve: RoutingCurve | None) -> dict[str, Any] | None:
+    """The share of prompts sent to the large model against the score."""
+    if curve is None:
+        return None
+    return {
+        "shares": curve.shares,
+        "scores": curve.scores,
+        "oracle": curve.oracle,
+        "random": curve.random,
+        "best": {
+            "share": curve.best_share,
+            "score": curve.best_score,
+            "score_held_out": curve.held_out_score,
+        },
+        "gain_captured": curve.gain_captured,
+    }
+
+
+def _curve(curve: Curve) -> dict[str, Any]:
+    points: Sequence[dict[str, Any]] = [
+        {"x": x, **{k: v for k, v in _point(point).items() if k != "costs"}}
+        for x, point in zip(curve.x, curve.points, strict=True)
+    ]
+    return {"name": curve.name, "points": points}
+
+
+def _learning(entry: LearningCurve) -> dict[str, Any]:
+    found = entry.overtaking
+    record = None
+    if found is not None:
+        record = {
+            "status": found.status,
+            "score_to_reach": found.level_mean,
+            "examples_needed": found.examples_needed,
+            "interval_95": [found.interval.low, found.interval.high],
+            "share_of_resamples_that_reach": found.share_reached,
+        }
+    return {**_curve(entry.curve), "against": entry.large, "overtaking": record}
+
+
+def _scaling(match: ScalingMatch | None, sign: float) -> dict[str, Any] | None:
+    """Fitted is sign × score, so that more is better."""
+    if match is None:
+        return None
+    return {
+        "status": match.status,
+        "parameters": match.parameters,
+        "interval_95": [match.interval.low, match.interval.high],
+        "share_of_resamples_within": match.share_within,
+        "tuned_score": sign * match.tuned_mean,
+        "fit": None if match.fit is None else {**asdict(match.fit), "sign": sign},
+        "exact_fit": match.exact_fit,
+    }
+
+
+def _stratum(stratum: Stratum) -> dict[str, Any]:
+    return {
+        "name": stratum.name,
+        "against": stratum.against,
+        "levels": [_level(level) for level in stratum.levels],
+    }
+
+
+def _level(level: Level) -> dict[str, Any]:
+    return {
+        "value": level.value,
+        "examples": level.examples,
+        "scores": level.means,
+        "gain": level.gain,
+        "interval_95": [level.low, level.high],
+    }

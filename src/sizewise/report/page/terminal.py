@@ -1,0 +1,125 @@
+"""The comparison on the terminal: a table by quality, the verdict, the failures, the paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sizewise.report import words
+from sizewise.report.comparison.compare import Comparison, SetComparison
+from sizewise.report.comparison.verdict import NOT_SHOWN, SHOWN, SIZE_WINS, scale_of
+from sizewise.report.page.prose import paid_back_sentences
+
+STYLES = {SHOWN: "bold green", SIZE_WINS: "bold yellow", NOT_SHOWN: "bold yellow"}
+MOST_ROWS = 40
+COLUMNS = ("params", "memory", "training", "answer", "zero-shot", "tuned", "gain (95 %)")
+WIDE, ONLY_WIDE = 110, ("training", "answer")
+NO_TERMINAL = 140  # all columns, and labels of 50 characters on one line
+
+
+class Failure(Protocol):
+    """A job that failed: where, why in one line, and the log that tells the whole story."""
+
+    run_dir: str
+    reason: str
+    log: str
+
+
+def wide_console() -> Console:
+    """Standard output; in a file or a pipe, which has no width, wide enough for everything."""
+    console = Console()
+    if console.is_terminal or console.width >= NO_TERMINAL:
+        return console
+    return Console(width=NO_TERMINAL)
+
+
+def show(
+    comparison: Comparison,
+    failures: Sequence[Failure] = (),
+    paths: Mapping[str, Path] | None = None,
+    console: Console | None = None,
+) -> None:
+    """Print tables, verdicts, problems, failures and where the files are."""
+    console = console or wide_console()
+    for compared in comparison.sets:
+        console.print(_table(compared, console.width))
+        _verdict(console, compared)
+    if not comparison.sets:
+        console.print(f"[bold]{escape(comparison.verdict.sentence)}[/]")
+    for problem in comparison.problems:
+        console.print(f"[yellow]Not used:[/] {escape(problem.where)}: {escape(problem.reason)}")
+    _failures(console, failures)
+    for name, path in (paths or {}).items():
+        console.print(f"{name}: {escape(str(path))}", soft_wrap=True)
+
+
+def _table(compared: SetComparison, width: int) -> Table:
+    test, frame = compared.test, compared.table
+    scale = scale_of(test)
+    title = f"{test.dataset} · {test.primary} · {words.plural(len(test.ids), 'test example')}"
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
+    table.box, table.pad_edge = SIMPLE_HEAD, False
+    table.add_column("", overflow="fold", min_width=14)
+    columns = [name for name in COLUMNS if width >= WIDE or name not in ONLY_WIDE]
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in frame.head(MOST_ROWS).to_dict("records"):
+        cells = _cells(row, scale)
+        table.add_row(_name(row), *(cells[name] for name in columns))
+    if len(frame) > MOST_ROWS:
+        table.caption = f"{len(frame) - MOST_ROWS} more in comparison.csv"
+    return table
+
+
+def _name(row: Mapping[Any, Any]) -> str:
+    several = _known(row["seeds"]) and row["seeds"] > 1
+    return escape(str(row["label"]) + (f" ({int(row['seeds'])} seeds)" if several else ""))
+
+
+def _cells(row: Mapping[Any, Any], scale: words.Scale) -> dict[str, str]:
+    gain = "–"
+    if _known(row["gain"]):
+        interval = scale.interval(row["gain_low"], row["gain_high"])
+        gain = f"{scale.difference(row['gain'], unit=False)} ({interval.replace('+', '')})"
+    return {
+        "params": words.count(row["params"]),
+        "memory": words.size(row["memory_bytes"]),
+        "training": words.seconds(_number(row["train_seconds"])),
+        "answer": words.seconds(_number(row["latency_seconds"])),
+        "zero-shot": scale.value(_number(row["zero_shot"])),
+        "tuned": scale.value(_number(row["tuned"])),
+        "gain (95 %)": gain,
+    }
+
+
+def _known(value: Any) -> bool:
+    return value is not None and value == value
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if _known(value) else None
+
+
+def _verdict(console: Console, compared: SetComparison) -> None:
+    verdict = compared.verdict
+    style = STYLES.get(verdict.status, "bold")
+    console.print(f"[{style}]{escape(verdict.headline)}.[/] {escape(verdict.sentence)}")
+    for sentence in paid_back_sentences(compared.paid_back):
+        console.print(f"Break-even. {escape(sentence)}")
+    for warning in compared.warnings:
+        console.print(f"  [dim]•[/] {escape(warning)}")
+    console.print()
+
+
+def _failures(console: Console, failures: Sequence[Failure]) -> None:
+    if failures:
+        console.print(f"[bold red]{words.plural(len(failures), 'job')} failed:[/]")
+    for failure in failures:
+        console.print(f"  {escape(failure.run_dir)}: {escape(failure.reason)}", soft_wrap=True)
+        console.print(f"    log: {escape(str(failure.log))}", soft_wrap=True)

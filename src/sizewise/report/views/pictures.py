@@ -1,0 +1,132 @@
+"""Figures for a paper (matplotlib): size against quality, and the paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from sizewise.report import words
+from sizewise.report.comparison.arms import TestSet
+from sizewise.report.comparison.pairs import Pair
+from sizewise.report.comparison.points import Point
+from sizewise.report.comparison.verdict import scale_of
+
+# Okabe and Ito's palette for every kind of colour vision (2008).
+ZERO_COLOUR, TUNED_COLOUR, INK, MUTED, GRID = "#0072B2", "#D55E00", "#1d2430", "#667085", "#e6e8ec"
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sizewise",
+}
+MOST_LABELS = 14
+
+
+def size_versus_quality(test: TestSet, points: Sequence[Point], title: str = "") -> Figure:
+    """Quality over parameters: zero-shot and tuned of a base connected, 95 % intervals."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        axes = figure.add_subplot()
+        percent = scale_of(test).percent
+        for point in points:
+            _point(axes, point, 100.0 if percent else 1.0)
+        _label(axes, points, 100.0 if percent else 1.0, test.sign)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: words.count(v)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.12, y=0.12)
+        _frame(axes, "Parameters", test.primary + (" (%)" if percent else ""))
+        if not points:
+            _nothing(axes)
+        _legend(axes)
+        axes.set_title(title or test.dataset, loc="left", fontweight="bold")
+        return figure
+
+
+def paired_differences(test: TestSet, pairs: Sequence[Pair], most: int = 30) -> Figure:
+    """Forest plot: gain of A over B with its 95 % interval; filled where Holm's test rejects."""
+    with mpl.rc_context(STYLE):
+        shown = list(pairs)[:most]
+        figure = Figure(figsize=(7.2, 1.2 + 0.3 * max(len(shown), 1)), layout="constrained")
+        axes = figure.add_subplot()
+        unit = 100.0 if scale_of(test).percent else 1.0
+        for row, pair in enumerate(reversed(shown)):
+            colour = TUNED_COLOUR if pair.wins else ZERO_COLOUR if pair.loses else MUTED
+            axes.plot([unit * pair.low, unit * pair.high], [row, row], color=colour, lw=1.6)
+            face = colour if pair.found else "white"
+            axes.plot(unit * pair.gain, row, "o", ms=5, mec=colour, mfc=face)
+        axes.axvline(0, color=MUTED, lw=0.8)
+        axes.set_yticks(range(len(shown)), [f"{p.a.label} − {p.b.label}" for p in reversed(shown)])
+        axes.tick_params(axis="y", length=0, labelsize=7.5)
+        _frame(axes, f"Gain in {test.primary}" + (" (points)" if unit > 1 else ""), "")
+        if not shown:
+            _nothing(axes)
+        return figure
+
+
+def _nothing(axes: Axes) -> None:
+    axes.text(0.5, 0.5, "no finished run to show", transform=axes.transAxes, ha="center")
+
+
+def _point(axes: Axes, point: Point, unit: float) -> None:
+    colour = TUNED_COLOUR if point.tuned else ZERO_COLOUR
+    x, y = float(point.candidate.params), unit * point.score
+    if point.low is not None and point.high is not None:
+        axes.plot([x, x], [unit * point.low, unit * point.high], color=colour, lw=1.2, alpha=0.7)
+    if point.base is not None:
+        start = unit * point.base.score(point.candidate.primary)
+        axes.plot([point.base.params, x], [start, y], color=MUTED, lw=0.7, ls=(0, (3, 2)), zorder=0)
+    marker = "o" if point.tuned else "s"
+    axes.plot(x, y, marker, color=colour, ms=6, mec="white", mew=0.8, zorder=3)
+
+
+def _label(axes: Axes, points: Sequence[Point], unit: float, sign: float) -> None:
+    """Name the best tuned point of every base, and all zero-shot points; no more than fit."""
+    best: dict[Any, Point] = {}
+    for point in points:
+        key = (point.candidate.model.name, point.tuned)
+        if key not in best or sign * point.score > sign * best[key].score:
+            best[key] = point
+    for point in list(best.values())[:MOST_LABELS]:
+        where = (float(point.candidate.params), unit * point.score)
+        axes.annotate(
+            point.label, where, (7, 0), textcoords="offset points", fontsize=7.5, va="center"
+        )
+
+
+def _frame(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(True, color=GRID, lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def _legend(axes: Axes) -> None:
+    axes.plot([], [], "s", color=ZERO_COLOUR, label="zero-shot")
+    axes.plot([], [], "o", color=TUNED_COLOUR, label="tuned")
+    axes.plot([], [], color=MUTED, lw=1.2, label="95 % interval")
+    axes.legend(frameon=False, fontsize=8, loc="best")
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write ``path`` (.png at 200 dpi or .svg)."""
+    FigureCanvasAgg(figure)
+    # No date in the file: the same outcomes give the same bytes.
+    metadata = {"Date": None} if path.suffix == ".svg" else {}
+    with mpl.rc_context(STYLE):
+        figure.savefig(path, dpi=200, metadata=metadata)
+    return path

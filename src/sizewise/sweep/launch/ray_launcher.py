@@ -1,0 +1,168 @@
+"""The Ray launcher: one task per job, each in a process of its own, on whatever nodes Ray has.
+
+Run directories have to lie on a file system that all nodes share.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sizewise.errors import SweepError
+from sizewise.job.execute import Interrupts, execute
+from sizewise.job.submit import Job
+from sizewise.record.claims import holder
+from sizewise.record.logs import output_to_log
+from sizewise.record.state import JobState, job_state, record_failure
+from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.progress import Progress
+
+DYING_SECONDS = 5.0
+POLL_SECONDS = 1.0
+ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
+
+
+class RayBackend:
+    """Runs jobs as Ray tasks (see ``RayLauncherConf`` for the options)."""
+
+    def __init__(
+        self,
+        address: str | None = None,
+        num_cpus: float = 1,
+        num_gpus: float = 0,
+        runtime_env: Mapping[str, Any] | None = None,
+        init: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._address, self._init = address, dict(init or {})
+        self._resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+        self._runtime_env = dict(runtime_env or {})
+        self._ray: Any = None
+
+    @property
+    def slots(self) -> int:
+        """How many jobs the cluster's processors and GPUs take at once."""
+        total = self._started().cluster_resources()
+        wanted = {"CPU": self._resources["num_cpus"], "GPU": self._resources["num_gpus"]}
+        room = [total.get(name, 0) / share for name, share in wanted.items() if share]
+        return max(1, int(min(room, default=1)))
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Raise where Ray is missing."""
+        try:
+            import ray  # noqa: F401
+        except ImportError as error:
+            raise SweepError(
+                "hydra/launcher=ray needs Ray: pip install 'sizewise[ray]'."
+            ) from error
+
+    def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
+        """Run the jobs; see ``Backend``."""
+        if not jobs:
+            return
+        self.check(jobs)
+        ray = self._started()
+        # max_calls=1: a process of its own for each job; Ray itself never tries one again.
+        task = ray.remote(max_calls=1, max_retries=0, **self._resources)(run_in_ray)
+        with Progress(len(jobs), live=False) as progress:
+            _Tasks(ray, task, options, progress).run(jobs)
+
+    def close(self) -> None:
+        """Disconnect, and end a cluster that was begun here."""
+        if self._ray is not None:
+            self._ray.shutdown()
+            self._ray = None
+
+    def _started(self) -> Any:
+        if self._ray is None:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            import ray
+
+            settings = {"include_dashboard": False, **self._init} if not self._address else {}
+            ray.init(
+                address=self._address,
+                runtime_env=self._runtime_env or None,
+                ignore_reinit_error=True,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **settings,
+            )
+            self._ray = ray
+        return self._ray
+
+
+class _Tasks:
+    """The jobs of one sweep as tasks: those under way, and those that other processes hold."""
+
+    def __init__(self, ray: Any, task: Any, options: LaunchOptions, progress: Progress) -> None:
+        self._ray, self._task, self._options, self._progress = ray, task, options, progress
+        self._under_way: dict[Any, Job] = {}
+        self._elsewhere: list[Job] = []
+        self._tries: dict[str, int] = {}
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run the jobs until every one has ended, or one has failed and nothing else is to run."""
+        for job in jobs:
+            self._start(job)
+        go_on = True
+        while go_on and (self._under_way or self._elsewhere):
+            go_on = all([self._ended(job) for job in self._returned()])
+
+    def _start(self, job: Job) -> None:
+        self._tries[job.identity.hash] = self._tries.get(job.identity.hash, 0) + 1
+        self._progress.begin(None, job)
+        self._under_way[self._task.remote(str(job.run_dir.resolve()))] = job
+
+    def _returned(self) -> list[Job]:
+        """Wait for a second at most; return the jobs that nobody works on any more."""
+        ended: list[Any] = []
+        if self._under_way:
+            ended, _ = self._ray.wait(list(self._under_way), timeout=POLL_SECONDS)
+        else:
+            time.sleep(POLL_SECONDS)
+        found = [self._under_way.pop(reference) for reference in ended]
+        for reference, job in zip(ended, found, strict=True):
+            self._settle(reference, job)
+        every = [*self._elsewhere, *found]
+        self._elsewhere = [job for job in every if job_state(job.run_dir) == JobState.RUNNING]
+        return [job for job in every if job not in self._elsewhere]
+
+    def _ended(self, job: Job) -> bool:
+        """Begin a job again where it has to be; return whether the sweep goes on."""
+        state = job_state(job.run_dir)
+        failed = state == JobState.FAILED
+        # Interrupted: another process had it, and is gone.
+        again = failed and self._tries[job.identity.hash] <= self._options.retries
+        if again or state not in ENDED:
+            self._start(job)
+            return True
+        self._progress.end(None, job)
+        if not (failed and self._options.fail_fast):
+            return True
+        for other in self._under_way:
+            self._ray.cancel(other, force=True)
+        return False
+
+    def _settle(self, reference: Any, job: Job) -> None:
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            _wait_for_its_end(job.run_dir)
+            if job_state(job.run_dir) not in ENDED:
+                record_failure(job.run_dir, f"Ray: {str(error).splitlines()[0]}")
+
+
+def _wait_for_its_end(run_dir: Path) -> None:
+    """Ray says that a worker died a moment before its process is gone."""
+    end = time.monotonic() + DYING_SECONDS
+    while holder(run_dir) is not None and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def run_in_ray(run_dir: str) -> str:
+    """Run the job of a directory in a Ray worker and return how it ended."""
+    with output_to_log(Path(run_dir)):
+        return str(execute(Path(run_dir), Interrupts(enabled=False)).state)

@@ -1,0 +1,189 @@
+"""The SLURM launcher: one array of independent jobs, whose results are read from directories."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sizewise.errors import SweepError
+from sizewise.job.submit import Job
+from sizewise.record.claims import holder
+from sizewise.record.names import FAILURE_FILE, QUEUE_FILE, read_json, write_json
+from sizewise.record.state import JobState, is_done, job_state, record_failure
+from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.progress import Progress
+from sizewise.sweep.launch.slurm_queue import (
+    cancel,
+    job_end,
+    queued_ids,
+    require_queued_ids,
+    require_slurm,
+)
+from sizewise.sweep.launch.slurm_task import SlurmTask
+
+ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
+# A job may leave the queue a moment before its files are seen on a shared file system.
+GRACE_POLLS = 3
+_COMMON = (
+    "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name"
+)  # fmt: skip
+
+
+class SlurmBackend:
+    """Submits jobs and waits for their results (see ``SlurmLauncherConf`` for the options)."""
+
+    def __init__(
+        self,
+        submitit_folder: str | None = None,
+        max_num_timeout: int = 3,
+        wait: bool = True,
+        poll_seconds: float = 5.0,
+        **parameters: Any,
+    ) -> None:
+        self._folder, self._timeouts = submitit_folder, max_num_timeout
+        self.waits, self._poll = wait, poll_seconds
+        self._parameters = {key: value for key, value in parameters.items() if value is not None}
+
+    @property
+    def slots(self) -> int:
+        """How many array tasks may run at once."""
+        return int(self._parameters.get("array_parallelism", 256))
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Raise where SLURM is missing or its settings contradict the trainer's."""
+        require_slurm()
+        for job in jobs:
+            check_resources(self._parameters, job.config.get("trainer") or {}, job.identity.slug)
+
+    def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
+        """Submit what is not queued yet, and wait for all; see ``Backend``."""
+        self.check(jobs)
+        open_jobs = list(jobs)
+        with Progress(len(jobs), live=False) as progress:
+            for attempt in range(options.retries + 1):
+                self._submit(open_jobs, options.sweep_dir, progress)
+                if not self.waits:
+                    progress.say("Submitted. The same command collects the results later.")
+                    return
+                last = attempt == options.retries
+                self._await(open_jobs, options, progress, report_failures=last)
+                open_jobs = [job for job in jobs if job_state(job.run_dir) == JobState.FAILED]
+                if not open_jobs or options.fail_fast:
+                    return
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    def _submit(self, jobs: list[Job], sweep_dir: Path, progress: Progress) -> None:
+        alive = require_queued_ids()
+        new = [job for job in jobs if queue_id(job.run_dir) not in alive]
+        if len(new) < len(jobs):
+            progress.say(f"{len(jobs) - len(new)} jobs are in SLURM's queue already.")
+        if not new:
+            return
+        for job in new:
+            (job.run_dir / FAILURE_FILE).unlink(missing_ok=True)
+        executor = self._executor(sweep_dir)
+        tasks = [SlurmTask(str(job.run_dir.resolve())) for job in new]
+        submitted = executor.submit_array(tasks) if len(tasks) > 1 else [executor.submit(tasks[0])]
+        for job, handle in zip(new, submitted, strict=True):
+            write_json(job.run_dir / QUEUE_FILE, {"job_id": handle.job_id})
+            progress.say(f"submit  {job.identity.slug} as {handle.job_id}")
+
+    def _executor(self, sweep_dir: Path) -> Any:
+        try:
+            import submitit
+        except ImportError as error:
+            raise SweepError(
+                "hydra/launcher=slurm needs submitit: pip install 'sizewise[slurm]'."
+            ) from error
+        folder = self._folder or str(sweep_dir.resolve() / ".submitit" / "%j")
+        executor = submitit.AutoExecutor(
+            folder=folder, cluster="slurm", slurm_max_num_timeout=self._timeouts
+        )
+        named = {"name": sweep_dir.name, **self._parameters}
+        executor.update_parameters(
+            **{key if key in _COMMON else f"slurm_{key}": value for key, value in named.items()}
+        )
+        return executor
+
+    def _await(
+        self, jobs: list[Job], options: LaunchOptions, progress: Progress, report_failures: bool
+    ) -> None:
+        open_jobs, missed = list(jobs), dict.fromkeys((job.identity.hash for job in jobs), 0)
+        try:
+            while open_jobs:
+                alive = queued_ids()
+                for job in list(open_jobs):
+                    if not self._ended(job, alive, missed):
+                        continue
+                    open_jobs.remove(job)
+                    failed = job_state(job.run_dir) == JobState.FAILED
+                    if report_failures or not failed:
+                        progress.end(None, job)
+                    if failed and options.fail_fast:
+                        cancel([queue_id(other.run_dir) or "" for other in open_jobs])
+                        return
+                if open_jobs:
+                    time.sleep(self._poll)
+        except KeyboardInterrupt:
+            ids = " ".join(filter(None, (queue_id(job.run_dir) for job in open_jobs)))
+            sys.stderr.write(f"\nThe jobs go on in SLURM. To end them: scancel {ids}\n")
+            raise
+
+    def _ended(self, job: Job, alive: set[str] | None, missed: dict[str, int]) -> bool:
+        """Whether a job has a result, or has left the queue without one."""
+        if is_done(job.run_dir):
+            return True
+        job_id, owner = queue_id(job.run_dir), holder(job.run_dir)
+        elsewhere = owner is not None and owner.queue_job != job_id  # another sweep's
+        if alive is None or job_id in alive or elsewhere:
+            missed[job.identity.hash] = 0
+            return False
+        if job_state(job.run_dir) in ENDED:
+            return True
+        missed[job.identity.hash] += 1
+        if missed[job.identity.hash] < GRACE_POLLS:
+            return False
+        state = job_end(job_id or "")
+        record_failure(job.run_dir, f"SLURM job {job_id} ended as {state} without a result")
+        return True
+
+
+def queue_id(run_dir: Path) -> str | None:
+    """Return the id under which a job was last submitted."""
+    return (read_json(run_dir / QUEUE_FILE) or {}).get("job_id")
+
+
+GPU_KEYS = ("gpus_per_node", "gpus_per_task", "gres")
+
+
+def check_resources(slurm: Mapping[str, Any], trainer: Mapping[str, Any], job: str) -> None:
+    """Raise if a job's trainer asks for other nodes, tasks or devices than SLURM will give.
+
+    Args:
+        slurm: the launcher's settings.
+        trainer: the job's ``trainer`` node.
+        job: name of the job, for the message.
+    """
+    devices, nodes = trainer.get("devices") or 1, trainer.get("num_nodes") or 1
+    pairs = [("nodes", slurm.get("nodes", 1), "trainer.num_nodes", nodes)]
+    pairs.append(("tasks_per_node", slurm.get("tasks_per_node", 1), "trainer.devices", devices))
+    on_cpu = trainer.get("accelerator") == "cpu"
+    if slurm.get("gpus_per_node") and not on_cpu:
+        pairs.append(("gpus_per_node", slurm["gpus_per_node"], "trainer.devices", devices))
+    for key, given, wanted_key, wanted in pairs:
+        if given != wanted:
+            raise SweepError(
+                f"{job}: hydra.launcher.{key}={given} contradicts {wanted_key}={wanted}. "
+                f"Set hydra.launcher.{key}={wanted}, or {wanted_key}={given}."
+            )
+    wants_gpu = trainer.get("accelerator") in ("gpu", "cuda")
+    if wants_gpu and not any(slurm.get(key) for key in GPU_KEYS):
+        raise SweepError(
+            f"{job}: trainer.accelerator={trainer['accelerator']}, but no GPU is asked of SLURM. "
+            f"Set hydra.launcher.gpus_per_node={devices}."
+        )

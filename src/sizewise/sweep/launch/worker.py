@@ -1,0 +1,133 @@
+"""A worker process: runs the jobs its pool names, and leaves nothing of one to the next."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import logging
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from sizewise.job.execute import JobResult, execute, run_child
+from sizewise.record.logs import output_to_log, redirect
+
+
+def main(arguments: list[str]) -> int:
+    """Run as a worker, or with ``--job DIR`` as a further process of that job."""
+    parser = argparse.ArgumentParser(prog="sizewise.sweep.launch.worker")
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--job", type=Path)
+    options = parser.parse_args(arguments)
+    if options.job is not None:
+        # Without the first process the next collective would wait in vain: nothing can be saved.
+        follow_parent(options.parent, signal.SIGKILL)
+        run_child(options.job)
+        return 0
+    follow_parent(options.parent)
+    # Ctrl-C reaches the whole process group; the pool decides and sends SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as replies:
+        redirect(Path(os.devnull))
+        return _serve(sys.stdin, replies)
+
+
+def _serve(requests: IO[str], replies: IO[str]) -> int:
+    for line in iter(requests.readline, ""):
+        run_dir = Path(json.loads(line)["run_dir"])
+        try:
+            with output_to_log(run_dir), fresh_process_state():
+                reply = _reply(execute(run_dir))
+        except KeyboardInterrupt:
+            return 130
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+    return 0
+
+
+def _reply(result: JobResult) -> dict[str, Any]:
+    return {"run_dir": str(result.run_dir), "state": str(result.state), "fresh": result.fresh}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
+
+PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def fresh_process_state() -> Iterator[None]:
+    """Give a job the random state, environment and peaks of a new process, and clean up after."""
+    environment, directory = dict(os.environ), Path.cwd()
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    _same_random_state()
+    _reset_peaks()
+    try:
+        yield
+    finally:
+        os.chdir(directory)
+        for name in [name for name in os.environ if name not in environment]:
+            del os.environ[name]
+        os.environ.update(environment)
+        root.setLevel(level)
+        root.handlers[:] = handlers
+        _release_memory()
+
+
+def _same_random_state() -> None:
+    """Begin with the same random state as every other job, in libraries that were loaded."""
+    random.seed(0)
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    if numpy is not None:
+        numpy.random.seed(0)
+    if torch is not None:
+        torch.manual_seed(0)
+        torch.use_deterministic_algorithms(False)
+        torch.set_grad_enabled(True)
+
+
+def _release_memory() -> None:
+    gc.collect()
+    # What is left are libraries and the kept base: looking through them takes longer than all
+    # else between two jobs. ``take_base`` thaws them before it lets a base go.
+    gc.freeze()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        # glibc keeps freed memory; a long sweep would seem to grow.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def _reset_peaks() -> None:
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    peaks = Path("/proc/self/clear_refs")
+    if peaks.exists():
+        try:
+            peaks.write_text("5")  # Linux: start the peak of resident memory anew
+        except PermissionError:
+            return
+
+
+def follow_parent(parent: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """Let this process get a signal when ``parent`` dies, so that nothing runs on unseen.
+
+    Ends the process at once if the parent died before it could be followed: the system tells only
+    of deaths that are still to come.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            raise SystemExit(128 + number)

@@ -1,0 +1,111 @@
+"""Is the configuration of a stored run the one that names it? Also: what was asked for at first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sizewise.errors import OutcomeError, SizewiseError
+from sizewise.record.outcome import Outcome
+from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
+
+CONFIG_FILE = "config.yaml"
+
+
+def stored_config(directory: Path) -> dict[str, Any] | None:
+    """Read ``config.yaml`` of a run directory; None where there is none.
+
+    Raises:
+        OutcomeError: it cannot be read, or is no mapping.
+    """
+    import yaml
+
+    path = directory / CONFIG_FILE
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise OutcomeError(f"{path} cannot be read: {reason}.") from error
+    if not isinstance(found, dict):
+        raise OutcomeError(f"{path} holds no mapping, so it is no configuration.")
+    return found
+
+
+def asked_config(outcome: Outcome, directory: Path) -> Mapping[str, Any]:
+    """Return the configuration that names a run.
+
+    An evaluation of a finished run is named by what was asked for (its ``config.yaml``); what its
+    outcome records is what it took over from that run.
+
+    Raises:
+        OutcomeError: ``config.yaml`` is damaged.
+    """
+    stored = stored_config(directory) if outcome.config.get("run") else None
+    return stored if stored is not None else outcome.config
+
+
+def config_checks(outcome: Outcome, directory: Path) -> Iterator[Check]:
+    """Compare the identity, and ``config.yaml``, with what the outcome records."""
+    try:
+        stored = stored_config(directory)
+    except OutcomeError as error:
+        yield Check(CONFIG_FILE, FAILED, str(error))
+        return
+    scored_run = outcome.config.get("run")
+    yield _identity(outcome, stored if scored_run and stored else outcome.config)
+    if stored is None:
+        yield Check(CONFIG_FILE, UNCHECKED, "there is none")
+    elif scored_run:
+        yield _taken_over(outcome, stored)
+    else:
+        yield _compared(outcome, stored)
+
+
+def _compared(outcome: Outcome, config: Mapping[str, Any]) -> Check:
+    from sizewise.record.identity import differing_keys, run_identity
+
+    try:
+        recorded = run_identity(outcome.config).config
+        changed = differing_keys(run_identity(config).config, recorded)
+    except (AttributeError, TypeError, ValueError, OSError) as error:
+        return Check(CONFIG_FILE, FAILED, f"is no configuration of a job: {error}")
+    return Check(CONFIG_FILE, FAILED if changed else OK, "; ".join(changed))
+
+
+def _taken_over(outcome: Outcome, stored: dict[str, Any]) -> Check:
+    """Compare the recorded configuration with what the scored run gives today."""
+    from sizewise.config.register import to_run_config
+    from sizewise.job.finished import of_finished_run
+
+    overrides = outcome.provenance.get("overrides")
+    try:
+        done = asdict(of_finished_run(to_run_config(stored), overrides))
+    except (SizewiseError, OSError, ValueError) as error:
+        detail = f"most of the configuration is that of {outcome.config['run']}: {error}"
+        return Check(CONFIG_FILE, UNCHECKED, detail)
+    return _compared(outcome, done)
+
+
+def _identity(outcome: Outcome, config: Mapping[str, Any]) -> Check:
+    from sizewise.record.identity import run_identity
+
+    try:
+        found = run_identity(config).hash
+    except (AttributeError, TypeError, ValueError, OSError) as error:
+        return Check("identity", FAILED, f"the configuration is none of a job: {error}")
+    if found == outcome.identity:
+        return Check("identity", OK)
+    # These go into the identity by their content.
+    given = [str(config[key]) for key in ("run", "adapter") if config.get(key)]
+    absent = [place for place in given if not Path(place).exists()]
+    if absent:
+        return Check("identity", UNCHECKED, f"{', '.join(absent)} is not on this machine")
+    detail = (
+        f"the recorded configuration hashes to {found} and not to {outcome.identity}: "
+        "it was changed, or written by another version"
+    )
+    return Check("identity", FAILED, detail)

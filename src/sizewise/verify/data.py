@@ -1,0 +1,187 @@
+"""Is the data of a stored run still what its source gives, its test split included?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from sizewise.errors import SizewiseError
+from sizewise.record.outcome import Evaluation, Outcome
+from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
+from sizewise.verify.results import same
+
+if TYPE_CHECKING:
+    from sizewise.config import DatasetConfig, RunConfig
+    from sizewise.data.example import DataSplits, Example
+    from sizewise.record.predictions import Prediction
+
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A data set that was built anew; ``splits`` is None with the reason where it was not."""
+
+    splits: DataSplits | None
+    reason: str = ""
+
+
+def rebuild(outcome: Outcome) -> dict[str, Rebuilt]:
+    """Build every data set of a run anew, by name; one without a source here says why not."""
+    from sizewise.config.register import to_run_config
+
+    try:
+        cfg = to_run_config(_without_hashes(outcome.config))
+    except SizewiseError as error:
+        return {outcome.data.name: Rebuilt(None, f"the data could not be built: {error}")}
+    own = _built(cfg, cfg.dataset)
+    train = own.splits.train if own.splits is not None else ()
+    found = {outcome.data.name: _marked(own, train, cfg.dataset.frequent)}
+    for dataset in cfg.eval_dataset.values():
+        there = _built(cfg, dataset)
+        found[dataset.name] = _marked(there, train, dataset.frequent) if train else there
+    return found
+
+
+def _marked(there: Rebuilt, train: Sequence[Example], frequent: int) -> Rebuilt:
+    """Give every example the stratum that says how often its label occurs in training."""
+    from sizewise.data.splits.frequency import add_frequency, count_labels
+
+    if there.splits is None:
+        return there
+    return Rebuilt(add_frequency(there.splits, count_labels(train), frequent))
+
+
+def _without_hashes(config: Any) -> Any:
+    """Leave out the hashes of files: a changed file is to be read, and its examples compared."""
+    if not isinstance(config, Mapping):
+        return config
+    return {key: _without_hashes(value) for key, value in config.items() if key != "sha256"}
+
+
+def _built(cfg: RunConfig, dataset: DatasetConfig) -> Rebuilt:
+    from sizewise.data.build import build_splits
+
+    if dataset.source.kind == "hub":
+        return Rebuilt(None, "the source is on the hub and nothing is downloaded here")
+    try:
+        if not cfg.dry_run:
+            return Rebuilt(build_splits(dataset))
+        from sizewise.job.dry_run import few
+
+        return Rebuilt(build_splits(few(dataset), stand_in=True))
+    except (SizewiseError, OSError) as error:
+        return Rebuilt(None, f"the data could not be built: {error}")
+
+
+def data_checks(outcome: Outcome, rebuilt: dict[str, Rebuilt], absent: Rebuilt) -> Iterator[Check]:
+    """Compare fingerprints, sizes and the report of the data with the data of today.
+
+    Args:
+        outcome: the run.
+        rebuilt: its data sets by name.
+        absent: says why one is not among them.
+    """
+    own = outcome.data.name
+    there = rebuilt.get(own, absent)
+    for split in SPLITS:
+        yield _check(own, split, outcome.data.fingerprints.get(split), there)
+    yield _counts(outcome, there)
+    for name, evaluation in _further(outcome):
+        yield _check(name, evaluation.split, evaluation.fingerprint, rebuilt.get(name, absent))
+
+
+def _further(outcome: Outcome) -> Iterator[tuple[str, Evaluation]]:
+    """Yield what was answered beside the run's own data set, each data set and split once."""
+    seen = set()
+    for entries in (outcome.base, outcome.tuned or {}):
+        for name, entry in entries.items():
+            key = (name, entry.split, entry.fingerprint)
+            if name != outcome.data.name and key not in seen:
+                seen.add(key)
+                yield name, entry
+
+
+def _check(dataset: str, split: str, recorded: str | None, there: Rebuilt) -> Check:
+    title = f"data {dataset}/{split}"
+    if recorded is None:
+        return Check(title, FAILED, "its fingerprint is not in the record")
+    if there.splits is None or split not in SPLITS:
+        return Check(title, UNCHECKED, there.reason or "is no split of the data set")
+    found = there.splits.question_fingerprint(split)  # type: ignore[arg-type]
+    if found == recorded:
+        return Check(title, OK)
+    detail = f"the source, as it is split today, gives {found}, recorded was {recorded}"
+    return Check(title, FAILED, detail)
+
+
+def _counts(outcome: Outcome, there: Rebuilt) -> Check:
+    """Compare the examples per split, with those too long for the model, and the report."""
+    data, title = outcome.data, f"data {outcome.data.name}: counts"
+    if there.splits is None:
+        return Check(title, UNCHECKED, there.reason)
+    wrong = []
+    for split in SPLITS:
+        found = len(getattr(there.splits, split))
+        dropped = sum(n for key, n in data.dropped.items() if key.partition("/")[0] == split)
+        recorded = data.sizes.get(split, 0) + dropped
+        if recorded != found:
+            wrong.append(f"{split}: {recorded} recorded, {found} today")
+    today = asdict(there.splits.report)
+    for name in sorted({*data.report} & {*today}):
+        if not same(data.report[name], today[name]):
+            wrong.append(f"{name}: {data.report[name]!r} recorded, {today[name]!r} today")
+    return Check(title, FAILED if wrong else OK, "; ".join(wrong))
+
+
+TITLE = "questions and references"
+
+
+def example_checks(
+    predictions: Sequence[Prediction], evaluation: Evaluation, there: Rebuilt
+) -> Iterator[Check]:
+    """Compare id, group, prompt, reference and strata of every prediction with its example.
+
+    Args:
+        predictions: those of one evaluation.
+        evaluation: it.
+        there: its data set, built anew.
+    """
+    if there.splits is None:
+        yield Check(TITLE, UNCHECKED, there.reason)
+        return
+    if there.splits.question_fingerprint("test") != evaluation.fingerprint:
+        yield Check(TITLE, UNCHECKED, "the source gives another test split today")
+        return
+    examples = {example.id: example for example in there.splits.test}
+    faults = [fault for p in predictions for fault in _faults(p, examples.get(p.id))]
+    detail = f"{len(faults)} differ from the source, first {faults[0]}" if faults else ""
+    yield Check(TITLE, FAILED if faults else OK, detail)
+    left_out = len(there.splits.test) - len(predictions)
+    if left_out:
+        detail = (
+            f"{left_out} of {len(there.splits.test)}: that they are too long for the model is "
+            "counted by its tokenizer only"
+        )
+        yield Check("examples left out", UNCHECKED, detail)
+
+
+def _faults(prediction: Prediction, example: Example | None) -> Iterator[str]:
+    from sizewise.evaluation.answer import strata_of
+
+    if example is None:
+        yield f"{prediction.id}: is no example of the test split"
+        return
+    pairs = {
+        "group": (prediction.group, example.group),
+        "prompt": (prediction.prompt, example.prompt_text),
+        "reference": (prediction.reference, example.answer),
+        "answer_bytes": (prediction.answer_bytes, len(example.answer.encode())),
+    }
+    for name, value in strata_of(example).items():
+        pairs[f"stratum {name}"] = (prediction.strata.get(name), value)
+    for name, (stored, found) in pairs.items():
+        if stored != found:
+            yield f"{prediction.id}: {name} is stored as {stored!r} and is {found!r}"

@@ -1,0 +1,179 @@
+"""Does the record of a run say what its configuration and its base's files say, and is it whole?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from sizewise.errors import ConfigError, SizewiseError
+from sizewise.models.sources import EMBEDDED, weight_files
+from sizewise.record.outcome import Evaluation, Outcome
+from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
+
+ABSENT = object()
+
+
+def record_checks(outcome: Outcome) -> Iterator[Check]:
+    """Compare what the record repeats of the configuration, and which scores have to be there."""
+    wrong = [
+        f"{name} is recorded as {found!r}, the configuration says {said!r}"
+        for name, found, said in _repeated(outcome)
+        if said is not ABSENT and found != said
+    ]
+    yield Check("record and configuration", FAILED if wrong else OK, "; ".join(wrong))
+    yield _result("objective", _objective(outcome))
+    yield _result("which models were scored", _missing(outcome))
+    yield _prompts(outcome)
+    for kind, evaluations in scored(outcome):
+        for name, entry in evaluations.items():
+            faults = list(_evaluation(outcome, kind, name, entry))
+            yield _result(f"{kind} on {name}: what was scored", faults)
+
+
+def scored(outcome: Outcome) -> Iterator[tuple[str, Mapping[str, Evaluation]]]:
+    """Yield the evaluations of the untouched model, then those of the tuned one."""
+    yield "base", outcome.base
+    yield "tuned", outcome.tuned or {}
+
+
+def _result(name: str, faults: list[str]) -> Check:
+    return Check(name, FAILED if faults else OK, "; ".join(faults))
+
+
+def _said(config: Mapping[str, Any], dotted: str) -> Any:
+    node: Any = config
+    for key in dotted.split("."):
+        if not isinstance(node, Mapping) or key not in node:
+            return ABSENT
+        node = node[key]
+    return node
+
+
+def _repeated(outcome: Outcome) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, recorded value and the configuration's (ABSENT where it has none)."""
+    model = outcome.model
+    said: dict[str, Any] = {"seed": outcome.seed}
+    said |= {"dataset.primary": outcome.primary, "dataset.direction": outcome.direction}
+    said |= {"dataset.name": outcome.data.name, "quantization.method": model.quantization}
+    said |= {f"model.{key}": getattr(model, key) for key in ("name", "path", "family")}
+    trained_here = _said(outcome.config, "stage") != "evaluate"
+    if trained_here:  # an adapter that was only evaluated says itself what it is
+        said |= {"lora.method": model.lora_method}
+    if trained_here and model.lora_method in ("lora", "dora", "rslora"):
+        said |= {"lora.r": model.lora_r}
+    for dotted, found in said.items():
+        yield dotted, found, _said(outcome.config, dotted)
+
+
+def _objective(outcome: Outcome) -> list[str]:
+    chosen = _said(outcome.config, "evaluation.objective")
+    found = outcome.validation.get(outcome.primary if chosen == "primary" else "val_loss")
+    if found == outcome.objective or outcome.objective != outcome.objective:
+        return []
+    return [f"it is {outcome.objective!r}, and the validation figures hold {found!r}"]
+
+
+def _missing(outcome: Outcome) -> list[str]:
+    """Say which evaluations the configuration asks for and the record lacks, or the reverse."""
+    config = outcome.config
+    further = (entry or {} for entry in (config.get("eval_dataset") or {}).values())
+    names = {outcome.data.name, *(str(entry.get("name")) for entry in further)}
+    specialises = _specialises(config)
+    answered = config.get("stage", "full") != "train"
+    zero_shot = _said(config, "evaluation.zero_shot") is not False or not specialises
+    faults = []
+    if specialises != (outcome.tuned is not None):
+        state = "a tuned model" if specialises else "no training"
+        faults.append(f"the configuration describes {state}, the record does not")
+    for kind, wanted in (("base", zero_shot), ("tuned", specialises)):
+        expected = names if wanted and answered else set()
+        found = set(dict(scored(outcome))[kind])
+        faults += [f"scores of {kind} on {name} are missing" for name in sorted(expected - found)]
+        faults += [f"nobody asked for {kind} on {name}" for name in sorted(found - expected)]
+    return faults
+
+
+def _specialises(config: Mapping[str, Any]) -> bool:
+    if config.get("stage") == "evaluate":
+        return config.get("adapter") is not None
+    return bool(_said(config, "lora.method") not in ("none", ABSENT))
+
+
+def _evaluation(outcome: Outcome, kind: str, name: str, entry: Evaluation) -> Iterator[str]:
+    if entry.dataset != name:
+        yield f"it is filed under {name} and says to be of {entry.dataset}"
+    if entry.split != "test":
+        yield f"it is of the {entry.split} split"
+    if not PurePosixPath(entry.predictions.path).name.startswith(f"{kind}."):
+        yield f"its answers are those in {entry.predictions.path}"
+    if name == outcome.data.name:
+        recorded, size = outcome.data.fingerprints.get("test"), outcome.data.sizes.get("test")
+        if entry.fingerprint != recorded:
+            yield f"its fingerprint is {entry.fingerprint}, that of the test split {recorded}"
+        if entry.examples != size:
+            yield f"it has {entry.examples} examples, the test split {size}"
+
+
+def _prompts(outcome: Outcome) -> Check:
+    """Hash anew what decides, beside the rows, what a model reads."""
+    from sizewise.config.register import to_run_config
+    from sizewise.data.splits.mixture import prompt_fingerprint
+
+    title, recorded = "prompt fingerprint", outcome.data.prompt_fingerprint
+    try:
+        found = prompt_fingerprint(to_run_config(dict(outcome.config)).dataset)
+    except ConfigError as error:
+        return Check(title, UNCHECKED, f"the configuration is not whole: {error}")
+    if found == recorded:
+        return Check(title, OK)
+    return Check(title, FAILED, f"the configuration gives {found}, recorded was {recorded}")
+
+
+TITLE = "size of the base"
+ELSEWHERE = "memory, trained parameters and dtype are those of the loaded model"
+
+
+def size_checks(outcome: Outcome) -> Iterator[Check]:
+    """Compare parameters and bytes of the base with its files where they lie here."""
+    yield _base(outcome)
+    yield Check("other sizes of the model", UNCHECKED, ELSEWHERE)
+
+
+def _base(outcome: Outcome) -> Check:
+    model = outcome.model
+    said: Any = outcome.config.get("model")
+    if isinstance(said, dict) and said.get("init", "pretrained") != "pretrained":
+        return Check(TITLE, UNCHECKED, "its weights were random and lie nowhere")
+    try:
+        files = weight_files(_folder(model.path))
+        parameters = sum(map(_parameters, files))
+        size = sum(file.stat().st_size for file in files)
+    except (SizewiseError, OSError, ValueError, KeyError, SafetensorError) as error:
+        return Check(TITLE, UNCHECKED, f"its weights could not be read: {error}")
+    if not files:
+        return Check(TITLE, UNCHECKED, f"no weights of {model.path} lie in a folder here")
+    recorded = f"{model.params_base:,} parameters in {model.base_bytes:,} bytes are recorded"
+    found = f"the files hold {parameters:,} in {size:,}"
+    if (model.params_base, model.base_bytes) == (parameters, size):
+        return Check(TITLE, OK)
+    # A foreign file may hold tied weights twice, or parts that are never loaded.
+    own = model.path.startswith(EMBEDDED) or model.base_bytes != size
+    return Check(TITLE, FAILED if own else UNCHECKED, f"{recorded}, {found}")
+
+
+def _folder(path: str) -> Path:
+    if path.startswith(EMBEDDED):
+        from sizewise.embedded.ladder import embedded_model_path
+
+        return embedded_model_path(path.removeprefix(EMBEDDED))
+    return Path(path).expanduser()
+
+
+def _parameters(file: Path) -> int:
+    """Count the weights in a safetensors file by their shapes; none is read."""
+    with safe_open(file, "np") as weights:
+        return sum(math.prod(weights.get_slice(n).get_shape()) for n in weights.keys())  # noqa: SIM118

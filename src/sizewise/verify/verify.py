@@ -1,0 +1,121 @@
+"""Does a stored run hold what it reports? Hashes, data, configuration, and every score anew."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sizewise.errors import OutcomeError
+from sizewise.record.outcome import FileRef, Outcome, read_outcome
+from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
+from sizewise.verify.config import config_checks
+from sizewise.verify.data import Rebuilt, data_checks, rebuild
+from sizewise.verify.record import record_checks, scored, size_checks
+from sizewise.verify.results import results_check
+from sizewise.verify.scores import check_scores
+
+# What cannot be had again from stored predictions, and why.
+NEVER = (
+    ("training figures", "seconds, peaks, energy and validation losses are those of the training"),
+    ("generation", "answers and their log-probabilities: `sizewise reproduce` makes them again"),
+)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of one run, or of the ``comparison`` of many."""
+
+    directory: Path
+    checks: tuple[Check, ...]
+    comparison: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed, and of a run something was checked at all."""
+        held = self.comparison or any(c.status == OK for c in self.checks)
+        return held and all(c.status != FAILED for c in self.checks)
+
+
+def verify_run(directory: Path, data: bool = True) -> Verification:
+    """Check one run directory.
+
+    Args:
+        directory: the run.
+        data: build every data set again from its source where that is on this machine, and compare
+            fingerprints, sizes and the answered examples.
+
+    Returns:
+        Every check with its result; nothing is raised for what does not hold.
+    """
+    try:
+        outcome = read_outcome(directory)
+    except OutcomeError as error:
+        return Verification(directory, (Check("outcome.json", FAILED, str(error)),))
+    absent = Rebuilt(None, "is no data set of the configuration" if data else "not asked for")
+    rebuilt = rebuild(outcome) if data else {}
+    checks = [
+        *_files(outcome, directory),
+        *config_checks(outcome, directory),
+        *record_checks(outcome),
+        *size_checks(outcome),
+        *data_checks(outcome, rebuilt, absent),
+        *_scores(outcome, directory, rebuilt, absent),
+        *(Check(name, UNCHECKED, why) for name, why in NEVER),
+    ]
+    return Verification(directory, tuple(checks))
+
+
+def _scores(
+    outcome: Outcome, directory: Path, rebuilt: dict[str, Rebuilt], absent: Rebuilt
+) -> Iterator[Check]:
+    splits = rebuilt.get(outcome.data.name, absent).splits
+    train = splits.train if splits is not None else ()
+    for kind, evaluations in scored(outcome):
+        for name, evaluation in evaluations.items():
+            path = directory / evaluation.predictions.path
+            there = rebuilt.get(name, absent)
+            for check in check_scores(path, evaluation, outcome.config, train, there):
+                yield replace(check, name=f"{kind} on {name}: {check.name}")
+
+
+def _files(outcome: Outcome, directory: Path) -> Iterator[Check]:
+    refs: dict[str, FileRef] = dict(outcome.files)
+    for kind, evaluations in scored(outcome):
+        refs |= {f"{kind} predictions/{n}": e.predictions for n, e in evaluations.items()}
+    for name, ref in refs.items():
+        yield _file(name, ref, directory)
+
+
+def _file(name: str, ref: FileRef, directory: Path) -> Check:
+    path = directory / ref.path
+    title = f"file {name} ({ref.path})"
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return Check(title, FAILED, "is missing")
+    except OSError as error:
+        return Check(title, FAILED, f"cannot be read: {error.strerror or error}")
+    if digest != ref.sha256:
+        return Check(title, FAILED, "was changed: its SHA-256 is not the recorded one")
+    return Check(title, OK)
+
+
+def verify_sweep(directory: Path, data: bool = True) -> list[Verification]:
+    """Check every finished run at or below ``directory``, and the sweep's ``results.json``.
+
+    Raises:
+        OutcomeError: there is no finished run, so that nothing could be checked.
+    """
+    from sizewise.report.comparison.runs import find_run_dirs
+
+    runs = find_run_dirs([directory])
+    if not runs:
+        raise OutcomeError(f"{directory} holds no finished run: there is nothing to verify.")
+    found = [verify_run(run, data) for run in runs]
+    results = directory / "results.json"
+    if results.is_file():
+        check = results_check(directory, results)
+        found.append(Verification(directory, (check,), comparison=True))
+    return found
