@@ -23,8 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sizewise.config import PricesConfig, RunConfig
+from sizewise.record.directories import OUTCOME_FILE
 from sizewise.record.identity import run_identity
-from sizewise.record.outcome import OUTCOME_FILE, Outcome, read_outcome, write_outcome
+from sizewise.record.outcome import Outcome, read_outcome, write_outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = "SIZEWISE_BENCHMARK_OUTCOME"

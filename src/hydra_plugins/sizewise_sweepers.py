@@ -40,7 +40,7 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Plan and run the sweep that the command line names."""
-        from sizewise.sweep.sweeper import run_sweep
+        from sizewise.sweep.grid import run_sweep
 
         return run_sweep(self.hydra, arguments, **self.settings)
 

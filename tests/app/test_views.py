@@ -41,7 +41,7 @@ from sizewise.commands.main import app
 from sizewise.composition.compose import compose_config
 from sizewise.data.explore import Exploration
 from sizewise.errors import ConfigError, OutcomeError
-from sizewise.record.names import write_json
+from sizewise.files import write_json
 from sizewise.report.comparison.compare import SetComparison, compare
 
 

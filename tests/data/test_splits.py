@@ -12,8 +12,7 @@ from sizewise.config.data import DatasetConfig, FilterConfig, SplitConfig
 from sizewise.data.example import DataSplits
 from sizewise.data.rows.examples import make_examples
 from sizewise.data.splits.draw import split_examples
-from sizewise.data.splits.groups import connect, text_key
-from sizewise.data.splits.leaks import row_split_leak
+from sizewise.data.splits.groups import connect, row_split_leak, text_key
 from sizewise.errors import DataError
 
 from .toys import config, rows

@@ -9,10 +9,9 @@ import pytest
 from tests.metrics.helpers import prediction
 
 from sizewise.composition.compose import compose_run
-from sizewise.data.build import build_splits
+from sizewise.data.build import build_splits, stand_in_rows
 from sizewise.data.example import DataReport, DataSplits, Example, Message
 from sizewise.data.rows.read import read_rows
-from sizewise.data.rows.stand_in import stand_in_rows
 from sizewise.data.splits.frequency import STRATUM, add_frequency, count_labels
 from sizewise.errors import DataError
 from sizewise.evaluation.candidates import read_candidates

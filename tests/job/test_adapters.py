@@ -16,7 +16,7 @@ from sizewise.config import ModelConfig
 from sizewise.embedded.ladder import embedded_model_path
 from sizewise.errors import ConfigError, ModelError
 from sizewise.job import bases, pipeline
-from sizewise.job.adapters import compare_bases
+from sizewise.job.bases import compare_bases
 from sizewise.models.sources import weight_files
 from sizewise.record.outcome import Outcome
 

@@ -19,7 +19,7 @@ from sizewise.config.model import (
     QuantizationConfig,
 )
 from sizewise.config.training import OptimizerConfig
-from sizewise.job.memory import memory_key, plan_job
+from sizewise.job.bases import memory_key, plan_job
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.architecture import model_config
 from sizewise.models.base import load_base

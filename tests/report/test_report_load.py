@@ -7,7 +7,7 @@ import pytest
 from factory import PRIMARY, Spec, Task, make_run, make_sweep
 
 from sizewise.errors import OutcomeError
-from sizewise.record.outcome import OUTCOME_FILE
+from sizewise.record.directories import RunDir
 from sizewise.report.comparison.runs import AnswerCache, find_run_dirs, load_runs, parse_answers
 
 SMALL = Task(examples=20)
@@ -23,7 +23,7 @@ def test_runs_are_found_at_and_below_the_given_directories(tmp_path: Path) -> No
 
 def test_damaged_record_is_a_problem_and_not_an_error(tmp_path: Path) -> None:
     first, second = make_sweep(tmp_path, [Spec(seed=s, task=SMALL) for s in (1, 2)])
-    (first / OUTCOME_FILE).write_text('{"run_id": "x", ')
+    RunDir(first).outcome.write_text('{"run_id": "x", ')
     loaded = load_runs([tmp_path])
     assert [run.directory for run in loaded.runs] == [second]
     assert "truncated" in loaded.problems[0].reason

@@ -17,7 +17,7 @@ from sizewise.evaluation.score import score_predictions
 from sizewise.metrics.base import build_metrics
 from sizewise.record.outcome import file_ref, read_outcome
 from sizewise.record.predictions import Prediction, read_predictions
-from sizewise.verify.checks import FAILED, OK, UNCHECKED
+from sizewise.verify import FAILED, OK, UNCHECKED
 from sizewise.verify.record import size_checks
 from sizewise.verify.verify import verify_run
 

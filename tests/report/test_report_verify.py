@@ -18,9 +18,8 @@ from real_run import real_run
 from sizewise.commands.provenance import reproduce_command
 from sizewise.composition.compose import compose_config
 from sizewise.composition.inputs import pinned
-from sizewise.composition.typed import run_config
 from sizewise.config import PricesConfig
-from sizewise.config.register import to_run_config
+from sizewise.config.register import run_config, to_run_config
 from sizewise.data.build import build_splits
 from sizewise.errors import OutcomeError
 from sizewise.job.finished import of_finished_run
@@ -28,7 +27,7 @@ from sizewise.record.identity import plain_config, run_identity
 from sizewise.record.outcome import Outcome, file_ref, read_outcome, write_outcome
 from sizewise.report.comparison.compare import compare
 from sizewise.report.page.write import write_report
-from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
+from sizewise.verify import FAILED, OK, UNCHECKED, Check
 from sizewise.verify.reproduce import reproduction
 from sizewise.verify.verify import Verification, verify_run, verify_sweep
 

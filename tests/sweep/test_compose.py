@@ -9,8 +9,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 from sizewise.commands.run import prepare
 from sizewise.composition.jobs import JobComposer
-from sizewise.composition.typed import run_config
 from sizewise.config import conf_dir, to_run_config
+from sizewise.config.register import run_config
 from sizewise.errors import ConfigError
 from sizewise.record.identity import plain_config
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.composition.typed import run_config
 from sizewise.config import PricesConfig
+from sizewise.config.register import run_config
 from sizewise.errors import SweepError
 from sizewise.job.submit import Job
 from sizewise.record.outcome import write_outcome
 from sizewise.record.state import JobFailure, record_failure
 from sizewise.record.study import open_study
 from sizewise.sweep.finish import finish
+from sizewise.sweep.grid import sum_up
 from sizewise.sweep.plan import Plan
 from sizewise.sweep.search.report import report_search
-from sizewise.sweep.sweeper import sum_up
 
 from .conftest import Submit
 from .fake import make_outcome

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import sizewise
+from sizewise.record.directories import LOG_FILE, METRICS_FILE, RunDir
 from sizewise.record.logs import job_log
-from sizewise.record.names import LOG_FILE, METRICS_FILE
 
 CAPTURED = """
 import logging, os, pathlib, sys
@@ -29,7 +29,7 @@ print("outside")
 def test_a_worker_puts_everything_into_the_log_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CAPTURED, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    text = (tmp_path / LOG_FILE).read_text()
+    text = RunDir(tmp_path).log.read_text()
     for line in ("printed", "from another program", "logged"):
         assert text.count(line) == 1
     assert done.stdout == "outside\n"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sizewise.composition.typed import run_config
 from sizewise.config import SweepConfig
+from sizewise.config.register import run_config
 from sizewise.errors import SweepError
 from sizewise.job.submit import check_same, load_job, make_job, submit
 from sizewise.record.outcome import write_outcome

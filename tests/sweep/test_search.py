@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from sizewise.composition.typed import run_config
 from sizewise.config import SweepConfig, to_run_config
+from sizewise.config.register import run_config
 from sizewise.errors import SweepError
+from sizewise.files import write_json
 from sizewise.job.submit import Job
-from sizewise.record.names import write_json
+from sizewise.record.directories import RunDir
 from sizewise.record.outcome import write_outcome
-from sizewise.record.study import PRUNING_FILE, PruningReporter, TrialPruned, open_study
+from sizewise.record.study import PruningReporter, TrialPruned, open_study
+from sizewise.sweep.grid import SweepContext
 from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.search.search import check_options, run_search
 from sizewise.sweep.search.space import corners, objective_values, parse_objectives, search_space
-from sizewise.sweep.sweeper import SweepContext
 
 from .conftest import Submit, job_config
 from .fake import make_outcome
@@ -114,7 +115,7 @@ def test_an_unpromising_trial_is_given_up(
         trial: Any = study.ask(space)
         job = submitted(trial.number)
         record = {"folder": str(tmp_path), "trial_id": trial._trial_id, "pruner": pruner}
-        write_json(job.run_dir / PRUNING_FILE, record)
+        write_json(RunDir(job.run_dir).pruning, record)
         reporter = PruningReporter.for_run(job.run_dir)
         assert reporter is not None
         for step, loss in enumerate(losses):

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from sizewise.composition.typed import run_config
+from sizewise.config.register import run_config
+from sizewise.files import write_json
 from sizewise.job.submit import Job
 from sizewise.record.claims import Claim, this_process, try_claim
-from sizewise.record.names import QUEUE_FILE, write_json
+from sizewise.record.directories import RunDir
 from sizewise.record.outcome import write_outcome
 from sizewise.record.state import JobState, job_state, read_failure
 from sizewise.sweep.launch import ray_launcher
@@ -81,7 +82,7 @@ def test_ray_waits_for_a_job_that_another_sweep_ends(
 
 def test_slurm_does_not_call_a_job_failed_that_another_process_has(submitted: Submit) -> None:
     job, backend = submitted(1), SlurmBackend()
-    write_json(job.run_dir / QUEUE_FILE, {"job_id": "77_1"})
+    write_json(RunDir(job.run_dir).queued, {"job_id": "77_1"})
     claim, missed = held(job), {job.identity.hash: 0}
     for _ in range(GRACE_POLLS + 1):
         assert not backend._ended(job, set(), missed)
@@ -95,7 +96,7 @@ def test_slurm_calls_its_own_dead_job_failed_at_once(
 ) -> None:
     """Killed on another node it seems to be at work until its claim is old."""
     job, backend = submitted(1), SlurmBackend()
-    write_json(job.run_dir / QUEUE_FILE, {"job_id": "77_1"})
+    write_json(RunDir(job.run_dir).queued, {"job_id": "77_1"})
     owner = replace(this_process(), machine="another", queue_job="77_1")
     monkeypatch.setattr("sizewise.record.claims.this_process", lambda: owner)
     claim, missed = held(job), {job.identity.hash: 0}

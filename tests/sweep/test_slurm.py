@@ -13,7 +13,7 @@ from sizewise.record.state import JobState, job_state
 from sizewise.sweep.launch import slurm_queue
 from sizewise.sweep.launch.slurm_launcher import SlurmBackend, check_resources
 from sizewise.sweep.launch.slurm_queue import queued_ids, require_queued_ids, require_slurm
-from sizewise.sweep.launch.slurm_task import SlurmTask
+from sizewise.sweep.launch.worker import SlurmTask
 
 from .conftest import Submit
 from .fake import RAISES

@@ -9,14 +9,14 @@ import pytorch_lightning as pl
 from tracking_helpers import fit
 
 from sizewise.config.evaluation import LoggerConfig
+from sizewise.record.directories import RunDir
 from sizewise.record.history import HistoryReader, Line, read_history, rewrite
-from sizewise.record.names import METRICS_FILE
 from sizewise.tracking import make_loggers
 from sizewise.tracking.metrics_file import MetricsFile
 
 
 def lines(run_dir: Path) -> list[tuple[int | None, dict[str, float]]]:
-    return [(line.step, dict(line.values)) for line in read_history(run_dir / METRICS_FILE)]
+    return [(line.step, dict(line.values)) for line in read_history(RunDir(run_dir).history)]
 
 
 def test_import_of_tracking_needs_neither_torch_nor_wandb() -> None:
@@ -26,7 +26,7 @@ def test_import_of_tracking_needs_neither_torch_nor_wandb() -> None:
 
 
 def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
-    path = tmp_path / METRICS_FILE
+    path = RunDir(tmp_path).history
     rewrite(path, [Line(1, 0.0, {"a": 1.0}), Line(2, 0.0, {"a": 2.0})])
     path.write_text(path.read_text() + '{"step": 3, "ti')
     assert [line.step for line in read_history(path)] == [1, 2]
@@ -34,7 +34,7 @@ def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
 
 def test_lines_after_a_torn_one_start_on_a_line_of_their_own(tmp_path: Path) -> None:
     MetricsFile(tmp_path).log_metrics({"a": 1.0}, step=1)
-    path = tmp_path / METRICS_FILE
+    path = RunDir(tmp_path).history
     path.write_text(path.read_text() + '{"step": 2, "ti')
     MetricsFile(tmp_path).log_metrics({"a": 3.0}, step=2)
     assert lines(tmp_path) == [(1, {"a": 1.0}), (2, {"a": 3.0})]
@@ -50,7 +50,7 @@ def test_a_restarted_run_logs_no_step_twice(tmp_path: Path) -> None:
 
 
 def test_reader_returns_each_line_once_and_waits_for_whole_lines(tmp_path: Path) -> None:
-    path = tmp_path / METRICS_FILE
+    path = RunDir(tmp_path).history
     reader = HistoryReader(path)
     assert reader.new_lines() == []
     text = Line(1, 0.0, {"ä": 1.0}).to_text()

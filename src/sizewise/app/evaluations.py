@@ -13,9 +13,9 @@ from sizewise.composition.compose import compose_config
 from sizewise.composition.inputs import pinned
 from sizewise.config import conf_dir, to_run_config
 from sizewise.errors import ConfigError
+from sizewise.files import read_json, tail
+from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config, run_identity
-from sizewise.record.names import FAILURE_FILE, read_json, tail
-from sizewise.record.outcome import OUTCOME_FILE
 from sizewise.report.comparison.runs import Run
 
 SCRIPT = "evaluate.py"
@@ -135,12 +135,12 @@ class RunningEvaluation:
 
 def read_progress(plan: EvaluationPlan, exit_code: int | None) -> Progress:
     """Tell the state from the files of an evaluation and its process's exit code (None: alive)."""
-    done = sum(_lines(path) for path in (plan.run_dir / "predictions").glob("*.jsonl"))
+    done = sum(_lines(path) for path in RunDir(plan.run_dir).all_predictions.glob("*.jsonl"))
     if exit_code is None:
         return Progress(done, plan.total, "running")
-    if exit_code == 0 and (plan.run_dir / OUTCOME_FILE).is_file():
+    if exit_code == 0 and RunDir(plan.run_dir).outcome.is_file():
         return Progress(done, plan.total, "done")
-    failure = read_json(plan.run_dir / FAILURE_FILE) or {}
+    failure = read_json(RunDir(plan.run_dir).failure) or {}
     said = failure.get("message") or " ".join(tail(plan.run_dir / LOG, 3))
     return Progress(done, plan.total, "failed", str(said or f"exit code {exit_code}"))
 

@@ -13,13 +13,14 @@ from rich.markup import escape
 
 from sizewise.config import PricesConfig
 from sizewise.config.register import conf_dir
+from sizewise.record.directories import RunDir
 from sizewise.record.identity import run_identity
-from sizewise.record.outcome import OUTCOME_FILE, Outcome, read_outcome
+from sizewise.record.outcome import Outcome, read_outcome
 from sizewise.report.comparison.compare import compare
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import report_folder, write_report
 from sizewise.runtime import prepare_environment, quiet
-from sizewise.verify.checks import FAILED, OK
+from sizewise.verify import FAILED, OK
 from sizewise.verify.config import asked_config
 from sizewise.verify.reproduce import reproduction
 from sizewise.verify.verify import Verification, verify_run, verify_sweep
@@ -37,7 +38,7 @@ def verify_command(directory: Path) -> bool:
     """
     prepare_environment(hub=False)
     quiet()
-    alone = (directory / OUTCOME_FILE).is_file()
+    alone = RunDir(directory).outcome.is_file()
     found = [verify_run(directory)] if alone else verify_sweep(directory)
     console = Console()
     for verification in found:
@@ -79,7 +80,7 @@ def reproduce_command(directory: Path, run: bool) -> int:
     command = [sys.executable, str(conf_dir().parent / script), *overrides]
     code = subprocess.run([*command, f"paths.outputs={REPRODUCED}"]).returncode
     again = Path(REPRODUCED) / run_identity(asked).slug
-    if code == 0 and not (again / OUTCOME_FILE).is_file():
+    if code == 0 and not RunDir(again).outcome.is_file():
         sys.stdout.write("Today's options gave another configuration (see the notes above).\n")
     elif code == 0:
         sys.stdout.write("\n".join(score_changes(outcome, read_outcome(again))) + f"\n{again}\n")

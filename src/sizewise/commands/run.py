@@ -23,8 +23,8 @@ from sizewise.errors import SweepError
 from sizewise.job.execute import JobResult, execute
 from sizewise.job.submit import DEFAULT_FUNCTION, load_job, make_job, submit
 from sizewise.record.claims import holder
+from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config
-from sizewise.record.names import JOB_FILE, LOG_FILE
 from sizewise.record.state import JobState
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def run_task(cfg: DictConfig) -> float | None:
     alone = hydra.mode != RunMode.MULTIRUN
     run_dir = Path(hydra.runtime.output_dir)
     with exit_on_error() if alone else nullcontext():
-        if alone or not (run_dir / JOB_FILE).exists():
+        if alone or not RunDir(run_dir).job.exists():
             # A sweep has already written the job as it was when it was planned.
             submit(make_job(plain_config(cfg), run_dir, tuple(hydra.overrides.task), _function()))
         result = _execute(run_dir, alone)
@@ -87,7 +87,7 @@ def _report(result: JobResult) -> float | None:
     if result.state == JobState.RUNNING and not result.fresh:
         raise SweepError(f"{where} is being worked on by {holder(where)}. Wait, or stop it first.")
     if result.state == JobState.FAILED:
-        raise SweepError(f"{result.message}\n  log: {where / LOG_FILE}")
+        raise SweepError(f"{result.message}\n  log: {RunDir(where).log}")
     if result.state == JobState.DONE and not result.fresh:
         log.info("Already done: %s (objective %s)", where, result.objective)
     return result.objective

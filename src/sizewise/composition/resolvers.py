@@ -16,9 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sizewise.composition.inputs import pinned
-from sizewise.composition.typed import run_config
 from sizewise.config import conf_dir
-from sizewise.config.register import explain
+from sizewise.config.register import explain, run_config
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.record.identity import Identity, plain_config, run_identity
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import types
+import typing
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -96,3 +101,46 @@ def to_run_config(cfg: DictConfig | dict[str, Any]) -> RunConfig:
         return cast(RunConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
+
+
+def run_config(config: Mapping[str, Any]) -> RunConfig:
+    """Build the typed configuration of a job, running the checks of every group.
+
+    Raises:
+        ConfigError: a key is unknown or a value out of range; the message names it.
+    """
+    built = _build(RunConfig, config, "")
+    assert isinstance(built, RunConfig)
+    return built
+
+
+def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    hints = _hints(typing.cast(Any, kind))
+    unknown = [key for key in values if key not in hints]
+    if unknown:
+        raise ConfigError(
+            f"{where}{unknown[0]} is not known. Keys there: {', '.join(sorted(hints))}."
+        )
+    made = {key: _convert(hints[key], value, f"{where}{key}.") for key, value in values.items()}
+    return kind(**made)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(value, Mapping):
+        kind = next((item for item in _members(hint) if dataclasses.is_dataclass(item)), None)
+        if kind is not None:
+            return _build(typing.cast(type[Any], kind), value, where)
+        arguments = typing.get_args(hint)
+        if len(arguments) == 2 and dataclasses.is_dataclass(arguments[1]):
+            item = typing.cast(type[Any], arguments[1])
+            return {key: _build(item, node, f"{where}{key}.") for key, node in value.items()}
+    return value
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)

@@ -1,21 +1,28 @@
-"""The base model of this process, kept between jobs that share it."""
+"""The base of a job: its storage, its memory, kept between jobs; and adapters from elsewhere."""
 
 from __future__ import annotations
 
 import gc
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.config import ModelConfig, QuantizationConfig, RunConfig
+from sizewise.errors import ConfigError, ModelError
+from sizewise.files import file_hash
+from sizewise.models.adapter.attach import CONFIG, adapter_folder, cast_adapter, load_adapter
 from sizewise.models.adapter.full import is_full
 from sizewise.models.adapter.wrapping import is_adapted
 from sizewise.models.base import load_base
 from sizewise.models.dtypes import weights_dtype
+from sizewise.models.plan.planner import MemoryPlan, Workload
+from sizewise.models.sources import HUB_ID, find_source, weight_files
 from sizewise.runtime import free_memory
 
 if TYPE_CHECKING:
     import torch
+
 
 _kept: dict[str, Any] = {}
 
@@ -70,3 +77,122 @@ def _recomputes(base: Any) -> bool:
 
 def _key(model: ModelConfig, quantization: QuantizationConfig, device: torch.device) -> str:
     return json.dumps([asdict(model), asdict(quantization), str(device)], default=str)
+
+
+ANSWER_SHARE = 16
+GB = 1_000_000_000
+
+
+def plan_job(cfg: RunConfig, device_type: str = "cuda", advise: bool = True) -> MemoryPlan:
+    """Plan a job at the longest rows that ``dataset.max_length`` admits.
+
+    ``advise``: also look for changes that would make it fit where it does not.
+
+    Raises:
+        ModelError: the architecture is not known here and its config cannot be read.
+    """
+    from sizewise.models.plan.planner import plan_memory
+
+    length, new = cfg.dataset.max_length, cfg.generation.max_new_tokens
+    answer = max(1, min(new, length // ANSWER_SHARE))
+    work = Workload(
+        batch_size=cfg.trainer.batch_size,
+        prompt_tokens=length - answer,
+        answer_tokens=answer,
+        new_tokens=new,
+        eval_batch_size=cfg.evaluation.batch_size or cfg.trainer.batch_size,
+        gradient_checkpointing=cfg.trainer.gradient_checkpointing,
+        own_eval_batch=cfg.evaluation.batch_size is not None,
+    )
+    storage = storage_of(cfg)
+    return plan_memory(*storage, cfg.lora, cfg.optimizer, work, device_type, advise)
+
+
+def peak_bytes(cfg: RunConfig) -> int:
+    """Return the larger of the training and generation peaks in bytes."""
+    plan = plan_job(cfg, advise=False)
+    trained = plan.training_peak if cfg.lora.trains else 0
+    return max(trained, plan.generation_peak)
+
+
+def memory_key(cfg: RunConfig) -> str:
+    """Name what the plan of a job depends on, so that like jobs of a sweep are planned once."""
+    parts = (
+        asdict(cfg.model),
+        asdict(cfg.quantization),
+        (cfg.lora.method, cfg.lora.r, cfg.lora.target, cfg.lora.dropout > 0, cfg.lora.fast),
+        (cfg.optimizer.target, bool(cfg.optimizer.kwargs.get("momentum"))),
+        cfg.trainer.precision,
+        (cfg.trainer.batch_size, cfg.trainer.gradient_checkpointing, cfg.evaluation.batch_size),
+        (cfg.dataset.max_length, cfg.generation.max_new_tokens),
+    )
+    return json.dumps(parts, default=str)
+
+
+def check_adapter(cfg: RunConfig) -> tuple[str, ...]:
+    """Refuse an adapter that is not evaluated, or that belongs to another base.
+
+    Only its configuration is read. Returns what a reader of the scores has to know.
+
+    Raises:
+        ConfigError: the job trains.
+        ModelError: the adapter names another base, or is not there.
+    """
+    if cfg.adapter is None:
+        return ()
+    if cfg.stage != "evaluate":
+        raise ConfigError(
+            f"adapter={cfg.adapter!r} is only evaluated, and stage={cfg.stage} would leave it out. "
+            "Set stage=evaluate (evaluate.py does), or leave adapter out."
+        )
+    if cfg.model.init != "pretrained":
+        return ()
+    path = adapter_folder(cfg.adapter) / CONFIG
+    if not path.is_file():  # a fully trained model brings all weights
+        return ()
+    recorded = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    warning = compare_bases(recorded, cfg.model, cfg.adapter) if recorded else None
+    return (warning,) if warning else ()
+
+
+def compare_bases(recorded: str, model: ModelConfig, adapter: str) -> str | None:
+    """Compare the base that an adapter names with the one that it is asked for on.
+
+    Two hub ids are compared by name, two folders by their weights. A folder that is not here may
+    have been moved, or be a copy of a hub's: that is said, unless it has the same name.
+
+    Raises:
+        ModelError: they are two different bases.
+    """
+    used = find_source(model.path, model.revision)
+    if recorded.casefold() in (used.path.casefold(), model.path.casefold()):
+        return None
+    folder = Path(recorded).expanduser()
+    both = folder.is_dir() and used.folder is not None
+    if used.folder is not None and folder.is_dir():
+        other = _weights(folder) != _weights(used.folder)
+    else:
+        other = bool(used.folder is None and HUB_ID.match(recorded))
+    if other:
+        raise ModelError(
+            f"adapter={adapter!r} was trained on {recorded}, and model.path={model.path!r} is "
+            "another base. Choose its own; if the two are one and the same, correct "
+            f"base_model_name_or_path in its {CONFIG}."
+        )
+    if both or folder.name == Path(used.path).name:
+        return None
+    return (
+        f"The adapter {adapter} names the base {recorded}; whether that is {model.path} could not "
+        "be checked."
+    )
+
+
+def load_evaluated(base: Any, cfg: RunConfig) -> Any:
+    """Load ``cfg.adapter`` onto ``base``, in the precision that the job asks for."""
+    model = load_adapter(base, str(cfg.adapter))
+    cast_adapter(model, cfg.trainer)
+    return model
+
+
+def _weights(folder: Path) -> list[str]:
+    return [file_hash(file, sampled=True) for file in weight_files(folder)]

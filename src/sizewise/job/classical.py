@@ -24,6 +24,7 @@ from sizewise.job.data import Task, check_objective, load_splits
 from sizewise.job.outcome import make_outcome
 from sizewise.job.preflight import check_references
 from sizewise.metrics.base import ExampleMetric
+from sizewise.record.directories import RunDir
 from sizewise.record.outcome import CostFacts, ModelFacts, Outcome
 from sizewise.record.predictions import PredictionStore
 
@@ -116,8 +117,9 @@ class ClassicalPipeline:
             for p in predictions
         )
         predicted = Predicted(chosen, seconds, None, max(len(examples), 1))
-        path = self.run_dir / "predictions" / f"{'base' if split == 'test' else split}.{task.name}"
-        store = PredictionStore(path.with_name(f"{path.name}.jsonl"), self._key(task, split))
+        kind = "base" if split == "test" else split
+        path = RunDir(self.run_dir).predictions(kind, task.name)
+        store = PredictionStore(path, self._key(task, split))
         train = self.tasks[0].splits.train
         return score_predicted(predicted, task.encoded[split], self.metrics, store, train)
 

@@ -17,9 +17,10 @@ from types import FrameType
 from hydra.core.hydra_config import HydraConfig
 
 from sizewise.errors import SizewiseError
+from sizewise.files import write_json
 from sizewise.job.submit import load_job
 from sizewise.record.claims import try_claim
-from sizewise.record.names import FAILURE_FILE, PRUNED_FILE, write_json
+from sizewise.record.directories import FAILURE_FILE, PRUNED_FILE, RunDir
 from sizewise.record.outcome import Outcome
 from sizewise.record.state import JobState, finished, record_failure
 from sizewise.record.study import TrialPruned
@@ -89,7 +90,7 @@ def _attempt(run_dir: Path, interrupts: Interrupts) -> JobResult:
         with children_run(run_dir):
             outcome = function(config, run_dir)
     except TrialPruned as pruned:
-        write_json(run_dir / PRUNED_FILE, {"step": pruned.step, "value": pruned.value})
+        write_json(RunDir(run_dir).pruned, {"step": pruned.step, "value": pruned.value})
         log.info("Pruned: %s", pruned)
         return JobResult(run_dir, JobState.PRUNED, pruned.value, str(pruned))
     except BaseException as error:

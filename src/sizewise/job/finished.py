@@ -12,8 +12,7 @@ import yaml
 from sizewise.config import RunConfig, to_run_config
 from sizewise.config.evaluation import EvaluationConfig
 from sizewise.errors import ConfigError
-from sizewise.job.preflight import CONFIG_FILE
-from sizewise.training.fit import ADAPTER
+from sizewise.record.directories import CONFIG_FILE, RunDir
 
 # What may be said beside run=DIR; everything else is the run's own.
 SAID = (
@@ -41,10 +40,10 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
         return cfg
     _refuse_what_is_the_runs(overrides or ())
     folder = Path(cfg.run).expanduser()
-    if not (folder / CONFIG_FILE).is_file():
+    if not RunDir(folder).config.is_file():
         raise ConfigError(f"run={cfg.run!r} holds no {CONFIG_FILE}. Give the directory of a run.")
-    done = to_run_config(yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-    adapter = folder / ADAPTER
+    done = to_run_config(yaml.safe_load(RunDir(folder).config.read_text(encoding="utf-8")))
+    adapter = RunDir(folder).adapter
     if done.lora.trains and not adapter.is_dir():
         raise ConfigError(f"run={cfg.run!r} has not finished training. Start it again first.")
     return replace(

@@ -18,9 +18,10 @@ from sizewise.job.data import Task
 from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.dtypes import resolve_precision
-from sizewise.record.fit import FIT_FILE, FitResult
+from sizewise.record.directories import RunDir
+from sizewise.record.fit import FitResult
 from sizewise.runtime import resolve_device, seed_everything
-from sizewise.training.fit import CHECKPOINTS, fit_job
+from sizewise.training.fit import fit_job
 from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def stop_once(
 
     Nothing is done where a fit has begun already.
     """
-    if (run_dir / FIT_FILE).is_file() or (run_dir / CHECKPOINTS).is_dir():
+    if RunDir(run_dir).fit.is_file() or RunDir(run_dir).checkpoints.is_dir():
         return
     stop: list[Callback] = [*callbacks(cfg, run_dir), StopOnce()]
     try:
@@ -78,7 +79,7 @@ def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
 
     reporter = PruningReporter.for_run(run_dir)
     if reporter is not None:
-        from sizewise.training.pruning import PruningCallback
+        from sizewise.training.recorder import PruningCallback
 
         chosen.append(PruningCallback(reporter))
     return chosen

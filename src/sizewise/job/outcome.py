@@ -9,13 +9,14 @@ from typing import Any
 
 from sizewise.config import ModelConfig, RunConfig
 from sizewise.evaluation.score import EvaluationResult
+from sizewise.files import read_json
 from sizewise.job.data import Task, shared_questions
 from sizewise.job.dry_run import dry_run_warnings
 from sizewise.models.adapter.wrapping import lora_settings
 from sizewise.models.size import ModelSizes
 from sizewise.models.sources import find_source, weight_files
+from sizewise.record.directories import ADAPTER, RunDir
 from sizewise.record.fit import FitResult
-from sizewise.record.names import JOB_FILE, METRICS_FILE, read_json
 from sizewise.record.outcome import (
     CostFacts,
     DataFacts,
@@ -65,7 +66,7 @@ def base_bytes(model: ModelConfig, sizes: ModelSizes) -> int:
 
 def overrides(run_dir: Path) -> list[str]:
     """Return the overrides that a run was submitted with; none for one begun by a program."""
-    return list((read_json(run_dir / JOB_FILE) or {}).get("overrides", []))
+    return list((read_json(RunDir(run_dir).job) or {}).get("overrides", []))
 
 
 def data_facts(task: Task) -> DataFacts:
@@ -136,10 +137,9 @@ def evaluation_record(result: EvaluationResult, task: Task, run_dir: Path) -> Ev
 
 def run_files(run_dir: Path) -> Mapping[str, FileRef]:
     """Describe the files that a run leaves: its configuration, adapter and history."""
-    names = {"config": "config.yaml", "metrics": METRICS_FILE, "fit": "fit.json"}
-    found = {key: run_dir / name for key, name in names.items()}
-    adapter = sorted((run_dir / "adapter").glob("*")) if (run_dir / "adapter").is_dir() else []
-    found |= {f"adapter/{path.name}": path for path in adapter}
+    run = RunDir(run_dir)
+    found = {"config": run.config, "metrics": run.history, "fit": run.fit}
+    found |= {f"{ADAPTER}/{path.name}": path for path in sorted(run.adapter.glob("*"))}
     return {key: file_ref(path, run_dir) for key, path in found.items() if path.is_file()}
 
 

@@ -14,21 +14,20 @@ from sizewise.energy import EnergyMeter, gpu_uuids
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
 from sizewise.job import outcome
-from sizewise.job.adapters import check_adapter, load_evaluated
-from sizewise.job.bases import give_back, storage_of, take_base
+from sizewise.job.bases import check_adapter, give_back, load_evaluated, storage_of, take_base
 from sizewise.job.data import DATA, Task, check_objective, load_task, make_template, save_data
 from sizewise.job.fitting import train
 from sizewise.job.outcome import make_outcome
 from sizewise.job.preflight import answered_splits, check_candidates, check_references, check_room
-from sizewise.job.scoring import PREDICTIONS, Scorer
+from sizewise.job.scoring import Scorer
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.architecture import context_length
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.models.size import model_sizes
 from sizewise.models.tokenizer import load_tokenizer
-from sizewise.record.fit import FIT_FILE, FitResult
+from sizewise.record.directories import RunDir
+from sizewise.record.fit import FitResult
 from sizewise.record.outcome import Outcome
-from sizewise.training.fit import CHECKPOINTS
 
 if TYPE_CHECKING:
     import torch
@@ -118,8 +117,8 @@ class Pipeline:
     def _went_before(self) -> bool:
         """Whether some of what this run costs was, or is, spent by another process."""
         own = "tuned" if self._specialises else "base"
-        left = [self.run_dir / CHECKPOINTS, self.run_dir / FIT_FILE]
-        left += (self.run_dir / PREDICTIONS).glob(f"{own}.*")
+        left = [RunDir(self.run_dir).checkpoints, RunDir(self.run_dir).fit]
+        left += RunDir(self.run_dir).all_predictions.glob(f"{own}.*")
         return self.cfg.trainer.num_nodes > 1 or any(path.exists() for path in left)
 
     def train_as_further_process(self) -> None:

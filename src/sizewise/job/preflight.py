@@ -17,6 +17,7 @@ from sizewise.files import write_atomically
 from sizewise.job.data import Task
 from sizewise.metrics.base import ExampleMetric
 from sizewise.metrics.similarity import PACKAGE, STAND_IN
+from sizewise.record.directories import RunDir
 from sizewise.record.predictions import Prediction
 
 if TYPE_CHECKING:
@@ -42,13 +43,12 @@ PROBE = Prediction(
     scores={"rejected/log_prob": -2.0, "rejected/tokens": 2.0},
 )
 PROBE_EXAMPLE = Example((Message("user", "A question?"),), "A00", "0")
-CONFIG_FILE = "config.yaml"
 OWN = ("embedded:", "classical:", PACKAGE, STAND_IN)
 
 
 def write_config(cfg: RunConfig, run_dir: Path) -> None:
     """Write the resolved configuration, once: a run that goes on keeps the file it has."""
-    path = run_dir / CONFIG_FILE
+    path = RunDir(run_dir).config
     if not path.is_file():
         write_atomically(path, yaml.safe_dump(asdict(cfg), sort_keys=False, allow_unicode=True))
 

@@ -8,10 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sizewise.config import RunConfig
+from sizewise.files import read_json
 from sizewise.job.preflight import check_names, check_primary, names_hub, write_config
+from sizewise.record.directories import RunDir
 from sizewise.record.identity import Identity, run_identity, trains
 from sizewise.record.logs import job_log
-from sizewise.record.names import JOB_FILE, read_json
 from sizewise.record.outcome import Outcome, read_outcome, write_outcome
 from sizewise.record.state import is_done
 from sizewise.runtime import (
@@ -48,7 +49,7 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
 
     with job_log(run_dir):
         write_config(cfg, run_dir)
-        job = read_json(run_dir / JOB_FILE) or {}
+        job = read_json(RunDir(run_dir).job) or {}
         cfg = of_finished_run(cfg, job.get("overrides"))
         with use_threads(cfg.trainer.num_threads):
             return _run(cfg, run_dir, identity)
@@ -107,7 +108,9 @@ def write_own_report(run_dir: Path) -> None:
     from sizewise.report.comparison.runs import load_runs
     from sizewise.report.page.write import write_report
 
-    paths = write_report(compare_loaded(load_runs([run_dir])), run_dir / "report", (), run_dir.name)
+    paths = write_report(
+        compare_loaded(load_runs([run_dir])), RunDir(run_dir).report, (), run_dir.name
+    )
     log.info("Report: %s", paths["report"])
 
 

@@ -24,10 +24,10 @@ from sizewise.evaluation.zero_shot import (
 from sizewise.job.data import Task
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.sources import find_source, weights_fingerprint
+from sizewise.record.directories import RunDir
 from sizewise.record.predictions import Prediction, PredictionStore
 
 log = logging.getLogger(__name__)
-PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Scorer:
         return self._score(predicted, task, split, store, base=base)
 
     def _store(self, name: str, key: str) -> PredictionStore:
-        return PredictionStore(self.run_dir / PREDICTIONS / f"{name}.jsonl", key)
+        return PredictionStore(RunDir(self.run_dir).all_predictions / f"{name}.jsonl", key)
 
     def _predict(
         self, model: Any, split: EncodedSplit, store: PredictionStore, task: Task

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.composition.inputs import check_candidates_content, pinned
-from sizewise.composition.typed import run_config
 from sizewise.config import RunConfig
+from sizewise.config.register import run_config
 from sizewise.errors import SweepError
+from sizewise.files import read_json, write_json
+from sizewise.record.directories import JOB_FILE, RunDir
 from sizewise.record.identity import Identity, differing_keys, run_identity
-from sizewise.record.names import JOB_FILE, read_json, write_json
-from sizewise.record.outcome import OUTCOME_FILE, Outcome
+from sizewise.record.outcome import Outcome
 
 DEFAULT_FUNCTION = "sizewise.job.run:run_job"
 JobFunction = Callable[[RunConfig, Path], Outcome]
@@ -73,13 +74,13 @@ def submit(job: Job) -> None:
         "function": job.function,
         "config": dict(job.config),
     }
-    if read_json(job.run_dir / JOB_FILE) != record:
-        write_json(job.run_dir / JOB_FILE, record)
+    if read_json(RunDir(job.run_dir).job) != record:
+        write_json(RunDir(job.run_dir).job, record)
 
 
 def check_same(job: Job) -> None:
     """Raise if the directory already holds another job, naming the keys that differ."""
-    old = read_json(job.run_dir / JOB_FILE) or read_json(job.run_dir / OUTCOME_FILE)
+    old = read_json(RunDir(job.run_dir).job) or read_json(RunDir(job.run_dir).outcome)
     if old is None or old.get("identity") in (None, job.identity.hash):
         return
     before = run_identity(old.get("config") or {}).config
@@ -97,7 +98,7 @@ def load_job(run_dir: Path) -> tuple[RunConfig, JobFunction]:
         SweepError: no job was submitted there.
         ConfigError: its file of candidates is no longer the one that it was planned with.
     """
-    record = read_json(run_dir / JOB_FILE)
+    record = read_json(RunDir(run_dir).job)
     if record is None:
         raise SweepError(f"{run_dir} holds no {JOB_FILE}: no job was submitted there.")
     check_candidates_content(record["config"].get("evaluation") or {})

@@ -11,9 +11,9 @@ from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import ModelError
 from sizewise.models.architecture import load_config
 from sizewise.models.dtypes import resolve_dtype
-from sizewise.models.process import quiet_libraries
 from sizewise.models.sources import Source, find_source
 from sizewise.models.tiny import random_checkpoint
+from sizewise.runtime import quiet_libraries
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,9 +14,8 @@ from sizewise.errors import ModelError
 from sizewise.models.adapter.targets import resolve_targets
 from sizewise.models.architecture import check_family, meta_model, model_config
 from sizewise.models.dtypes import computes_in_bf16, resolve_dtype, resolve_precision
-from sizewise.models.process import quiet_libraries
 from sizewise.models.sources import check_local_content, find_source
-from sizewise.runtime import resolve_device
+from sizewise.runtime import quiet_libraries, resolve_device
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -15,8 +15,8 @@ import torch
 from sizewise.config.model import ArchitectureConfig, ModelConfig, VisionConfig
 from sizewise.errors import ModelError
 from sizewise.models.architecture import model_config, to_transformers_config, untie_t5_head
-from sizewise.models.process import quiet_libraries, seeded
 from sizewise.models.tokenizer import load_tokenizer
+from sizewise.runtime import quiet_libraries, seeded
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
-from sizewise.files import write_atomically
-from sizewise.record.names import CLAIMS_DIR, read_json
+from sizewise.files import read_json, write_atomically
+from sizewise.record.directories import RunDir
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ def try_claim(directory: Path) -> Claim | None:
 
     Whoever gets the claim has to look again whether the work is still to be done.
     """
-    folder = directory / CLAIMS_DIR
+    folder = RunDir(directory).claims
     folder.mkdir(parents=True, exist_ok=True)
     number = _highest(folder)
     if number and _held(folder, number):
@@ -200,7 +200,7 @@ def try_claim(directory: Path) -> Claim | None:
 
 def holder(directory: Path) -> Owner | None:
     """Return the live owner of ``directory``, or None."""
-    folder = directory / CLAIMS_DIR
+    folder = RunDir(directory).claims
     number = _highest(folder)
     if not number or not _held(folder, number, looking=True):
         return None
@@ -209,12 +209,12 @@ def holder(directory: Path) -> Owner | None:
 
 def attempts(directory: Path) -> int:
     """Return how often ``directory`` was claimed."""
-    return _highest(directory / CLAIMS_DIR)
+    return _highest(RunDir(directory).claims)
 
 
 def last_release(directory: Path) -> str | None:
     """Return how the last claim ended; None if it was never given up, or there was none."""
-    folder = directory / CLAIMS_DIR
+    folder = RunDir(directory).claims
     number = _highest(folder)
     record = read_json(_path(folder, number)) if number else None
     return record.get("released") if record else None

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from sizewise.errors import TrainingError
 from sizewise.files import write_atomically
-
-FIT_FILE = "fit.json"
+from sizewise.record.directories import RunDir
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class FitResult:
 
 def write_result(result: FitResult, run_dir: Path) -> None:
     """Write ``fit.json`` atomically: its presence means that training is done."""
-    write_atomically(run_dir / FIT_FILE, json.dumps(asdict(result), indent=2) + "\n")
+    write_atomically(RunDir(run_dir).fit, json.dumps(asdict(result), indent=2) + "\n")
 
 
 def read_result(run_dir: Path) -> FitResult | None:
@@ -56,7 +55,7 @@ def read_result(run_dir: Path) -> FitResult | None:
     Raises:
         TrainingError: the file is damaged.
     """
-    path = run_dir / FIT_FILE
+    path = RunDir(run_dir).fit
     if not path.is_file():
         return None
     try:

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.config import LoraConfig, RunConfig
-from sizewise.record.outcome import OUTCOME_FILE
+from sizewise.record.directories import RunDir
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
 VOLATILE = (
@@ -158,7 +158,7 @@ def _drop_training(config: dict[str, Any]) -> None:
 def _content_of(location: str) -> str:
     """Name a finished run or an adapter by its content where it is local, else as it is given."""
     path = Path(location)
-    outcome = path / OUTCOME_FILE
+    outcome = RunDir(path).outcome
     weights = path / "adapter_model.safetensors"
     if outcome.is_file():
         try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sizewise.record.names import LOG_FILE
+from sizewise.record.directories import RunDir
 
 LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"
 
@@ -21,7 +21,7 @@ def job_log(run_dir: Path) -> Iterator[None]:
     Nothing is done where a handler writes to that file already, as Hydra's does.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8")
+    handler = logging.FileHandler(RunDir(run_dir).log, encoding="utf-8")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     root = logging.getLogger()
     if any(getattr(h, "baseFilename", None) == handler.baseFilename for h in root.handlers):
@@ -41,7 +41,7 @@ def output_to_log(run_dir: Path) -> Iterator[None]:
     """Send everything that this process prints or logs to the job's log, and nowhere else."""
     run_dir.mkdir(parents=True, exist_ok=True)
     before = os.dup(1), os.dup(2)
-    redirect(run_dir / LOG_FILE)
+    redirect(RunDir(run_dir).log)
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     root.handlers[:] = []

@@ -11,8 +11,8 @@ from typing import Any
 
 from sizewise.errors import OutcomeError
 from sizewise.files import write_atomically
+from sizewise.record.directories import OUTCOME_FILE, RunDir
 
-OUTCOME_FILE = "outcome.json"
 OUTCOME_VERSION = 1
 
 
@@ -149,7 +149,7 @@ def file_ref(path: Path, root: Path) -> FileRef:
 
 def write_outcome(outcome: Outcome, run_dir: Path) -> Path:
     """Write ``outcome.json`` atomically: it is there whole or not at all."""
-    path = run_dir / OUTCOME_FILE
+    path = RunDir(run_dir).outcome
     text = json.dumps(asdict(outcome), indent=2, ensure_ascii=False, allow_nan=True)
     write_atomically(path, text)
     return path
@@ -161,7 +161,7 @@ def read_outcome(run_dir: Path) -> Outcome:
     Raises:
         OutcomeError: there is none, it cannot be read, is truncated, or of another version.
     """
-    path = run_dir / OUTCOME_FILE
+    path = RunDir(run_dir).outcome
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

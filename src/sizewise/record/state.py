@@ -10,17 +10,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from sizewise.errors import OutcomeError
+from sizewise.files import read_json, tail, write_json
 from sizewise.record.claims import attempts, holder
-from sizewise.record.names import (
-    FAILURE_FILE,
-    LOG_FILE,
-    PRUNED_FILE,
-    QUEUE_FILE,
-    read_json,
-    tail,
-    write_json,
-)
-from sizewise.record.outcome import OUTCOME_FILE, Outcome, read_outcome
+from sizewise.record.directories import RunDir
+from sizewise.record.outcome import Outcome, read_outcome
 
 TAIL_LINES = 30
 
@@ -52,7 +45,7 @@ class JobFailure:
 
 def finished(run_dir: Path) -> Outcome | None:
     """Return the outcome of a run that is done; a torn or foreign record is not done."""
-    if not (run_dir / OUTCOME_FILE).is_file():
+    if not RunDir(run_dir).outcome.is_file():
         return None
     try:
         return read_outcome(run_dir)
@@ -63,7 +56,7 @@ def finished(run_dir: Path) -> Outcome | None:
 def is_done(run_dir: Path) -> bool:
     """Whether the run has a whole outcome record (cheaper than reading its fields)."""
     try:
-        return "objective" in json.loads((run_dir / OUTCOME_FILE).read_bytes())
+        return "objective" in json.loads(RunDir(run_dir).outcome.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return False
 
@@ -74,11 +67,11 @@ def job_state(run_dir: Path) -> JobState:
         return JobState.DONE
     if holder(run_dir):
         return JobState.RUNNING
-    if (run_dir / PRUNED_FILE).exists():
+    if RunDir(run_dir).pruned.exists():
         return JobState.PRUNED
-    if (run_dir / FAILURE_FILE).exists():
+    if RunDir(run_dir).failure.exists():
         return JobState.FAILED
-    if (run_dir / QUEUE_FILE).exists():
+    if RunDir(run_dir).queued.exists():
         return JobState.QUEUED
     return JobState.INTERRUPTED if attempts(run_dir) else JobState.WAITING
 
@@ -99,22 +92,22 @@ def record_failure(
     failure = JobFailure(
         run_dir=str(run_dir),
         reason=reason,
-        log=str(run_dir / LOG_FILE),
+        log=str(RunDir(run_dir).log),
         attempt=max(1, attempts(run_dir)),
         exit_code=returncode if name is None else None,
         signal=name,
-        traceback=traceback or "\n".join(tail(run_dir / LOG_FILE, TAIL_LINES)) or None,
+        traceback=traceback or "\n".join(tail(RunDir(run_dir).log, TAIL_LINES)) or None,
     )
-    with (run_dir / LOG_FILE).open("a", encoding="utf-8") as handle:
+    with RunDir(run_dir).log.open("a", encoding="utf-8") as handle:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         handle.write(f"[{stamp}] This job failed: {reason}\n{traceback or ''}")
-    write_json(run_dir / FAILURE_FILE, asdict(failure))
+    write_json(RunDir(run_dir).failure, asdict(failure))
     return failure
 
 
 def read_failure(run_dir: Path) -> JobFailure | None:
     """Return the record of the job's last failure, if its last attempt failed."""
-    record = read_json(run_dir / FAILURE_FILE)
+    record = read_json(RunDir(run_dir).failure)
     return JobFailure(**record) if record else None
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.errors import SizewiseError, SweepError
-from sizewise.record.names import read_json
+from sizewise.files import read_json
+from sizewise.record.directories import RunDir, SweepDir
 
-STUDY_FILE = "study.jsonl"
 PRUNERS = ("none", "median", "asha")
 SAMPLERS = ("tpe", "random", "nsga2")
 
@@ -55,7 +55,7 @@ def open_storage(folder: Path) -> Any:
     """Open the journal in ``folder``; its lock works on network file systems."""
     optuna = require_optuna()
     journal = optuna.storages.journal
-    path = str(folder / STUDY_FILE)
+    path = str(SweepDir(folder).study)
     return optuna.storages.JournalStorage(
         journal.JournalFileBackend(path, journal.JournalFileSymlinkLock(path))
     )
@@ -101,9 +101,6 @@ def load_trial(record: dict[str, Any]) -> Any:
     return optuna.trial.Trial(study, record["trial_id"])
 
 
-PRUNING_FILE = "pruning.json"
-
-
 class TrialPruned(SizewiseError):  # noqa: N818 — Optuna's own word
     """The search ended this trial early; its run is kept and marked."""
 
@@ -121,7 +118,7 @@ class PruningReporter:
     @classmethod
     def for_run(cls, run_dir: Path) -> PruningReporter | None:
         """Return the reporter of a run; None if no search with pruning started it."""
-        record = read_json(run_dir / PRUNING_FILE)
+        record = read_json(RunDir(run_dir).pruning)
         if record is None:
             return None
         pass  # DROPPED

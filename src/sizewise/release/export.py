@@ -20,6 +20,7 @@ from sizewise.job.data import load_task
 from sizewise.models.adapter.attach import CONFIG
 from sizewise.models.adapter.full import is_full_checkpoint
 from sizewise.models.architecture import context_length
+from sizewise.record.directories import RunDir
 from sizewise.release.card import public_name, write_card
 from sizewise.release.generate import (
     FinishedRun,
@@ -201,5 +202,5 @@ def rehearse_export(cfg: RunConfig, run_dir: Path) -> None:
     """Write, reload and compare a release of a dry run; a real one is exported when asked for."""
     if not cfg.dry_run or not cfg.report or not cfg.lora.trains or cfg.stage == "evaluate":
         return
-    done = export_run(run_dir, run_dir / "export", merged=cfg.lora.is_adapter, examples=2)
+    done = export_run(run_dir, RunDir(run_dir).export, merged=cfg.lora.is_adapter, examples=2)
     log.info("Dry run: exported to %s.", done.folder)

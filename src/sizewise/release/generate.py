@@ -18,10 +18,9 @@ from sizewise.models.adapter.attach import adapter_folder, cast_adapter, load_ad
 from sizewise.models.architecture import context_length
 from sizewise.models.base import load_base
 from sizewise.models.tokenizer import load_tokenizer
+from sizewise.record.directories import ADAPTER, RunDir
 from sizewise.record.outcome import Outcome, read_outcome
 from sizewise.runtime import resolve_device
-
-ADAPTER = "adapter"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class FinishedRun:
         """
         if self.cfg.stage == "evaluate" and self.cfg.adapter is not None:
             return adapter_folder(self.cfg.adapter)
-        folder = self.folder / ADAPTER
+        folder = RunDir(self.folder).adapter
         if not folder.is_dir():
             raise ModelError(
                 f"{self.folder} holds no {ADAPTER}: the run trained nothing (lora=none). "

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from sizewise.config import PricesConfig
 from sizewise.files import write_atomically
-from sizewise.record.names import SUMMARY_FILE
+from sizewise.record.directories import SweepDir
 from sizewise.report.comparison.compare import Comparison, compare_loaded
 from sizewise.report.comparison.runs import Loaded, load_runs
 from sizewise.report.page.page import figures_of
@@ -57,7 +57,7 @@ def finish_sweep(
     show(comparison, failures, named, console)
     kept = Console(file=io.StringIO(), width=console.width)
     show(comparison, failures, named, kept)
-    write_atomically(sweep_dir / SUMMARY_FILE, kept.file.getvalue())  # type: ignore[attr-defined]
+    write_atomically(SweepDir(sweep_dir).summary, kept.file.getvalue())  # type: ignore[attr-defined]
     return comparison
 
 

@@ -12,16 +12,14 @@ from typing import Any
 
 from sizewise.config import PricesConfig
 from sizewise.errors import SweepError
-from sizewise.files import write_atomically
+from sizewise.files import read_json, write_atomically, write_json
 from sizewise.job.submit import load_function
 from sizewise.record.claims import try_claim
-from sizewise.record.names import LOG_FILE, SUMMARY_FILE, read_json, write_json
-from sizewise.record.outcome import OUTCOME_FILE
+from sizewise.record.directories import RunDir, SweepDir
 from sizewise.record.state import JobFailure, JobState, is_done, job_state, read_failure
 from sizewise.sweep.plan import Plan
 
 FINISHED_FILE = "finished.json"
-REPORT_LOG = "report_error.log"
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +47,7 @@ def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFa
         A failure for every job without a result.
 
     Raises:
-        ReportError: the function failed. Its traceback is in ``REPORT_LOG``.
+        ReportError: the function failed. Its traceback is in ``SweepDir.report_error``.
     """
     done = [job.run_dir for job in plan.jobs if is_done(job.run_dir)]
     failures = unfinished([job.run_dir for job in plan.jobs])
@@ -68,7 +66,7 @@ def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFa
             summarise(plan.sweep_dir, done, failures, prices=prices)
         except Exception as error:
             raise _report_error(error, plan, failures) from error
-        (plan.sweep_dir / REPORT_LOG).unlink(missing_ok=True)
+        SweepDir(plan.sweep_dir).report_error.unlink(missing_ok=True)
         write_json(plan.sweep_dir / FINISHED_FILE, results)
     return failures
 
@@ -85,7 +83,7 @@ def listed(failures: list[JobFailure], jobs: int) -> str:
 
 
 def _report_error(error: Exception, plan: Plan, failures: list[JobFailure]) -> ReportError:
-    path = plan.sweep_dir / REPORT_LOG
+    path = SweepDir(plan.sweep_dir).report_error
     write_atomically(path, "".join(traceback.format_exception(error)))
     first = listed(failures, len(plan.jobs)) + "\n" if failures else ""
     reason = (str(error).splitlines() or [""])[0]
@@ -98,7 +96,7 @@ def _report_error(error: Exception, plan: Plan, failures: list[JobFailure]) -> R
 
 def _show_again(sweep_dir: Path) -> None:
     log.info("Nothing new since the last summary: %s", sweep_dir)
-    path = sweep_dir / SUMMARY_FILE
+    path = SweepDir(sweep_dir).summary
     if path.is_file():
         sys.stdout.write(path.read_text(encoding="utf-8"))
 
@@ -112,7 +110,7 @@ def unfinished(run_dirs: list[Path]) -> list[JobFailure]:
             continue
         failure = read_failure(run_dir)
         if failure is None or state != JobState.FAILED:
-            failure = JobFailure(str(run_dir), f"not finished ({state})", str(run_dir / LOG_FILE))
+            failure = JobFailure(str(run_dir), f"not finished ({state})", str(RunDir(run_dir).log))
         failures.append(failure)
     return failures
 
@@ -120,7 +118,7 @@ def unfinished(run_dirs: list[Path]) -> list[JobFailure]:
 def _digest(done: list[Path], failures: list[JobFailure], prices: PricesConfig) -> str:
     digest = hashlib.sha256(repr(prices).encode())
     for run_dir in sorted(done):
-        digest.update(run_dir.name.encode() + (run_dir / OUTCOME_FILE).read_bytes())
+        digest.update(run_dir.name.encode() + RunDir(run_dir).outcome.read_bytes())
     for failure in failures:
         digest.update(f"{failure.run_dir}: {failure.reason}".encode())
     return digest.hexdigest()

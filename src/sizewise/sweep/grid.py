@@ -1,13 +1,31 @@
-"""From a command line and the arms of a named sweep to a list of jobs' overrides."""
+"""One command's sweep: its grid of jobs planned, shown, launched and summed up."""
 
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Override
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
 
-from sizewise.errors import ConfigError
+from sizewise.composition.hydra_internals import HydraParts
+from sizewise.composition.jobs import JobComposer
+from sizewise.composition.resolvers import exit_on_error, make_directory
+from sizewise.config import PricesConfig, SweepConfig
+from sizewise.config.register import run_config
+from sizewise.errors import ConfigError, SweepError
+from sizewise.files import write_json
+from sizewise.job.submit import Job, submit
+from sizewise.record.directories import SweepDir
+from sizewise.record.state import JobState, job_state
+from sizewise.sweep.finish import finish, listed
+from sizewise.sweep.launch.backend import Backend, LaunchOptions
+from sizewise.sweep.plan import Plan, make_plan, print_plan
 
 Parse = Callable[[list[str]], list[Override]]
 
@@ -67,3 +85,138 @@ def _product(overrides: Iterable[Override]) -> Iterable[tuple[str, ...]]:
         else:
             choices[key] = [str(item.input_line)]
     return itertools.product(*choices.values())
+
+
+UNDER_WAY = (JobState.QUEUED, JobState.RUNNING)
+
+
+def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | None) -> None:
+    """Run the sweep of a command line.
+
+    Ends the process with exit code 1 if the plan is invalid or a job failed, 130 if interrupted.
+    """
+    with exit_on_error():
+        context = SweepContext.of(hydra)
+        grid = expand(command, context.options.arms, context.composer.parse)
+        plan = make_plan(grid, context.composer, context.sweep_dir, context.options, job)
+        print_plan(plan, details=context.options.dry_run)
+        backend = job_backend(context)
+        check_launcher(backend, context.options)
+        if backend is not None and plan.to_do:  # a finished sweep is shown on any machine
+            backend.check(plan.to_do)
+        if context.options.dry_run:
+            return
+        record(plan, command, context.options)
+        launch(context, backend, plan.to_do)
+        if not _left_running(plan, backend):
+            sum_up(plan, finish, context.options.prices)
+
+
+class SweepContext:
+    """What a sweep needs: the composer, the launcher, the sweep's directory and its options."""
+
+    def __init__(
+        self, config: DictConfig, composer: JobComposer, launcher: Launcher | None
+    ) -> None:
+        self.composer = composer
+        self.launcher = launcher
+        self.options = sweep_options(config)
+        self.sweep_dir = Path(str(config.hydra.sweep.dir))
+
+    def own(self, command: list[str]) -> list[Override]:
+        """Return the parsed overrides of a command line that are the jobs'."""
+        return own_overrides(command, self.composer.parse)
+
+    @classmethod
+    def of(cls, hydra: HydraParts) -> SweepContext:
+        """Make the context from what Hydra handed over."""
+        config = hydra.config
+        loader: Any = hydra.context.config_loader
+        overrides = [str(text) for text in config.hydra.overrides.hydra]
+        composer = JobComposer(loader, str(config.hydra.job.config_name), overrides)
+        return cls(config, composer, hydra.launcher)
+
+
+def sweep_options(config: DictConfig) -> SweepConfig:
+    """Return the checked options of the sweep."""
+    node: Any = OmegaConf.to_object(config.sweep)
+    return node if isinstance(node, SweepConfig) else run_config({"sweep": node}).sweep
+
+
+def job_backend(context: SweepContext) -> Backend | None:
+    """Return sizewise's own launcher; None where another Hydra launcher was chosen."""
+    make = getattr(context.launcher, "backend", None)
+    return None if make is None else make()
+
+
+def check_launcher(backend: Backend | None, options: SweepConfig) -> None:
+    """Raise where an option asks for what another Hydra launcher cannot do."""
+    if backend is None and (options.retries or options.fail_fast):
+        raise SweepError(
+            "sweep.retries and sweep.fail_fast need one of hydra/launcher=local, slurm or ray: "
+            "Hydra's own launchers run every job once."
+        )
+
+
+def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
+    """Write the sweep and every job to disk: queued jobs run what was asked for now."""
+    make_directory(plan.sweep_dir)
+    write_json(
+        SweepDir(plan.sweep_dir).plan,
+        {
+            "name": plan.name,
+            "description": options.description,
+            "overrides": command,
+            "arms": {name: list(arm) for name, arm in options.arms.items()},
+            "jobs": [job.identity.slug for job in plan.jobs],
+        },
+    )
+    for job in plan.to_do:
+        submit(job)
+
+
+def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> None:
+    """Run jobs through the chosen launcher."""
+    if not jobs:
+        return
+    options = context.options
+    try:
+        if backend is not None:
+            choices = LaunchOptions(context.sweep_dir, options.retries, options.fail_fast)
+            with closing(backend):
+                backend.run(jobs, choices)
+        else:
+            _launch_foreign(context, jobs)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"Stopped. The same command continues in {context.sweep_dir}.\n")
+        raise SystemExit(130) from None
+
+
+def _left_running(plan: Plan, backend: Backend | None) -> bool:
+    """Whether the launcher was told not to wait and some jobs have not ended yet."""
+    if backend is None or getattr(backend, "waits", True):
+        return False
+    return any(job_state(job.run_dir) in UNDER_WAY for job in plan.jobs)
+
+
+def _launch_foreign(context: SweepContext, jobs: list[Job]) -> None:
+    """Use any other launcher of Hydra's: it composes again, but the job reads what was planned."""
+    assert context.launcher is not None
+    overrides = [[*job.overrides, *_directory(job)] for job in jobs]
+    context.launcher.launch(overrides, initial_job_idx=0)
+
+
+def _directory(job: Job) -> tuple[str, str]:
+    parent = str(job.run_dir.parent).replace("\\", "\\\\").replace("'", "\\'")
+    return f"hydra.sweep.dir='{parent}'", f"hydra.sweep.subdir={job.identity.slug}"
+
+
+def sum_up(plan: Plan, function: str | None, prices: PricesConfig) -> None:
+    """Write the sweep's summary and name every failure.
+
+    Raises:
+        SweepError: some jobs have no result, or the summary could not be made.
+    """
+    failures = finish(plan, function, prices)
+    if failures:
+        raise SweepError(listed(failures, len(plan.jobs)))

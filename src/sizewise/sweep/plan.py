@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sizewise.composition.jobs import JobComposer
-from sizewise.composition.typed import run_config
 from sizewise.config import SweepConfig
+from sizewise.config.register import run_config
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.job.submit import Job, make_sweep_job
 from sizewise.record.identity import base_key
@@ -148,7 +148,7 @@ def estimated_memory(jobs: Sequence[Job]) -> dict[str, str]:
 
     Jobs that differ in what costs no memory (seeds, rates) are planned once.
     """
-    from sizewise.job.memory import GB, memory_key, peak_bytes
+    from sizewise.job.bases import GB, memory_key, peak_bytes
 
     known: dict[str, str] = {}
     found: dict[str, str] = {}

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sizewise.errors import SweepError
+from sizewise.files import read_json
 from sizewise.record.claims import attempts, holder
-from sizewise.record.names import JOB_FILE, LOG_FILE, SWEEP_FILE, read_json
+from sizewise.record.directories import JOB_FILE, LOG_FILE, RunDir, SweepDir
 from sizewise.record.state import JobState, finished, job_state, read_failure
 from sizewise.sweep.launch.slurm_launcher import queue_id
 from sizewise.sweep.launch.slurm_queue import queued_ids
@@ -32,9 +33,9 @@ def sweep_status(sweep_dir: Path) -> list[StatusRow]:
     Raises:
         SweepError: there is neither a sweep nor a run.
     """
-    if (sweep_dir / JOB_FILE).exists():
+    if RunDir(sweep_dir).job.exists():
         return [_row(sweep_dir)]
-    planned = (read_json(sweep_dir / SWEEP_FILE) or {}).get("jobs", [])
+    planned = (read_json(SweepDir(sweep_dir).plan) or {}).get("jobs", [])
     found = sorted(path.parent.name for path in sweep_dir.glob(f"*/{JOB_FILE}"))
     slugs = list(dict.fromkeys([*planned, *found]))
     if not slugs:

@@ -12,8 +12,8 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from sizewise.errors import ConfigError
+from sizewise.record.directories import RunDir
 from sizewise.record.history import HistoryReader
-from sizewise.record.names import METRICS_FILE
 from sizewise.record.outcome import Outcome
 from sizewise.tracking.summary import RunContext, numbers_only, summary_values
 
@@ -65,7 +65,7 @@ class LocalLogger(Logger):
         self.directory = context.run_dir / folder
         self._make = make
         self._inner: Logger | None = None
-        self._reader = HistoryReader(context.run_dir / METRICS_FILE)
+        self._reader = HistoryReader(RunDir(context.run_dir).history)
 
     @property
     def name(self) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from sizewise.record.directories import RunDir
 from sizewise.record.history import Line, before_step, read_history, rewrite
-from sizewise.record.names import METRICS_FILE
 from sizewise.record.outcome import Outcome
 
 
@@ -25,7 +25,7 @@ class MetricsFile(Logger):
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__()
-        self.path = run_dir / METRICS_FILE
+        self.path = RunDir(run_dir).history
         self._continued = False
 
     @property

@@ -12,8 +12,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from sizewise.errors import ConfigError
+from sizewise.record.directories import RunDir
 from sizewise.record.history import HistoryReader, Line
-from sizewise.record.names import METRICS_FILE
 from sizewise.record.outcome import Outcome
 from sizewise.tracking.summary import RunContext, numbers_only, summary_values
 
@@ -54,7 +54,7 @@ class MlflowRunLogger(Logger):
         self.context = context
         self.experiment_name = experiment
         self.tracking_uri = tracking_uri
-        self._reader = HistoryReader(context.run_dir / METRICS_FILE)
+        self._reader = HistoryReader(RunDir(context.run_dir).history)
         self._client: Any = None
         self._run_id = ""
 

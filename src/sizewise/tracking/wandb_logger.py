@@ -17,8 +17,8 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from sizewise.errors import ConfigError
+from sizewise.record.directories import RunDir
 from sizewise.record.history import HistoryReader
-from sizewise.record.names import METRICS_FILE
 from sizewise.record.outcome import Outcome
 from sizewise.tracking.summary import RunContext, example_rows, summary_values
 
@@ -51,7 +51,7 @@ class SizewiseWandbLogger(WandbLogger):
         self._mode = mode
         self._target = (project, entity, system_metrics)
         self._examples = examples
-        self._reader = HistoryReader(context.run_dir / METRICS_FILE)
+        self._reader = HistoryReader(RunDir(context.run_dir).history)
 
     @property
     @rank_zero_experiment

@@ -13,9 +13,10 @@ from pytorch_lightning.loggers import Logger
 
 from sizewise.config.training import TrainerConfig
 from sizewise.errors import TrainingError
+from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.runtime import seed_everything
-from sizewise.training.checkpoint import BEST, LAST, BatchShape, BestWeights, LastCheckpoint
+from sizewise.training.checkpoint import BEST, BatchShape, BestWeights, LastCheckpoint
 from sizewise.training.interrupt import StopRequest
 from sizewise.training.meter import FitMeter
 from sizewise.training.milestones import Milestones
@@ -69,7 +70,7 @@ class Attempt:
         self.loggers = with_metrics_file(loggers, run_dir)
         self.run_dir = run_dir
         self.seed = seed
-        self.last = run_dir / "checkpoints" / LAST
+        self.last = RunDir(run_dir).last_checkpoint
         self.best = BestWeights(self.last.with_name(BEST))
         self.is_first = True
         self._logged: dict[str, int] = {}

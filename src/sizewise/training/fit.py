@@ -14,6 +14,7 @@ from sizewise.config.training import TrainerConfig
 from sizewise.devices import free_memory, is_out_of_memory
 from sizewise.errors import OutOfMemoryError
 from sizewise.models.dtypes import cast
+from sizewise.record.directories import ADAPTER, RunDir
 from sizewise.record.fit import FitResult, read_result, write_result
 from sizewise.runtime import quiet
 from sizewise.training.attempt import Attempt, TrainingData
@@ -30,8 +31,6 @@ from sizewise.training.trainable import load_exported
 from sizewise.training.trainer import torch_settings_kept, world_size
 
 log = logging.getLogger(__name__)
-ADAPTER = "adapter"
-CHECKPOINTS = "checkpoints"
 
 
 def fit_job(
@@ -69,7 +68,7 @@ def fit_job(
     cast((p for p in module.model.parameters() if p.requires_grad), trainer)
     done = read_result(run_dir)
     if done is not None:
-        load_exported(module.model, run_dir / ADAPTER)
+        load_exported(module.model, RunDir(run_dir).adapter)
         module.eval()
         return done
     with torch_settings_kept():
@@ -87,7 +86,7 @@ def _train(
     run_dir: Path,
     seed: int,
 ) -> FitResult:
-    folder = run_dir / CHECKPOINTS
+    folder = RunDir(run_dir).checkpoints
     shape, failed = _stored_shape(folder / LAST, BatchShape(trainer.batch_size, trainer.accumulate))
     attempt = Attempt(module, datamodule, trainer, callbacks, loggers, run_dir, seed)
     while True:
@@ -155,7 +154,7 @@ def _export(attempt: Attempt, result: FitResult, run_dir: Path, keep_last: bool)
     if not attempt.is_first:
         return
     attempt.best.load_into(attempt.module)
-    temporary, folder = run_dir / f".{ADAPTER}.tmp", run_dir / ADAPTER
+    temporary, folder = run_dir / f".{ADAPTER}.tmp", RunDir(run_dir).adapter
     for leftover in (temporary, folder):
         shutil.rmtree(leftover, ignore_errors=True)
     save_adapter(attempt.module.model, temporary)
@@ -163,4 +162,4 @@ def _export(attempt: Attempt, result: FitResult, run_dir: Path, keep_last: bool)
     write_result(result, run_dir)
     attempt.best.forget()
     if not keep_last:
-        shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
+        shutil.rmtree(RunDir(run_dir).checkpoints, ignore_errors=True)

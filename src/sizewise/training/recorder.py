@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from sizewise.training.lightning_internals import StepCallback, epoch_progress
 from sizewise.training.module import AnswerModule, non_finite
+
+if TYPE_CHECKING:
+    from sizewise.record.study import PruningReporter
 
 log = logging.getLogger(__name__)
 
@@ -181,3 +184,15 @@ def _losses(module: pl.LightningModule) -> str:
         return ""
     parts = [("train", module.train_loss), ("validation", module.val_loss)]
     return "  ".join(f"{name} {value:.4f}" for name, value in parts if value is not None)
+
+
+class PruningCallback(pl.Callback):
+    """Reports the validation loss; the reporter raises ``TrialPruned`` to give the trial up."""
+
+    def __init__(self, reporter: PruningReporter) -> None:
+        self.reporter = reporter
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the loss of the validation that has just ended."""
+        if isinstance(pl_module, AnswerModule) and pl_module.val_loss is not None:
+            self.reporter.report(trainer.global_step, pl_module.val_loss)

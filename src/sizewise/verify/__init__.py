@@ -1,0 +1,16 @@
+"""Does a stored run hold what it reports? A record against the data, the answers and itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OK, FAILED, UNCHECKED = "ok", "failed", "not checked"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; ``detail`` says what is wrong or why it was not checked."""
+
+    name: str
+    status: str
+    detail: str = ""

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.errors import OutcomeError, SizewiseError
+from sizewise.record.directories import CONFIG_FILE, RunDir
 from sizewise.record.outcome import Outcome
-from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
-
-CONFIG_FILE = "config.yaml"
+from sizewise.verify import FAILED, OK, UNCHECKED, Check
 
 
 def stored_config(directory: Path) -> dict[str, Any] | None:
@@ -22,7 +21,7 @@ def stored_config(directory: Path) -> dict[str, Any] | None:
     """
     import yaml
 
-    path = directory / CONFIG_FILE
+    path = RunDir(directory).config
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

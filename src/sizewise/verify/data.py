@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import SizewiseError
 from sizewise.record.outcome import Evaluation, Outcome
-from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
+from sizewise.verify import FAILED, OK, UNCHECKED, Check
 from sizewise.verify.results import same
 
 if TYPE_CHECKING:

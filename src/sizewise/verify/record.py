@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from sizewise.errors import ConfigError, SizewiseError
 from sizewise.models.sources import EMBEDDED, weight_files
 from sizewise.record.outcome import Evaluation, Outcome
-from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
+from sizewise.verify import FAILED, OK, UNCHECKED, Check
 
 ABSENT = object()
 

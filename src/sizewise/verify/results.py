@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.errors import OutcomeError, SizewiseError
-from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
+from sizewise.record.directories import RESULTS_FILE
+from sizewise.verify import FAILED, OK, UNCHECKED, Check
 
-TITLE = "results.json"
+TITLE = RESULTS_FILE
 
 
 def results_check(directory: Path, stored: Path) -> Check:

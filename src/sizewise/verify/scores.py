@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sizewise.errors import SizewiseError
 from sizewise.record.outcome import Evaluation
 from sizewise.record.predictions import read_predictions
-from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
+from sizewise.verify import FAILED, OK, UNCHECKED, Check
 from sizewise.verify.data import example_checks
 
 if TYPE_CHECKING:

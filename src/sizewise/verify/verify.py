@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sizewise.errors import OutcomeError
+from sizewise.record.directories import OUTCOME_FILE, SweepDir
 from sizewise.record.outcome import FileRef, Outcome, read_outcome
-from sizewise.verify.checks import FAILED, OK, UNCHECKED, Check
+from sizewise.verify import FAILED, OK, UNCHECKED, Check
 from sizewise.verify.config import config_checks
 from sizewise.verify.data import Rebuilt, data_checks, rebuild
 from sizewise.verify.record import record_checks, scored, size_checks
@@ -52,7 +53,7 @@ def verify_run(directory: Path, data: bool = True) -> Verification:
     try:
         outcome = read_outcome(directory)
     except OutcomeError as error:
-        return Verification(directory, (Check("outcome.json", FAILED, str(error)),))
+        return Verification(directory, (Check(OUTCOME_FILE, FAILED, str(error)),))
     absent = Rebuilt(None, "is no data set of the configuration" if data else "not asked for")
     rebuilt = rebuild(outcome) if data else {}
     checks = [
@@ -114,7 +115,7 @@ def verify_sweep(directory: Path, data: bool = True) -> list[Verification]:
     if not runs:
         raise OutcomeError(f"{directory} holds no finished run: there is nothing to verify.")
     found = [verify_run(run, data) for run in runs]
-    results = directory / "results.json"
+    results = SweepDir(directory).results
     if results.is_file():
         check = results_check(directory, results)
         found.append(Verification(directory, (check,), comparison=True))

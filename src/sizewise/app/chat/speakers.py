@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sizewise.app.chat.engine import Engine, Reply
-from sizewise.composition.typed import run_config
 from sizewise.config import GenerationConfig, RunConfig
+from sizewise.config.register import run_config
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
 from sizewise.job.bases import storage_of
 from sizewise.job.preflight import names_hub
 from sizewise.models.adapter import full
+from sizewise.record.directories import RunDir
 from sizewise.report.comparison.runs import Run
 from sizewise.runtime import prepare_environment, quiet, resolve_device
-
-ADAPTER = "adapter"
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def speakers_of(run: Run) -> list[Speaker]:
     config = run_config(outcome.config)
     name = run.directory.name
     base = Speaker(f"{outcome.run_id}/base", f"{name} · base", config, None)
-    place = run.directory / ADAPTER
+    place = RunDir(run.directory).adapter
     given = config.adapter if config.stage == "evaluate" else None
     adapter = place if place.is_dir() else Path(given) if given else None
     if outcome.tuned is None or adapter is None:

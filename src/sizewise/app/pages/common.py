@@ -17,7 +17,7 @@ import streamlit as st
 from sizewise.app.crisis.detector import CrisisDetector
 from sizewise.app.crisis.settings import CrisisSettings, read_settings
 from sizewise.errors import ConfigError, OutcomeError, SizewiseError
-from sizewise.record.outcome import OUTCOME_FILE
+from sizewise.record.directories import OUTCOME_FILE
 from sizewise.report.comparison.compare import Comparison, compare_loaded
 from sizewise.report.comparison.runs import Loaded, Run, load_runs
 

@@ -14,7 +14,7 @@ from sizewise.app.views import (
     length_figure,
     size_rows,
 )
-from sizewise.composition.typed import run_config
+from sizewise.config.register import run_config
 from sizewise.data.explore import Exploration
 
 OTHER = "another data set …"

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from sizewise.config.data import DatasetConfig, SplitConfig
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.rows.examples import Candidates
-from sizewise.data.splits.groups import rank
-from sizewise.data.splits.leaks import leaking_rows, row_split_leak, shared_groups
+from sizewise.data.splits.groups import leaking_rows, rank, row_split_leak, shared_groups
 from sizewise.errors import DataError
 
 NAMES = ("train", "validation", "test")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataSplits, Example, Message
-from sizewise.data.splits.leaks import shared_groups
+from sizewise.data.splits.groups import shared_groups
 from sizewise.errors import DataError
 
 

@@ -16,8 +16,7 @@ from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.splits.draw import NAMES
 from sizewise.data.splits.few_shot import add_demonstrations, without_demonstrations
-from sizewise.data.splits.groups import connect, question_keys, rank, row_key
-from sizewise.data.splits.leaks import shared_groups
+from sizewise.data.splits.groups import connect, question_keys, rank, row_key, shared_groups
 from sizewise.data.tokens.cache import hash_parts
 from sizewise.errors import ConfigError, DataError
 

@@ -21,9 +21,9 @@ from sizewise.models.adapter.targets import (
     resolve_targets,
 )
 from sizewise.models.adapter.wrapping import adapted_modules, base_of, base_only, is_adapted
-from sizewise.models.process import quiet_libraries, seeded
 from sizewise.models.size import is_adapter_weight
 from sizewise.models.sources import find_source
+from sizewise.runtime import quiet_libraries, seeded
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -12,8 +12,7 @@ import pandas as pd
 from sizewise.config import PricesConfig
 from sizewise.report import words
 from sizewise.report.comparison.arms import TestSet
-from sizewise.report.comparison.detail import Views, make_views
-from sizewise.report.comparison.economy import PaidBack, paid_back
+from sizewise.report.comparison.detail import PaidBack, Views, make_views, paid_back
 from sizewise.report.comparison.objections import warnings_of
 from sizewise.report.comparison.pairs import Pair, compare_pairs, gains
 from sizewise.report.comparison.points import Front, Point, fronts, make_points

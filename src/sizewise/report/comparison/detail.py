@@ -1,12 +1,14 @@
-"""The detailed views of one test set, around the models of the verdict."""
+"""The detailed views of one test set, and what it costs: routing and break-even."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sizewise.config import PricesConfig
-from sizewise.report.comparison.arms import TestSet
+from sizewise.report.comparison.arms import Candidate, TestSet
 from sizewise.report.comparison.curves import (
     Curve,
     LearningCurve,
@@ -14,13 +16,84 @@ from sizewise.report.comparison.curves import (
     rank_curves,
     scaling_of,
 )
-from sizewise.report.comparison.economy import PaidBack, hybrid_of, paid_back
 from sizewise.report.comparison.examples import Sample, draw_sample
 from sizewise.report.comparison.points import Point
+from sizewise.report.comparison.runs import FloatArray
 from sizewise.report.comparison.strata import Confusion, Stratum, confusions, strata_of
 from sizewise.report.comparison.verdict import Focus, Verdict, find_focus
-from sizewise.statistics.routing import RoutingCurve
+from sizewise.statistics.cost import BreakEven, api_cost_per_answer, break_even, device_cost
+from sizewise.statistics.routing import RoutingCurve, average_curve, routing_curve
 from sizewise.statistics.scaling import ScalingMatch
+
+
+@dataclass(frozen=True)
+class PaidBack:
+    """Break-even of the small tuned model against one way of getting the large one's answers."""
+
+    against: str
+    unit: str
+    training: float
+    small_per_answer: float
+    large_per_answer: float
+    result: BreakEven
+
+
+def hybrid_of(test: TestSet, focus: Focus, seed: int = 0) -> RoutingCurve | None:
+    """Routing by the small model's confidence; None if unknown.
+
+    Each seed's model is routed by its own confidence, and the curves are averaged: nobody deploys
+    the mean of several models.
+    """
+    if focus.large is None or focus.large.scores is None or focus.small.scores is None:
+        return None
+    confidences = confidences_of(test, focus.small)
+    if confidences is None or len(test.ids) < 10:
+        return None
+    higher = test.direction == "max"
+    # Multiplied by their weights, the plain means of a curve are the weighted ones.
+    weights = 1.0 if test.weights is None else test.weights / test.weights.mean()
+    large = focus.large.scores[0] * weights
+    curves = [
+        routing_curve(sure, scores * weights, large, higher_is_better=higher, seed=seed)
+        for sure, scores in zip(confidences, focus.small.scores, strict=True)
+    ]
+    return average_curve(curves, higher_is_better=higher)
+
+
+def confidences_of(test: TestSet, candidate: Candidate) -> FloatArray | None:
+    """Mean log-probability of the generated tokens, [S, N]; None where not computed."""
+    found = []
+    for member in candidate.members:
+        if member.answers is None:
+            return None
+        found.append(member.answers.confidence[member.answers.positions(test.ids)])
+    matrix = np.stack(found)
+    return matrix if np.isfinite(matrix).all() else None
+
+
+def paid_back(focus: Focus, prices: PricesConfig | None = None) -> list[PaidBack]:
+    """Break-even in device time, and in money where prices are given."""
+    small, large = focus.small, focus.large
+    if large is None or small.train_seconds is None or small.latency is None:
+        return []
+    training, per_answer = small.train_seconds, small.latency
+    found = []
+    if large.latency is not None:
+        result = break_even(training, per_answer, large.latency)
+        found.append(
+            PaidBack(large.label, "device seconds", training, per_answer, large.latency, result)
+        )
+    if prices is None or large.first.answers is None:
+        return found
+    hourly, per_1000 = prices.device_per_hour, prices.api_per_1000_tokens
+    if hourly is None or per_1000 is None:
+        return found
+    costs = (device_cost(training, hourly), device_cost(per_answer, hourly))
+    tokens = float(large.first.answers.tokens.mean())
+    api = api_cost_per_answer(tokens, 0.0, per_1000)
+    result = break_even(*costs, api)
+    found.append(PaidBack(f"{large.label} over an API", "currency", *costs, api, result))
+    return found
 
 
 @dataclass(frozen=True)

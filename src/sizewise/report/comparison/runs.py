@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewise.errors import OutcomeError
-from sizewise.record.outcome import OUTCOME_FILE, Evaluation, Outcome, read_outcome
+from sizewise.record.directories import OUTCOME_FILE, RunDir
+from sizewise.record.outcome import Evaluation, Outcome, read_outcome
 from sizewise.record.predictions import WEIGHTED_BY
 
 FloatArray = NDArray[np.float64]
@@ -80,7 +81,7 @@ def find_run_dirs(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise OutcomeError(f"{path} is no directory. Give run or sweep directories.")
-        if (path / OUTCOME_FILE).is_file():
+        if RunDir(path).outcome.is_file():
             found.add(path.resolve())
         else:
             found |= {file.parent.resolve() for file in path.rglob(OUTCOME_FILE)}

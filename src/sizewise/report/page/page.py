@@ -30,11 +30,11 @@ from sizewise.report.ratings.summary import ratings_summary
 from sizewise.report.views.charts import curves_chart, learning_chart, quality_chart
 from sizewise.report.views.charts_detail import (
     confusion_chart,
+    forest_chart,
     hybrid_chart,
     scaling_chart,
     strata_chart,
 )
-from sizewise.report.views.charts_forest import forest_chart
 
 PACKAGE = "sizewise.report"
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from sizewise.report import words
 from sizewise.report.comparison.arms import TestSet
 from sizewise.report.comparison.compare import SetComparison
-from sizewise.report.comparison.detail import Views
-from sizewise.report.comparison.economy import PaidBack
+from sizewise.report.comparison.detail import PaidBack, Views
 from sizewise.report.comparison.pairs import SMALL_LARGE, Pair
 from sizewise.report.comparison.verdict import best_of, scale_of
 from sizewise.statistics.learning_curve import AT_SMALLEST, REACHED

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from sizewise.errors import OutcomeError
 from sizewise.files import write_atomically
+from sizewise.record.directories import SweepDir
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.page.page import render_page
-from sizewise.report.page.paper import latex_tables, markdown_tables
 from sizewise.report.page.results import results_text
+from sizewise.report.page.tables import latex_tables, markdown_tables
 from sizewise.report.page.terminal import Failure
 from sizewise.report.views.pictures import paired_differences, save, size_versus_quality
 
@@ -66,9 +67,9 @@ def _write(
     paths = {
         "table": directory / "comparison.csv",
         "runs": directory / "runs.csv",
-        "results": directory / "results.json",
+        "results": SweepDir(directory).results,
         "picture": directory / PICTURE,
-        "report": directory / "report.html",
+        "report": SweepDir(directory).page,
     }
     write_atomically(paths["table"], comparison.table.to_csv(index=False))
     write_atomically(paths["runs"], comparison.runs_table.to_csv(index=False))

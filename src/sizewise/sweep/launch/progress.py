@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from sizewise.files import tail
 from sizewise.job.submit import Job
-from sizewise.record.names import METRICS_FILE, tail
+from sizewise.record.directories import RunDir
 from sizewise.sweep.launch.backend import outcome_line
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Progress:
 def latest_figures(job: Job) -> str:
     """Return the last values that a running job wrote, as ``step 120  train_loss 1.234``."""
     try:
-        record = json.loads(tail(job.run_dir / METRICS_FILE, 1)[-1])
+        record = json.loads(tail(RunDir(job.run_dir).history, 1)[-1])
         values = {name: float(v) for name, v in record["values"].items() if "loss" in name}
         step = int(record["step"])
     except (IndexError, ValueError, KeyError, TypeError, AttributeError):

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.errors import SweepError
+from sizewise.files import read_json, write_json
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
-from sizewise.record.names import FAILURE_FILE, QUEUE_FILE, read_json, write_json
+from sizewise.record.directories import RunDir
 from sizewise.record.state import JobState, is_done, job_state, record_failure
 from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.launch.progress import Progress
@@ -22,7 +23,7 @@ from sizewise.sweep.launch.slurm_queue import (
     require_queued_ids,
     require_slurm,
 )
-from sizewise.sweep.launch.slurm_task import SlurmTask
+from sizewise.sweep.launch.worker import SlurmTask
 
 ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 # A job may leave the queue a moment before its files are seen on a shared file system.
@@ -85,12 +86,12 @@ class SlurmBackend:
         if not new:
             return
         for job in new:
-            (job.run_dir / FAILURE_FILE).unlink(missing_ok=True)
+            RunDir(job.run_dir).failure.unlink(missing_ok=True)
         executor = self._executor(sweep_dir)
         tasks = [SlurmTask(str(job.run_dir.resolve())) for job in new]
         submitted = executor.submit_array(tasks) if len(tasks) > 1 else [executor.submit(tasks[0])]
         for job, handle in zip(new, submitted, strict=True):
-            write_json(job.run_dir / QUEUE_FILE, {"job_id": handle.job_id})
+            write_json(RunDir(job.run_dir).queued, {"job_id": handle.job_id})
             progress.say(f"submit  {job.identity.slug} as {handle.job_id}")
 
     def _executor(self, sweep_dir: Path) -> Any:
@@ -155,7 +156,7 @@ class SlurmBackend:
 
 def queue_id(run_dir: Path) -> str | None:
     """Return the id under which a job was last submitted."""
-    return (read_json(run_dir / QUEUE_FILE) or {}).get("job_id")
+    return (read_json(RunDir(run_dir).queued) or {}).get("job_id")
 
 
 GPU_KEYS = ("gpus_per_node", "gpus_per_task", "gres")

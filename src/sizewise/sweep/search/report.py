@@ -9,7 +9,7 @@ from typing import Any
 
 from sizewise.config import PricesConfig
 from sizewise.errors import SweepError
-from sizewise.record.names import write_json
+from sizewise.files import write_json
 from sizewise.sweep.finish import ReportError, finish
 from sizewise.sweep.plan import Plan, print_table
 

@@ -12,10 +12,12 @@ from sizewise.composition.hydra_internals import HydraParts
 from sizewise.composition.resolvers import exit_on_error, make_directory
 from sizewise.config import SweepConfig
 from sizewise.errors import ConfigError, SweepError
+from sizewise.files import write_json
 from sizewise.job.submit import Job, make_sweep_job, submit
-from sizewise.record.names import write_json
+from sizewise.record.directories import RunDir
 from sizewise.record.state import JobState, finished, job_state
-from sizewise.record.study import PRUNING_FILE, PruningReporter, open_study, require_optuna
+from sizewise.record.study import PruningReporter, open_study, require_optuna
+from sizewise.sweep.grid import SweepContext, job_backend
 from sizewise.sweep.launch.backend import Backend, LaunchOptions
 from sizewise.sweep.plan import Plan
 from sizewise.sweep.search.report import report_search
@@ -26,7 +28,6 @@ from sizewise.sweep.search.space import (
     parse_objectives,
     search_space,
 )
-from sizewise.sweep.sweeper import SweepContext, job_backend
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class _Search:
         trial_id = trial._trial_id
         folder = str(self.context.sweep_dir.resolve())
         record = {"folder": folder, "trial_id": trial_id, "pruner": self.pruner}
-        write_json(job.run_dir / PRUNING_FILE, record)
+        write_json(RunDir(job.run_dir).pruning, record)
 
     def _tell(self, trial: Any, job: Job | None) -> None:
         states = require_optuna().trial.TrialState
