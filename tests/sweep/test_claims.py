@@ -154,7 +154,7 @@ def test_a_beat_that_fails_is_not_the_last_one(
 LOSES = """
 import signal, sys, time
 from pathlib import Path
-from sizewise.sweep import claims
+from sizewise.record import claims
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a worker of a pool does
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 claims.HEARTBEAT_SECONDS = 0.02
