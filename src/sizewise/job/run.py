@@ -13,8 +13,8 @@ from sizewise.job.preflight import check_names, check_primary, names_hub, write_
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import Identity, run_identity, trains
 from sizewise.record.logs import job_log
-from sizewise.record.outcome import Outcome, read_outcome, write_outcome
-from sizewise.record.state import is_done
+from sizewise.record.outcome import Outcome, write_outcome
+from sizewise.record.state import finished
 from sizewise.runtime import (
     is_ddp_child,
     prepare_environment,
@@ -40,14 +40,16 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     Raises:
         SizewiseError: the configuration, data, model or memory does not allow the job.
     """
-    if is_done(run_dir):
-        return read_outcome(run_dir)
+    if (done := finished(run_dir)) is not None:
+        return done
     identity = run_identity(cfg)
     prepare_environment(hub=cfg.run is not None or names_hub(cfg))
     quiet()
     from sizewise.job.finished import of_finished_run
 
     with job_log(run_dir):
+        if RunDir(run_dir).outcome.exists():
+            log.warning("%s is damaged: the job is done again.", RunDir(run_dir).outcome)
         write_config(cfg, run_dir)
         job = read_json(RunDir(run_dir).job) or {}
         cfg = of_finished_run(cfg, job.get("overrides"))

@@ -54,8 +54,9 @@ class Scorer:
         split, parts = task.encoded["test"], self._parts(model, task, "test")
         store = self._store(f"base.{task.name}", zero_shot_key(parts))
         predicted, reused = cached(
-            Path(self.cfg.paths.cache), parts, lambda: self._predict(model, split, store, task)
-        )
+            Path(self.cfg.paths.cache), parts, lambda: self._predict(model, split, store, task),
+            [example.id for example in split.examples],
+        )  # fmt: skip
         result = self._score(predicted, task, "test", store, reused)
         if not reused:
             return result

@@ -49,17 +49,16 @@ def _serve(requests: IO[str], replies: IO[str]) -> int:
                 reply = _reply(execute(run_dir))
         except KeyboardInterrupt:
             return 130
+        except OSError as error:  # its log cannot be written: the disk is full, or gone
+            reply = _reply(JobResult(run_dir, JobState.FAILED, message=str(error)))
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
     return 0
 
 
 def _reply(result: JobResult) -> dict[str, Any]:
-    return {"run_dir": str(result.run_dir), "state": str(result.state), "fresh": result.fresh}
+    return {"run_dir": str(result.run_dir), "state": result.state, "message": result.message}
 
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
 
 PR_SET_PDEATHSIG = 1
 
@@ -165,3 +164,7 @@ class SlurmTask:
         if self._interrupts is not None:
             self._interrupts.received = signal.SIGUSR2
         return DelayedSubmission(SlurmTask(self.run_dir))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -59,6 +59,8 @@ def run_search(
         if backend is None:
             raise SweepError("hydra/sweeper=search needs one of hydra/launcher=local, slurm, ray.")
         check_options(context.options)
+        if parallel is not None and parallel < 1:
+            raise SweepError(f"hydra.sweeper.parallel={parallel} starts no trial. Set 1 or more.")
         fixed, space = search_space(context.own(command))
         # What can never work would be proposed again and again, and fail each time.
         extremes = [
