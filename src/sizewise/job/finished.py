@@ -13,7 +13,7 @@ from sizewise.config import RunConfig, to_run_config
 from sizewise.config.evaluation import EvaluationConfig
 from sizewise.errors import ConfigError
 from sizewise.record.directories import CONFIG_FILE, RunDir
-from sizewise.record.fit import adapter_hashes, check_adapter
+from sizewise.record.fit import load_result
 
 # What may be said beside run=DIR; everything else is the run's own.
 SAID = (
@@ -47,8 +47,8 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
     adapter = RunDir(folder).adapter
     if done.lora.trains and not adapter.is_dir():
         raise ConfigError(f"run={cfg.run!r} has not finished training. Start it again first.")
-    if done.lora.trains:
-        _check_adapter(folder)
+    if done.lora.trains and RunDir(folder).fit.is_file():
+        _check_fit(folder)
     return replace(
         done,
         stage="evaluate",
@@ -69,9 +69,9 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
     )
 
 
-def _check_adapter(folder: Path) -> None:
+def _check_fit(folder: Path) -> None:
     try:
-        check_adapter(folder, adapter_hashes(folder))
+        load_result(folder)
     except ValueError as error:
         raise ConfigError(f"run={str(folder)!r} is damaged: {error}. Train it again.") from error
 

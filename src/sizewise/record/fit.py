@@ -7,7 +7,6 @@ import logging
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sizewise.files import file_hash, sealed, unsealed, write_atomically
 from sizewise.record.directories import ADAPTER, RunDir
@@ -65,16 +64,36 @@ def read_result(run_dir: Path) -> FitResult | None:
     Where the record or a file of the adapter is damaged, that is said, and there is none: what
     was left of the fit, and the answers of its model, are removed.
     """
-    path = RunDir(run_dir).fit
-    if not path.is_file():
+    if not RunDir(run_dir).fit.is_file():
         return None
     try:
-        record = _read(path)
-        check_adapter(run_dir, record.pop(ADAPTER, {}))
-        return FitResult(**record)
-    except (ValueError, TypeError) as error:
+        return load_result(run_dir)
+    except ValueError as error:
         forget_fit(run_dir, str(error))
         return None
+
+
+def load_result(run_dir: Path) -> FitResult:
+    """Read the record of a finished fit; the files of its adapter have to be as it left them.
+
+    Earlier versions wrote no hashes, so that there is less to look at.
+
+    Raises:
+        ValueError: something is not what the fit wrote; the message names it.
+        OSError: the record cannot be read.
+    """
+    run = RunDir(run_dir)
+    try:
+        record = unsealed(json.loads(run.fit.read_bytes()))
+        hashes = record.pop(ADAPTER, {})
+        result = FitResult(**record)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run.fit.name}: {error}") from error
+    for name, digest in hashes.items():
+        path = run.adapter / name
+        if not path.is_file() or file_hash(path) != digest:
+            raise ValueError(f"{ADAPTER}/{name} is not what the training wrote")
+    return result
 
 
 def forget_fit(run_dir: Path, why: str) -> None:
@@ -86,28 +105,3 @@ def forget_fit(run_dir: Path, why: str) -> None:
         for path in run.all_predictions.glob(f"{kind}.*"):
             path.unlink()
     run.fit.unlink(missing_ok=True)
-
-
-def adapter_hashes(run_dir: Path) -> dict[str, str]:
-    """Return the SHA-256 of the adapter's files as the fit left them; none in older records.
-
-    Raises:
-        ValueError: the record of the fit is damaged.
-    """
-    path = RunDir(run_dir).fit
-    return dict(_read(path).get(ADAPTER, {})) if path.is_file() else {}
-
-
-def check_adapter(run_dir: Path, hashes: dict[str, str]) -> None:
-    """Raise ValueError where a file of the adapter is not what the fit left."""
-    for name, digest in hashes.items():
-        path = RunDir(run_dir).adapter / name
-        if not path.is_file() or file_hash(path) != digest:
-            raise ValueError(f"{ADAPTER}/{name} is not what the training wrote")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    record = json.loads(path.read_bytes())
-    if not isinstance(record, dict):
-        raise ValueError(f"{path.name} is no record")
-    return unsealed(record)
