@@ -205,10 +205,14 @@ def try_claim(directory: Path, alone: bool = True) -> Claim | None:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-        handle.write(json.dumps(asdict(owner)))
-        handle.flush()
-        os.fsync(handle.fileno())
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.write(json.dumps(asdict(owner)))
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError:  # on a full disk an empty claim would hold the directory
+        path.unlink()
+        raise
     return Claim(path, owner, number + 1, alone)
 
 
@@ -315,7 +319,7 @@ def _server_time(folder: Path) -> float:
 def _highest(folder: Path) -> int:
     try:
         names = [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
     return max((int(name[:-5]) for name in names if name[:-5].isdigit()), default=0)
 
