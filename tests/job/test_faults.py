@@ -136,6 +136,7 @@ def damage(root: Path, draw: random.Random) -> None:
     path = draw.choice([p for p in files if p.name not in NOT_READ])
     way, stat = draw.choice(DAMAGES), path.stat()
     path.write_bytes(way(bytearray(path.read_bytes()), draw))
+    print(f"{way.__name__} {path.relative_to(root)}")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # a disk that forgets leaves no trace
 
 
