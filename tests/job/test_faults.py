@@ -24,8 +24,11 @@ from sizewise.job.scoring import Scorer
 from sizewise.job.submit import make_job, submit
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config
+from sizewise.record.outcome import read_outcome
 from sizewise.record.predictions import PredictionStore
 from sizewise.record.state import JobState
+from sizewise.verify import FAILED, OK
+from sizewise.verify.verify import verify_run
 
 SHORT, LONG = 40, 300
 SMALLEST = (
@@ -188,6 +191,27 @@ def test_hundreds_of_files_damaged_at_random_never_give_another_number(
     job: RunConfig, states: dict[str, Path], tmp_path: Path, seed: int
 ) -> None:
     check_fault(job, states, tmp_path, seed)
+
+
+def test_verify_finds_every_damaged_file_that_a_finished_run_reports(
+    states: dict[str, Path], tmp_path: Path
+) -> None:
+    run_dir = shutil.copytree(states["never"] / "run", tmp_path / "run")
+    checks = {check.name: check.status for check in verify_run(run_dir, data=False).checks}
+    assert FAILED not in checks.values()
+    assert checks["training figures"] == checks["other sizes of the model"] == OK
+    outcome = read_outcome(run_dir)
+    refs = [*outcome.files.values(), *(e.predictions for e in outcome.base.values())]
+    refs += [e.predictions for e in (outcome.tuned or {}).values()]
+    paths = [run_dir / ref.path for ref in refs] + [RunDir(run_dir).outcome]
+    assert len(paths) >= 7
+    draw = random.Random(0)
+    for path in paths:
+        whole = path.read_bytes()
+        for way in (flip, truncate, empty):
+            path.write_bytes(way(bytearray(whole), draw))
+            assert not verify_run(run_dir, data=False).ok, (way, path)
+        path.write_bytes(whole)
 
 
 def test_the_states_of_a_killed_job_hold_what_a_fault_may_hit(states: dict[str, Path]) -> None:

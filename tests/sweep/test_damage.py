@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sizewise.composition.resolvers import exit_on_error
 from sizewise.config import PricesConfig
 from sizewise.config.register import run_config
 from sizewise.errors import SweepError
@@ -51,29 +52,30 @@ def done(job: Job) -> Job:
     return job
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda record: record.pop("model"),
-        lambda record: record.update(version=2),
-        lambda record: record["base"].update(toy={"scores": {"icd10/exact": "high"}}),
-        lambda record: record.update(objective="low"),
-        lambda record: record["validation"].update(val_loss=0.5),
-        lambda record: record["cost"].update(train_seconds="long"),
-        lambda record: record.clear(),
-    ],
+CHANGES: tuple[Change, ...] = (
+    lambda record: record.pop("model"),
+    lambda record: record.update(version=2),
+    lambda record: record["base"].update(toy={"scores": {"icd10/exact": "high"}}),
+    lambda record: record.update(objective="low"),
+    lambda record: record["validation"].update(val_loss=0.5),
+    lambda record: record["cost"].update(train_seconds="long"),
+    lambda record: record.clear(),
 )
+
+
 def test_a_record_that_does_not_read_is_not_done_and_the_same_command_does_the_job_again(
-    tmp_path: Path, submitted: Submit, change: Change
+    tmp_path: Path, submitted: Submit
 ) -> None:
-    job, whole = done(submitted(1)), done(submitted(2))
-    record = json.loads((job.run_dir / "outcome.json").read_text())
-    change(record)
-    (job.run_dir / "outcome.json").write_text(json.dumps(record))
-    assert (job_state(job.run_dir), is_done(job.run_dir)) == (JobState.WAITING, False)
-    run_local([job, whole], tmp_path)
-    assert job_state(job.run_dir) == JobState.DONE
-    assert (len(trace(job.run_dir)), trace(whole.run_dir)) == (2, [])
+    whole, *jobs = [done(submitted(seed)) for seed in range(len(CHANGES) + 1)]
+    for job, change in zip(jobs, CHANGES, strict=True):
+        path = RunDir(job.run_dir).outcome
+        record = json.loads(path.read_text())
+        change(record)
+        path.write_text(json.dumps(record))
+        assert (job_state(job.run_dir), is_done(job.run_dir)) == (JobState.WAITING, False)
+    run_local([whole, *jobs], tmp_path)
+    assert [job_state(job.run_dir) for job in jobs] == [JobState.DONE] * len(jobs)
+    assert [len(trace(job.run_dir)) for job in (whole, *jobs)] == [0] + [2] * len(jobs)
 
 
 def test_a_record_of_thousands_is_read_once(
@@ -157,6 +159,7 @@ FULL_DISK = """
 import json, sys
 from contextlib import closing
 from pathlib import Path
+from sizewise.composition.resolvers import exit_on_error
 from sizewise.config import PricesConfig
 from sizewise.errors import SweepError
 from sizewise.job.submit import Job
@@ -204,6 +207,18 @@ def test_a_sweep_on_a_full_disk_ends_with_its_list_and_goes_on_when_there_is_roo
     (tmp_path / "repaired").touch()
     run_local(jobs, tmp_path)
     assert [job_state(job.run_dir) for job in jobs] == [JobState.DONE] * 3
+
+
+def test_a_disk_that_is_full_before_a_job_begins_is_one_message(
+    submitted: Submit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = submitted(1)
+    RunDir(job.run_dir).job.unlink()
+    monkeypatch.setattr("sizewise.files.os.fsync", full)
+    with pytest.raises(SystemExit), exit_on_error():
+        submit(job)
+    said = capsys.readouterr().err
+    assert said.startswith("sizewise: [Errno 28] No space left on device. Nothing is lost")
 
 
 def test_a_report_that_no_disk_takes_is_one_message(
