@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_outcome_and_another_differs(tuned):
 
 def test_zero_shot_answers_are_computed_once_for_all_runs_of_a_base(tuned, monkeypatch):
     root, _ = tuned
-    import sizewise.job.scoring as scoring
+    import sizewise.job.answerers as scoring
 
     def refuse(*_: object) -> None:
         raise AssertionError("the base was asked again")
@@ -179,7 +179,7 @@ def test_stage_train_leaves_the_test_split_alone(tmp_path):
 def test_bad_input_is_one_clear_error_before_a_weight_is_loaded(
     tmp_path, monkeypatch, overrides, error, words
 ):
-    import sizewise.job.pipeline as pipeline
+    import sizewise.job.answerers as pipeline
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a base was loaded")

@@ -18,6 +18,7 @@ from sizewise.record.identity import Identity, differing_keys, run_identity
 from sizewise.record.outcome import Outcome
 
 DEFAULT_FUNCTION = "sizewise.job.run:run_job"
+FORMER = {"sizewise.run:run_job": DEFAULT_FUNCTION}  # jobs that were planned by version 0.1
 JobFunction = Callable[[RunConfig, Path], Outcome]
 
 
@@ -107,9 +108,14 @@ def load_job(run_dir: Path) -> tuple[RunConfig, JobFunction]:
 
 def load_function(path: str) -> JobFunction:
     """Import ``module:function``."""
-    module, _, name = path.partition(":")
+    module, _, name = FORMER.get(path, path).partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise SweepError(f"The job function {path} cannot be imported: {error}") from error
     return function
+
+
+def submitted_overrides(run_dir: Path) -> list[str]:
+    """Return the overrides that a run was submitted with; none for one begun by a program."""
+    return list((read_json(RunDir(run_dir).job) or {}).get("overrides", []))
