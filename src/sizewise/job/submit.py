@@ -10,7 +10,7 @@ from typing import Any
 
 from sizewise.composition.inputs import check_candidates_content, pinned
 from sizewise.config import RunConfig
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.errors import SweepError
 from sizewise.files import read_json, write_json
 from sizewise.record.directories import JOB_FILE, RunDir
@@ -56,7 +56,7 @@ def make_sweep_job(
         ConfigError: a key is unknown or a value out of range.
     """
     config = pinned(config)
-    run_config(config)
+    to_run_config(config, check_types=False)
     identity = run_identity(config)
     return Job(overrides, config, identity, sweep_dir / identity.slug, function)
 
@@ -103,7 +103,7 @@ def load_job(run_dir: Path) -> tuple[RunConfig, JobFunction]:
     if record is None:
         raise SweepError(f"{run_dir} holds no {JOB_FILE}: no job was submitted there.")
     check_candidates_content(record["config"].get("evaluation") or {})
-    return run_config(record["config"]), load_function(record["function"])
+    return to_run_config(record["config"], check_types=False), load_function(record["function"])
 
 
 def load_function(path: str) -> JobFunction:
