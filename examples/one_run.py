@@ -104,7 +104,5 @@ def main(folder: Path, overrides: tuple[str, ...] = OVERRIDES) -> PairedComparis
 
 if __name__ == "__main__":
     found = main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp()))
-    low, high = found.interval.low, found.interval.high
-    print(
-        f"tuned − base: {found.difference:+.3f} ({low:+.3f} to {high:+.3f}), p = {found.p_value:.4f}"
-    )
+    interval = f"{found.interval.low:+.3f} to {found.interval.high:+.3f}"
+    print(f"tuned − base: {found.difference:+.3f} ({interval}), p = {found.p_value:.4f}")
