@@ -180,6 +180,27 @@ def test_a_template_that_strips_the_reasoning_of_a_training_answer_says_so(
     assert not caplog.records
 
 
+CHANNELS = (
+    "{% for m in messages %}{{ '<turn>' + m['role'] }}"
+    "{% if m['role'] == 'assistant' %}{{ '<|channel|>final' }}{% endif %}"
+    "{{ '<|message|>' + m['content'] + '<end>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<turn>assistant' }}{% endif %}"
+)
+
+
+def test_the_header_that_a_template_puts_before_an_answer_is_no_answer() -> None:
+    tokenizer = byte_tokenizer(CHANNELS)
+    tokenizer.add_tokens(["<|channel|>", "<|message|>"], special_tokens=True)
+    chat = ChatTemplate(tokenizer)
+    ids = chat.answer_ids(QUESTION, "billing")
+    assert tokenizer.decode(ids) == "<|channel|>final<|message|>billing<end>"
+    assert perfect_answer(chat, QUESTION, "billing") == "billing"
+    written = "<|channel|>analysis<|message|>an invoice<turn>assistant"
+    other = tokenizer(written).input_ids
+    assert decode_answer(chat, [*other, *ids]) == "billing"
+    assert decode_answer(chat, other) == "analysisan invoiceassistant"
+
+
 PHI = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}"
@@ -229,6 +250,7 @@ def test_the_models_own_end_tokens_stop_an_answer() -> None:
 
 def test_a_closing_whose_text_is_unknown_ends_with_eos(tmp_path: Path) -> None:
     tokenizer = space_tokenizer()
+    tokenizer.unk_token = "<unk>"
     chat = ChatTemplate(tokenizer, write_template(tmp_path, CHATML.replace("<end>", "###")))
     assert chat.end_of_turn == tokenizer.eos_token_id
     assert chat.stop_ids == [tokenizer.eos_token_id]

@@ -25,7 +25,8 @@ def pad_id(template: Template) -> int:
 def decode_answer(template: Template, token_ids: Sequence[int], opened: str = "") -> str:
     """Decode generated ids to text, without special tokens and surrounding white space.
 
-    The tags around reasoning stay, special or not: without them a thought would be the answer.
+    What stands before the template's header of an answer (other channels) is no part of it. Tags
+    around reasoning stay, special or not: without them a thought would be the answer.
 
     Args:
         template: decodes, and says which tokens end an answer.
@@ -41,7 +42,7 @@ def decode_answer(template: Template, token_ids: Sequence[int], opened: str = ""
             "passed where generated ids belong."
         )
     stops, tokenizer = set(template.stop_ids), template.tokenizer
-    kept = [token for token in token_ids if token not in stops]
+    kept = [token for token in _headed(template, token_ids) if token not in stops]
     thought = any(reasoning.is_reasoning_tag(str(t)) for t in tokenizer.convert_ids_to_tokens(kept))
     tags = special_tags(tokenizer) if thought else {}
     parts = [
@@ -49,6 +50,14 @@ def decode_answer(template: Template, token_ids: Sequence[int], opened: str = ""
         for tagged, run in groupby(kept, tags.__contains__)
     ]
     return opened + "".join(parts).strip()
+
+
+def _headed(template: Template, token_ids: Sequence[int]) -> Sequence[int]:
+    """Return what follows the last header of an answer; everything where there is none."""
+    lead, ids = list(template.answer_lead), list(token_ids)
+    starts = range(len(ids) - len(lead), -1, -1) if lead else ()
+    found = (start + len(lead) for start in starts if ids[start : start + len(lead)] == lead)
+    return ids[next(found, 0) :]
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:

@@ -69,7 +69,7 @@ def zero_shot_parts(
     every = asdict(model)
     first = split.encoded[0].prompt_ids if split.encoded else ()
     opened = opened_thought(template.tokenizer, first)
-    tags = sorted(special_tags(template.tokenizer))
+    read = [sorted(special_tags(template.tokenizer)), list(template.answer_lead)]
     return {
         "model": {name: every[name] for name in _MODEL_KEYS},
         "quantization": asdict(quantization),
@@ -84,7 +84,7 @@ def zero_shot_parts(
         "candidates": hashlib.sha256(repr(tuple(candidates)).encode()).hexdigest()[:16],
         "version": EVALUATION_VERSION,
         **({"opened": opened} if opened else {}),
-        **({"tags": tags} if tags else {}),
+        **({"read": read} if any(read) else {}),
     }
 
 

@@ -33,6 +33,7 @@ class Seq2SeqTemplate:
             raise ModelError("A seq2seq model needs a tokenizer with an EOS token; this has none.")
         self.tokenizer = tokenizer
         self.end_of_turn = int(tokenizer.eos_token_id)
+        self.stop_ids, self.answer_lead = [self.end_of_turn], list[int]()
         self._marks = Neutraliser(special_tokens(tokenizer))
         self._encoder = PieceEncoder(tokenizer)
 
@@ -50,11 +51,6 @@ class Seq2SeqTemplate:
     def context(self) -> int | None:
         """Relative positions have no bound of their own."""
         return None
-
-    @property
-    def stop_ids(self) -> list[int]:
-        """The EOS token."""
-        return [self.end_of_turn]
 
     @cached_property
     def fingerprint(self) -> str:

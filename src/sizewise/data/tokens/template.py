@@ -60,6 +60,10 @@ class Template(Protocol):
     def stop_ids(self) -> Sequence[int]:
         """Every id that ends an answer in generation."""
 
+    @property
+    def answer_lead(self) -> Sequence[int]:
+        """Ids of a header that each answer begins with (a channel), to be left out of its text."""
+
     def prompt(self, messages: Sequence[Message]) -> str:
         """Write the prompt as text, up to where the answer begins."""
 
@@ -94,7 +98,8 @@ class ChatTemplate:
     people's text are encoded as text. A thought that the prompt opens is closed in the answer.
 
     ``end_of_turn`` is the first special token that the template writes after an answer, else EOS;
-    ``stop_ids`` are all of these, EOS, and ``own_stop_ids``.
+    ``stop_ids`` are all of these, EOS, and ``own_stop_ids``. ``answer_lead`` is what the template
+    writes before an answer, where special tokens are in it.
 
     Args:
         tokenizer: any Hugging Face tokenizer.
@@ -124,6 +129,9 @@ class ChatTemplate:
         ends = self._find_ends(control)
         self.end_of_turn = ends[0]
         self.stop_ids = sorted({*ends, *own_stop_ids})
+        lead = self._encoder.encode([self._renderer.lead], inner=True)[0]
+        headed = not {*lead}.isdisjoint(tokenizer.convert_tokens_to_ids(special))
+        self.answer_lead = lead if headed else []
 
     @property
     def template_kwargs(self) -> dict[str, Any]:
@@ -276,6 +284,7 @@ class Renderer:
         self.folds_system = not self._takes_system()
         question = [{"role": "user", "content": _PROBE}]
         self.closing = self._around(question)[1]
+        self.lead = self.answer(question, _PROBE + "a").partition(_PROBE + "a")[0]
 
     def prompt(self, turns: Turns) -> str:
         """Render a prompt, up to where the answer begins."""
