@@ -33,7 +33,8 @@ class Seq2SeqTemplate:
             raise ModelError("A seq2seq model needs a tokenizer with an EOS token; this has none.")
         self.tokenizer = tokenizer
         self.end_of_turn = int(tokenizer.eos_token_id)
-        self.stop_ids, self.answer_lead = [self.end_of_turn], list[int]()
+        self.stop_ids = [self.end_of_turn]
+        self.answer_lead: list[int] = []
         self._marks = Neutraliser(special_tokens(tokenizer))
         self._encoder = PieceEncoder(tokenizer)
 
