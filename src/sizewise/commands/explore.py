@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from sizewise.composition.compose import compose_run
+from sizewise.composition.inputs import names_hub
 from sizewise.config import ModelConfig
 from sizewise.data.build import build_splits
 from sizewise.data.explore import Exploration, TokenLengths, draw_lengths, explore
 from sizewise.errors import ConfigError
 from sizewise.files import write_atomically
 from sizewise.job.data import make_template
-from sizewise.job.preflight import names_hub
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.runtime import prepare_environment, quiet
 

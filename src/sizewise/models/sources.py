@@ -14,6 +14,8 @@ from sizewise.errors import ModelError
 from sizewise.files import file_hash
 
 EMBEDDED = "embedded:"
+PACKAGE = "package:"  # an encoder that an installed package carries
+STAND_IN = "stand_in:words"  # a count of words in place of an encoder that is not here
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 HUB_TIMEOUT = 10.0
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")

@@ -200,7 +200,7 @@ def _decoder_start(model: Any | None) -> int | None:
 
 def rehearse_export(cfg: RunConfig, run_dir: Path) -> None:
     """Write, reload and compare a release of a dry run; a real one is exported when asked for."""
-    if not cfg.dry_run or not cfg.report or not cfg.lora.trains or cfg.stage == "evaluate":
+    if not cfg.dry_run or not cfg.lora.trains or cfg.stage == "evaluate":
         return
     done = export_run(run_dir, RunDir(run_dir).export, merged=cfg.lora.is_adapter, examples=2)
     log.info("Dry run: exported to %s.", done.folder)
