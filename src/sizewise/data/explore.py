@@ -11,7 +11,8 @@ import numpy as np
 
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.splits.groups import text_key
-from sizewise.data.tokens.encode import LengthStatistics, PromptFormat
+from sizewise.data.tokens.encode import LengthStatistics
+from sizewise.data.tokens.template import Template
 
 SPLITS = ("train", "validation", "test")
 
@@ -76,9 +77,7 @@ class Exploration:
     samples: tuple[Example, ...]
 
 
-def explore(
-    splits: DataSplits, template: PromptFormat, samples: int = 3, seed: int = 0
-) -> Exploration:
+def explore(splits: DataSplits, template: Template, samples: int = 3, seed: int = 0) -> Exploration:
     """Describe the three splits of a data set.
 
     Args:
@@ -102,7 +101,7 @@ def explore(
 
 def token_lengths(
     examples: Sequence[Example],
-    template: PromptFormat,
+    template: Template,
     bounds: Sequence[int] = (256, 512, 1024, 2048, 4096, 8192),
 ) -> TokenLengths:
     """Measure examples in tokens, without dropping any."""

@@ -103,6 +103,12 @@ def check_encoder(path: str, key: str) -> None:
     find_source(path, weights=False, key=key)
 
 
+def is_local(path: str, revision: str | None, marker: str) -> bool:
+    """Whether ``path`` is an embedded base, a folder, or a hub id whose ``marker`` is cached."""
+    local = path.startswith(EMBEDDED) or Path(path).expanduser().is_dir()
+    return local or is_cached(path, revision, marker, weights=False)
+
+
 def is_cached(path: str, revision: str | None, marker: str, weights: bool) -> bool:
     """Whether the hub cache holds ``marker`` (and, if asked, every safetensors file)."""
     if _cached_file(path, marker, revision) is None:
