@@ -14,8 +14,7 @@ from sizewise.composition.compose import compose_run
 from sizewise.config import RunConfig
 from sizewise.data.build import build_splits
 from sizewise.data.explore import SPLITS, Exploration, explore
-from sizewise.job.data import make_template
-from sizewise.models.tokenizer import load_tokenizer
+from sizewise.models.tokenizer import load_template
 from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.report.comparison.arms import Candidate, TestSet
 from sizewise.report.comparison.compare import SetComparison
@@ -29,7 +28,7 @@ SAMPLES = 200
 
 def explore_config(config: RunConfig, seed: int = 0) -> Exploration:
     """Describe the data set of a configuration in tokens of its model."""
-    template = make_template(load_tokenizer(config.model), config.model)
+    template = load_template(config.model)
     return explore(build_splits(config.dataset), template, SAMPLES, seed)
 
 

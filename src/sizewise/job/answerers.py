@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from sizewise.config import RunConfig
 from sizewise.data.example import SplitName
+from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, fit
@@ -28,7 +29,7 @@ from sizewise.evaluation.text import pad_id
 from sizewise.evaluation.zero_shot import cached, changed_conditions, zero_shot_key, zero_shot_parts
 from sizewise.files import hash_text
 from sizewise.job.bases import check_adapter, give_back, load_evaluated, storage_of, take_base
-from sizewise.job.data import Task, load_encoded_tasks, load_plain_tasks, make_template, save_data
+from sizewise.job.data import Task, load_encoded_tasks, load_plain_tasks, save_data
 from sizewise.job.fitting import train
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter.wrapping import lora_settings
@@ -37,7 +38,7 @@ from sizewise.models.likelihood import answer_log_probs
 from sizewise.models.preflight import check_model
 from sizewise.models.size import model_sizes
 from sizewise.models.sources import find_source, weight_files, weights_fingerprint
-from sizewise.models.tokenizer import load_tokenizer
+from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
@@ -45,7 +46,9 @@ from sizewise.record.predictions import PredictionStore
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from pytorch_lightning.loggers import Logger
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 CLASSICAL = "classical"
@@ -73,7 +76,7 @@ class Job:
     device: torch.device
     metrics: tuple[ExampleMetric, ...]
     tasks: tuple[Task, ...]
-    template: Any = None
+    template: Template | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -132,7 +135,7 @@ class Answerer(Protocol):
         """Refuse what makes no sense for this kind, before data is read; return warnings."""
 
     @staticmethod
-    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Any, list[Task]]:
+    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Template | None, list[Task]]:
         """Read, split and prepare all data; return the template (None without one) and tasks."""
 
     @classmethod
@@ -167,7 +170,8 @@ def kind_of_answerer(cfg: RunConfig) -> type[Answerer]:
 class LanguageModel:
     """A causal or encoder-decoder model on this machine, untouched or specialised."""
 
-    model: Any
+    model: PreTrainedModel | PeftModel
+    template: Template
     untouched: bool = True
     fit: FitResult | None = None
     has_likelihoods: ClassVar[bool] = True
@@ -180,9 +184,9 @@ class LanguageModel:
         return check_adapter(cfg)
 
     @staticmethod
-    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Any, list[Task]]:
+    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Template | None, list[Task]]:
         """Split all data and encode it with the model's own template."""
-        template = make_template(load_tokenizer(cfg.model), cfg.model)
+        template = load_template(cfg.model)
         tasks = load_encoded_tasks(cfg, template, context_length(cfg.model))
         if cfg.save_data:
             save_data(tasks[0], template, RunDir(run_dir).data)
@@ -191,7 +195,8 @@ class LanguageModel:
     @classmethod
     def load(cls, job: Job) -> LanguageModel:
         """Load the frozen base, or take the one that the last job left."""
-        return cls(take_base(*storage_of(job.cfg), job.device))
+        assert job.template is not None
+        return cls(take_base(*storage_of(job.cfg), job.device), job.template)
 
     def answer(self, job: Job, task: Task, split: SplitName, kind: str) -> Answers:
         """Answer a split; the base's answers to a test split are shared between runs."""
@@ -216,9 +221,10 @@ class LanguageModel:
         if not job.specialises:
             return self
         if cfg.stage == "evaluate":
-            return LanguageModel(load_evaluated(self.model, cfg), untouched=False)
-        model, fitted = train(cfg, self.model, job.task, job.template, loggers, job.run_dir)
-        return LanguageModel(model, untouched=False, fit=fitted)
+            model = load_evaluated(self.model, cfg)
+            return dataclasses.replace(self, model=model, untouched=False)
+        model, fitted = train(cfg, self.model, job.task, self.template, loggers, job.run_dir)
+        return dataclasses.replace(self, model=model, untouched=False, fit=fitted)
 
     def validation_loss(self, job: Job) -> dict[str, float]:
         """Return nats per answer token; of a trained model the loss of its best weights."""
@@ -227,7 +233,9 @@ class LanguageModel:
             return {}
         if self.fit is not None and self.fit.best_val_loss is not None:
             return {"val_loss": self.fit.best_val_loss}
-        log_probs = answer_log_probs(self.model, encoded, job.eval_batch_size, pad_id(job.template))
+        log_probs = answer_log_probs(
+            self.model, encoded, job.eval_batch_size, pad_id(self.template)
+        )
         return {"val_loss": -sum(log_probs) / sum(len(item.answer_ids) for item in encoded)}
 
     def facts(self, job: Job) -> ModelFacts:
@@ -252,8 +260,8 @@ class LanguageModel:
             lora_r=lora.r,
             lora_alpha=lora.alpha,
             lora_scale=lora.scale,
-            chat_template=job.template.fingerprint,
-            template_kwargs=dict(getattr(job.template, "template_kwargs", {})),
+            chat_template=self.template.fingerprint,
+            template_kwargs=dict(getattr(self.template, "template_kwargs", {})),
         )
 
     def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
@@ -284,7 +292,7 @@ class LanguageModel:
             return predict(
                 self.model,
                 task.encoded[split],
-                job.template,
+                self.template,
                 job.cfg.generation,
                 store,
                 job.eval_batch_size,
@@ -303,7 +311,7 @@ class LanguageModel:
             self._weights(job.cfg),
             str(self.model.dtype),
             self.model.device.type,
-            job.template,
+            self.template,
             task.encoded[split],
             job.metrics,
             job.candidates(task),

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from sizewise.config import DatasetConfig, ModelConfig, RunConfig
+from sizewise.config import DatasetConfig, RunConfig
 from sizewise.data.build import kept_splits
 from sizewise.data.example import DataSplits, Example, SplitName
 from sizewise.data.explore import draw_lengths, explore
@@ -18,12 +18,12 @@ from sizewise.data.splits.frequency import add_frequency, count_labels
 from sizewise.data.splits.groups import question_keys
 from sizewise.data.splits.mixture import prompt_fingerprint
 from sizewise.data.tokens.encode import EncodedSplit, encode_examples
-from sizewise.data.tokens.template import ChatTemplate
+from sizewise.data.tokens.template import Template
 from sizewise.files import write_atomically
 from sizewise.job.dry_run import few
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 log = logging.getLogger(__name__)
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -61,16 +61,7 @@ class Task:
         return prompt_fingerprint(self.config)
 
 
-def make_template(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> Any:
-    """Return how prompts and answers are written for ``model``."""
-    if model.family == "seq2seq":
-        from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
-
-        return Seq2SeqTemplate(tokenizer)
-    return ChatTemplate(tokenizer, model.chat_template, model.template_kwargs)
-
-
-def load_encoded_tasks(cfg: RunConfig, template: Any, max_positions: int | None) -> list[Task]:
+def load_encoded_tasks(cfg: RunConfig, template: Template, max_positions: int | None) -> list[Task]:
     """Read, split and encode the data set of a run and the test split of every further one."""
     cache, dry_run = Path(cfg.paths.cache), cfg.dry_run
     tasks = [load_task(cfg.dataset, template, max_positions, cache, dry_run=dry_run)]
@@ -93,7 +84,7 @@ def load_plain_tasks(cfg: RunConfig) -> list[Task]:
 
 def load_task(
     dataset: DatasetConfig,
-    template: Any,
+    template: Template,
     max_positions: int | None,
     cache_dir: Path,
     names: tuple[SplitName, ...] = SPLITS,
@@ -193,7 +184,7 @@ EXPLORATION_FILE = "exploration.json"
 LENGTHS_FILE = "token_lengths.png"
 
 
-def save_data(task: Task, template: Any, folder: Path) -> None:
+def save_data(task: Task, template: Template, folder: Path) -> None:
     """Write ``splits.sqlite``, ``exploration.json`` and ``token_lengths.png`` into ``folder``.
 
     The SQLite file holds the table ``examples`` and is read back by ``dataset=sqlite``.
