@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 from statsmodels.stats.power import TTestPower
 
 from sizewise.errors import StatisticsError
@@ -102,6 +102,21 @@ def test_detectable_effect_has_the_power_of_statsmodels(
     found = minimum_detectable_effect(error, n - 1, power=power, alternative=ours)
     reached = TTestPower().power(found / 0.7, n, 0.05, alternative=theirs)
     assert reached == pytest.approx(power, abs=1e-6)
+
+
+@pytest.mark.parametrize("df", [1.0, 1.3, 2.0, 3.0])
+@pytest.mark.parametrize("power", [0.3, 0.8, 0.95])
+def test_detectable_effect_of_two_or_three_units_has_its_power(df: float, power: float) -> None:
+    """Power by integrating the normal tails over the chi distribution of the standard error."""
+    found = minimum_detectable_effect(1.0, df, power=power)
+    critical = stats.t.ppf(0.975, df)
+
+    def reached(error: float) -> float:
+        tails = stats.norm.sf([critical * error - found, critical * error + found]).sum()
+        return float(tails * stats.chi.pdf(error * math.sqrt(df), df) * math.sqrt(df))
+
+    value, _ = integrate.quad(reached, 0.0, np.inf, epsabs=1e-10, limit=500)
+    assert value == pytest.approx(power, abs=1e-6)
 
 
 def test_detectable_effect_shrinks_with_examples_and_grows_with_caution() -> None:

@@ -107,7 +107,8 @@ def _detectable_noncentrality(df: float, alpha: float, power: float, tails: int)
     def shortfall(noncentrality: float) -> float:
         found = 1.0 - special.nctdtr(df, noncentrality, critical)
         if tails == 2:
-            found += special.nctdtr(df, noncentrality, -critical)
+            # SciPy gives NaN where this tail, which is below Φ(−noncentrality), is too small.
+            found += np.nan_to_num(special.nctdtr(df, noncentrality, -critical))
         return float(power - found)
 
     upper = 2.0

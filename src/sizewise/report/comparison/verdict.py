@@ -113,6 +113,9 @@ def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     if not test.scored:
         sentence = f"No run has usable values of {test.primary} per example; nothing is compared."
         return Verdict(OPEN, "Open", sentence)
+    if len(set(test.groups)) < 2 and len(test.scored) > 1:
+        why = "all test examples are of one group" if test.ids[1:] else "there is one test example"
+        return Verdict(OPEN, "Open", f"Whether specialisation beats size cannot be said: {why}.")
     if all(c.kind == ZERO_SHOT for c in test.scored):
         best = max(test.scored, key=lambda c: test.sign * c.score(test.primary))
         score = scale_of(test).value(best.score(test.primary))
@@ -153,6 +156,8 @@ def _undecided(test: TestSet, pair: Pair) -> str:
     else:
         why = "which is within chance"
     least = f"; {scale.difference(mde).lstrip('+')} could have been found" if mde == mde else ""
+    if scale.percent and mde > 1:
+        least = "; no difference is large enough to be found in so few"
     return (
         f"{described(pair.a)} scores {scale.value(pair.result.mean_a)} on "
         f"{test.primary} and {described(pair.b)} {scale.value(pair.result.mean_b)}: "
