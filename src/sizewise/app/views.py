@@ -17,7 +17,7 @@ from sizewise.data.explore import SPLITS, Exploration, explore
 from sizewise.job.data import make_template
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.record.predictions import Prediction, read_predictions
-from sizewise.report.comparison.arms import Candidate, TestSet
+from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.compare import SetComparison
 from sizewise.report.comparison.points import COSTS, Front, Point
 from sizewise.report.comparison.runs import FloatArray
@@ -120,10 +120,10 @@ class Row:
         return sign * (self.own.scores[primary] - self.base.scores[primary])
 
 
-def example_rows(test: TestSet, candidate: Candidate) -> list[Row]:
-    """Read the answers of a candidate (its first seed) beside those of its base."""
-    own = _read(candidate)
-    base = test.zero_shot_of(candidate) if candidate.tuned else None
+def example_rows(test: TestSet, arm: Arm) -> list[Row]:
+    """Read the answers of an arm (its first seed) beside those of its base."""
+    own = _read(arm)
+    base = test.zero_shot_of(arm) if arm.tuned else None
     beside = {p.id: p for p in _read(base)} if base is not None else {}
     return [Row(p, beside.get(p.id)) for p in own]
 
@@ -147,8 +147,8 @@ def select(rows: Sequence[Row], test: TestSet, kind: str, text: str = "") -> lis
     return found
 
 
-def _read(candidate: Candidate) -> list[Prediction]:
-    answers = candidate.first.answers
+def _read(arm: Arm) -> list[Prediction]:
+    answers = arm.first.answers
     return read_predictions(answers.path) if answers is not None else []
 
 
@@ -162,7 +162,7 @@ OWN_FIGURES = {
 
 
 def pareto_figure(compared: SetComparison, front: Front) -> go.Figure:
-    """Quality over one cost; every marker's ``customdata`` is the candidate's position."""
+    """Quality over one cost; every marker's ``customdata`` is the arm's position."""
     unit = 100.0 if scale_of(compared.test).percent else 1.0
     known = [p for p in compared.points if p.costs[front.cost] is not None]
     figure = go.Figure()
@@ -212,7 +212,7 @@ def _markers(
         },
         name=name,
         text=[escape(p.label) for p in points],
-        customdata=[position_of(test, p.candidate) for p in points],
+        customdata=[position_of(test, p.arm) for p in points],
         hovertemplate="%{text}<br>%{y:.3g}<extra></extra>",
     )
 
@@ -222,13 +222,13 @@ def _cost(point: Point, front: Front) -> float:
     return float("nan") if value is None else value
 
 
-def position_of(test: TestSet, candidate: Candidate) -> int:
-    """Place of a candidate in its test set."""
-    return next(i for i, other in enumerate(test.candidates) if other is candidate)
+def position_of(test: TestSet, arm: Arm) -> int:
+    """Place of an arm in its test set."""
+    return next(i for i, other in enumerate(test.arms) if other is arm)
 
 
 def clicked(event: Any) -> int | None:
-    """Return the candidate's position that a plotly selection names; None: nothing chosen."""
+    """Return the arm's position that a plotly selection names; None: nothing chosen."""
     selection = event.get("selection") if isinstance(event, Mapping) else None
     for point in (selection or {}).get("points", []):
         value = point.get("customdata")
@@ -241,24 +241,27 @@ def clicked(event: Any) -> int | None:
 def metric_names(test: TestSet) -> list[str]:
     """Names of everything that has a value per example, the primary score first."""
     found: set[str] = set()
-    for candidate in test.candidates:
-        answers = candidate.first.answers
+    for arm in test.arms:
+        answers = arm.first.answers
         if answers is not None:
             found |= set(answers.scores)
     names = sorted(found - {test.primary})
     return [*([test.primary] if test.primary in found else []), *names, *OWN_FIGURES]
 
 
-def metric_values(candidate: Candidate, name: str) -> FloatArray:
-    """Finite values of one candidate, all its seeds together; empty where it has none."""
+def metric_values(test: TestSet, arm: Arm, name: str) -> FloatArray:
+    """Finite values of one arm on the compared examples, all its seeds; empty without any."""
     parts: list[FloatArray] = []
-    for member in candidate.members:
+    for member in arm.members:
         if member.answers is None:
             continue
         if name in OWN_FIGURES:
-            parts.append(getattr(member.answers, OWN_FIGURES[name]))
+            found = getattr(member.answers, OWN_FIGURES[name])
         elif name in member.answers.scores:
-            parts.append(member.answers.scores[name])
+            found = member.answers.scores[name]
+        else:
+            continue
+        parts.append(found[member.answers.positions(test.ids)])
     values = np.concatenate(parts) if parts else np.empty(0)
     return np.asarray(values[np.isfinite(values)], dtype=np.float64)
 

@@ -19,7 +19,7 @@ from sizewise.files import write_atomically
 from sizewise.record.directories import SweepDir
 from sizewise.report.comparison.compare import Comparison, compare_loaded
 from sizewise.report.comparison.runs import Loaded, load_runs
-from sizewise.report.page.page import figures_of
+from sizewise.report.page.page import charts_of
 from sizewise.report.page.results import clean
 from sizewise.report.page.terminal import Failure, show, wide_console
 from sizewise.report.page.write import write_report
@@ -93,6 +93,6 @@ def sweep_summary(comparison: Comparison, paths: dict[str, Path]) -> SweepSummar
         values[f"hypervolume/{front.cost}"] = front.share
     images = {"size_vs_quality": paths["picture"]} if paths["picture"].is_file() else {}
     rows: list[list[Any]] = clean(frame.astype(object).to_numpy().tolist())
-    figures = {f"report/{name}": figure for name, figure in figures_of(main).items()}
+    figures = {f"report/{name}": figure for name, figure in charts_of(main).items()}
     figures["parallel_coordinates"] = parallel_chart(main.table, main.test.primary)
     return SweepSummary(list(frame.columns), rows, values, images, figures)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sizewise.report.comparison.arms import Candidate, TestSet
+from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.pairs import representatives
-from sizewise.report.comparison.verdict import Focus
+from sizewise.report.comparison.verdict import Contrast
 
 SAMPLE = 120
 MOST_MODELS = 4
@@ -35,15 +35,15 @@ class Sample:
     note: str
 
 
-def draw_sample(test: TestSet, focus: Focus | None, seed: int = 0) -> Sample:
+def draw_sample(test: TestSet, contrast: Contrast | None, seed: int = 0) -> Sample:
     """Draw examples: half of those where tuning changed the outcome, half of all, by a fixed seed.
 
     Texts longer than 4,000 characters are cut, and fewer rows are kept if they are large in all.
     """
-    models = _models(test, focus)
+    models = _models(test, contrast)
     if not models or not test.ids:
         return Sample([], [], [], [], len(test.ids), "")
-    chosen = _choose(test, focus, seed)
+    chosen = _choose(test, contrast, seed)
     texts = [_texts(c) for c in models]
     rows = [_row(test, models, texts, position) for position in chosen]
     kept = _within(rows, ALL_BYTES)
@@ -69,23 +69,23 @@ def _note(kept: int, total: int) -> str:
     )
 
 
-def _models(test: TestSet, focus: Focus | None) -> list[Candidate]:
-    if focus is None:
-        return [c for c in test.candidates if c.first.answers is not None][:MOST_MODELS]
-    found = focus.shown
-    for candidate in representatives(test):
-        if len(found) < MOST_MODELS and all(candidate is not c for c in found):
-            found.append(candidate)
+def _models(test: TestSet, contrast: Contrast | None) -> list[Arm]:
+    if contrast is None:
+        return [c for c in test.arms if c.first.answers is not None][:MOST_MODELS]
+    found = contrast.shown
+    for arm in representatives(test):
+        if len(found) < MOST_MODELS and all(arm is not c for c in found):
+            found.append(arm)
     return [c for c in found if c.first.answers is not None]
 
 
-def _choose(test: TestSet, focus: Focus | None, seed: int) -> list[int]:
+def _choose(test: TestSet, contrast: Contrast | None, seed: int) -> list[int]:
     rng = np.random.default_rng(seed)
     total = len(test.ids)
     order = [int(i) for i in rng.permutation(total)]
     changed: list[int] = []
-    if focus is not None and focus.base is not None:
-        a, b = focus.small.scores, focus.base.scores
+    if contrast is not None and contrast.base is not None:
+        a, b = contrast.small.scores, contrast.base.scores
         if a is not None and b is not None:
             changed = [i for i in order if a[0, i] != b[0, i]]
     picked = dict.fromkeys(changed[: SAMPLE // 2])
@@ -96,8 +96,8 @@ def _choose(test: TestSet, focus: Focus | None, seed: int) -> list[int]:
     return sorted(picked)
 
 
-def _texts(candidate: Candidate) -> dict[str, dict[str, Any]]:
-    answers = candidate.first.answers
+def _texts(arm: Arm) -> dict[str, dict[str, Any]]:
+    answers = arm.first.answers
     if answers is None:
         return {}
     lines = answers.path.read_text(encoding="utf-8").split("\n")
@@ -106,7 +106,7 @@ def _texts(candidate: Candidate) -> dict[str, dict[str, Any]]:
 
 def _row(
     test: TestSet,
-    models: list[Candidate],
+    models: list[Arm],
     texts: list[dict[str, dict[str, Any]]],
     position: int,
 ) -> dict[str, Any]:

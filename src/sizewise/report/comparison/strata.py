@@ -10,10 +10,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from sizewise.report.comparison.arms import Candidate, TestSet
+from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.pairs import rows
 from sizewise.report.comparison.runs import Answers
-from sizewise.report.comparison.verdict import Focus
+from sizewise.report.comparison.verdict import Contrast
 from sizewise.statistics.bootstrap import difference_intervals
 from sizewise.statistics.sides import Sides, sides_of
 
@@ -48,9 +48,9 @@ class Stratum:
     levels: tuple[Level, ...]
 
 
-def strata_of(test: TestSet, focus: Focus, seed: int = 0) -> list[Stratum]:
-    """Break the scores of the focus down by prompt length and every stratum of the data."""
-    answers = focus.small.first.answers
+def strata_of(test: TestSet, contrast: Contrast, seed: int = 0) -> list[Stratum]:
+    """Break the scores of the contrast down by prompt length and every stratum of the data."""
+    answers = contrast.small.first.answers
     if answers is None or not test.ids:
         return []
     columns = {PROMPT_LENGTH: _thirds(test, answers)}
@@ -59,7 +59,7 @@ def strata_of(test: TestSet, focus: Focus, seed: int = 0) -> list[Stratum]:
         levels = _levels([values[i] for i in positions])
         if levels is not None:
             columns[name] = levels
-    found = [_stratum(test, focus, name, values, seed) for name, values in columns.items()]
+    found = [_stratum(test, contrast, name, values, seed) for name, values in columns.items()]
     return [stratum for stratum in found if len(stratum.levels) > 1]
 
 
@@ -90,14 +90,16 @@ def _band(count: int) -> str:
     return ""
 
 
-def _stratum(test: TestSet, focus: Focus, name: str, values: Sequence[str], seed: int) -> Stratum:
-    against = focus.large or focus.base
+def _stratum(
+    test: TestSet, contrast: Contrast, name: str, values: Sequence[str], seed: int
+) -> Stratum:
+    against = contrast.large or contrast.base
     column = np.array(values)
     names = sorted(set(values), key=_order)
     masks = [column == value for value in names]
-    levels = [_level(test, focus, value, mask) for value, mask in zip(names, masks, strict=True)]
+    levels = [_level(test, contrast, value, mask) for value, mask in zip(names, masks, strict=True)]
     if against is not None:
-        levels = _with_gains(test, focus.small, against, levels, masks, seed)
+        levels = _with_gains(test, contrast.small, against, levels, masks, seed)
     return Stratum(name, against.label if against else None, tuple(levels))
 
 
@@ -106,15 +108,15 @@ def _order(value: str) -> tuple[int, str]:
     return (int(digits) if digits else -1, value)
 
 
-def _level(test: TestSet, focus: Focus, value: str, mask: np.ndarray) -> Level:
-    means = {c.label: test.mean(c, mask) for c in focus.shown if c.scores is not None}
+def _level(test: TestSet, contrast: Contrast, value: str, mask: np.ndarray) -> Level:
+    means = {c.label: test.mean(c, mask) for c in contrast.shown if c.scores is not None}
     return Level(value, int(mask.sum()), means)
 
 
 def _with_gains(
     test: TestSet,
-    small: Candidate,
-    against: Candidate,
+    small: Arm,
+    against: Arm,
     levels: list[Level],
     masks: Sequence[np.ndarray],
     seed: int,
@@ -181,19 +183,19 @@ def chapter(code: str) -> str:
     return CHAPTERS[max(bisect_right(STARTS, code[:3]) - 1, 0)][1]
 
 
-def confusions(test: TestSet, candidates: list[Candidate]) -> list[Confusion]:
-    """Confusion by chapter of each candidate's first seed; empty where answers are no codes."""
+def confusions(test: TestSet, arms: list[Arm]) -> list[Confusion]:
+    """Confusion by chapter of each arm's first seed; empty where answers are no codes."""
     if not test.primary.startswith("icd10/"):
         return []
-    found = [c for c in candidates if c.first.answers is not None]
-    return [_confusion(test, candidate) for candidate in found]
+    found = [c for c in arms if c.first.answers is not None]
+    return [_confusion(test, arm) for arm in found]
 
 
-def _confusion(test: TestSet, candidate: Candidate) -> Confusion:
-    catalogue = _catalogue(candidate)
+def _confusion(test: TestSet, arm: Arm) -> Confusion:
+    catalogue = _catalogue(arm)
     wanted = set(test.ids)
     counts: dict[tuple[str, str], int] = {}
-    answers = candidate.first.answers
+    answers = arm.first.answers
     text = answers.path.read_text(encoding="utf-8") if answers else ""
     for line in text.split("\n"):
         row: dict[str, str] = json.loads(line) if line else {}
@@ -204,7 +206,7 @@ def _confusion(test: TestSet, candidate: Candidate) -> Confusion:
     rows = tuple(name for name in order if any(a == name for a, _ in counts))
     columns = tuple(name for name in order if any(name in cell for cell in counts))
     table = tuple(tuple(counts.get((a, b), 0) for b in columns) for a in rows)
-    return Confusion(candidate.label, rows, columns, table)
+    return Confusion(arm.label, rows, columns, table)
 
 
 @lru_cache(maxsize=10_000)
@@ -220,6 +222,6 @@ def _chapter_in(text: str, catalogue: str) -> str:
     return chapter(code) if code else NONE
 
 
-def _catalogue(candidate: Candidate) -> str:
-    node = (candidate.first.run.outcome.config.get("metric") or {}).get("icd10") or {}
+def _catalogue(arm: Arm) -> str:
+    node = (arm.first.run.outcome.config.get("metric") or {}).get("icd10") or {}
     return str(node.get("catalogue", "icd10cm")) if isinstance(node, dict) else "icd10cm"

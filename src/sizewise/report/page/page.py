@@ -96,20 +96,20 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "learning": learning_sentences(views),
         "hybrid": hybrid_sentence(test, views),
         "paid_back": paid_back_sentences(views.paid_back),
-        "charts": charts_of(compared),
+        "charts": plain_charts(compared),
         "sample": _sample(compared),
     }
 
 
-def charts_of(compared: SetComparison) -> dict[str, Any]:
+def plain_charts(compared: SetComparison) -> dict[str, Any]:
     """All charts of a test set as plotly's plain values, by name."""
-    return {name: _plain(figure) for name, figure in figures_of(compared).items()}
+    return {name: _plain(figure) for name, figure in charts_of(compared).items()}
 
 
-def figures_of(compared: SetComparison) -> dict[str, go.Figure]:
+def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
     """All charts of a test set, by name."""
     test, views, points = compared.test, compared.views, compared.points
-    scale, focus = scale_of(test), views.focus
+    scale, contrast = scale_of(test), views.contrast
     figures: dict[str, go.Figure] = {
         f"quality-{front.cost}": quality_chart(test, points, front, scale)
         for front in compared.fronts
@@ -120,14 +120,14 @@ def figures_of(compared: SetComparison) -> dict[str, go.Figure]:
         figures["ranks"] = curves_chart(views.ranks, "Rank of the adapter", test, scale, log=True)
     if views.learning:
         figures["learning"] = learning_chart(views.learning, test, scale)
-    if focus is not None:
+    if contrast is not None:
         figures |= {
-            f"strata-{i}": strata_chart(s, focus, scale) for i, s in enumerate(views.strata)
+            f"strata-{i}": strata_chart(s, contrast, scale) for i, s in enumerate(views.strata)
         }
         if views.scaling is not None:
-            figures["scaling"] = scaling_chart(views.scaling, test, points, focus, scale)
+            figures["scaling"] = scaling_chart(views.scaling, test, points, contrast, scale)
         if views.hybrid is not None:
-            figures["hybrid"] = hybrid_chart(views.hybrid, focus, scale)
+            figures["hybrid"] = hybrid_chart(views.hybrid, contrast, scale)
     figures |= {f"confusion-{i}": confusion_chart(c) for i, c in enumerate(views.confusion)}
     return figures
 

@@ -17,15 +17,15 @@ from sizewise.statistics.learning_curve import AT_SMALLEST, REACHED
 
 @dataclass(frozen=True)
 class Card:
-    """A figure with its name and what it rests on."""
+    """A number with its name and what it rests on."""
 
     name: str
-    figure: str
+    value: str
     detail: str
 
 
 def cards_of(compared: SetComparison) -> list[Card]:
-    """Up to four figures: gain, memory, speed, pay-back; or what a lone run has to tell."""
+    """Up to four numbers: gain, memory, speed, pay-back; or what a lone run has to tell."""
     pair, test = compared.verdict.pair, compared.test
     if pair is None:
         return _lone(compared)
@@ -81,13 +81,13 @@ def _lone(compared: SetComparison) -> list[Card]:
 
 def scaling_sentence(test: TestSet, views: Views) -> str:
     """Where a zero-shot model would match the tuned one; never extrapolated."""
-    match, focus = views.scaling, views.focus
-    if match is None or focus is None:
+    match, contrast = views.scaling, views.contrast
+    if match is None or contrast is None:
         return ""
     if match.parameters is None:
         text = (
-            f"The size of a zero-shot model that would match {focus.small.label}: {match.status}. "
-            "Nothing is extrapolated."
+            f"The size of a zero-shot model that would match {contrast.small.label}: "
+            f"{match.status}. Nothing is extrapolated."
         )
     else:
         ends = [match.interval.low, match.interval.high]
@@ -95,7 +95,7 @@ def scaling_sentence(test: TestSet, views: Views) -> str:
         high = "above the range" if math.isinf(ends[1]) else words.count(ends[1])
         text = (
             f"By this fit a zero-shot model of {words.count(match.parameters)} parameters would "
-            f"match {focus.small.label} (95 % interval {low} to {high})."
+            f"match {contrast.small.label} (95 % interval {low} to {high})."
         )
     if match.exact_fit:
         text += " Two sizes only: the fit has nothing left to be checked with."
@@ -126,14 +126,14 @@ def learning_sentences(views: Views) -> list[str]:
 
 def hybrid_sentence(test: TestSet, views: Views) -> str:
     """What sending the least confident prompts to the large model would give."""
-    curve, focus = views.hybrid, views.focus
-    if curve is None or focus is None or focus.large is None:
+    curve, contrast = views.hybrid, views.contrast
+    if curve is None or contrast is None or contrast.large is None:
         return ""
     scale = scale_of(test)
     alone = scale.value(float(curve.scores[0]))
     text = (
-        f"{focus.small.label} alone: {alone}. Best with {100 * curve.best_share:.0f} % of the "
-        f"prompts sent to {focus.large.label}: {scale.value(curve.best_score)} (picked on these "
+        f"{contrast.small.label} alone: {alone}. Best with {100 * curve.best_share:.0f} % of the "
+        f"prompts sent to {contrast.large.label}: {scale.value(curve.best_score)} (picked on these "
         f"examples; {scale.value(curve.held_out_score)} where the share is picked on others)."
     )
     if math.isfinite(curve.gain_captured):

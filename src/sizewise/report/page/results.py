@@ -19,7 +19,7 @@ from sizewise.report.comparison.strata import Level, Stratum
 from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 
 
 def results_record(comparison: Comparison) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def _set(compared: SetComparison) -> dict[str, Any]:
         "metric": test.primary,
         "direction": test.direction,
         "examples_compared": len(test.ids),
+        "examples_left_out": test.left_out,
         "verdict": {
             "status": verdict.status,
             "headline": verdict.headline,
@@ -112,7 +113,7 @@ def views_record(compared: SetComparison) -> dict[str, Any]:
     ``configurations``.
     """
     views = compared.views
-    focus = views.focus
+    contrast = views.contrast
     return {
         "points": [_point(point) for point in compared.points],
         "pareto_fronts": [
@@ -120,11 +121,11 @@ def views_record(compared: SetComparison) -> dict[str, Any]:
             for f in compared.fronts
         ],
         "views_are_about": None
-        if focus is None
+        if contrast is None
         else {
-            "tuned": focus.small.label,
-            "base": focus.base.label if focus.base else None,
-            "large": focus.large.label if focus.large else None,
+            "tuned": contrast.small.label,
+            "base": contrast.base.label if contrast.base else None,
+            "large": contrast.large.label if contrast.large else None,
         },
         "hybrid": _hybrid(views.hybrid),
         "rank_curves": [_curve(curve) for curve in views.ranks],

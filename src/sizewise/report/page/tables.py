@@ -73,7 +73,10 @@ def run_table(comparison: Comparison) -> PageTable:
         outcome = run.outcome
         own, model = outcome.data.name, outcome.model
         base, tuned = outcome.base.get(own), (outcome.tuned or {}).get(own)
-        scores = [None if e is None else e.scores.get(outcome.primary) for e in (base, tuned)]
+        scores = [
+            None if e is None else comparison.scores_of(e).get(outcome.primary)
+            for e in (base, tuned)
+        ]
         adapter = "–" if model.lora_r is None else f"{model.lora_method} r={model.lora_r}"
         loss = number(outcome.validation.get("val_loss"))
         rows.append(
@@ -194,8 +197,7 @@ def markdown_tables(compared: SetComparison) -> str:
 
 def _caption(compared: SetComparison) -> str:
     test = compared.test
-    n = words.plural(len(test.ids), "test example")
-    text = f"{test.primary} on {test.dataset} ({n}), best first; gains over the own base"
+    text = f"{test.primary} on {test.dataset} ({test.size}), best first; gains over the own base"
     return latex_text(text) + " with 95\\,\\% bootstrap intervals."
 
 

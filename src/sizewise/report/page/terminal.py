@@ -62,7 +62,7 @@ def show(
 def _table(compared: SetComparison, width: int) -> Table:
     test, frame = compared.test, compared.table
     scale = scale_of(test)
-    title = f"{test.dataset} · {test.primary} · {words.plural(len(test.ids), 'test example')}"
+    title = f"{test.dataset} · {test.primary} · {test.size}"
     table = Table(title=escape(title), title_justify="left", header_style="bold")
     table.box, table.pad_edge = SIMPLE_HEAD, False
     table.add_column("", overflow="fold", min_width=14)

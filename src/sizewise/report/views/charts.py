@@ -60,7 +60,7 @@ def quality_chart(
 def _log_ticks(points: Sequence[Point], cost: str, log: bool) -> dict[str, Any]:
     if cost != "params" or not log:
         return {}
-    sizes = sorted({float(p.candidate.model.params_base) for p in points})
+    sizes = sorted({float(p.arm.model.params_base) for p in points})
     apart = [s for i, s in enumerate(sizes) if i == 0 or s / sizes[i - 1] > 1.4]
     return {"tickvals": apart, "ticktext": [words.count(s) for s in apart]}
 
@@ -69,7 +69,7 @@ def _named(points: Sequence[Point], sign: float) -> set[int]:
     """The best point of every base, tuned and not, is named; the others tell on hovering."""
     best: dict[tuple[str, bool], Point] = {}
     for point in points:
-        key = (point.candidate.model.name, point.tuned)
+        key = (point.arm.model.name, point.tuned)
         if key not in best or sign * point.score > sign * best[key].score:
             best[key] = point
     return {id(p) for p in list(best.values())[:MOST_LABELS]}
@@ -101,8 +101,8 @@ def _markers(
             "line": {"width": 1.5, "color": "white"},
         },
         meta={
-            "short": [escape(p.candidate.model.name) if id(p) in named else "" for p in points],
-            "directories": [p.candidate.first.run.directory.name for p in points],
+            "short": [escape(p.arm.model.name) if id(p) in named else "" for p in points],
+            "directories": [p.arm.first.run.directory.name for p in points],
         },
     )
 
@@ -128,11 +128,11 @@ def _hover(point: Point, front: Front, scale: words.Scale) -> str:
 
 
 def _links(points: Sequence[Point], cost: str, unit: float) -> go.Scatter:
-    by_candidate = {id(p.candidate): p for p in points}
+    by_arm = {id(p.arm): p for p in points}
     x: list[float | None] = []
     y: list[float | None] = []
     for point in points:
-        base = by_candidate.get(id(point.base))
+        base = by_arm.get(id(point.base))
         if base is not None:
             x += [base.costs[cost], point.costs[cost], None]
             y += [unit * base.score, unit * point.score, None]

@@ -15,21 +15,21 @@ from sizewise.report.comparison.arms import ZERO_SHOT, TestSet
 from sizewise.report.comparison.pairs import Pair
 from sizewise.report.comparison.points import Point
 from sizewise.report.comparison.strata import Confusion, Stratum
-from sizewise.report.comparison.verdict import Focus
+from sizewise.report.comparison.verdict import Contrast
 from sizewise.report.views.charts import LARGE, MUTED, TUNED, ZERO, layout
 from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch
 
 
-def strata_chart(stratum: Stratum, focus: Focus, scale: words.Scale) -> go.Figure:
-    """Grouped bars: the score of each model of the focus at every level."""
+def strata_chart(stratum: Stratum, contrast: Contrast, scale: words.Scale) -> go.Figure:
+    """Grouped bars: the score of each model of the contrast at every level."""
     unit = 100.0 if scale.percent else 1.0
     names = [f"{escape(level.value)} (n={level.examples})" for level in stratum.levels]
-    colours = {focus.small.label: TUNED}
-    if focus.base is not None:
-        colours[focus.base.label] = ZERO
-    if focus.large is not None:
-        colours[focus.large.label] = LARGE
+    colours = {contrast.small.label: TUNED}
+    if contrast.base is not None:
+        colours[contrast.base.label] = ZERO
+    if contrast.large is not None:
+        colours[contrast.large.label] = LARGE
     figure = go.Figure()
     for label, colour in colours.items():
         values = [level.means.get(label) for level in stratum.levels]
@@ -96,7 +96,7 @@ def confusion_chart(confusion: Confusion) -> go.Figure:
     return figure
 
 
-def hybrid_chart(curve: RoutingCurve, focus: Focus, scale: words.Scale) -> go.Figure:
+def hybrid_chart(curve: RoutingCurve, contrast: Contrast, scale: words.Scale) -> go.Figure:
     """Score over the share of traffic that goes to the large model."""
     unit = 100.0 if scale.percent else 1.0
     shares = (100 * curve.shares).round(1).tolist()
@@ -138,13 +138,13 @@ def hybrid_chart(curve: RoutingCurve, focus: Focus, scale: words.Scale) -> go.Fi
 
 
 def scaling_chart(
-    match: ScalingMatch, test: TestSet, points: list[Point], focus: Focus, scale: words.Scale
+    match: ScalingMatch, test: TestSet, points: list[Point], contrast: Contrast, scale: words.Scale
 ) -> go.Figure:
     """Zero-shot quality over size with its fit, and the tuned model's level."""
     unit = 100.0 if scale.percent else 1.0
-    whole = [p for p in points if p.candidate.model.quantization == "none"]
-    zero = [p for p in whole if p.candidate.kind == ZERO_SHOT]
-    sizes = sorted(float(p.candidate.params) for p in zero)
+    whole = [p for p in points if p.arm.model.quantization == "none"]
+    zero = [p for p in whole if p.arm.kind == ZERO_SHOT]
+    sizes = sorted(float(p.arm.params) for p in zero)
     grid = np.geomspace(sizes[0], sizes[-1], 60)
     figure = go.Figure()
     if match.fit is not None:
@@ -155,15 +155,15 @@ def scaling_chart(
                 line={"color": ZERO, "width": 1.6}, hoverinfo="skip",
             )
         )  # fmt: skip
-    tuned = [p for p in points if p.candidate is focus.small]
+    tuned = [p for p in points if p.arm is contrast.small]
     for name, chosen, colour, symbol in (
         ("zero-shot", zero, ZERO, "square"),
-        (escape(focus.small.label), tuned, TUNED, "circle"),
+        (escape(contrast.small.label), tuned, TUNED, "circle"),
     ):
         figure.add_trace(
             go.Scatter(
                 name=name,
-                x=[p.candidate.params for p in chosen],
+                x=[p.arm.params for p in chosen],
                 y=[unit * p.score for p in chosen],
                 mode="markers",
                 marker={"color": colour, "size": 10, "symbol": symbol},

@@ -53,7 +53,8 @@ def size_versus_quality(test: TestSet, points: Sequence[Point], title: str = "")
         if not points:
             _nothing(axes)
         _legend(axes)
-        axes.set_title(title or test.dataset, loc="left", fontweight="bold")
+        title = title or (f"{test.dataset} ({test.size})" if test.left_out else test.dataset)
+        axes.set_title(title, loc="left", fontweight="bold")
         return figure
 
 
@@ -84,11 +85,11 @@ def _nothing(axes: Axes) -> None:
 
 def _point(axes: Axes, point: Point, unit: float) -> None:
     colour = TUNED_COLOUR if point.tuned else ZERO_COLOUR
-    x, y = float(point.candidate.params), unit * point.score
+    x, y = float(point.arm.params), unit * point.score
     if point.low is not None and point.high is not None:
         axes.plot([x, x], [unit * point.low, unit * point.high], color=colour, lw=1.2, alpha=0.7)
     if point.base is not None:
-        start = unit * point.base.score(point.candidate.primary)
+        start = unit * point.base.score(point.arm.primary)
         axes.plot([point.base.params, x], [start, y], color=MUTED, lw=0.7, ls=(0, (3, 2)), zorder=0)
     marker = "o" if point.tuned else "s"
     axes.plot(x, y, marker, color=colour, ms=6, mec="white", mew=0.8, zorder=3)
@@ -98,11 +99,11 @@ def _label(axes: Axes, points: Sequence[Point], unit: float, sign: float) -> Non
     """Name the best tuned point of every base, and all zero-shot points; no more than fit."""
     best: dict[Any, Point] = {}
     for point in points:
-        key = (point.candidate.model.name, point.tuned)
+        key = (point.arm.model.name, point.tuned)
         if key not in best or sign * point.score > sign * best[key].score:
             best[key] = point
     for point in list(best.values())[:MOST_LABELS]:
-        where = (float(point.candidate.params), unit * point.score)
+        where = (float(point.arm.params), unit * point.score)
         axes.annotate(
             point.label, where, (7, 0), textcoords="offset points", fontsize=7.5, va="center"
         )
