@@ -19,7 +19,7 @@ from sizewise.report.comparison.strata import Level, Stratum
 from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch
 
-RESULTS_VERSION = 3
+RESULTS_VERSION = 2
 
 
 def results_record(comparison: Comparison) -> dict[str, Any]:
@@ -49,7 +49,6 @@ def _set(compared: SetComparison) -> dict[str, Any]:
         "metric": test.primary,
         "direction": test.direction,
         "examples_compared": len(test.ids),
-        "examples_left_out": test.left_out,
         "verdict": {
             "status": verdict.status,
             "headline": verdict.headline,
