@@ -105,10 +105,7 @@ def _texts(arm: Arm) -> dict[str, dict[str, Any]]:
 
 
 def _row(
-    test: TestSet,
-    models: list[Arm],
-    texts: list[dict[str, dict[str, Any]]],
-    position: int,
+    test: TestSet, models: list[Arm], texts: list[dict[str, dict[str, Any]]], position: int
 ) -> dict[str, Any]:
     key = test.ids[position]
     found = [rows[key] for rows in texts]

@@ -189,10 +189,7 @@ def _by(test: TestSet, by: Sequence[str]) -> Iterator[tuple[str, Arm, Arm]]:
 
 
 def _compare(
-    test: TestSet,
-    wanted: Sequence[tuple[str, Arm, Arm]],
-    seed: int,
-    correct: bool = True,
+    test: TestSet, wanted: Sequence[tuple[str, Arm, Arm]], seed: int, correct: bool = True
 ) -> list[Pair]:
     if not wanted or len(set(test.groups)) < 2:
         return []
