@@ -26,8 +26,7 @@ from sizewise.report.comparison.runs import load_runs
 from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, scale_of
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import write_report
-from sizewise.report.views.charts import quality_chart
-from sizewise.report.views.charts_detail import scaling_chart
+from sizewise.report.views.charts import quality_chart, scaling_chart
 
 TASK = Task(examples=60)
 NF4 = {"quantization": "nf4", "tuned": None, "task": TASK}

@@ -23,7 +23,7 @@ from sizewise.report.page.page import charts_of
 from sizewise.report.page.results import clean
 from sizewise.report.page.terminal import Failure, show, wide_console
 from sizewise.report.page.write import write_report
-from sizewise.report.views.charts_detail import parallel_chart
+from sizewise.report.views.charts import parallel_chart
 from sizewise.tracking.summary_run import SweepSummary, wandb_options, write_summary_run
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Numbers as people read them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ class Scale:
     """How a score is shown: shares of 1 as percent, everything else as it is."""
 
     percent: bool
+
+    @property
+    def unit(self) -> float:
+        """What a score is multiplied by to be drawn."""
+        return 100.0 if self.percent else 1.0
 
     def value(self, score: float | None) -> str:
         """``60.0 %`` or ``1.234``; a dash where there is nothing."""

@@ -25,9 +25,13 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Point:
-    """One arm; costs are None where not measured, training costs 0 of what is not fitted."""
+    """One arm; costs are None where not measured, training costs 0 of what is not fitted.
+
+    ``position`` is the arm's place in its test set.
+    """
 
     arm: Arm
+    position: int
     base: Arm | None
     score: float
     low: float | None
@@ -72,14 +76,24 @@ def make_points(test: TestSet, seed: int = 0) -> list[Point]:
     """Return a point per arm with a finite score, in the order of the arms."""
     intervals = _intervals(test, seed)
     found = []
-    for arm in test.arms:
+    for position, arm in enumerate(test.arms):
         score = arm.score(test.primary)
         if np.isfinite(score):
             base = test.zero_shot_of(arm) if arm.tuned else None
             low, high = intervals.get(id(arm), (None, None))
             costs = {name: cost_of(arm, name) for name in COSTS}
-            found.append(Point(arm, base, score, low, high, costs))
+            found.append(Point(arm, position, base, score, low, high, costs))
     return found
+
+
+def best_points(points: Sequence[Point], sign: float, most: int) -> list[Point]:
+    """The best point of every base, tuned and not: those that have space for a name."""
+    best: dict[tuple[str, bool], Point] = {}
+    for point in points:
+        key = (point.arm.model.name, point.tuned)
+        if key not in best or sign * point.score > sign * best[key].score:
+            best[key] = point
+    return list(best.values())[:most]
 
 
 def cost_of(arm: Arm, name: str) -> float | None:

@@ -27,11 +27,13 @@ from sizewise.report.page.results import clean
 from sizewise.report.page.tables import configuration_table, pair_table, run_table, strata_table
 from sizewise.report.page.terminal import Failure
 from sizewise.report.ratings.summary import ratings_summary
-from sizewise.report.views.charts import curves_chart, learning_chart, quality_chart
-from sizewise.report.views.charts_detail import (
+from sizewise.report.views.charts import (
     confusion_chart,
+    curves_chart,
     forest_chart,
     hybrid_chart,
+    learning_chart,
+    quality_chart,
     scaling_chart,
     strata_chart,
 )
@@ -127,7 +129,7 @@ def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
         if views.scaling is not None:
             figures["scaling"] = scaling_chart(views.scaling, test, points, contrast, scale)
         if views.hybrid is not None:
-            figures["hybrid"] = hybrid_chart(views.hybrid, contrast, scale)
+            figures["hybrid"] = hybrid_chart(views.hybrid, scale)
     figures |= {f"confusion-{i}": confusion_chart(c) for i, c in enumerate(views.confusion)}
     return figures
 
