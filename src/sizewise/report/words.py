@@ -31,6 +31,10 @@ class Scale:
             return signed(score, 3)
         return signed(100 * score, 1) + (" points" if unit else "")
 
+    def points(self, score: float | None) -> str:
+        """``difference`` without its unit."""
+        return self.difference(score, unit=False)
+
     def interval(self, low: float, high: float) -> str:
         """``9.1 to 20.9``, in the unit of ``difference``."""
         if not self.percent:

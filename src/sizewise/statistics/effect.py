@@ -115,20 +115,3 @@ def _detectable_noncentrality(df: float, alpha: float, power: float, tails: int)
     while shortfall(upper) > 0.0:
         upper *= 2.0
     return float(optimize.brentq(shortfall, 0.0, upper, xtol=1e-10))
-
-
-def minimum_detectable_difference(
-    differences: ArrayLike,
-    *,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    alternative: str = "two-sided",
-) -> float:
-    """`minimum_detectable_effect` from paired differences [N] of independent examples, N ≥ 2."""
-    values = finite(differences, "differences", 1)
-    if values.size < 2:
-        raise StatisticsError("One difference shows no variation; pass at least 2.")
-    error = float(values.std(ddof=1)) / math.sqrt(values.size)
-    return minimum_detectable_effect(
-        error, values.size - 1, alpha=alpha, power=power, alternative=alternative
-    )
