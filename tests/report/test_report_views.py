@@ -152,7 +152,7 @@ def test_break_even_in_time_and_money(tmp_path: Path) -> None:
     prices = PricesConfig(device_per_hour=3.6, api_per_1000_tokens=0.02)
     specs = [Spec("nano", latency=0.01, train_seconds=100.0)]
     specs += [Spec("mini", 0.4, None, latency=0.03)]
-    time, money = compared(tmp_path, specs, prices).views.paid_back
+    time, money = compared(tmp_path, specs, prices).paid_back
     assert time.result.answers == pytest.approx(5_000, abs=1)
     assert money.small_per_answer == pytest.approx(1e-5)
     assert money.large_per_answer == pytest.approx(0.02 * 54 / 1000, rel=0.05)

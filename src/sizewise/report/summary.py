@@ -38,14 +38,8 @@ def finish_sweep(
 ) -> Comparison:
     """Write the report of a sweep into its directory, show it, and record it in W&B.
 
-    Works with no finished run, with one, and with several data sets.
-
-    Args:
-        sweep_dir: where the files go.
-        run_dirs: the jobs of the sweep; those without an outcome are left out.
-        failures: jobs that failed; they are listed.
-        console: where the table is printed (default: standard output).
-        prices: for the break-even in money.
+    Works with no finished run, with one, and with several data sets; jobs without an outcome are
+    left out.
     """
     there = [path for path in run_dirs if path.is_dir()]
     comparison = compare_loaded(load_runs(there) if there else Loaded((), ()), prices=prices)
@@ -55,9 +49,9 @@ def finish_sweep(
     named = {name: path for name, path in paths.items() if name in shown and path.is_file()}
     console = console or wide_console()
     show(comparison, failures, named, console)
-    kept = Console(file=io.StringIO(), width=console.width)
-    show(comparison, failures, named, kept)
-    write_atomically(SweepDir(sweep_dir).summary, kept.file.getvalue())  # type: ignore[attr-defined]
+    text = io.StringIO()
+    show(comparison, failures, named, Console(file=text, width=console.width))
+    write_atomically(SweepDir(sweep_dir).summary, text.getvalue())
     return comparison
 
 

@@ -46,6 +46,17 @@ def percentile_interval(replicates_R: FloatArray, level: float = 0.95) -> Interv
     return Interval(float(low), float(high), level, "percentile bootstrap")
 
 
+def order_interval(low_R: FloatArray, high_R: FloatArray, level: float) -> Interval:
+    """Percentile interval by order statistics: infinities have no mean to interpolate.
+
+    `low_R`, `high_R`: replicates for either end.
+    """
+    tail = (1.0 - level) / 2.0
+    low = np.quantile(low_R, tail, method="lower")
+    high = np.quantile(high_R, 1.0 - tail, method="higher")
+    return Interval(float(low), float(high), level, "percentile bootstrap")
+
+
 def bca_interval(
     replicates_R: FloatArray, estimate: float, jackknife_U: FloatArray, level: float = 0.95
 ) -> Interval:

@@ -62,7 +62,7 @@ class SetComparison:
     @cached_property
     def views(self) -> Views:
         """The detailed views."""
-        return make_views(self.test, self.points, self.verdict, self.prices, self.seed)
+        return make_views(self.test, self.points, self.verdict, self.seed)
 
 
 @dataclass
@@ -116,12 +116,8 @@ def compare(
 ) -> Comparison:
     """Compare all finished runs at or below ``paths``.
 
-    Args:
-        paths: run and sweep directories, of one or many sweeps and machines.
-        by: compare pairs that differ in these configuration keys only, instead of the pairs of
-            the question.
-        prices: for the break-even in money.
-        seed: of the resampling; the same seed gives the same figures.
+    ``by``: compare pairs that differ in these configuration keys only, instead of the pairs of the
+    question. The same ``seed`` gives the same figures.
 
     Raises:
         OutcomeError: a path is no directory.

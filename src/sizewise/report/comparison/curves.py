@@ -79,8 +79,7 @@ def _names(groups: Sequence[Sequence[Point]], ignored: tuple[str, ...]) -> list[
 
 
 def _rest(arm: Arm, ignored: tuple[str, ...]) -> str:
-    kept = rest(arm, (*ignored, *CHOSEN, *UNCHANGING))
-    return json.dumps(kept, sort_keys=True, default=str)
+    return rest(arm, (*ignored, *CHOSEN, *UNCHANGING))
 
 
 def _name(point: Point, ignored: tuple[str, ...]) -> str:
@@ -103,14 +102,9 @@ def _overtaking(
     scores = [rows(p.arm) for p in curve.points]
     higher = test.direction == "max"
     found = overtaking_size(
-        curve.x,
-        scores,
-        rows(large),
-        test.groups,
-        higher_is_better=higher,
-        seed=seed,
-        weights=test.weights,
-    )
+        curve.x, scores, rows(large), test.groups,
+        higher_is_better=higher, seed=seed, weights=test.weights,
+    )  # fmt: skip
     return large.label, found
 
 

@@ -89,21 +89,18 @@ def compare_pairs(test: TestSet, by: Sequence[str] = (), seed: int = 0) -> list[
 
 def gains(test: TestSet, seed: int = 0) -> dict[int, Pair]:
     """Compare every tuned arm with its own base, uncorrected; keyed by position."""
-    wanted = []
-    for arm in test.scored:
+    wanted: dict[int, tuple[str, Arm, Arm]] = {}
+    for position, arm in enumerate(test.arms):
         base = test.zero_shot_of(arm) if arm.tuned else None
-        if base is not None and base.scores is not None:
-            wanted.append((OWN_BASE, arm, base))
-    return {_position(test, pair.a): pair for pair in _compare(test, wanted, seed, correct=False)}
+        if arm.scores is not None and base is not None and base.scores is not None:
+            wanted[position] = (OWN_BASE, arm, base)
+    return dict(zip(wanted, _compare(test, list(wanted.values()), seed, False), strict=False))
 
 
 def representatives(test: TestSet) -> list[Arm]:
     """Tuned arms, one per question: variants of training are chosen by validation loss."""
-    groups: dict[str, list[Arm]] = {}
-    for arm in test.scored:
-        if arm.tuned:
-            groups.setdefault(variant_key(arm), []).append(arm)
-    return [min(group, key=by_validation) for group in groups.values()]
+    groups = _alike([arm for arm in test.scored if arm.tuned], (*CHOSEN, *UNCHANGING))
+    return [min(group, key=by_validation) for group in groups]
 
 
 def by_validation(arm: Arm) -> tuple[float, str]:
@@ -114,18 +111,18 @@ def by_validation(arm: Arm) -> tuple[float, str]:
 
 def variant_key(arm: Arm) -> str:
     """Name the question that a tuned arm answers: its configuration less what is chosen."""
-    return json.dumps(rest(arm, (*CHOSEN, *UNCHANGING)), sort_keys=True, default=str)
+    return rest(arm, (*CHOSEN, *UNCHANGING))
 
 
-def rest(arm: Arm, ignored: tuple[str, ...]) -> dict[str, Any]:
-    """Flat configuration less the keys that begin like an ignored one.
+def rest(arm: Arm, ignored: tuple[str, ...]) -> str:
+    """Flat configuration, as JSON, less the keys that begin like an ignored one.
 
     Where a choice of the data is ignored, so are the rows that came of it.
     """
     if any(key.startswith("dataset") for key in ignored):
         ignored = (*ignored, DATA)
-    flat = flatten(arm.config)
-    return {key: value for key, value in flat.items() if not key.startswith(ignored)}
+    flat = {k: v for k, v in flatten(arm.config).items() if not k.startswith(ignored)}
+    return json.dumps(flat, sort_keys=True, default=str)
 
 
 def _question(test: TestSet) -> Iterator[tuple[str, Arm, Arm]]:
@@ -170,8 +167,7 @@ def _alike(arms: Sequence[Arm], ignored: tuple[str, ...]) -> list[list[Arm]]:
     """Group arms by their configuration less the keys that begin like an ignored one."""
     groups: dict[str, list[Arm]] = {}
     for arm in arms:
-        key = json.dumps(rest(arm, ignored), sort_keys=True, default=str)
-        groups.setdefault(key, []).append(arm)
+        groups.setdefault(rest(arm, ignored), []).append(arm)
     return list(groups.values())
 
 
@@ -193,7 +189,10 @@ def _compare(
 ) -> list[Pair]:
     if not wanted or len(set(test.groups)) < 2:
         return []
-    scores = [_paired_scores(test, a, b) for _, a, b in wanted]
+    scores = [
+        PairedScores(rows(a), rows(b), test.groups, names=(a.label, b.label), weights=test.weights)
+        for _, a, b in wanted
+    ]
     resamples = min(MOST_RESAMPLES, max(RESAMPLES, 100 * len(wanted)))
     results = compare_paired_many(scores, seed, n_resamples=resamples)
     p_values = np.array([r.p_value for r in results])
@@ -205,18 +204,8 @@ def _compare(
     ]
 
 
-def _paired_scores(test: TestSet, a: Arm, b: Arm) -> PairedScores:
-    return PairedScores(
-        rows(a), rows(b), test.groups, names=(a.label, b.label), weights=test.weights
-    )
-
-
 def rows(arm: Arm) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Scores as the statistics take them: [S, N] for seeds, [N] for a model without a seed."""
     if arm.scores is None:
         raise ConfigError(f"{arm.label} has no per-example scores.")
     return arm.scores if arm.tuned else arm.scores[0]
-
-
-def _position(test: TestSet, arm: Arm) -> int:
-    return next(i for i, c in enumerate(test.arms) if c is arm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -93,13 +93,18 @@ def _band(count: int) -> str:
 def _stratum(
     test: TestSet, contrast: Contrast, name: str, values: Sequence[str], seed: int
 ) -> Stratum:
-    against = contrast.large or contrast.base
-    column = np.array(values)
-    names = sorted(set(values), key=_order)
-    masks = [column == value for value in names]
-    levels = [_level(test, contrast, value, mask) for value, mask in zip(names, masks, strict=True)]
-    if against is not None:
-        levels = _with_gains(test, contrast.small, against, levels, masks, seed)
+    against, column = contrast.large or contrast.base, np.array(values)
+    masks = {value: column == value for value in sorted(set(values), key=_order)}
+    gains = _gains(test, contrast.small, against, masks, seed) if against is not None else {}
+    levels = [
+        Level(
+            value,
+            int(mask.sum()),
+            {arm.label: test.mean(arm, mask) for arm in contrast.shown if arm.scores is not None},
+            *gains.get(value, ()),
+        )
+        for value, mask in masks.items()
+    ]
     return Stratum(name, against.label if against else None, tuple(levels))
 
 
@@ -108,59 +113,34 @@ def _order(value: str) -> tuple[int, str]:
     return (int(digits) if digits else -1, value)
 
 
-def _level(test: TestSet, contrast: Contrast, value: str, mask: np.ndarray) -> Level:
-    means = {c.label: test.mean(c, mask) for c in contrast.shown if c.scores is not None}
-    return Level(value, int(mask.sum()), means)
-
-
-def _with_gains(
-    test: TestSet,
-    small: Arm,
-    against: Arm,
-    levels: list[Level],
-    masks: Sequence[np.ndarray],
-    seed: int,
-) -> list[Level]:
-    sides: dict[int, Sides] = {}
-    for number, mask in enumerate(masks):
-        groups = [g for g, kept in zip(test.groups, mask, strict=True) if kept]
+def _gains(
+    test: TestSet, small: Arm, against: Arm, masks: Mapping[str, np.ndarray], seed: int
+) -> dict[str, tuple[float, float, float]]:
+    """Gain and its interval at the levels that have examples enough."""
+    sides: dict[str, Sides] = {}
+    for value, mask in masks.items():
+        groups = [group for group, inside in zip(test.groups, mask, strict=True) if inside]
         if len(groups) >= FEWEST and len(set(groups)) > 1:
             a, b = rows(small)[..., mask], rows(against)[..., mask]
             weights = None if test.weights is None else test.weights[mask]
-            sides[number] = sides_of(a, b, groups, weights=weights)
+            sides[value] = sides_of(a, b, groups, weights=weights)
     intervals = difference_intervals(list(sides.values()), n_resamples=4_000, seed=seed)
-    for (number, pair), interval in zip(sides.items(), intervals, strict=True):
-        level = levels[number]
-        ends = sorted((test.sign * interval.low, test.sign * interval.high))
-        gain = test.sign * float(pair.differences.mean())
-        levels[number] = Level(level.value, level.examples, level.means, gain, *ends)
-    return levels
+    found = {}
+    for (value, pair), interval in zip(sides.items(), intervals, strict=True):
+        low, high = sorted((test.sign * interval.low, test.sign * interval.high))
+        found[value] = (test.sign * float(pair.differences.mean()), low, high)
+    return found
 
 
 # First category of every chapter of ICD-10 (WHO) and ICD-10-CM, with its numeral and subject.
 CHAPTERS = (
-    ("A00", "I infections"),
-    ("C00", "II neoplasms"),
-    ("D50", "III blood"),
-    ("E00", "IV metabolism"),
-    ("F00", "V mind"),
-    ("G00", "VI nerves"),
-    ("H00", "VII eye"),
-    ("H60", "VIII ear"),
-    ("I00", "IX circulation"),
-    ("J00", "X breathing"),
-    ("K00", "XI digestion"),
-    ("L00", "XII skin"),
-    ("M00", "XIII bones, muscles"),
-    ("N00", "XIV urinary, genital"),
-    ("O00", "XV pregnancy"),
-    ("P00", "XVI newborns"),
-    ("Q00", "XVII malformations"),
-    ("R00", "XVIII symptoms"),
-    ("S00", "XIX injury"),
-    ("V00", "XX causes"),
-    ("Z00", "XXI contacts"),
-)
+    ("A00", "I infections"), ("C00", "II neoplasms"), ("D50", "III blood"),
+    ("E00", "IV metabolism"), ("F00", "V mind"), ("G00", "VI nerves"), ("H00", "VII eye"),
+    ("H60", "VIII ear"), ("I00", "IX circulation"), ("J00", "X breathing"), ("K00", "XI digestion"),
+    ("L00", "XII skin"), ("M00", "XIII bones, muscles"), ("N00", "XIV urinary, genital"),
+    ("O00", "XV pregnancy"), ("P00", "XVI newborns"), ("Q00", "XVII malformations"),
+    ("R00", "XVIII symptoms"), ("S00", "XIX injury"), ("V00", "XX causes"), ("Z00", "XXI contacts"),
+)  # fmt: skip
 STARTS = [start for start, _ in CHAPTERS]
 NONE = "no code"
 SPECIAL = "XXII special"

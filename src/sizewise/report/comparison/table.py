@@ -16,15 +16,9 @@ from sizewise.report.comparison.runs import Run
 def arm_rows(test: TestSet, gains: Mapping[int, Pair], own: bool = True) -> pd.DataFrame:
     """One row per configuration, best first.
 
-    Columns: label, kind, model, params, trainable, lora, r, quantization, dataset, train_examples,
-    memory_bytes, adapter_bytes, train_seconds, latency_seconds, energy_joules, seeds,
-    zero_shot, tuned, score, gain, gain_low, gain_high, p_value, unparsed, examples. Gains
-    are improvements, with the 95 % interval paired on the test examples.
-
-    Args:
-        test: the arms.
-        gains: of tuned arms over their own base, by position.
-        own: leave out zero-shot scores that only came with tuned runs.
+    Gains are improvements of tuned arms over their own base (``gains``, by position), with the 95 %
+    interval paired on the test examples. ``own`` leaves out zero-shot scores that only came with
+    tuned runs.
     """
     rows = [_row(test, arm, gains.get(place)) for place, arm in enumerate(test.arms)]
     frame = pd.DataFrame(rows)[[arm.own or not own for arm in test.arms]]

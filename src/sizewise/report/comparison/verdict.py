@@ -48,11 +48,7 @@ def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = ()) -> Verdi
     largest zero-shot model; where that was asked in several ways (stored in fewer bits, with
     examples in the prompt), in the way that scored best. The smallest winner is named; if none
     wins, the pair with the largest gain. Holm's correction over all pairs covers that choice.
-
-    Args:
-        test: the arms.
-        pairs: those of the question, or those that differ in ``by`` only.
-        by: configuration keys.
+    With ``by`` the pairs are those that differ in these configuration keys only.
     """
     verdict = _by_key(test, pairs, ", ".join(by)) if by else _judged(test, pairs)
     if test.tokenizers == 1:

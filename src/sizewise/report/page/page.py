@@ -97,15 +97,10 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "scaling": scaling_sentence(test, views),
         "learning": learning_sentences(views),
         "hybrid": hybrid_sentence(test, views),
-        "paid_back": paid_back_sentences(views.paid_back),
-        "charts": plain_charts(compared),
+        "paid_back": paid_back_sentences(compared.paid_back),
+        "charts": {name: _plain(chart) for name, chart in charts_of(compared).items()},
         "sample": _sample(compared),
     }
-
-
-def plain_charts(compared: SetComparison) -> dict[str, Any]:
-    """All charts of a test set as plotly's plain values, by name."""
-    return {name: _plain(figure) for name, figure in charts_of(compared).items()}
 
 
 def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
@@ -142,11 +137,5 @@ def _plain(figure: go.Figure) -> Mapping[str, Any]:
 
 def _sample(compared: SetComparison) -> dict[str, Any]:
     sample = compared.views.sample
-    return {
-        "models": sample.models,
-        "tuned": sample.tuned,
-        "base": sample.base,
-        "rows": sample.rows,
-        "sign": compared.test.sign,
-        "percent": scale_of(compared.test).percent,
-    }
+    shown = {name: getattr(sample, name) for name in ("models", "tuned", "base", "rows")}
+    return {**shown, "sign": compared.test.sign, "percent": scale_of(compared.test).percent}

@@ -34,7 +34,7 @@ def cards_of(compared: SetComparison) -> list[Card]:
     gain = Card("Gain", scale.difference(pair.gain), f"95 % interval {interval}")
     if pair.question != SMALL_LARGE:
         return [gain, *_tuning(pair), *_lone(compared)]
-    return [gain, *_against(pair), *_paid(compared.views)]
+    return [gain, *_against(pair), *_paid(compared.paid_back)]
 
 
 def _against(pair: Pair) -> list[Card]:
@@ -61,9 +61,9 @@ def _tuning(pair: Pair) -> list[Card]:
     return [trained, Card("Training", words.seconds(pair.a.train_seconds), "mean of the seeds")]
 
 
-def _paid(views: Views) -> list[Card]:
+def _paid(entries: Sequence[PaidBack]) -> list[Card]:
     found = []
-    for entry in views.paid_back[:1]:
+    for entry in entries[:1]:
         answers = entry.result.answers
         figure = f"{answers:,.0f} answers" if math.isfinite(answers) else "never"
         detail = f"after {words.seconds(entry.training)} of training, in device time"
