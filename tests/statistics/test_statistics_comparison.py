@@ -35,7 +35,7 @@ def test_binary_scores_of_single_runs_get_mcnemar() -> None:
     assert found.p_value == found.p_value_examples == expected.p_exact
     assert found.mcnemar == expected
     assert found.effect.odds_ratio == expected.only_a / expected.only_b
-    assert found.effect.points == pytest.approx(100 * (RIGHT_A.mean() - RIGHT_B.mean()))
+    assert 100 * found.effect.difference == pytest.approx(100 * (RIGHT_A.mean() - RIGHT_B.mean()))
     assert found.interval == bootstrap_difference(RIGHT_A, RIGHT_B)
     assert found.conditional_on == (
         "Over the 300 test examples; conditional on the 1 seed of A and on B."
@@ -95,7 +95,7 @@ def test_five_seeds_make_interval_and_p_value_agree() -> None:
 
 def test_identical_rows_are_one_deterministic_run() -> None:
     found = compare_paired(np.tile(RIGHT_A, (5, 1)), RIGHT_B)
-    assert found.seeds_a.count == 1
+    assert len(found.seeds_a.means) == 1
     assert found.seeds_a.repeats == 5
     assert not found.seeds_are_random
     assert found.test == "McNemar, exact"

@@ -20,7 +20,7 @@ from sizewise.statistics.bootstrap import Interval
 class EffectSize:
     """Size of a paired difference A − B.
 
-    `difference` is in units of the score, `points` is it times 100. `cohens_d_z` is the mean of
+    `difference` is in units of the score. `cohens_d_z` is the mean of
     the differences over their standard deviation (infinite if all are equal and not 0). For
     binary scores: `odds_ratio` of the discordant pairs with its interval (None without any), and
     Cohen's h of the two proportions; None for other scores.
@@ -31,11 +31,6 @@ class EffectSize:
     odds_ratio: float | None = None
     odds_ratio_interval: Interval | None = None
     cohens_h: float | None = None
-
-    @property
-    def points(self) -> float:
-        """Difference in percentage points of a score between 0 and 1."""
-        return 100.0 * self.difference
 
 
 def cohens_d_z(differences: ArrayLike) -> float:

@@ -210,18 +210,13 @@ def checked_sizes(
     return sizes
 
 
-def _logit_start(x: FloatArray, shares: FloatArray) -> tuple[float, float]:
-    slope, intercept = np.polyfit(x, special.logit(np.clip(shares, 0.01, 0.99)), 1)
-    return float(intercept), float(slope)
-
-
 def _fit_logistic(
     x: FloatArray, shares: FloatArray, start: tuple[float, float] | None
 ) -> tuple[float, float] | None:
     """Fit logistic(intercept + slope · x) to shares; x is centred to keep the steps well scaled."""
     centre = float(x.mean())
     if start is None or not np.isfinite(start).all():
-        start = _logit_start(x, shares)
+        start = tuple(np.polyfit(x, special.logit(np.clip(shares, 0.01, 0.99)), 1)[::-1])
 
     def residual(coefficients: FloatArray) -> FloatArray:
         line = coefficients[0] + coefficients[1] * (x - centre)

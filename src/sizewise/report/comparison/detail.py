@@ -69,13 +69,9 @@ def hybrid_of(test: TestSet, contrast: Contrast, seed: int = 0) -> RoutingCurve 
 
 def confidences_of(test: TestSet, arm: Arm) -> FloatArray | None:
     """Mean log-probability of the generated tokens, [S, N]; None where not computed."""
-    found = []
-    for member in arm.members:
-        if member.answers is None:
-            return None
-        found.append(member.answers.confidence[member.answers.positions(test.ids)])
-    matrix = np.stack(found)
-    return matrix if np.isfinite(matrix).all() else None
+    answers = [m.answers for m in arm.members if m.answers is not None]
+    matrix = np.stack([a.confidence[a.positions(test.ids)] for a in answers])
+    return matrix if len(answers) == len(arm.members) and np.isfinite(matrix).all() else None
 
 
 def paid_back(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -157,10 +158,8 @@ Counts = tuple[float, ...]
 def by_tokenizer(test: TestSet) -> list[TestSet]:
     """Divide a test set whose primary score is per token by how the answers are cut into tokens.
 
-    Returns:
-        ``test`` itself where all count alike (or the score is none per token); else one test set
-        for each way, with a fingerprint of its own. Arms without readable answers stay with
-        those of the same base.
+    Each way gets a fingerprint of its own; arms without readable answers stay with those of the
+    same base.
     """
     if test.primary not in PER_TOKEN:
         return [test]
@@ -169,41 +168,24 @@ def by_tokenizer(test: TestSet) -> list[TestSet]:
         return [test]
     parts = []
     for number, (counts, arms) in enumerate(groups.items()):
-        text = f"{test.fingerprint}{counts}"
-        parts.append(
-            replace(
-                test,
-                fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
-                arms=arms,
-                problems=[] if number else test.problems,
-                tokenizers=len(groups),
-            )
-        )
+        fingerprint = hashlib.sha256(f"{test.fingerprint}{counts}".encode()).hexdigest()[:16]
+        problems = [] if number else test.problems
+        more: dict[str, Any] = {"problems": problems, "tokenizers": len(groups)}
+        parts.append(replace(test, fingerprint=fingerprint, arms=arms, **more))
     return parts
 
 
 def _groups(arms: Sequence[Arm]) -> dict[Counts, list[Arm]]:
-    readable = [c for c in arms if c.first.answers is not None]
-    common = sorted(set.intersection(*(set(_ids(c)) for c in readable))) if readable else []
+    readable = [(arm, arm.first.answers) for arm in arms if arm.first.answers is not None]
+    common = sorted(set.intersection(*(set(a.ids) for _, a in readable))) if readable else []
     groups: dict[Counts, list[Arm]] = {}
     of_base: dict[str, list[Arm]] = {}
-    for arm in readable:
-        group = groups.setdefault(_counts(arm, common), [])
+    for arm, answers in readable:
+        counts = tuple(answers.weights[COUNTED][answers.positions(common)].tolist())
+        group = groups.setdefault(counts, [])
         group.append(arm)
         of_base.setdefault(arm.model.path, group)
     for arm in arms:
         if arm.first.answers is None and groups:
             of_base.get(arm.model.path, next(iter(groups.values()))).append(arm)
     return groups
-
-
-def _ids(arm: Arm) -> tuple[str, ...]:
-    answers = arm.first.answers
-    return () if answers is None else answers.ids
-
-
-def _counts(arm: Arm, ids: Sequence[str]) -> Counts:
-    answers = arm.first.answers
-    if answers is None:
-        return ()
-    return tuple(answers.weights[COUNTED][answers.positions(ids)].tolist())

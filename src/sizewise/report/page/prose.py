@@ -62,13 +62,12 @@ def _tuning(pair: Pair) -> list[Card]:
 
 
 def _paid(entries: Sequence[PaidBack]) -> list[Card]:
-    found = []
-    for entry in entries[:1]:
-        answers = entry.result.answers
-        figure = f"{answers:,.0f} answers" if math.isfinite(answers) else "never"
-        detail = f"after {words.seconds(entry.training)} of training, in device time"
-        found.append(Card("Paid back", figure, detail))
-    return found
+    if not entries:
+        return []
+    answers = entries[0].result.answers
+    value = f"{answers:,.0f} answers" if math.isfinite(answers) else "never"
+    detail = f"after {words.seconds(entries[0].training)} of training, in device time"
+    return [Card("Paid back", value, detail)]
 
 
 def _lone(compared: SetComparison) -> list[Card]:
