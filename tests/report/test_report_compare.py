@@ -311,6 +311,9 @@ def test_tiny_designs_end_in_a_value_or_in_what_cannot_be_said(
         assert result.verdict.status == OPEN
         why = "one test example" if examples == 1 else "of one group"
         assert why in result.verdict.sentence
+        make_run(tmp_path / "by", Spec("nano", *rates[:2], r=16, task=task))
+        (by,) = compare([tmp_path], by=["lora.r"]).sets
+        assert why in by.verdict.sentence
         return
     assert {pair.question for pair in result.pairs} == {SMALL_LARGE, OWN_BASE}
     for pair in result.pairs:

@@ -109,18 +109,26 @@ def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     if not test.scored:
         sentence = f"No run has usable values of {test.primary} per example; nothing is compared."
         return Verdict(OPEN, "Open", sentence)
-    if len(set(test.groups)) < 2 and len(test.scored) > 1:
-        why = "all test examples are of one group" if test.ids[1:] else "there is one test example"
-        return Verdict(OPEN, "Open", f"Whether specialisation beats size cannot be said: {why}.")
     if all(c.kind == ZERO_SHOT for c in test.scored):
         best = max(test.scored, key=lambda c: test.sign * c.score(test.primary))
         score = scale_of(test).value(best.score(test.primary))
         sentence = f"Nothing was tuned. Best zero-shot model: {best.label} with {score}."
         return Verdict(OPEN, "Open", sentence)
+    if single := _single_unit(test):
+        return Verdict(OPEN, "Open", f"Whether specialisation beats size cannot be said: {single}.")
     return Verdict(OPEN, "Open", f"Whether specialisation beats size is open: {why}.")
 
 
+def _single_unit(test: TestSet) -> str:
+    """Why nothing can be tested, where the test examples are one unit; else empty."""
+    if len(set(test.groups)) != 1 or not test.scored[1:]:
+        return ""
+    return "all test examples are of one group" if test.ids[1:] else "there is one test example"
+
+
 def _by_key(test: TestSet, pairs: Sequence[Pair], key: str) -> Verdict:
+    if single := _single_unit(test):
+        return Verdict(OPEN, "No pair", f"What {key} changes cannot be said: {single}.")
     if not pairs:
         return Verdict(OPEN, "No pair", f"No two configurations differ in {key} only.")
     found = [p for p in pairs if p.wins or p.loses]
