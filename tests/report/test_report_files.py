@@ -306,3 +306,9 @@ def test_colours_stand_in_the_palette_only() -> None:
     assert len(files) > 100
     typed = [f.name for f in files if re.search(r'"#[0-9A-Fa-f]{6}"', f.read_text())]
     assert sorted(typed) == ["charts.py", "launch.py", "palette.py"]  # white; a lighter blue
+
+
+def test_whole_numbers_stay_whole_beside_bases_that_only_came_along(tmp_path: Path) -> None:
+    make_sweep(tmp_path, [Spec("nano", r=8), Spec("micro", r=16)])
+    table = compare([tmp_path]).table
+    assert sorted(table.to_csv(index=False, columns=["r"]).split()) == ["16", "8", "r"]

@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 
 from sizewise.config import PricesConfig
+from sizewise.report.comparison import curves
 from sizewise.report.comparison.arms import Arm, TestSet
-from sizewise.report.comparison.curves import (
-    Curve,
-    LearningCurve,
-    learning_curves,
-    rank_curves,
-    scaling_of,
-)
 from sizewise.report.comparison.pairs import representatives
 from sizewise.report.comparison.points import Point
 from sizewise.report.comparison.runs import FloatArray
@@ -60,11 +54,11 @@ def hybrid_of(test: TestSet, contrast: Contrast, seed: int = 0) -> RoutingCurve 
     # Multiplied by their weights, the plain means of a curve are the weighted ones.
     weights = 1.0 if test.weights is None else test.weights / test.weights.mean()
     large = contrast.large.scores[0] * weights
-    curves = [
+    routed = [
         routing_curve(sure, scores * weights, large, higher_is_better=higher, seed=seed)
         for sure, scores in zip(confidences, contrast.small.scores, strict=True)
     ]
-    return average_curve(curves, higher_is_better=higher)
+    return average_curve(routed, higher_is_better=higher)
 
 
 def confidences_of(test: TestSet, arm: Arm) -> FloatArray | None:
@@ -108,20 +102,15 @@ class Views:
 
     contrast: Contrast | None
     strata: list[Stratum]
-    ranks: list[Curve]
-    learning: list[LearningCurve]
+    ranks: list[curves.Curve]
+    learning: list[curves.LearningCurve]
     scaling: ScalingMatch | None
     hybrid: RoutingCurve | None
     confusion: list[Confusion]
     sample: Sample
 
 
-def make_views(
-    test: TestSet,
-    points: Sequence[Point],
-    verdict: Verdict,
-    seed: int = 0,
-) -> Views:
+def make_views(test: TestSet, points: Sequence[Point], verdict: Verdict, seed: int = 0) -> Views:
     """Compute the views that the runs of a test set allow."""
     contrast = find_contrast(test, verdict)
     sample = draw_sample(test, contrast, seed)
@@ -130,9 +119,9 @@ def make_views(
     return Views(
         contrast=contrast,
         strata=strata_of(test, contrast, seed),
-        ranks=rank_curves(test, points),
-        learning=learning_curves(test, points, contrast, seed),
-        scaling=scaling_of(test, contrast, seed),
+        ranks=curves.rank_curves(test, points),
+        learning=curves.learning_curves(test, points, contrast, seed),
+        scaling=curves.scaling_of(test, contrast, seed),
         hybrid=hybrid_of(test, contrast, seed),
         confusion=confusions(test, [c for c in (contrast.base, contrast.small) if c is not None]),
         sample=sample,
@@ -165,26 +154,27 @@ def draw_sample(test: TestSet, contrast: Contrast | None, seed: int = 0) -> Samp
     if not models or not test.ids:
         return Sample([], [], [], [], len(test.ids), "")
     chosen = _choose(test, contrast, seed)
-    texts = [_texts(c) for c in models]
+    texts = [c.first.answers.lines() for c in models if c.first.answers is not None]
     rows = [_row(test, models, texts, position) for position in chosen]
-    kept = _within(rows, ALL_BYTES)
+    sizes = np.cumsum([len(json.dumps(row, ensure_ascii=False).encode()) for row in rows])
+    rows = rows[: int(np.searchsorted(sizes, ALL_BYTES, side="right"))]
     positions = {c.label: i for i, c in enumerate(models)}
     bases = [test.zero_shot_of(c) if c.tuned else None for c in models]
     return Sample(
         models=[c.label for c in models],
         tuned=[c.tuned for c in models],
         base=[positions.get(b.label) if b is not None else None for b in bases],
-        rows=kept,
+        rows=rows,
         total=len(test.ids),
-        note=_note(len(kept), len(test.ids)),
+        note=_note(len(rows), len(test.ids)),
     )
 
 
-def _note(kept: int, total: int) -> str:
-    if kept == total:
+def _note(number: int, total: int) -> str:
+    if number == total:
         return f"All {total} test examples."
     return (
-        f"A sample of {kept} of the {total:,} test examples, drawn with a fixed seed: up to half "
+        f"A sample of {number} of the {total:,} test examples, drawn with a fixed seed: up to half "
         "where base and tuned model differ in being right, the rest from all. All answers are in "
         "the runs' predictions files."
     )
@@ -201,28 +191,13 @@ def _models(test: TestSet, contrast: Contrast | None) -> list[Arm]:
 
 
 def _choose(test: TestSet, contrast: Contrast | None, seed: int) -> list[int]:
-    rng = np.random.default_rng(seed)
-    total = len(test.ids)
-    order = [int(i) for i in rng.permutation(total)]
+    order = [int(i) for i in np.random.default_rng(seed).permutation(len(test.ids))]
     changed: list[int] = []
     if contrast is not None and contrast.base is not None:
         a, b = contrast.small.scores, contrast.base.scores
         if a is not None and b is not None:
             changed = [i for i in order if a[0, i] != b[0, i]]
-    picked = dict.fromkeys(changed[: SAMPLE // 2])
-    for position in order:
-        if len(picked) >= min(SAMPLE, total):
-            break
-        picked.setdefault(position)
-    return sorted(picked)
-
-
-def _texts(arm: Arm) -> dict[str, dict[str, Any]]:
-    answers = arm.first.answers
-    if answers is None:
-        return {}
-    lines = answers.path.read_text(encoding="utf-8").split("\n")
-    return {row["id"]: row for row in (json.loads(line) for line in lines if line)}
+    return sorted(list(dict.fromkeys([*changed[: SAMPLE // 2], *order]))[:SAMPLE])
 
 
 def _row(
@@ -243,8 +218,3 @@ def _row(
 
 def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else text[:LONGEST] + " …(cut)"
-
-
-def _within(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    sizes = np.cumsum([len(json.dumps(row, ensure_ascii=False).encode()) for row in rows])
-    return rows[: int(np.searchsorted(sizes, most, side="right"))]

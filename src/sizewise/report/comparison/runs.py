@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,10 @@ class Answers:
         """Return where examples stand in the file."""
         at = {key: i for i, key in enumerate(self.ids)}
         return [at[key] for key in ids]
+
+    def lines(self) -> dict[str, dict[str, Any]]:
+        """Read the predictions with their texts, by id."""
+        return {row["id"]: row for row in map(json.loads, self.path.read_bytes().splitlines())}
 
 
 def find_run_dirs(paths: Iterable[Path]) -> list[Path]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -173,19 +173,14 @@ def confusions(test: TestSet, arms: list[Arm]) -> list[Confusion]:
 
 def _confusion(test: TestSet, arm: Arm) -> Confusion:
     catalogue = _catalogue(arm)
-    wanted = set(test.ids)
-    counts: dict[tuple[str, str], int] = {}
-    answers = arm.first.answers
-    text = answers.path.read_text(encoding="utf-8") if answers else ""
-    for line in text.split("\n"):
-        row: dict[str, str] = json.loads(line) if line else {}
-        if row.get("id") in wanted:
-            cell = (_chapter_in(row["reference"], catalogue), _chapter_in(row["text"], catalogue))
-            counts[cell] = counts.get(cell, 0) + 1
+    lines = arm.first.answers.lines() if arm.first.answers else {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in (lines[key] for key in test.ids if key in lines):
+        counts[_chapter_in(row["reference"], catalogue), _chapter_in(row["text"], catalogue)] += 1
     order = [name for _, name in CHAPTERS] + [SPECIAL, NONE]
     rows = tuple(name for name in order if any(a == name for a, _ in counts))
     columns = tuple(name for name in order if any(name in cell for cell in counts))
-    table = tuple(tuple(counts.get((a, b), 0) for b in columns) for a in rows)
+    table = tuple(tuple(counts[a, b] for b in columns) for a in rows)
     return Confusion(arm.label, rows, columns, table)
 
 

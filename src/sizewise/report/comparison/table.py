@@ -21,7 +21,8 @@ def arm_rows(test: TestSet, gains: Mapping[int, Pair], own: bool = True) -> pd.D
     tuned runs.
     """
     rows = [_row(test, arm, gains.get(place)) for place, arm in enumerate(test.arms)]
-    frame = pd.DataFrame(rows)[[arm.own or not own for arm in test.arms]]
+    shown = [row for row, arm in zip(rows, test.arms, strict=True) if arm.own or not own]
+    frame = pd.DataFrame(shown, columns=list(rows[0]))
     order = frame["score"] * test.sign
     return frame.loc[order.sort_values(ascending=False, na_position="last", kind="stable").index]
 

@@ -16,27 +16,12 @@ from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.points import COSTS
 from sizewise.report.comparison.verdict import scale_of
-from sizewise.report.page.prose import (
-    cards_of,
-    hybrid_sentence,
-    learning_sentences,
-    paid_back_sentences,
-    scaling_sentence,
-)
+from sizewise.report.page import prose
 from sizewise.report.page.results import clean
 from sizewise.report.page.tables import configuration_table, pair_table, run_table, strata_table
 from sizewise.report.page.terminal import Failure
 from sizewise.report.ratings.summary import ratings_summary
-from sizewise.report.views.charts import (
-    confusion_chart,
-    curves_chart,
-    forest_chart,
-    hybrid_chart,
-    learning_chart,
-    quality_chart,
-    scaling_chart,
-    strata_chart,
-)
+from sizewise.report.views import charts
 
 PACKAGE = "sizewise.report"
 
@@ -86,7 +71,7 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "number": number,
         "test": test,
         "verdict": compared.verdict,
-        "cards": cards_of(compared),
+        "cards": prose.cards_of(compared),
         "warnings": compared.warnings,
         "fronts": compared.fronts,
         "costs": COSTS,
@@ -94,10 +79,10 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "strata": [strata_table(s, scale_of(test)) for s in views.strata],
         "configurations": configuration_table(compared),
         "pairs": pair_table(compared),
-        "scaling": scaling_sentence(test, views),
-        "learning": learning_sentences(views),
-        "hybrid": hybrid_sentence(test, views),
-        "paid_back": paid_back_sentences(compared.paid_back),
+        "scaling": prose.scaling_sentence(test, views),
+        "learning": prose.learning_sentences(views),
+        "hybrid": prose.hybrid_sentence(test, views),
+        "paid_back": prose.paid_back_sentences(compared.paid_back),
         "charts": {name: _plain(chart) for name, chart in charts_of(compared).items()},
         "sample": _sample(compared),
     }
@@ -108,24 +93,27 @@ def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
     test, views, points = compared.test, compared.views, compared.points
     scale, contrast = scale_of(test), views.contrast
     figures: dict[str, go.Figure] = {
-        f"quality-{front.cost}": quality_chart(test, points, front, scale)
+        f"quality-{front.cost}": charts.quality_chart(test, points, front, scale)
         for front in compared.fronts
     }
     if compared.pairs:
-        figures["forest"] = forest_chart(compared.pairs, scale)
+        figures["forest"] = charts.forest_chart(compared.pairs, scale)
     if views.ranks:
-        figures["ranks"] = curves_chart(views.ranks, "Rank of the adapter", test, scale, log=True)
+        figures["ranks"] = charts.curves_chart(
+            views.ranks, "Rank of the adapter", test, scale, log=True
+        )
     if views.learning:
-        figures["learning"] = learning_chart(views.learning, test, scale)
+        figures["learning"] = charts.learning_chart(views.learning, test, scale)
     if contrast is not None:
         figures |= {
-            f"strata-{i}": strata_chart(s, contrast, scale) for i, s in enumerate(views.strata)
+            f"strata-{i}": charts.strata_chart(s, contrast, scale)
+            for i, s in enumerate(views.strata)
         }
         if views.scaling is not None:
-            figures["scaling"] = scaling_chart(views.scaling, test, points, contrast, scale)
+            figures["scaling"] = charts.scaling_chart(views.scaling, test, points, contrast, scale)
         if views.hybrid is not None:
-            figures["hybrid"] = hybrid_chart(views.hybrid, scale)
-    figures |= {f"confusion-{i}": confusion_chart(c) for i, c in enumerate(views.confusion)}
+            figures["hybrid"] = charts.hybrid_chart(views.hybrid, scale)
+    figures |= {f"confusion-{i}": charts.confusion_chart(c) for i, c in enumerate(views.confusion)}
     return figures
 
 
