@@ -252,12 +252,12 @@ def base_key(run: Run, dataset: str) -> str:
 
 def base_config(run: Run) -> Mapping[str, Any]:
     """Canonical configuration of a run less all that its zero-shot answers do not depend on."""
-    config = canonical_config(run.outcome.config)
-    kept = {k: v for k, v in config.items() if k not in (*OF_TRAINING, "seed", "run", "adapter")}
-    if isinstance(kept.get("dataset"), Mapping):
-        skipped = ("max_train", "max_validation")
-        kept["dataset"] = {k: v for k, v in kept["dataset"].items() if k not in skipped}
-    return kept
+    skipped = (*OF_TRAINING, "seed", "run", "adapter")
+    config = {k: v for k, v in canonical_config(run.outcome.config).items() if k not in skipped}
+    if isinstance(config.get("dataset"), Mapping):
+        limits = ("max_train", "max_validation")
+        config["dataset"] = {k: v for k, v in config["dataset"].items() if k not in limits}
+    return config
 
 
 def config_key(run: Run, dataset: str) -> tuple[str, Mapping[str, Any]]:
