@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sizewise import palette
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.splits.groups import text_key
 from sizewise.data.tokens.encode import LengthStatistics
@@ -166,7 +167,7 @@ def draw_lengths(found: Exploration, path: Path) -> None:
     for row, (split, lengths) in zip(grid, found.lengths.items(), strict=True):
         parts = (("prompt", lengths.prompt_histogram), ("answer", lengths.answer_histogram))
         for axes, (name, histogram) in zip(row, parts, strict=True):
-            axes.stairs(histogram.counts, histogram.edges, fill=True, color="#0072B2")
+            axes.stairs(histogram.counts, histogram.edges, fill=True, color=palette.ZERO)
             axes.set(title=f"{split}: {name}", xlabel="tokens", ylabel="examples")
             axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
