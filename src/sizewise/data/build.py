@@ -63,10 +63,10 @@ def _row(cfg: DatasetConfig, number: int, draw: random.Random) -> dict[str, Any]
         row[cfg.history] = [turn["content"] for turn in _dialogue(draw, turns=draw.choice((1, 3)))]
     if cfg.label:
         row[cfg.label] = CODES[min(int(draw.expovariate(0.6)), len(CODES) - 1)]
-    if cfg.split.column:
-        shares = cfg.split.names
+    if cfg.own_split.column:
+        shares = cfg.own_split.names
         part = ("train", "validation", "test", "train", "train")[(number // 2) % 5]
-        row[cfg.split.column] = shares.get(part, part)
+        row[cfg.own_split.column] = shares.get(part, part)
     return row
 
 

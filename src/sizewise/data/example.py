@@ -27,7 +27,7 @@ class Message:
 
     role: Role
     content: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     weight: int = 1
 
     @property
@@ -88,7 +88,9 @@ class Example:
     @property
     def content_id(self) -> str:
         """Hash of exactly what the model reads and should write (16 hex digits)."""
-        content = [[m.role, m.content, *([dict(m.extra)] if m.extra else [])] for m in self.messages]
+        content = [
+            [m.role, m.content, *([dict(m.extra)] if m.extra else [])] for m in self.messages
+        ]
         text = as_json([*content, ["answer", self.answer]])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

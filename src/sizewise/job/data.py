@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sizewise.config import DatasetConfig, ModelConfig, RunConfig
 from sizewise.data.build import kept_splits
-from sizewise.data.example import DataSplits, SplitName
+from sizewise.data.example import DataReport, DataSplits, SplitName
 from sizewise.data.explore import draw_lengths, explore
 from sizewise.data.rows.sqlite import write_splits
 from sizewise.data.splits.frequency import add_frequency, count_labels
@@ -72,6 +72,7 @@ def load_task(
     names: tuple[SplitName, ...] = SPLITS,
     labels: Mapping[str, int] | None = None,
     dry_run: bool = False,
+    reserve: Mapping[SplitName, int] | None = None,
 ) -> Task:
     """Read, split and encode a data set.
 
@@ -83,6 +84,7 @@ def load_task(
         names: the splits to encode.
         labels: label → training examples of the run; None: those of this data set.
         dry_run: take a few examples, synthetic ones where the hub is out of reach.
+        reserve: tokens that an answer may take in each split that is to be answered.
 
     Raises:
         DataError: a split is empty, or all its answers are cut away.
@@ -97,12 +99,30 @@ def load_task(
             cache_dir,
             context=max_positions,
             name=name,
+            reserve=(reserve or {}).get(name, 0),
         )
         for name in names
     }
     task = Task(dataset, splits, encoded)
     _say(task)
     return task
+
+
+def answer_room(cfg: RunConfig) -> dict[SplitName, int]:
+    """Return the tokens that an answer may take in each split that the job answers.
+
+    A dry run reserves none: its tiny model has positions enough, and its tokenizer may be another
+    one than the base's.
+    """
+    answered: dict[SplitName, bool] = {
+        "test": cfg.stage != "train",
+        "validation": cfg.evaluation.objective == "primary",
+    }
+    return {
+        name: cfg.generation.max_new_tokens
+        for name, wanted in answered.items()
+        if wanted and not cfg.dry_run
+    }
 
 
 def load_splits(
@@ -116,6 +136,7 @@ def load_splits(
         dry_run: take a few examples, synthetic ones where the hub is out of reach.
     """
     splits = kept_splits(few(dataset) if dry_run else dataset, stand_in=dry_run)
+    _say_report(dataset.name, splits.report)
     counts = count_labels(splits.train) if labels is None else labels
     return add_frequency(splits, counts, dataset.frequent)
 
@@ -166,10 +187,19 @@ def _say(task: Task) -> None:
     dropped = {name: dict(split.dropped) for name, split in task.encoded.items() if split.dropped}
     if any(sum(counts.values()) for counts in dropped.values()):
         log.info("%s: dropped while encoding: %s.", task.name, dropped)
+
+
+def _say_report(name: str, report: DataReport) -> None:
+    """Say what of the rows did not become examples as they stand."""
+    if any(report.filtered.values()) or report.duplicates:
+        reasons = f"{report.reasons}; {report.duplicates} duplicates"
+        log.info("%s: left out of %d rows: %s.", name, report.rows, reasons)
+    if any(report.noted.values()):
+        log.warning("%s: %s.", name, report.notes)
     if report.leaking_rows:
         log.warning(
             "%s: %d evaluation rows share a group with training in the source's own split.",
-            task.name,
+            name,
             report.leaking_rows,
         )
 

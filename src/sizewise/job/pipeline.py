@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.config import RunConfig
+from sizewise.data.example import SplitName
 from sizewise.data.splits.frequency import count_labels
 from sizewise.energy import EnergyMeter, gpu_uuids
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
 from sizewise.job import outcome
 from sizewise.job.bases import check_adapter, give_back, load_evaluated, storage_of, take_base
-from sizewise.job.data import DATA, Task, check_objective, load_task, make_template, save_data
+from sizewise.job.data import (
+    DATA,
+    Task,
+    answer_room,
+    check_objective,
+    load_task,
+    make_template,
+    save_data,
+)
 from sizewise.job.fitting import train
 from sizewise.job.outcome import make_outcome
 from sizewise.job.preflight import answered_splits, check_candidates, check_references, check_room
@@ -75,11 +84,15 @@ class Pipeline:
         positions = context_length(cfg.model)
         cache = Path(cfg.paths.cache)
         dry_run = cfg.dry_run
-        tasks = [load_task(cfg.dataset, template, positions, cache, dry_run=dry_run)]
+        room = answer_room(cfg)
+        tasks = [load_task(cfg.dataset, template, positions, cache, dry_run=dry_run, reserve=room)]
         check_objective(cfg, tasks[0])
         labels = count_labels(tasks[0].splits.train)
         for dataset in cfg.eval_dataset.values():
-            tasks.append(load_task(dataset, template, positions, cache, ("test",), labels, dry_run))
+            names: tuple[SplitName, ...] = ("test",)
+            tasks.append(
+                load_task(dataset, template, positions, cache, names, labels, dry_run, room)
+            )
         check_candidates(cfg, metrics)
         check_references(cfg, tasks, metrics)
         check_room(cfg, tasks, positions)

@@ -105,9 +105,7 @@ def _is_whole(cells: Sequence[Any]) -> bool:
     for cell in cells:
         if cell is None or cell == "" or cell != cell:
             gaps += 1
-        elif isinstance(cell, float) and cell.is_integer():
-            whole += 1
-        elif isinstance(cell, str) and _WHOLE.fullmatch(cell):
+        elif as_integer(cell) is not cell:
             whole += 1
         else:
             return False
@@ -118,7 +116,8 @@ def as_integer(cell: Any) -> Any:
     """Return a whole number such as 1.0 as 1; anything else as it is."""
     if isinstance(cell, float) and cell.is_integer():
         return int(cell)
-    return cell.removesuffix(".0") if isinstance(cell, str) else cell
+    whole = isinstance(cell, str) and _WHOLE.fullmatch(cell)
+    return cell.removesuffix(".0") if whole else cell
 
 
 def tidy(text: str) -> str:

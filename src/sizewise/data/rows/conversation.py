@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from sizewise.data.example import Message, Role
 from sizewise.data.rows.columns import TEXT_PARTS, as_text, tidy
@@ -125,7 +125,7 @@ def _with_reasoning(turn: Message) -> str:
     return f"<think>\n{thought}\n</think>\n\n{turn.content}" if thought else turn.content
 
 
-def is_conversation(value: Any) -> bool:
+def is_conversation(value: Any) -> TypeGuard[Sequence[Any]]:
     """Whether a cell is a list of turns, each a mapping with a role and what was said."""
     return bool(value) and isinstance(value, (list, tuple)) and all(map(_is_turn, value))
 
@@ -201,10 +201,11 @@ def _content(value: Any, key: str) -> str:
     """Return what a turn says: text, text parts joined, or the JSON of a result."""
     parts = value if isinstance(value, (list, tuple)) else ()
     kinds = {str(part["type"]) for part in parts if isinstance(part, Mapping) and "type" in part}
-    if kinds - set(TEXT_PARTS):
+    other = ", ".join(sorted(kinds - set(TEXT_PARTS)))
+    if other:
         raise DataError(
-            f"{key}: a turn has parts of the type {', '.join(sorted(kinds - set(TEXT_PARTS)))}, and "
-            "a language model reads text only. Take them out, or write them as text."
+            f"{key}: a turn has parts of the type {other}, and a language model reads text only. "
+            "Take them out, or write them as text."
         )
     return as_text(value, key, structured=True)
 

@@ -83,9 +83,7 @@ def make_examples(rows: Sequence[Row], cfg: DatasetConfig) -> Candidates:
         replace(example, group=group, origin=origin)
         for example, group, origin in zip(found, groups, origins, strict=True)
     )
-    return Candidates(
-        tuple(made), tuple(splits), dict(filtered), len(rows), dict(reader.noted)
-    )
+    return Candidates(tuple(made), tuple(splits), dict(filtered), len(rows), dict(reader.noted))
 
 
 def _origins(examples: Sequence[Example], told: Sequence[tuple[str, ...]]) -> list[str]:
@@ -146,7 +144,7 @@ class RowReader:
         self._conversation = named(cfg.conversation, "conversation")
         self._label = named(cfg.label, "label")
         self._rejected = named(cfg.rejected, "rejected")
-        self._split = named(cfg.split.column, "split.column")
+        self._split = named(cfg.own_split.column, "split.column")
         self._strata = {name: named(name, "strata") for name in cfg.strata}
         self._group = [(name, named(name, "group")) for name in cfg.group]
         self._whole = [name for name in whole_columns(rows) if name in self._used]
@@ -235,8 +233,9 @@ class RowReader:
         cell = row.get(column or "")
         if not is_conversation(cell):
             return self._turns(row, column, key)
-        opened = [{"role": "user", "content": "?"}, *cell]
-        return read_turns(opened, key, self._clean, self.noted)[1:]
+        asked = {"role": "user", "content": "?"}
+        turns = _dialogue(read_turns([asked, *cell], key, self._clean, Counter()))
+        return turns[1:] if turns[0].content == "?" else self._turns(row, column, key)
 
     def _head(self, row: Row, turns: Sequence[Message]) -> list[Message]:
         """Return what stands before the turns: tools, and the configured or own system text."""

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
-from sizewise.config.data import DatasetConfig, SplitConfig
+from sizewise.config.data import SPLITS, DatasetConfig, SplitConfig
 from sizewise.data.example import DataReport, DataSplits, Example
+from sizewise.data.rows.columns import placeholders
 from sizewise.data.rows.examples import Candidates
 from sizewise.data.splits.groups import leaking_rows, rank, row_split_leak, shared_groups
 from sizewise.errors import DataError
 
-NAMES = ("train", "validation", "test")
+NAMES = SPLITS
 
 
 def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
@@ -26,16 +27,17 @@ def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
         DataError: a split that should have examples has none, or the source's own split leaks
             and ``on_leak`` is ``error``.
     """
+    split = cfg.own_split
     filtered, noted = Counter(candidates.filtered), Counter(candidates.noted)
     pairs = _limit(list(zip(candidates.examples, candidates.splits, strict=True)), cfg)
     sizes = Counter(example.group for example, _ in pairs)
     pairs, duplicates = _distinct(pairs)
     values = Counter(value or "" for value in candidates.splits)
-    parts = _divide(pairs, values, cfg.split, filtered, noted)
+    parts = _divide(pairs, values, split, filtered, noted)
     leaks = leaking_rows(parts)
-    parts = _mind_leaks(parts, leaks, cfg.split.on_leak, filtered)
+    parts = _mind_leaks(parts, leaks, split.on_leak, filtered)
     fraction = _train_fraction(parts)
-    parts = {name: _ordered(rows, cfg.split.seed) for name, rows in parts.items()}
+    parts = {name: _ordered(rows, split.seed) for name, rows in parts.items()}
     limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
     kept = {name: tuple(parts[name][: limits[name]]) for name in NAMES}
     report = DataReport(
@@ -177,7 +179,7 @@ def _train_fraction(parts: Parts) -> float:
 def _require(
     parts: Mapping[str, Sequence[Example]], report: DataReport, cfg: DatasetConfig
 ) -> None:
-    fractions = {"validation": cfg.split.validation, "test": cfg.split.test}
+    fractions = {"validation": cfg.own_split.validation, "test": cfg.own_split.test}
     needed = {"train": fractions["validation"] + fractions["test"] < 1 - 1e-9}
     needed |= {name: fraction > 0 for name, fraction in fractions.items()}
     empty = [name for name in NAMES if needed[name] and not parts[name]]
@@ -185,6 +187,12 @@ def _require(
         return
     causes = ", ".join(f"{count} {reason}" for reason, count in report.filtered.items())
     counts = ", ".join(f"{name} {len(parts[name])}" for name in NAMES)
+    if not placeholders(cfg.prompt) and not (cfg.conversation or cfg.history):
+        raise DataError(
+            f"dataset.prompt={cfg.prompt!r} names no column, so that all {report.rows} rows ask "
+            f"the same and cannot be divided ({counts}). Put the columns in braces, such as "
+            "'dataset.prompt=\"{question}\"'."
+        )
     raise DataError(
         f"The {' and '.join(empty)} split of dataset {cfg.name!r} is empty ({counts}). "
         f"Of {report.rows} rows, left out: {causes or 'none'}; {report.duplicates} duplicates. "
@@ -219,7 +227,11 @@ def divide_by_column(
         DataError: values fit no split although a wanted split has none.
     """
     split_of = read_names(values, cfg.names)
-    wanted = {"train": 1 - cfg.validation - cfg.test, "validation": cfg.validation, "test": cfg.test}
+    wanted = {
+        "train": 1 - cfg.validation - cfg.test,
+        "validation": cfg.validation,
+        "test": cfg.test,
+    }
     empty = [n for n in NAMES if wanted[n] > 1e-9 and n not in split_of.values()]
     unread = {value: n for value, n in values.items() if value not in split_of}
     if unread and empty:
@@ -229,9 +241,9 @@ def divide_by_column(
             noted[f"examples of the split {value!r} read as {name}"] += values[value]
     parts: Parts = {"train": [], "validation": [], "test": []}
     for example, value in pairs:
-        name = split_of.get(value or "", "")
-        if name in parts:
-            parts[name].append(example)
+        own = split_of.get(value or "", "")
+        if own in parts:
+            parts[own].append(example)
         else:
             filtered["other_split"] += 1
     return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -140,16 +141,16 @@ class ChatTemplate:
     def _answer(self, messages: Sequence[Message], answer: str) -> str:
         return self._renderer.answer(self._marked(messages), self._answer_marks.mark(answer))
 
-    def _marked(self, messages: Sequence[Message]) -> list[dict[str, str]]:
-        return [
-            {
-                "role": message.role,
-                "content": (
-                    self._answer_marks if message.role == "assistant" else self._prompt_marks
-                ).mark(message.content),
-            }
-            for message in messages
-        ]
+    def _marked(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        turns: list[dict[str, Any]] = []
+        for message in messages:
+            self._renderer.require(message)
+            marks = self._answer_marks if message.role == "assistant" else self._prompt_marks
+            turn = message.as_dict()
+            if message.role == "tools":
+                turn["content"] = json.loads(message.content)
+            turns.append({"role": turn.pop("role"), **_mark_all(turn, marks)})
+        return turns
 
     def _one_bos(self, ids: list[int]) -> list[int]:
         """Leave exactly one BOS where the tokenizer or the template puts one."""
@@ -181,7 +182,16 @@ class ChatTemplate:
         return int(self.tokenizer.eos_token_id)
 
 
-Turns = Sequence[Mapping[str, str]]
+def _mark_all(value: Any, marks: Neutraliser) -> Any:
+    """Mark every text within mappings and lists; keys are not people's text."""
+    if isinstance(value, Mapping):
+        return {key: _mark_all(item, marks) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mark_all(item, marks) for item in value]
+    return marks.mark(value) if isinstance(value, str) else value
+
+
+Turns = Sequence[Mapping[str, Any]]
 
 PLAIN = (
     "{{ bos_token }}{% for message in messages %}"
@@ -190,7 +200,36 @@ PLAIN = (
 )
 DATE, DATE_FORMAT = "26 Jul 2024", "%d %b %Y"
 _CLOCK = re.compile(r"""strftime_now\s*\(\s*(["'])(.*?)\1\s*\)""")
-_PROBE, _SYSTEM = "probe7q", "system7q"
+_PROBE, _SYSTEM, _TOOL = "probe7q", "system7q", "tool7q"
+_ASK = {"role": "user", "content": _PROBE}
+_SAY = {"role": "assistant", "content": _PROBE}
+
+
+def _called(name: str) -> dict[str, Any]:
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": name, "arguments": {}}}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
+def _result(text: str) -> dict[str, Any]:
+    return {"role": "tool", "content": text, "name": "f", "tool_call_id": "abcdefghi"}
+
+
+_DEFINED = {
+    "type": "function",
+    "function": {"name": _TOOL, "description": "", "parameters": {"type": "object"}},
+}
+TOOLED: dict[str, tuple[str, tuple[list[dict[str, Any]], ...]]] = {
+    "tools": ("definitions of tools", ([{"role": "tools", "content": [_DEFINED]}, _ASK],)),
+    "tool_calls": (
+        "calls of tools",
+        ([_ASK, _called(_TOOL)], [_ASK, _called(_TOOL), _result("a"), _SAY]),
+    ),
+    "tool": (
+        "results of tools",
+        ([_ASK, _called("f"), _result(_TOOL), _SAY], [_ASK, _SAY, _result(_TOOL), _SAY]),
+    ),
+}
+"""Turns by which one sees whether a template writes what belongs to tools."""
 
 
 class Renderer:
@@ -208,6 +247,7 @@ class Renderer:
         dated = "date_string" in self.source or "strftime_now" in self.source
         self.kwargs = {**({"date_string": DATE} if dated else {}), **kwargs}
         self._undated = pin_date(self.source, str(self.kwargs.get("date_string", DATE)))
+        self._writes: dict[str, bool] = {}
         self.folds_system = False
         self.folds_system = not self._takes_system()
         question = [{"role": "user", "content": _PROBE}]
@@ -247,13 +287,35 @@ class Renderer:
         except ModelError:
             return False
 
+    def require(self, message: Message) -> None:
+        """Raise ModelError for calls, results or definitions of tools that are not written."""
+        part: str = message.role if message.role in TOOLED else ""
+        part = "tool_calls" if "tool_calls" in message.extra else part
+        if part and part not in self._writes:
+            self._writes[part] = any(self._shows(turns) for turns in TOOLED[part][1])
+        if part and not self._writes[part]:
+            raise ModelError(
+                f"The data holds {TOOLED[part][0]}, which the chat template does not write: the "
+                "model would never see them. Choose a model whose template knows tools, set "
+                "model.chat_template, or take them out of the data."
+            )
+
+    def _shows(self, turns: Turns) -> bool:
+        try:
+            return _TOOL in self._render(turns, False)
+        except ModelError:
+            return False
+
     def _render(self, turns: Turns, prompt: bool) -> str:
         from jinja2 import TemplateError
 
+        tools = [tool for turn in turns if turn["role"] == "tools" for tool in turn["content"]]
+        turns = [turn for turn in turns if turn["role"] != "tools"]
         conversation = fold_system(turns) if self.folds_system else [dict(t) for t in turns]
         try:
             text = self._tokenizer.apply_chat_template(
                 conversation,
+                tools=tools or None,
                 chat_template=self._undated,
                 add_generation_prompt=prompt,
                 tokenize=False,
@@ -313,7 +375,7 @@ def template_source(tokenizer: PreTrainedTokenizerBase, chat_template: str | Non
     return str(tokenizer.get_chat_template())
 
 
-def fold_system(turns: Turns) -> list[dict[str, str]]:
+def fold_system(turns: Turns) -> list[dict[str, Any]]:
     """Put the system text before the first user turn's, for templates without that role."""
     system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
     rest = [dict(turn) for turn in turns if turn["role"] != "system"]
