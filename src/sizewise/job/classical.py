@@ -22,7 +22,7 @@ from sizewise.evaluation.predict import Predicted
 from sizewise.evaluation.score import EvaluationResult, score_predicted
 from sizewise.job.data import Task, check_objective, load_splits
 from sizewise.job.outcome import make_outcome
-from sizewise.job.preflight import check_references
+from sizewise.job.preflight import answered_splits, check_references
 from sizewise.metrics.base import ExampleMetric
 from sizewise.record.directories import RunDir
 from sizewise.record.outcome import CostFacts, ModelFacts, Outcome
@@ -101,7 +101,8 @@ class ClassicalPipeline:
         name = self.cfg.model.path.removeprefix(PREFIX)
         fitted = fit(name, self.tasks[0].splits.train)
         seconds = time.perf_counter() - started
-        results = {task.name: self._score(fitted, task, "test") for task in self.tasks}
+        tested = [task for _, name, task in answered_splits(self.cfg, self.tasks) if name == "test"]
+        results = {task.name: self._score(fitted, task, "test") for task in tested}
         return self._outcome(fitted, seconds, results)
 
     def train_as_further_process(self) -> None:

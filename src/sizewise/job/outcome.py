@@ -69,18 +69,18 @@ def overrides(run_dir: Path) -> list[str]:
     return list((read_json(RunDir(run_dir).job) or {}).get("overrides", []))
 
 
-def data_facts(task: Task) -> DataFacts:
-    """Describe the data of a run."""
+def data_facts(tasks: Sequence[Task]) -> DataFacts:
+    """Describe the data of a run, and within ``report`` what was left out of further test sets."""
+    task, *rest = tasks
+    further = {
+        other.name: {**asdict(other.splits.report), "dropped": _dropped(other)} for other in rest
+    }
     return DataFacts(
         name=task.name,
         sizes={name: len(split.examples) for name, split in task.encoded.items()},
         fingerprints={name: task.splits.question_fingerprint(name) for name in task.encoded},
-        dropped={
-            f"{name}/{reason}": count
-            for name, split in task.encoded.items()
-            for reason, count in split.dropped.items()
-        },
-        report=asdict(task.splits.report),
+        dropped=_dropped(task),
+        report={**asdict(task.splits.report), **({"further": further} if further else {})},
         prompt_fingerprint=task.prompt_fingerprint,
         token_lengths={
             f"{name}/{part}": asdict(lengths)
@@ -91,6 +91,14 @@ def data_facts(task: Task) -> DataFacts:
             )
         },
     )
+
+
+def _dropped(task: Task) -> dict[str, int]:
+    return {
+        f"{name}/{reason}": count
+        for name, split in task.encoded.items()
+        for reason, count in split.dropped.items()
+    }
 
 
 def cost_facts(
@@ -178,7 +186,7 @@ def make_outcome(
         identity=identity,
         config=asdict(cfg),
         model=model,
-        data=data_facts(tasks[0]),
+        data=data_facts(tasks),
         cost=cost,
         primary=cfg.dataset.primary,
         direction=cfg.dataset.direction,

@@ -143,7 +143,7 @@ class Pipeline:
         wanted = self.cfg.evaluation.zero_shot or not self._specialises
         if self.cfg.stage == "train" or not wanted:
             return {}
-        return {task.name: self.scorer.base(base, task) for task in self.tasks}
+        return {task.name: self.scorer.base(base, task) for task in self._tested}
 
     def _specialise(self, base: Any, loggers: Sequence[Logger]) -> tuple[Any, FitResult | None]:
         cfg = self.cfg
@@ -152,6 +152,11 @@ class Pipeline:
         if not cfg.lora.trains or cfg.stage == "evaluate":
             return base, None
         return train(cfg, base, self.task, self.template, loggers, self.run_dir)
+
+    @property
+    def _tested(self) -> list[Task]:
+        splits = answered_splits(self.cfg, self.tasks)
+        return [task for _, name, task in splits if name == "test"]
 
     @property
     def _specialises(self) -> bool:
@@ -166,7 +171,7 @@ class Pipeline:
             return {}
         return {
             task.name: self.scorer.tuned(model, task, self.identity, base.get(task.name))
-            for task in self.tasks
+            for task in self._tested
         }
 
     def _validation(self, model: Any, fit: FitResult | None) -> dict[str, float]:

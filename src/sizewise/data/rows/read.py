@@ -35,6 +35,7 @@ def read_csv(path: Path, source: SourceConfig) -> list[Row]:
     """
     if path.suffix.lower() in EXCEL:
         return _read_excel(path, source)
+    _check_bytes(path)
     csv.field_size_limit(_FIELD_LIMIT)
     with path.open(encoding="utf-8-sig", newline="") as handle:
         first = handle.readline()
@@ -46,7 +47,7 @@ def read_csv(path: Path, source: SourceConfig) -> list[Row]:
         skipped = int(said is not None)
         rows: list[Row] = []
         try:
-            _check_header(path, reader.fieldnames or [], source.delimiter)
+            _check_header(path, reader.fieldnames or [], delimiter)
             for row in reader:
                 if None in row or None in row.values():
                     raise DataError(
@@ -217,30 +218,43 @@ def _guarded(
         return read(path, source)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). "
-            f"Convert it ({_encoding(path)} -t UTF-8 FILE > NEW), or choose the right "
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Convert it (from "
+            "Windows: iconv -f CP1252 -t UTF-8 FILE > NEW), or choose the right "
             "dataset.source.kind."
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _encoding(path: Path) -> str:
-    """Say how a text file is encoded by its first bytes; those of Windows are the usual rest."""
+def _check_bytes(path: Path) -> None:
+    """Refuse what is no UTF-8 text by its first bytes, and say what it is.
+
+    Raises:
+        DataError: the file is UTF-16 or UTF-32, or a spreadsheet.
+    """
     with path.open("rb") as handle:
         start = handle.read(1000)
-    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        return "it is UTF-32: iconv -f UTF-32"
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "it is UTF-16: iconv -f UTF-16"
-    if start[1::2].count(0) > len(start) // 4:
-        return "it is UTF-16: iconv -f UTF-16LE"
-    if start[::2].count(0) > len(start) // 4:
-        return "it is UTF-16: iconv -f UTF-16BE"
-    return "from Windows: iconv -f CP1252"
+    if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise DataError(
+            f"{path} is a spreadsheet or an archive, not text. Save it as CSV (UTF-8), or give an "
+            "Excel file its ending .xlsx."
+        )
+    few = len(start) // 4
+    wide = {
+        "UTF-32": start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+        "UTF-16": start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+        "UTF-16LE": start[1::2].count(0) > few,
+        "UTF-16BE": start[::2].count(0) > few,
+    }
+    name = next((name for name, found in wide.items() if found), None)
+    if name is not None:
+        raise DataError(
+            f"{path} is {name} and not UTF-8 text. Convert it: iconv -f {name} -t UTF-8 FILE > NEW."
+        )
 
 
 def _read_json(path: Path, source: SourceConfig) -> list[Row]:
+    _check_bytes(path)
     text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
         return _records(_parse(text, path, 1), path)

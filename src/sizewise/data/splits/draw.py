@@ -240,8 +240,8 @@ def divide_by_column(
         if value != cfg.names.get(name):
             noted[f"examples of the split {value!r} read as {name}"] += values[value]
     parts: Parts = {"train": [], "validation": [], "test": []}
-    for example, value in pairs:
-        own = split_of.get(value or "", "")
+    for example, given in pairs:
+        own = split_of.get(given or "", "")
         if own in parts:
             parts[own].append(example)
         else:
