@@ -222,10 +222,9 @@ def _weight(turn: Mapping[str, Any], key: str) -> int:
 def _calls(turn: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """Return the calls of tools of a turn, arguments as mappings as templates take them."""
     given = turn.get("tool_calls") or turn.get("function_call")
-    if isinstance(given, str):
-        given = _parsed(given)
     if not given:
         return []
+    given = _parsed(given) if isinstance(given, str) else given
     calls = [_call(call) for call in (given if isinstance(given, (list, tuple)) else [given])]
     if None in calls:
         raise DataError(
