@@ -50,8 +50,11 @@ COLUMNS = st.one_of(
 )
 
 
-def reference(value: Any) -> str:
-    """What an answer reads, written down anew: text, joined text parts, or JSON."""
+def reference(value: Any, prompt: bool) -> str:
+    """What a cell reads, written down anew: text, joined text parts, or JSON.
+
+    Prompts join lists of plain values by spaces.
+    """
     if value is None or value != value:
         return ""
     if not isinstance(value, (list, dict)):
@@ -61,12 +64,14 @@ def reference(value: Any) -> str:
         texts = [p.get("text") for p in parts]
         if all(isinstance(text, str) for text in texts):
             return "".join(texts)
+    if prompt and isinstance(value, list) and not any(isinstance(v, (list, dict)) for v in value):
+        return " ".join(reference(item, prompt) for item in value)
     text = json.dumps(value, ensure_ascii=False)
     return json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=False)
 
 
-def expected(values: list[Any]) -> list[str]:
-    """The answers of a column; integers that gaps made 1.0 are integers again."""
+def expected(values: list[Any], prompt: bool) -> list[str]:
+    """The texts of a column; integers that gaps made 1.0 are integers again."""
     gaps = [v is None or v == "" or v != v for v in values]
     filled = [v for v, gap in zip(values, gaps, strict=True) if not gap]
     whole = all(
@@ -76,7 +81,7 @@ def expected(values: list[Any]) -> list[str]:
     )
     if any(gaps) and filled and whole:
         return ["" if gap else str(int(float(v))) for v, gap in zip(values, gaps, strict=True)]
-    return [reference(value) for value in values]
+    return [reference(value, prompt) for value in values]
 
 
 def write(kind: str, values: list[Any], folder: Path) -> tuple[SourceConfig, list[Any]] | None:
@@ -136,11 +141,16 @@ def test_point_3_every_source_gives_the_text_of_a_reference_renderer(kind: str) 
             if written is None:
                 return
             source, said = written
-            made = make_examples(read_rows(source), config(source=source))
+            rows = read_rows(source)
+            made = make_examples(rows, config(source=source))
+            asked = make_examples(rows, config(source=source, prompt="{q} {a}", answer="{q}"))
         found = {e.messages[-1].content: e.answer for e in made.examples}
-        wanted = {f"question {i}": text for i, text in enumerate(expected(said))}
+        wanted = {f"question {i}": text for i, text in enumerate(expected(said, False))}
         assert found == {q: text for q, text in wanted.items() if text.strip()}
         compared.extend(found.values())
+        prompts = [e.messages[-1].content for e in asked.examples]
+        texts = enumerate(expected(said, True))
+        assert prompts == [f"question {i} {text}" for i, text in texts]
 
     check()
     assert len(compared) > 50

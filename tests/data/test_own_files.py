@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sizewise.composition.compose import compose_run
+from sizewise.composition.inputs import pinned
 from sizewise.config.data import SourceConfig, SplitConfig
 from sizewise.data.build import build_splits, kept_splits
 from sizewise.data.example import DataSplits
@@ -75,6 +76,21 @@ def test_point_19_what_has_no_file_is_drawn_from_training_alone(
 def test_point_19_a_mapping_of_something_else_is_refused(path: Any) -> None:
     with pytest.raises(ConfigError, match=r"dataset\.source\.path=.* names no files"):
         SourceConfig("csv", path)
+
+
+def test_point_19_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    paths = files(tmp_path, train=20) | {"test": "gone.csv"}
+    with pytest.raises(DataError, match=r"path='gone\.csv': no such file"):
+        built(paths)
+    with pytest.raises(DataError, match=r"names no file for test: 'gone\.csv'"):
+        built(paths, "hub")
+
+
+def test_point_19_a_planned_job_names_the_content_of_all_files(tmp_path: Path) -> None:
+    source = {"kind": "csv", "path": files(tmp_path, train=20, test=7)}
+    planned = pinned({"dataset": {"source": dict(source)}})["dataset"]["source"]["sha256"]
+    assert planned == content_hash(SourceConfig(**source))
+    assert len(planned) == 16
 
 
 def test_point_19_files_for_each_split_and_a_split_column_are_refused() -> None:

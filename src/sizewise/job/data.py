@@ -187,6 +187,13 @@ def _say(task: Task) -> None:
     dropped = {name: dict(split.dropped) for name, split in task.encoded.items() if split.dropped}
     if any(sum(counts.values()) for counts in dropped.values()):
         log.info("%s: dropped while encoding: %s.", task.name, dropped)
+    if cut := shortened(task):
+        log.info("%s: prompts cut from the left until the answer fits: %s.", task.name, cut)
+
+
+def shortened(task: Task) -> dict[str, int]:
+    """Count the prompts that were cut, by split."""
+    return {name: split.shortened for name, split in task.encoded.items() if split.shortened}
 
 
 def _say_report(name: str, report: DataReport) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from sizewise.config import ModelConfig, RunConfig
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.files import read_json
-from sizewise.job.data import Task, shared_questions
+from sizewise.job.data import Task, shared_questions, shortened
 from sizewise.job.dry_run import dry_run_warnings
 from sizewise.models.adapter.wrapping import lora_settings
 from sizewise.models.size import ModelSizes
@@ -72,15 +72,13 @@ def overrides(run_dir: Path) -> list[str]:
 def data_facts(tasks: Sequence[Task]) -> DataFacts:
     """Describe the data of a run, and within ``report`` what was left out of further test sets."""
     task, *rest = tasks
-    further = {
-        other.name: {**asdict(other.splits.report), "dropped": _dropped(other)} for other in rest
-    }
+    further = {other.name: {**_report(other), "dropped": _dropped(other)} for other in rest}
     return DataFacts(
         name=task.name,
         sizes={name: len(split.examples) for name, split in task.encoded.items()},
         fingerprints={name: task.splits.question_fingerprint(name) for name in task.encoded},
         dropped=_dropped(task),
-        report={**asdict(task.splits.report), **({"further": further} if further else {})},
+        report={**_report(task), **({"further": further} if further else {})},
         prompt_fingerprint=task.prompt_fingerprint,
         token_lengths={
             f"{name}/{part}": asdict(lengths)
@@ -91,6 +89,11 @@ def data_facts(tasks: Sequence[Task]) -> DataFacts:
             )
         },
     )
+
+
+def _report(task: Task) -> dict[str, Any]:
+    cut = shortened(task)
+    return {**asdict(task.splits.report), **({"shortened": cut} if cut else {})}
 
 
 def _dropped(task: Task) -> dict[str, int]:

@@ -138,6 +138,11 @@ def read_rows(source: SourceConfig) -> list[Row]:
         raise DataError("A mixture has no rows of its own: its parts are read one by one.")
     found: list[Row] = []
     for split, part in source.by_split():
+        if split is not None and not is_local_file(part):
+            raise DataError(
+                f"dataset.source.path names no file for {split}: {part.path!r} (looked in "
+                f"{Path.cwd()})."
+            )
         rows = _READERS[kind_of(part)](part)
         if not rows:
             raise DataError(f"dataset.source.path={part.path!r} holds no rows.")

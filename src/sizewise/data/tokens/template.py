@@ -19,6 +19,7 @@ from sizewise.data.tokens.control import (
     control_tokens,
     special_tokens,
 )
+from sizewise.data.tokens.tools import ToolParts
 from sizewise.errors import ModelError
 
 if TYPE_CHECKING:
@@ -144,12 +145,12 @@ class ChatTemplate:
     def _marked(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         turns: list[dict[str, Any]] = []
         for message in messages:
-            self._renderer.require(message)
+            self._renderer.tools.require(message)
             marks = self._answer_marks if message.role == "assistant" else self._prompt_marks
             turn = message.as_dict()
             if message.role == "tools":
                 turn["content"] = json.loads(message.content)
-            turns.append({"role": turn.pop("role"), **_mark_all(turn, marks)})
+            turns.append({"role": turn.pop("role"), **marks.mark_all(turn)})
         return turns
 
     def _one_bos(self, ids: list[int]) -> list[int]:
@@ -182,15 +183,6 @@ class ChatTemplate:
         return int(self.tokenizer.eos_token_id)
 
 
-def _mark_all(value: Any, marks: Neutraliser) -> Any:
-    """Mark every text within mappings and lists; keys are not people's text."""
-    if isinstance(value, Mapping):
-        return {key: _mark_all(item, marks) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_mark_all(item, marks) for item in value]
-    return marks.mark(value) if isinstance(value, str) else value
-
-
 Turns = Sequence[Mapping[str, Any]]
 
 PLAIN = (
@@ -200,36 +192,7 @@ PLAIN = (
 )
 DATE, DATE_FORMAT = "26 Jul 2024", "%d %b %Y"
 _CLOCK = re.compile(r"""strftime_now\s*\(\s*(["'])(.*?)\1\s*\)""")
-_PROBE, _SYSTEM, _TOOL = "probe7q", "system7q", "tool7q"
-_ASK = {"role": "user", "content": _PROBE}
-_SAY = {"role": "assistant", "content": _PROBE}
-
-
-def _called(name: str) -> dict[str, Any]:
-    call = {"id": "abcdefghi", "type": "function", "function": {"name": name, "arguments": {}}}
-    return {"role": "assistant", "content": "", "tool_calls": [call]}
-
-
-def _result(text: str) -> dict[str, Any]:
-    return {"role": "tool", "content": text, "name": "f", "tool_call_id": "abcdefghi"}
-
-
-_DEFINED = {
-    "type": "function",
-    "function": {"name": _TOOL, "description": "", "parameters": {"type": "object"}},
-}
-TOOLED: dict[str, tuple[str, tuple[list[dict[str, Any]], ...]]] = {
-    "tools": ("definitions of tools", ([{"role": "tools", "content": [_DEFINED]}, _ASK],)),
-    "tool_calls": (
-        "calls of tools",
-        ([_ASK, _called(_TOOL)], [_ASK, _called(_TOOL), _result("a"), _SAY]),
-    ),
-    "tool": (
-        "results of tools",
-        ([_ASK, _called("f"), _result(_TOOL), _SAY], [_ASK, _SAY, _result(_TOOL), _SAY]),
-    ),
-}
-"""Turns by which one sees whether a template writes what belongs to tools."""
+_PROBE, _SYSTEM = "probe7q", "system7q"
 
 
 class Renderer:
@@ -247,7 +210,7 @@ class Renderer:
         dated = "date_string" in self.source or "strftime_now" in self.source
         self.kwargs = {**({"date_string": DATE} if dated else {}), **kwargs}
         self._undated = pin_date(self.source, str(self.kwargs.get("date_string", DATE)))
-        self._writes: dict[str, bool] = {}
+        self.tools = ToolParts(lambda turns: self._render(turns, False))
         self.folds_system = False
         self.folds_system = not self._takes_system()
         question = [{"role": "user", "content": _PROBE}]
@@ -284,25 +247,6 @@ class Renderer:
         turns = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _PROBE}]
         try:
             return _SYSTEM in self._render(turns, True)
-        except ModelError:
-            return False
-
-    def require(self, message: Message) -> None:
-        """Raise ModelError for calls, results or definitions of tools that are not written."""
-        part: str = message.role if message.role in TOOLED else ""
-        part = "tool_calls" if "tool_calls" in message.extra else part
-        if part and part not in self._writes:
-            self._writes[part] = any(self._shows(turns) for turns in TOOLED[part][1])
-        if part and not self._writes[part]:
-            raise ModelError(
-                f"The data holds {TOOLED[part][0]}, which the chat template does not write: the "
-                "model would never see them. Choose a model whose template knows tools, set "
-                "model.chat_template, or take them out of the data."
-            )
-
-    def _shows(self, turns: Turns) -> bool:
-        try:
-            return _TOOL in self._render(turns, False)
         except ModelError:
             return False
 
