@@ -86,6 +86,14 @@ def test_point_19_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         built(paths, "hub")
 
 
+def test_point_2_files_named_as_splits_that_are_put_together_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files(tmp_path, train=20, test=7, more=2)
+    assert len(read_rows(SourceConfig("csv", str(tmp_path / "*.csv")))) == 29
+    assert "The files test.csv, train.csv are put together and divided anew" in caplog.text
+
+
 def test_point_19_a_planned_job_names_the_content_of_all_files(tmp_path: Path) -> None:
     source = {"kind": "csv", "path": files(tmp_path, train=20, test=7)}
     planned = pinned({"dataset": {"source": dict(source)}})["dataset"]["source"]["sha256"]

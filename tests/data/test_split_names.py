@@ -114,6 +114,16 @@ def test_a_small_sample_without_a_split_refuses_no_value() -> None:
     assert sum(len(getattr(splits, name)) for name in PARTS) >= 19
 
 
+@pytest.mark.parametrize("column", ["__split__", "split"])
+def test_point_2_own_splits_that_the_configuration_does_not_name_are_noted(column: str) -> None:
+    rows = [{"q": f"{i}", "a": "x", column: "Test" if i % 4 else "train"} for i in range(20)]
+    (note,) = make_examples(rows, config()).noted.items()
+    assert note[0].startswith("rows of the source's own splits (Test, train) divided anew")
+    assert note[1] == 20
+    single = [{**row, column: "train"} for row in rows]
+    assert make_examples(single, config()).noted == {}
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "sizes"),

@@ -12,6 +12,14 @@ from sizewise.config.checks import at_least, one_of, within
 from sizewise.errors import ConfigError
 
 SPLITS = ("train", "validation", "test")
+SYNONYMS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "development"),
+    "test": ("test", "testing"),
+}
+EITHER = ("eval", "evaluation")
+"""Where there is a test split these are validation, else they are the test split."""
+KNOWN_SPLITS = {*EITHER, *(word for words in SYNONYMS.values() for word in words)}
 SPLIT_COLUMN = "__split__"
 """Column that holds the split which the source itself gives a row."""
 SOURCES = ("embedded", "hub", "csv", "json", "parquet", "sqlite", "mixture")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sizewise.config.data import DatasetConfig
+from sizewise.config.data import KNOWN_SPLITS, SPLIT_COLUMN, DatasetConfig
 from sizewise.data.example import Example, Message
 from sizewise.data.rows.columns import (
     TextTemplate,
@@ -152,6 +152,8 @@ class RowReader:
         dialogues = self._conversation is not None or bool(self._spoken)
         self._tools = TOOLS if dialogues and TOOLS in columns else None
         self._note_columns(len(rows))
+        for name in (SPLIT_COLUMN, "split") if self._split is None else ():
+            self._note_unused_splits(name, rows)
 
     @property
     def _soles(self) -> set[str]:
@@ -173,6 +175,16 @@ class RowReader:
         for name in self._answer.columns if self._conversation is None else ():
             if name in shown:
                 self.noted[f"rows whose prompt shows {name!r}, which the answer is made of"] = count
+
+    def _note_unused_splits(self, name: str, rows: Sequence[Row]) -> None:
+        """Note that the source has splits of its own, which the configuration divides anew."""
+        values = {cell for row in rows if isinstance(cell := row.get(name), str)}
+        known = [value for value in sorted(values) if value.casefold() in KNOWN_SPLITS]
+        if len(known) > 1:
+            self.noted[
+                f"rows of the source's own splits ({', '.join(known)}) divided anew, since "
+                f"dataset.split.column does not name {name!r}"
+            ] = len(rows)
 
     def read(self, row: Row) -> Iterator[Example]:
         """Yield the row's examples, without a group."""

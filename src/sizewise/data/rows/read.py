@@ -8,6 +8,7 @@ import glob
 import hashlib
 import importlib
 import json
+import logging
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,11 +16,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sizewise.config.data import SOURCES, SPLIT_COLUMN, SourceConfig
+from sizewise.config.data import KNOWN_SPLITS, SOURCES, SPLIT_COLUMN, SourceConfig
 from sizewise.data.rows import hub, sqlite
 from sizewise.errors import DataError
 from sizewise.files import file_hash
 
+log = logging.getLogger(__name__)
 Row = dict[str, Any]
 _FIELD_LIMIT = 2**31 - 1
 
@@ -211,7 +213,15 @@ def _from_files(read: Callable[[Path, SourceConfig], list[Row]]) -> Callable[...
     """Make a reader of one file a reader of all files of a source."""
 
     def read_all(source: SourceConfig) -> list[Row]:
-        return [row for path in find_files(source.path) for row in _guarded(read, path, source)]
+        paths = find_files(source.path)
+        named = [path.name for path in paths if path.stem.casefold() in KNOWN_SPLITS]
+        if len(named) > 1:
+            log.warning(
+                "The files %s are put together and divided anew. To keep them as splits, name one "
+                "for each: 'dataset.source.path={train: FILE, test: FILE}'.",
+                ", ".join(named),
+            )
+        return [row for path in paths for row in _guarded(read, path, source)]
 
     return read_all
 

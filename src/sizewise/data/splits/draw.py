@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
-from sizewise.config.data import SPLITS, DatasetConfig, SplitConfig
+from sizewise.config.data import EITHER, SPLITS, SYNONYMS, DatasetConfig, SplitConfig
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.rows.columns import placeholders
 from sizewise.data.rows.examples import Candidates
@@ -247,15 +247,6 @@ def divide_by_column(
         else:
             filtered["other_split"] += 1
     return parts
-
-
-SYNONYMS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "development"),
-    "test": ("test", "testing"),
-}
-EITHER = ("eval", "evaluation")
-"""Where there is a test split these are validation, else they are the test split."""
 
 
 def read_names(values: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
