@@ -47,20 +47,23 @@ def read_csv(path: Path, source: SourceConfig) -> list[Row]:
         delimiter = _delimiter(path, source, first, said[1] if said else None)
         reader = csv.DictReader(handle, delimiter=delimiter, strict=True)
         skipped = int(said is not None)
-        rows: list[Row] = []
         try:
             _check_header(path, reader.fieldnames or [], delimiter)
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(
-                        f"{path}, line {reader.line_num + skipped}: the row does not have "
-                        f"{len(reader.fieldnames or [])} fields like the header. Check the quotes "
-                        f"and dataset.source.delimiter={source.delimiter!r}."
-                    )
-                rows.append(dict(row))
+            return [_whole_row(path, row, reader, delimiter, skipped) for row in reader]
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num + skipped}: {error}.") from error
-    return rows
+
+
+def _whole_row(
+    path: Path, row: Row, reader: csv.DictReader[str], delimiter: str, skipped: int
+) -> Row:
+    if None in row or None in row.values():
+        raise DataError(
+            f"{path}, line {reader.line_num + skipped}: the row does not have "
+            f"{len(reader.fieldnames or [])} fields like the header. Check the quotes "
+            f"and dataset.source.delimiter={delimiter!r}."
+        )
+    return dict(row)
 
 
 def _delimiter(path: Path, source: SourceConfig, first: str, said: str | None) -> str:
@@ -83,14 +86,7 @@ def _read_excel(path: Path, source: SourceConfig) -> list[Row]:
         ) from error
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        names = list(book.sheetnames)
-        name = source.table or (names[0] if len(names) == 1 else None)
-        if name not in names:
-            raise DataError(
-                f"{path}: dataset.source.table={source.table!r} does not name one of its sheets: "
-                f"{', '.join(names)}."
-            )
-        cells = [list(row) for row in book[name].iter_rows(values_only=True)]
+        cells = [list(row) for row in _sheet(book, path, source.table).iter_rows(values_only=True)]
         book.close()
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a readable Excel file (.xlsx): {error}.") from error
@@ -100,6 +96,17 @@ def _read_excel(path: Path, source: SourceConfig) -> list[Row]:
         header.pop()
     _check_header(path, header, source.delimiter)
     return [dict(zip(header, row, strict=False)) for row in filled[1:]]
+
+
+def _sheet(book: Any, path: Path, table: str | None) -> Any:
+    names = list(book.sheetnames)
+    name = table or (names[0] if len(names) == 1 else None)
+    if name not in names:
+        raise DataError(
+            f"{path}: dataset.source.table={table!r} does not name one of its sheets: "
+            f"{', '.join(names)}."
+        )
+    return book[name]
 
 
 def _check_header(path: Path, columns: Sequence[str], delimiter: str) -> None:

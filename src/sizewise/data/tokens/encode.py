@@ -108,7 +108,8 @@ def encode_examples(
     bounds = [max_length, context, template.context]
     limit = min(bound for bound in bounds if bound is not None)
     longest = reserve - (context - limit) if context is not None and truncate_prompt else 0
-    settings = [limit, truncate_prompt, *([longest] if longest > 0 else [])]
+    longest = longest if 0 < longest < limit else 0
+    settings = [limit, truncate_prompt, *([longest] if longest else [])]
     key = hash_parts(FORMAT_VERSION, template.fingerprint, *settings, fingerprint(examples))
     cache = TokenCache(cache_dir)
     stored = cache.load(key, len(examples))
@@ -123,10 +124,9 @@ def encode_examples(
     if examples and not any(fits):
         lengths = [template.length(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
         raise DataError(_nothing_fits(name, lengths, limit, max_length))
-    cut, reserved = fits.count(False), reserve if context is not None else 0
-    room = [not reserved or template.length(len(p), reserved) <= (context or 0) for p in prompts]
-    if any(fit and free for fit, free in zip(fits, room, strict=True)):
-        fits = [fit and free for fit, free in zip(fits, room, strict=True)]
+    cut = fits.count(False)
+    if reserve and context is not None:
+        fits = _with_room(fits, [template.length(len(p), reserve) <= context for p in prompts])
     dropped = {ANSWER_CUT: cut, NO_ROOM: fits.count(False) - cut}
     return EncodedSplit(
         encoded=tuple(Encoded(p, a) for p, a, f in zip(prompts, answers, fits, strict=True) if f),
@@ -135,6 +135,11 @@ def encode_examples(
         max_length=limit,
         shortened=sum(s and fit for s, fit in zip(shortened, fits, strict=True)),
     )
+
+
+def _with_room(fits: list[bool], room: list[bool]) -> list[bool]:
+    both = [fit and free for fit, free in zip(fits, room, strict=True)]
+    return both if any(both) else fits
 
 
 def _encode(
@@ -203,7 +208,9 @@ def shorten_prompts(
     template: PromptFormat,
     limit: int,
 ) -> list[bool]:
-    """Replace the prompts that are too long by shorter ones, in place; ``answers`` are lengths.
+    """Replace the prompts that are too long by shorter ones, in place.
+
+    ``answers`` are the tokens that have to fit beside each.
 
     Returns:
         For each example whether its prompt was cut. Where nothing of the question would remain,
