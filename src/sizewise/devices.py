@@ -1,17 +1,22 @@
-"""The device while a model is evaluated: synchronisation, peak memory, evaluation mode."""
+"""The device: its memory (peaks, what is free, what does not fit), waiting, evaluation mode."""
 
 from __future__ import annotations
 
 import gc
+import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from sizewise.errors import OutOfMemoryError
+
+log = logging.getLogger(__name__)
 _NO_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -43,8 +48,83 @@ def is_out_of_memory(error: BaseException) -> bool:
 def free_memory() -> None:
     """Return what is no longer referenced to the device."""
     gc.collect()
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def reset_peaks(device: torch.device | None = None) -> None:
+    """Begin new peaks of memory: CUDA's (of ``device``, or the current one) and the process's."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # not every kernel allows it: the process's own peak remains
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class BatchSize:
+    """How many examples go at once, halved whenever memory runs out.
+
+    Attributes:
+        size: examples that fitted, or are to be tried.
+        single: what is done with one, for the message where that did not fit.
+        lower: settings that would need less, for the same message.
+        failed: numbers of examples that did not fit.
+    """
+
+    size: int
+    single: str = "one single example was evaluated"
+    lower: str = "dataset.max_length"
+    failed: list[int] = field(default_factory=list)
+
+    def halve(self, attempted: int) -> None:
+        """Remember that ``attempted`` examples did not fit and take half as many.
+
+        Raises:
+            OutOfMemoryError: a single example did not fit.
+        """
+        self.failed.append(attempted)
+        if attempted <= 1:
+            raise OutOfMemoryError(
+                f"Memory ran out while {self.single}. Lower {self.lower}, or use quantization=nf4."
+            )
+        self.size = attempted // 2
+        log.warning("Out of memory with %d examples; going on with %d.", attempted, self.size)
+
+
+def halve_on_oom(
+    batches: Iterable[Sequence[int]], sizes: BatchSize, call: Callable[[Sequence[int]], Result]
+) -> Iterator[tuple[Sequence[int], Result]]:
+    """Yield each batch of positions with ``call(batch)``; where memory runs out go on with halves.
+
+    Raises:
+        OutOfMemoryError: a single example did not fit.
+    """
+    pending = [list(batch) for batch in batches]
+    while pending:
+        batch = pending.pop(0)
+        if len(batch) > sizes.size:
+            pending[:0] = split(batch, sizes.size)
+            continue
+        try:
+            result = call(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            yield batch, result
+            continue
+        # Outside of `except`: the error's traceback would keep the batch's tensors alive.
+        free_memory()
+        sizes.halve(len(batch))
+        pending.insert(0, batch)
+
+
+def split(batch: Sequence[int], size: int) -> list[list[int]]:
+    """Cut a batch into consecutive parts of at most ``size``."""
+    return [list(batch[i : i + size]) for i in range(0, len(batch), size)]
 
 
 def conditions(device: torch.device, batch_size: int) -> dict[str, str | int]:
@@ -101,11 +181,7 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            with suppress(OSError):  # not every kernel allows it: the process's own peak remains
-                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        reset_peaks(device if device.type == "cuda" else None)
 
     def read(self) -> int | None:
         """Return the peak so far, or None where the system does not tell."""

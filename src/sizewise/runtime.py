@@ -5,7 +5,6 @@ Nothing here imports torch at module top, so that ``prepare_environment`` can ru
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import random
@@ -13,8 +12,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-import torch
 
 from sizewise.errors import ConfigError
 
@@ -107,13 +104,11 @@ def seed_everything(seed: int) -> None:
 
 
 def free_memory() -> None:
-    """Collect garbage and give cached device memory back; call it between jobs."""
-    import torch
+    """Free memory and begin new peaks between two jobs (see ``devices``)."""
+    from sizewise import devices
 
-    gc.collect()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    devices.free_memory()
+    devices.reset_peaks()
 
 
 def is_ddp_child() -> bool:
@@ -213,6 +208,8 @@ def quiet_libraries() -> None:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch inside the block and restore its random state (CPU and CUDA) afterwards."""
+    import torch
+
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

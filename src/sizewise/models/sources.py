@@ -194,6 +194,19 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in shard_names(index) if (folder / name).is_file()]
 
 
+def check_weights(file: Path) -> None:
+    """Raise ModelError, with the file's name, if it is no whole safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), framework="np"):
+            return
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{file} is damaged or cut off ({error}). Fetch or write that file again."
+        ) from error
+
+
 def folder_fingerprint(folder: Path) -> str:
     """Hash the weights, configuration, tokenizer and template of a folder (16 hex digits)."""
     named = [folder / name for name in _NAMES if (folder / name).is_file()]

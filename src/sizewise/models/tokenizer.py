@@ -24,8 +24,8 @@ UNUSED_NAMES = (
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer of ``model`` (``model.tokenizer`` if given, else ``model.path``).
 
-    The vocabulary is never extended: a missing padding token is chosen among the existing ones,
-    and differs from the end-of-sequence token wherever the vocabulary allows it. For
+    The vocabulary is extended by ``model.added_tokens`` only: a missing padding token is chosen
+    among the existing ones, and differs from the end of a sequence wherever that can be. For
     ``init=tiny_random`` a tokenizer that cannot be found on this machine is replaced by the
     embedded one, with a chat template that follows the same turn rules as the architecture's.
 
@@ -37,6 +37,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     else:
         tokenizer = _load(_tokenizer_source(model), model)
     ensure_padding(tokenizer)
+    tokenizer.add_tokens(list(model.added_tokens))
     return tokenizer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import pytorch_lightning as pl
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sizewise.data.batches.collate import IGNORED
-from sizewise.devices import free_memory, is_out_of_memory
-from sizewise.errors import ModelError, OutOfMemoryError, TrainingError
+from sizewise.devices import BatchSize, halve_on_oom
+from sizewise.errors import ModelError, TrainingError
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
 from sizewise.training.trainable import load_trainable, trainable_state
 
@@ -102,35 +102,19 @@ def summed_nll(score: Score, batch: Batch) -> tuple[Tensor, int]:
     Raises:
         OutOfMemoryError: a single example did not fit.
     """
-    try:
-        logits_NV, targets_N = score(batch)
+
+    def nll(rows: Sequence[int]) -> tuple[Tensor, int]:
+        logits_NV, targets_N = score(_cut(batch, slice(rows[0], rows[-1] + 1)))
         return answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside the handler, so that the traceback no longer holds the failed batch's tensors.
-    free_memory()
-    first, second = (summed_nll(score, half) for half in halves(batch))
-    return first[0] + second[0], first[1] + second[1]
+
+    count = len(batch["input_ids"])
+    sizes = BatchSize(count, "one single validation example was scored")
+    parts = [part for _, part in halve_on_oom([range(count)], sizes, nll)]
+    return torch.stack([part for part, _ in parts]).sum(), sum(tokens for _, tokens in parts)
 
 
-def halves(batch: Batch) -> list[Batch]:
-    """Cut a batch between its examples.
-
-    Raises:
-        OutOfMemoryError: there is only one.
-    """
-    rows = len(batch["input_ids"])
-    if rows < 2:
-        raise OutOfMemoryError(
-            "Memory ran out while one single validation example was scored. Lower "
-            "dataset.max_length, or use quantization=nf4."
-        )
-    cuts = (slice(None, rows // 2), slice(rows // 2, None))
-    return [
-        {key: value[cut] if isinstance(value, Tensor) else value for key, value in batch.items()}
-        for cut in cuts
-    ]
+def _cut(batch: Batch, rows: slice) -> Batch:
+    return {key: v[rows] if isinstance(v, Tensor) else v for key, v in batch.items()}
 
 
 class AnswerModule(pl.LightningModule, ABC):

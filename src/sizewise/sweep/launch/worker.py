@@ -71,7 +71,10 @@ def fresh_process_state() -> Iterator[None]:
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     _same_random_state()
-    _reset_peaks()
+    if "torch" in sys.modules:
+        from sizewise.devices import reset_peaks
+
+        reset_peaks()
     try:
         yield
     finally:
@@ -101,26 +104,15 @@ def _release_memory() -> None:
     # What is left are libraries and the kept base: looking through them takes longer than all
     # else between two jobs. ``take_base`` thaws them before it lets a base go.
     gc.freeze()
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    if "torch" in sys.modules:
+        from sizewise.devices import free_memory
+
+        free_memory()
     if sys.platform == "linux":
         # glibc keeps freed memory; a long sweep would seem to grow.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-
-
-def _reset_peaks() -> None:
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
-    peaks = Path("/proc/self/clear_refs")
-    if peaks.exists():
-        try:
-            peaks.write_text("5")  # Linux: start the peak of resident memory anew
-        except PermissionError:
-            return
 
 
 def follow_parent(parent: int, number: signal.Signals = signal.SIGTERM) -> None:
