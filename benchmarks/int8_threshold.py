@@ -1,7 +1,7 @@
-"""Measures what `quantization.int8_threshold` costs: distance to the whole model, and to itself in other batches.
+"""Measures what `quantization.int8_threshold` costs, by the unquantised model and by other batches.
 
-For each threshold: the mean KL divergence (nats per token) of the int8 model's next-token distribution
-from the unquantised one's, over the prompts one by one; and how many greedy answers differ between
+For each threshold: the mean KL divergence (nats per token) of the int8 model's next tokens from
+the unquantised one's, over prompts read one by one; and how many greedy answers differ between
 batches of 1 and of 8. `python benchmarks/int8_threshold.py --model mini`, or a folder that
 save_pretrained wrote.
 """

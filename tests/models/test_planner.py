@@ -263,3 +263,17 @@ def test_jobs_that_need_other_memory_are_not_planned_as_one() -> None:
     momentum = [["optimizer=sgd", f"optimizer.kwargs.momentum={value}"] for value in (0, 0.9)]
     keys = {memory_key(compose_run([*usual, *more])) for more in momentum}
     assert len(keys) == 2
+
+
+def test_a_mixture_of_experts_is_no_traceback(tmp_path: Path) -> None:
+    """Its layers ask for values; the plan says so in one message."""
+    from transformers import MixtralConfig
+
+    MixtralConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    mixture = ModelConfig(name="m", path=str(tmp_path), init="tiny_random")
+    adamw = OptimizerConfig(target="torch.optim.AdamW")
+    with pytest.raises(ModelError, match="mixtral cannot be planned"):
+        plan_memory(mixture, QuantizationConfig(), LoraConfig(r=2), adamw, Workload(2, 8, 4, 4, 2))

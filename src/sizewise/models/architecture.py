@@ -10,6 +10,7 @@ import torch
 from sizewise.config.model import ArchitectureConfig, ModelConfig, VisionConfig
 from sizewise.errors import ModelError
 from sizewise.models.sources import Source, find_source
+from sizewise.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -161,10 +162,35 @@ def check_family(config: PretrainedConfig, model: ModelConfig) -> None:
 
 
 def model_config(model: ModelConfig) -> PretrainedConfig:
-    """Return the config of the real-sized base; no weights and, with figures, no network."""
+    """Return the config of the real-sized base; no weights and, with figures, no network.
+
+    With ``model.added_tokens`` its vocabulary is as large as the tokenizer's.
+    """
     if model.architecture is not None:
-        return to_transformers_config(model.architecture)
-    return load_config(find_source(model.path, model.revision, weights=False), model)
+        config = to_transformers_config(model.architecture)
+    else:
+        config = load_config(find_source(model.path, model.revision, weights=False), model)
+    if model.added_tokens:
+        text = config.get_text_config()
+        text.vocab_size = max(text.vocab_size, len(load_tokenizer(model)))
+    return config
+
+
+def check_vocabulary(config: PretrainedConfig, model: ModelConfig) -> None:
+    """Raise ModelError if the tokenizer has ids for which the embedding has no row.
+
+    Random models of a tiny size are made for their tokenizer.
+    """
+    if model.init == "tiny_random":
+        return
+    rows, ids = config.get_text_config().vocab_size, load_tokenizer(model).get_vocab()
+    token, last = max(ids.items(), key=lambda item: item[1])
+    if last >= rows:
+        raise ModelError(
+            f"The tokenizer of {model.name} has the id {last} ({token!r}), and the embedding of "
+            f"{model.path} has {rows} rows. Choose the model's own tokenizer; or name new tokens, "
+            f"whose rows are then trained, in model.added_tokens=[{token!r},…]."
+        )
 
 
 def meta_model(config: PretrainedConfig) -> PreTrainedModel:

@@ -13,7 +13,7 @@ from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import ModelError, SizewiseError
 from sizewise.models.architecture import load_config
 from sizewise.models.dtypes import resolve_dtype
-from sizewise.models.sources import Source, check_weights, find_source, weight_files
+from sizewise.models.sources import Source, find_source
 from sizewise.models.tiny import random_checkpoint
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.runtime import quiet_libraries
@@ -44,8 +44,6 @@ def load_base(
     quantization = quantization or QuantizationConfig()
     if model.init == "pretrained":
         source = find_source(model.path, model.revision)
-        for file in weight_files(source.folder) if source.folder else ():
-            check_weights(file)
         base = _from_pretrained(source, model, quantization, device)
     else:
         with random_checkpoint(model) as folder:

@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sizewise.config.model import ModelConfig
 from sizewise.errors import ModelError
 from sizewise.files import file_hash
 
@@ -62,7 +63,7 @@ def find_source(
         return Source(str(embedded_model_path(path.removeprefix(EMBEDDED))))
     folder = Path(path).expanduser()
     if folder.is_dir():
-        return _folder_source(folder, marker, key)
+        return _folder_source(folder, marker, weights, key)
     if not HUB_ID.match(path):
         raise ModelError(
             f"{key}={path!r} is neither an existing folder nor a hub id (owner/name). "
@@ -74,13 +75,32 @@ def find_source(
     return Source(path, revision, local_only=False)
 
 
-def _folder_source(folder: Path, marker: str, key: str) -> Source:
-    if (folder / marker).is_file():
-        return Source(str(folder))
-    raise ModelError(
-        f"{key}={str(folder)!r} holds no {marker}. "
-        "Give the folder that was written by save_pretrained (or its hub id)."
-    )
+def _folder_source(folder: Path, marker: str, weights: bool, key: str) -> Source:
+    if not (folder / marker).is_file():
+        raise ModelError(
+            f"{key}={str(folder)!r} holds no {marker}. "
+            "Give the folder that was written by save_pretrained (or its hub id)."
+        )
+    for file in weight_files(folder) if weights else ():
+        check_weights(file)
+    return Source(str(folder))
+
+
+def check_place(model: ModelConfig) -> None:
+    """Raise unless weights and tokenizer are there, as they were planned, or can be fetched.
+
+    Needs none of the large libraries, so that a wrong path is refused at once.
+
+    Raises:
+        ModelError: something is missing, changed or damaged.
+    """
+    if model.init == "pretrained":
+        find_source(model.path, model.revision)
+    if model.tokenizer is not None and model.init != "tiny_random":
+        find_source(
+            model.tokenizer, marker="tokenizer_config.json", weights=False, key="model.tokenizer"
+        )
+    check_local_content(asdict(model))
 
 
 def check_encoder(path: str, key: str) -> None:
@@ -191,7 +211,7 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / WEIGHT_FILES[1]
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
-    return [folder / name for name in shard_names(index) if (folder / name).is_file()]
+    return [folder / name for name in shard_names(index)]
 
 
 def check_weights(file: Path) -> None:
@@ -199,8 +219,7 @@ def check_weights(file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(str(file), framework="np"):
-            return
+        safe_open(str(file), framework="np")
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"{file} is damaged or cut off ({error}). Fetch or write that file again."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sizewise.config.model import ModelConfig
 from sizewise.errors import ModelError
-from sizewise.models.sources import Source, find_source
+from sizewise.models.sources import EMBEDDED, Source, find_source, is_cached
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,11 +71,8 @@ def _load(source: Source, model: ModelConfig) -> PreTrainedTokenizerBase:
 
 def _local_or_stand_in(model: ModelConfig) -> PreTrainedTokenizerBase:
     """Use the real tokenizer where it lies on this machine, else the embedded stand-in."""
-    from sizewise.models.sources import EMBEDDED, is_cached
-
     path = model.tokenizer or model.path
-    local = path.startswith(EMBEDDED) or Path(path).expanduser().is_dir()
-    if local or is_cached(path, model.revision, "tokenizer_config.json", weights=False):
+    if is_here(model):
         return _load(_tokenizer_source(model), model)
     log.warning(
         "The tokenizer of %s is not on this machine: the tiny random model uses the embedded "
@@ -87,6 +84,13 @@ def _local_or_stand_in(model: ModelConfig) -> PreTrainedTokenizerBase:
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
+
+
+def is_here(model: ModelConfig) -> bool:
+    """Whether the tokenizer of ``model`` is on this machine."""
+    path = model.tokenizer or model.path
+    local = path.startswith(EMBEDDED) or Path(path).expanduser().is_dir()
+    return local or is_cached(path, model.revision, "tokenizer_config.json", weights=False)
 
 
 def stand_in_template(model_type: str | None) -> str | None:

@@ -90,7 +90,7 @@ def peft_config(
     from peft import LoraConfig as PeftLoraConfig
     from peft import TaskType
 
-    whole = _whole_modules(base, lora.modules_to_save)
+    whole = whole_modules(base, lora.modules_to_save)
     follows = {} if lora.alpha else {k: lora.alpha_ratio * r for k, r in lora.rank_pattern.items()}
     options = {
         "target_parameters": targets.experts,
@@ -172,7 +172,7 @@ def _say_left_out(lora: LoraConfig, targets: Targets) -> None:
     )  # fmt: skip
 
 
-def _whole_modules(base: PreTrainedModel, names: Sequence[str]) -> list[str]:
+def whole_modules(base: PreTrainedModel, names: Sequence[str]) -> list[str]:
     """Check ``lora.modules_to_save``: each name ends that of a module with weights of its own."""
     found = dict(base.named_modules())
     for name in names:
