@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +20,13 @@ from sizewise.config.model import (
     QuantizationConfig,
 )
 from sizewise.config.training import OptimizerConfig
+from sizewise.errors import ModelError
 from sizewise.job.bases import memory_key, plan_job
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.architecture import model_config
 from sizewise.models.base import load_base
 from sizewise.models.head import answer_logits, answer_targets
+from sizewise.models.plan import trace
 from sizewise.models.plan.planner import GB, MemoryPlan, Workload, plan_memory, smaller_batches
 from sizewise.models.plan.trace import Shape, trace_training, with_layers
 from sizewise.models.plan.weights import optimizer_bytes, weight_bytes
@@ -152,12 +155,12 @@ def test_counts_are_those_of_the_loaded_model(tiny: Any) -> None:
 def test_many_layers_continue_the_line_of_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     model, shape = wide("llama", layers=7), Shape(4, 96, 32)
 
-    def trace() -> dict[str, int]:
+    def traced() -> dict[str, int]:
         return trace_training(model_config(model), model, LORA, torch.float32, shape, False)
 
-    continued = trace()
+    continued = traced()
     monkeypatch.setattr(trace, "MORE", 7)
-    assert sum(continued.values()) == pytest.approx(sum(trace().values()), rel=0.02)
+    assert sum(continued.values()) == pytest.approx(sum(traced().values()), rel=0.02)
 
 
 def test_a_config_with_fewer_layers() -> None:

@@ -122,6 +122,24 @@ class Attempt:
         failed: list[dict[str, int]],
         stop: StopRequest,
     ) -> list[pl.Callback]:
+        """Return all callbacks in the order in which Lightning calls each of their hooks.
+
+        The order is the design: a step ends in one hook (``on_step_end``), in which it is logged,
+        validated, shown and saved, so that a checkpoint holds the whole of it and a resumed fit
+        repeats or leaves out none of it. A validation runs inside that hook, of ``Milestones``,
+        and calls ``on_validation_end`` of this same list.
+
+        1. ``RandomState`` restores before anything of a resumed fit draws a number.
+        2. ``FitMeter`` starts its clock after that; validations and checkpoints stop it.
+        3. ``Recorder`` refuses a loss that is no number before weights are validated, kept or
+           saved, and hands values to the loggers before the checkpoint of the same step.
+        4. ``BestWeights`` keeps what was validated before a callback of choice may stop the fit.
+        5. The callbacks of choice (early stopping, pruning) see ``val_loss`` and ask to stop.
+        6. ``Milestones`` validates and ends the fit, when 3 has checked and logged the step.
+        7. ``FitProgress`` shows what the step, with its validation, came to.
+        8. ``LastCheckpoint`` saves last, with the states of all the others; Lightning would put
+           a ``Checkpoint`` there anyway.
+        """
         config = self.config
         milestones = Milestones(
             total, config.validate_every, config.validate_at_start, self._has_validation(), meter
