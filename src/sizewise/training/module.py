@@ -57,13 +57,11 @@ class LossWindow:
         self.tokens = 0
 
     def add(self, nll: Tensor, tokens: int) -> None:
-        """Add the summed negative log-likelihood (nats) of ``tokens`` tokens."""
         wide = torch.float32 if nll.device.type == "mps" else torch.float64
         self.nll = self.nll + nll.detach().to(wide)
         self.tokens += tokens
 
     def clear(self) -> None:
-        """Begin a new sum."""
         self.nll, self.tokens = 0.0, 0
 
     def total(self) -> float:
@@ -71,7 +69,6 @@ class LossWindow:
         return float(self.nll)
 
     def sum_over_ranks(self, module: pl.LightningModule) -> tuple[float, int]:
-        """Return the summed negative log-likelihood and the tokens over all ranks."""
         nll, tokens = self.total(), self.tokens
         if module.trainer.world_size > 1:
             pair = torch.tensor([nll, tokens], dtype=torch.float64, device=module.device)
@@ -187,7 +184,6 @@ class AnswerModule(pl.LightningModule, ABC):
         return batch["attention_mask"].sum(), (batch["labels"] != IGNORED).sum()
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a new sum."""
         self.validation.clear()
 
     def on_validation_epoch_end(self) -> None:
@@ -203,7 +199,6 @@ class AnswerModule(pl.LightningModule, ABC):
         self.log("val_loss", torch.tensor(loss, dtype=torch.float64), logger=False)
 
     def forget_losses(self) -> None:
-        """Begin all sums and records of losses anew."""
         self.window.clear()
         self.train_loss = self.val_loss = self.lr_used = self.grad_norm = None
 
@@ -224,7 +219,6 @@ class AnswerModule(pl.LightningModule, ABC):
         }
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Note the learning rate of this step."""
         self.lr_used = float(optimizer.param_groups[0]["lr"])
 
     def configure_gradient_clipping(
@@ -233,7 +227,6 @@ class AnswerModule(pl.LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the global norm and keep the norm for the log."""
         if gradient_clip_val is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             self.grad_norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)

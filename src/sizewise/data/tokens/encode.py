@@ -253,11 +253,11 @@ class PromptFormat(Protocol):
     """What encoding needs of a template; causal and seq2seq each have one."""
 
     @property
-    def fingerprint(self) -> str: ...  # noqa: D102
+    def fingerprint(self) -> str: ...
     @property
-    def context(self) -> int | None: ...  # noqa: D102
-    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]: ...  # noqa: D102
-    def encode_pairs(  # noqa: D102
+    def context(self) -> int | None: ...
+    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]: ...
+    def encode_pairs(
         self, pairs: Sequence[tuple[Sequence[Message], str]]
     ) -> tuple[list[list[int]], list[list[int]]]: ...
-    def length(self, prompt: int, answer: int) -> int: ...  # noqa: D102
+    def length(self, prompt: int, answer: int) -> int: ...
