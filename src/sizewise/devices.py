@@ -128,12 +128,7 @@ def split(batch: Sequence[int], size: int) -> list[list[int]]:
 
 
 def conditions(device: torch.device, batch_size: int) -> dict[str, str | int]:
-    """Return what latencies depend on besides the model: batch size, device and, on a CPU, threads.
-
-    Args:
-        device: where the model is.
-        batch_size: examples of a batch, as asked for.
-    """
+    """Return what latencies depend on beside the model: batch, device and, on a CPU, threads."""
     found: dict[str, str | int] = {"batch_size": batch_size, "device": device_name(device)}
     if device.type == "cpu":
         found["threads"] = torch.get_num_threads()

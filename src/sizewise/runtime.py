@@ -72,11 +72,7 @@ def prepare_environment(hub: bool = True) -> None:
     """Set the environment that libraries read when they are imported; what is set already stays.
 
     Telemetry is off and the CUDA allocator grows its segments. Call it before torch and
-    transformers are imported.
-
-    Args:
-        hub: whether the configuration names something on the hub; without, the hub's client is
-            told to stay offline.
+    transformers are imported. Unless something on the ``hub`` is named, its client stays offline.
     """
     for key, value in _DEFAULTS.items():
         os.environ.setdefault(key, value)

@@ -123,14 +123,9 @@ def fit_weights(
     advice: str,
     error: type[SizewiseError] = ModelError,
 ) -> None:
-    """Raise ``error`` unless ``found`` are exactly the weights ``own``, by names and shapes.
+    """Raise ``error`` unless a file's weights are exactly the model's own, by names and shapes.
 
-    Args:
-        own: those of the model.
-        found: those of a file.
-        where: what the message calls the file.
-        advice: the message's last sentence.
-        error: what is raised.
+    ``where`` is what the message calls the file, ``advice`` its last sentence.
     """
     both = own.keys() & found.keys()
     shapes = {name for name in both if own[name].shape != found[name].shape}

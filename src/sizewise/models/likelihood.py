@@ -21,12 +21,10 @@ class EncodedAnswer(Protocol):
     """Token ids of a prompt and of its answer (``sizewise.data.tokens.encode.Encoded``)."""
 
     @property
-    def prompt_ids(self) -> Sequence[int]:
-        """The encoded prompt."""
+    def prompt_ids(self) -> Sequence[int]: ...
 
     @property
-    def answer_ids(self) -> Sequence[int]:
-        """The encoded answer, end of turn included."""
+    def answer_ids(self) -> Sequence[int]: ...  # end of turn included
 
 
 def answer_log_probs(
@@ -36,11 +34,7 @@ def answer_log_probs(
 
     Where memory runs out the rest goes on with batches of half the size.
 
-    Args:
-        model: a causal or encoder-decoder transformers model, or a PEFT model around one.
-        encoded: prompts with answers, in any order; every answer has at least one token.
-        batch_size: examples per forward pass; batches are made of similar lengths.
-        padding: a valid token id to pad with; it is masked.
+    ``padding`` is a valid token id; it is masked.
 
     Raises:
         EvaluationError: a prompt or an answer has no token.

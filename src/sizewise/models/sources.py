@@ -33,7 +33,6 @@ class Source:
 
     @property
     def folder(self) -> Path | None:
-        """The local folder, or None for a hub id."""
         return Path(self.path) if Path(self.path).is_dir() else None
 
 
@@ -49,13 +48,13 @@ def find_source(
 
     Args:
         path: ``embedded:NAME``, a folder, or a hub id.
-        revision: a hub revision; has no meaning for folders.
+        revision: of the hub; has no meaning for folders.
         marker: the file whose presence makes the folder or repository usable.
-        weights: whether the weights have to be there too.
+        weights: whether the weights have to be there too, and whole.
         key: the configuration key that error messages name.
 
     Raises:
-        ModelError: nothing is there, it is gated, or it cannot be reached.
+        ModelError: nothing is there, it is damaged or gated, or it cannot be reached.
     """
     if path.startswith(EMBEDDED):
         from sizewise.embedded.ladder import embedded_model_path
@@ -87,12 +86,9 @@ def _folder_source(folder: Path, marker: str, weights: bool, key: str) -> Source
 
 
 def check_place(model: ModelConfig) -> None:
-    """Raise unless weights and tokenizer are there, as they were planned, or can be fetched.
+    """Raise ModelError unless weights and tokenizer are there, whole, as planned, or to be fetched.
 
     Needs none of the large libraries, so that a wrong path is refused at once.
-
-    Raises:
-        ModelError: something is missing, changed or damaged.
     """
     if model.init == "pretrained":
         find_source(model.path, model.revision)
@@ -104,15 +100,7 @@ def check_place(model: ModelConfig) -> None:
 
 
 def check_encoder(path: str, key: str) -> None:
-    """Refuse an encoder that is no folder, not in the hub's cache and not on the hub.
-
-    Args:
-        path: a folder or a hub id.
-        key: the configuration key that error messages name.
-
-    Raises:
-        ModelError: it is nowhere, or cannot be reached.
-    """
+    """Raise ModelError for an encoder that is no folder, not in the hub's cache, not on the hub."""
     if Path(path).expanduser().is_dir():
         return
     for marker in ("modules.json", "config.json"):
@@ -188,10 +176,7 @@ _NAMES = (
 def weights_fingerprint(path: str, revision: str | None = None, commit: str | None = None) -> str:
     """Identify a base's weights (16 hex digits of content, or the hub's id and commit).
 
-    Args:
-        path: a local directory, or a hub id.
-        revision: the revision asked of the hub.
-        commit: the commit the hub resolved it to (``config._commit_hash``), where known.
+    ``revision`` is what was asked of the hub, ``commit`` what it resolved that to, where known.
 
     Raises:
         ModelError: a local directory holds no safetensors file.

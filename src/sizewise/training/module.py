@@ -92,9 +92,7 @@ def summed_nll(score: Score, batch: Batch) -> tuple[Tensor, int]:
     Sums of halves are the sum of the whole, so that a validation batch which does not fit never
     touches the batch of training.
 
-    Args:
-        score: batch → logits (N, V) and answer tokens (N,).
-        batch: tensors of B examples.
+    ``score`` gives logits (N, V) and answer tokens (N,) of a batch of B examples.
 
     Raises:
         OutOfMemoryError: a single example did not fit.

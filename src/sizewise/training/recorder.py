@@ -28,10 +28,8 @@ class Recorder(StepCallback):
     Values are handed to the loggers before a checkpoint of the same step is written, so that a
     resumed run has every line once. A device is only waited for when something is logged.
 
-    Args:
-        every: optimiser steps between two training records.
-        logged: the last step of each kind of record that this process has logged; a second
-            attempt with smaller batches repeats steps, and does not log them again.
+    ``every`` counts optimiser steps. ``logged`` is the last step of each kind of record that this
+    process has logged: a second attempt with smaller batches repeats steps, not their records.
     """
 
     def __init__(self, every: int, logged: dict[str, int]) -> None:
@@ -106,13 +104,7 @@ REFRESH_SECONDS = 0.25
 
 
 class FitProgress(StepCallback):
-    """Shows steps, losses and the time left.
-
-    Args:
-        total_steps: optimiser steps of the whole fit.
-        bar: whether to draw a bar when standard error is a terminal; a line per validation is
-            written to the log in any case.
-    """
+    """Shows steps, losses and the time left: a bar on a terminal (``bar``), lines in the log."""
 
     def __init__(self, total_steps: int, bar: bool) -> None:
         self.total_steps = total_steps

@@ -277,12 +277,9 @@ def _advice(config: Any) -> str:
 
 
 def cast_adapter(model: nn.Module, trainer: TrainerConfig, name: str = "") -> None:
-    """Put adapter weights into the dtype in which ``trainer`` trained and scored them.
+    """Put adapter weights (of one ``name``, or all) into the dtype ``trainer`` trained them in.
 
-    Args:
-        model: with one or more adapters; a fully trained model has none and stays as it is.
-        trainer: what trained them.
-        name: of the only adapter that is meant; empty: all of them.
+    A fully trained model has none and stays as it is.
     """
     within = f".{name}." if name else ""
     named = model.named_parameters()
