@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, MixtralConfig, Qwen3MoeConfig
 
 from sizewise.config.model import LoraConfig, LoraTargets, ModelConfig
@@ -186,3 +187,12 @@ def test_added_tokens_are_trained_saved_and_merged(
     tuned = train(model, asked)
     assert not torch.equal(model.get_base_model().get_input_embeddings().weight[new], untrained)
     check_round_trip(model, lambda: load_base(config), asked, tuned, tmp_path)
+
+
+def test_point_21_a_resized_adapter_is_not_blamed_on_the_base(tiny: Any, tmp_path: Path) -> None:
+    model = attach_adapter(load_base(tiny("llama")), LoraConfig(r=4), tiny("llama"), 1)
+    file = save_adapter(model, tmp_path) / "adapter_model.safetensors"
+    save_file({n: (w[:2] if "lora_A" in n else w) for n, w in load_file(file).items()}, file)
+    message = r"\[2, \d+\] for \[4, \d+\]\).*if this is the one, the file was changed.* r=4\)"
+    with pytest.raises(ModelError, match=message):
+        load_adapter(load_base(tiny("llama")), tmp_path)

@@ -121,7 +121,7 @@ def trains(config: Mapping[str, Any]) -> bool:
     return method != "none" and config.get("stage", "full") != "evaluate"
 
 
-def base_key(config: Mapping[str, Any]) -> str:
+def reuse_key(config: Mapping[str, Any]) -> str:
     """Name what a worker keeps loaded between jobs: base, quantisation and data."""
     model = config.get("model") or {}
     parts = (model, config.get("quantization"), (config.get("dataset") or {}).get("name"))
