@@ -121,6 +121,22 @@ def test_point_18_a_tokenizer_larger_than_the_embedding(tiny: Any, tmp_path: Pat
     assert plan_memory(added, *arguments).total > plan_memory(tiny("llama"), *arguments).total
 
 
+def test_point_18_special_tokens_that_nobody_writes_may_lie_beyond(
+    tiny: Any, tmp_path: Path
+) -> None:
+    """As in Gemma 3 without vision, whose tokenizer has a token for images."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny("llama").path)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(tmp_path)
+    check(replace(tiny("llama"), tokenizer=str(tmp_path)))
+    tokenizer.chat_template = "<image>" + tokenizer.chat_template
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="<image>"):
+        check(replace(tiny("llama"), tokenizer=str(tmp_path)))
+
+
 def test_point_23_a_rank_that_no_layer_can_use(tiny: Any) -> None:
     with pytest.raises(ModelError, match=r"lora\.r=1000000000 is larger .* \(32 at most\)"):
         check(tiny("llama"), LoraConfig(r=1_000_000_000))

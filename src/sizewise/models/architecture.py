@@ -177,15 +177,22 @@ def model_config(model: ModelConfig) -> PretrainedConfig:
 
 
 def check_vocabulary(config: PretrainedConfig, model: ModelConfig) -> None:
-    """Raise ModelError if the tokenizer has ids for which the embedding has no row.
+    """Raise ModelError if the tokenizer writes ids for which the embedding has no row.
 
-    Random models of a tiny size are made for their tokenizer.
+    Special tokens that no template writes may lie beyond it (Gemma 3's image token does), and
+    random models of a tiny size are made for their tokenizer.
     """
     if model.init == "tiny_random":
         return
-    rows, ids = config.get_text_config().vocab_size, load_tokenizer(model).get_vocab()
-    token, last = max(ids.items(), key=lambda item: item[1])
-    if last >= rows:
+    rows, tokenizer = config.get_text_config().vocab_size, load_tokenizer(model)
+    beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
+    written = str(tokenizer.chat_template)
+    named = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+    for added in tokenizer.added_tokens_decoder.values():
+        if added.special and added.content not in named and added.content not in written:
+            beyond.pop(added.content, None)
+    if beyond:
+        token, last = max(beyond.items(), key=lambda item: item[1])
         raise ModelError(
             f"The tokenizer of {model.name} has the id {last} ({token!r}), and the embedding of "
             f"{model.path} has {rows} rows. Choose the model's own tokenizer; or name new tokens, "
