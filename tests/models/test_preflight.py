@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -161,14 +162,25 @@ def test_point_23_truncated_weights_are_named(cut: str, tiny: Any, tmp_path: Pat
     file = folder / "model.safetensors"
     size = {"half": file.stat().st_size // 2, "header": 100, "empty": 0}[cut]
     file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(ModelError, match=r"model\.safetensors is damaged or cut off"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is missing, damaged or cut off"):
+        check(replace(tiny("llama"), path=str(folder)))
+
+
+def test_point_23_a_shard_that_is_missing_is_named(tiny: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("llama").path, tmp_path / "model"))
+    (folder / "model.safetensors").rename(folder / "part-1.safetensors")
+    shards = {"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
+    with pytest.raises(ModelError, match=r"part-2\.safetensors is missing, damaged or cut off"):
         check(replace(tiny("llama"), path=str(folder)))
 
 
 def test_point_23_a_truncated_adapter_is_named_before_weights(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.safetensors").write_bytes(b"\x10\x00")
-    with pytest.raises(ModelError, match=r"adapter_model\.safetensors is damaged or cut off"):
+    with pytest.raises(
+        ModelError, match=r"adapter_model\.safetensors is missing, damaged or cut off"
+    ):
         adapter_folder(tmp_path)
 
 

@@ -200,13 +200,17 @@ def check_vocabulary(config: PretrainedConfig, model: ModelConfig) -> None:
         )
 
 
-def meta_model(config: PretrainedConfig) -> PreTrainedModel:
-    """Build the model on the meta device: names and shapes, no memory."""
+def auto_class(config: PretrainedConfig) -> Any:
+    """Return the transformers class that builds or loads models of ``config``."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def meta_model(config: PretrainedConfig) -> PreTrainedModel:
+    """Build the model on the meta device: names and shapes, no memory."""
     with torch.device("meta"):
-        model: PreTrainedModel = auto.from_config(config)
+        model: PreTrainedModel = auto_class(config).from_config(config)
     untie_t5_head(model)
     return model
 

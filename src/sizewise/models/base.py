@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import ModelError, SizewiseError
-from sizewise.models.architecture import load_config
+from sizewise.models.architecture import auto_class, load_config
 from sizewise.models.dtypes import resolve_dtype
 from sizewise.models.sources import Source, find_source
 from sizewise.models.tiny import random_checkpoint
@@ -67,12 +67,10 @@ def grow_embeddings(base: PreTrainedModel, size: int) -> None:
 def _from_pretrained(
     source: Source, model: ModelConfig, quantization: QuantizationConfig, device: torch.device
 ) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
     config = load_config(source, model)
     bits = bnb_config(quantization, device, config)
     dtype = compute_dtype(quantization, device) if bits else resolve_dtype(model.dtype, device)
-    auto: Any = AutoModelForSeq2SeqLM if model.family == "seq2seq" else AutoModelForCausalLM
+    auto = auto_class(config)
     options = {"quantization_config": bits} if bits else {}
     try:
         base, report = auto.from_pretrained(

@@ -80,7 +80,7 @@ def _folder_source(folder: Path, marker: str, weights: bool, key: str) -> Source
             f"{key}={str(folder)!r} holds no {marker}. "
             "Give the folder that was written by save_pretrained (or its hub id)."
         )
-    for file in weight_files(folder) if weights else ():
+    for file in _listed(folder) if weights else ():
         check_weights(file)
     return Source(str(folder))
 
@@ -191,6 +191,10 @@ def weights_fingerprint(path: str, revision: str | None = None, commit: str | No
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files that a base is loaded from, not copies in another layout."""
+    return [file for file in _listed(folder) if file.is_file()]
+
+
+def _listed(folder: Path) -> list[Path]:
     if (folder / WEIGHT_FILES[0]).is_file():
         return [folder / WEIGHT_FILES[0]]
     index = folder / WEIGHT_FILES[1]
@@ -207,7 +211,7 @@ def check_weights(file: Path) -> None:
         safe_open(str(file), framework="np")
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"{file} is damaged or cut off ({error}). Fetch or write that file again."
+            f"{file} is missing, damaged or cut off ({error}). Fetch or write that file again."
         ) from error
 
 
