@@ -44,9 +44,10 @@ MOST_SEED = 2**63 - 1
 
 def is_seed(key: str, value: int | None) -> None:
     """Raise unless torch takes ``value`` as a seed; None passes."""
-    if value is not None and not 0 <= value <= MOST_SEED:
+    at_least(key, value, 0)
+    if value is not None and value > MOST_SEED:
         raise ConfigError(
-            f"{key}={value} is no seed. Give a whole number from 0 to {MOST_SEED} (19 digits)."
+            f"{key}={value} is too large for a seed. Give at most {MOST_SEED} (19 digits)."
         )
 
 
