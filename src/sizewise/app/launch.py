@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sizewise import palette
 from sizewise.app.crisis.settings import read_settings
 from sizewise.errors import ConfigError
 
@@ -49,7 +50,7 @@ def app_command(
         "client.toolbarMode": "minimal",
         "client.showErrorDetails": "none",
         # One colour for each: a colour for both would turn the browser's wish for dark off.
-        "theme.light.primaryColor": "#0072B2",
+        "theme.light.primaryColor": palette.ZERO,
         "theme.dark.primaryColor": "#2B87C4",
     }
     flags = [text for key, value in options.items() for text in (f"--{key}", value)]

@@ -17,10 +17,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.composition.resolvers import exit_on_error, register_resolvers
-from sizewise.config import register_schema
+from sizewise.config import RunConfig, register_schema
 from sizewise.config.register import explain
 from sizewise.errors import SweepError
 from sizewise.job.execute import JobResult, execute
+from sizewise.job.run import sweep_name
 from sizewise.job.submit import DEFAULT_FUNCTION, load_job, make_job, submit
 from sizewise.record.claims import holder
 from sizewise.record.directories import RunDir
@@ -68,7 +69,7 @@ def run_task(cfg: DictConfig) -> float | None:
         result = _execute(run_dir, alone)
         objective = _report(result)
         if alone and result.fresh:
-            _rehearse(run_dir)
+            finish_alone(load_job(run_dir)[0], run_dir)
     return objective
 
 
@@ -93,12 +94,25 @@ def _report(result: JobResult) -> float | None:
     return result.objective
 
 
-def _rehearse(run_dir: Path) -> None:
-    config, _ = load_job(run_dir)
-    if config.dry_run:
-        from sizewise.release.export import rehearse_export
+def finish_alone(cfg: RunConfig, run_dir: Path) -> None:
+    """Report on a run that belongs to no sweep; rehearse the release of a dry run."""
+    if not cfg.report or sweep_name(cfg, run_dir) is not None:
+        return
+    from sizewise.release.export import rehearse_export
 
-        rehearse_export(config, run_dir)
+    write_own_report(run_dir)
+    rehearse_export(cfg, run_dir)
+
+
+def write_own_report(run_dir: Path) -> None:
+    """Write the report of one run into its folder ``report``."""
+    from sizewise.report.comparison.compare import compare_loaded
+    from sizewise.report.comparison.runs import load_runs
+    from sizewise.report.page.write import write_report
+
+    comparison = compare_loaded(load_runs([run_dir]))
+    paths = write_report(comparison, RunDir(run_dir).report, (), run_dir.name)
+    log.info("Report: %s", paths["report"])
 
 
 def _function() -> str:

@@ -14,7 +14,7 @@ from sizewise.app.views import (
     length_figure,
     size_rows,
 )
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.data.explore import Exploration
 
 OTHER = "another data set …"
@@ -42,7 +42,7 @@ def page() -> None:
 @st.cache_data(max_entries=8, show_spinner="Reading the data …")
 def _of_run(directory_name: str, _root: str) -> Exploration:
     run = run_named(common.library(), directory_name)
-    return explore_config(run_config(run.outcome.config))
+    return explore_config(to_run_config(run.outcome.config, check_types=False))
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the data …")
