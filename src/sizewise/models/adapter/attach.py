@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from sizewise.config.model import LoraConfig, ModelConfig
@@ -135,13 +134,11 @@ def _train_in_fp32(wrapper: Any) -> None:
     """
     copy = wrapper.modules_to_save[wrapper.active_adapters[0]]
     dtype = next(wrapper.original_module.parameters()).dtype
-    hooks = []
-    if dtype is not torch.float32:
-        copy.float()
-        hooks.append(copy.register_forward_pre_hook(
-            lambda _, inputs: tuple(x.float() if x.is_floating_point() else x for x in inputs)
-        ))  # fmt: skip
-        hooks.append(copy.register_forward_hook(lambda _, inputs, output: output.to(dtype)))
+    copy.float()
+    hooks = (
+        copy.register_forward_pre_hook(_as_its_weights),
+        copy.register_forward_hook(lambda _, inputs, output: output.to(dtype)),
+    )
 
     def unload(merge: bool, safe_merge: bool, adapter_names: Any) -> nn.Module:
         for hook in hooks:
@@ -150,6 +147,11 @@ def _train_in_fp32(wrapper: Any) -> None:
         return module
 
     wrapper.unload_and_optionally_merge_module = unload
+
+
+def _as_its_weights(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    dtype = next(module.parameters()).dtype
+    return tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:
