@@ -1,20 +1,25 @@
-"""The device: its memory (peaks, what is free, what does not fit), waiting, evaluation mode."""
+"""The device: its memory (peaks, what is free, what does not fit), waiting, evaluation mode.
+
+torch is imported where it is needed only, so that a process without it can use the rest.
+"""
 
 from __future__ import annotations
 
 import gc
 import logging
 import platform
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sizewise.errors import OutOfMemoryError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 log = logging.getLogger(__name__)
 _NO_MEMORY = (
@@ -32,6 +37,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 def synchronize(device: torch.device) -> None:
     """Wait until all work queued on ``device`` is done."""
+    import torch
+
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -40,6 +47,8 @@ def synchronize(device: torch.device) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that the device or the machine has no memory left."""
+    import torch
+
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
@@ -48,16 +57,21 @@ def is_out_of_memory(error: BaseException) -> bool:
 def free_memory() -> None:
     """Return what is no longer referenced to the device."""
     gc.collect()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    if cuda := _cuda_in_use():
+        cuda.empty_cache()
 
 
 def reset_peaks(device: torch.device | None = None) -> None:
     """Begin new peaks of memory: CUDA's (of ``device``, or the current one) and the process's."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats(device)
+    if cuda := _cuda_in_use():
+        cuda.reset_peak_memory_stats(device)
     with suppress(OSError):  # not every kernel allows it: the process's own peak remains
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _cuda_in_use() -> Any:
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return cuda if cuda is not None and cuda.is_available() and cuda.is_initialized() else None
 
 
 Result = TypeVar("Result")
@@ -129,6 +143,8 @@ def split(batch: Sequence[int], size: int) -> list[list[int]]:
 
 def conditions(device: torch.device, batch_size: int) -> dict[str, str | int]:
     """Return what latencies depend on beside the model: batch, device and, on a CPU, threads."""
+    import torch
+
     found: dict[str, str | int] = {"batch_size": batch_size, "device": device_name(device)}
     if device.type == "cpu":
         found["threads"] = torch.get_num_threads()
@@ -138,6 +154,8 @@ def conditions(device: torch.device, batch_size: int) -> dict[str, str | int]:
 def device_name(device: torch.device) -> str:
     """Return the name of the GPU, or of the processor where Linux tells it."""
     if device.type == "cuda":
+        import torch
+
         return str(torch.cuda.get_device_name(device))
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -153,6 +171,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     ``no_grad`` and not ``inference_mode``: buffers that are made inside must stay usable in a
     later training step.
     """
+    import torch
+
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -181,6 +201,8 @@ class PeakMemory:
     def read(self) -> int | None:
         """Return the peak so far, or None where the system does not tell."""
         if self.device.type == "cuda":
+            import torch
+
             return int(torch.cuda.max_memory_allocated(self.device))
         return resident_peak(Path("/proc/self/status"))
 

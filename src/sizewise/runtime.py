@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sizewise.devices import free_memory as free_memory
 from sizewise.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,14 +98,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def free_memory() -> None:
-    """Free memory and begin new peaks between two jobs (see ``devices``)."""
-    from sizewise import devices
-
-    devices.free_memory()
-    devices.reset_peaks()
 
 
 def is_ddp_child() -> bool:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from sizewise.devices import free_memory, reset_peaks
 from sizewise.errors import SweepError
 from sizewise.job.execute import Interrupts, JobResult, execute, run_child
 from sizewise.record.logs import output_to_log, redirect
@@ -68,10 +69,7 @@ def fresh_process_state() -> Iterator[None]:
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     _same_random_state()
-    if "torch" in sys.modules:
-        from sizewise.devices import reset_peaks
-
-        reset_peaks()
+    reset_peaks()
     try:
         yield
     finally:
@@ -97,14 +95,10 @@ def _same_random_state() -> None:
 
 
 def _release_memory() -> None:
-    gc.collect()
+    free_memory()
     # What is left are libraries and the kept base: looking through them takes longer than all
     # else between two jobs. ``take_base`` thaws them before it lets a base go.
     gc.freeze()
-    if "torch" in sys.modules:
-        from sizewise.devices import free_memory
-
-        free_memory()
     if sys.platform == "linux":
         # glibc keeps freed memory; a long sweep would seem to grow.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
