@@ -23,7 +23,7 @@ from sizewise.errors import ConfigError
 def conf_dir() -> Path:
     """Return the folder of YAML options: the checkout's, else the installed package's copy."""
     package = Path(__file__).resolve().parents[1]
-    for candidate in (package.parents[1] / "conf", package / "_conf"):
+    for candidate in (package.parents[1] / "conf", package / "_shipped" / "conf"):
         if (candidate / "train.yaml").is_file():
             return candidate
     raise ConfigError(
