@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from sizewise.data.batches.collate import IGNORED
 from sizewise.devices import BatchSize, halve_on_oom
 from sizewise.errors import ModelError, TrainingError
+from sizewise.models.base import is_quantized
+from sizewise.models.head import answer_logits, answer_targets
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
 from sizewise.training.trainable import load_trainable, trainable_state
 
@@ -112,12 +113,11 @@ def _cut(batch: Batch, rows: slice) -> Batch:
     return {key: v[rows] if isinstance(v, Tensor) else v for key, v in batch.items()}
 
 
-class AnswerModule(pl.LightningModule, ABC):
+class AnswerModule(pl.LightningModule):
     """Fits the trainable weights of a model to answers, given prompts.
 
-    A subclass says how answer positions are scored (``answer_scores``). Batches are mappings with
-    ``input_ids``, ``attention_mask``, ``labels`` (−100 outside the answer) and ``step_tokens``
-    (answer tokens of the whole optimiser step).
+    Batches are mappings with ``input_ids``, ``attention_mask``, ``labels`` (−100 outside the
+    answer) and ``step_tokens`` (answer tokens of the whole optimiser step).
 
     Attributes:
         model: the model on its device, base frozen.
@@ -127,6 +127,8 @@ class AnswerModule(pl.LightningModule, ABC):
         lr_used: learning rate of the last optimiser step.
         grad_norm: norm of the last step's gradient before clipping, or None without clipping.
     """
+
+    seq2seq = False
 
     def __init__(
         self,
@@ -149,9 +151,9 @@ class AnswerModule(pl.LightningModule, ABC):
         self.lr_used: float | None = None
         self.grad_norm: Tensor | None = None
 
-    @abstractmethod
     def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
+        return answer_logits(self.model, batch), answer_targets(batch, self.seq2seq)
 
     def on_fit_start(self) -> None:
         """Switch dropout on: ``from_pretrained`` returns eval mode and Lightning keeps it."""
@@ -253,8 +255,6 @@ class AnswerModule(pl.LightningModule, ABC):
         Raises:
             ModelError: the model is quantised and on another device than the trainer's.
         """
-        from sizewise.models.base import is_quantized
-
         device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
         if not is_quantized(self.model):
             return super().to(*args, **kwargs)
@@ -283,12 +283,6 @@ def non_finite(what: str, value: float, step: int) -> TrainingError:
 class CausalModule(AnswerModule):
     """A decoder-only model: one sequence holds prompt and answer; labels align with the inputs."""
 
-    def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
-        from sizewise.models.head import answer_logits, answer_targets
-
-        return answer_logits(self.model, batch), answer_targets(batch)
-
 
 class Seq2SeqModule(AnswerModule):
     """The encoder reads the prompt, the decoder writes the answer: ``labels`` (B, U) are its own.
@@ -296,11 +290,7 @@ class Seq2SeqModule(AnswerModule):
     The T5 family overflows in 16-bit floating point (its activations exceed 65504): bf16 or fp32.
     """
 
-    def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
-        from sizewise.models.head import answer_logits, answer_targets
-
-        return answer_logits(self.model, batch), answer_targets(batch, seq2seq=True)
+    seq2seq = True
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return tokens of encoder and decoder together, and those of the decoder's answers."""
