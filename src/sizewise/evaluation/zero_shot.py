@@ -35,6 +35,7 @@ from sizewise.metrics.base import ExampleMetric
 from sizewise.record.predictions import read_predictions
 
 EVALUATION_VERSION = 1
+INT8 = " An int8 model's texts may differ between batches too: set the same evaluation.batch_size."
 _MODEL_KEYS = (
     "path",
     "revision",
@@ -122,9 +123,15 @@ def cached(
 
 
 def changed_conditions(
-    dataset: str, stored: Mapping[str, str | int], here: Mapping[str, str | int]
+    dataset: str,
+    stored: Mapping[str, str | int],
+    here: Mapping[str, str | int],
+    quantization: str = "none",
 ) -> str | None:
-    """Say that reused answers were timed under other conditions than this run's; None if not."""
+    """Say that reused answers were timed under other conditions than this run's; None if not.
+
+    ``quantization``: that of the base; the answers of an int8 one depend on the batch as well.
+    """
     if not stored:
         how = "it was not recorded how"
     else:
@@ -135,6 +142,7 @@ def changed_conditions(
     return (
         f"The zero-shot answers of {dataset} were reused from another run and timed under other "
         f"conditions ({how}): do not compare their latency, throughput and memory with this run's."
+        + (INT8 if quantization == "int8" and "batch_size" in how else "")
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sizewise.errors import SweepError
 from sizewise.job.submit import Job
-from sizewise.record.identity import base_key
+from sizewise.record.identity import reuse_key
 from sizewise.record.state import JobState, describe_exit, is_done, job_state, record_failure
 from sizewise.signals import SignalHandlers
 from sizewise.sweep.launch.backend import LaunchOptions
@@ -176,7 +176,7 @@ class Pool:
 
     def _next(self, slot: Slot) -> Job:
         """Prefer a job on the base that the worker has loaded, then one that nobody has."""
-        bases = [base_key(job.config) for job in self._waiting]
+        bases = [reuse_key(job.config) for job in self._waiting]
         loaded = {other.base for other in self._slots}
         if slot.base in bases:
             return self._waiting.pop(bases.index(slot.base))

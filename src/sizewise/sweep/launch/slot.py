@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from sizewise.job.execute import WORKER_MODULE, worker_arguments
 from sizewise.job.submit import Job
-from sizewise.record.identity import base_key
+from sizewise.record.identity import reuse_key
 from sizewise.record.state import JobState
 
 # A worker that was told to end has so long before it is told more plainly.
@@ -43,7 +43,7 @@ class Slot:
             self._spawn()
         assert self.process is not None
         assert self.process.stdin is not None
-        self.job, self.started, self.base = job, time.monotonic(), base_key(job.config)
+        self.job, self.started, self.base = job, time.monotonic(), reuse_key(job.config)
         request = json.dumps({"run_dir": str(job.run_dir)}) + "\n"
         try:
             self.process.stdin.write(request.encode())
