@@ -92,6 +92,8 @@ def check_place(model: ModelConfig) -> None:
 
     Needs none of the large libraries, so that a wrong path is refused at once.
     """
+    if model.family == "classical":
+        return
     if model.init == "pretrained":
         find_source(model.path, model.revision)
     if model.tokenizer is not None and model.init != "tiny_random":
