@@ -41,6 +41,7 @@ from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
 from sizewise.record.predictions import PredictionStore
+from sizewise.training.preflight import check_training
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -119,6 +120,7 @@ class LanguageModel:
     def check(cfg: RunConfig) -> tuple[str, ...]:
         """Refuse a base, storage or adapter that cannot work here."""
         check_model(cfg.model, cfg.quantization, cfg.lora, cfg.trainer)
+        check_training(cfg)
         return check_adapter(cfg)
 
     @staticmethod

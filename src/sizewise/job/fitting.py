@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.utils import instantiate
-
 from sizewise.config import RunConfig
 from sizewise.data.batches.collate import collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
@@ -24,6 +22,7 @@ from sizewise.record.fit import FitResult
 from sizewise.runtime import resolve_device, seed_everything
 from sizewise.training.fit import fit_job
 from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
+from sizewise.training.preflight import make_callbacks
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -82,7 +81,7 @@ def stop_once(
 
 def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
     """Build the configured callbacks, and the one that reports to a search that may give up."""
-    chosen = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node]
+    chosen = make_callbacks(cfg.callbacks)
     from sizewise.record.study import PruningReporter
 
     reporter = PruningReporter.for_run(run_dir)

@@ -106,13 +106,14 @@ def make_outcome(
     cfg, run_dir = job.cfg, job.run_dir
     objective = "val_loss" if cfg.evaluation.objective == "val_loss" else cfg.dataset.primary
     own = tuned or base
+    data = data_facts(job.tasks)
     untouched, specialised = (_records(results, job) for results in (base, tuned or {}))
     return Outcome(
         run_id=run_dir.name,
         identity=job.identity,
         config=asdict(cfg),
         model=model.facts(job),
-        data=data_facts(job.tasks),
+        data=data,
         cost=model.cost(list(own.values()), joules),
         primary=cfg.dataset.primary,
         direction=cfg.dataset.direction,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from sizewise.composition.inputs import names_hub
 from sizewise.config import RunConfig
 from sizewise.files import hash_text
+from sizewise.job.finished import of_finished_run
+from sizewise.job.submit import submitted_overrides
 from sizewise.models.sources import check_place
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import run_identity, trains, write_config
@@ -52,24 +54,20 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     """
     if is_done(run_dir):
         return read_outcome(run_dir)
-    hub = cfg.run is not None or names_hub(cfg)
+    asked, cfg = cfg, of_finished_run(cfg, submitted_overrides(run_dir))
+    hub = asked.run is not None or names_hub(asked)
     prepare_environment(hub)
     quiet()
-    from sizewise.job.finished import of_finished_run
-    from sizewise.job.submit import submitted_overrides
-
-    identity = run_identity(cfg).hash
+    check_place(cfg.model)  # before anything large is imported
     with job_log(run_dir):
-        write_config(asdict(cfg), run_dir)
-        cfg = of_finished_run(cfg, submitted_overrides(run_dir))
-        job = prepare(cfg, run_dir, identity)
+        write_config(asdict(asked), run_dir)
+        job = prepare(cfg, run_dir, run_identity(asked).hash)
         with use_threads(cfg.trainer.num_threads):
             return _run(job)
 
 
 def prepare(cfg: RunConfig, run_dir: Path, identity: str) -> PreparedJob:
     """Check everything, read, split and encode all data; no weight is touched."""
-    check_place(cfg.model)  # before anything large is imported
     from sizewise.job.answerers import kind_of_answerer
     from sizewise.job.data import PreparedJob
     from sizewise.job.preflight import preflight, preflight_data
@@ -95,9 +93,10 @@ def _run(job: PreparedJob) -> Outcome:
         outcome = carry_out(job, loggers)
     finally:
         finish_loggers(loggers, outcome, error=outcome is None)
+    line = summary_line(outcome, job.run_dir)
     # Last of all: a run killed before its trackers were closed is not done, and closes them again.
     write_outcome(outcome, job.run_dir)
-    log.info("%s", summary_line(outcome, job.run_dir))
+    log.info("%s", line)
     return outcome
 
 
