@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
-
 from sizewise.config import RunConfig
+from sizewise.config.targets import build
 from sizewise.data.batches.collate import collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
 from sizewise.evaluation.text import pad_id
@@ -74,9 +73,12 @@ def stop_once(
 
 def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
     """Build the configured callbacks, and the one that reports to a search that may give up."""
-    chosen = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node]
+    from pytorch_lightning import Callback
+
     from sizewise.record.study import PruningReporter
 
+    nodes = {key: node for key, node in cfg.callbacks.items() if node}
+    chosen = [build(node, f"callbacks.{key}", Callback) for key, node in nodes.items()]
     reporter = PruningReporter.for_run(run_dir)
     if reporter is not None:
         from sizewise.training.recorder import PruningCallback

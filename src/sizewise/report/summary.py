@@ -55,7 +55,7 @@ def finish_sweep(
     named = {name: path for name, path in paths.items() if name in shown and path.is_file()}
     console = console or wide_console()
     show(comparison, failures, named, console)
-    kept = Console(file=io.StringIO(), width=console.width)
+    kept = Console(file=io.StringIO(), width=console.width, emoji=False)
     show(comparison, failures, named, kept)
     write_atomically(SweepDir(sweep_dir).summary, kept.file.getvalue())  # type: ignore[attr-defined]
     return comparison

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sizewise.app.chat.engine import Engine, Reply
 from sizewise.config import GenerationConfig, RunConfig
-from sizewise.config.register import run_config
+from sizewise.config.targets import recorded_config
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
 from sizewise.job.bases import storage_of
@@ -54,7 +54,7 @@ def speakers_of(run: Run) -> list[Speaker]:
     outcome = run.outcome
     if outcome.model.family == "classical":
         return []
-    config = run_config(outcome.config)
+    config = recorded_config(outcome.config)
     name = run.directory.name
     base = Speaker(f"{outcome.run_id}/base", f"{name} · base", config, None)
     place = RunDir(run.directory).adapter

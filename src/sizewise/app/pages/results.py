@@ -148,7 +148,7 @@ def _chosen(compared: SetComparison, place: int) -> None:
         facts.append(("Seconds of training", f"{candidate.train_seconds:.0f}"))
     with st.container(horizontal=True, gap="large"):
         for name, value in facts:
-            st.metric(name, value, width="content")
+            st.metric(common.escaped_markdown(name), value, width="content")
     seeds = f", seeds {', '.join(map(str, candidate.seeds))}" if candidate.seeds else ""
     where = ", ".join(dict.fromkeys(m.run.directory.name for m in candidate.members))
     st.caption(common.escaped_markdown(f"{model.path} · {candidate.kind}{seeds} · {where}"))

@@ -15,7 +15,7 @@ from sizewise.record.directories import SweepDir
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.page.page import render_page
 from sizewise.report.page.results import results_text
-from sizewise.report.page.tables import latex_tables, markdown_tables
+from sizewise.report.page.tables import csv_text, latex_tables, markdown_tables
 from sizewise.report.page.terminal import Failure
 from sizewise.report.views.pictures import paired_differences, save, size_versus_quality
 
@@ -71,8 +71,8 @@ def _write(
         "picture": directory / PICTURE,
         "report": SweepDir(directory).page,
     }
-    write_atomically(paths["table"], comparison.table.to_csv(index=False))
-    write_atomically(paths["runs"], comparison.runs_table.to_csv(index=False))
+    write_atomically(paths["table"], csv_text(comparison.table))
+    write_atomically(paths["runs"], csv_text(comparison.runs_table))
     write_atomically(paths["results"], results_text(comparison))
     _pictures(comparison, directory)
     _tables(comparison, directory)
