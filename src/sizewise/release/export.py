@@ -15,7 +15,7 @@ from typing import Any
 from sizewise.config import RunConfig
 from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.errors import ModelError
-from sizewise.files import write_atomically
+from sizewise.files import read_json, write_atomically
 from sizewise.job.data import load_task
 from sizewise.models.adapter.attach import CONFIG
 from sizewise.models.adapter.full import is_full_checkpoint
@@ -151,7 +151,9 @@ def _copy_adapter(adapter: Path, out: Path) -> None:
 
 def _name_base(path: Path, run: FinishedRun) -> None:
     """Name the base in PEFT's config as others know it: PEFT wrote where it lay on this machine."""
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = read_json(path)
+    if settings is None:
+        raise ModelError(f"{run.adapter / CONFIG} cannot be read: it is no JSON record.")
     settings["base_model_name_or_path"] = public_name(run.cfg.model.path)
     settings["revision"] = run.outcome.model.revision
     write_atomically(path, json.dumps(settings, indent=2) + "\n")

@@ -135,12 +135,10 @@ def load_adapter(
     folder = adapter_folder(source)
     if full.is_full_checkpoint(folder):
         return full.load(base, folder, trainable)
-    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
-    from safetensors.torch import load_file
+    from peft import get_peft_model, set_peft_model_state_dict
 
-    config = PeftConfig.from_pretrained(str(folder))
+    config, weights = read_adapter(folder)
     config.inference_mode = not trainable
-    weights = load_file(str(folder / WEIGHTS))
     with seeded(0):
         model = get_peft_model(base, config)
     _check_weights(model, weights, folder)
@@ -148,6 +146,25 @@ def load_adapter(
     speed_up(model)
     model.train(trainable)
     return cast("PeftModel", model)
+
+
+def read_adapter(folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Read PEFT's configuration and the weights of an adapter.
+
+    Raises:
+        ModelError: one of the two files is damaged.
+    """
+    from peft import PeftConfig
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return PeftConfig.from_pretrained(str(folder)), load_file(str(folder / WEIGHTS))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+        raise ModelError(
+            f"The adapter in {str(folder)!r} cannot be read ({type(error).__name__}: {error}). "
+            "Copy it again, or train it again."
+        ) from error
 
 
 def cast_adapter(model: nn.Module, trainer: TrainerConfig, name: str = "") -> None:
