@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from factory import Spec, Task, make_run, make_sweep
+from factory import PARAMS, Spec, Task, make_run, make_sweep
 from rich.console import Console
 
 from sizewise.commands.explore import explore_command
@@ -169,9 +169,14 @@ def test_a_cell_of_a_spreadsheet_is_no_formula() -> None:
     ]  # fmt: skip
 
 
-def test_the_tables_of_a_report_are_written_so(tmp_path: Path) -> None:
-    specs = [Spec("=HYPERLINK(1)", r=4, task=Task(examples=20)), Spec("+mini", 0.4, None)]
-    make_sweep(tmp_path / "sweep", [replace(s, task=Task(examples=20)) for s in specs])
+def test_the_tables_of_a_report_are_written_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("=HYPERLINK(1)", "+mini"):
+        monkeypatch.setitem(PARAMS, name, 1_000_000)
+    task = Task(examples=20)
+    specs = [Spec("=HYPERLINK(1)", r=4, task=task), Spec("+mini", 0.4, None, task=task)]
+    make_sweep(tmp_path / "sweep", specs)
     compare_command([tmp_path / "sweep"], (), tmp_path / "out", PricesConfig())
     for name in ("comparison.csv", "runs.csv"):
         frame = pd.read_csv(tmp_path / "out" / name, dtype=str)

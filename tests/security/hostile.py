@@ -101,11 +101,10 @@ def interpolated_texts(file: Path, place: Path) -> None:
 
 
 def foreign_classes(file: Path, place: Path) -> None:
-    """Put classes of somebody's wherever a configuration names one, and one into every node."""
+    """Put a class of somebody's wherever a configuration names one: its import is enough."""
 
     def change(config: dict[str, Any]) -> None:
-        node = {"_target_": "canary.Own", "x": {"_target_": "canary.strike"}}
-        config["metric"] = {name: node for name in config["metric"]} | {"load": LOADS}
+        config["metric"] = {name: {"_target_": "canary.Own"} for name in config["metric"]}
         config["callbacks"] = {"x": {"_target_": "canary.Strike"}}
         config["logger"]["backends"] = {"x": {"_target_": "canary.Strike"}}
         config["optimizer"]["target"] = "canary.Strike"
@@ -114,7 +113,23 @@ def foreign_classes(file: Path, place: Path) -> None:
     change_configs(file, change)
 
 
-LOADS = {"_target_": "torch.load", "f": "struck.pt", "weights_only": False}
+def foreign_calls(file: Path, place: Path) -> None:
+    """Name functions in the place of metrics, and within the values of an honest one."""
+    pickled = place.with_name("struck.pt")
+    as_pickle(pickled, place)
+    calls = (
+        {"_target_": "pandas.read_pickle", "filepath_or_buffer": str(pickled)},
+        {"_target_": "torch.load", "f": str(pickled), "weights_only": False},
+        {"_target_": "os.system", "command": f"touch {place}"},
+    )
+
+    def change(config: dict[str, Any]) -> None:
+        for number, call in enumerate(calls):
+            config["metric"][f"a{number}"] = call
+            inner = {"_target_": "sizewise.metrics.memorization.Memorization", "n": call}
+            config["metric"][f"b{number}"] = inner
+
+    change_configs(file, change)
 
 
 def remote_code(file: Path, place: Path) -> None:
@@ -165,7 +180,11 @@ TEXTS: dict[str, Attack] = {
     "template": template_texts,
     "interpolation": interpolated_texts,
 }
-CONFIGS: dict[str, Attack] = {"classes": foreign_classes, "remote_code": remote_code}
+CONFIGS: dict[str, Attack] = {
+    "classes": foreign_classes,
+    "calls": foreign_calls,
+    "remote_code": remote_code,
+}
 
 
 def attacks_on(file: Path) -> dict[str, Attack]:
