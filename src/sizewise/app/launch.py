@@ -57,6 +57,7 @@ def app_command(
         "server.headless": "true",
         "server.fileWatcherType": "none",
         "server.runOnSave": "false",
+        "server.enableAgentApi": "false",
         "browser.gatherUsageStats": "false",
         "browser.serverAddress": ADDRESS,
         "client.toolbarMode": "minimal",
