@@ -18,6 +18,7 @@ from sizewise.job.finished import of_finished_run
 from sizewise.job.fitting import callbacks
 from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.metrics.length import Length
+from sizewise.metrics.similarity import Similarity
 from sizewise.record.identity import plain_config, run_identity
 from sizewise.tracking.loggers import make_loggers
 
@@ -106,6 +107,16 @@ def test_a_foreign_metric_of_a_run_is_scored_only_where_trust_is_typed(tmp_path:
         of_finished_run(compose_run(asked, "evaluate"), asked)
     asked.append("trust=true")
     assert "own" in of_finished_run(compose_run(asked, "evaluate"), asked).metric
+
+
+def test_an_encoder_of_a_record_imports_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = plant_module(tmp_path, monkeypatch, on_import=True)
+    for path in ("package:canary.x/model", "package:canary/model", "package:../canary/model"):
+        with pytest.raises(ConfigError, match="no such package"):
+            Similarity(path).check_settings()
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize("text", ["${oc.env:HOME}", "a ${b} c", "\\${x}", "${", "$5 {x}", "\\\\${"])
