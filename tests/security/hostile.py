@@ -150,6 +150,27 @@ def remote_code(file: Path, place: Path) -> None:
     change_configs(file, change)
 
 
+def paths(file: Path, place: Path) -> None:
+    """Name a template, an encoder, candidates and an adapter that would like to be more."""
+    folder = place.with_name("elsewhere")
+    folder.mkdir(exist_ok=True)
+    template, modules = folder / "chat.jinja", [{"idx": 0, "name": "0", "path": ""}]
+    template.write_text(template_of(place) + "{{ messages[0]['content'] }}")
+    (folder / "modules.json").write_text(json.dumps([modules[0] | {"type": "canary.Strike"}]))
+    (folder / "config.json").write_text("{}")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    as_torch_archive(folder / "adapter_model.bin", place)
+    similarity = {"_target_": "sizewise.metrics.similarity.Similarity", "encoder": str(folder)}
+
+    def change(config: dict[str, Any]) -> None:
+        config["model"]["chat_template"] = str(template)
+        config["metric"]["similarity"] = similarity
+        config["evaluation"]["candidates"] = str(folder / "adapter_model.bin")
+        config["adapter"] = str(folder)
+
+    change_configs(file, change)
+
+
 def hostile_command(file: Path, place: Path) -> None:
     """Record overrides, versions and a revision that would run something when they are pasted."""
     record = json.loads(file.read_text())
@@ -184,6 +205,7 @@ CONFIGS: dict[str, Attack] = {
     "classes": foreign_classes,
     "calls": foreign_calls,
     "remote_code": remote_code,
+    "paths": paths,
 }
 
 

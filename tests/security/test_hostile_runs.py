@@ -83,7 +83,7 @@ def compare(run: Path, out: Path) -> None:
 
 
 def evaluate(run: Path, out: Path) -> None:
-    asked = [f"run='{run}'", "logger=none", f"paths.cache={out / 'cache'}", "report=false"]
+    asked = [f"run='{run}'", "logger=none", f"paths.cache={Path.cwd() / 'cache'}", "report=false"]
     asked += [f"paths.outputs={out}", "trainer.progress_bar=false"]
     config = plain_config(compose_config(asked, "evaluate"))
     submit(make_job(config, out / "evaluated", tuple(asked)))
@@ -211,6 +211,7 @@ def test_an_export_names_no_path_of_this_machine_and_follows_no_link(
             assert str(place).encode() not in content, file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_nothing_in_any_file_of_a_run_is_run(
     name: str, finished: Path, tmp_path: Path, canary: Path, capsys: pytest.CaptureFixture[str]
