@@ -10,7 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from sizewise.composition.hydra_internals import HydraParts
+from sizewise.composition.jobs import HydraParts
 from sizewise.sweep.options import register_options
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from sizewise.composition.hydra_internals import HydraParts
+from sizewise.composition.jobs import HydraParts
 from sizewise.sweep.options import register_options
 
 register_options()

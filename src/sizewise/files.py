@@ -37,6 +37,11 @@ BLOCKS = 1024
 SETTLED_NS = 3_000_000_000
 
 
+def hash_text(text: str, digits: int = 64) -> str:
+    """Return the first hexadecimal digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
 def file_hash(path: Path, sampled: bool = False) -> str:
     """Return the SHA-256 of a file, from memory if it is as it was then.
 

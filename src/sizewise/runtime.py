@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
-
 from sizewise.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -213,6 +211,8 @@ def quiet_libraries() -> None:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch inside the block and restore its random state (CPU and CUDA) afterwards."""
+    import torch
+
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

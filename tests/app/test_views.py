@@ -53,15 +53,17 @@ def compared(sweep: Path) -> SetComparison:
 def test_a_click_leads_to_the_run(compared: SetComparison) -> None:
     figure = pareto_figure(compared, compared.fronts[0])
     places: dict[int, float] = {}
-    for trace in figure.data[1:]:
+    for trace in figure.data:
+        if trace.customdata is None:  # the lines
+            continue
         for place, y in zip(trace.customdata, trace.y, strict=True):
             event = {"selection": {"points": [{"customdata": place}]}}
             assert clicked(event) == place
             places[place] = y
-    assert sorted(places) == list(range(len(compared.test.candidates)))
+    assert sorted(places) == list(range(len(compared.test.arms)))
     for place, y in places.items():
-        candidate = compared.test.candidates[place]
-        assert y == pytest.approx(100 * candidate.score(compared.test.primary))
+        arm = compared.test.arms[place]
+        assert y == pytest.approx(100 * arm.score(compared.test.primary))
 
 
 @pytest.mark.parametrize("event", [None, {}, {"selection": {"points": []}}, {"selection": None}])
@@ -78,7 +80,7 @@ def test_every_metric_has_a_histogram(compared: SetComparison) -> None:
     names = metric_names(test)
     assert names[0] == test.primary
     for name in names:
-        values = {c.label: metric_values(c, name) for c in test.candidates}
+        values = {c.label: metric_values(test, c, name) for c in test.arms}
         figure = histogram_figure(values, name)
         assert len(figure.data) == len(values)
         for trace in figure.data:
@@ -105,7 +107,7 @@ def test_names_from_data_are_escaped_in_pictures() -> None:
 
 def test_examples_are_filtered_by_who_was_right(compared: SetComparison) -> None:
     test = compared.test
-    tuned = next(c for c in test.candidates if c.tuned)
+    tuned = next(c for c in test.arms if c.tuned)
     rows = example_rows(test, tuned)
     assert len(rows) == len(test.ids)
     counts = {kind: len(select(rows, test, kind)) for kind in KINDS}
@@ -115,7 +117,7 @@ def test_examples_are_filtered_by_who_was_right(compared: SetComparison) -> None
         assert row.base is not None
         assert row.own.scores[test.primary] > row.base.scores[test.primary]
     assert [r.own.prompt[:10] for r in select(rows, test, "all", "PATIENT 7:")] == ["Patient 7:"]
-    zero = next(c for c in test.candidates if not c.tuned)
+    zero = next(c for c in test.arms if not c.tuned)
     assert all(row.base is None for row in example_rows(test, zero))
 
 

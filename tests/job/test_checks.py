@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from sizewise.composition.compose import compose_run
+from sizewise.composition.inputs import names_hub
 from sizewise.errors import ConfigError, DataError, EvaluationError, SizewiseError
 from sizewise.job import bases
-from sizewise.job.preflight import check_candidates, names_hub
+from sizewise.job.preflight import check_candidates
 from sizewise.job.run import run_job
 
 SMALL = (

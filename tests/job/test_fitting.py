@@ -10,7 +10,7 @@ from tests.job.test_run_job import run
 from torch import nn
 
 from sizewise.composition.compose import compose_run
-from sizewise.job import bases, fitting, pipeline
+from sizewise.job import answerers, bases, fitting
 from sizewise.models.base import load_base
 from sizewise.record.outcome import Outcome
 
@@ -31,12 +31,12 @@ def test_a_16_bit_base_is_trained_in_fp32_and_scored_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, where ``model.dtype=auto`` is bf16."""
-    take_base = pipeline.take_base
+    take_base = answerers.take_base
 
     def half(*arguments: Any) -> Any:
         return take_base(*arguments).to(torch.bfloat16)
 
-    monkeypatch.setattr(pipeline, "take_base", half)
+    monkeypatch.setattr(answerers, "take_base", half)
     outcome = run(tmp_path, "full", "lora=full", "optimizer.lr=1e-5", "model.dtype=auto")
     weights = load_file(str(tmp_path / "full" / "adapter" / "full_model.safetensors"))
     assert {w.dtype for w in weights.values()} == {torch.float32}

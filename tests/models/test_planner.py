@@ -156,7 +156,7 @@ def test_many_layers_continue_the_line_of_a_few(monkeypatch: pytest.MonkeyPatch)
         return trace_training(model_config(model), model, LORA, torch.float32, shape, False)
 
     continued = trace()
-    monkeypatch.setattr(trace, "MORE", 7)
+    monkeypatch.setattr("sizewise.models.plan.trace.MORE", 7)
     assert sum(continued.values()) == pytest.approx(sum(trace().values()), rel=0.02)
 
 

@@ -8,6 +8,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from factory import Spec, Task, make_run, make_sweep
 from rich.console import Console
 from typer.testing import CliRunner
 
+from sizewise import palette
 from sizewise.commands.main import app
 from sizewise.errors import OutcomeError
 from sizewise.record.outcome import read_outcome, write_outcome
@@ -287,3 +289,26 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("sizewise.report.page.write.write_atomically", full)
     with pytest.raises(OutcomeError, match="No space left on device"):
         write_report(compare([make_run(tmp_path / "run", Spec())]), tmp_path / "out")
+
+
+def test_every_colour_of_the_palette_has_its_relative_on_a_dark_ground() -> None:
+    script = (resources.files("sizewise.report") / "templates" / "report.js").read_text()
+    known = re.search(r"const dark = \{(.*?)\};", script, re.DOTALL)
+    assert known is not None
+    for colour in {palette.ZERO, palette.TUNED, palette.LARGE, palette.MUTED, *palette.SERIES}:
+        assert f'"{colour}":' in known[1]
+
+
+def test_colours_stand_in_the_palette_only() -> None:
+    """Pictures of any package take theirs from there; pages of the app hold their own markup."""
+    root = resources.files("sizewise")
+    files = [*Path(str(root)).rglob("*.py")]
+    assert len(files) > 100
+    typed = [f.name for f in files if re.search(r'"#[0-9A-Fa-f]{6}"', f.read_text())]
+    assert sorted(typed) == ["charts.py", "launch.py", "palette.py"]  # white; a lighter blue
+
+
+def test_whole_numbers_stay_whole_beside_bases_that_only_came_along(tmp_path: Path) -> None:
+    make_sweep(tmp_path, [Spec("nano", r=8), Spec("micro", r=16)])
+    table = compare([tmp_path]).table
+    assert sorted(table.to_csv(index=False, columns=["r"]).split()) == ["16", "8", "r"]

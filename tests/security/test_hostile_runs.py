@@ -24,7 +24,7 @@ from sizewise.commands.provenance import compare_command, reproduce_command, ver
 from sizewise.commands.release import export_command, generate_command
 from sizewise.composition.compose import compose_config
 from sizewise.config import GenerationConfig, PricesConfig
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.config.targets import recorded_config
 from sizewise.data.example import Message
 from sizewise.errors import SizewiseError
@@ -87,7 +87,7 @@ def evaluate(run: Path, out: Path) -> None:
     asked += [f"paths.outputs={out}", "trainer.progress_bar=false"]
     config = plain_config(compose_config(asked, "evaluate"))
     submit(make_job(config, out / "evaluated", tuple(asked)))
-    run_job(run_config(config), out / "evaluated")
+    run_job(to_run_config(config), out / "evaluated")
 
 
 def generate(run: Path, out: Path) -> None:
@@ -106,8 +106,8 @@ def app(run: Path, out: Path) -> None:
     """What the pages do: library, comparison, answers, data, and an evaluation that is planned."""
     library = load_library(run.parent)
     for compared in compare_loaded(library).sets:
-        for candidate in compared.test.candidates:
-            example_rows(compared.test, candidate)
+        for arm in compared.test.arms:
+            example_rows(compared.test, arm)
     for each in library.runs:
         explore_config(recorded_config(each.outcome.config))
         plan_evaluation(each, out)

@@ -57,4 +57,4 @@ def test_a_name_of_a_file_is_written_in_one_place(name: str) -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and node.value == name
     ]
-    assert found == ["sweep/files.py"]
+    assert found == ["record/directories.py"]

@@ -12,7 +12,6 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sizewise.config import SweepConfig, to_run_config
-from sizewise.config.register import run_config
 from sizewise.errors import SweepError
 from sizewise.files import write_json
 from sizewise.job.submit import Job
@@ -165,7 +164,9 @@ class ThreeAtOnce:
     def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
         self.batches.append(len(jobs))
         for job in jobs:
-            write_outcome(make_outcome(run_config(job.config), 1.0), job.run_dir)
+            write_outcome(
+                make_outcome(to_run_config(job.config, check_types=False), 1.0), job.run_dir
+            )
 
     def close(self) -> None:
         self.slots = 0

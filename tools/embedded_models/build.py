@@ -115,9 +115,6 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
 MANIFEST = "manifest.json"
 
 
@@ -171,3 +168,7 @@ def differences(folder: Path, data_fingerprint: str) -> list[str]:
         if name in present and present[name] != facts
     ]
     return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

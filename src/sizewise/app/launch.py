@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sizewise import palette
 from sizewise.app.crisis.settings import read_settings
 from sizewise.errors import ConfigError
 
@@ -63,7 +64,7 @@ def app_command(
         "client.toolbarMode": "minimal",
         "client.showErrorDetails": "none",
         # One colour for each: a colour for both would turn the browser's wish for dark off.
-        "theme.light.primaryColor": "#0072B2",
+        "theme.light.primaryColor": palette.ZERO,
         "theme.dark.primaryColor": "#2B87C4",
     }
     flags = [text for key, value in options.items() for text in (f"--{key}", value)]

@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from sizewise.composition.compose import compose_run
+from sizewise.composition.inputs import names_hub
 from sizewise.config import ModelConfig
 from sizewise.data.build import build_splits
 from sizewise.data.explore import Exploration, TokenLengths, draw_lengths, explore
 from sizewise.errors import ConfigError
 from sizewise.files import write_atomically
-from sizewise.job.data import make_template
-from sizewise.job.preflight import names_hub
-from sizewise.models.tokenizer import load_tokenizer
+from sizewise.models.tokenizer import load_template
 from sizewise.report.words import literal
 from sizewise.runtime import prepare_environment, quiet
 
@@ -43,7 +42,7 @@ def explore_command(overrides: Sequence[str], out: Path | None, samples: int) ->
         raise ConfigError(f"--samples={samples} is too small. Give 0 or more.")
     prepare_environment(hub=names_hub(cfg))
     quiet()
-    template = make_template(load_tokenizer(cfg.model), cfg.model)
+    template = load_template(cfg.model)
     found = explore(build_splits(cfg.dataset), template, samples, cfg.seed)
     show(found, f"{cfg.dataset.name}, tokens of {cfg.model.name}", Console(emoji=False))
     if out is not None:

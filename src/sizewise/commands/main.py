@@ -1,4 +1,4 @@
-"""``sizewise …``: what is not a run. Runs are ``train.py`` and ``evaluate.py``."""
+"""``sizewise …``: every command. ``train`` and ``evaluate`` take Hydra's grammar as it is."""
 
 from __future__ import annotations
 
@@ -28,6 +28,25 @@ Trust = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides as for train.py: model=gemma4b lora.r=16 …")
 ]
+
+
+AS_TYPED = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+@app.command(add_help_option=False, context_settings=AS_TYPED)
+def train() -> None:
+    """Run one job, or with -m or sweep=NAME many: sizewise train -m model=nano,mini lora.r=8,16."""
+    from sizewise.commands.run import hydra_command
+
+    hydra_command("train", sys.argv[2:])
+
+
+@app.command(add_help_option=False, context_settings=AS_TYPED)
+def evaluate() -> None:
+    """Score an untouched base, a finished run (run=DIR) or an adapter (adapter=PATH_OR_ID)."""
+    from sizewise.commands.run import hydra_command
+
+    hydra_command("evaluate", sys.argv[2:])
 
 
 @app.command()

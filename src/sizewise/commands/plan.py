@@ -9,8 +9,8 @@ from rich.table import Table
 
 from sizewise.commands.explore import check_language_model
 from sizewise.composition.compose import compose_run
+from sizewise.composition.inputs import names_hub
 from sizewise.job.bases import GB, plan_job
-from sizewise.job.preflight import names_hub
 from sizewise.models.plan.planner import MemoryPlan
 from sizewise.report.words import literal
 from sizewise.runtime import prepare_environment, quiet

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sizewise.commands.explore import check_language_model
+from sizewise.composition.inputs import names_hub
 from sizewise.errors import ConfigError
 from sizewise.evaluation.generate import generate_batch
-from sizewise.job.preflight import names_hub
 from sizewise.models.adapter.full import is_full
 from sizewise.models.adapter.wrapping import base_only
 from sizewise.release.export import export_run

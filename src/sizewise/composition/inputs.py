@@ -7,10 +7,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from sizewise.data.rows.read import plain_content_hash, sources_of
+from sizewise.config import DatasetConfig, RunConfig
+from sizewise.data.rows.read import kind_of, plain_content_hash, sources_of
 from sizewise.errors import ConfigError
 from sizewise.files import file_hash
-from sizewise.models.sources import local_content
+from sizewise.models.sources import EMBEDDED, PACKAGE, STAND_IN, local_content
 
 
 def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,3 +51,26 @@ def check_candidates_content(evaluation: Mapping[str, Any]) -> None:
             f"than when this run was planned ({planned}). Start the command again: with a changed "
             "file it is another run. The old run needs the old file."
         )
+
+
+# What stands for itself: nothing of these is fetched.
+OWN = (EMBEDDED, "classical:", PACKAGE, STAND_IN)
+
+
+def names_hub(cfg: RunConfig) -> bool:
+    """Whether the configuration names something that may have to be fetched from the hub."""
+    datasets = [cfg.dataset, *cfg.eval_dataset.values()]
+    if any(_from_hub(dataset) for dataset in datasets):
+        return True
+    encoders = [metric.get("encoder") for metric in cfg.metric.values()]
+    places = [cfg.model.path, cfg.model.tokenizer, cfg.adapter, *encoders]
+    return any(
+        place is not None and not place.startswith(OWN) and not Path(place).exists()
+        for place in places
+    )
+
+
+def _from_hub(dataset: DatasetConfig) -> bool:
+    kinds = {kind_of(dataset.source)}
+    kinds |= {part.get("source", {}).get("kind") for part in dataset.parts.values()}
+    return "hub" in kinds

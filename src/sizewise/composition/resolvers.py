@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sizewise.composition.inputs import pinned
 from sizewise.config import conf_dir
-from sizewise.config.register import explain, run_config
+from sizewise.config.register import explain, to_run_config
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.record.identity import Identity, plain_config, run_identity
 
@@ -101,7 +101,7 @@ def _identity(root: DictConfig) -> Identity:
             config = pinned(plain_config(root))
         except OmegaConfBaseException as error:
             raise ConfigError(explain(error)) from error
-        run_config(config)
+        to_run_config(config, check_types=False)
         return run_identity(config)
 
 

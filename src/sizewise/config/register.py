@@ -23,7 +23,7 @@ from sizewise.errors import ConfigError
 def conf_dir() -> Path:
     """Return the folder of YAML options: the checkout's, else the installed package's copy."""
     package = Path(__file__).resolve().parents[1]
-    for candidate in (package.parents[1] / "conf", package / "_conf"):
+    for candidate in (package.parents[1] / "conf", package / "_shipped" / "conf"):
         if (candidate / "train.yaml").is_file():
             return candidate
     raise ConfigError(
@@ -84,34 +84,31 @@ def register_schema() -> None:
     ConfigStore.instance().store(name=SCHEMA_NAME, node=RunConfig, provider="sizewise")
 
 
-def to_run_config(cfg: DictConfig | dict[str, Any]) -> RunConfig:
-    """Turn a composed config into typed objects, running every check of the schema.
+def to_run_config(cfg: DictConfig | Mapping[str, Any], check_types: bool = True) -> RunConfig:
+    """Turn a configuration into typed objects, running every check of the schema.
 
     Args:
         cfg: what Hydra composed, or a plain mapping of the same shape (``hydra`` is ignored).
+        check_types: also check, and convert, the type of every value. That takes a tenth of a
+            second; a sweep of hundreds leaves it out for plain values that were composed already.
 
     Raises:
         ConfigError: a value is missing, unknown or out of range; the message names the key.
     """
-    node = OmegaConf.create(cfg) if isinstance(cfg, dict) else cfg
+    plain = _checked(cfg) if check_types else cast(Mapping[str, Any], cfg)
+    return cast(RunConfig, _build(RunConfig, plain, ""))
+
+
+def _checked(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    node = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
     keys = [key for key in node if key != "hydra"]
     try:
-        schema = OmegaConf.structured(RunConfig)
-        merged = OmegaConf.merge(schema, OmegaConf.masked_copy(node, cast(Any, keys)))
-        return cast(RunConfig, OmegaConf.to_object(merged))
+        own = OmegaConf.masked_copy(node, cast(Any, keys))
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), own)
+        plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
-
-
-def run_config(config: Mapping[str, Any]) -> RunConfig:
-    """Build the typed configuration of a job, running the checks of every group.
-
-    Raises:
-        ConfigError: a key is unknown or a value out of range; the message names it.
-    """
-    built = _build(RunConfig, config, "")
-    assert isinstance(built, RunConfig)
-    return built
+    return cast(dict[str, Any], plain)
 
 
 def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sizewise import palette
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.splits.groups import text_key
-from sizewise.data.tokens.encode import LengthStatistics, PromptFormat
+from sizewise.data.tokens.encode import LengthStatistics
+from sizewise.data.tokens.template import Template
 
 SPLITS = ("train", "validation", "test")
 
@@ -76,9 +78,7 @@ class Exploration:
     samples: tuple[Example, ...]
 
 
-def explore(
-    splits: DataSplits, template: PromptFormat, samples: int = 3, seed: int = 0
-) -> Exploration:
+def explore(splits: DataSplits, template: Template, samples: int = 3, seed: int = 0) -> Exploration:
     """Describe the three splits of a data set.
 
     Args:
@@ -102,7 +102,7 @@ def explore(
 
 def token_lengths(
     examples: Sequence[Example],
-    template: PromptFormat,
+    template: Template,
     bounds: Sequence[int] = (256, 512, 1024, 2048, 4096, 8192),
 ) -> TokenLengths:
     """Measure examples in tokens, without dropping any."""
@@ -167,7 +167,7 @@ def draw_lengths(found: Exploration, path: Path) -> None:
     for row, (split, lengths) in zip(grid, found.lengths.items(), strict=True):
         parts = (("prompt", lengths.prompt_histogram), ("answer", lengths.answer_histogram))
         for axes, (name, histogram) in zip(row, parts, strict=True):
-            axes.stairs(histogram.counts, histogram.edges, fill=True, color="#0072B2")
+            axes.stairs(histogram.counts, histogram.edges, fill=True, color=palette.ZERO)
             axes.set(title=f"{split}: {name}", xlabel="tokens", ylabel="examples")
             axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

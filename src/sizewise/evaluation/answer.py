@@ -8,9 +8,10 @@ from typing import Any
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
+from sizewise.data.tokens.template import Template
 from sizewise.evaluation.candidates import CandidateSet, candidate_log_probs, choose
 from sizewise.evaluation.generate import Generated, generate_batch
-from sizewise.evaluation.text import AnswerTemplate, opened_thought, pad_id, with_thought
+from sizewise.evaluation.text import pad_id
 from sizewise.models.likelihood import EncodedAnswer, batch_log_probs
 from sizewise.record.predictions import Prediction
 
@@ -40,7 +41,7 @@ class Measurer:
     """
 
     model: Any
-    template: AnswerTemplate
+    template: Template
     generation: GenerationConfig
     candidates: CandidateSet | None = None
 
@@ -51,7 +52,6 @@ class Measurer:
         prompts = [item.prompt_ids for item in encoded]
         ids = [example.id for example in examples]
         answers = generate_batch(self.model, prompts, self.template, self.generation, ids)
-        answers = [self._whole(p, a) for p, a in zip(prompts, answers, strict=True)]
         log_probs = self._log_probs(encoded)
         extra = self._rejected(examples, encoded)
         rows = [
@@ -59,12 +59,6 @@ class Measurer:
             for e, item, answer, log_prob in zip(examples, encoded, answers, log_probs, strict=True)
         ]
         return rows if self.candidates is None else self._choose(rows, prompts, self.candidates)
-
-    def _whole(self, prompt_ids: Sequence[int], answer: Generated) -> Generated:
-        tokenizer = self.template.tokenizer
-        opened = opened_thought(tokenizer, prompt_ids)
-        text = with_thought(tokenizer, opened, answer.token_ids, answer.text)
-        return replace(answer, text=text)
 
     def _choose(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sizewise.data.example import Example
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.errors import ConfigError, DataError
 from sizewise.evaluation.answer import strata_of
 from sizewise.record.predictions import Prediction
@@ -46,8 +47,7 @@ def fit(name: str, train: Sequence[Example], seed: int = 0) -> Fitted:
     if name == "majority":
         return fit_majority(train)
     if name == "tfidf_logreg":
-        classes = len({example.answer for example in train})
-        return fit_tfidf(train, seed, features_for(classes))
+        return fit_tfidf(train, seed, features_for(len(set(_labels(train)))))
     raise ConfigError(
         f"model.path=classical:{name} is not known. There is: classical:tfidf_logreg, "
         "classical:majority."
@@ -61,7 +61,7 @@ def features_for(classes: int) -> int:
 
 def fit_majority(train: Sequence[Example]) -> Fitted:
     """Fit the baseline that always gives the most frequent answer (of equals the first)."""
-    counts = Counter(example.answer for example in _not_empty(train))
+    counts = Counter(_labels(train))
     answer = min(counts, key=lambda text: (-counts[text], text))
     share = float(np.log(counts[answer] / counts.total()))
     return Fitted(
@@ -81,7 +81,7 @@ def fit_tfidf(
     """Fit TF-IDF and logistic regression; one class alone is the majority baseline.
 
     Args:
-        train: examples whose whole answers are the classes.
+        train: examples whose whole answers, less reasoning, are the classes.
         seed: of the solver.
         max_features: most frequent words and pairs that are kept.
         inverse_strength: inverse of the L2 penalty (scikit-learn's ``C``).
@@ -94,7 +94,7 @@ def fit_tfidf(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    answers = [example.answer for example in _not_empty(train)]
+    answers = _labels(train)
     if len(set(answers)) == 1:
         return fit_majority(train)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=max_features)
@@ -121,10 +121,10 @@ def _classify(classifier: Any, examples: Sequence[Example]) -> Answers:
     return [str(classifier.classes_[i]) for i in best_N], [float(value) for value in values]
 
 
-def _not_empty(train: Sequence[Example]) -> Sequence[Example]:
+def _labels(train: Sequence[Example]) -> list[str]:
     if not train:
         raise DataError("A baseline needs training examples. Check dataset.max_train and split.")
-    return train
+    return [answer_of(example.answer) for example in train]
 
 
 def answer_all(fitted: Fitted, test: Sequence[Example]) -> tuple[list[Prediction], float]:

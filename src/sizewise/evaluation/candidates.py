@@ -15,9 +15,9 @@ from transformers import DynamicCache
 
 from sizewise.data.batches.collate import pad_with_mask
 from sizewise.data.example import Example, Message
+from sizewise.data.tokens.template import Template
 from sizewise.devices import device_of, evaluating, inner_model
 from sizewise.errors import ConfigError, EvaluationError
-from sizewise.evaluation.text import AnswerTemplate
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ def read_candidates(
 
 
 def encode_candidates(
-    texts: Sequence[str], template: AnswerTemplate, messages: Sequence[Message]
+    texts: Sequence[str], template: Template, messages: Sequence[Message]
 ) -> CandidateSet:
     """Encode candidates as answers to ``messages`` (of any example) and merge them to a tree."""
     ids = [template.answer_ids(messages, text) for text in texts]

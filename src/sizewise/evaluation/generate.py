@@ -21,9 +21,10 @@ from transformers.generation.logits_process import (
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.batches.collate import pad_with_mask
+from sizewise.data.tokens.template import Template
 from sizewise.devices import device_of, evaluating, inner_model, synchronize
 from sizewise.errors import EvaluationError
-from sizewise.evaluation.text import AnswerTemplate, decode_answer, pad_id
+from sizewise.evaluation.text import decode_answer, opened_thought, pad_id
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Generated:
 
     Attributes:
         token_ids: new tokens, up to and including the end of turn.
-        text: those tokens decoded, special tokens and surrounding white space removed.
+        text: those tokens decoded, special tokens and surrounding white space removed; it begins
+            with the tag of a thought where the prompt opened one.
         finished: whether an end-of-turn token was generated.
         latency: seconds of the whole batch, device synchronised.
         token_log_prob: mean natural-log probability of the new tokens under the model's own
@@ -49,7 +51,7 @@ class Generated:
 def generate_batch(
     model: Any,
     prompt_ids: Sequence[Sequence[int]],
-    template: AnswerTemplate,
+    template: Template,
     generation: GenerationConfig,
     example_ids: Sequence[str] | None = None,
     stopping: transformers.StoppingCriteria | None = None,
@@ -90,7 +92,8 @@ def generate_batch(
         synchronize(device)
         latency = time.perf_counter() - started
     new_BT = sequences[:, 1 if seq2seq else tokens_BT.shape[1] :]
-    return _answers(new_BT, recorder.log_probs(new_BT), template, latency)
+    opened = ["" if seq2seq else opened_thought(template.tokenizer, ids) for ids in prompt_ids]
+    return _answers(new_BT, recorder.log_probs(new_BT), opened, template, latency)
 
 
 @contextmanager
@@ -104,7 +107,7 @@ def own_defaults_set_aside(model: Any) -> Iterator[None]:
         model.generation_config = kept
 
 
-def _limits(model: Any, template: AnswerTemplate, generation: GenerationConfig) -> Any:
+def _limits(model: Any, template: Template, generation: GenerationConfig) -> Any:
     """Always greedy for ``generate``: a sampled token is drawn by our own last decoding step."""
     start = getattr(model.config, "decoder_start_token_id", None)
     return transformers.GenerationConfig(
@@ -119,15 +122,16 @@ def _limits(model: Any, template: AnswerTemplate, generation: GenerationConfig) 
 
 
 def _answers(
-    new_BT: Tensor, log_probs_BT: Tensor, template: AnswerTemplate, latency: float
+    new_BT: Tensor, log_probs_BT: Tensor, opened: list[str], template: Template, latency: float
 ) -> list[Generated]:
     stops = set(template.stop_ids)
     answers = []
-    for row, log_probs in zip(new_BT.tolist(), log_probs_BT.tolist(), strict=True):
+    rows = zip(new_BT.tolist(), log_probs_BT.tolist(), opened, strict=True)
+    for row, log_probs, tag in rows:
         end = next((i for i, token in enumerate(row) if token in stops), None)
         length = len(row) if end is None else end + 1
         confidence = sum(log_probs[:length]) / length
-        text = decode_answer(template, row[:length])
+        text = decode_answer(template, row[:length], tag)
         answers.append(Generated(tuple(row[:length]), text, end is not None, latency, confidence))
     return answers
 

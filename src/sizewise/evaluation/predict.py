@@ -16,11 +16,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
+from sizewise.data.tokens.template import Template
 from sizewise.devices import PeakMemory, conditions, device_of, free_memory, is_out_of_memory
 from sizewise.errors import EvaluationError
 from sizewise.evaluation.answer import Measurer
 from sizewise.evaluation.candidates import CandidateSet, encode_candidates
-from sizewise.evaluation.text import AnswerTemplate
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.likelihood import BatchSize, EncodedAnswer, plan_batches, split
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
@@ -69,7 +69,7 @@ class Predicted:
 def predict(
     model: Any,
     split_: Split,
-    template: AnswerTemplate,
+    template: Template,
     generation: GenerationConfig,
     store: PredictionStore,
     batch_size: int,
@@ -123,7 +123,7 @@ def predict(
 
 
 def _candidate_set(
-    candidates: Sequence[str], template: AnswerTemplate, split_: Split
+    candidates: Sequence[str], template: Template, split_: Split
 ) -> CandidateSet | None:
     if not candidates:
         return None
@@ -131,7 +131,7 @@ def _candidate_set(
 
 
 def observations(
-    model: Any, template: AnswerTemplate, metrics: Sequence[ExampleMetric]
+    model: Any, template: Template, metrics: Sequence[ExampleMetric]
 ) -> dict[str, float]:
     """Return what the metrics measure of the model itself, by ``metric/score``."""
     return {

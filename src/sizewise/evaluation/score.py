@@ -10,7 +10,7 @@ from pathlib import Path
 from sizewise.data.example import Example
 from sizewise.errors import ConfigError
 from sizewise.evaluation.answer import MEASURED, strata_of
-from sizewise.evaluation.predict import Predicted, Split
+from sizewise.evaluation.predict import Predicted
 from sizewise.metrics.base import ExampleMetric
 from sizewise.record.predictions import Prediction, PredictionStore
 
@@ -47,20 +47,21 @@ class EvaluationResult:
 
 def score_predicted(
     predicted: Predicted,
-    split: Split,
+    examples: Sequence[Example],
     metrics: Sequence[ExampleMetric],
     store: PredictionStore,
     train_examples: Sequence[Example] = (),
     reused: bool = False,
     base: Sequence[Prediction] = (),
+    warnings: tuple[str, ...] = (),
 ) -> EvaluationResult:
     """Score predictions, however old, and write them with their scores in one piece.
 
-    Groups and strata are taken from ``split``: a stratum such as the frequency of a label in
+    Groups and strata are taken from ``examples``: a stratum such as the frequency of a label in
     training differs between runs that share one set of zero-shot predictions. ``base``: the base's
     predictions, where those of a tuned model are scored.
     """
-    rows = [_with_example(p, e) for p, e in zip(predicted.predictions, split.examples, strict=True)]
+    rows = [_with_example(p, e) for p, e in zip(predicted.predictions, examples, strict=True)]
     scores, scored = score_predictions(rows, metrics, train_examples, base)
     store.finish(scored)
     return EvaluationResult(
@@ -73,6 +74,7 @@ def score_predicted(
         batch_size=predicted.batch_size,
         out_of_memory=predicted.out_of_memory,
         reused=reused,
+        warnings=warnings,
     )
 
 

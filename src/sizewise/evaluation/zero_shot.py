@@ -24,11 +24,12 @@ from typing import Any
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig, QuantizationConfig
+from sizewise.data.tokens.template import Template
 from sizewise.errors import OutcomeError
 from sizewise.evaluation.answer import REJECTED
 from sizewise.evaluation.lock import held_lock
 from sizewise.evaluation.predict import Predicted, Split
-from sizewise.evaluation.text import AnswerTemplate, opened_thought
+from sizewise.evaluation.text import opened_thought, special_tags
 from sizewise.files import write_atomically
 from sizewise.metrics.base import ExampleMetric
 from sizewise.record.predictions import read_predictions
@@ -53,7 +54,7 @@ def zero_shot_parts(
     weights: str,
     dtype: str,
     device_type: str,
-    template: AnswerTemplate,
+    template: Template,
     split: Split,
     metrics: Sequence[ExampleMetric] = (),
     candidates: Sequence[str] = (),
@@ -68,6 +69,7 @@ def zero_shot_parts(
     every = asdict(model)
     first = split.encoded[0].prompt_ids if split.encoded else ()
     opened = opened_thought(template.tokenizer, first)
+    read = [sorted(special_tags(template.tokenizer)), list(template.answer_lead)]
     return {
         "model": {name: every[name] for name in _MODEL_KEYS},
         "quantization": asdict(quantization),
@@ -82,6 +84,7 @@ def zero_shot_parts(
         "candidates": hashlib.sha256(repr(tuple(candidates)).encode()).hexdigest()[:16],
         "version": EVALUATION_VERSION,
         **({"opened": opened} if opened else {}),
+        **({"read": read} if any(read) else {}),
     }
 
 

@@ -6,7 +6,7 @@ import gc
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sizewise.config import ModelConfig, QuantizationConfig, RunConfig
 from sizewise.errors import ConfigError, ModelError
@@ -22,9 +22,11 @@ from sizewise.runtime import free_memory
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
-_kept: dict[str, Any] = {}
+_kept: dict[str, PreTrainedModel] = {}
 
 
 def storage_of(cfg: RunConfig) -> tuple[ModelConfig, QuantizationConfig]:
@@ -43,7 +45,7 @@ def storage_of(cfg: RunConfig) -> tuple[ModelConfig, QuantizationConfig]:
 
 def take_base(
     model: ModelConfig, quantization: QuantizationConfig, device: torch.device, reuse: bool = True
-) -> Any:
+) -> PreTrainedModel:
     """Return the frozen base: the one kept from the last job if it is the same, else a fresh one.
 
     The caller owns it until ``give_back``; a job that fails simply does not give it back.
@@ -59,7 +61,10 @@ def take_base(
 
 
 def give_back(
-    model: Any, config: ModelConfig, quantization: QuantizationConfig, device: torch.device
+    model: PreTrainedModel | PeftModel,
+    config: ModelConfig,
+    quantization: QuantizationConfig,
+    device: torch.device,
 ) -> None:
     """Keep the base of ``model`` for the next job, without its adapter.
 
@@ -71,7 +76,7 @@ def give_back(
     _kept[_key(config, quantization, device)] = base.eval()
 
 
-def _recomputes(base: Any) -> bool:
+def _recomputes(base: PreTrainedModel) -> bool:
     return bool(getattr(base, "is_gradient_checkpointing", False))
 
 
@@ -190,7 +195,7 @@ def compare_bases(recorded: str, model: ModelConfig, adapter: str) -> str | None
     )
 
 
-def load_evaluated(base: Any, cfg: RunConfig) -> Any:
+def load_evaluated(base: PreTrainedModel, cfg: RunConfig) -> PreTrainedModel | PeftModel:
     """Load ``cfg.adapter`` onto ``base``, in the precision that the job asks for."""
     model = load_adapter(base, str(cfg.adapter))
     cast_adapter(model, cfg.trainer)

@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-from sizewise.config import DatasetConfig, ModelConfig, RunConfig
+from sizewise.config import DatasetConfig, RunConfig
 from sizewise.data.build import kept_splits
-from sizewise.data.example import DataSplits, SplitName
+from sizewise.data.example import DataSplits, Example, SplitName
 from sizewise.data.explore import draw_lengths, explore
 from sizewise.data.rows.sqlite import write_splits
 from sizewise.data.splits.frequency import add_frequency, count_labels
 from sizewise.data.splits.groups import question_keys
 from sizewise.data.splits.mixture import prompt_fingerprint
 from sizewise.data.tokens.encode import EncodedSplit, encode_examples
-from sizewise.data.tokens.template import ChatTemplate
-from sizewise.errors import ConfigError
+from sizewise.data.tokens.template import Template
 from sizewise.files import write_atomically
 from sizewise.job.dry_run import few
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 log = logging.getLogger(__name__)
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -37,12 +36,19 @@ class Task:
     Attributes:
         config: where it comes from and how it is written.
         splits: the examples.
-        encoded: the same, encoded; only the splits that were asked for.
+        encoded: the same, encoded; only the splits that were asked for, none where the model reads
+            words.
     """
 
     config: DatasetConfig
     splits: DataSplits
-    encoded: Mapping[SplitName, EncodedSplit]
+    encoded: Mapping[SplitName, EncodedSplit] = field(default_factory=dict)
+
+    def examples(self, split: SplitName) -> Sequence[Example]:
+        """Return the examples of a split that the model is asked: those that were encoded."""
+        if self.encoded:
+            return self.encoded[split].examples
+        return cast(Sequence[Example], getattr(self.splits, split))
 
     @property
     def name(self) -> str:
@@ -55,18 +61,30 @@ class Task:
         return prompt_fingerprint(self.config)
 
 
-def make_template(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> Any:
-    """Return how prompts and answers are written for ``model``."""
-    if model.family == "seq2seq":
-        from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
+def load_encoded_tasks(cfg: RunConfig, template: Template, max_positions: int | None) -> list[Task]:
+    """Read, split and encode the data set of a run and the test split of every further one."""
+    cache, dry_run = Path(cfg.paths.cache), cfg.dry_run
+    tasks = [load_task(cfg.dataset, template, max_positions, cache, dry_run=dry_run)]
+    labels = count_labels(tasks[0].splits.train)
+    for dataset in cfg.eval_dataset.values():
+        tasks.append(load_task(dataset, template, max_positions, cache, ("test",), labels, dry_run))
+    return tasks
 
-        return Seq2SeqTemplate(tokenizer)
-    return ChatTemplate(tokenizer, model.chat_template, model.template_kwargs)
+
+def load_plain_tasks(cfg: RunConfig) -> list[Task]:
+    """Read and split the same for a model that reads words."""
+    first = load_splits(cfg.dataset, None, cfg.dry_run)
+    labels = count_labels(first.train)
+    further = cfg.eval_dataset.values()
+    return [
+        Task(cfg.dataset, first),
+        *(Task(dataset, load_splits(dataset, labels, cfg.dry_run)) for dataset in further),
+    ]
 
 
 def load_task(
     dataset: DatasetConfig,
-    template: Any,
+    template: Template,
     max_positions: int | None,
     cache_dir: Path,
     names: tuple[SplitName, ...] = SPLITS,
@@ -120,19 +138,6 @@ def load_splits(
     return add_frequency(splits, counts, dataset.frequent)
 
 
-def check_objective(cfg: RunConfig, task: Task) -> None:
-    """Refuse an objective that would have to come from an empty validation split.
-
-    Raises:
-        ConfigError: ``evaluation.objective=primary`` without validation examples.
-    """
-    if cfg.evaluation.objective == "primary" and not task.splits.validation:
-        raise ConfigError(
-            f"evaluation.objective=primary is scored on validation examples, and {task.name} has "
-            "none. Raise dataset.split.validation, or leave the objective at val_loss."
-        )
-
-
 def shared_questions(tasks: Sequence[Task]) -> list[str]:
     """Say of every further test set how many of its questions the run was trained on.
 
@@ -174,13 +179,12 @@ def _say(task: Task) -> None:
         )
 
 
-DATA = "data"
 SPLITS_FILE = "splits.sqlite"
 EXPLORATION_FILE = "exploration.json"
 LENGTHS_FILE = "token_lengths.png"
 
 
-def save_data(task: Task, template: Any, folder: Path) -> None:
+def save_data(task: Task, template: Template, folder: Path) -> None:
     """Write ``splits.sqlite``, ``exploration.json`` and ``token_lengths.png`` into ``folder``.
 
     The SQLite file holds the table ``examples`` and is read back by ``dataset=sqlite``.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sizewise.config import RunConfig
 from sizewise.config.targets import build
 from sizewise.data.batches.collate import collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
+from sizewise.data.tokens.template import Template
 from sizewise.evaluation.text import pad_id
 from sizewise.job.bases import storage_of
 from sizewise.job.data import Task
@@ -24,8 +25,10 @@ from sizewise.training.fit import fit_job
 from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from pytorch_lightning import Callback
     from pytorch_lightning.loggers import Logger
+    from transformers import PreTrainedModel
 
     from sizewise.training.module import AnswerModule
 
@@ -34,8 +37,13 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    cfg: RunConfig, base: Any, task: Task, template: Any, loggers: Sequence[Logger], run_dir: Path
-) -> tuple[Any, FitResult]:
+    cfg: RunConfig,
+    base: PreTrainedModel,
+    task: Task,
+    template: Template,
+    loggers: Sequence[Logger],
+    run_dir: Path,
+) -> tuple[PreTrainedModel | PeftModel, FitResult]:
     """Attach the adapter and fit it; return the model with its best weights, and the record.
 
     A fully trained model comes back in the base's own dtype, as it will be loaded again.
@@ -87,7 +95,7 @@ def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
     return chosen
 
 
-def _module(cfg: RunConfig, model: Any) -> AnswerModule:
+def _module(cfg: RunConfig, model: PreTrainedModel | PeftModel) -> AnswerModule:
     from sizewise.training.module import CausalModule, Seq2SeqModule
 
     kind = Seq2SeqModule if cfg.model.family == "seq2seq" else CausalModule
@@ -100,7 +108,7 @@ def _module(cfg: RunConfig, model: Any) -> AnswerModule:
     )
 
 
-def _batches(cfg: RunConfig, task: Task, template: Any) -> SizewiseDataModule:
+def _batches(cfg: RunConfig, task: Task, template: Template) -> SizewiseDataModule:
     trainer = cfg.trainer
     return SizewiseDataModule(
         train=task.encoded["train"],

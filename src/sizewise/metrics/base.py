@@ -37,6 +37,7 @@ class ExampleMetric(Metric):
     higher_is_better: bool | None = True
     full_state_update = False
     needs_candidates = False
+    needs_likelihood = False
 
     def __init__(self) -> None:
         super().__init__()

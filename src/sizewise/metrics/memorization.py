@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.metrics.text import NgramIndex, TextMetric, words
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Memorization(TextMetric):
 
     def set_context(self, train_examples: Sequence[Example]) -> None:
         """Index the training answers; without any, no score is given."""
-        self._index = NgramIndex([words(e.answer) for e in train_examples] or [[]])
+        self._index = NgramIndex([words(answer_of(e.answer)) for e in train_examples] or [[]])
         if not train_examples:
             log.warning("memorization: there are no training answers to compare with.")
             self._index = None

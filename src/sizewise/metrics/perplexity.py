@@ -30,6 +30,7 @@ class Perplexity(ExampleMetric):
     """
 
     name = "perplexity"
+    needs_likelihood = True
     higher_is_better = False
 
     def score(self, prediction: Prediction) -> dict[str, float]:

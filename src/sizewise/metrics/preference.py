@@ -30,6 +30,7 @@ class Preference(ExampleMetric):
     """
 
     name = "preference"
+    needs_likelihood = True
 
     def check_references(self, examples: Sequence[Example]) -> None:
         """Refuse examples of which none has a rejected answer."""

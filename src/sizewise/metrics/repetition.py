@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sizewise.metrics.codes import strip_reasoning
 from sizewise.metrics.text import TextMetric, distinct, longest_repeat, ngrams, words
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Repetition(TextMetric):
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Means, and ``corpus_distinct_2``: low where all answers are alike."""
-        answers = (words(strip_reasoning(p.text)) for p in predictions)
+        answers = (words(p.text) for p in self.cleaned(predictions))
         grams = [gram for answer in answers for gram in ngrams(answer, 2)]
         share = len(set(grams)) / len(grams) if grams else 1.0
         return super().aggregate(predictions, scores) | {"corpus_distinct_2": share}

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 
 from sizewise.errors import ConfigError
 from sizewise.metrics.text import TextMetric
-from sizewise.models.sources import check_encoder
+from sizewise.models.sources import PACKAGE, STAND_IN, check_encoder
 
 if TYPE_CHECKING:
     from sizewise.record.predictions import Prediction
 
 
-STAND_IN = "stand_in:words"
-PACKAGE = "package:"
 NO_PACKAGE = (
     "metric=similarity needs the package sentence-transformers. "
     "Install it: pip install 'sizewise[similarity]'"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.metrics.base import ExampleMetric
-from sizewise.metrics.codes import strip_reasoning
 
 if TYPE_CHECKING:
     from sizewise.record.predictions import Prediction
@@ -35,12 +35,12 @@ def sentences(text: str) -> list[str]:
 class TextMetric(ExampleMetric):
     """A metric on answers as texts: reasoning is removed, an empty answer is counted.
 
-    Subclasses define ``text_scores`` for answers that are already clean. The score ``empty`` is
-    added to each: 1 where nothing was answered.
+    Subclasses define ``text_scores`` for answers and references that are already clean. The score
+    ``empty`` is added to each: 1 where nothing was answered.
     """
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Return the scores of predictions whose ``text`` has no reasoning any more."""
+        """Return the scores of predictions without reasoning in ``text`` and ``reference``."""
         raise NotImplementedError(f"{type(self).__name__} has to define text_scores().")
 
     def score(self, prediction: Prediction) -> dict[str, float]:
@@ -57,8 +57,11 @@ class TextMetric(ExampleMetric):
         ]
 
     def cleaned(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        """Return predictions whose ``text`` has no reasoning any more."""
-        return [replace(p, text=strip_reasoning(p.text).strip()) for p in predictions]
+        """Return predictions without reasoning in ``text`` and ``reference``."""
+        return [
+            replace(p, text=answer_of(p.text), reference=answer_of(p.reference))
+            for p in predictions
+        ]
 
 
 Hashes = NDArray[np.uint64]

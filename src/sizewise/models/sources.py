@@ -14,6 +14,8 @@ from sizewise.errors import ModelError
 from sizewise.files import file_hash
 
 EMBEDDED = "embedded:"
+PACKAGE = "package:"  # an encoder that an installed package carries
+STAND_IN = "stand_in:words"  # a count of words in place of an encoder that is not here
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 HUB_TIMEOUT = 10.0
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
@@ -99,6 +101,12 @@ def check_encoder(path: str, key: str) -> None:
         if HUB_ID.match(path) and is_cached(path, None, marker, weights=False):
             return
     find_source(path, weights=False, key=key)
+
+
+def is_local(path: str, revision: str | None, marker: str) -> bool:
+    """Whether ``path`` is an embedded base, a folder, or a hub id whose ``marker`` is cached."""
+    local = path.startswith(EMBEDDED) or Path(path).expanduser().is_dir()
+    return local or is_cached(path, revision, marker, weights=False)
 
 
 def is_cached(path: str, revision: str | None, marker: str, weights: bool) -> bool:

@@ -1,14 +1,17 @@
-"""Loading of tokenizers, with one policy for padding."""
+"""Loading of tokenizers and templates, with one policy for padding and for where answers end."""
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sizewise.config.model import ModelConfig
+from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
+from sizewise.data.tokens.template import ChatTemplate, Template
 from sizewise.errors import ModelError
-from sizewise.models.sources import Source, find_source
+from sizewise.models.sources import Source, find_source, is_local
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,6 +22,52 @@ STAND_IN = "embedded:nano"
 UNUSED_NAMES = (
     "<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>", "[UNK]",
 )  # fmt: skip
+
+
+def load_template(model: ModelConfig) -> Template:
+    """Load the tokenizer of ``model`` and return how prompts and answers are written for it.
+
+    Raises:
+        ModelError: the tokenizer or its chat template is missing or unusable.
+    """
+    if model.family == "seq2seq":
+        return Seq2SeqTemplate(load_tokenizer(model))
+    ends = own_stop_ids(model)
+    return ChatTemplate(load_tokenizer(model), model.chat_template, model.template_kwargs, ends)
+
+
+def own_stop_ids(model: ModelConfig) -> list[int]:
+    """Return the ``eos_token_id`` of the model's own generation_config.json; none without it.
+
+    It is read where the model lies (a folder, the hub's cache), or comes from the hub together
+    with a tokenizer that is not on this machine yet. A tiny random model has none of its own.
+
+    Raises:
+        ModelError: the model is nowhere, or the file is damaged.
+    """
+    from transformers.utils import cached_file
+
+    marker = "config.json" if model.tokenizer else "tokenizer_config.json"
+    elsewhere = model.tokenizer and not is_local(model.path, model.revision, marker)
+    if model.init == "tiny_random" or elsewhere:
+        return []
+    source = find_source(model.path, model.revision, marker=marker, weights=False)
+    file = cached_file(
+        source.path,
+        "generation_config.json",
+        revision=source.revision,
+        local_files_only=source.local_only,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if file is None:
+        return []
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8")).get("eos_token_id") or []
+        return [int(number) for number in (found if isinstance(found, list) else [found])]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} cannot be read ({error}). Fetch the model again.") from error
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -70,11 +119,8 @@ def _load(source: Source, model: ModelConfig) -> PreTrainedTokenizerBase:
 
 def _local_or_stand_in(model: ModelConfig) -> PreTrainedTokenizerBase:
     """Use the real tokenizer where it lies on this machine, else the embedded stand-in."""
-    from sizewise.models.sources import EMBEDDED, is_cached
-
     path = model.tokenizer or model.path
-    local = path.startswith(EMBEDDED) or Path(path).expanduser().is_dir()
-    if local or is_cached(path, model.revision, "tokenizer_config.json", weights=False):
+    if is_local(path, model.revision, "tokenizer_config.json"):
         return _load(_tokenizer_source(model), model)
     log.warning(
         "The tokenizer of %s is not on this machine: the tiny random model uses the embedded "

@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.config import LoraConfig, RunConfig
+from sizewise.files import write_atomically
 from sizewise.record.directories import RunDir
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
@@ -79,6 +81,13 @@ def run_identity(config: Mapping[str, Any] | RunConfig) -> Identity:
     text = json.dumps(canonical, sort_keys=True, ensure_ascii=False, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
     return Identity(digest, f"{_readable(canonical)}_{digest}", canonical)
+
+
+def write_config(config: Mapping[str, Any], run_dir: Path) -> None:
+    """Write the resolved configuration, once: a run that goes on keeps the file it has."""
+    path = RunDir(run_dir).config
+    if not path.is_file():
+        write_atomically(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
 def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sizewise.devices import PeakMemory
 from sizewise.errors import EvaluationError
 from sizewise.files import write_atomically
+
+if TYPE_CHECKING:
+    from sizewise.devices import PeakMemory
 
 # Scores over a corpus that are ratios of sums: its value is the mean of the examples' values,
 # each weighted by this field.

@@ -14,6 +14,7 @@ from typing import Any
 
 from sizewise.config import RunConfig
 from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.template import Template
 from sizewise.errors import ModelError
 from sizewise.files import read_json, write_atomically
 from sizewise.job.data import load_task
@@ -134,7 +135,7 @@ def _check_empty(out: Path) -> None:
         raise ModelError(f"{out} is not empty. Choose another folder with out=DIR, or remove it.")
 
 
-def _test_split(run: FinishedRun, template: Any, examples: int) -> EncodedSplit:
+def _test_split(run: FinishedRun, template: Template, examples: int) -> EncodedSplit:
     cfg = run.cfg
     positions = context_length(cfg.model)
     cache = Path(cfg.paths.cache)
@@ -165,13 +166,12 @@ def _reload(run: FinishedRun, out: Path, merged: Any | None) -> Any:
     return with_weights(run, load_run_base(run), out)
 
 
-def _write_settings(run: FinishedRun, template: Any, out: Path, model: Any | None) -> None:
+def _write_settings(run: FinishedRun, template: Template, out: Path, model: Any | None) -> None:
     """Write tokenizer, template and generation settings; the template's arguments belong to both
     training and inference."""
     tokenizer = template.tokenizer
-    source = getattr(template, "source", None)
-    if source is not None:
-        tokenizer.chat_template = source
+    if template.source is not None:
+        tokenizer.chat_template = template.source
     tokenizer.save_pretrained(out)
     generation = asdict(run.cfg.generation)
     settings = {
@@ -211,7 +211,7 @@ def _decoder_start(model: Any | None) -> int | None:
 
 def rehearse_export(cfg: RunConfig, run_dir: Path) -> None:
     """Write, reload and compare a release of a dry run; a real one is exported when asked for."""
-    if not cfg.dry_run or not cfg.report or not cfg.lora.trains or cfg.stage == "evaluate":
+    if not cfg.dry_run or not cfg.lora.trains or cfg.stage == "evaluate":
         return
     done = export_run(run_dir, RunDir(run_dir).export, merged=cfg.lora.is_adapter, examples=2)
     log.info("Dry run: exported to %s.", done.folder)

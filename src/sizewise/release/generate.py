@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sizewise.config import QuantizationConfig, RunConfig
 from sizewise.config.targets import recorded_config
 from sizewise.data.example import Example, Message
 from sizewise.data.rows.columns import TextTemplate, placeholders
 from sizewise.data.splits.few_shot import add_demonstrations, without_demonstrations
+from sizewise.data.tokens.template import Template
 from sizewise.errors import EvaluationError, ModelError
 from sizewise.job.bases import storage_of
-from sizewise.job.data import load_splits, make_template
+from sizewise.job.data import load_splits
 from sizewise.models.adapter.attach import adapter_folder, cast_adapter, load_adapter
 from sizewise.models.architecture import context_length
 from sizewise.models.base import load_base
-from sizewise.models.tokenizer import load_tokenizer
+from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import ADAPTER, RunDir
 from sizewise.record.outcome import Outcome, read_outcome
 from sizewise.runtime import resolve_device
@@ -61,9 +62,9 @@ def open_run(folder: Path, remote_code: bool = False) -> FinishedRun:
     return FinishedRun(folder, outcome, recorded_config(outcome.config, remote_code))
 
 
-def load_run_template(run: FinishedRun) -> Any:
+def load_run_template(run: FinishedRun) -> Template:
     """Return the template of a run, with its tokenizer."""
-    return make_template(load_tokenizer(run.cfg.model), run.cfg.model)
+    return load_template(run.cfg.model)
 
 
 def load_run_base(run: FinishedRun, quantized: bool = True) -> Any:
@@ -93,13 +94,6 @@ def with_weights(run: FinishedRun, base: Any, folder: Path, as_trained: bool = T
     return model
 
 
-class PromptEncoder(Protocol):
-    """The part of a chat template that counts tokens."""
-
-    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Encode conversations that end with a user turn."""
-
-
 def as_in_training(prompt: str, text: str) -> str | None:
     """Write a message as the data set writes its prompts; None unless it has one column.
 
@@ -114,7 +108,7 @@ def as_in_training(prompt: str, text: str) -> str | None:
 
 
 def fit_history(
-    messages: Sequence[Message], template: PromptEncoder, limit: int | None
+    messages: Sequence[Message], template: Template, limit: int | None
 ) -> tuple[list[int], int]:
     """Encode a conversation, leaving out its oldest exchanges until it fits.
 
@@ -171,13 +165,13 @@ def _demonstrated(run: FinishedRun, messages: tuple[Message, ...]) -> tuple[Mess
     return shown.test[-1].messages
 
 
-def prompt_ids(run: FinishedRun, template: Any, messages: tuple[Message, ...]) -> list[int]:
+def prompt_ids(run: FinishedRun, template: Template, messages: tuple[Message, ...]) -> list[int]:
     """Encode a conversation.
 
     Raises:
         EvaluationError: the model has no positions for it and an answer.
     """
-    ids: list[int] = template.prompt_ids(messages)
+    ids = template.prompt_ids(messages)
     known = [n for n in (context_length(run.cfg.model), template.context) if n is not None]
     room = min(known) - run.cfg.generation.max_new_tokens if known else None
     if room is not None and len(ids) > room:

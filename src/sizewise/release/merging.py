@@ -9,6 +9,7 @@ from typing import Any
 
 from sizewise.config import GenerationConfig
 from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.template import Template
 from sizewise.errors import ModelError
 from sizewise.evaluation.generate import generate_batch
 from sizewise.evaluation.text import pad_id
@@ -66,7 +67,7 @@ def merge(run: FinishedRun) -> Any:
 
 
 def answer_all(
-    model: Any, split: EncodedSplit, template: Any, generation: GenerationConfig
+    model: Any, split: EncodedSplit, template: Template, generation: GenerationConfig
 ) -> Answers:
     """Ask a model every example of a split; greedy, however the run decoded."""
     encoded, greedy = split.encoded, replace(generation, do_sample=False)

@@ -28,11 +28,6 @@ class SeedSpread:
     repeats: int = 1
 
     @property
-    def count(self) -> int:
-        """Number of distinct seeds S."""
-        return len(self.means)
-
-    @property
     def low(self) -> float:
         """Lowest seed's mean."""
         return min(self.means)

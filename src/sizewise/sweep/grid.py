@@ -13,11 +13,10 @@ from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
-from sizewise.composition.hydra_internals import HydraParts
-from sizewise.composition.jobs import JobComposer
+from sizewise.composition.jobs import HydraParts, JobComposer
 from sizewise.composition.resolvers import exit_on_error, make_directory
 from sizewise.config import PricesConfig, SweepConfig
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.errors import ConfigError, SweepError
 from sizewise.files import write_json
 from sizewise.job.submit import Job, submit
@@ -140,7 +139,11 @@ class SweepContext:
 def sweep_options(config: DictConfig) -> SweepConfig:
     """Return the checked options of the sweep."""
     node: Any = OmegaConf.to_object(config.sweep)
-    return node if isinstance(node, SweepConfig) else run_config({"sweep": node}).sweep
+    return (
+        node
+        if isinstance(node, SweepConfig)
+        else to_run_config({"sweep": node}, check_types=False).sweep
+    )
 
 
 def job_backend(context: SweepContext) -> Backend | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sizewise.composition.jobs import JobComposer
 from sizewise.config import SweepConfig
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.job.submit import Job, make_sweep_job
 from sizewise.record.identity import base_key
@@ -154,7 +154,7 @@ def estimated_memory(jobs: Sequence[Job]) -> dict[str, str]:
     known: dict[str, str] = {}
     found: dict[str, str] = {}
     for job in jobs:
-        cfg = run_config(job.config)
+        cfg = to_run_config(job.config, check_types=False)
         key = memory_key(cfg)
         if key not in known:
             try:

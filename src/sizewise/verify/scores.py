@@ -59,19 +59,17 @@ def check_scores(
             yield Check(f"metric {name}", UNCHECKED, reason)
             continue
         unseen.discard(metric.name)
-        if _left_out(metric.name, config):
+        if _left_out(metric, config):
             continue
         yield from _metric(metric, predictions, evaluation, train, base)
     for name in sorted(unseen):
         yield Check(f"metric {name}", UNCHECKED, "the configuration does not name it")
 
 
-def _left_out(metric: str, config: Mapping[str, Any]) -> bool:
+def _left_out(metric: ExampleMetric, config: Mapping[str, Any]) -> bool:
     """Whether a run without a language model leaves a metric out, for want of likelihoods."""
-    from sizewise.job.classical import FAMILY, NEEDS_LIKELIHOOD
-
     family = (config.get("model") or {}).get("family")
-    return family == FAMILY and metric in NEEDS_LIKELIHOOD
+    return family == "classical" and metric.needs_likelihood
 
 
 def _examples(predictions: Sequence[Prediction], evaluation: Evaluation) -> Check:

@@ -15,10 +15,10 @@ from transformers import StoppingCriteria
 
 from sizewise.config import GenerationConfig, ModelConfig, QuantizationConfig, TrainerConfig
 from sizewise.data.example import Message
+from sizewise.data.tokens.template import Template
 from sizewise.errors import ModelError
 from sizewise.evaluation.generate import Generated, generate_batch
-from sizewise.evaluation.text import AnswerTemplate, decode_answer
-from sizewise.job.data import make_template
+from sizewise.evaluation.text import decode_answer, opened_thought
 from sizewise.models.adapter import full
 from sizewise.models.adapter.attach import (
     adapter_folder,
@@ -28,7 +28,7 @@ from sizewise.models.adapter.attach import (
 )
 from sizewise.models.adapter.wrapping import base_of, base_only, is_adapted
 from sizewise.models.base import load_base
-from sizewise.models.tokenizer import load_tokenizer
+from sizewise.models.tokenizer import load_template
 from sizewise.release.generate import fit_history
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ class Engine:
     def __init__(
         self, model: ModelConfig, quantization: QuantizationConfig, device: torch.device = CPU
     ) -> None:
-        self.template = make_template(load_tokenizer(model), model)
+        self.template = load_template(model)
         self.model: Any = load_base(model, quantization, device)
         self._names: dict[str, str] = {}
         # One model answers one prompt at a time, whoever asks in whichever browser.
@@ -118,7 +118,8 @@ class Engine:
 
         seq2seq = bool(base_of(self.model).config.is_encoder_decoder)
         length = 1 if seq2seq else len(ids)
-        return Reply(stream_answer(generate, self.template, length), left_out)
+        opened = opened_thought(self.template.tokenizer, ids)
+        return Reply(stream_answer(generate, self.template, length, opened), left_out)
 
     @property
     def context(self) -> int | None:
@@ -190,7 +191,7 @@ class Watcher(StoppingCriteria):
 
 
 def stream_answer(
-    generate: Generate, template: AnswerTemplate, prompt_length: int
+    generate: Generate, template: Template, prompt_length: int, opened: str = ""
 ) -> Iterator[str]:
     """Yield the answer so far after every token; the last value is the whole answer.
 
@@ -200,6 +201,7 @@ def stream_answer(
         generate: makes the answer; gets the criteria to pass on.
         template: decodes.
         prompt_length: ids before the answer (1 for an encoder-decoder model).
+        opened: the tag of a thought that the prompt ends in.
 
     Raises:
         Exception: whatever ``generate`` raises.
@@ -223,7 +225,7 @@ def stream_answer(
             if isinstance(item, Generated):
                 yield item.text
                 return
-            yield whole_characters(decode_answer(template, item))
+            yield whole_characters(decode_answer(template, item, opened))
     finally:
         watcher.stop.set()
         thread.join()

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sizewise.app.chat.engine import Engine, Reply
+from sizewise.composition.inputs import names_hub
 from sizewise.config import GenerationConfig, RunConfig
 from sizewise.config.targets import recorded_config
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
 from sizewise.job.bases import storage_of
-from sizewise.job.preflight import names_hub
 from sizewise.models.adapter import full
 from sizewise.record.directories import RunDir
 from sizewise.report.comparison.runs import Run

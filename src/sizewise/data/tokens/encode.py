@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from sizewise.data.example import Example, Message, fingerprint, question_fingerprint
 from sizewise.data.tokens.cache import TokenCache, hash_parts
+from sizewise.data.tokens.reasoning import REASONING_TAGS
+from sizewise.data.tokens.template import Template
 from sizewise.errors import DataError
 
 ANSWER_CUT = "answer_cut"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class EncodedSplit:
 
 def encode_examples(
     examples: Sequence[Example],
-    template: PromptFormat,
+    template: Template,
     max_length: int,
     truncate_prompt: bool = False,
     cache_dir: Path | None = None,
@@ -100,6 +103,7 @@ def encode_examples(
     Raises:
         DataError: no answer fits.
     """
+    _say_lost_reasoning(examples, template, name)
     bounds = [max_length, context, template.context]
     limit = min(bound for bound in bounds if bound is not None)
     key = hash_parts(
@@ -128,7 +132,7 @@ def encode_examples(
 
 
 def _encode(
-    examples: Sequence[Example], template: PromptFormat, limit: int, truncate: bool
+    examples: Sequence[Example], template: Template, limit: int, truncate: bool
 ) -> tuple[list[list[int]], list[list[int]], list[bool]]:
     prompts, answers = template.encode_pairs([(e.messages, e.answer) for e in examples])
     shortened = [False] * len(examples)
@@ -136,6 +140,18 @@ def _encode(
         messages = [example.messages for example in examples]
         shortened = shorten_prompts(messages, prompts, answers, template, limit)
     return prompts, answers, shortened
+
+
+def _say_lost_reasoning(examples: Sequence[Example], template: Template, name: str) -> None:
+    for tag in REASONING_TAGS:
+        count = sum(f"</{tag}>" in example.answer.casefold() for example in examples)
+        if count and not template.keeps_reasoning(tag):
+            log.warning(
+                "The chat template takes the reasoning (<%s>…</%s>) out of %d of %d answers of the "
+                "%s split: only what follows it is learnt. Set model.chat_template to a template "
+                "that keeps it, or take the reasoning out of the data.",
+                *(tag, tag, count, len(examples), name),
+            )
 
 
 def _nothing_fits(name: str, lengths: Sequence[int], limit: int, max_length: int) -> str:
@@ -189,7 +205,7 @@ def shorten_prompts(
     messages: Sequence[Turns],
     prompts: list[list[int]],
     answers: list[list[int]],
-    template: PromptFormat,
+    template: Template,
     limit: int,
 ) -> list[bool]:
     """Replace the prompts that are too long by shorter ones, in place.
@@ -207,7 +223,7 @@ def shorten_prompts(
     return cut
 
 
-def shorten(messages: Turns, answer: int, template: PromptFormat, limit: int) -> list[int] | None:
+def shorten(messages: Turns, answer: int, template: Template, limit: int) -> list[int] | None:
     """Drop the oldest turns, then text from the left of the question, until the answer fits.
 
     Args:
@@ -247,17 +263,3 @@ def _cut_question(system: Turns, text: str, fitting: Fitting) -> list[int] | Non
         else:
             low = start + 1
     return best
-
-
-class PromptFormat(Protocol):
-    """What encoding needs of a template; causal and seq2seq each have one."""
-
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-    @property
-    def context(self) -> int | None: ...  # noqa: D102
-    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]: ...  # noqa: D102
-    def encode_pairs(  # noqa: D102
-        self, pairs: Sequence[tuple[Sequence[Message], str]]
-    ) -> tuple[list[list[int]], list[list[int]]]: ...
-    def length(self, prompt: int, answer: int) -> int: ...  # noqa: D102

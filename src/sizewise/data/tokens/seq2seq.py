@@ -21,8 +21,8 @@ _SPEAKERS = {"user": "User", "assistant": "Assistant"}
 class Seq2SeqTemplate:
     """Encoder input: system text (the instruction) and turns; decoder target: answer and EOS.
 
-    A single question is written as it is; a longer dialogue names its speakers. It offers what
-    ``ChatTemplate`` offers, so that encoding, caching and batching are shared.
+    A single question is written as it is; a longer dialogue names its speakers. It is a
+    ``Template`` as ``ChatTemplate`` is, so that encoding, caching and batching are shared.
 
     Raises:
         ModelError: the tokenizer has no EOS token.
@@ -33,8 +33,15 @@ class Seq2SeqTemplate:
             raise ModelError("A seq2seq model needs a tokenizer with an EOS token; this has none.")
         self.tokenizer = tokenizer
         self.end_of_turn = int(tokenizer.eos_token_id)
+        self.stop_ids = [self.end_of_turn]
+        self.answer_lead: list[int] = []
         self._marks = Neutraliser(special_tokens(tokenizer))
         self._encoder = PieceEncoder(tokenizer)
+
+    @property
+    def source(self) -> None:
+        """There is no jinja text."""
+        return None
 
     @property
     def template_kwargs(self) -> dict[str, Any]:
@@ -45,11 +52,6 @@ class Seq2SeqTemplate:
     def context(self) -> int | None:
         """Relative positions have no bound of their own."""
         return None
-
-    @property
-    def stop_ids(self) -> list[int]:
-        """The EOS token."""
-        return [self.end_of_turn]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -90,6 +92,10 @@ class Seq2SeqTemplate:
     def length(self, prompt: int, answer: int) -> int:
         """Tokens of the longer of the two sequences: encoder and decoder are apart."""
         return max(prompt, answer)
+
+    def keeps_reasoning(self, tag: str) -> bool:
+        """Answers are written as they are."""
+        return True
 
     def _ended(self, texts: Sequence[str]) -> list[list[int]]:
         marked = [self._marks.mark(text) for text in texts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from sizewise.config import PricesConfig
+from sizewise.record.outcome import Evaluation
 from sizewise.report import words
 from sizewise.report.comparison.arms import TestSet
 from sizewise.report.comparison.detail import PaidBack, Views, make_views, paid_back
@@ -17,18 +18,18 @@ from sizewise.report.comparison.objections import warnings_of
 from sizewise.report.comparison.pairs import Pair, compare_pairs, gains
 from sizewise.report.comparison.points import Front, Point, fronts, make_points
 from sizewise.report.comparison.runs import AnswerCache, Loaded, Problem, Run, load_runs
-from sizewise.report.comparison.table import candidate_rows, run_rows
+from sizewise.report.comparison.table import arm_rows, run_rows
 from sizewise.report.comparison.test_sets import build_test_sets
-from sizewise.report.comparison.verdict import OPEN, Verdict, find_focus, judge
+from sizewise.report.comparison.verdict import OPEN, Verdict, find_contrast, judge
 
 
 @dataclass
 class SetComparison:
     """Everything about one test set.
 
-    ``table`` has one row per configuration that was run (see ``candidate_rows``), ``everything``
+    ``table`` has one row per configuration that was run (see ``arm_rows``), ``everything``
     also the zero-shot scores that came with tuned runs; ``gains`` are keyed by the position of a
-    tuned candidate in ``test.candidates``. What only pictures and the page need is computed when
+    tuned arm in ``test.arms``. What only pictures and the page need is computed when
     it is first asked for.
     """
 
@@ -44,7 +45,7 @@ class SetComparison:
 
     @cached_property
     def points(self) -> list[Point]:
-        """Every candidate with its interval and costs."""
+        """Every arm with its interval and costs."""
         return make_points(self.test, self.seed)
 
     @cached_property
@@ -55,13 +56,13 @@ class SetComparison:
     @cached_property
     def paid_back(self) -> list[PaidBack]:
         """Break-even of the tuned model of the verdict against the larger one."""
-        focus = find_focus(self.test, self.verdict)
-        return [] if focus is None else paid_back(focus, self.prices)
+        contrast = find_contrast(self.test, self.verdict)
+        return [] if contrast is None else paid_back(self.test, contrast, self.prices)
 
     @cached_property
     def views(self) -> Views:
         """The detailed views."""
-        return make_views(self.test, self.points, self.verdict, self.prices, self.seed)
+        return make_views(self.test, self.points, self.verdict, self.seed)
 
 
 @dataclass
@@ -98,7 +99,16 @@ class Comparison:
     @property
     def runs_table(self) -> pd.DataFrame:
         """One row per run."""
-        return run_rows(self.runs)
+        return run_rows(self.runs, self.scores_of)
+
+    @cached_property
+    def _scores(self) -> dict[int, Mapping[str, float]]:
+        arms = [arm for compared in self.sets for arm in compared.test.arms]
+        return {id(m.evaluation): m.scores for arm in arms for m in (*arm.members, *arm.copies)}
+
+    def scores_of(self, evaluation: Evaluation) -> Mapping[str, float]:
+        """Aggregates of an evaluation of the runs, on the examples that its test set compares."""
+        return self._scores.get(id(evaluation), evaluation.scores)
 
 
 def compare(
@@ -106,12 +116,8 @@ def compare(
 ) -> Comparison:
     """Compare all finished runs at or below ``paths``.
 
-    Args:
-        paths: run and sweep directories, of one or many sweeps and machines.
-        by: compare pairs that differ in these configuration keys only, instead of the pairs of
-            the question.
-        prices: for the break-even in money.
-        seed: of the resampling; the same seed gives the same figures.
+    ``by``: compare pairs that differ in these configuration keys only, instead of the pairs of the
+    question. The same ``seed`` gives the same figures.
 
     Raises:
         OutcomeError: a path is no directory.
@@ -142,8 +148,8 @@ def _compare_set(
         test=test,
         pairs=pairs,
         gains=gained,
-        table=candidate_rows(test, gained),
-        everything=candidate_rows(test, gained, own=False),
+        table=arm_rows(test, gained),
+        everything=arm_rows(test, gained, own=False),
         verdict=verdict,
         warnings=warnings_of(test, pairs),
         prices=prices,

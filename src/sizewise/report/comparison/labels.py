@@ -11,14 +11,8 @@ from sizewise.record.outcome import ModelFacts
 
 # Mostly said by the base, the adapter and the storage: named where nothing else tells apart.
 SAID = (
-    "model.",
-    "quantization.",
-    "lora.method",
-    "lora.r",
-    "lora.alpha",
-    "metric.",
-    "eval_dataset.",
-)
+    "model.", "quantization.", "lora.method", "lora.r", "lora.alpha", "metric.", "eval_dataset.",
+)  # fmt: skip
 SHORT = {
     "optimizer.lr": "lr",
     "dataset.max_train": "n",

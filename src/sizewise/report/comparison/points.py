@@ -1,4 +1,4 @@
-"""Candidates as points of pictures: quality with its interval, size and costs."""
+"""Arms as points of pictures: quality with its interval, size and costs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sizewise.report.comparison.arms import Candidate, TestSet
+from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.pairs import rows
 from sizewise.statistics.bootstrap import difference_intervals
 from sizewise.statistics.cost import hypervolume, pareto_front
@@ -25,10 +25,14 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Point:
-    """One candidate; costs are None where not measured, training costs 0 of what is not fitted."""
+    """One arm; costs are None where not measured, training costs 0 of what is not fitted.
 
-    candidate: Candidate
-    base: Candidate | None
+    ``position`` is the arm's place in its test set.
+    """
+
+    arm: Arm
+    position: int
+    base: Arm | None
     score: float
     low: float | None
     high: float | None
@@ -37,62 +41,72 @@ class Point:
     @property
     def label(self) -> str:
         """Name of the configuration."""
-        return self.candidate.label
+        return self.arm.label
 
     @property
     def tuned(self) -> bool:
         """Whether it was specialised."""
-        return self.candidate.tuned
+        return self.arm.tuned
 
 
 @dataclass(frozen=True)
 class Front:
-    """Candidates that none beats in quality and this cost.
+    """Arms that none beats in quality and this cost.
 
     ``share`` is their hypervolume as a share of the box between the best and the worst values,
-    ``largest`` the largest cost of all candidates.
+    ``largest`` the largest cost of all arms.
     """
 
     cost: str
-    candidates: tuple[Candidate, ...]
+    arms: tuple[Arm, ...]
     share: float
     largest: float
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the candidates."""
-        return tuple(candidate.label for candidate in self.candidates)
+        """Names of the arms."""
+        return tuple(arm.label for arm in self.arms)
 
     def holds(self, point: Point) -> bool:
-        """Whether the point's candidate is on the front."""
-        return any(candidate is point.candidate for candidate in self.candidates)
+        """Whether the point's arm is on the front."""
+        return any(arm is point.arm for arm in self.arms)
 
 
 def make_points(test: TestSet, seed: int = 0) -> list[Point]:
-    """Return a point per candidate with a finite score, in the order of the candidates."""
+    """Return a point per arm with a finite score, in the order of the arms."""
     intervals = _intervals(test, seed)
     found = []
-    for candidate in test.candidates:
-        score = candidate.score(test.primary)
+    for position, arm in enumerate(test.arms):
+        score = arm.score(test.primary)
         if np.isfinite(score):
-            base = test.zero_shot_of(candidate) if candidate.tuned else None
-            low, high = intervals.get(id(candidate), (None, None))
-            costs = {name: cost_of(candidate, name) for name in COSTS}
-            found.append(Point(candidate, base, score, low, high, costs))
+            base = test.zero_shot_of(arm) if arm.tuned else None
+            low, high = intervals.get(id(arm), (None, None))
+            costs = {name: cost_of(arm, name) for name in COSTS}
+            found.append(Point(arm, position, base, score, low, high, costs))
     return found
 
 
-def cost_of(candidate: Candidate, name: str) -> float | None:
-    """One cost of a candidate, in the unit of ``COSTS``."""
+def best_points(points: Sequence[Point], sign: float, most: int) -> list[Point]:
+    """The best point of every base, tuned and not: those that have space for a name."""
+    best: dict[tuple[str, bool], Point] = {}
+    for point in points:
+        key = (point.arm.model.name, point.tuned)
+        if key not in best or sign * point.score > sign * best[key].score:
+            best[key] = point
+    return list(best.values())[:most]
+
+
+def cost_of(arm: Arm, name: str) -> float | None:
+    """One cost of an arm, in the unit of ``COSTS``."""
     if name == "params":
-        return float(candidate.params)
+        return float(arm.params)
     if name == "memory_bytes":
-        return float(candidate.model.memory_bytes)
+        return float(arm.model.memory_bytes)
     if name == "latency_seconds":
-        return candidate.latency
+        return arm.latency
     if name == "train_seconds":
-        return candidate.train_seconds if candidate.fitted else 0.0
-    return candidate.energy_joules
+        return arm.train_seconds if arm.fitted else 0.0
+    return arm.energy_joules
 
 
 def _intervals(test: TestSet, seed: int) -> dict[int, tuple[float, float]]:
@@ -115,7 +129,7 @@ def fronts(test: TestSet, points: Sequence[Point]) -> list[Front]:
         values = np.array([[p.score, value] for p, value in known])
         directions = (test.direction, "min")
         on_front = pareto_front(values, directions).on_front
-        members = tuple(p.candidate for (p, _), on in zip(known, on_front, strict=True) if on)
+        members = tuple(p.arm for (p, _), on in zip(known, on_front, strict=True) if on)
         share = hypervolume(values, directions).share
         found.append(Front(cost, members, share, float(values[:, 1].max())))
     return found

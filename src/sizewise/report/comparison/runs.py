@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,18 +46,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Answers:
-    """Per-example figures of one predictions file, in its order.
+    """Per-example values [N] of one predictions file, in its order.
 
-    Attributes:
-        ids: ids of the N examples.
-        groups: group of each.
-        scores: per-example scores [N] by ``metric/score``; NaN where an example lacks one.
-        confidence: mean log-probability of the generated tokens [N], NaN where not computed.
-        prompt_chars: length of the prompts in characters [N].
-        tokens: prompt and generated tokens together [N].
-        weights: by how much each example counts [N], for the scores that are ratios of sums.
-        strata: values of every stratum, each a list of N texts.
-        path: the file, for reading texts.
+    ``scores`` by ``metric/score`` are NaN where an example lacks one, ``confidence`` (the mean
+    log-probability of the generated tokens) where it was not computed. ``tokens`` are those of
+    prompt and answer together, ``weights`` by how much each example counts in the scores that are
+    ratios of sums.
     """
 
     ids: tuple[str, ...]
@@ -73,6 +68,10 @@ class Answers:
         """Return where examples stand in the file."""
         at = {key: i for i, key in enumerate(self.ids)}
         return [at[key] for key in ids]
+
+    def lines(self) -> dict[str, dict[str, Any]]:
+        """Read the predictions with their texts, by id."""
+        return {row["id"]: row for row in map(json.loads, self.path.read_bytes().splitlines())}
 
 
 def find_run_dirs(paths: Iterable[Path]) -> list[Path]:
@@ -113,7 +112,6 @@ def load_runs(paths: Iterable[Path]) -> Loaded:
 
 
 def _is_whole(run: Run) -> bool:
-    """Whether every predictions file that the record names is there in its size."""
     evaluations = [*run.outcome.base.values(), *(run.outcome.tuned or {}).values()]
     files = [(run.directory / e.predictions.path, e.predictions.bytes) for e in evaluations]
     return all(path.is_file() and path.stat().st_size == size for path, size in files)

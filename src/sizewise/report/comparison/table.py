@@ -2,95 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from sizewise.report.comparison.arms import Candidate, TestSet
+from sizewise.record.outcome import Evaluation
+from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.pairs import Pair
 from sizewise.report.comparison.runs import Run
 
 
-def candidate_rows(test: TestSet, gains: Mapping[int, Pair], own: bool = True) -> pd.DataFrame:
+def arm_rows(test: TestSet, gains: Mapping[int, Pair], own: bool = True) -> pd.DataFrame:
     """One row per configuration, best first.
 
-    Columns: label, kind, model, params, trainable, lora, r, quantization, dataset, train_examples,
-    memory_bytes, adapter_bytes, train_seconds, latency_seconds, energy_joules, seeds,
-    zero_shot, tuned, score, gain, gain_low, gain_high, p_value, unparsed, examples. Gains
-    are improvements, with the 95 % interval paired on the test examples.
-
-    Args:
-        test: the candidates.
-        gains: of tuned candidates over their own base, by position.
-        own: leave out zero-shot scores that only came with tuned runs.
+    Gains are improvements of tuned arms over their own base (``gains``, by position), with the 95 %
+    interval paired on the test examples. ``own`` leaves out zero-shot scores that only came with
+    tuned runs.
     """
-    rows = [
-        _row(test, candidate, gains.get(position))
-        for position, candidate in enumerate(test.candidates)
-        if candidate.own or not own
-    ]
-    frame = pd.DataFrame(rows, columns=list(_row_columns()))
+    rows = [_row(test, arm, gains.get(place)) for place, arm in enumerate(test.arms)]
+    shown = [row for row, arm in zip(rows, test.arms, strict=True) if arm.own or not own]
+    frame = pd.DataFrame(shown, columns=list(rows[0]))
     order = frame["score"] * test.sign
     return frame.loc[order.sort_values(ascending=False, na_position="last", kind="stable").index]
 
 
-def _row(test: TestSet, candidate: Candidate, gain: Pair | None) -> dict[str, Any]:
-    model, outcome = candidate.model, candidate.first.run.outcome
-    base = test.zero_shot_of(candidate)
-    score = candidate.score(test.primary)
+def _row(test: TestSet, arm: Arm, gain: Pair | None) -> dict[str, Any]:
+    model, outcome = arm.model, arm.first.run.outcome
+    base = test.zero_shot_of(arm)
+    score = arm.score(test.primary)
     zero_shot = base.score(test.primary) if base is not None else None
     return {
-        "label": candidate.label,
-        "kind": candidate.kind,
+        "label": arm.label,
+        "kind": arm.kind,
         "dataset": test.dataset,
         "metric": test.primary,
         "model": model.name,
-        "params": candidate.params,
-        "trainable": model.params_trainable if candidate.fitted else 0,
-        "lora": model.lora_method if candidate.tuned else "none",
-        "r": model.lora_r if candidate.tuned else None,
+        "params": arm.params,
+        "trainable": model.params_trainable if arm.fitted else 0,
+        "lora": model.lora_method if arm.tuned else "none",
+        "r": model.lora_r if arm.tuned else None,
         "quantization": model.quantization,
-        "train_examples": candidate.max_train or None,
+        "train_examples": arm.max_train or None,
         "memory_bytes": model.memory_bytes,
-        "adapter_bytes": model.adapter_bytes if candidate.tuned else 0,
-        "train_seconds": candidate.train_seconds,
-        "latency_seconds": candidate.latency,
-        "energy_joules": candidate.energy_joules,
-        "seeds": len(candidate.members) if candidate.tuned else None,
+        "adapter_bytes": model.adapter_bytes if arm.tuned else 0,
+        "train_seconds": arm.train_seconds,
+        "latency_seconds": arm.latency,
+        "energy_joules": arm.energy_joules,
+        "seeds": len(arm.members) if arm.tuned else None,
         "zero_shot": zero_shot,
-        "tuned": score if candidate.fitted else None,
+        "tuned": score if arm.fitted else None,
         "score": score,
         "gain": gain.gain if gain else None,
         "gain_low": gain.low if gain else None,
         "gain_high": gain.high if gain else None,
         "p_value": gain.result.p_value if gain else None,
-        "unparsed": unparsed_rate(candidate),
-        "examples": candidate.first.evaluation.examples,
+        "unparsed": arm.unparsed,
+        "examples": test.compared,
         "fingerprint": test.fingerprint,
         "code_commit": (outcome.provenance.get("code") or {}).get("commit"),
     }
 
 
-def _row_columns() -> tuple[str, ...]:
-    return (
-        "label", "kind", "dataset", "metric", "model", "params", "trainable", "lora", "r",
-        "quantization", "train_examples", "memory_bytes", "adapter_bytes", "train_seconds",
-        "latency_seconds", "energy_joules", "seeds", "zero_shot", "tuned", "score", "gain",
-        "gain_low", "gain_high", "p_value", "unparsed", "examples", "fingerprint", "code_commit",
-    )  # fmt: skip
-
-
-def unparsed_rate(candidate: Candidate) -> float | None:
-    """Share of answers in which nothing could be parsed; None where no metric counts them."""
-    for name in candidate.first.evaluation.scores:
-        if name == "unparsed" or name.endswith("/unparsed"):
-            return candidate.score(name)
-    return None
-
-
-def run_rows(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row per run: identity, configuration in short, costs, and all its scores."""
+def run_rows(
+    runs: Sequence[Run], scores: Callable[[Evaluation], Mapping[str, float]]
+) -> pd.DataFrame:
+    """One row per run: identity, configuration in short, costs, and all its ``scores``."""
     rows = []
     for run in runs:
         outcome = run.outcome
@@ -112,6 +89,6 @@ def run_rows(runs: Sequence[Run]) -> pd.DataFrame:
         }
         for kind, evaluations in (("zero_shot", outcome.base), ("tuned", outcome.tuned or {})):
             for name, evaluation in evaluations.items():
-                row |= {f"{kind}@{name}/{k}": v for k, v in evaluation.scores.items()}
+                row |= {f"{kind}@{name}/{k}": v for k, v in scores(evaluation).items()}
         rows.append(row)
     return pd.DataFrame(rows)

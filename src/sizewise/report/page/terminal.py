@@ -14,6 +14,7 @@ from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.verdict import NOT_SHOWN, SHOWN, SIZE_WINS, scale_of
 from sizewise.report.page.prose import paid_back_sentences
+from sizewise.report.page.tables import number
 
 STYLES = {SHOWN: "bold green", SIZE_WINS: "bold yellow", NOT_SHOWN: "bold yellow"}
 MOST_ROWS = 40
@@ -66,7 +67,7 @@ def show(
 def _table(compared: SetComparison, width: int) -> Table:
     test, frame = compared.test, compared.table
     scale = scale_of(test)
-    title = f"{test.dataset} · {test.primary} · {words.plural(len(test.ids), 'test example')}"
+    title = f"{test.dataset} · {test.primary} · {test.size}"
     table = Table(title=words.literal(title), title_justify="left", header_style="bold")
     table.box, table.pad_edge = SIMPLE_HEAD, False
     table.add_column("", overflow="fold", min_width=14)
@@ -82,32 +83,24 @@ def _table(compared: SetComparison, width: int) -> Table:
 
 
 def _name(row: Mapping[Any, Any]) -> str:
-    several = _known(row["seeds"]) and row["seeds"] > 1
+    several = (number(row["seeds"]) or 0) > 1
     return words.literal(str(row["label"]) + (f" ({int(row['seeds'])} seeds)" if several else ""))
 
 
 def _cells(row: Mapping[Any, Any], scale: words.Scale) -> dict[str, str]:
-    gain = "–"
-    if _known(row["gain"]):
+    gain = scale.points(row["gain"])
+    if number(row["gain"]) is not None:
         interval = scale.interval(row["gain_low"], row["gain_high"])
-        gain = f"{scale.difference(row['gain'], unit=False)} ({interval.replace('+', '')})"
+        gain += f" ({interval.replace('+', '')})"
     return {
         "params": words.count(row["params"]),
         "memory": words.size(row["memory_bytes"]),
-        "training": words.seconds(_number(row["train_seconds"])),
-        "answer": words.seconds(_number(row["latency_seconds"])),
-        "zero-shot": scale.value(_number(row["zero_shot"])),
-        "tuned": scale.value(_number(row["tuned"])),
+        "training": words.seconds(row["train_seconds"]),
+        "answer": words.seconds(row["latency_seconds"]),
+        "zero-shot": scale.value(row["zero_shot"]),
+        "tuned": scale.value(row["tuned"]),
         "gain (95 %)": gain,
     }
-
-
-def _known(value: Any) -> bool:
-    return value is not None and value == value
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if _known(value) else None
 
 
 def _verdict(console: Console, compared: SetComparison) -> None:

@@ -23,16 +23,9 @@ CHOICES = ("first", "second", "tie")
 class Rating:
     """One judgement of one pair.
 
-    Attributes:
-        rater: who rated.
-        a, b: names of the two models (see ``pairs.Side``), with their ``labels``.
-        dataset: the test set.
-        item: the pair's key.
-        example: id of the test example.
-        outcome: ``a``, ``b`` or ``tie``.
-        swapped: whether B's answer was shown first.
-        time: when, in ISO 8601 (UTC).
-        comment: what the rater wrote.
+    ``a`` and ``b`` are names of models (see ``pairs.Side``), ``item`` is the pair's key,
+    ``example`` the id of the test example, ``outcome`` ``a``, ``b`` or ``tie``; ``swapped`` says
+    whether B's answer was shown first, ``time`` is in ISO 8601 (UTC).
     """
 
     rater: str
@@ -91,10 +84,7 @@ class RatingStore:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             comment=comment.strip(),
         )
-        self._append(json.dumps(asdict(rating), ensure_ascii=False))
-        return rating
-
-    def _append(self, line: str) -> None:
+        line = json.dumps(asdict(rating), ensure_ascii=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as handle:
             handle.seek(0, os.SEEK_END)
@@ -105,6 +95,7 @@ class RatingStore:
             handle.write(f"{line}\n".encode())
             handle.flush()
             os.fsync(handle.fileno())
+        return rating
 
 
 def file_name(rater: str) -> str:

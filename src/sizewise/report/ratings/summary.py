@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sizewise.report.ratings.store import FOLDER, Rating, read_ratings
+from sizewise.report.words import plural
 from sizewise.statistics.agreement import Agreement, WinRate, krippendorff_alpha, win_rate
 
 
@@ -14,17 +15,11 @@ from sizewise.statistics.agreement import Agreement, WinRate, krippendorff_alpha
 class MatchupSummary:
     """The ratings of one pair of models on one data set.
 
-    Attributes:
-        a, b: what people call the two models.
-        dataset: the test set.
-        raters: names of the raters.
-        ratings: number of judgements (the last one of each rater on each pair).
-        items: number of different pairs that were judged.
-        wins: win rate of A, a tie as half a win; the interval takes several ratings of one pair
-            for what they are.
-        agreement: Krippendorff's alpha over the raters, nominal.
-        first: how often the answer that stood first was preferred, ties left out; None where all
-            are ties. Far from a half: raters went by position.
+    ``a`` and ``b`` are what people call the models. ``ratings`` counts judgements (the last one of
+    each rater on each pair), ``items`` different pairs. ``wins`` is the win rate of A, a tie as
+    half a win; its interval takes several ratings of one pair for what they are. ``first``: how
+    often the answer that stood first was preferred, ties left out (None where all are ties); far
+    from a half, raters went by position.
     """
 
     a: str
@@ -43,20 +38,16 @@ class MatchupSummary:
         low, high = 100 * self.wins.interval.low, 100 * self.wins.interval.high
         text = (
             f"{self.a} was preferred to {self.b} in {100 * self.wins.rate:.0f} % of "
-            f"{_count(self.ratings, 'blind rating')} of {_count(self.items, 'answer')} (95 % "
-            f"interval {low:.0f}–{high:.0f} %; {_count(self.wins.ties, 'tie')}, each half a win), "
-            f"by {_count(len(self.raters), 'rater')}."
+            f"{plural(self.ratings, 'blind rating')} of {plural(self.items, 'answer')} (95 % "
+            f"interval {low:.0f}–{high:.0f} %; {plural(self.wins.ties, 'tie')}, each half a win), "
+            f"by {plural(len(self.raters), 'rater')}."
         )
         if self.agreement.alpha == self.agreement.alpha:
             text += f" Krippendorff's alpha is {self.agreement.alpha:.2f}"
-            return f"{text} over {_count(self.agreement.units, 'answer')} rated more than once."
+            return f"{text} over {plural(self.agreement.units, 'answer')} rated more than once."
         if self.agreement.units == 0:
             return f"{text} Agreement cannot be told: no answer was rated more than once."
         return f"{text} Agreement beyond chance cannot be told: all ratings are the same."
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def ratings_summary(
@@ -64,9 +55,7 @@ def ratings_summary(
 ) -> list[MatchupSummary]:
     """Summarise all ratings kept in ``directory`` (or several), most judged matchup first.
 
-    Args:
-        directory: where to look.
-        runs: ids; only matchups of two models of these runs are summarised. None: all.
+    With ``runs`` (ids) only matchups of two models of these runs are summarised.
 
     Raises:
         OutcomeError: a file of ratings is damaged.

@@ -58,9 +58,6 @@ def _reply(result: JobResult) -> dict[str, Any]:
     return {"run_dir": str(result.run_dir), "state": str(result.state), "fresh": result.fresh}
 
 
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
-
 PR_SET_PDEATHSIG = 1
 
 
@@ -165,3 +162,7 @@ class SlurmTask:
         if self._interrupts is not None:
             self._interrupts.received = signal.SIGUSR2
         return DelayedSubmission(SlurmTask(self.run_dir))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

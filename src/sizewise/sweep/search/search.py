@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from sizewise.composition.hydra_internals import HydraParts
+from sizewise.composition.jobs import HydraParts
 from sizewise.composition.resolvers import exit_on_error, make_directory
 from sizewise.config import SweepConfig
 from sizewise.errors import ConfigError, SweepError

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from factory import Spec, Task, make_run
+from factory import PRIMARY, Spec, Task, make_run
+from rich.console import Console
 
+from sizewise.evaluation.score import score_predictions
+from sizewise.metrics.efficiency import Efficiency
+from sizewise.metrics.perplexity import Perplexity
+from sizewise.record.predictions import read_predictions
 from sizewise.report.comparison.compare import Comparison, compare
 from sizewise.report.comparison.labels import name_all, tell_apart
 from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE
 from sizewise.report.comparison.runs import load_runs
 from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, scale_of
-from sizewise.report.views.charts import quality_chart
-from sizewise.report.views.charts_detail import scaling_chart
+from sizewise.report.page.terminal import show
+from sizewise.report.page.write import write_report
+from sizewise.report.views.charts import quality_chart, scaling_chart
 
 TASK = Task(examples=60)
 NF4 = {"quantization": "nf4", "tuned": None, "task": TASK}
@@ -43,7 +51,7 @@ def made(directory: Path, spec: Spec, **changes: Any) -> Path:
 
 
 def labels(comparison: Comparison) -> list[str]:
-    return [c.label for s in comparison.sets for c in s.test.candidates]
+    return [c.label for s in comparison.sets for c in s.test.arms]
 
 
 def base(content: str | None = None, **more: Any) -> dict[str, Any]:
@@ -101,7 +109,7 @@ def test_other_prompts_never_make_a_pair_of_base_and_tuned(tmp_path: Path) -> No
     made(tmp_path / "plain", Spec("nano", 0.5, None, task=TASK), data__prompt_fingerprint="p2")
     made(tmp_path / "tuned", Spec("nano", 0.2, 0.6, task=TASK), base={})
     (result,) = compare([tmp_path]).sets
-    tuned = next(c for c in result.test.candidates if c.tuned)
+    tuned = next(c for c in result.test.arms if c.tuned)
     assert result.test.zero_shot_of(tuned) is None
     assert result.pairs == []
 
@@ -136,7 +144,7 @@ def test_every_configuration_has_a_name_of_its_own(tmp_path: Path) -> None:
 def test_front_and_its_line_hold_no_dominated_point(tmp_path: Path) -> None:
     (result,) = grid(tmp_path).sets
     front = next(f for f in result.fronts if f.cost == "params")
-    assert {round(c.score(), 2) for c in front.candidates} == {0.2, 0.9}
+    assert {round(c.score(), 2) for c in front.arms} == {0.2, 0.9}
     chart = quality_chart(result.test, result.points, front, scale_of(result.test))
     line = next(trace for trace in chart.data if trace.name == "Pareto front")
     assert {round(y) for y in line.y} == {20, 90}
@@ -199,7 +207,7 @@ def test_training_and_its_further_scoring_count_once_and_are_listed(tmp_path: Pa
         scored_again(tmp_path / f"again/s{seed}a", train, seed)
         scored_again(tmp_path / f"again/s{seed}b", train, seed, **more)
     result = compare([tmp_path])
-    tuned = [c for c in result.sets[0].test.candidates if c.tuned]
+    tuned = [c for c in result.sets[0].test.arms if c.tuned]
     assert [c.seeds for c in tuned] == [(1, 2)]
     assert {m.run.directory.parent.name for m in tuned[0].members} == {"train"}
     again = [p for p in result.problems if "counted once" in p.reason]
@@ -211,7 +219,7 @@ def test_ranks_that_were_scored_again_stay_apart(tmp_path: Path) -> None:
         train = made(tmp_path / f"train/r{r}", Spec(task=TASK, r=r))
         scored_again(tmp_path / f"again/r{r}a", train, 42, lora={"method": "lora", "r": r})
     result = compare([tmp_path / "again"])
-    assert len([c for c in result.sets[0].test.candidates if c.tuned]) == 2
+    assert len([c for c in result.sets[0].test.arms if c.tuned]) == 2
 
 
 def test_other_training_rows_are_no_further_seed(tmp_path: Path) -> None:
@@ -220,7 +228,7 @@ def test_other_training_rows_are_no_further_seed(tmp_path: Path) -> None:
         spec = Spec(task=TASK, tuned=0.5 + number * 0.05)
         made(tmp_path / f"a{number}", spec, identity="same", data__fingerprints=prints)
     (result,) = compare([tmp_path]).sets
-    tuned = [c for c in result.test.candidates if c.tuned]
+    tuned = [c for c in result.test.arms if c.tuned]
     assert [c.seeds for c in tuned] == [(42,)] * 5
     assert len({c.label for c in tuned}) == 5
     assert any("One seed only" in warning for warning in result.warnings)
@@ -230,7 +238,7 @@ def test_a_seed_that_was_run_twice_counts_once(tmp_path: Path) -> None:
     for number in range(3):
         made(tmp_path / f"a{number}", Spec(task=TASK, tuned=0.5 + number * 0.1))
     result = compare([tmp_path])
-    (tuned,) = [c for c in result.sets[0].test.candidates if c.tuned]
+    (tuned,) = [c for c in result.sets[0].test.arms if c.tuned]
     assert tuned.seeds == (42,)
     assert tuned.score() == pytest.approx(0.5)
     assert [Path(p.where).name for p in result.problems] == ["a1", "a2"]
@@ -265,6 +273,119 @@ def rescored(
     path.write_text(json.dumps(record))
 
 
+PARTLY = Task(examples=120)
+
+
+def partly(tmp_path: Path, extra: dict[str, Any] | None = None) -> None:
+    """A tuned model that answered 115 of 120, and a baseline that got the other five right."""
+    right = np.zeros(120)
+    right[:64] = 1
+    for directory, spec, kinds, first in (
+        (tmp_path / "nano", Spec(task=PARTLY, extra=extra or {}), ("base", "tuned"), 5),
+        (tmp_path / "words", Spec("micro", tuned=None, task=PARTLY, family="classical",
+                                  extra=extra or {}), ("base",), 0),
+    ):  # fmt: skip
+        make_run(directory, spec)
+        for kind in kinds:
+            values = np.roll(right, 4 if kind == "tuned" else 0)
+            only(directory, kind, values, first)
+
+
+def only(directory: Path, kind: str, values: np.ndarray, first: int) -> None:
+    """Score the answers anew, and leave out those before ``first``."""
+    file = directory / "predictions" / f"{kind}.test.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row, value in zip(rows, values, strict=True):
+        row |= {"scores": {PRIMARY: float(value)}, "answer_tokens": 4, "latency": 0.5}
+    rows = rows[first:]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = directory / "outcome.json"
+    record = json.loads(path.read_text())
+    for entry in record[kind].values():
+        entry["examples"] = len(rows)
+        entry["scores"] = {PRIMARY: float(np.mean(values[first:]))}
+        entry["predictions"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        entry["predictions"]["bytes"] = file.stat().st_size
+    path.write_text(json.dumps(record))
+
+
+def test_every_figure_stands_on_the_examples_that_all_answered(tmp_path: Path) -> None:
+    """All 120 give the baseline 53.3 %; the common 115 give it 51.3, the tuned model 54.8 %."""
+    partly(tmp_path)
+    comparison = compare([tmp_path])
+    (result,) = comparison.sets
+    right = {"nano LoRA r=8": 63 / 115, "nano zero-shot": 59 / 115, "micro": 59 / 115}
+    table = result.everything
+    assert dict(zip(table["label"], table["score"], strict=True)) == pytest.approx(right)
+    assert set(table["examples"]) == {115}
+    assert {p.label: p.score for p in result.points} == pytest.approx(right)
+    assert comparison.runs_table["zero_shot@icd10_dialogues/" + PRIMARY].tolist() == pytest.approx(
+        [59 / 115, 59 / 115]
+    )
+    assert not any("A baseline" in warning for warning in result.warnings)
+    assert any(w.startswith("5 of 120 test examples were not answered") for w in result.warnings)
+    write_report(comparison, tmp_path / "out")
+    (found,) = json.loads((tmp_path / "out" / "results.json").read_text())["test_sets"]
+    assert found["examples_compared"] == 115
+    assert any(w.startswith("5 of 120 test examples") for w in found["warnings"])
+    assert {c["label"]: c["score"] for c in found["configurations"]} == pytest.approx(right)
+    assert "0.5333" not in (tmp_path / "out" / "comparison.csv").read_text()
+    assert "0.5333" not in (tmp_path / "out" / "runs.csv").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "115 test examples, 5 left out" in page
+    assert "53.3 %" not in page
+    console = Console(file=io.StringIO(), width=140)
+    show(comparison, console=console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "115 test examples, 5 left out" in text
+    assert "53.3 %" not in text
+
+
+def test_corpus_scores_of_common_examples_follow_the_rule_of_their_metric(tmp_path: Path) -> None:
+    """Ratios of sums and percentiles are computed anew; what cannot be is left out."""
+    own = {"_target_": "sizewise.metrics.perplexity.Perplexity"}
+    timed = {"_target_": "sizewise.metrics.efficiency.Efficiency"}
+    theirs = {"_target_": "theirs.Metric"}
+    partly(tmp_path, {"metric": {"perplexity": own, "efficiency": timed, "theirs": theirs}})
+    file = tmp_path / "words" / "predictions" / "base.test.jsonl"
+    predictions = read_predictions(file)
+    metrics = [Perplexity(), Efficiency()]
+    for index, p in enumerate(predictions):
+        changed = {"log_prob": -float(index), "answer_bytes": 1 + index % 7, "latency": index / 8}
+        predictions[index] = replace(p, **changed)  # type: ignore[arg-type]
+    totals, scored = score_predictions(predictions, metrics)
+    expected, _ = score_predictions(predictions[5:], metrics)
+    file.write_text("".join(json.dumps(p.to_json()) + "\n" for p in scored))
+    path = tmp_path / "words" / "outcome.json"
+    record = json.loads(path.read_text())
+    for entry in record["base"].values():
+        entry["scores"] |= {**totals, "theirs/corpus": 7.0}
+        entry["predictions"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        entry["predictions"]["bytes"] = file.stat().st_size
+    path.write_text(json.dumps(record))
+    comparison = compare([tmp_path])
+    (result,) = comparison.sets
+    (words,) = [arm for arm in result.test.arms if arm.kind == "classical"]
+    assert {n: words.score(n) for n in expected} == pytest.approx(expected)
+    assert all(expected[n] != totals[n] for n in expected if n != "efficiency/finished"
+               and n != "efficiency/new_tokens")  # fmt: skip
+    assert words.score("theirs/corpus") != words.score("theirs/corpus")
+    (problem,) = comparison.problems
+    assert problem.reason.startswith("theirs/corpus cannot be computed for the 115 test examples")
+
+
+def test_a_recorded_metric_of_other_code_is_not_called_for_a_figure(tmp_path: Path) -> None:
+    script = {"_target_": "pathlib.Path.touch", "self": str(tmp_path / "called")}
+    partly(tmp_path, {"metric": {"icd10": script, "forgetting": {"_target_": "sizewise.files.x"}}})
+    path = tmp_path / "words" / "outcome.json"
+    record = json.loads(path.read_text())
+    record["base"]["icd10_dialogues"]["scores"]["icd10/macro_f1"] = 0.5
+    path.write_text(json.dumps(record))
+    (result,) = compare([tmp_path]).sets
+    assert not (tmp_path / "called").exists()
+    assert any("icd10/macro_f1 cannot be computed" in p.reason for p in result.test.problems)
+
+
 @pytest.mark.parametrize("name", ["perplexity/perplexity", "perplexity/nll_per_token"])
 def test_scores_per_token_are_not_compared_across_tokenizers(tmp_path: Path, name: str) -> None:
     """The same bits in half the tokens: twice the loss per token, and no worse."""
@@ -277,7 +398,7 @@ def test_scores_per_token_are_not_compared_across_tokenizers(tmp_path: Path, nam
         run = make_run(tmp_path / model, Spec(model, tuned=None, base=0.3, task=TASK))
         rescored(run, "base", name, nll / tokens, tokens, "min")
     result = compare([tmp_path])
-    models = [{c.model.name for c in s.test.candidates} for s in result.sets]
+    models = [{c.model.name for c in s.test.arms} for s in result.sets]
     assert models == [{"nano", "micro"}, {"mini"}]
     first = result.sets[0]
     pairs = [(p.a.model.name, p.b.model.name) for p in first.pairs]
@@ -295,7 +416,7 @@ def test_bits_per_byte_are_compared_across_tokenizers(tmp_path: Path) -> None:
         run = make_run(tmp_path / model, Spec(model, tuned=None, base=0.3, task=TASK))
         rescored(run, "base", name, values, np.full(TASK.examples, tokens), "min")
     (result,) = compare([tmp_path]).sets
-    assert len(result.test.candidates) == 2
+    assert len(result.test.arms) == 2
     assert "tokenizer" not in result.verdict.sentence
 
 
@@ -337,9 +458,9 @@ def test_baseline_costs_its_training_and_is_no_point_of_the_fit(tmp_path: Path) 
     assert costs == {"nano zero-shot": 0, "nano LoRA r=8": 60, "mini zero-shot": 0, "micro": 300}
     views = result.views
     assert views.scaling is not None
-    assert views.focus is not None
+    assert views.contrast is not None
     scale = scale_of(result.test)
-    chart = scaling_chart(views.scaling, result.test, result.points, views.focus, scale)
+    chart = scaling_chart(views.scaling, result.test, result.points, views.contrast, scale)
     fit, zero, _ = chart.data
     assert (fit.x[0], fit.x[-1]) == pytest.approx((300_000, 4_000_000))
     assert sorted(zero.x) == [300_000, 4_000_000]
