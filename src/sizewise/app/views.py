@@ -102,6 +102,8 @@ def leak_sentences(found: Exploration) -> list[str]:
     ]
     if any(report.filtered.values()):
         lines.append(f"Left out: {report.reasons}.")
+    if any(report.noted.values()):
+        lines.append(f"To be noted: {report.notes}.")
     return lines
 
 

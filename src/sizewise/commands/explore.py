@@ -59,6 +59,8 @@ def show(found: Exploration, title: str, console: Console) -> None:
         f"{report.rows} rows read; filtered: {literal(report.reasons)}; "
         f"{report.duplicates} exact repetitions removed."
     )
+    if any(report.noted.values()):
+        console.print(f"To be noted: {report.notes}.", markup=False)
     console.print(
         f"Groups in more than one split: {report.shared_groups}. A random split of rows would "
         f"have put {report.row_split_leak:.1%} of the test rows' questions into training. "

@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from sizewise.composition.resolvers import exit_on_error, register_resolvers
+from sizewise.composition.resolvers import exit_on_error, make_directory, register_resolvers
 from sizewise.config import RunConfig, conf_dir, register_schema
 from sizewise.config.register import explain
 from sizewise.errors import SweepError
@@ -63,6 +63,10 @@ def hydra_command(name: str, arguments: Sequence[str] | None = None) -> None:
     prepare()
     if arguments is not None:
         sys.argv = [f"sizewise {name}", *arguments]
+    with exit_on_error():  # Hydra makes it a moment later, with a traceback where that fails
+        for text in sys.argv[1:]:
+            if text.startswith("hydra.run.dir=") and "${" not in text:
+                make_directory(Path(text.partition("=")[2].strip("'\"")))
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
     run_command(main(run_task))
 

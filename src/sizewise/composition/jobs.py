@@ -144,7 +144,13 @@ class JobComposer:
     def parse(self, overrides: list[str]) -> list[Override]:
         """Parse overrides in Hydra's grammar."""
         try:
-            return list(self._parser.parse_overrides(overrides))
+            parsed = list(self._parser.parse_overrides(overrides))
+            for item in parsed:  # such as range(1,4,0), which only fails when it is run through
+                if item.is_sweep_override() and item.is_discrete_sweep():
+                    next(iter(item.sweep_iterator()), None)
+            return parsed
+        except ValueError as error:
+            raise ConfigError(f"{' '.join(overrides)}: {error}") from error
         except HydraException as error:
             what = getattr(error, "override", None) or " ".join(overrides)
             raise ConfigError(f"{what}: {str(error).splitlines()[0]}") from error

@@ -74,7 +74,8 @@ def make_directory(path: Path) -> None:
     if not writable:
         raise SweepError(
             f"{path} cannot be written: {reason}. "
-            "Set paths.outputs (one run) or paths.sweeps (several) to a folder you can write to."
+            "Set paths.outputs or hydra.run.dir (one run), or paths.sweeps or sweep.dir (several), "
+            "to a folder you can write to."
         )
 
 

@@ -8,6 +8,7 @@ import random
 import re
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from sizewise.config.data import DatasetConfig
@@ -15,7 +16,6 @@ from sizewise.data.example import DataSplits
 from sizewise.data.rows.examples import make_examples
 from sizewise.data.rows.read import (
     check_content,
-    is_local_file,
     plain_content_hash,
     read_rows,
     sources_of,
@@ -63,10 +63,10 @@ def _row(cfg: DatasetConfig, number: int, draw: random.Random) -> dict[str, Any]
         row[cfg.history] = [turn["content"] for turn in _dialogue(draw, turns=draw.choice((1, 3)))]
     if cfg.label:
         row[cfg.label] = CODES[min(int(draw.expovariate(0.6)), len(CODES) - 1)]
-    if cfg.split.column:
-        shares = cfg.split.names
+    if cfg.own_split.column:
+        shares = cfg.own_split.names
         part = ("train", "validation", "test", "train", "train")[(number // 2) % 5]
-        row[cfg.split.column] = shares.get(part, part)
+        row[cfg.own_split.column] = shares.get(part, part)
     return row
 
 
@@ -132,9 +132,10 @@ def rows_or_stand_in(cfg: DatasetConfig) -> list[dict[str, Any]]:
     """
     from sizewise.data.rows.hub import go_offline, reachable
 
-    if cfg.source.kind != "hub" or is_local_file(cfg.source):
-        return read_rows(cfg.source)
-    there = reachable(cfg.source.path)
+    source = cfg.source
+    if source.kind != "hub" or source.by_split()[0][0] or Path(source.path).expanduser().exists():
+        return read_rows(source)
+    there = reachable(source.path)
     if not there:
         go_offline()
     try:

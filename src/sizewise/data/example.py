@@ -6,22 +6,50 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool", "tools"]
 SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: who speaks; ``tools`` stands before all turns and holds the definitions of tools (a
+            JSON list), which templates take apart from the turns.
+        content: the text.
+        extra: what else a chat template may write of it: ``tool_calls`` (their arguments as
+            mappings), ``tool_call_id``, ``name`` and ``reasoning_content``.
+        weight: 0 for an answer that is neither trained on nor tested.
+    """
 
     role: Role
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    weight: int = 1
 
-    def as_dict(self) -> dict[str, str]:
+    @property
+    def leads(self) -> bool:
+        """Whether it stands before the turns: the system text, or definitions of tools."""
+        return self.role in ("system", "tools")
+
+    @property
+    def text(self) -> str:
+        """The content with the calls of tools, for people."""
+        calls = [as_json(call) for call in self.extra.get("tool_calls", ())]
+        return "\n".join([*([self.content] if self.content or not calls else []), *calls])
+
+    def as_dict(self) -> dict[str, Any]:
         """Return the mapping that chat templates take."""
-        return {"role": self.role, "content": self.content}
+        unweighted = {"role": self.role, "content": self.content, **self.extra}
+        return unweighted if self.weight else {**unweighted, "weight": self.weight}
+
+
+def as_json(value: Any) -> str:
+    """Write JSON on one line, with letters as they are."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -29,8 +57,9 @@ class Example:
     """One prompt with its reference answer.
 
     Attributes:
-        messages: the prompt: an optional system turn, then alternating turns that end with a
-            user turn. The answer is not among them.
+        messages: the prompt: optional definitions of tools and an optional system turn, then
+            turns that end with one of the user or the result of a tool. The answer is not among
+            them.
         answer: the reference answer's text.
         group: examples with the same group never straddle splits.
         meta: strings kept for breakdowns: ``label``, ``rejected``, and one entry per stratum.
@@ -59,14 +88,16 @@ class Example:
     @property
     def content_id(self) -> str:
         """Hash of exactly what the model reads and should write (16 hex digits)."""
-        content = [[m.role, m.content] for m in self.messages] + [["answer", self.answer]]
-        text = json.dumps(content, ensure_ascii=False)
+        content = [
+            [m.role, m.content, *([dict(m.extra)] if m.extra else [])] for m in self.messages
+        ]
+        text = as_json([*content, ["answer", self.answer]])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def prompt_text(self) -> str:
         """The turns as plain text, for people and for duplicate search (not for the model)."""
-        return "\n\n".join(m.content for m in self.messages)
+        return "\n\n".join(m.text for m in self.messages)
 
 
 @dataclass(frozen=True)
@@ -82,6 +113,8 @@ class DataReport:
         leaking_rows: evaluation rows whose group occurs in training, under the source's own split.
         row_split_leak: share of test rows whose group would be in training under a random split
             of rows of the same sizes (expected value), the leak that grouping avoided.
+        noted: what was read otherwise than it stands, or not at all, in words, with how often; no
+            example is left out by it.
     """
 
     rows: int
@@ -90,12 +123,18 @@ class DataReport:
     shared_groups: int
     leaking_rows: int
     row_split_leak: float
+    noted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def reasons(self) -> str:
         """What was filtered, in words: "26 empty answer, 3 prompt too long", or "none"."""
         said = [f"{n:,} {why.replace('_', ' ')}" for why, n in self.filtered.items() if n]
         return ", ".join(said) or "none"
+
+    @property
+    def notes(self) -> str:
+        """What was noted, in words: "empty turns (3), …", or "none"."""
+        return ", ".join(f"{what} ({n:,})" for what, n in self.noted.items() if n) or "none"
 
 
 @dataclass(frozen=True)

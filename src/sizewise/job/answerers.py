@@ -80,6 +80,11 @@ class Job:
     warnings: tuple[str, ...] = ()
 
     @property
+    def tested(self) -> tuple[Task, ...]:
+        """The data sets that are answered: those that have a test split."""
+        return tuple(task for task in self.tasks if task.splits.test)
+
+    @property
     def task(self) -> Task:
         """The data set of the run."""
         return self.tasks[0]

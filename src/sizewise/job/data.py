@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from sizewise.config import DatasetConfig, RunConfig
 from sizewise.data.build import kept_splits
-from sizewise.data.example import DataSplits, Example, SplitName
+from sizewise.data.example import DataReport, DataSplits, Example, SplitName
 from sizewise.data.explore import draw_lengths, explore
 from sizewise.data.rows.sqlite import write_splits
 from sizewise.data.splits.frequency import add_frequency, count_labels
@@ -63,12 +63,16 @@ class Task:
 
 def load_encoded_tasks(cfg: RunConfig, template: Template, max_positions: int | None) -> list[Task]:
     """Read, split and encode the data set of a run and the test split of every further one."""
-    cache, dry_run = Path(cfg.paths.cache), cfg.dry_run
-    tasks = [load_task(cfg.dataset, template, max_positions, cache, dry_run=dry_run)]
-    labels = count_labels(tasks[0].splits.train)
-    for dataset in cfg.eval_dataset.values():
-        tasks.append(load_task(dataset, template, max_positions, cache, ("test",), labels, dry_run))
-    return tasks
+    room, cache, dry_run = answer_room(cfg), Path(cfg.paths.cache), cfg.dry_run
+    first = load_task(cfg.dataset, template, max_positions, cache, dry_run=dry_run, reserve=room)
+    labels = count_labels(first.splits.train)
+    return [
+        first,
+        *(
+            load_task(dataset, template, max_positions, cache, ("test",), labels, dry_run, room)
+            for dataset in cfg.eval_dataset.values()
+        ),
+    ]
 
 
 def load_plain_tasks(cfg: RunConfig) -> list[Task]:
@@ -90,6 +94,7 @@ def load_task(
     names: tuple[SplitName, ...] = SPLITS,
     labels: Mapping[str, int] | None = None,
     dry_run: bool = False,
+    reserve: Mapping[SplitName, int] | None = None,
 ) -> Task:
     """Read, split and encode a data set.
 
@@ -101,6 +106,7 @@ def load_task(
         names: the splits to encode.
         labels: label → training examples of the run; None: those of this data set.
         dry_run: take a few examples, synthetic ones where the hub is out of reach.
+        reserve: tokens that an answer may take in each split that is to be answered.
 
     Raises:
         DataError: a split is empty, or all its answers are cut away.
@@ -115,12 +121,30 @@ def load_task(
             cache_dir,
             context=max_positions,
             name=name,
+            reserve=(reserve or {}).get(name, 0),
         )
         for name in names
     }
     task = Task(dataset, splits, encoded)
     _say(task)
     return task
+
+
+def answer_room(cfg: RunConfig) -> dict[SplitName, int]:
+    """Return the tokens that an answer may take in each split that the job answers.
+
+    A dry run reserves none: its tiny model has positions enough, and its tokenizer may be another
+    one than the base's.
+    """
+    answered: dict[SplitName, bool] = {
+        "test": cfg.stage != "train",
+        "validation": cfg.evaluation.objective == "primary",
+    }
+    return {
+        name: cfg.generation.max_new_tokens
+        for name, wanted in answered.items()
+        if wanted and not cfg.dry_run
+    }
 
 
 def load_splits(
@@ -134,6 +158,7 @@ def load_splits(
         dry_run: take a few examples, synthetic ones where the hub is out of reach.
     """
     splits = kept_splits(few(dataset) if dry_run else dataset, stand_in=dry_run)
+    _say_report(dataset.name, splits.report)
     counts = count_labels(splits.train) if labels is None else labels
     return add_frequency(splits, counts, dataset.frequent)
 
@@ -171,10 +196,26 @@ def _say(task: Task) -> None:
     dropped = {name: dict(split.dropped) for name, split in task.encoded.items() if split.dropped}
     if any(sum(counts.values()) for counts in dropped.values()):
         log.info("%s: dropped while encoding: %s.", task.name, dropped)
+    if cut := shortened(task):
+        log.info("%s: prompts cut from the left until the answer fits: %s.", task.name, cut)
+
+
+def shortened(task: Task) -> dict[str, int]:
+    """Count the prompts that were cut, by split."""
+    return {name: split.shortened for name, split in task.encoded.items() if split.shortened}
+
+
+def _say_report(name: str, report: DataReport) -> None:
+    """Say what of the rows did not become examples as they stand."""
+    if any(report.filtered.values()) or report.duplicates:
+        reasons = f"{report.reasons}; {report.duplicates} duplicates"
+        log.info("%s: left out of %d rows: %s.", name, report.rows, reasons)
+    if any(report.noted.values()):
+        log.warning("%s: %s.", name, report.notes)
     if report.leaking_rows:
         log.warning(
             "%s: %d evaluation rows share a group with training in the source's own split.",
-            task.name,
+            name,
             report.leaking_rows,
         )
 

@@ -143,11 +143,12 @@ def check_objective(cfg: RunConfig, task: Task) -> None:
 def answered_splits(cfg: RunConfig, tasks: Sequence[Task]) -> Iterator[tuple[str, SplitName, Task]]:
     """Yield what the job will answer: configuration key, split and data set.
 
-    These are the test splits, and the validation split where the objective is scored on it.
+    These are the test splits, and the validation split where the objective is scored on it. A data
+    set without a test split is only trained on where there are others to answer.
     """
     keys = ["dataset", *(f"eval_dataset.{key}" for key in cfg.eval_dataset)]
     for key, task in zip(keys, tasks, strict=True):
-        if cfg.stage != "train":
+        if cfg.stage != "train" and (task.splits.test or key != "dataset" or len(tasks) == 1):
             yield key, "test", task
         if key == "dataset" and cfg.evaluation.objective == "primary":
             yield key, "validation", task
@@ -160,8 +161,14 @@ def check_references(
 
     Raises:
         EvaluationError: there is one; the message names data set, split and example.
+        DataError: a split that is to be answered has no examples.
     """
-    for _, name, task in answered_splits(cfg, tasks):
+    for key, name, task in answered_splits(cfg, tasks):
+        if not task.examples(name):
+            raise DataError(
+                f"{task.name} has no {name} examples to answer. Raise {key}.split.{name}, name a "
+                "further test set with eval_dataset, or train only with stage=train."
+            )
         for metric in metrics:
             try:
                 metric.check_references(task.examples(name))

@@ -126,7 +126,7 @@ def score_untouched(job: Job, base: Answerer) -> dict[str, EvaluationResult]:
     wanted = job.cfg.evaluation.zero_shot or not job.specialises
     if job.cfg.stage == "train" or not wanted:
         return {}
-    return {task.name: score(job, base, task, "base") for task in job.tasks}
+    return {task.name: score(job, base, task, "base") for task in job.tested}
 
 
 def score_tuned(
@@ -136,7 +136,7 @@ def score_tuned(
     if job.cfg.stage == "train":
         return {}
     return {
-        task.name: score(job, model, task, "tuned", untouched.get(task.name)) for task in job.tasks
+        task.name: score(job, model, task, "tuned", untouched.get(task.name)) for task in job.tested
     }
 
 

@@ -67,6 +67,18 @@ def _about_the_sweep(override: Override) -> bool:
     return key == "sweep" or key.startswith("sweep.")
 
 
+def _check_places(sweep_dir: Path, config: DictConfig) -> None:
+    """Refuse a directory that is none, and names of runs that are not their identities."""
+    own = [text for text in config.hydra.overrides.hydra if "hydra.sweep.subdir" in text]
+    if own:
+        raise SweepError(
+            f"{own[0]}: the runs of a sweep are named by their configurations. Leave it out, and "
+            "choose the directory of the whole sweep with sweep.dir=DIR."
+        )
+    if sweep_dir.exists() and not sweep_dir.is_dir():
+        raise SweepError(f"sweep.dir={sweep_dir} is a file. Choose a directory.")
+
+
 def _product(overrides: Iterable[Override]) -> Iterable[tuple[str, ...]]:
     choices: dict[str, list[str]] = {}
     for item in overrides:
@@ -121,6 +133,7 @@ class SweepContext:
         self.launcher = launcher
         self.options = sweep_options(config)
         self.sweep_dir = Path(str(config.hydra.sweep.dir))
+        _check_places(self.sweep_dir, config)
 
     def own(self, command: list[str]) -> list[Override]:
         """Return the parsed overrides of a command line that are the jobs'."""

@@ -81,7 +81,9 @@ def _missing(outcome: Outcome) -> list[str]:
     """Say which evaluations the configuration asks for and the record lacks, or the reverse."""
     config = outcome.config
     further = (entry or {} for entry in (config.get("eval_dataset") or {}).values())
-    names = {outcome.data.name, *(str(entry.get("name")) for entry in further)}
+    names = {str(entry.get("name")) for entry in further}
+    if outcome.data.sizes.get("test") or not names:
+        names.add(outcome.data.name)
     specialises = _specialises(config)
     answered = config.get("stage", "full") != "train"
     zero_shot = _said(config, "evaluation.zero_shot") is not False or not specialises

@@ -88,5 +88,5 @@ def _samples(found: Exploration) -> None:
     number = left.number_input(f"Sample (of {total}, drawn at random)", 1, total)
     example = found.samples[int(number) - 1]
     for message in example.messages:
-        st.html(common.panel(message.role, message.content))
+        st.html(common.panel(message.role, message.text))
     st.html(common.panel("answer", example.answer))

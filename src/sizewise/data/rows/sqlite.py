@@ -103,7 +103,7 @@ def _records(splits: DataSplits) -> Iterator[tuple[Any, ...]]:
 def _record(split: str, position: int, example: Example) -> tuple[Any, ...]:
     turns = list(example.messages)
     system = turns.pop(0).content if turns and turns[0].role == "system" else ""
-    prompt = turns.pop().content
+    prompt = turns.pop().content if turns[-1].role == "user" else ""
     history = json.dumps([turn.as_dict() for turn in turns], ensure_ascii=False)
     meta = json.dumps(dict(example.meta), ensure_ascii=False, sort_keys=True)
     return (

@@ -60,7 +60,7 @@ def add_demonstrations(
 
 def choose(train: Sequence[Example], k: int) -> list[Example]:
     """Take the first ``k`` examples without history, new labels before repeated ones."""
-    single = [e for e in train if [m.role for m in e.messages if m.role != "system"] == ["user"]]
+    single = [e for e in train if [m.role for m in e.messages if not m.leads] == ["user"]]
     fresh: list[Example] = []
     again: list[Example] = []
     seen: set[str] = set()
@@ -72,8 +72,8 @@ def choose(train: Sequence[Example], k: int) -> list[Example]:
 
 
 def _parts(example: Example) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    head = tuple(m for m in example.messages if m.role == "system")
-    return head, tuple(m for m in example.messages if m.role != "system")
+    head = tuple(m for m in example.messages if m.leads)
+    return head, tuple(m for m in example.messages if not m.leads)
 
 
 def _as_turns(example: Example, shown: Sequence[Example]) -> Example:
@@ -87,5 +87,5 @@ def _as_turns(example: Example, shown: Sequence[Example]) -> Example:
 def _as_text(example: Example, shown: Sequence[Example]) -> Example:
     head, turns = _parts(example)
     text = "\n\n".join(f"{one.messages[-1].content}\n\n{one.answer}" for one in shown)
-    first = Message("user", f"{text}\n\n{turns[0].content}")
+    first = replace(turns[0], content=f"{text}\n\n{turns[0].content}")
     return replace(example, messages=(*head, first, *turns[1:]), origin=example.id)

@@ -128,8 +128,10 @@ def _report(built: Mapping[str, DataSplits], lost: int, shared: int) -> DataRepo
     reports = [splits.report for splits in built.values()]
     rows = sum(report.rows for report in reports)
     filtered: Counter[str] = Counter()
+    noted: Counter[str] = Counter()
     for report in reports:
         filtered.update(report.filtered)
+        noted.update(report.noted)
     if lost:
         filtered["held_out_by_another_part"] += lost
     return DataReport(
@@ -139,6 +141,7 @@ def _report(built: Mapping[str, DataSplits], lost: int, shared: int) -> DataRepo
         shared_groups=shared,
         leaking_rows=sum(report.leaking_rows for report in reports),
         row_split_leak=sum(r.row_split_leak * r.rows for r in reports) / max(rows, 1),
+        noted=dict(noted),
     )
 
 

@@ -8,8 +8,8 @@ encoded one by one, so that no piece holds a whole control token. Other text is 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,6 +47,14 @@ class Neutraliser:
     def mark(self, text: str) -> str:
         """Put a break mark into every control token of ``text``."""
         return self._pattern.sub(rf"\1{BREAK}", text.replace(BREAK, ""))
+
+    def mark_all(self, value: Any) -> Any:
+        """Mark every text within mappings and lists; keys are not people's text."""
+        if isinstance(value, Mapping):
+            return {key: self.mark_all(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.mark_all(item) for item in value]
+        return self.mark(value) if isinstance(value, str) else value
 
 
 class PieceEncoder:

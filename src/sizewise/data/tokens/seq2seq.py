@@ -62,6 +62,11 @@ class Seq2SeqTemplate:
         """Write the encoder's input."""
         system = [message.content for message in messages if message.role == "system"]
         turns = [message for message in messages if message.role != "system"]
+        if any(turn.role not in _SPEAKERS or "tool_calls" in turn.extra for turn in turns):
+            raise ModelError(
+                "The data holds calls, results or definitions of tools, which an encoder-decoder "
+                "model has no form for. Take them out of the data, or choose another model."
+            )
         if len(turns) == 1:
             return "\n\n".join([*system, turns[0].content])
         lines = [f"{_SPEAKERS[turn.role]}: {turn.content}" for turn in turns]

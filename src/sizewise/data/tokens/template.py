@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ from sizewise.data.tokens.control import (
     special_tokens,
 )
 from sizewise.data.tokens.reasoning import close_thought, is_reasoning_tag, opened_thought
+from sizewise.data.tokens.tools import ToolParts
 from sizewise.errors import ModelError
 
 if TYPE_CHECKING:
@@ -211,16 +213,16 @@ class ChatTemplate:
     def _answer(self, messages: Sequence[Message], answer: str) -> str:
         return self._renderer.answer(self._marked(messages), self._answer_marks.mark(answer))
 
-    def _marked(self, messages: Sequence[Message]) -> list[dict[str, str]]:
-        return [
-            {
-                "role": message.role,
-                "content": (
-                    self._answer_marks if message.role == "assistant" else self._prompt_marks
-                ).mark(message.content),
-            }
-            for message in messages
-        ]
+    def _marked(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        turns: list[dict[str, Any]] = []
+        for message in messages:
+            self._renderer.tools.require(message)
+            marks = self._answer_marks if message.role == "assistant" else self._prompt_marks
+            turn = message.as_dict()
+            if message.role == "tools":
+                turn["content"] = json.loads(message.content)
+            turns.append({"role": turn.pop("role"), **marks.mark_all(turn)})
+        return turns
 
     def _one_bos(self, ids: list[int]) -> list[int]:
         """Leave exactly one BOS where the tokenizer or the template puts one."""
@@ -253,7 +255,7 @@ class ChatTemplate:
         return ends if eos is None else [*ends, int(eos)]
 
 
-Turns = Sequence[Mapping[str, str]]
+Turns = Sequence[Mapping[str, Any]]
 
 PLAIN = (
     "{{ bos_token }}{% for message in messages %}"
@@ -280,6 +282,7 @@ class Renderer:
         dated = "date_string" in self.source or "strftime_now" in self.source
         self.kwargs = {**({"date_string": DATE} if dated else {}), **kwargs}
         self._undated = pin_date(self.source, str(self.kwargs.get("date_string", DATE)))
+        self.tools = ToolParts(lambda turns: self._render(turns, False))
         self.folds_system = False
         self.folds_system = not self._takes_system()
         question = [{"role": "user", "content": _PROBE}]
@@ -333,10 +336,13 @@ class Renderer:
     def _render(self, turns: Turns, prompt: bool) -> str:
         from jinja2 import TemplateError
 
+        tools = [tool for turn in turns if turn["role"] == "tools" for tool in turn["content"]]
+        turns = [turn for turn in turns if turn["role"] != "tools"]
         conversation = fold_system(turns) if self.folds_system else [dict(t) for t in turns]
         try:
             text = self._tokenizer.apply_chat_template(
                 conversation,
+                tools=tools or None,
                 chat_template=self._undated,
                 add_generation_prompt=prompt,
                 tokenize=False,
@@ -396,7 +402,7 @@ def template_source(tokenizer: PreTrainedTokenizerBase, chat_template: str | Non
     return str(tokenizer.get_chat_template())
 
 
-def fold_system(turns: Turns) -> list[dict[str, str]]:
+def fold_system(turns: Turns) -> list[dict[str, Any]]:
     """Put the system text before the first user turn's, for templates without that role."""
     system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
     rest = [dict(turn) for turn in turns if turn["role"] != "system"]
