@@ -348,7 +348,7 @@ def test_a_baseline_without_a_language_model_is_named_as_such(tuned, monkeypatch
             ask(["model=majority"])
     run = open_run(tuned)
     baseline = replace(run, cfg=replace(run.cfg, model=replace(run.cfg.model, family="classical")))
-    monkeypatch.setattr("sizewise.commands.release.open_run", lambda _: baseline)
+    monkeypatch.setattr("sizewise.commands.release.open_run", lambda *_: baseline)
     with pytest.raises(ConfigError, match="nothing to ask"):
         generate_command([f"run={tuned}", "My head hurts."], base=False)
 

@@ -19,7 +19,7 @@ from sizewise.commands.provenance import reproduce_command
 from sizewise.composition.compose import compose_config
 from sizewise.composition.inputs import pinned
 from sizewise.config import PricesConfig
-from sizewise.config.register import run_config, to_run_config
+from sizewise.config.register import to_run_config
 from sizewise.data.build import build_splits
 from sizewise.errors import OutcomeError
 from sizewise.job.finished import of_finished_run
@@ -322,7 +322,7 @@ def test_an_evaluation_of_a_run_is_reproduced_where_its_command_puts_it(
 ) -> None:
     trained = composed_run(tmp_path / "run", ["model=nano"])
     overrides = [f"run={tmp_path / 'run'}"]
-    asked = run_config(pinned(plain_config(compose_config(overrides, "evaluate"))))
+    asked = to_run_config(pinned(plain_config(compose_config(overrides, "evaluate"))))
     named = run_identity(asked)
     done = asdict(of_finished_run(asked, overrides))
     directory = shutil.copytree(tmp_path / "run", tmp_path / "evaluated")

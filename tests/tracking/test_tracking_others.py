@@ -70,7 +70,7 @@ def test_a_lightning_logger_of_the_users_own_is_taken_as_it_is(tmp_path: Path) -
 
 
 def test_what_is_no_logger_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"logger\.backends\.odd makes a PosixPath"):
+    with pytest.raises(ConfigError, match=r"logger\.backends\.odd \(pathlib\.Path\) is no Logger"):
         make_loggers(LoggerConfig(False, {"odd": {"_target_": "pathlib.Path"}}), tmp_path, "a")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Literal
 from sizewise.composition.compose import compose_config
 from sizewise.composition.inputs import pinned
 from sizewise.config import conf_dir, to_run_config
+from sizewise.config.targets import check_own
 from sizewise.errors import ConfigError
 from sizewise.files import read_json, tail
 from sizewise.record.directories import RunDir
@@ -21,6 +23,9 @@ from sizewise.report.comparison.runs import Run
 SCRIPT = "evaluate.py"
 LOG = "app.log"
 STOP_SECONDS = 30.0
+SETTINGS = ("metric", "eval_dataset", "evaluation")
+# What makes more of a value than a value: a class, code of a base, an interpolation.
+REFUSED = ("_target_", "trust_remote_code", "${")
 State = Literal["running", "done", "failed", "stopped"]
 
 
@@ -59,17 +64,39 @@ class Progress:
         return min(1.0, self.done / self.total) if self.total else 0.0
 
 
-def plan_evaluation(run: Run, outputs: Path, overrides: Sequence[str] = ()) -> EvaluationPlan:
+def check_named(overrides: Sequence[str], groups: Sequence[str]) -> None:
+    """Refuse everything but options of ``groups`` by name, and values below them.
+
+    Raises:
+        ConfigError: there is something else; the message names it.
+    """
+    option = rf"({'|'.join(groups)})=\[?[\w, -]*\]?"
+    value = rf"({'|'.join(groups)})(\.[\w-]+)+=.*"
+    for text in overrides:
+        named = re.fullmatch(option, text) or re.fullmatch(value, text, re.DOTALL)
+        if not named or any(word in text for word in REFUSED):
+            raise ConfigError(
+                f"{text}: here only options of {', '.join(groups)} can be given, by their names, "
+                "and plain values of them. Use the command line for everything else."
+            )
+
+
+def plan_evaluation(
+    run: Run, outputs: Path, overrides: Sequence[str] = (), trust: bool = False
+) -> EvaluationPlan:
     """Plan the evaluation of a finished run.
 
     Args:
         run: what to evaluate.
         outputs: parent of the new directory.
-        overrides: further settings as for ``evaluate.py`` (``eval_dataset=[counsel_chat]`` …).
+        overrides: further settings as for ``evaluate.py`` (``eval_dataset=[counsel_chat]`` …):
+            named options of ``SETTINGS`` and their values.
+        trust: let it call metrics that the run names and that are not sizewise's.
 
     Raises:
         ConfigError: an override is wrong, or this installation has no ``evaluate.py``.
     """
+    check_named(overrides, SETTINGS)
     script = conf_dir().parent / SCRIPT
     if not script.is_file():
         raise ConfigError(f"There is no {SCRIPT} beside the options: use a checkout of sizewise.")
@@ -78,10 +105,12 @@ def plan_evaluation(run: Run, outputs: Path, overrides: Sequence[str] = ()) -> E
     cache = (run.outcome.config.get("paths") or {}).get("cache")
     if cache:
         chosen.append(f"paths.cache={quoted(cache)}")
+    chosen += ["trust=true"] if trust else []
     chosen += list(overrides)
     config = compose_config(chosen, "evaluate")
     plain = plain_config(config)
     to_run_config(plain)
+    check_own(plain.get("metric"), "metric")
     known = run.outcome.tuned or run.outcome.base
     models = 1 if run.outcome.tuned is None else 2
     total = models * sum(e.examples for e in known.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from sizewise import palette
+from sizewise.app.evaluations import check_named
 from sizewise.composition.compose import compose_run
 from sizewise.config import RunConfig
 from sizewise.data.build import build_splits
@@ -35,7 +36,8 @@ def explore_config(config: RunConfig, seed: int = 0) -> Exploration:
 
 def explore_overrides(overrides: list[str]) -> Exploration:
     """Describe what ``train.py`` would read with these overrides; raises ConfigError."""
-    return explore_config(replace(compose_run(overrides)))
+    check_named(overrides, ("dataset", "model"))
+    return explore_config(compose_run(overrides))
 
 
 def length_figure(found: Exploration, part: str) -> go.Figure:

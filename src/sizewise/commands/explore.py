@@ -18,6 +18,7 @@ from sizewise.data.explore import Exploration, TokenLengths, draw_lengths, explo
 from sizewise.errors import ConfigError
 from sizewise.files import write_atomically
 from sizewise.models.tokenizer import load_template
+from sizewise.report.words import literal
 from sizewise.runtime import prepare_environment, quiet
 
 SHOWN_LABELS = 10
@@ -43,7 +44,7 @@ def explore_command(overrides: Sequence[str], out: Path | None, samples: int) ->
     quiet()
     template = load_template(cfg.model)
     found = explore(build_splits(cfg.dataset), template, samples, cfg.seed)
-    show(found, f"{cfg.dataset.name}, tokens of {cfg.model.name}", Console())
+    show(found, f"{cfg.dataset.name}, tokens of {cfg.model.name}", Console(emoji=False))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "exploration.json", json.dumps(asdict(found), indent=2))
@@ -55,7 +56,7 @@ def show(found: Exploration, title: str, console: Console) -> None:
     console.print(_sizes(found, title))
     report = found.report
     console.print(
-        f"{report.rows} rows read; filtered: {report.reasons}; "
+        f"{report.rows} rows read; filtered: {literal(report.reasons)}; "
         f"{report.duplicates} exact repetitions removed."
     )
     if any(report.noted.values()):
@@ -69,14 +70,13 @@ def show(found: Exploration, title: str, console: Console) -> None:
         if labels.counts:
             common = ", ".join(f"{name} {count}" for name, count in labels.counts[:SHOWN_LABELS])
             console.print(
-                f"{split}: {len(labels.counts)} labels ({common} …), "
-                f"{len(labels.unseen)} never seen in training.",
-                markup=False,
+                f"{split}: {len(labels.counts)} labels ({literal(common)} …), "
+                f"{len(labels.unseen)} never seen in training."
             )
     for example in found.samples:
         console.rule()
-        console.print(_cut(example.prompt_text), markup=False)
-        console.print(f"→ {_cut(example.answer)}", markup=False, style="bold")
+        console.print(literal(_cut(example.prompt_text)))
+        console.print(f"→ {literal(_cut(example.answer))}", style="bold")
 
 
 def _sizes(found: Exploration, title: str) -> Table:
@@ -91,7 +91,7 @@ def _sizes(found: Exploration, title: str) -> Table:
         "p95",
         "max",
     )
-    table = Table(*columns, title=title)
+    table = Table(*columns, title=literal(title))
     for split, lengths in found.lengths.items():
         cells = [found.sizes[split], found.repetition[split].groups, *_cells(lengths)]
         table.add_row(split, *map(str, cells))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sizewise.errors import SizewiseError
+from sizewise.report.words import visible
 
 app = typer.Typer(
     name="sizewise",
@@ -20,6 +21,10 @@ app = typer.Typer(
 
 Directories = Annotated[list[Path], typer.Argument(help="Directories of sweeps or runs.")]
 Directory = Annotated[Path, typer.Argument(help="Directory of a sweep or a run.")]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Call classes that the record names and sizewise does not have."),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides as for train.py: model=gemma4b lora.r=16 …")
 ]
@@ -94,7 +99,10 @@ def explore(
 
 @app.command()
 def export(
-    values: Annotated[list[str], typer.Argument(help="run=DIR [out=DIR merge=true push_to=…]")],
+    values: Annotated[
+        list[str],
+        typer.Argument(help="run=DIR [out=DIR merge=true push_to=… trust_remote_code=true]"),
+    ],
 ) -> None:
     """Write adapter or merged model, tokenizer, settings and a model card; optionally push."""
     from sizewise.commands.release import export_command
@@ -114,11 +122,11 @@ def generate(
 
 
 @app.command()
-def verify(directory: Directory) -> None:
+def verify(directory: Directory, trust: Trust = False) -> None:
     """Recompute every reported number from the stored predictions and check all hashes."""
     from sizewise.commands.provenance import verify_command
 
-    if not verify_command(directory):
+    if not verify_command(directory, trust):
         raise typer.Exit(1)
 
 
@@ -126,11 +134,12 @@ def verify(directory: Directory) -> None:
 def reproduce(
     directory: Directory,
     run: Annotated[bool, typer.Option("--run", help="Run the command, too.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Print command, code and versions of a run; with --run, run it with those that are here."""
     from sizewise.commands.provenance import reproduce_command
 
-    raise typer.Exit(reproduce_command(directory, run))
+    raise typer.Exit(reproduce_command(directory, run, trust))
 
 
 @app.command("app")
@@ -139,11 +148,12 @@ def serve(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8501,
     crisis: Annotated[Path | None, typer.Option(help="Settings of the crisis detector.")] = None,
     outputs: Annotated[Path | None, typer.Option(help="Where evaluations are written.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Open the app: explore data, results, chat, blind ratings, evaluations. Local only."""
     from sizewise.app.launch import launch
 
-    raise typer.Exit(launch(directory, port, crisis, outputs))
+    raise typer.Exit(launch(directory, port, crisis, outputs, trust))
 
 
 def main() -> None:
@@ -151,7 +161,7 @@ def main() -> None:
     try:
         app()
     except SizewiseError as error:
-        sys.stderr.write(f"sizewise: {error}\n")
+        sys.stderr.write(visible(f"sizewise: {error}\n"))
         raise SystemExit(1) from error
 
 

@@ -22,14 +22,18 @@ from sizewise.release.generate import (
     prompt_ids,
 )
 from sizewise.release.hub import push
+from sizewise.report.words import visible
 from sizewise.runtime import prepare_environment, quiet
 
-EXPORT_KEYS = ("run", "out", "merge", "push_to", "private", "examples")
+REMOTE_CODE = "trust_remote_code"
+EXPORT_KEYS = ("run", "out", "merge", "push_to", "private", "examples", REMOTE_CODE)
 FLAGS = {"true": True, "false": False}
 
 
 def export_command(values: Sequence[str]) -> None:
     """Export a run: ``run=DIR [out=DIR] [merge=true] [push_to=owner/name private=true]``.
+
+    ``trust_remote_code=true``: let code run that comes with the base; no record says so.
 
     Raises:
         SizewiseError: a value is wrong, the run trained nothing, or the hub refuses.
@@ -43,7 +47,8 @@ def export_command(values: Sequence[str]) -> None:
         raise ConfigError("push_to= names no repository. Give push_to=owner/name, or leave it out.")
     prepare_environment(hub="push_to" in given or names_hub(open_run(run_dir).cfg))
     quiet()
-    done = export_run(run_dir, out, merged, number(given, "examples", 32))
+    remote_code = flag(given, REMOTE_CODE, False)
+    done = export_run(run_dir, out, merged, number(given, "examples", 32), remote_code)
     report = done.report
     sys.stdout.write(f"{'Whole model' if done.merged else 'Adapter'} and card: {done.folder}\n")
     if report is not None:
@@ -63,11 +68,13 @@ def generate_command(values: Sequence[str], base: bool) -> None:
     Raises:
         SizewiseError: there is no question, it is too long, or the run cannot be loaded.
     """
-    given = pairs([v for v in values if v.startswith("run=")], ("run",))
-    questions = [v for v in values if not v.startswith("run=")]
+    known = ("run", REMOTE_CODE)
+    named = [v for v in values if v.partition("=")[0] in known and "=" in v]
+    given = pairs(named, known)
+    questions = [v for v in values if v not in named]
     if len(questions) != 1 or not questions[0].strip():
         raise ConfigError('Ask one question: sizewise generate run=DIR "question".')
-    run = open_run(Path(required(given, "run")))
+    run = open_run(Path(required(given, "run")), flag(given, REMOTE_CODE, False))
     check_language_model(run.cfg.model, "ask")
     prepare_environment(hub=names_hub(run.cfg))
     quiet()
@@ -76,13 +83,13 @@ def generate_command(values: Sequence[str], base: bool) -> None:
     model = load_run_model(run)
     answer = generate_batch(model, [prompt], template, run.cfg.generation)[0]
     if not base:
-        sys.stdout.write(answer.text + "\n")
+        sys.stdout.write(visible(answer.text) + "\n")
         return
     if is_full(model):
         model = load_run_base(run)
     with base_only(model):
         before = generate_batch(model, [prompt], template, run.cfg.generation)[0]
-    sys.stdout.write(f"base:  {before.text}\ntuned: {answer.text}\n")
+    sys.stdout.write(visible(f"base:  {before.text}\ntuned: {answer.text}\n"))
 
 
 def pairs(values: Sequence[str], known: Sequence[str]) -> dict[str, str]:

@@ -81,7 +81,8 @@ class RunConfig:
     ``report``: also write table, pictures and page of this run on its own (a sweep always writes
     those of all its runs). ``save_data``: also write the splits as SQLite and the distribution of
     their token lengths. ``dry_run``: a few examples, an interruption on purpose, stand-ins for what
-    cannot be reached; chosen by ``debug=dry_run``.
+    cannot be reached; chosen by ``debug=dry_run``. ``trust``: with ``run=DIR``, also call metrics
+    that the record of that run names and that are not sizewise's (see SECURITY.md).
     """
 
     seed: int = 42
@@ -91,6 +92,7 @@ class RunConfig:
     report: bool = False
     save_data: bool = False
     dry_run: bool = False
+    trust: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     eval_dataset: dict[str, DatasetConfig] = field(default_factory=dict)

@@ -233,10 +233,11 @@ def evaluation_bar(label: str, wanted: bool) -> Iterator[Tell | None]:
         yield None
         return
     bar = Progress(
-        TextColumn(label), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.description}", markup=False), BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), auto_refresh=False, transient=True,
     )  # fmt: skip
     with bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total, refresh=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sizewise.config import ModelConfig, QuantizationConfig, RunConfig
 from sizewise.devices import free_memory
 from sizewise.errors import ConfigError, ModelError
-from sizewise.files import file_hash
+from sizewise.files import file_hash, read_json
 from sizewise.models.adapter.attach import CONFIG, adapter_folder, cast_adapter, load_adapter
 from sizewise.models.adapter.full import is_full
 from sizewise.models.adapter.wrapping import is_adapted
@@ -155,7 +155,10 @@ def check_adapter(cfg: RunConfig) -> tuple[str, ...]:
     path = adapter_folder(cfg.adapter) / CONFIG
     if not path.is_file():  # a fully trained model brings all weights
         return ()
-    recorded = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    settings = read_json(path)
+    if settings is None:
+        raise ModelError(f"{path} cannot be read: it is no JSON record. Copy the adapter again.")
+    recorded = settings.get("base_model_name_or_path")
     warning = compare_bases(recorded, cfg.model, cfg.adapter) if recorded else None
     return (warning,) if warning else ()
 

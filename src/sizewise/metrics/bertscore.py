@@ -40,8 +40,10 @@ class TokenEncoder:
 
         try:
             folder = encoder_path(path, KEY)
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-            model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model: Any = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, trust_remote_code=False
+            ).eval()
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"{KEY}={path!r} cannot be loaded: {error}. "

@@ -114,7 +114,8 @@ def encoder_path(path: str, key: str = "metric.similarity.encoder") -> str:
 def package_folder(path: str) -> Path | None:
     """Return the folder that ``package:NAME/FOLDER`` stands for, where there is one."""
     name, _, folder = path.removeprefix(PACKAGE).partition("/")
-    spec = find_spec(name)
+    # Of a dotted name, the packages above would be imported.
+    spec = find_spec(name) if name.isidentifier() else None
     found = Path(spec.origin).parent / folder if spec and spec.origin else None
     return found if found and found.is_dir() else None
 

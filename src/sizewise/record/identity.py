@@ -20,7 +20,7 @@ from sizewise.record.directories import RunDir
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
 VOLATILE = (
-    "hydra", "paths", "logger", "sweep", "evaluation.retries", "report", "save_data",
+    "hydra", "paths", "logger", "sweep", "evaluation.retries", "report", "save_data", "trust",
 )  # fmt: skip
 VOLATILE_TRAINER = (
     "accelerator",

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sizewise.errors import OutcomeError
@@ -23,6 +23,12 @@ class FileRef:
     path: str
     sha256: str
     bytes: int
+
+    def __post_init__(self) -> None:
+        """Refuse a place outside of the run: what a record names is read."""
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts:
+            raise TypeError(f"{self.path!r} lies outside of the run")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sizewise.config import RunConfig
 from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.template import Template
 from sizewise.errors import ModelError
-from sizewise.files import write_atomically
+from sizewise.files import read_json, write_atomically
 from sizewise.job.data import load_task
 from sizewise.models.adapter.attach import CONFIG
 from sizewise.models.adapter.full import is_full_checkpoint
@@ -35,6 +35,7 @@ from sizewise.release.merging import MergeReport, answer_all, compare_answers, m
 
 log = logging.getLogger(__name__)
 SETTINGS = "sizewise.json"
+ADAPTER_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")  # no code, no pickles
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,13 @@ class Export:
     report: MergeReport | None
 
 
-def export_run(run_dir: Path, out: Path, merged: bool = False, examples: int = 32) -> Export:
+def export_run(
+    run_dir: Path,
+    out: Path,
+    merged: bool = False,
+    examples: int = 32,
+    remote_code: bool = False,
+) -> Export:
     """Write the model of a finished run into a new folder, load it again and compare.
 
     The folder holds the adapter (or the merged model), the tokenizer with the chat template that
@@ -59,12 +66,13 @@ def export_run(run_dir: Path, out: Path, merged: bool = False, examples: int = 3
         merged: merge the adapter into the base (16 or 32 bits, never the quantised one). A run
             that trained all weights has no adapter: its whole model is written either way.
         examples: test examples on which run and export are compared; 0: no comparison.
+        remote_code: let code run that comes with the base.
 
     Raises:
         ModelError: the run trained nothing or is an evaluation, or the folder is not empty.
         DataError: the run's data cannot be read for the comparison.
     """
-    run = open_run(run_dir)
+    run = open_run(run_dir, remote_code)
     _check_trains(run)
     _check_empty(out)
     adapter, template = run.adapter, load_run_template(run)
@@ -136,14 +144,17 @@ def _test_split(run: FinishedRun, template: Template, examples: int) -> EncodedS
 
 
 def _copy_adapter(adapter: Path, out: Path) -> None:
+    """Copy weights and settings, and nothing that a link names outside of the run."""
     for file in adapter.iterdir():
-        if file.is_file() and file.name != "README.md":
+        if file.suffix in ADAPTER_FILES and file.is_file() and not file.is_symlink():
             shutil.copy2(file, out / file.name)
 
 
 def _name_base(path: Path, run: FinishedRun) -> None:
     """Name the base in PEFT's config as others know it: PEFT wrote where it lay on this machine."""
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = read_json(path)
+    if settings is None:
+        raise ModelError(f"{run.adapter / CONFIG} cannot be read: it is no JSON record.")
     settings["base_model_name_or_path"] = public_name(run.cfg.model.path)
     settings["revision"] = run.outcome.model.revision
     write_atomically(path, json.dumps(settings, indent=2) + "\n")

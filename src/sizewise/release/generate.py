@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sizewise.config import QuantizationConfig, RunConfig, to_run_config
+from sizewise.config import QuantizationConfig, RunConfig
+from sizewise.config.targets import recorded_config
 from sizewise.data.example import Example, Message
 from sizewise.data.rows.columns import TextTemplate, placeholders
 from sizewise.data.splits.few_shot import add_demonstrations, without_demonstrations
@@ -50,15 +51,15 @@ class FinishedRun:
         return folder
 
 
-def open_run(folder: Path) -> FinishedRun:
-    """Read a finished run.
+def open_run(folder: Path, remote_code: bool = False) -> FinishedRun:
+    """Read a finished run, whoever it is from; code of its base runs only with ``remote_code``.
 
     Raises:
         OutcomeError: it has not finished, or its record is damaged.
         ConfigError: its configuration is not of this version.
     """
     outcome = read_outcome(folder)
-    return FinishedRun(folder, outcome, to_run_config(dict(outcome.config)))
+    return FinishedRun(folder, outcome, recorded_config(outcome.config, remote_code))
 
 
 def load_run_template(run: FinishedRun) -> Template:

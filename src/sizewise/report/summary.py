@@ -50,7 +50,7 @@ def finish_sweep(
     console = console or wide_console()
     show(comparison, failures, named, console)
     text = io.StringIO()
-    show(comparison, failures, named, Console(file=text, width=console.width))
+    show(comparison, failures, named, Console(file=text, width=console.width, emoji=False))
     write_atomically(SweepDir(sweep_dir).summary, text.getvalue())
     return comparison
 

@@ -14,6 +14,7 @@ from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.job.submit import Job, make_sweep_job
 from sizewise.record.identity import reuse_key
 from sizewise.record.state import JobState, job_state
+from sizewise.report.words import literal
 
 log = logging.getLogger(__name__)
 
@@ -166,16 +167,14 @@ def estimated_memory(jobs: Sequence[Job]) -> dict[str, str]:
 
 def print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Print a table, as wide as it needs where it does not go to a terminal."""
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    from sizewise.report.page.terminal import wide_console
+
+    table = Table(title=literal(title), title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(literal(column), overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console = Console()
+        table.add_row(*map(literal, row))
     # On a terminal the table fits it; in a file or a pipe nothing may be cut.
-    if not console.is_terminal:
-        console = Console(width=400)
-    console.print(table)
+    wide_console(400).print(table)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from torch import nn
 
 from sizewise.config import RunConfig
+from sizewise.config.targets import build
 from sizewise.errors import ConfigError, SizewiseError
 from sizewise.models.dtypes import resolve_precision
 from sizewise.runtime import quiet, resolve_device
 from sizewise.training.optimizer import (
-    import_class,
     make_optimizer_factory,
     make_scheduler_factory,
 )
@@ -62,38 +60,13 @@ def make_callbacks(nodes: Mapping[str, Any]) -> list[pl.Callback]:
         ConfigError: one is no callback, holds another ``_target_``, does not take its arguments,
             or waits for a figure that no fit logs.
     """
-    made = [_callback(f"callbacks.{key}", node) for key, node in nodes.items() if node]
+    chosen = {key: node for key, node in nodes.items() if node}
+    made = [build(node, f"callbacks.{key}", pl.Callback) for key, node in chosen.items()]
     ours = all(type(callback).__module__.startswith("pytorch_lightning") for callback in made)
-    for key, callback in zip([key for key, node in nodes.items() if node], made, strict=True):
+    for key, callback in zip(chosen, made, strict=True):
         watched = getattr(callback, "monitor", None)
         if ours and watched not in (None, "val_loss"):
             raise ConfigError(
                 f"callbacks.{key}.monitor={watched!r}: a fit logs val_loss only. Watch that."
             )
     return made
-
-
-def _callback(key: str, node: Any) -> pl.Callback:
-    if not isinstance(node, Mapping) or not isinstance(node.get(TARGET), str):
-        raise ConfigError(
-            f"{key} has no {TARGET}. Give the import path of a pytorch_lightning.Callback."
-        )
-    if any(TARGET in inner for inner in _mappings(node) if inner is not node):
-        raise ConfigError(f"{key} holds a second {TARGET} among its arguments. Give plain values.")
-    example = "pytorch_lightning.callbacks.EarlyStopping"
-    import_class(f"{key}.{TARGET}", node[TARGET], pl.Callback, example)
-    try:
-        made: pl.Callback = instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        cause = " ".join(str(error.__cause__ or error).split())
-        raise ConfigError(f"{key} cannot be built from its arguments: {cause}.") from error
-    return made
-
-
-def _mappings(node: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(node, Mapping):
-        yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _mappings(item)

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from sizewise.config.targets import recorded_config
 from sizewise.errors import OutcomeError, SizewiseError
-from sizewise.record.directories import CONFIG_FILE, RunDir
+from sizewise.job.finished import of_finished_run, stored_config
+from sizewise.record.directories import CONFIG_FILE
 from sizewise.record.outcome import Outcome
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
-
-
-def stored_config(directory: Path) -> dict[str, Any] | None:
-    """Read ``config.yaml`` of a run directory; None where there is none.
-
-    Raises:
-        OutcomeError: it cannot be read, or is no mapping.
-    """
-    import yaml
-
-    path = RunDir(directory).config
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise OutcomeError(f"{path} cannot be read: {reason}.") from error
-    if not isinstance(found, dict):
-        raise OutcomeError(f"{path} holds no mapping, so it is no configuration.")
-    return found
 
 
 def asked_config(outcome: Outcome, directory: Path) -> Mapping[str, Any]:
@@ -47,7 +28,7 @@ def asked_config(outcome: Outcome, directory: Path) -> Mapping[str, Any]:
     return stored if stored is not None else outcome.config
 
 
-def config_checks(outcome: Outcome, directory: Path) -> Iterator[Check]:
+def config_checks(outcome: Outcome, directory: Path, trust: bool = False) -> Iterator[Check]:
     """Compare the identity, and ``config.yaml``, with what the outcome records."""
     try:
         stored = stored_config(directory)
@@ -59,7 +40,7 @@ def config_checks(outcome: Outcome, directory: Path) -> Iterator[Check]:
     if stored is None:
         yield Check(CONFIG_FILE, UNCHECKED, "there is none")
     elif scored_run:
-        yield _taken_over(outcome, stored)
+        yield _taken_over(outcome, stored, trust)
     else:
         yield _compared(outcome, stored)
 
@@ -75,15 +56,15 @@ def _compared(outcome: Outcome, config: Mapping[str, Any]) -> Check:
     return Check(CONFIG_FILE, FAILED if changed else OK, "; ".join(changed))
 
 
-def _taken_over(outcome: Outcome, stored: dict[str, Any]) -> Check:
+def _taken_over(outcome: Outcome, stored: dict[str, Any], trust: bool) -> Check:
     """Compare the recorded configuration with what the scored run gives today."""
-    from sizewise.config.register import to_run_config
-    from sizewise.job.finished import of_finished_run
-
     overrides = outcome.provenance.get("overrides")
     try:
-        done = asdict(of_finished_run(to_run_config(stored), overrides))
-    except (SizewiseError, OSError, ValueError) as error:
+        asked = replace(recorded_config(stored), trust=trust)
+        done = asdict(of_finished_run(asked, overrides))
+        # Whether code of the base was let in is typed with each command, and no part of the run.
+        done["model"]["trust_remote_code"] = outcome.config["model"]["trust_remote_code"]
+    except (SizewiseError, OSError, ValueError, KeyError, TypeError) as error:
         detail = f"most of the configuration is that of {outcome.config['run']}: {error}"
         return Check(CONFIG_FILE, UNCHECKED, detail)
     return _compared(outcome, done)

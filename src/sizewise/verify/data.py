@@ -30,10 +30,10 @@ class Rebuilt:
 
 def rebuild(outcome: Outcome) -> dict[str, Rebuilt]:
     """Build every data set of a run anew, by name; one without a source here says why not."""
-    from sizewise.config.register import to_run_config
+    from sizewise.config.targets import recorded_config
 
     try:
-        cfg = to_run_config(_without_hashes(outcome.config))
+        cfg = recorded_config(_without_hashes(outcome.config))
     except SizewiseError as error:
         return {outcome.data.name: Rebuilt(None, f"the data could not be built: {error}")}
     own = _built(cfg, cfg.dataset)

@@ -122,12 +122,12 @@ def _evaluation(outcome: Outcome, kind: str, name: str, entry: Evaluation) -> It
 
 def _prompts(outcome: Outcome) -> Check:
     """Hash anew what decides, beside the rows, what a model reads."""
-    from sizewise.config.register import to_run_config
+    from sizewise.config.targets import recorded_config
     from sizewise.data.splits.mixture import prompt_fingerprint
 
     title, recorded = "prompt fingerprint", outcome.data.prompt_fingerprint
     try:
-        found = prompt_fingerprint(to_run_config(dict(outcome.config)).dataset)
+        found = prompt_fingerprint(recorded_config(outcome.config).dataset)
     except ConfigError as error:
         return Check(title, UNCHECKED, f"the configuration is not whole: {error}")
     if found == recorded:

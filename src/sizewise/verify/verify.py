@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sizewise.errors import OutcomeError
+from sizewise.errors import OutcomeError, SizewiseError
 from sizewise.record.directories import OUTCOME_FILE, SweepDir
 from sizewise.record.outcome import FileRef, Outcome, read_outcome
+from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
 from sizewise.verify.config import config_checks
 from sizewise.verify.data import Rebuilt, data_checks, rebuild
@@ -39,13 +40,14 @@ class Verification:
         return held and all(c.status != FAILED for c in self.checks)
 
 
-def verify_run(directory: Path, data: bool = True) -> Verification:
-    """Check one run directory.
+def verify_run(directory: Path, data: bool = True, trust: bool = False) -> Verification:
+    """Check one run directory, whoever it is from: of its record only classes of ours are called.
 
     Args:
         directory: the run.
         data: build every data set again from its source where that is on this machine, and compare
             fingerprints, sizes and the answered examples.
+        trust: also call metrics that the record names and that are not sizewise's.
 
     Returns:
         Every check with its result; nothing is raised for what does not hold.
@@ -58,18 +60,22 @@ def verify_run(directory: Path, data: bool = True) -> Verification:
     rebuilt = rebuild(outcome) if data else {}
     checks = [
         *_files(outcome, directory),
-        *config_checks(outcome, directory),
+        *config_checks(outcome, directory, trust),
         *record_checks(outcome),
         *size_checks(outcome),
         *data_checks(outcome, rebuilt, absent),
-        *_scores(outcome, directory, rebuilt, absent),
+        *_scores(outcome, directory, rebuilt, absent, trust),
         *(Check(name, UNCHECKED, why) for name, why in NEVER),
     ]
     return Verification(directory, tuple(checks))
 
 
 def _scores(
-    outcome: Outcome, directory: Path, rebuilt: dict[str, Rebuilt], absent: Rebuilt
+    outcome: Outcome,
+    directory: Path,
+    rebuilt: dict[str, Rebuilt],
+    absent: Rebuilt,
+    trust: bool,
 ) -> Iterator[Check]:
     splits = rebuilt.get(outcome.data.name, absent).splits
     train = splits.train if splits is not None else ()
@@ -77,8 +83,18 @@ def _scores(
         for name, evaluation in evaluations.items():
             path = directory / evaluation.predictions.path
             there = rebuilt.get(name, absent)
-            for check in check_scores(path, evaluation, outcome.config, train, there):
+            config, base = outcome.config, _base(outcome, directory, kind, name)
+            for check in check_scores(path, evaluation, config, train, there, base, trust):
                 yield replace(check, name=f"{kind} on {name}: {check.name}")
+
+
+def _base(outcome: Outcome, directory: Path, kind: str, name: str) -> list[Prediction]:
+    """The answers of the base that a tuned model's were scored beside; none if unreadable."""
+    found = outcome.base.get(name) if kind == "tuned" else None
+    try:
+        return read_predictions(directory / found.predictions.path) if found else []
+    except (OSError, ValueError, TypeError, SizewiseError):
+        return []  # said where the base's own scores are checked
 
 
 def _files(outcome: Outcome, directory: Path) -> Iterator[Check]:
@@ -103,7 +119,7 @@ def _file(name: str, ref: FileRef, directory: Path) -> Check:
     return Check(title, OK)
 
 
-def verify_sweep(directory: Path, data: bool = True) -> list[Verification]:
+def verify_sweep(directory: Path, data: bool = True, trust: bool = False) -> list[Verification]:
     """Check every finished run at or below ``directory``, and the sweep's ``results.json``.
 
     Raises:
@@ -114,7 +130,7 @@ def verify_sweep(directory: Path, data: bool = True) -> list[Verification]:
     runs = find_run_dirs([directory])
     if not runs:
         raise OutcomeError(f"{directory} holds no finished run: there is nothing to verify.")
-    found = [verify_run(run, data) for run in runs]
+    found = [verify_run(run, data, trust) for run in runs]
     results = SweepDir(directory).results
     if results.is_file():
         check = results_check(directory, results)

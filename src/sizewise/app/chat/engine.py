@@ -20,7 +20,12 @@ from sizewise.errors import ModelError
 from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.evaluation.text import decode_answer, opened_thought
 from sizewise.models.adapter import full
-from sizewise.models.adapter.attach import WEIGHTS, adapter_folder, cast_adapter, load_adapter
+from sizewise.models.adapter.attach import (
+    adapter_folder,
+    cast_adapter,
+    load_adapter,
+    read_adapter,
+)
 from sizewise.models.adapter.wrapping import base_of, base_only, is_adapted
 from sizewise.models.base import load_base
 from sizewise.models.tokenizer import load_template
@@ -143,12 +148,10 @@ def add_adapter(model: Any, folder: Path, name: str) -> None:
     Raises:
         ModelError: a weight is missing, left over or of another shape.
     """
-    from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    config = PeftConfig.from_pretrained(str(folder))
+    config, weights = read_adapter(folder)
     config.inference_mode = True
-    weights = load_file(str(folder / WEIGHTS))
     model.add_adapter(name, config)
     expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     odd = {key for key in expected.keys() ^ weights.keys()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from sizewise.app.chat.engine import Engine, Reply
 from sizewise.composition.inputs import names_hub
 from sizewise.config import GenerationConfig, RunConfig
-from sizewise.config.register import to_run_config
+from sizewise.config.targets import recorded_config
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
 from sizewise.job.bases import storage_of
@@ -54,7 +54,7 @@ def speakers_of(run: Run) -> list[Speaker]:
     outcome = run.outcome
     if outcome.model.family == "classical":
         return []
-    config = to_run_config(outcome.config, check_types=False)
+    config = recorded_config(outcome.config)
     name = run.directory.name
     base = Speaker(f"{outcome.run_id}/base", f"{name} · base", config, None)
     place = RunDir(run.directory).adapter

@@ -29,6 +29,7 @@ class Arguments:
     directory: Path
     outputs: Path
     crisis: Path | None
+    trust: bool
 
 
 @st.cache_resource
@@ -38,6 +39,7 @@ def arguments() -> Arguments:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     parser.add_argument("--crisis", type=Path)
+    parser.add_argument("--trust", action="store_true")
     return Arguments(**vars(parser.parse_args(sys.argv[1:])))
 
 

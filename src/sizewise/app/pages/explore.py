@@ -14,7 +14,7 @@ from sizewise.app.views import (
     length_figure,
     size_rows,
 )
-from sizewise.config.register import to_run_config
+from sizewise.config.targets import recorded_config
 from sizewise.data.explore import Exploration
 
 OTHER = "another data set …"
@@ -30,7 +30,7 @@ def page() -> None:
     name = left.selectbox("Data set", [*known, OTHER])
     text = "dataset=icd10_dialogues model=nano"
     if name == OTHER:
-        text = right.text_input("Settings, as for train.py", text)
+        text = right.text_input("Settings of dataset and model, as for train.py", text)
     with common.said_plainly():
         if name == OTHER:
             found = _other(text)
@@ -42,7 +42,7 @@ def page() -> None:
 @st.cache_data(max_entries=8, show_spinner="Reading the data …")
 def _of_run(directory_name: str, _root: str) -> Exploration:
     run = run_named(common.library(), directory_name)
-    return explore_config(to_run_config(run.outcome.config, check_types=False))
+    return explore_config(recorded_config(run.outcome.config))
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the data …")

@@ -148,7 +148,7 @@ def _chosen(compared: SetComparison, place: int) -> None:
         facts.append(("Seconds of training", f"{arm.train_seconds:.0f}"))
     with st.container(horizontal=True, gap="large"):
         for name, value in facts:
-            st.metric(name, value, width="content")
+            st.metric(common.escaped_markdown(name), value, width="content")
     seeds = f", seeds {', '.join(map(str, arm.seeds))}" if arm.seeds else ""
     where = ", ".join(dict.fromkeys(m.run.directory.name for m in arm.members))
     st.caption(common.escaped_markdown(f"{model.path} · {arm.kind}{seeds} · {where}"))

@@ -250,12 +250,10 @@ def load_adapter(
     folder = adapter_folder(source)
     if full.is_full_checkpoint(folder):
         return full.load(base, folder, trainable)
-    from peft import PeftConfig, set_peft_model_state_dict
-    from safetensors.torch import load_file
+    from peft import set_peft_model_state_dict
 
-    config = PeftConfig.from_pretrained(str(folder))
+    config, weights = read_adapter(folder)
     config.inference_mode = not trainable
-    weights = load_file(str(folder / WEIGHTS))
     with seeded(0):
         model = _wrap(base, config)
     fit_weights(adapter_weights(model), weights, f"The adapter in {str(folder)!r}", _advice(config))
@@ -276,6 +274,25 @@ def _advice(config: Any) -> str:
         "Load it on the base it was trained on; if this is the one, the file was changed after "
         f"training or belongs to another {CONFIG} (this one says r={getattr(config, 'r', None)})."
     )
+
+
+def read_adapter(folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Read PEFT's configuration and the weights of an adapter.
+
+    Raises:
+        ModelError: one of the two files is damaged.
+    """
+    from peft import PeftConfig
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return PeftConfig.from_pretrained(str(folder)), load_file(str(folder / WEIGHTS))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+        raise ModelError(
+            f"The adapter in {str(folder)!r} cannot be read ({type(error).__name__}: {error}). "
+            "Copy it again, or train it again."
+        ) from error
 
 
 def cast_adapter(model: nn.Module, trainer: TrainerConfig, name: str = "") -> None:

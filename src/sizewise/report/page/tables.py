@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.strata import Stratum
@@ -138,6 +140,18 @@ def strata_table(stratum: Stratum, scale: words.Scale) -> tuple[str, PageTable]:
             ]
         )
     return stratum.name, PageTable(columns, (False, *[True] * (len(columns) - 1)), rows)
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV; a text that a spreadsheet would run as a formula gets an apostrophe."""
+
+    def plain(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+    return str(frame.map(plain).rename(columns=plain).to_csv(index=False))
 
 
 def number(value: Any) -> float | None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from sizewise.files import tail
 from sizewise.job.submit import Job
 from sizewise.record.directories import RunDir
+from sizewise.report.words import literal
 from sizewise.sweep.launch.backend import outcome_line
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Progress:
     """
 
     def __init__(self, total: int, live: bool | None = None) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._live: Live | None = None
         self._total, self._ended = total, 0
         self._bar = Bar(TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -54,7 +55,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line (above the live view)."""
-        self.console.print(text, markup=False)
+        self.console.print(literal(text))
 
     def begin(self, slot: Slot | None, job: Job) -> None:
         """A job was started."""
@@ -81,7 +82,9 @@ class Progress:
             if slot.job is not None:
                 seconds = f"{time.monotonic() - slot.started:.0f} s"
                 place = ",".join(slot.gpus) if slot.gpus else str(slot.number)
-                table.add_row(place, slot.job.identity.slug, seconds, latest_figures(slot.job))
+                table.add_row(
+                    place, slot.job.identity.slug, seconds, literal(latest_figures(slot.job))
+                )
         self._live.update(Group(table, self._bar))
 
 
