@@ -146,7 +146,10 @@ class LanguageModel:
             return Answers(self._predict(job, task, split, store), store)
         store = job.store(kind, task, zero_shot_key(parts))
         predicted, reused = cached(
-            Path(job.cfg.paths.cache), parts, lambda: self._predict(job, task, split, store)
+            Path(job.cfg.paths.cache),
+            parts,
+            lambda: self._predict(job, task, split, store),
+            [example.id for example in task.examples(split)],
         )
         if not reused:
             return Answers(predicted, store)

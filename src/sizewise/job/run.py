@@ -17,8 +17,8 @@ from sizewise.models.sources import check_place
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import run_identity, trains, write_config
 from sizewise.record.logs import job_log
-from sizewise.record.outcome import Outcome, read_outcome, write_outcome
-from sizewise.record.state import is_done
+from sizewise.record.outcome import Outcome, write_outcome
+from sizewise.record.state import finished
 from sizewise.runtime import (
     is_ddp_child,
     prepare_environment,
@@ -52,14 +52,16 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     Raises:
         SizewiseError: the configuration, data, model or memory does not allow the job.
     """
-    if is_done(run_dir):
-        return read_outcome(run_dir)
+    if (done := finished(run_dir)) is not None:
+        return done
     asked, cfg = cfg, of_finished_run(cfg, submitted_overrides(run_dir))
     hub = asked.run is not None or names_hub(asked)
     prepare_environment(hub)
     quiet()
     check_place(cfg.model)  # before anything large is imported
     with job_log(run_dir):
+        if RunDir(run_dir).outcome.exists():
+            log.warning("%s is damaged: the job is done again.", RunDir(run_dir).outcome)
         write_config(asdict(asked), run_dir)
         job = prepare(cfg, run_dir, run_identity(asked).hash)
         with use_threads(cfg.trainer.num_threads):

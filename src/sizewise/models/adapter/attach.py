@@ -276,7 +276,7 @@ def _advice(config: Any) -> str:
     )
 
 
-def read_adapter(folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+def read_adapter(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     """Read PEFT's configuration and the weights of an adapter.
 
     Raises:

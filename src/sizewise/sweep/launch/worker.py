@@ -50,13 +50,15 @@ def _serve(requests: IO[str], replies: IO[str]) -> int:
                 reply = _reply(execute(run_dir))
         except KeyboardInterrupt:
             return 130
+        except OSError as error:  # its log cannot be written: the disk is full, or gone
+            reply = _reply(JobResult(run_dir, JobState.FAILED, message=str(error)))
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
     return 0
 
 
 def _reply(result: JobResult) -> dict[str, Any]:
-    return {"run_dir": str(result.run_dir), "state": str(result.state), "fresh": result.fresh}
+    return {"run_dir": str(result.run_dir), "state": result.state, "message": result.message}
 
 
 PR_SET_PDEATHSIG = 1
