@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-from sizewise.job.scoring import Scorer
 from tests.job.comparing import answers, comparable
 
 from sizewise.composition.compose import compose_run
 from sizewise.config import RunConfig
-from sizewise.job import fitting
+from sizewise.job import fitting, run
 from sizewise.job.execute import Interrupts, JobResult, execute
 from sizewise.job.submit import make_job, submit
 from sizewise.record.directories import RunDir
@@ -72,7 +71,7 @@ def in_the_fit(patch: pytest.MonkeyPatch) -> None:
 
 
 def after_the_fit(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Scorer, "tuned", killed)
+    patch.setattr(run, "score_tuned", killed)
 
 
 def between_two_answers(patch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from sizewise.composition.resolvers import exit_on_error
 from sizewise.config import PricesConfig
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.errors import SweepError
 from sizewise.files import write_atomically, write_json
 from sizewise.job.execute import Interrupts, execute
@@ -48,7 +48,7 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 def done(job: Job) -> Job:
-    write_outcome(make_outcome(run_config(job.config), 1.0), job.run_dir)
+    write_outcome(make_outcome(to_run_config(job.config, check_types=False), 1.0), job.run_dir)
     return job
 
 
