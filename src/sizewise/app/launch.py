@@ -34,7 +34,6 @@ def app_command(
 
     Args:
         directory: sweeps or runs to look at.
-        port: on which it listens, on 127.0.0.1 only.
         crisis: settings of the crisis detector (see docs/crisis_detector.md).
         outputs: parent of evaluations that are started in the app.
         trust: let them call metrics that a record names and that are not sizewise's.

@@ -19,9 +19,6 @@ from sizewise.runtime import prepare_environment, quiet
 def plan_command(overrides: Sequence[str]) -> None:
     """Print the memory plan of a job.
 
-    Args:
-        overrides: as for ``train.py``.
-
     Raises:
         SizewiseError: the job cannot be composed, or its architecture is not known.
     """
@@ -37,7 +34,6 @@ def plan_command(overrides: Sequence[str]) -> None:
 
 
 def show(plan: MemoryPlan, title: str, trains: bool, console: Console) -> None:
-    """Print parameters, bytes by part, peaks and the cards."""
     console.print(f"[bold]{literal(title)}[/]")
     share = plan.trainable / plan.total
     console.print(f"{plan.total:,} parameters, {plan.trainable:,} of them trained ({share:.2%}).")

@@ -63,10 +63,8 @@ def reproduce_command(directory: Path, run: bool, trust: bool = False) -> int:
     """Print how to make a run again; with ``run``, run it below ``REPRODUCED`` and compare scores.
 
     It runs with the code and the packages that are here: nothing is checked out or installed.
-    ``trust``: run it also where it names code that is not sizewise's.
-
-    Returns:
-        The exit code of the run, 0 where only the command was asked for.
+    ``trust``: run it also where it names code that is not sizewise's. Returns the exit code of the
+    run, 0 where only the command was asked for.
 
     Raises:
         OutcomeError: there is no finished run in ``directory``, or its record is damaged.
@@ -114,10 +112,8 @@ def compare_command(
     """Print the comparison of all finished runs below ``directories``.
 
     Args:
-        directories: sweep or run directories.
         by: compare pairs that differ in these configuration keys only.
         out: directory for the files of a report; None: print only.
-        prices: for the break-even in money.
 
     Raises:
         OutcomeError: a path is no directory, there is no run, or ``out`` cannot be written.

@@ -106,14 +106,12 @@ def pairs(values: Sequence[str], known: Sequence[str]) -> dict[str, str]:
 
 
 def required(given: Mapping[str, str], key: str) -> str:
-    """Return a value that has to be there."""
     if not given.get(key):
         raise ConfigError(f"{key}= is missing. Give {key}=DIR, the directory of a finished run.")
     return given[key]
 
 
 def flag(given: Mapping[str, str], key: str, default: bool) -> bool:
-    """Return a true/false value."""
     text = given.get(key, str(default)).lower()
     if text not in FLAGS:
         raise ConfigError(f"{key}={given[key]} is neither true nor false.")
@@ -121,7 +119,6 @@ def flag(given: Mapping[str, str], key: str, default: bool) -> bool:
 
 
 def number(given: Mapping[str, str], key: str, default: int) -> int:
-    """Return a whole number of at least 0."""
     text = given.get(key, str(default))
     if not text.isdigit():
         raise ConfigError(f"{key}={text} is no whole number of at least 0.")

@@ -38,7 +38,6 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "train") ->
 
 
 def compose_run(overrides: Sequence[str] = (), config_name: str = "train") -> RunConfig:
-    """Compose one job and return it as typed objects; raises ConfigError."""
     config = compose_config(overrides, config_name)
     OmegaConf.resolve(config)
     return to_run_config(config)

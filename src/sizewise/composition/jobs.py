@@ -70,7 +70,6 @@ class SharedLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Compose a configuration."""
         return super().load_configuration(
             config_name, overrides, run_mode, from_shell, validate_sweep_overrides
         )
@@ -122,13 +121,7 @@ class _Composed:
 
 
 class JobComposer:
-    """Composes jobs from overrides.
-
-    Args:
-        loader: Hydra's configuration loader.
-        config_name: the primary configuration (``train``).
-        hydra_overrides: overrides of Hydra itself, the same for every job.
-    """
+    """Composes jobs; ``hydra_overrides`` are those of Hydra itself, the same for every job."""
 
     def __init__(
         self, loader: ConfigLoaderImpl, config_name: str, hydra_overrides: list[str]
@@ -142,7 +135,6 @@ class JobComposer:
         self._homes: dict[tuple[str, ...], Choices] = {}
 
     def parse(self, overrides: list[str]) -> list[Override]:
-        """Parse overrides in Hydra's grammar."""
         try:
             parsed = list(self._parser.parse_overrides(overrides))
             for item in parsed:  # such as range(1,4,0), which only fails when it is run through

@@ -72,7 +72,6 @@ def sweep_dir(*, _root_: DictConfig) -> str:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, or say in one message why that cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         writable = os.access(path, os.W_OK)

@@ -57,7 +57,6 @@ class Owner:
 
 
 def this_process() -> Owner:
-    """Describe this process as an owner, with a fresh token."""
     pid = os.getpid()
     return Owner(
         token=uuid.uuid4().hex,
@@ -253,7 +252,6 @@ def holder(directory: Path) -> Owner | None:
 
 
 def attempts(directory: Path) -> int:
-    """Return how often ``directory`` was claimed."""
     return _highest(RunDir(directory).claims)
 
 

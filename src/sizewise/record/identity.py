@@ -73,13 +73,9 @@ def plain_node(cfg: DictConfig, key: str) -> Any:
 
 
 def run_identity(config: Mapping[str, Any] | RunConfig) -> Identity:
-    """Name a run by its resolved configuration.
+    """Name a run by its resolved configuration, plain values as of ``plain_config``.
 
-    Args:
-        config: the resolved configuration as plain values (see ``plain_config``).
-
-    Returns:
-        The same identity for every configuration that describes the same work.
+    The identity is the same for every configuration that describes the same work.
     """
     plain = asdict(config) if isinstance(config, RunConfig) else dict(config)
     canonical = canonical_config(plain)
@@ -125,7 +121,6 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trains(config: Mapping[str, Any]) -> bool:
-    """Whether a job with this configuration trains anything."""
     method = (config.get("lora") or {}).get("method", "lora")
     return method != "none" and config.get("stage", "full") != "evaluate"
 

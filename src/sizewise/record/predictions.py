@@ -39,12 +39,9 @@ class Prediction:
         id: content hash of the example (``Example.id``).
         group: the example's group, for clustered statistics.
         strata: values for breakdowns (label, frequency band, …).
-        prompt: the prompt as plain text.
-        reference: the reference answer.
         text: the generated answer, special tokens removed.
-        log_prob: natural-log probability of the reference answer's tokens, end of turn included.
-        answer_tokens: number of those tokens.
-        answer_bytes: UTF-8 length of the reference answer.
+        log_prob: natural-log probability of the reference answer's tokens, end of turn included;
+            ``answer_tokens`` is their number, ``answer_bytes`` the answer's UTF-8 length.
         prompt_tokens: length of the encoded prompt.
         new_tokens: generated tokens, end of turn included.
         finished: whether generation ended by itself (not by ``max_new_tokens``).
@@ -77,7 +74,6 @@ class Prediction:
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a plain mapping that ``from_json`` reads back."""
         return asdict(self)
 
     @classmethod
@@ -155,7 +151,6 @@ class PredictionStore:
         return next(iter(self._side_car()), None)
 
     def _side_car(self) -> list[str]:
-        """Return the key, and of finished predictions the hash."""
         if not self._key_path.exists():
             return []
         return self._key_path.read_text(encoding="utf-8", errors="replace").split()
@@ -231,12 +226,7 @@ class Bill:
     """Adds up what a split costs, batch by batch, in a side-car ``<name>.spent``.
 
     A line of it is written before the predictions that it counts. After a kill between the two it
-    counts more predictions than there are, and is passed over.
-
-    Args:
-        predictions: the file of predictions.
-        held: how many of them there are already.
-        peak: the memory of this process.
+    counts more predictions than there are, and is passed over. ``held`` of them are there already.
     """
 
     def __init__(self, predictions: Path, held: int, peak: PeakMemory) -> None:

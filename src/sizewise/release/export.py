@@ -110,7 +110,6 @@ def _in_one_piece(out: Path) -> Iterator[Path]:
 
 
 def _write_weights(run: FinishedRun, adapter: Path, folder: Path, merged: bool) -> Any | None:
-    """Write the adapter, or the merged model, which is returned."""
     if not merged:
         _copy_adapter(adapter, folder)
         _name_base(folder / CONFIG, run)

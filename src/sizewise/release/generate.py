@@ -63,7 +63,6 @@ def open_run(folder: Path, remote_code: bool = False) -> FinishedRun:
 
 
 def load_run_template(run: FinishedRun) -> Template:
-    """Return the template of a run, with its tokenizer."""
     return load_template(run.cfg.model)
 
 
@@ -97,9 +96,7 @@ def with_weights(run: FinishedRun, base: Any, folder: Path, as_trained: bool = T
 def as_in_training(prompt: str, text: str) -> str | None:
     """Write a message as the data set writes its prompts; None unless it has one column.
 
-    Args:
-        prompt: ``dataset.prompt``, such as ``"{dialogue}\\n\\nWhich code fits?"``.
-        text: the message.
+    ``prompt`` is ``dataset.prompt``, such as ``"{dialogue}\\n\\nWhich code fits?"``.
     """
     columns = placeholders(prompt)
     if len(columns) != 1 or prompt.strip() == f"{{{columns[0]}}}":
@@ -110,15 +107,10 @@ def as_in_training(prompt: str, text: str) -> str | None:
 def fit_history(
     messages: Sequence[Message], template: Template, limit: int | None
 ) -> tuple[list[int], int]:
-    """Encode a conversation, leaving out its oldest exchanges until it fits.
+    """Encode a conversation, leaving out its oldest exchanges until it fits ``limit`` tokens.
 
-    Args:
-        messages: an optional system turn, then alternating turns that end with a user turn.
-        template: encodes it.
-        limit: most tokens of the prompt; None: no limit.
-
-    Returns:
-        The prompt's ids, and how many messages were left out.
+    ``messages`` are an optional system turn, then alternating turns that end with a user turn.
+    Returns the prompt's ids, and how many messages were left out.
 
     Raises:
         EvaluationError: the last message alone is too long.
@@ -166,11 +158,7 @@ def _demonstrated(run: FinishedRun, messages: tuple[Message, ...]) -> tuple[Mess
 
 
 def prompt_ids(run: FinishedRun, template: Template, messages: tuple[Message, ...]) -> list[int]:
-    """Encode a conversation.
-
-    Raises:
-        EvaluationError: the model has no positions for it and an answer.
-    """
+    """Encode a conversation; raises EvaluationError if it leaves no positions for an answer."""
     ids = template.prompt_ids(messages)
     known = [n for n in (context_length(run.cfg.model), template.context) if n is not None]
     room = min(known) - run.cfg.generation.max_new_tokens if known else None

@@ -9,14 +9,10 @@ from sizewise.errors import ModelError
 
 
 def push(folder: Path, repo_id: str, private: bool = True, api: Any = None) -> str:
-    """Upload a folder and return its address.
+    """Upload an export to ``owner/name`` (``repo_id``) and return its address.
 
-    Args:
-        folder: an export.
-        repo_id: ``owner/name``.
-        private: make the repository private. Private weights are never pushed into an existing
-            public repository.
-        api: a ``huggingface_hub.HfApi`` (default: one with the stored login).
+    Private weights are never pushed into an existing public repository. ``api`` is a
+    ``huggingface_hub.HfApi`` (default: one with the stored login).
 
     Raises:
         ModelError: nobody is logged in, the hub is out of reach, or the repository is public.

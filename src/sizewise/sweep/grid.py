@@ -34,13 +34,9 @@ def expand(
 ) -> list[tuple[str, ...]]:
     """Return the overrides of every job.
 
-    Without arms the command line is the one grid. With arms every arm is a grid of its own, and
-    the command line has the last word in each: a key that it sets replaces the arm's.
-
-    Args:
-        command: overrides of the command line, with sweeps in Hydra's grammar.
-        arms: name of an arm → its overrides.
-        parse: parses overrides in Hydra's grammar.
+    Without arms the command line is the one grid. With arms every arm (name → overrides) is a grid
+    of its own, and the command line has the last word in each: a key that it sets replaces the
+    arm's. ``parse`` parses overrides in Hydra's grammar.
     """
     own = own_overrides(command, parse)
     if not arms:
@@ -124,8 +120,6 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
 
 
 class SweepContext:
-    """What a sweep needs: the composer, the launcher, the sweep's directory and its options."""
-
     def __init__(
         self, config: DictConfig, composer: JobComposer, launcher: Launcher | None
     ) -> None:
@@ -136,12 +130,10 @@ class SweepContext:
         _check_places(self.sweep_dir, config)
 
     def own(self, command: list[str]) -> list[Override]:
-        """Return the parsed overrides of a command line that are the jobs'."""
         return own_overrides(command, self.composer.parse)
 
     @classmethod
     def of(cls, hydra: HydraParts) -> SweepContext:
-        """Make the context from what Hydra handed over."""
         config = hydra.config
         loader: Any = hydra.context.config_loader
         overrides = [str(text) for text in config.hydra.overrides.hydra]
@@ -150,7 +142,6 @@ class SweepContext:
 
 
 def sweep_options(config: DictConfig) -> SweepConfig:
-    """Return the checked options of the sweep."""
     node: Any = OmegaConf.to_object(config.sweep)
     return (
         node
@@ -192,7 +183,6 @@ def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
 
 
 def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> None:
-    """Run jobs through the chosen launcher."""
     if not jobs:
         return
     options = context.options
@@ -228,11 +218,7 @@ def _directory(job: Job) -> tuple[str, str]:
 
 
 def sum_up(plan: Plan, function: str | None, prices: PricesConfig) -> None:
-    """Write the sweep's summary and name every failure.
-
-    Raises:
-        SweepError: some jobs have no result, or the summary could not be made.
-    """
+    """Write the sweep's summary; raises SweepError that names every job without a result."""
     failures = finish(plan, function, prices)
     if failures:
         raise SweepError(listed(failures, len(plan.jobs)))

@@ -36,12 +36,10 @@ class Plan:
 
     @property
     def done(self) -> list[Job]:
-        """Jobs with a result."""
         return [job for job in self.jobs if self.states[job.identity.slug] in FINAL]
 
     @property
     def to_do(self) -> list[Job]:
-        """Jobs still to run, in order."""
         return [job for job in self.jobs if self.states[job.identity.slug] not in FINAL]
 
 

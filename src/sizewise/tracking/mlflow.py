@@ -30,7 +30,6 @@ class MlflowBackend:
     tracking_uri: str | None = None
 
     def start(self, context: RunContext) -> MlflowRunLogger:
-        """Return the logger; without the package or an address it is an error that says so."""
         if find_spec("mlflow") is None:
             raise ConfigError(
                 "logger=mlflow needs the package mlflow. "
@@ -60,12 +59,10 @@ class MlflowRunLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Name of the MLflow experiment."""
         return self.experiment_name
 
     @property
     def version(self) -> str:
-        """The run's id."""
         return self.context.run_id
 
     @property
@@ -105,7 +102,6 @@ class MlflowRunLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send what ``metrics.jsonl`` holds and the server does not; these values are among it."""
         client = self.client
         fresh = self._reader.new_lines()
         for _, line in fresh:
@@ -123,7 +119,6 @@ class MlflowRunLogger(Logger):
 
     @rank_zero_only
     def finish(self, outcome: Outcome | None, error: bool) -> None:
-        """Send the rest and the summary, and end the run."""
         if self._client is None and outcome is None:
             return
         try:
@@ -135,7 +130,6 @@ class MlflowRunLogger(Logger):
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one level of dotted keys."""
     flattened: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
@@ -151,7 +145,7 @@ def safe(name: str) -> str:
 
 
 def experiment_id(client: Any, name: str) -> str:
-    """Return the id of an experiment, made if it is not there; other jobs may make it as well."""
+    """Other jobs may make the experiment as well."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)

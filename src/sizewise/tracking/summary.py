@@ -17,11 +17,9 @@ class RunContext:
     """One run, as trackers see it.
 
     Attributes:
-        run_dir: the run's directory; trackers write inside it.
         run_id: stable id made from the run's identity: the same run, the same id, every time.
         group: name of the sweep, or None for a single run.
         job_type: ``train``, ``evaluate`` or ``summary``.
-        tags: short labels.
         config: the resolved configuration as plain containers.
         log_examples: whether texts of examples may be sent to trackers.
     """

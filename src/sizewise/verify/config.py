@@ -29,7 +29,6 @@ def asked_config(outcome: Outcome, directory: Path) -> Mapping[str, Any]:
 
 
 def config_checks(outcome: Outcome, directory: Path, trust: bool = False) -> Iterator[Check]:
-    """Compare the identity, and ``config.yaml``, with what the outcome records."""
     try:
         stored = stored_config(directory)
     except OutcomeError as error:

@@ -79,10 +79,7 @@ def _built(cfg: RunConfig, dataset: DatasetConfig) -> Rebuilt:
 def data_checks(outcome: Outcome, rebuilt: dict[str, Rebuilt], absent: Rebuilt) -> Iterator[Check]:
     """Compare fingerprints, sizes and the report of the data with the data of today.
 
-    Args:
-        outcome: the run.
-        rebuilt: its data sets by name.
-        absent: says why one is not among them.
+    ``absent`` says why a data set is not among the ``rebuilt``, which go by name.
     """
     own = outcome.data.name
     there = rebuilt.get(own, absent)
@@ -94,7 +91,6 @@ def data_checks(outcome: Outcome, rebuilt: dict[str, Rebuilt], absent: Rebuilt) 
 
 
 def _further(outcome: Outcome) -> Iterator[tuple[str, Evaluation]]:
-    """Yield what was answered beside the run's own data set, each data set and split once."""
     seen = set()
     for entries in (outcome.base, outcome.tuned or {}):
         for name, entry in entries.items():
@@ -142,13 +138,7 @@ TITLE = "questions and references"
 def example_checks(
     predictions: Sequence[Prediction], evaluation: Evaluation, there: Rebuilt
 ) -> Iterator[Check]:
-    """Compare id, group, prompt, reference and strata of every prediction with its example.
-
-    Args:
-        predictions: those of one evaluation.
-        evaluation: it.
-        there: its data set, built anew.
-    """
+    """Compare id, group, prompt, reference and strata of every prediction with its example."""
     if there.splits is None:
         yield Check(TITLE, UNCHECKED, there.reason)
         return

@@ -15,12 +15,7 @@ TITLE = RESULTS_FILE
 
 
 def results_check(directory: Path, stored: Path) -> Check:
-    """Make the comparison again; every figure in it is a function of the predictions.
-
-    Args:
-        directory: where the runs lie.
-        stored: the file of the comparison.
-    """
+    """Make the comparison again; every figure in it is a function of the predictions."""
     from sizewise.report.page.results import RESULTS_VERSION
 
     try:
@@ -38,11 +33,7 @@ def results_check(directory: Path, stored: Path) -> Check:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read a record of a comparison.
-
-    Raises:
-        OutcomeError: the file cannot be read, or holds no such record.
-    """
+    """Read a record of a comparison; raises OutcomeError where there is none."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

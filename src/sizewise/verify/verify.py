@@ -45,14 +45,12 @@ class Verification:
 def verify_run(directory: Path, data: bool = True, trust: bool = False) -> Verification:
     """Check one run directory, whoever it is from: of its record only classes of ours are called.
 
+    Nothing is raised for what does not hold.
+
     Args:
-        directory: the run.
         data: build every data set again from its source where that is on this machine, and compare
             fingerprints, sizes and the answered examples.
         trust: also call metrics that the record names and that are not sizewise's.
-
-    Returns:
-        Every check with its result; nothing is raised for what does not hold.
     """
     try:
         outcome = read_outcome(directory)

@@ -29,7 +29,6 @@ class Speaker:
     Attributes:
         name: stable name, ``<run id>/base`` or ``<run id>/tuned``.
         label: what people call it.
-        config: the run's configuration.
         adapter: folder of its trained weights; None: the base alone.
     """
 
@@ -74,7 +73,6 @@ class Choir:
 
     @property
     def loaded(self) -> int:
-        """Number of bases in memory."""
         return len(self._engines)
 
     def prepare(self, speakers: Sequence[Speaker]) -> None:
@@ -112,5 +110,4 @@ class Choir:
     def answer(
         self, speaker: Speaker, messages: Sequence[Message], generation: GenerationConfig
     ) -> str:
-        """Return a whole answer at once."""
         return deque(self.reply(speaker, messages, generation).pieces, maxlen=1).pop()

@@ -23,8 +23,7 @@ class CrisisClassifier(Protocol):
 class TfidfClassifier:
     """Logistic regression over word and letter n-grams; balanced classes.
 
-    Args:
-        sentences: labelled sentences to fit; by default the ``dev`` part of those that come along.
+    ``sentences`` are fitted; by default the ``dev`` part of those that come along.
     """
 
     def __init__(self, sentences: Sequence[Sentence] | None = None) -> None:
@@ -43,7 +42,6 @@ class TfidfClassifier:
         self._model.fit([s.text for s in chosen], [s.is_crisis for s in chosen])
 
     def probabilities(self, texts: Sequence[str]) -> list[float]:
-        """Return one probability of a crisis per text."""
         return [float(row[1]) for row in self._model.predict_proba(list(texts))]
 
 
@@ -64,7 +62,6 @@ class EncoderClassifier:
         self._model.fit(encode([s.text for s in chosen]), [s.is_crisis for s in chosen])
 
     def probabilities(self, texts: Sequence[str]) -> list[float]:
-        """Return one probability of a crisis per text."""
         return [float(row[1]) for row in self._model.predict_proba(self._encode(list(texts)))]
 
 
@@ -105,7 +102,6 @@ class Sentence:
     """One labelled sentence.
 
     Attributes:
-        text: what a person might write to a counselling model.
         label: ``crisis``, ``near_miss`` (the words of a crisis without one), ``ordinary`` (a first
             message) or ``reply`` (a short answer in the middle of a talk, no crisis).
         category: one of ``phrases.CATEGORIES`` for a crisis, else empty.
@@ -119,12 +115,10 @@ class Sentence:
 
     @property
     def is_crisis(self) -> bool:
-        """Whether a detector must fire."""
         return self.label == "crisis"
 
 
 def read_labelled(part: Part | None = None) -> list[Sentence]:
-    """Return the labelled sentences of one part, or all."""
     path = resources.files("sizewise.app.crisis") / "labelled.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
     sentences = [Sentence(**json.loads(line)) for line in lines]

@@ -24,13 +24,7 @@ class Finding:
 
 
 class CrisisDetector:
-    """Fires if a phrase is found or the classifier's probability reaches the threshold.
-
-    Args:
-        phrases: what is looked for.
-        classifier: None, or anything with ``probabilities(texts)``.
-        threshold: probability at which the classifier fires.
-    """
+    """Fires if a phrase is found or the classifier's probability reaches the threshold."""
 
     def __init__(
         self,
@@ -45,9 +39,7 @@ class CrisisDetector:
     def check(self, message: str, before: str = "") -> Finding | None:
         """Return why ``message`` is a crisis, or None.
 
-        Args:
-            message: what the person wrote.
-            before: their message before, for a sentence that was sent in two parts.
+        ``before`` is their message before, for a sentence that was sent in two parts.
         """
         found = self.phrases.find(message)
         if found is None and before:

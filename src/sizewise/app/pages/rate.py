@@ -21,7 +21,6 @@ CHOICES = (("first", "First is better"), ("tie", "About the same"), ("second", "
 
 
 def page() -> None:
-    """Draw the page."""
     common.head("Rate", "Which answer is better? Order is random and names are hidden.")
     with common.said_plainly():
         sides = {

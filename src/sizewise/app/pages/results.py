@@ -73,7 +73,6 @@ MOST = 4
 
 
 def page() -> None:
-    """Draw the page."""
     with common.said_plainly():
         comparison = common.comparison()
     if not comparison.sets:

@@ -45,12 +45,10 @@ class SetComparison:
 
     @cached_property
     def points(self) -> list[Point]:
-        """Every arm with its interval and costs."""
         return make_points(self.test, self.seed)
 
     @cached_property
     def fronts(self) -> list[Front]:
-        """Pareto fronts of quality against each cost."""
         return fronts(self.test, self.points)
 
     @cached_property
@@ -61,7 +59,6 @@ class SetComparison:
 
     @cached_property
     def views(self) -> Views:
-        """The detailed views."""
         return make_views(self.test, self.points, self.verdict, self.seed)
 
 
@@ -98,7 +95,6 @@ class Comparison:
 
     @property
     def runs_table(self) -> pd.DataFrame:
-        """One row per run."""
         return run_rows(self.runs, self.scores_of)
 
     @cached_property

@@ -79,7 +79,6 @@ def _plain(model: ModelFacts, tuned: bool) -> str:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level of dotted keys."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

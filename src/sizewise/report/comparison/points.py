@@ -40,12 +40,10 @@ class Point:
 
     @property
     def label(self) -> str:
-        """Name of the configuration."""
         return self.arm.label
 
     @property
     def tuned(self) -> bool:
-        """Whether it was specialised."""
         return self.arm.tuned
 
 
@@ -64,11 +62,9 @@ class Front:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the arms."""
         return tuple(arm.label for arm in self.arms)
 
     def holds(self, point: Point) -> bool:
-        """Whether the point's arm is on the front."""
         return any(arm is point.arm for arm in self.arms)
 
 

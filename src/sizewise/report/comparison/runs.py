@@ -65,12 +65,10 @@ class Answers:
     path: Path
 
     def positions(self, ids: Sequence[str]) -> list[int]:
-        """Return where examples stand in the file."""
         at = {key: i for i, key in enumerate(self.ids)}
         return [at[key] for key in ids]
 
     def lines(self) -> dict[str, dict[str, Any]]:
-        """Read the predictions with their texts, by id."""
         return {row["id"]: row for row in map(json.loads, self.path.read_bytes().splitlines())}
 
 

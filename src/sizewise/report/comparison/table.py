@@ -67,7 +67,6 @@ def _row(test: TestSet, arm: Arm, gain: Pair | None) -> dict[str, Any]:
 def run_rows(
     runs: Sequence[Run], scores: Callable[[Evaluation], Mapping[str, float]]
 ) -> pd.DataFrame:
-    """One row per run: identity, configuration in short, costs, and all its ``scores``."""
     rows = []
     for run in runs:
         outcome = run.outcome

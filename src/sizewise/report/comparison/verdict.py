@@ -219,7 +219,6 @@ class Contrast:
 
     @property
     def shown(self) -> list[Arm]:
-        """All of them, the tuned one first."""
         return [c for c in (self.small, self.base, self.large) if c is not None]
 
 

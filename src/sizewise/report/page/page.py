@@ -89,7 +89,6 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
 
 
 def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
-    """All charts of a test set, by name."""
     test, views, points = compared.test, compared.views, compared.points
     scale, contrast = scale_of(test), views.contrast
     figures: dict[str, go.Figure] = {

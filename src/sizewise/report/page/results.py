@@ -60,7 +60,6 @@ def _set(compared: SetComparison) -> dict[str, Any]:
 
 
 def pair_record(pair: Pair) -> dict[str, Any]:
-    """One pair with everything that a claim about it needs."""
     result = pair.result
     return {
         "question": pair.question,

@@ -59,7 +59,6 @@ class Matchup:
 
     @property
     def name(self) -> str:
-        """Name in ratings."""
         return f"{self.a.name} vs {self.b.name} on {self.a.dataset}"
 
 
@@ -107,12 +106,10 @@ class Presented:
 
     @property
     def first(self) -> str:
-        """The answer that is shown first (left, or above on a phone)."""
         return self.pair.b if self.swapped else self.pair.a
 
     @property
     def second(self) -> str:
-        """The answer that is shown second."""
         return self.pair.a if self.swapped else self.pair.b
 
     def outcome(self, choice: str) -> str:

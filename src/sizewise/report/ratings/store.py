@@ -60,11 +60,9 @@ class RatingStore:
         self.path = directory / FOLDER / f"{file_name(self.rater)}.jsonl"
 
     def read(self) -> list[Rating]:
-        """Return all ratings of this rater, oldest first."""
         return read_ratings(self.path) if self.path.is_file() else []
 
     def rated(self, matchup: Matchup) -> set[str]:
-        """Return the keys of the pairs of ``matchup`` that this rater has judged."""
         return {r.item for r in self.read() if (r.a, r.b) == (matchup.a.name, matchup.b.name)}
 
     def add(self, matchup: Matchup, shown: Presented, choice: str, comment: str = "") -> Rating:
@@ -105,11 +103,7 @@ def file_name(rater: str) -> str:
 
 
 def read_ratings(path: Path) -> list[Rating]:
-    """Read one rater's file; a torn line is left out.
-
-    Raises:
-        OutcomeError: a whole line is no rating of this version.
-    """
+    """Read one rater's file, a torn line left out; OutcomeError if a whole line is no rating."""
     found: list[Rating] = []
     for number, line in enumerate(path.read_bytes().decode(errors="replace").split("\n"), start=1):
         if not line.strip():

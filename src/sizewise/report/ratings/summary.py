@@ -34,7 +34,6 @@ class MatchupSummary:
 
     @property
     def sentence(self) -> str:
-        """The result in plain words."""
         low, high = 100 * self.wins.interval.low, 100 * self.wins.interval.high
         text = (
             f"{self.a} was preferred to {self.b} in {100 * self.wins.rate:.0f} % of "

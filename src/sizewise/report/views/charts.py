@@ -47,7 +47,6 @@ def _axis(title: str, scale: words.Scale | None = None, **more: Any) -> dict[str
 def _scatter(
     points: Sequence[Point], x: Iterable[float | None], scale: words.Scale, **more: Any
 ) -> go.Scatter:
-    """Scores of points over ``x``, which tell their names on hovering."""
     hover = [f"<b>{escape(p.label)}</b><br>{scale.value(p.score)}" for p in points]
     more = {"hovertext": hover, "hoverinfo": "text", **more}
     return go.Scatter(x=list(x), y=[scale.unit * p.score for p in points], **more)
@@ -208,7 +207,6 @@ def learning_chart(
 
 
 def strata_chart(stratum: Stratum, contrast: Contrast, scale: words.Scale) -> go.Figure:
-    """Grouped bars: the score of each model of the contrast at every level."""
     names = [f"{escape(level.value)} (n={level.examples})" for level in stratum.levels]
     models = ((contrast.small, TUNED), (contrast.base, ZERO), (contrast.large, LARGE))
     colours = {arm.label: colour for arm, colour in models if arm is not None}

@@ -95,7 +95,6 @@ class LocalBackend:
         return self._n_jobs or self._on_cpu
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Raise if a job asks for more GPUs than there are."""
         trainers = [job.config.get("trainer") or {} for job in jobs]
         if trainers and all(trainer.get("accelerator") == "cpu" for trainer in trainers):
             self._gpus = []
@@ -108,7 +107,6 @@ class LocalBackend:
             )
 
     def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
-        """Run the jobs; see ``Backend``."""
         if not jobs:
             return
         self.check(jobs)

@@ -14,7 +14,6 @@ ATTEMPTS, WAIT_SECONDS = 4, 5.0
 
 
 def require_slurm() -> None:
-    """Raise unless this machine can submit to SLURM."""
     missing = [tool for tool in ("sbatch", "squeue") if shutil.which(tool) is None]
     if missing:
         raise SweepError(
@@ -77,7 +76,6 @@ def job_end(job_id: str) -> str:
 
 
 def cancel(job_ids: list[str]) -> None:
-    """Cancel jobs."""
     if job_ids:
         _run("scancel", *job_ids)
 

@@ -113,7 +113,6 @@ class _Search:
     pruner: str
 
     def run(self, n_trials: int, parallel: int) -> None:
-        """Ask, launch and tell in batches."""
         states = require_optuna().trial.TrialState
         under_way = self._under_way()
         # A trial without overrides was being proposed when the search was killed.
@@ -125,7 +124,6 @@ class _Search:
             self._batch([self._ask() for _ in range(min(left, parallel))])
 
     def goes_on(self, n_trials: int) -> bool:
-        """Whether a trial is left to run."""
         return bool(self._under_way()) or len(self.counted()) < n_trials
 
     def _under_way(self) -> list[Any]:
@@ -133,11 +131,9 @@ class _Search:
         return [trial for trial in self.study.trials if trial.state == states.RUNNING]
 
     def counted(self) -> list[Any]:
-        """Return the trials that were proposed in full."""
         return [trial for trial in self.study.trials if OVERRIDES in trial.user_attrs]
 
     def plan(self) -> Plan:
-        """Return the jobs of all trials as a plan, for the summary."""
         jobs = [self._job(trial.user_attrs[OVERRIDES]) for trial in self.counted()]
         unique = {job.identity.hash: job for job in jobs if job is not None}
         states = {job.identity.slug: job_state(job.run_dir) for job in unique.values()}
