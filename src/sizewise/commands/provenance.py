@@ -22,7 +22,7 @@ from sizewise.report.page.write import report_folder, write_report
 from sizewise.report.words import literal, visible
 from sizewise.runtime import prepare_environment, quiet
 from sizewise.verify import FAILED, OK
-from sizewise.verify.config import asked_config
+from sizewise.verify.record import asked_config
 from sizewise.verify.reproduce import reproduction
 from sizewise.verify.verify import Verification, verify_run, verify_sweep
 

@@ -12,16 +12,15 @@ from sizewise.errors import ConfigError
 from sizewise.evaluation.generate import generate_batch
 from sizewise.models.adapter.full import is_full
 from sizewise.models.adapter.wrapping import base_only
-from sizewise.release.export import export_run
+from sizewise.models.tokenizer import load_template
+from sizewise.release.export import export_run, push
 from sizewise.release.generate import (
     conversation,
     load_run_base,
     load_run_model,
-    load_run_template,
     open_run,
     prompt_ids,
 )
-from sizewise.release.hub import push
 from sizewise.report.words import visible
 from sizewise.runtime import prepare_environment, quiet
 
@@ -63,7 +62,7 @@ def export_command(values: Sequence[str]) -> None:
 def generate_command(values: Sequence[str], base: bool) -> None:
     """Answer one question with a run: ``run=DIR "question"``; with ``base``, the base's beside it.
 
-    The question is put as the run's test examples are (see ``release.asking.conversation``).
+    The question is put as the run's test examples are (see ``release.generate.conversation``).
 
     Raises:
         SizewiseError: there is no question, it is too long, or the run cannot be loaded.
@@ -78,7 +77,7 @@ def generate_command(values: Sequence[str], base: bool) -> None:
     check_language_model(run.cfg.model, "ask")
     prepare_environment(hub=names_hub(run.cfg))
     quiet()
-    template = load_run_template(run)
+    template = load_template(run.cfg.model)
     prompt = prompt_ids(run, template, conversation(run, questions[0]))
     model = load_run_model(run)
     answer = generate_batch(model, [prompt], template, run.cfg.generation)[0]

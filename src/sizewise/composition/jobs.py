@@ -62,18 +62,6 @@ class SharedLoader(ConfigLoaderImpl):
             return parsed, self._shared
         return OverridesParser.create().parse_overrides(overrides=overrides), self._shared
 
-    def load_configuration(
-        self,
-        config_name: str | None,
-        overrides: list[str],
-        run_mode: RunMode,
-        from_shell: bool = True,
-        validate_sweep_overrides: bool = True,
-    ) -> DictConfig:
-        return super().load_configuration(
-            config_name, overrides, run_mode, from_shell, validate_sweep_overrides
-        )
-
     def is_group(self, override: Override) -> bool:
         """Whether an override chooses an option (and does not set a value)."""
         return override.package is not None or bool(

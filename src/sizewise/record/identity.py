@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.config import LoraConfig, RunConfig
-from sizewise.files import write_atomically
+from sizewise.files import hash_text, write_atomically
 from sizewise.record.directories import RunDir
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
@@ -80,7 +80,7 @@ def run_identity(config: Mapping[str, Any] | RunConfig) -> Identity:
     plain = asdict(config) if isinstance(config, RunConfig) else dict(config)
     canonical = canonical_config(plain)
     text = json.dumps(canonical, sort_keys=True, ensure_ascii=False, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+    digest = hash_text(text, HASH_LENGTH)
     return Identity(digest, f"{_readable(canonical)}_{digest}", canonical)
 
 
@@ -130,6 +130,17 @@ def reuse_key(config: Mapping[str, Any]) -> str:
     model = config.get("model") or {}
     parts = (model, config.get("quantization"), (config.get("dataset") or {}).get("name"))
     return json.dumps(parts, sort_keys=True, default=str)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one level of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

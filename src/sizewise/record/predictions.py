@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -13,15 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import EvaluationError
-from sizewise.files import SEAL, file_hash, sealed, unsealed, write_atomically
+from sizewise.files import SEAL, file_hash, hash_text, sealed, unsealed, write_atomically
 
 if TYPE_CHECKING:
     from sizewise.devices import PeakMemory
 
 log = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    from sizewise.devices import PeakMemory
 
 # Scores over a corpus that are ratios of sums: its value is the mean of the examples' values,
 # each weighted by this field.
@@ -134,7 +130,7 @@ class PredictionStore:
     def finish(self, predictions: Iterable[Prediction]) -> None:
         """Replace the file at once by the final predictions with their scores."""
         text = "".join(map(_line, predictions))
-        self._claim(hashlib.sha256(text.encode()).hexdigest())
+        self._claim(hash_text(text))
         write_atomically(self.path, text)
 
     def _check_owner(self) -> None:
@@ -299,4 +295,4 @@ def _spent(line: bytes) -> Spent:
 
 
 def _check(values: Iterable[float | None]) -> str:
-    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()[:16]
+    return hash_text(json.dumps(list(values)), 16)

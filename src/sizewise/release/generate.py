@@ -19,7 +19,6 @@ from sizewise.job.data import load_splits
 from sizewise.models.adapter.attach import adapter_folder, cast_adapter, load_adapter
 from sizewise.models.architecture import context_length
 from sizewise.models.base import load_base
-from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import ADAPTER, RunDir
 from sizewise.record.outcome import Outcome, read_outcome
 from sizewise.runtime import resolve_device
@@ -60,10 +59,6 @@ def open_run(folder: Path, remote_code: bool = False) -> FinishedRun:
     """
     outcome = read_outcome(folder)
     return FinishedRun(folder, outcome, recorded_config(outcome.config, remote_code))
-
-
-def load_run_template(run: FinishedRun) -> Template:
-    return load_template(run.cfg.model)
 
 
 def load_run_base(run: FinishedRun, quantized: bool = True) -> Any:

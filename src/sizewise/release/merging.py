@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,18 +77,8 @@ def answer_all(
 def compare_answers(
     before: Answers, after: Answers, base_dtype: str, trained_on: str
 ) -> MergeReport:
-    return MergeReport(
-        examples=len(before.texts),
-        equal_texts=count_equal(before.texts, after.texts),
-        nll_before=before.nll,
-        nll_after=after.nll,
-        base_dtype=base_dtype,
-        trained_on=trained_on,
-    )
-
-
-def count_equal(left: Sequence[str], right: Sequence[str]) -> int:
-    return sum(a == b for a, b in zip(left, right, strict=True))
+    equal = sum(a == b for a, b in zip(before.texts, after.texts, strict=True))
+    return MergeReport(len(before.texts), equal, before.nll, after.nll, base_dtype, trained_on)
 
 
 def reload_plain(folder: Path, family: str, like: Any) -> Any:

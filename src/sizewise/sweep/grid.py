@@ -7,10 +7,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
-from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.composition.jobs import HydraParts, JobComposer
@@ -103,7 +102,7 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
     Ends the process with exit code 1 if the plan is invalid or a job failed, 130 if interrupted.
     """
     with exit_on_error():
-        context = SweepContext.of(hydra)
+        context = SweepContext(hydra)
         grid = expand(command, context.options.arms, context.composer.parse)
         plan = make_plan(grid, context.composer, context.sweep_dir, context.options, job)
         print_plan(plan, details=context.options.dry_run)
@@ -120,11 +119,11 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
 
 
 class SweepContext:
-    def __init__(
-        self, config: DictConfig, composer: JobComposer, launcher: Launcher | None
-    ) -> None:
-        self.composer = composer
-        self.launcher = launcher
+    def __init__(self, hydra: HydraParts) -> None:
+        config, loader = hydra.config, cast(Any, hydra.context.config_loader)
+        overrides = [str(text) for text in config.hydra.overrides.hydra]
+        self.composer = JobComposer(loader, str(config.hydra.job.config_name), overrides)
+        self.launcher = hydra.launcher
         self.options = sweep_options(config)
         self.sweep_dir = Path(str(config.hydra.sweep.dir))
         _check_places(self.sweep_dir, config)
@@ -132,22 +131,12 @@ class SweepContext:
     def own(self, command: list[str]) -> list[Override]:
         return own_overrides(command, self.composer.parse)
 
-    @classmethod
-    def of(cls, hydra: HydraParts) -> SweepContext:
-        config = hydra.config
-        loader: Any = hydra.context.config_loader
-        overrides = [str(text) for text in config.hydra.overrides.hydra]
-        composer = JobComposer(loader, str(config.hydra.job.config_name), overrides)
-        return cls(config, composer, hydra.launcher)
-
 
 def sweep_options(config: DictConfig) -> SweepConfig:
     node: Any = OmegaConf.to_object(config.sweep)
-    return (
-        node
-        if isinstance(node, SweepConfig)
-        else to_run_config({"sweep": node}, check_types=False).sweep
-    )
+    if isinstance(node, SweepConfig):
+        return node
+    return to_run_config({"sweep": node}, check_types=False).sweep
 
 
 def job_backend(context: SweepContext) -> Backend | None:

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from sizewise.errors import ConfigError
 from sizewise.record.directories import RunDir
 from sizewise.record.history import HistoryReader, Line
+from sizewise.record.identity import flatten
 from sizewise.record.outcome import Outcome
 from sizewise.tracking.summary import RunContext, numbers_only, summary_values
 
@@ -92,7 +93,7 @@ class MlflowRunLogger(Logger):
         tags |= {tag: "true" for tag in context.tags}
         name = context.run_dir.name
         run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
-        for key, value in flat(context.config).items():
+        for key, value in flatten(context.config).items():
             client.log_param(run_id, safe(key), str(value)[:PARAM_LENGTH])
         return run_id
 
@@ -127,16 +128,6 @@ class MlflowRunLogger(Logger):
                 self.client.log_metric(self._run_id, safe(f"summary/{key}"), value)
         finally:
             self.client.set_terminated(self._run_id, status="FAILED" if error else "FINISHED")
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flattened: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flattened |= flat(value, f"{prefix}{key}.")
-        else:
-            flattened[f"{prefix}{key}"] = value
-    return flattened
 
 
 def safe(name: str) -> str:

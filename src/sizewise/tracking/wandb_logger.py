@@ -65,20 +65,17 @@ class SizewiseWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._replay()
-
-    def _replay(self) -> None:
         run = self.experiment
         for number, line in self._reader.new_lines():
-            step = {} if line.step is None else {"trainer/global_step": line.step}
-            run.log({**line.values, **step}, step=max(number, run.step))
+            at = {} if line.step is None else {"trainer/global_step": line.step}
+            run.log({**line.values, **at}, step=max(number, run.step))
 
     @rank_zero_only
     def finish(self, outcome: Outcome | None, error: bool) -> None:
         if self._experiment is None and outcome is None:
             return
         try:
-            self._replay()
+            self.log_metrics({})
             if outcome is not None:
                 self.experiment.summary.update(summary_values(outcome))
                 self._log_examples(outcome)

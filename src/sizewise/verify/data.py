@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import SizewiseError
 from sizewise.record.outcome import Evaluation, Outcome
-from sizewise.verify import FAILED, OK, UNCHECKED, Check
+from sizewise.verify import FAILED, UNCHECKED, Check
 from sizewise.verify.results import same
 
 if TYPE_CHECKING:
@@ -107,10 +107,8 @@ def _check(dataset: str, split: str, recorded: str | None, there: Rebuilt) -> Ch
     if there.splits is None or split not in SPLITS:
         return Check(title, UNCHECKED, there.reason or "is no split of the data set")
     found = there.splits.question_fingerprint(split)  # type: ignore[arg-type]
-    if found == recorded:
-        return Check(title, OK)
     detail = f"the source, as it is split today, gives {found}, recorded was {recorded}"
-    return Check(title, FAILED, detail)
+    return Check.of(title, [] if found == recorded else [detail])
 
 
 def _counts(outcome: Outcome, there: Rebuilt) -> Check:
@@ -129,7 +127,7 @@ def _counts(outcome: Outcome, there: Rebuilt) -> Check:
     for name in sorted({*data.report} & {*today}):
         if not same(data.report[name], today[name]):
             wrong.append(f"{name}: {data.report[name]!r} recorded, {today[name]!r} today")
-    return Check(title, FAILED if wrong else OK, "; ".join(wrong))
+    return Check.of(title, wrong)
 
 
 TITLE = "questions and references"
@@ -147,8 +145,8 @@ def example_checks(
         return
     examples = {example.id: example for example in there.splits.test}
     faults = [fault for p in predictions for fault in _faults(p, examples.get(p.id))]
-    detail = f"{len(faults)} differ from the source, first {faults[0]}" if faults else ""
-    yield Check(TITLE, FAILED if faults else OK, detail)
+    said = [f"{len(faults)} differ from the source, first {fault}" for fault in faults[:1]]
+    yield Check.of(TITLE, said)
     left_out = len(there.splits.test) - len(predictions)
     if left_out:
         detail = (

@@ -119,7 +119,7 @@ def _metric(
     wrong = _rows(predictions, scored, metric, tolerance)
     wrong += _differences(compared, totals, tolerance)
     if compared or totals or wrong:
-        yield Check(title, FAILED if wrong else OK, "; ".join(wrong[:5]))
+        yield Check.of(title, wrong[:5])
 
 
 def _differences(

@@ -12,18 +12,15 @@ from sizewise.record.directories import OUTCOME_FILE, SweepDir
 from sizewise.record.outcome import FileRef, Outcome, read_outcome
 from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
-from sizewise.verify.config import config_checks
 from sizewise.verify.data import Rebuilt, data_checks, rebuild
-from sizewise.verify.record import record_checks, scored, size_checks, training_check
+from sizewise.verify.record import config_checks, record_checks, scored, size_checks, training_check
 from sizewise.verify.results import results_check
 from sizewise.verify.scores import check_scores
 
-# What cannot be had again from stored predictions, and why.
-NEVER = (
-    (
-        "generation",
-        "answers, log-probabilities and what they cost: `sizewise reproduce` makes them again",
-    ),
+NEVER = Check(
+    "generation",
+    UNCHECKED,
+    "answers, log-probabilities and what they cost: `sizewise reproduce` makes them again",
 )
 
 
@@ -66,7 +63,7 @@ def verify_run(directory: Path, data: bool = True, trust: bool = False) -> Verif
         training_check(outcome, directory),
         *data_checks(outcome, rebuilt, absent),
         *_scores(outcome, directory, rebuilt, absent, trust),
-        *(Check(name, UNCHECKED, why) for name, why in NEVER),
+        NEVER,
     ]
     if all(check.status != FAILED for check in checks):
         checks.append(_whole(directory))

@@ -20,49 +20,44 @@ class CrisisClassifier(Protocol):
         """Return one probability of a crisis per text."""
 
 
-class TfidfClassifier:
-    """Logistic regression over word and letter n-grams; balanced classes.
+class _Regression:
+    """Logistic regression over features of labelled sentences; balanced classes.
 
     ``sentences`` are fitted; by default the ``dev`` part of those that come along.
     """
 
-    def __init__(self, sentences: Sequence[Sentence] | None = None) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer
+    def __init__(self, features: Any, sentences: Sequence[Sentence] | None) -> None:
         from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline, make_union
+        from sklearn.pipeline import make_pipeline
 
         chosen = read_labelled("dev") if sentences is None else sentences
-        self._model: Any = make_pipeline(
-            make_union(
-                TfidfVectorizer(preprocessor=normalise, ngram_range=(1, 2), sublinear_tf=True),
-                TfidfVectorizer(preprocessor=normalise, analyzer="char_wb", ngram_range=(2, 5)),
-            ),
-            LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear"),
-        )
+        last = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear")
+        self._model: Any = make_pipeline(features, last)
         self._model.fit([s.text for s in chosen], [s.is_crisis for s in chosen])
 
     def probabilities(self, texts: Sequence[str]) -> list[float]:
         return [float(row[1]) for row in self._model.predict_proba(list(texts))]
 
 
-class EncoderClassifier:
-    """Logistic regression over the vectors of a sentence encoder.
+class TfidfClassifier(_Regression):
+    """Over word and letter n-grams."""
 
-    Args:
-        encode: texts → vectors [N, D], such as ``SentenceTransformer(path).encode``.
-        sentences: labelled sentences to fit; by default the ``dev`` part of those that come along.
-    """
+    def __init__(self, sentences: Sequence[Sentence] | None = None) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.pipeline import make_union
+
+        words = TfidfVectorizer(preprocessor=normalise, ngram_range=(1, 2), sublinear_tf=True)
+        letters = TfidfVectorizer(preprocessor=normalise, analyzer="char_wb", ngram_range=(2, 5))
+        super().__init__(make_union(words, letters), sentences)
+
+
+class EncoderClassifier(_Regression):
+    """Over texts → vectors [N, D], such as ``SentenceTransformer(path).encode``."""
 
     def __init__(self, encode: Any, sentences: Sequence[Sentence] | None = None) -> None:
-        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import FunctionTransformer
 
-        chosen = read_labelled("dev") if sentences is None else sentences
-        self._encode = encode
-        self._model: Any = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear")
-        self._model.fit(encode([s.text for s in chosen]), [s.is_crisis for s in chosen])
-
-    def probabilities(self, texts: Sequence[str]) -> list[float]:
-        return [float(row[1]) for row in self._model.predict_proba(self._encode(list(texts)))]
+        super().__init__(FunctionTransformer(encode), sentences)
 
 
 def make_classifier(name: str | None) -> CrisisClassifier | None:

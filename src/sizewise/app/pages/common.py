@@ -54,7 +54,7 @@ def comparison() -> Comparison:
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _library(directory: Path, _changed: str) -> Loaded:
-    return load_library(directory)
+    return load_runs([directory])
 
 
 @st.cache_resource(max_entries=2, show_spinner="Comparing the runs …")
@@ -127,10 +127,6 @@ def stamp(directory: Path) -> str:
             continue
         digest.update(f"{path}:{facts.st_mtime_ns}:{facts.st_size}\n".encode())
     return digest.hexdigest()
-
-
-def load_library(directory: Path) -> Loaded:
-    return load_runs([directory])
 
 
 def run_named(loaded: Loaded, directory_name: str) -> Run:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sizewise.errors import ConfigError
+from sizewise.record.identity import flatten
 from sizewise.report.comparison.arms import DATA, TUNED, ZERO_SHOT, Arm, TestSet
-from sizewise.report.comparison.labels import flatten
 from sizewise.statistics.comparison import PairedComparison, PairedScores, compare_paired_many
 from sizewise.statistics.paired import holm
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sizewise.errors import OutcomeError
+from sizewise.files import hash_text
 from sizewise.record.outcome import Evaluation
 from sizewise.record.predictions import WEIGHTED_BY
 from sizewise.report import words
@@ -168,7 +168,7 @@ def by_tokenizer(test: TestSet) -> list[TestSet]:
         return [test]
     parts = []
     for number, (counts, arms) in enumerate(groups.items()):
-        fingerprint = hashlib.sha256(f"{test.fingerprint}{counts}".encode()).hexdigest()[:16]
+        fingerprint = hash_text(f"{test.fingerprint}{counts}", 16)
         problems = [] if number else test.problems
         more: dict[str, Any] = {"problems": problems, "tokenizers": len(groups)}
         parts.append(replace(test, fingerprint=fingerprint, arms=arms, **more))

@@ -12,9 +12,8 @@ import numpy as np
 
 from sizewise.config import PricesConfig
 from sizewise.report.comparison.compare import Comparison, SetComparison
-from sizewise.report.comparison.curves import Curve, LearningCurve
 from sizewise.report.comparison.pairs import Pair
-from sizewise.report.comparison.points import Point
+from sizewise.report.comparison.points import Curve, LearningCurve, Point
 from sizewise.report.comparison.strata import Stratum
 from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch

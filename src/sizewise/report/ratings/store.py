@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.errors import ConfigError, OutcomeError
+from sizewise.files import hash_text
 from sizewise.report.ratings.pairs import Matchup, Presented
 
 FOLDER = "ratings"
@@ -99,7 +99,7 @@ class RatingStore:
 def file_name(rater: str) -> str:
     """File name of a rater: readable, safe, and different for different names."""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", rater).strip("-").lower()[:40] or "rater"
-    return f"{plain}-{hashlib.sha256(rater.encode()).hexdigest()[:6]}"
+    return f"{plain}-{hash_text(rater, 6)}"
 
 
 def read_ratings(path: Path) -> list[Rating]:

@@ -13,9 +13,8 @@ import plotly.graph_objects as go
 from sizewise.palette import LARGE, MUTED, SERIES, TUNED, ZERO
 from sizewise.report import words
 from sizewise.report.comparison.arms import ZERO_SHOT, TestSet
-from sizewise.report.comparison.curves import Curve, LearningCurve
 from sizewise.report.comparison.pairs import Pair
-from sizewise.report.comparison.points import COSTS, Front, Point, best_points
+from sizewise.report.comparison.points import COSTS, Curve, Front, LearningCurve, Point, best_points
 from sizewise.report.comparison.strata import Confusion, Stratum
 from sizewise.report.comparison.verdict import Contrast
 from sizewise.statistics.routing import RoutingCurve

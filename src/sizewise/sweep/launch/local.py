@@ -26,7 +26,7 @@ from sizewise.record.state import (
     record_failure,
 )
 from sizewise.signals import SignalHandlers
-from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
 
@@ -257,7 +257,7 @@ class Pool:
             if state == JobState.RUNNING:
                 continue
             self._elsewhere.remove(job)
-            if state in (JobState.DONE, JobState.PRUNED, JobState.FAILED):
+            if state in ENDED:
                 self._progress.end(None, job)
             else:  # whoever had it is gone
                 self._waiting.append(job)

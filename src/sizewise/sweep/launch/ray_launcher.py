@@ -18,12 +18,11 @@ from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.logs import output_to_log
 from sizewise.record.state import JobState, job_state, record_failure
-from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.progress import Progress
 
 DYING_SECONDS = 5.0
 POLL_SECONDS = 1.0
-ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 
 
 class RayBackend:

@@ -14,7 +14,7 @@ from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.directories import RunDir
 from sizewise.record.state import JobState, forget_failure, is_done, job_state, record_failure
-from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slurm_queue import (
     cancel,
@@ -26,7 +26,6 @@ from sizewise.sweep.launch.slurm_queue import (
 )
 from sizewise.sweep.launch.worker import SlurmTask
 
-ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 # A job may leave the queue a moment before its files are seen on a shared file system.
 GRACE_POLLS = 3
 _COMMON = (

@@ -35,12 +35,6 @@ def queue_reasons() -> dict[str, str] | None:
     return {i: reason for i, _, reason in (line.partition("|") for line in answer.split("\n")) if i}
 
 
-def queued_ids() -> set[str] | None:
-    """Return the ids of this user's jobs that are queued or running; None if nobody answers."""
-    reasons = queue_reasons()
-    return None if reasons is None else set(reasons)
-
-
 def is_held(reason: str) -> bool:
     """Whether a job waits until somebody lets it go, as after a node went down at its start."""
     return "held" in reason.lower()
@@ -53,9 +47,9 @@ def require_queued_ids() -> set[str]:
         SweepError: SLURM's controller stays silent, so that a job might be submitted twice.
     """
     for attempt in range(ATTEMPTS):
-        found = queued_ids()
+        found = queue_reasons()
         if found is not None:
-            return found
+            return set(found)
         if attempt + 1 < ATTEMPTS:
             time.sleep(WAIT_SECONDS)
     raise SweepError(
