@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from sizewise.errors import SizewiseError
 from sizewise.record.outcome import Evaluation, Outcome
 from sizewise.verify import FAILED, UNCHECKED, Check
-from sizewise.verify.results import same
 
 if TYPE_CHECKING:
     from sizewise.config import DatasetConfig, RunConfig
@@ -128,6 +127,17 @@ def _counts(outcome: Outcome, there: Rebuilt) -> Check:
         if not same(data.report[name], today[name]):
             wrong.append(f"{name}: {data.report[name]!r} recorded, {today[name]!r} today")
     return Check.of(title, wrong)
+
+
+def same(before: Any, after: Any, tolerance: float = 1e-9) -> bool:
+    """Equal values, numbers within ``tolerance`` (relative)."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return before.keys() == after.keys() and all(same(v, after[k]) for k, v in before.items())
+    if isinstance(before, list) and isinstance(after, list):
+        return len(before) == len(after) and all(map(same, before, after))
+    if isinstance(before, (int, float)) and isinstance(after, (int, float)):
+        return abs(before - after) <= tolerance * max(1.0, abs(before), abs(after))
+    return bool(before == after)
 
 
 TITLE = "questions and references"

@@ -14,8 +14,7 @@ from sizewise.report.ratings.pairs import (
     present,
     sides_of,
 )
-from sizewise.report.ratings.store import RatingStore
-from sizewise.report.ratings.summary import ratings_summary
+from sizewise.report.ratings.store import RatingStore, ratings_summary
 
 CHOICES = (("first", "First is better"), ("tie", "About the same"), ("second", "Second is better"))
 

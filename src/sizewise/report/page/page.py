@@ -20,7 +20,7 @@ from sizewise.report.page import prose
 from sizewise.report.page.results import clean
 from sizewise.report.page.tables import configuration_table, pair_table, run_table, strata_table
 from sizewise.report.page.terminal import Failure
-from sizewise.report.ratings.summary import ratings_summary
+from sizewise.report.ratings.store import ratings_summary
 from sizewise.report.views import charts
 
 PACKAGE = "sizewise.report"

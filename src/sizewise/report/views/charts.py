@@ -223,10 +223,8 @@ def strata_chart(stratum: Stratum, contrast: Contrast, scale: words.Scale) -> go
                 hoverinfo="text",
             )
         )
-    height, margin = (
-        110 + (18 * len(colours) + 14) * len(names),
-        {"l": 8, "r": 16, "t": 12, "b": 44},
-    )
+    height = 110 + (18 * len(colours) + 14) * len(names)
+    margin = {"l": 8, "r": 16, "t": 12, "b": 44}
     axes = {"xaxis": _axis("score", scale), "yaxis": UP_WITHOUT_GRID}
     figure.update_layout(
         **layout(height=height, barmode="group", bargap=0.28, margin=margin, **axes)
