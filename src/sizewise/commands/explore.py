@@ -30,9 +30,6 @@ def explore_command(overrides: Sequence[str], out: Path | None, samples: int) ->
 
     ``dataset=`` and ``model=`` (its tokenizer) matter of the overrides; ``exploration.json`` and
     ``token_lengths.png`` are also written to ``out``.
-
-    Raises:
-        SizewiseError: the data or the tokenizer cannot be read.
     """
     cfg = compose_run(overrides)
     check_language_model(cfg.model, "count tokens with")

@@ -17,11 +17,7 @@ from sizewise.runtime import prepare_environment, quiet
 
 
 def plan_command(overrides: Sequence[str]) -> None:
-    """Print the memory plan of a job.
-
-    Raises:
-        SizewiseError: the job cannot be composed, or its architecture is not known.
-    """
+    """Print the memory plan of a job; SizewiseError where its architecture is not known."""
     cfg = compose_run(overrides)
     check_language_model(cfg.model, "plan memory for")
     prepare_environment(hub=names_hub(cfg))

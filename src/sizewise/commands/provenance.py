@@ -35,9 +35,6 @@ def verify_command(directory: Path, trust: bool = False) -> bool:
     """Print every check of a run or of all runs of a sweep; return whether all of them hold.
 
     ``trust``: also call metrics that a record names and that are not sizewise's.
-
-    Raises:
-        OutcomeError: there is no finished run at or below ``directory``.
     """
     prepare_environment(hub=False)
     quiet()

@@ -60,13 +60,7 @@ def export_command(values: Sequence[str]) -> None:
 
 
 def generate_command(values: Sequence[str], base: bool) -> None:
-    """Answer one question with a run: ``run=DIR "question"``; with ``base``, the base's beside it.
-
-    The question is put as the run's test examples are (see ``release.generate.conversation``).
-
-    Raises:
-        SizewiseError: there is no question, it is too long, or the run cannot be loaded.
-    """
+    """Answer ``run=DIR "question"``, put as the test examples are; ``base``: its answer, too."""
     known = ("run", REMOTE_CODE)
     named = [v for v in values if v.partition("=")[0] in known and "=" in v]
     given = pairs(named, known)
@@ -92,7 +86,7 @@ def generate_command(values: Sequence[str], base: bool) -> None:
 
 
 def pairs(values: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """Split ``key=value`` words; raises ConfigError for an unknown key or a word without ``=``."""
+    """Split ``key=value`` words; ConfigError for an unknown key or a word without ``=``."""
     found = {}
     for value in values:
         key, sign, text = value.partition("=")

@@ -17,11 +17,7 @@ from sizewise.errors import ConfigError
 
 
 def compose_config(overrides: Sequence[str] = (), config_name: str = "train") -> DictConfig:
-    """Compose one job from overrides as on the command line of ``train.py``.
-
-    Raises:
-        ConfigError: an override names an unknown option or key, or cannot be parsed.
-    """
+    """Compose one job from overrides as of ``train.py``; ConfigError where one is wrong."""
     from sizewise.composition.resolvers import register_resolvers
 
     register_schema()

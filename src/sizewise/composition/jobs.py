@@ -136,11 +136,7 @@ class JobComposer:
             raise ConfigError(f"{what}: {str(error).splitlines()[0]}") from error
 
     def compose(self, overrides: list[str]) -> dict[str, Any]:
-        """Return the resolved configuration of one job as plain values.
-
-        Raises:
-            ConfigError: an option, a key or a value is wrong.
-        """
+        """Return a job's resolved configuration as plain values; ConfigError where one is wrong."""
         parsed = self.parse(overrides)
         groups = [item for item in parsed if self._loader.is_group(item)]
         values = [item for item in parsed if not self._loader.is_group(item)]

@@ -94,10 +94,8 @@ def recorded_config(config: Mapping[str, Any], remote_code: bool = False) -> Run
     """Type a configuration out of a record: its texts are texts, and it lets no code in.
 
     Interpolations stay as they are written. Whether code that comes with the base may run is said
-    by ``remote_code`` (what the user has typed now), never by the record.
-
-    Raises:
-        ConfigError: a value is missing, unknown or out of range, or names a kernel of the hub.
+    by ``remote_code`` (what the user has typed now), never by the record. A kernel of the hub is
+    refused (ConfigError).
     """
     try:
         cfg = to_run_config(_literal(dict(config)))

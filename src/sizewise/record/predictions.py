@@ -165,11 +165,7 @@ class PredictionStore:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read a file of predictions; a last line without its newline is dropped.
-
-    Raises:
-        EvaluationError: a line before the last one is damaged.
-    """
+    """Read predictions, a torn last line left out; EvaluationError for a damaged one before."""
     return [_parse(line, path, i) for i, line in enumerate(_lines(path), start=1)]
 
 

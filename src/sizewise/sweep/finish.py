@@ -36,10 +36,8 @@ def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFa
     """Call the summary function, or show what it said if it has seen these results already.
 
     ``function``: import path of ``(sweep_dir, run_dirs, failures, *, prices) -> None``, or None.
-    Returns a failure for every job without a result.
-
-    Raises:
-        ReportError: the function failed. Its traceback is in ``SweepDir.report_error``.
+    Returns a failure for every job without a result. Where the function failed, ReportError; its
+    traceback is in ``SweepDir.report_error``.
     """
     done = [job.run_dir for job in plan.jobs if is_done(job.run_dir)]
     failures = unfinished([job.run_dir for job in plan.jobs])

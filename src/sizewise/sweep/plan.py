@@ -52,8 +52,7 @@ def make_plan(
 ) -> Plan:
     """Compose and check every job, join equal ones, and look up what is already done.
 
-    Raises:
-        SweepError: some jobs are invalid; every one is named with its reason.
+    Of invalid jobs SweepError names every one with its reason.
     """
     jobs: dict[str, Job] = {}
     invalid: dict[str, list[str]] = {}

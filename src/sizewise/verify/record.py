@@ -16,7 +16,7 @@ from sizewise.job.finished import of_finished_run, stored_config
 from sizewise.models.sources import EMBEDDED, weight_files
 from sizewise.record.directories import CONFIG_FILE, RunDir
 from sizewise.record.fit import FitResult, load_result
-from sizewise.record.history import Line, parse_lines
+from sizewise.record.history import parse_lines
 from sizewise.record.outcome import Evaluation, Outcome
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
 
@@ -177,13 +177,10 @@ def _of_training(
         return
     yield "validation.val_loss", loss, fit.best_val_loss, run.fit.name
     lines = parse_lines(run.history.read_bytes()) if run.history.is_file() else []
-    logged = [ln.values["val_loss"] for ln in lines if ln.step == fit.best_step and _has_loss(ln)]
+    there = [line.values for line in lines if line.step == fit.best_step]
+    logged = [values["val_loss"] for values in there if "val_loss" in values]
     if logged:
         yield "validation.val_loss", loss, logged[-1], f"{run.history.name}, step {fit.best_step},"
-
-
-def _has_loss(line: Line) -> bool:
-    return "val_loss" in line.values
 
 
 TITLE = "size of the base"
@@ -280,13 +277,10 @@ def _parameters(file: Path) -> int:
 
 
 def asked_config(outcome: Outcome, directory: Path) -> Mapping[str, Any]:
-    """Return the configuration that names a run.
+    """Return the configuration that names a run; OutcomeError if ``config.yaml`` is damaged.
 
     An evaluation of a finished run is named by what was asked for (its ``config.yaml``); what its
     outcome records is what it took over from that run.
-
-    Raises:
-        OutcomeError: ``config.yaml`` is damaged.
     """
     stored = stored_config(directory) if outcome.config.get("run") else None
     return stored if stored is not None else outcome.config

@@ -130,11 +130,7 @@ def _file(name: str, ref: FileRef, directory: Path) -> Check:
 
 
 def verify_sweep(directory: Path, data: bool = True, trust: bool = False) -> list[Verification]:
-    """Check every finished run at or below ``directory``, and the sweep's ``results.json``.
-
-    Raises:
-        OutcomeError: there is no finished run, so that nothing could be checked.
-    """
+    """Check every finished run at or below ``directory`` (OutcomeError: none) and its results."""
     from sizewise.report.comparison.runs import find_run_dirs
 
     runs = find_run_dirs([directory])

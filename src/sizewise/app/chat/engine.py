@@ -135,11 +135,7 @@ class Engine:
 
 
 def add_adapter(model: Any, folder: Path, name: str) -> None:
-    """Load a PEFT adapter under ``name`` beside the first one, strictly.
-
-    Raises:
-        ModelError: a weight is missing, left over or of another shape.
-    """
+    """Load a PEFT adapter under ``name`` beside the first; ModelError unless all weights fit."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     config, weights = read_adapter(folder)

@@ -76,11 +76,7 @@ class Choir:
         return len(self._engines)
 
     def prepare(self, speakers: Sequence[Speaker]) -> None:
-        """Load what ``speakers`` need and let go of other bases.
-
-        Raises:
-            SizewiseError: a base or an adapter cannot be loaded.
-        """
+        """Load what ``speakers`` need and let go of other bases; SizewiseError if that fails."""
         prepare_environment(hub=any(names_hub(speaker.config) for speaker in speakers))
         quiet()
         with self._loading:  # one page of the app at a time

@@ -106,10 +106,7 @@ class EncoderClassifier(_Regression):
 
 
 def make_classifier(name: str | None) -> CrisisClassifier | None:
-    """Make the classifier that a setting names.
-
-    Args:
-        name: None, ``tfidf``, or the folder of a sentence-transformers encoder.
+    """Make what a setting names: None, ``tfidf``, or a sentence-transformers encoder's folder.
 
     Raises:
         ConfigError: there is no such folder, or sentence-transformers is not installed.

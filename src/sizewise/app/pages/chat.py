@@ -95,7 +95,7 @@ def _session(chosen: list[Speaker]) -> ChatSession:
 
 
 def _turn(turn: Turn, chosen: list[Speaker]) -> None:
-    st.html(text_said(turn))
+    st.html(common.text_block(turn.text, "said"))
     if turn.finding is not None:
         _help()
         return
@@ -104,10 +104,6 @@ def _turn(turn: Turn, chosen: list[Speaker]) -> None:
     for column, speaker in zip(st.columns(len(chosen)), chosen, strict=True):
         if speaker.name in turn.answers:
             column.html(common.panel(speaker.label, turn.answers[speaker.name] or "(no words)"))
-
-
-def text_said(turn: Turn) -> str:
-    return common.text_block(turn.text, "said")
 
 
 def _help() -> None:

@@ -102,7 +102,7 @@ def escaped_markdown(text: str) -> str:
 
 
 def split_settings(text: str) -> list[str]:
-    """Split settings as a shell would; raises ConfigError for a quote without an end."""
+    """Split settings as a shell would; ConfigError for a quote without an end."""
     try:
         return shlex.split(text)
     except ValueError as error:
@@ -130,7 +130,7 @@ def stamp(directory: Path) -> str:
 
 
 def run_named(loaded: Loaded, directory_name: str) -> Run:
-    """Return the run whose directory has this name; raises OutcomeError where there is none."""
+    """Return the run whose directory has this name, else OutcomeError."""
     for run in loaded.runs:
         if run.directory.name == directory_name:
             return run

@@ -110,14 +110,10 @@ class Comparison:
 def compare(
     paths: Sequence[Path], by: Sequence[str] = (), prices: PricesConfig | None = None, seed: int = 0
 ) -> Comparison:
-    """Compare all finished runs at or below ``paths``.
+    """Compare all finished runs at or below ``paths``; ConfigError if ``by`` names no key of them.
 
     ``by``: compare pairs that differ in these configuration keys only, instead of the pairs of the
     question. The same ``seed`` gives the same figures.
-
-    Raises:
-        OutcomeError: a path is no directory.
-        ConfigError: ``by`` names no key of the runs.
     """
     return compare_loaded(load_runs(paths), by, prices, seed)
 

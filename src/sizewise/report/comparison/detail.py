@@ -117,7 +117,6 @@ class Views:
 
 
 def make_views(test: TestSet, points: Sequence[Point], verdict: Verdict, seed: int = 0) -> Views:
-    """Compute the views that the runs of a test set allow."""
     contrast = find_contrast(test, verdict)
     sample = draw_sample(test, contrast, seed)
     if contrast is None:

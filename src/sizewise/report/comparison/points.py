@@ -159,14 +159,12 @@ class LearningCurve:
 
 
 def rank_curves(test: TestSet, points: Sequence[Point]) -> list[Curve]:
-    """Curves over the rank of the adapter, all else equal."""
     return _curves(test, points, RANK, lambda c: c.model.lora_r)
 
 
 def learning_curves(
     test: TestSet, points: Sequence[Point], contrast: Contrast, seed: int = 0
 ) -> list[LearningCurve]:
-    """Curves over the number of training examples."""
     curves = _curves(test, points, TRAINED_ON, lambda c: c.max_train)
     return [LearningCurve(c, *_overtaking(test, c, contrast.large, seed)) for c in curves]
 

@@ -122,11 +122,7 @@ class AnswerCache:
     read: dict[str, Answers] = field(default_factory=dict)
 
     def get(self, run: Run, evaluation: Evaluation) -> Answers:
-        """Return the answers of one evaluation.
-
-        Raises:
-            OutcomeError: the file is missing, was changed, or cannot be parsed.
-        """
+        """Return an evaluation's answers; OutcomeError for a missing, changed or damaged file."""
         ref = evaluation.predictions
         if ref.sha256 not in self.read:
             self.read[ref.sha256] = parse_answers(run.directory / ref.path, ref.sha256)

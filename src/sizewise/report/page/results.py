@@ -36,7 +36,7 @@ def results_record(comparison: Comparison) -> dict[str, Any]:
 
 
 def results_text(comparison: Comparison) -> str:
-    """Return ``results_record`` as strict JSON."""
+    """``results_record`` as strict JSON."""
     return json.dumps(results_record(comparison), indent=1, ensure_ascii=False, allow_nan=False)
 
 

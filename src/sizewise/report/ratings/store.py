@@ -49,11 +49,7 @@ class Rating:
 
 
 class RatingStore:
-    """The ratings of one rater below ``directory`` (a sweep or a run).
-
-    Raises:
-        ConfigError: the rater's name is empty or longer than 60 characters.
-    """
+    """The ratings of one rater, whose name has 1 to 60 characters, below a sweep or a run."""
 
     def __init__(self, directory: Path, rater: str) -> None:
         self.rater = rater.strip()

@@ -327,7 +327,6 @@ def scaling_chart(
 
 
 def parallel_chart(frame: pd.DataFrame, metric: str) -> go.Figure:
-    """Parallel coordinates of all configurations, coloured by their score."""
     columns = ("params", "r", "train_examples", "memory_bytes", "train_seconds", "latency_seconds")
     known = [c for c in columns if frame[c].notna().sum() > 1 and frame[c].nunique() > 1]
     dimensions = [

@@ -52,14 +52,11 @@ def rough_size(config: Mapping[str, Any]) -> int:
     if model.get("init") == "tiny_random":
         return 1
     if not figures:
-        return _bytes_of_weights(str(model.get("path"))) // 2
+        files = Path(str(model.get("path"))).expanduser().glob("*.safetensors")
+        return sum(file.stat().st_size for file in files) // 2
     width, layers = figures["hidden_size"], figures["num_layers"]
     block = 4 * width * width + 3 * width * figures["intermediate_size"]
     return int(figures["vocab_size"] * width + layers * block)
-
-
-def _bytes_of_weights(path: str) -> int:
-    return sum(file.stat().st_size for file in Path(path).expanduser().glob("*.safetensors"))
 
 
 class LocalBackend:

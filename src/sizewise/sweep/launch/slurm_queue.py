@@ -43,8 +43,7 @@ def is_held(reason: str) -> bool:
 def require_queued_ids() -> set[str]:
     """Return the ids of this user's queued and running jobs; ask again where nobody answers.
 
-    Raises:
-        SweepError: SLURM's controller stays silent, so that a job might be submitted twice.
+    SweepError where SLURM's controller stays silent: a job might be submitted twice.
     """
     for attempt in range(ATTEMPTS):
         found = queue_reasons()

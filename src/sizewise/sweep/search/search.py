@@ -208,11 +208,7 @@ def report_search(
     function: str | None,
     prices: PricesConfig,
 ) -> None:
-    """Write and show the trials and the front, then the summary of a sweep.
-
-    Raises:
-        SweepError: no trial gave a figure, or the summary could not be made.
-    """
+    """Write and show the trials and the front, then the summary; SweepError without any figure."""
     trials = [trial for trial in study.trials if "overrides" in trial.user_attrs]
     front = study.best_trials if len(names) > 1 else _best(study)
     write_json(
