@@ -72,11 +72,6 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Prediction:
-        """Build a prediction from a stored record; unknown keys raise TypeError."""
-        return cls(**record)
-
 
 class PredictionStore:
     """An append-only file of predictions that survives ``kill -9`` at any moment.
@@ -188,7 +183,7 @@ def _sealed_line(prediction: Prediction) -> str:
 
 def _parse(line: bytes, path: Path, number: int) -> Prediction:
     try:
-        return Prediction.from_json(unsealed(json.loads(line)))
+        return Prediction(**unsealed(json.loads(line)))
     except (ValueError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path}, line {number}, is no prediction of this version ({error}). "
@@ -200,7 +195,7 @@ def _row(line: bytes, bare: bool) -> Prediction | None:
     """Return a prediction; None for a damaged line, or for one without a hash unless ``bare``."""
     try:
         record = json.loads(line)
-        return Prediction.from_json(unsealed(record)) if bare or SEAL in record else None
+        return Prediction(**unsealed(record)) if bare or SEAL in record else None
     except (ValueError, TypeError, AttributeError):
         return None
 
