@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from real_run import real_run
+from tests.report.real_run import real_run
 
 from sizewise.config import conf_dir
 from sizewise.config.targets import recorded_config

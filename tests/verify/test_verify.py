@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factory import CODES, PRIMARY, Spec, Task, make_run
-from real_run import real_run
+from tests.report.factory import CODES, PRIMARY, Spec, Task, make_run
+from tests.report.real_run import real_run
 
 from sizewise.commands.provenance import reproduce_command
 from sizewise.composition.compose import compose_config
