@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what a file holds as a hash."""
+"""Files that are there whole or not at all, and hashes by which damage to them is found."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import json
 import os
 import time
 import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,27 @@ from typing import Any
 
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` beside ``path``, flush it to the disk, and rename it into place."""
-    temporary = temporary_beside(path)
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def written_whole(path: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """Yield a name beside ``path`` to write to; then flush that file and rename it into place.
+
+    Where anything fails, nothing is left behind. ``temporary``: the name, where only one process
+    writes and what it leaves when it is killed has to be written over by the next.
+    """
+    temporary = temporary or temporary_beside(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def temporary_beside(path: Path) -> Path:
@@ -50,10 +68,16 @@ def file_hash(path: Path, sampled: bool = False) -> str:
     everywhere, so that no block in a thousand would be equal by chance.
     """
     stat = path.stat()
-    # One that changed just now may change again within the same tick of the file system's clock.
-    settled = time.time_ns() - stat.st_mtime_ns > SETTLED_NS
-    read = _kept if settled else _kept.__wrapped__
+    read = _kept if settled(stat) else _kept.__wrapped__
     return read(path, stat.st_size, stat.st_mtime_ns, sampled)
+
+
+def settled(stat: os.stat_result) -> bool:
+    """Whether a file of equal size and time is equal.
+
+    One that changed just now may change again within the same tick of the file system's clock.
+    """
+    return time.time_ns() - stat.st_mtime_ns > SETTLED_NS
 
 
 @lru_cache(maxsize=1024)
@@ -66,6 +90,42 @@ def _kept(path: Path, size: int, changed_ns: int, sampled: bool) -> str:
             handle.seek((size - BLOCK_BYTES) * i // (BLOCKS - 1))
             digest.update(handle.read(BLOCK_BYTES))
         return digest.hexdigest()
+
+
+SEAL = "sha256"
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of plain values with the hash of its content."""
+    return {**record, SEAL: _content_hash(record)}
+
+
+def unsealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record without its hash; one that was written before there were any has none.
+
+    Raises:
+        ValueError: it does not hold what was written.
+    """
+    content = {key: value for key, value in record.items() if key != SEAL}
+    if SEAL in record and record[SEAL] != _content_hash(content):
+        raise ValueError("its content is not what was written")
+    return content
+
+
+def _content_hash(record: Mapping[str, Any]) -> str:
+    # Read back first: keys are texts then, and in the order in which they will be read.
+    plain = json.loads(json.dumps(record, default=str))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def zip_damage(path: Path) -> str | None:
+    """Say what is wrong with an archive by the checksums of its parts; None if it is whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except Exception as error:  # whatever a flipped bit makes of it
+        return str(error) or type(error).__name__
+    return None if part is None else f"its part {part} does not fit its checksum"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ Nothing here imports torch at module top, so that ``prepare_environment`` can ru
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import random
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sizewise.devices import free_memory as free_memory
 from sizewise.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,11 +73,7 @@ def prepare_environment(hub: bool = True) -> None:
     """Set the environment that libraries read when they are imported; what is set already stays.
 
     Telemetry is off and the CUDA allocator grows its segments. Call it before torch and
-    transformers are imported.
-
-    Args:
-        hub: whether the configuration names something on the hub; without, the hub's client is
-            told to stay offline.
+    transformers are imported. Unless something on the ``hub`` is named, its client stays offline.
     """
     for key, value in _DEFAULTS.items():
         os.environ.setdefault(key, value)
@@ -102,16 +98,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def free_memory() -> None:
-    """Collect garbage and give cached device memory back; call it between jobs."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
 
 
 def is_ddp_child() -> bool:

@@ -185,6 +185,18 @@ def test_a_damaged_cache_is_encoded_again(tmp_path: Path, damage: bytes | None) 
     assert TokenCache(tmp_path).load(path.stem, 10) is not None
 
 
+def test_no_flipped_bit_of_a_cache_is_taken_for_token_ids(tmp_path: Path) -> None:
+    encode_examples(many(), chat(), 1000, cache_dir=tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole, found = path.read_bytes(), TokenCache(tmp_path).load(path.stem, 10)
+    assert found is not None
+    for offset in range(0, len(whole), 11):
+        damaged = bytearray(whole)
+        damaged[offset] ^= 1 << offset % 8
+        path.write_bytes(damaged)
+        assert TokenCache(tmp_path).load(path.stem, 10) in (None, found), offset
+
+
 def test_a_pickle_in_the_cache_is_not_read(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:

@@ -113,4 +113,4 @@ def evaluate(
     predicted = predict(
         model, split, template, generation, store, 4, metrics=metrics, candidates=candidates
     )
-    return score_predicted(predicted, split, metrics, store, train_examples)
+    return score_predicted(predicted, split.examples, metrics, store, train_examples)

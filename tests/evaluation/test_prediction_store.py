@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from sizewise.devices import PeakMemory
 from sizewise.errors import EvaluationError
-from sizewise.record.predictions import Prediction, PredictionStore, read_predictions
+from sizewise.record.predictions import Bill, Prediction, PredictionStore, read_predictions
 
 
 def prediction(name: str, text: str = "E11.9\u2028\nyes") -> Prediction:
@@ -35,13 +39,60 @@ def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path) -> None:
     assert [p.id for p in read_predictions(store.path)] == ["a", "b", "c"]
 
 
-def test_a_damaged_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
+def half_of(line: str) -> str:
+    return line[: len(line) // 2]
+
+
+def another_answer(line: str) -> str:
+    assert "yes" in line
+    return line.replace("yes", "no")
+
+
+@pytest.mark.parametrize("damage", [half_of, another_answer, lambda line: "[]"])
+def test_a_damaged_line_of_a_half_finished_file_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[str], str]
+) -> None:
+    store = PredictionStore(tmp_path / "test.jsonl", "key")
+    store.append([prediction("a"), prediction("b"), prediction("c")])
+    lines = store.path.read_text().splitlines()
+    store.path.write_text(f"{lines[0]}\n{damage(lines[1])}\n{lines[2]}\n")
+    with pytest.raises(EvaluationError, match="line 2"):
+        read_predictions(store.path)
+    again = PredictionStore(store.path, "key")
+    assert again.read() == [prediction("a"), prediction("c")]
+    assert [r.message for r in caplog.records] == [
+        f"{store.path}: 1 damaged predictions are made again."
+    ]
+    again.append([prediction("b")])
+    assert [p.id for p in read_predictions(store.path)] == ["a", "c", "b"]
+
+
+def test_an_answer_that_was_edited_after_the_last_one_is_made_again(tmp_path: Path) -> None:
     store = PredictionStore(tmp_path / "test.jsonl", "key")
     store.append([prediction("a"), prediction("b")])
-    lines = store.path.read_text().splitlines()
-    store.path.write_text(f"{lines[0][:10]}\n{lines[1]}\n")
-    with pytest.raises(EvaluationError, match="line 1"):
-        store.read()
+    store.finish([prediction("a"), prediction("b")])
+    assert "sha256" not in store.path.read_text(), "the format of finished files is another"
+    store.path.write_text(store.path.read_text().replace("yes", "no", 1))
+    assert PredictionStore(store.path, "key").read() == []
+
+
+def test_a_half_finished_file_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    store = PredictionStore(tmp_path / "test.jsonl", "key")
+    store.append([])
+    store.path.write_text(json.dumps(prediction("a").to_json()) + "\n")
+    assert PredictionStore(store.path, "key").read() == [prediction("a")]
+
+
+@pytest.mark.parametrize("damage", ["", "x", "[1, 9.0, 5]\n[", '[1, 9.0, 5, "0"]\n', "{}\n"])
+def test_a_damaged_bill_is_an_unknown_cost_and_no_error(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "test.jsonl"
+    bill = Bill(path, 0, PeakMemory(torch.device("cpu")))
+    bill.note(1)
+    side_car = tmp_path / "test.jsonl.spent"
+    assert Bill(path, 1, PeakMemory(torch.device("cpu"))).seconds == bill.seconds
+    side_car.write_text(side_car.read_text().replace("[1, ", "[1, 1") if damage == "x" else damage)
+    found = Bill(path, 1, PeakMemory(torch.device("cpu"))).seconds
+    assert found == (9.0 if damage.startswith("[1, 9.0, 5]") else None)
 
 
 def test_predictions_of_something_else_are_refused(tmp_path: Path) -> None:

@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from real_run import METRICS, real_run
+from safetensors.torch import save_file
 
 from sizewise.embedded.ladder import embedded_model_path
 from sizewise.evaluation.score import score_predictions
 from sizewise.metrics.base import build_metrics
-from sizewise.record.outcome import file_ref, read_outcome
+from sizewise.record.directories import RunDir
+from sizewise.record.fit import FitResult, write_result
+from sizewise.record.history import Line, rewrite
+from sizewise.record.outcome import file_ref, outcome_from_json, read_outcome, write_outcome
 from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.verify import FAILED, OK, UNCHECKED
 from sizewise.verify.record import size_checks
@@ -82,6 +87,81 @@ def test_a_manipulated_record_is_found(
     assert any(named in line for line in found), found
 
 
+def proved(directory: Path) -> None:
+    """Give a run the files that prove what its training took: fit, history, adapter."""
+    path = directory / "outcome.json"
+    record = json.loads(path.read_text())
+    cost, model = record["cost"], record["model"]
+    fields = {"seconds": "train_seconds", "tokens": "train_tokens", "steps": "train_steps",
+              "answer_tokens": "train_answer_tokens", "peak_bytes": "train_peak_bytes"}  # fmt: skip
+    figures = {name: cost[key] for name, key in fields.items()}
+    shape = {name: cost[name] for name in ("batch_size", "accumulate", "out_of_memory")}
+    loss = record["validation"]["val_loss"]
+    fit = FitResult(
+        **figures, **shape, epochs=1.0, best_step=7, best_val_loss=loss, stopped_early=False
+    )
+    (adapter,) = (directory / "adapter").iterdir()
+    save_file({"lora_A": torch.zeros(3, 5)}, adapter)
+    write_result(fit, directory)
+    rewrite(RunDir(directory).history, [Line(7, 0.0, {"val_loss": loss})])
+    model["params_trainable"], model["adapter_bytes"] = 15, 60
+    record["files"] |= {"adapter": vars(file_ref(adapter, directory))}
+    write_outcome(outcome_from_json(record, "it"), directory)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (set_to("cost/train_seconds", 1.0), "cost.train_seconds is recorded as 1.0, fit.json says"),
+        (set_to("cost/train_tokens", 5), "cost.train_tokens is recorded as 5"),
+        (set_to("validation/val_loss", 0.01), "validation.val_loss is recorded as 0.01"),
+        (set_to("model/memory_bytes", 10), "memory_bytes is recorded as 10;"),
+        (set_to("model/memory_bytes", 10**12), "memory_bytes is recorded as 1,000,000,000,000;"),
+        (set_to("model/params_trainable", 3), "the adapter holds 15 in 60"),
+        (set_to("model/adapter_bytes", 3), "the adapter holds 15 in 60"),
+        (set_to("cost/eval_seconds", 0.001), "its content is not what was written"),
+    ],
+)
+def test_edited_costs_of_training_and_sizes_are_found(
+    honest: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], named: str
+) -> None:
+    directory = shutil.copytree(honest, tmp_path / "run")
+    proved(directory)
+    assert verify_run(directory).ok
+    path = directory / "outcome.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    found = [f"{c.name}: {c.detail}" for c in verify_run(directory).checks if c.status == FAILED]
+    assert any(named in line for line in found), found
+
+
+@pytest.mark.parametrize(("old", "new"), [("seconds", "secondz"), ('_step": 7', '_step": 8')])
+def test_verify_finds_a_damaged_record_of_the_fit(
+    honest: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    directory = shutil.copytree(honest, tmp_path / "run")
+    proved(directory)
+    path = directory / "fit.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    (found,) = (c for c in verify_run(directory).checks if c.status == FAILED)
+    assert (found.name, found.detail) == (
+        "training figures",
+        "fit.json: its content is not what was written",
+    )
+
+
+def test_verify_finds_a_validation_loss_that_the_history_does_not_know(
+    honest: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(honest, tmp_path / "run")
+    proved(directory)
+    rewrite(RunDir(directory).history, [Line(7, 0.0, {"val_loss": 9.0})])
+    (found,) = (c for c in verify_run(directory).checks if c.status == FAILED)
+    assert "metrics.jsonl, step 7, says 9.0" in found.detail
+
+
 def forge(directory: Path, change: Callable[[Prediction], Prediction]) -> None:
     """Change the tuned model's predictions, with new scores and a new hash."""
     path = directory / "outcome.json"
@@ -142,7 +222,7 @@ def test_examples_that_were_left_out_are_not_passed_in_silence(
     checks = verify_run(directory).checks
     assert [c.name for c in checks if c.status == FAILED] == [f"data {NAME}: counts"]
     record["data"]["dropped"]["test/answer_cut"] = 1
-    path.write_text(json.dumps(record))
+    write_outcome(outcome_from_json(record, "it"), directory)
     checks = verify_run(directory).checks
     assert not [c.detail for c in checks if c.status == FAILED]
     assert any(
@@ -156,5 +236,6 @@ def test_a_second_copy_of_the_weights_in_another_layout_does_not_count(
     folder = Path(shutil.copytree(embedded_model_path("nano"), tmp_path / "base"))
     shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
     outcome = read_outcome(honest)
-    found = next(size_checks(replace(outcome, model=replace(outcome.model, path=str(folder)))))
+    moved = replace(outcome, model=replace(outcome.model, path=str(folder)))
+    found = next(size_checks(moved, honest))
     assert (found.status, found.detail) == (OK, "")

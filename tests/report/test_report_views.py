@@ -230,6 +230,17 @@ def test_reviewers_warnings(tmp_path: Path) -> None:
         assert part in text, part
 
 
+@pytest.mark.parametrize(("method", "said"), [("int8", True), ("nf4", False)])
+def test_point_24_int8_answered_in_different_batches_is_an_objection(
+    tmp_path: Path, method: str, said: bool
+) -> None:
+    smaller = {"evaluation": {"batch_size": 2}}
+    specs = [Spec(m, seed=s, quantization=method) for m in ("nano",) for s in (1, 2, 3)]
+    specs += [Spec("mini", seed=s, quantization=method, extra=smaller) for s in (1, 2, 3)]
+    text = "\n".join(compared(tmp_path, specs).warnings)
+    assert ("int8 models were asked in batches of 2 and 8" in text) is said
+
+
 def test_clean_comparison_has_no_warnings(tmp_path: Path) -> None:
     specs = [Spec(m, seed=s) for m in ("nano", "micro") for s in (1, 2, 3)]
     assert compared(tmp_path, [*specs, Spec("mini", 0.4, None)]).warnings == []

@@ -68,6 +68,53 @@ def test_another_machine_holds_as_long_as_it_beats(tmp_path: Path) -> None:
     claim.release("done")
 
 
+def test_a_claim_of_a_host_whose_clock_is_a_day_ahead_blocks_no_longer_than_another(
+    tmp_path: Path,
+) -> None:
+    elsewhere(tmp_path, age=-86_400)
+    path = tmp_path / ".claims" / "000001.json"
+    assert try_claim(tmp_path) is None
+    assert abs(path.stat().st_mtime - time.time()) < claims.STALE_SECONDS, "it is dated ahead"
+    os.utime(path, (time.time() + 86_400, time.time() + 86_400))  # it lives, and beats
+    assert holder(tmp_path) is not None
+    seen = path.stat().st_mtime - claims.STALE_SECONDS - 1  # so long it has been silent
+    os.utime(path, (seen, seen))
+    claim = try_claim(tmp_path)
+    assert claim is not None
+    claim.release("done")
+
+
+def test_a_claim_with_an_unknown_field_is_read_and_one_without_a_field_is_torn(
+    tmp_path: Path,
+) -> None:
+    elsewhere(tmp_path, age=10)
+    path = tmp_path / ".claims" / "000001.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "rack": 7}))
+    assert str(holder(tmp_path)).endswith("on node7")
+    del record["machine"]
+    path.write_text(json.dumps(record))
+    assert str(holder(tmp_path)).endswith("on an unknown machine")
+
+
+def test_a_claim_is_given_up_although_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = try_claim(tmp_path)
+    assert claim is not None
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(claims, "write_atomically", full)
+    claim.release("failed")
+    assert holder(tmp_path) is None
+    again = try_claim(tmp_path)
+    assert again is not None
+    monkeypatch.undo()
+    again.release("done")
+
+
 def test_who_may_only_read_sees_who_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(tmp_path / "fresh", age=10)
     elsewhere(tmp_path / "stale", age=claims.STALE_SECONDS + 10)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sizewise.composition.compose import compose_run
 from sizewise.config import to_run_config
 from sizewise.record.identity import canonical_config, differing_keys, run_identity
 
@@ -52,7 +53,9 @@ def test_options_of_an_adapter_name_no_run_without_one(key: str, value: object) 
     full["lora"][key] = value
     assert run_identity(full).slug == run_identity(before).slug
     assert run_identity(full).hash != run_identity(job_config()).hash
-    assert canonical_config(before)["lora"] == before["lora"], "the name it always had"
+    named = canonical_config(before)["lora"]
+    assert named == {key: before["lora"][key] for key in named}, "the name it always had"
+    assert set(named) >= {"method", "r", "alpha", "alpha_ratio", "dropout", "target", "fast"}
 
 
 @pytest.mark.parametrize(
@@ -145,3 +148,44 @@ def test_a_finished_run_that_is_scored_again_is_named_after_itself(tmp_path: Pat
     config = {"model": {"name": "nano"}, "dataset": {"name": "icd10"}, "run": str(tmp_path)}
     found = run_identity(config)
     assert found.slug == f"evaluated_0123456789ab_{found.hash}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("model=nano",), "11f4e4c280c2"),
+        (
+            ("model=qwen3b", "lora.r=16", "quantization=nf4", "trainer.max_steps=20"),
+            "4ded4ec44d13",
+        ),
+        (("model=gemma4b", "lora=dora", "lora.target=attention", "seed=7"), "d84a3379d6f0"),
+        (("model=mini", "lora=full"), "1a9298c34e2f"),
+        (("model=mini", "lora=none"), "0685946b1d1e"),
+    ],
+)
+def test_point_18_options_that_are_new_leave_the_names_of_runs_as_they_were(
+    overrides: tuple[str, ...], expected: str
+) -> None:
+    assert run_identity(compose_run(overrides)).hash == expected
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "lora.layers_to_transform=[0]", "+lora.rank_pattern={q_proj:4}", "lora.target=[q_proj]",
+        "+lora.alpha_pattern={q_proj:4}", "lora.modules_to_save=[lm_head]",
+        "model.added_tokens=['<code>']",
+    ],
+)  # fmt: skip
+def test_point_18_options_that_are_used_make_another_run(override: str) -> None:
+    assert run_identity(compose_run(["model=nano", override])).hash != "11f4e4c280c2"
+
+
+def test_point_21_a_list_of_targets_names_the_same_run_as_its_text() -> None:
+    listed, typed = (["model=nano", o] for o in ("lora.target=[q_proj,v_proj]",
+                                                 "lora.target='q_proj,v_proj'"))  # fmt: skip
+    assert run_identity(compose_run(listed)) == run_identity(compose_run(typed))
+    plain = job_config()
+    plain["lora"]["target"] = ["q_proj", "v_proj"]
+    text = changed("lora.target", "q_proj,v_proj")
+    assert run_identity(plain).hash == run_identity(text).hash

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 
 from sizewise import runtime
 from sizewise.config import TrainerConfig
-from sizewise.errors import ConfigError
+from sizewise.devices import BatchSize, halve_on_oom
+from sizewise.errors import ConfigError, OutOfMemoryError
 from sizewise.models.dtypes import resolve_precision
 from sizewise.training.trainer import RENDEZVOUS, build_trainer
 
@@ -99,3 +102,37 @@ def test_device_and_precision() -> None:
 def test_ranks_wait_longer_than_half_an_hour_for_the_first(tmp_path: Path, strategy: str) -> None:
     config = TrainerConfig(accelerator="cpu", devices=2, strategy=strategy)
     assert build_trainer(config, 1, 1, [], [], tmp_path).strategy._timeout == RENDEZVOUS
+
+
+def test_what_does_not_fit_is_halved_and_its_tensors_are_let_go() -> None:
+    """Likelihoods, validation and evaluation share this: nothing of a failed batch stays alive."""
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def work(rows: Sequence[int]) -> int:
+        assert all(tensor() is None for tensor in held)
+        tensor = torch.zeros(len(rows))
+        if len(rows) > 2:
+            held.append(weakref.ref(tensor))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return len(tensor)
+
+    sizes = BatchSize(8)
+    found = list(halve_on_oom([range(8), range(8, 11)], sizes, work))
+    assert [row for rows, _ in found for row in rows] == list(range(11))
+    assert [count for _, count in found] == [2, 2, 2, 2, 2, 1]
+    assert (sizes.size, sizes.failed, len(held)) == (2, [8, 4], 2)
+
+
+def test_a_single_example_that_does_not_fit_says_what_to_lower() -> None:
+    def work(rows: Sequence[int]) -> None:
+        raise MemoryError
+
+    sizes = BatchSize(2, "one single answer was read", "dataset.max_length")
+    with pytest.raises(OutOfMemoryError, match=r"while one single answer was read. Lower dataset"):
+        list(halve_on_oom([range(2)], sizes, work))
+
+    def broken(rows: Sequence[int]) -> None:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        list(halve_on_oom([range(2)], BatchSize(2), broken))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -39,13 +40,21 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(name, function, replace=True)
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn an error that sizewise raises on purpose into one message and exit code 1."""
+    """Turn an error that sizewise raises on purpose, or a full disk, into one message and exit."""
     try:
         yield
     except SizewiseError as error:
         sys.stderr.write(f"sizewise: {error}\n")
+        raise SystemExit(1) from error
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        sys.stderr.write(f"sizewise: {error}. Nothing is lost: make room, then start it again.\n")
         raise SystemExit(1) from error
 
 

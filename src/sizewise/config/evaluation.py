@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sizewise.config.checks import above, at_least, one_of, within
+from sizewise.config.checks import above, at_least, is_seed, one_of, within
 
 
 @dataclass
@@ -27,6 +27,7 @@ class GenerationConfig:
         within("generation.top_p", self.top_p, 1e-6, 1.0)
         at_least("generation.top_k", self.top_k, 0)
         above("generation.repetition_penalty", self.repetition_penalty, 0)
+        is_seed("generation.seed", self.seed)
 
 
 @dataclass

@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sizewise.config.checks import above, at_least, one_of, within
+from sizewise.config.checks import above, at_least, is_seed, one_of, within
+from sizewise.errors import ConfigError
 
 FAMILIES = ("causal", "seq2seq", "classical")
 INITS = ("pretrained", "random", "tiny_random")
@@ -67,7 +68,9 @@ class ModelConfig:
     inference alike (``enable_thinking``, ``date_string``). ``suggested_lr`` is the learning rate
     that AdamW takes unless ``optimizer.lr`` says otherwise: models of a few million weights need
     far larger steps than models of billions. ``content`` is a hash of local weights, tokenizer and
-    template, filled in when a run is planned: a changed base makes another run.
+    template, filled in when a run is planned: a changed base makes another run. ``added_tokens``
+    are put into the vocabulary where it lacks them; the embedding grows with it, and an adapter
+    trains and keeps their rows.
     """
 
     name: str = MISSING
@@ -76,6 +79,7 @@ class ModelConfig:
     family: str = "causal"
     init: str = "pretrained"
     tokenizer: str | None = None
+    added_tokens: list[str] = field(default_factory=list)
     content: str | None = None
     chat_template: str | None = None
     template_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -93,13 +97,22 @@ class ModelConfig:
         one_of("model.family", self.family, FAMILIES)
         one_of("model.init", self.init, INITS)
         one_of("model.dtype", self.dtype, DTYPES)
+        if not all(token.strip() for token in self.added_tokens):
+            raise ConfigError("model.added_tokens holds an empty token. Leave it out.")
 
 
 @dataclass
 class LoraConfig:
     """The adapter. ``alpha`` follows the rank (``alpha_ratio`` × r) unless it is given.
 
-    ``target`` is ``all_linear``, ``attention`` or a comma-separated list of module names.
+    ``target`` is ``all_linear``, ``attention``, a list of module names (``[q_proj,v_proj]``) or
+    ``regex:PATTERN``, which has to match whole names (``regex:.*layers\\.[0-3]\\..*_proj``). In a
+    mixture of experts ``all_linear`` covers the stacked weights of the experts too, which take no
+    dropout (and no DoRA, with which they are left out). ``layers_to_transform`` are the numbers of
+    the only layers to adapt. ``rank_pattern`` and ``alpha_pattern`` give modules another rank or
+    alpha by the ends of their names, as regular expressions (``+lora.rank_pattern={down_proj:4}``);
+    alpha follows such a rank as it follows ``r``. ``modules_to_save`` are trained whole and stored
+    with the adapter, such as ``[embed_tokens,lm_head]``.
     ``fast``: lean forward and backward passes for plain adapters on unquantised bases (the same
     result, other random numbers in dropout); false: PEFT's own everywhere.
     """
@@ -109,12 +122,22 @@ class LoraConfig:
     alpha: float | None = None
     alpha_ratio: float = 2.0
     dropout: float = 0.05
-    target: str = "all_linear"
+    target: Any = "all_linear"
     init_seed: int | None = None
     fast: bool = True
+    layers_to_transform: list[int] | None = None
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    modules_to_save: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Check rank, scale and dropout."""
+        """Check rank, scale and dropout; a list of targets becomes the text that means the same."""
+        if not isinstance(self.target, str):
+            self.target = ",".join(map(str, self.target or ()))
+        for key in ("rank_pattern", "alpha_pattern"):
+            for name, value in getattr(self, key).items():
+                above(f"lora.{key}.{name}", value, 0)
+        is_seed("lora.init_seed", self.init_seed)
         one_of("lora.method", self.method, METHODS)
         at_least("lora.r", self.r, 1)
         above("lora.alpha", self.alpha, 0)

@@ -49,6 +49,9 @@ def _explain_value(error: OmegaConfBaseException) -> str:
     reason = str(error).splitlines()[0]
     if isinstance(error, MissingMandatoryValue) or "missing mandatory value" in reason:
         return f"{key} has no value and needs one. Give {key}=… on the command line."
+    if reason.endswith("of type 'float' could not be converted to Integer"):
+        part = " For a part of an epoch set trainer.max_steps." if "max_epochs" in key else ""
+        return f"{key}={reason.split(chr(39))[1]} is no whole number.{part}"
     return f"{key}: {reason}{_siblings(error)}"
 
 

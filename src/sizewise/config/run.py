@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sizewise.config.checks import at_least, one_of
+from sizewise.config.checks import at_least, is_seed, one_of
 from sizewise.config.data import DatasetConfig
 from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
@@ -112,4 +112,4 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Check what no group can check alone."""
         one_of("stage", self.stage, STAGES)
-        at_least("seed", self.seed, 0)
+        is_seed("seed", self.seed)

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sizewise.config.checks import above, at_least, one_of, within
+from sizewise.config.checks import above, at_least, limit, one_of, within
 from sizewise.errors import ConfigError
 
 PRECISIONS = ("auto", "32-true", "bf16-true", "bf16-mixed", "16-mixed")
@@ -89,8 +89,10 @@ class TrainerConfig:
         within("trainer.label_smoothing", self.label_smoothing, 0.0, 0.99)
         one_of("trainer.precision", self.precision, PRECISIONS)
         one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu", "cuda", "mps"))
-        if self.max_epochs < 1 and self.max_steps < 1:
+        for key in ("max_epochs", "max_steps"):
+            limit(f"trainer.{key}", getattr(self, key))
+        if self.max_epochs == self.max_steps == -1:
             raise ConfigError(
-                f"trainer.max_epochs={self.max_epochs} and trainer.max_steps={self.max_steps} "
-                "train nothing. Set one of them to at least 1, or choose lora=none."
+                "trainer.max_epochs=-1 and trainer.max_steps=-1: training would never end. "
+                "Set one of them to at least 1, or choose lora=none."
             )

@@ -22,16 +22,14 @@ from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, fit
-from sizewise.evaluation.candidates import read_candidates
 from sizewise.evaluation.predict import Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
 from sizewise.evaluation.zero_shot import cached, changed_conditions, zero_shot_key, zero_shot_parts
 from sizewise.files import hash_text
 from sizewise.job.bases import check_adapter, give_back, load_evaluated, storage_of, take_base
-from sizewise.job.data import Task, load_encoded_tasks, load_plain_tasks, save_data
+from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
 from sizewise.job.fitting import train
-from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter.wrapping import lora_settings
 from sizewise.models.architecture import context_length
 from sizewise.models.likelihood import answer_log_probs
@@ -43,9 +41,9 @@ from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
 from sizewise.record.predictions import PredictionStore
+from sizewise.training.preflight import check_training
 
 if TYPE_CHECKING:
-    import torch
     from peft import PeftModel
     from pytorch_lightning.loggers import Logger
     from transformers import PreTrainedModel
@@ -53,70 +51,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 CLASSICAL = "classical"
 PREFIX = "classical:"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job whose data is ready and whose model is still to be loaded.
-
-    Attributes:
-        cfg: what is asked for.
-        run_dir: the directory of the run.
-        identity: hash of the configuration.
-        device: where a model goes.
-        metrics: what is computed from answers.
-        tasks: the data set of the run first, then every further test set.
-        template: how prompts are written; None where the answerer reads no tokens.
-        warnings: what a reader of the scores has to know.
-    """
-
-    cfg: RunConfig
-    run_dir: Path
-    identity: str
-    device: torch.device
-    metrics: tuple[ExampleMetric, ...]
-    tasks: tuple[Task, ...]
-    template: Template | None = None
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def tested(self) -> tuple[Task, ...]:
-        """The data sets that are answered: those that have a test split."""
-        return tuple(task for task in self.tasks if task.splits.test)
-
-    @property
-    def task(self) -> Task:
-        """The data set of the run."""
-        return self.tasks[0]
-
-    @property
-    def eval_batch_size(self) -> int:
-        """Examples that are answered together."""
-        return self.cfg.evaluation.batch_size or self.cfg.trainer.batch_size
-
-    @property
-    def specialises(self) -> bool:
-        """Whether the model that stands for the run is another than its untouched base."""
-        if self.cfg.stage == "evaluate":
-            return self.cfg.adapter is not None
-        return self.cfg.lora.trains
-
-    def candidates(self, task: Task) -> tuple[str, ...]:
-        """Return the answers whose likelihoods are compared; none where none are configured.
-
-        Raises:
-            ConfigError: their file cannot be read, or holds none.
-        """
-        chosen = self.cfg.evaluation.candidates
-        if chosen is None:
-            return ()
-        trained, tested = self.task.splits, task.splits
-        every = (*trained.train, *tested.train, *tested.validation, *tested.test)
-        return read_candidates(chosen, trained.train, every)
-
-    def store(self, kind: str, task: Task, key: str) -> PredictionStore:
-        """Open the predictions of ``base``, ``tuned`` or ``validation`` on a data set."""
-        return PredictionStore(RunDir(self.run_dir).predictions(kind, task.name), key)
 
 
 @dataclass(frozen=True)
@@ -144,25 +78,25 @@ class Answerer(Protocol):
         """Read, split and prepare all data; return the template (None without one) and tasks."""
 
     @classmethod
-    def load(cls, job: Job) -> Answerer:
+    def load(cls, job: PreparedJob) -> Answerer:
         """Load the untouched model."""
 
-    def answer(self, job: Job, task: Task, split: SplitName, kind: str) -> Answers:
+    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
         """Answer every example of a split."""
 
-    def specialise(self, job: Job, loggers: Sequence[Logger]) -> Answerer:
+    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Answerer:
         """Return the model that stands for the run: tuned, with its adapter, or as it is."""
 
-    def validation_loss(self, job: Job) -> dict[str, float]:
+    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """Return the loss on the validation split, empty where there is none."""
 
-    def facts(self, job: Job) -> ModelFacts:
+    def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the model."""
 
     def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
         """Sum up what the run cost; evaluations are those of the model that stands for it."""
 
-    def give_back(self, job: Job) -> None:
+    def give_back(self, job: PreparedJob) -> None:
         """Keep what the next job may use."""
 
 
@@ -186,6 +120,7 @@ class LanguageModel:
     def check(cfg: RunConfig) -> tuple[str, ...]:
         """Refuse a base, storage or adapter that cannot work here."""
         check_model(cfg.model, cfg.quantization, cfg.lora, cfg.trainer)
+        check_training(cfg)
         return check_adapter(cfg)
 
     @staticmethod
@@ -198,12 +133,12 @@ class LanguageModel:
         return template, tasks
 
     @classmethod
-    def load(cls, job: Job) -> LanguageModel:
+    def load(cls, job: PreparedJob) -> LanguageModel:
         """Load the frozen base, or take the one that the last job left."""
         assert job.template is not None
         return cls(take_base(*storage_of(job.cfg), job.device), job.template)
 
-    def answer(self, job: Job, task: Task, split: SplitName, kind: str) -> Answers:
+    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
         """Answer a split; the base's answers to a test split are shared between runs."""
         parts = dict(self._parts(job, task, split))
         if not (self.untouched and kind == "base"):
@@ -211,16 +146,21 @@ class LanguageModel:
             return Answers(self._predict(job, task, split, store), store)
         store = job.store(kind, task, zero_shot_key(parts))
         predicted, reused = cached(
-            Path(job.cfg.paths.cache), parts, lambda: self._predict(job, task, split, store)
+            Path(job.cfg.paths.cache),
+            parts,
+            lambda: self._predict(job, task, split, store),
+            [example.id for example in task.examples(split)],
         )
         if not reused:
             return Answers(predicted, store)
         log.info("%s: zero-shot answers of %s reused.", task.name, job.cfg.model.name)
         here = conditions(self.model.device, job.eval_batch_size)
-        warning = changed_conditions(task.name, predicted.conditions, here)
+        warning = changed_conditions(
+            task.name, predicted.conditions, here, job.cfg.quantization.method
+        )
         return Answers(predicted, store, True, (warning,) if warning else ())
 
-    def specialise(self, job: Job, loggers: Sequence[Logger]) -> LanguageModel:
+    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> LanguageModel:
         """Train the adapter, or load the one that is to be evaluated."""
         cfg = job.cfg
         if not job.specialises:
@@ -231,7 +171,7 @@ class LanguageModel:
         model, fitted = train(cfg, self.model, job.task, self.template, loggers, job.run_dir)
         return dataclasses.replace(self, model=model, untouched=False, fit=fitted)
 
-    def validation_loss(self, job: Job) -> dict[str, float]:
+    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """Return nats per answer token; of a trained model the loss of its best weights."""
         encoded = job.task.encoded["validation"].encoded
         if not encoded:
@@ -243,7 +183,7 @@ class LanguageModel:
         )
         return {"val_loss": -sum(log_probs) / sum(len(item.answer_ids) for item in encoded)}
 
-    def facts(self, job: Job) -> ModelFacts:
+    def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the model; its adapter as the weights that were scored have it."""
         model, cfg = self.model, job.cfg.model
         sizes, lora = model_sizes(model), lora_settings(model)
@@ -287,11 +227,13 @@ class LanguageModel:
             out_of_memory=list(fitted.out_of_memory),
         )
 
-    def give_back(self, job: Job) -> None:
+    def give_back(self, job: PreparedJob) -> None:
         """Keep the base in memory for the next job of this process."""
         give_back(self.model, *storage_of(job.cfg), job.device)
 
-    def _predict(self, job: Job, task: Task, split: SplitName, store: PredictionStore) -> Predicted:
+    def _predict(
+        self, job: PreparedJob, task: Task, split: SplitName, store: PredictionStore
+    ) -> Predicted:
         evaluation = job.cfg.evaluation
         with evaluation_bar(store.path.stem, job.cfg.trainer.progress_bar) as progress:
             return predict(
@@ -308,7 +250,7 @@ class LanguageModel:
                 progress=progress,
             )
 
-    def _parts(self, job: Job, task: Task, split: SplitName) -> Mapping[str, Any]:
+    def _parts(self, job: PreparedJob, task: Task, split: SplitName) -> Mapping[str, Any]:
         return zero_shot_parts(
             job.cfg.model,
             job.cfg.quantization,
@@ -367,13 +309,13 @@ class Baseline:
         return None, load_plain_tasks(cfg)
 
     @classmethod
-    def load(cls, job: Job) -> Baseline:
+    def load(cls, job: PreparedJob) -> Baseline:
         """Fit the baseline on the training split of the run."""
         started = time.perf_counter()
         fitted = fit(job.cfg.model.path.removeprefix(PREFIX), job.task.splits.train)
         return cls(fitted, time.perf_counter() - started)
 
-    def answer(self, job: Job, task: Task, split: SplitName, kind: str) -> Answers:
+    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
         """Answer a split at once; the answer is also the candidate, with its probability."""
         examples = task.examples(split)
         predictions, seconds = answer_all(self.fitted, examples)
@@ -388,15 +330,15 @@ class Baseline:
         predicted = Predicted(chosen, seconds, None, max(len(examples), 1))
         return Answers(predicted, job.store(kind, task, key))
 
-    def specialise(self, job: Job, loggers: Sequence[Logger]) -> Baseline:
+    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Baseline:
         """Return itself: it was fitted on the task to begin with."""
         return self
 
-    def validation_loss(self, job: Job) -> dict[str, float]:
+    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """There is none: it gives no likelihood of references."""
         return {}
 
-    def facts(self, job: Job) -> ModelFacts:
+    def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the baseline: its coefficients are its parameters."""
         cfg, fitted = job.cfg.model, self.fitted
         return ModelFacts(
@@ -426,7 +368,7 @@ class Baseline:
             _evaluation_cost(evaluations, joules), train_seconds=self.seconds
         )
 
-    def give_back(self, job: Job) -> None:
+    def give_back(self, job: PreparedJob) -> None:
         """Nothing is worth keeping."""
 
 

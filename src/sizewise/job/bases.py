@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sizewise.config import ModelConfig, QuantizationConfig, RunConfig
+from sizewise.devices import free_memory
 from sizewise.errors import ConfigError, ModelError
 from sizewise.files import file_hash, read_json
 from sizewise.models.adapter.attach import CONFIG, adapter_folder, cast_adapter, load_adapter
@@ -18,7 +19,6 @@ from sizewise.models.base import load_base
 from sizewise.models.dtypes import weights_dtype
 from sizewise.models.plan.planner import MemoryPlan, Workload
 from sizewise.models.sources import HUB_ID, find_source, weight_files
-from sizewise.runtime import free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +125,7 @@ def memory_key(cfg: RunConfig) -> str:
     parts = (
         asdict(cfg.model),
         asdict(cfg.quantization),
-        (cfg.lora.method, cfg.lora.r, cfg.lora.target, cfg.lora.dropout > 0, cfg.lora.fast),
+        {**asdict(cfg.lora), "dropout": cfg.lora.dropout > 0, "alpha": None},
         (cfg.optimizer.target, bool(cfg.optimizer.kwargs.get("momentum"))),
         cfg.trainer.precision,
         (cfg.trainer.batch_size, cfg.trainer.gradient_checkpointing, cfg.evaluation.batch_size),

@@ -19,10 +19,16 @@ from sizewise.data.splits.groups import question_keys
 from sizewise.data.splits.mixture import prompt_fingerprint
 from sizewise.data.tokens.encode import EncodedSplit, encode_examples
 from sizewise.data.tokens.template import Template
+from sizewise.evaluation.candidates import read_candidates
 from sizewise.files import write_atomically
 from sizewise.job.dry_run import few
+from sizewise.metrics.base import ExampleMetric
+from sizewise.record.directories import RunDir
+from sizewise.record.predictions import PredictionStore
 
 if TYPE_CHECKING:
+    import torch
+
     pass
 
 log = logging.getLogger(__name__)
@@ -238,3 +244,67 @@ def save_data(task: Task, template: Template, folder: Path) -> None:
     found = explore(task.splits, template, samples=0)
     write_atomically(folder / EXPLORATION_FILE, json.dumps(asdict(found), indent=2))
     draw_lengths(found, folder / LENGTHS_FILE)
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A job whose data is ready and whose model is still to be loaded.
+
+    Attributes:
+        cfg: what is asked for.
+        run_dir: the directory of the run.
+        identity: hash of the configuration.
+        device: where a model goes.
+        metrics: what is computed from answers.
+        tasks: the data set of the run first, then every further test set.
+        template: how prompts are written; None where the answerer reads no tokens.
+        warnings: what a reader of the scores has to know.
+    """
+
+    cfg: RunConfig
+    run_dir: Path
+    identity: str
+    device: torch.device
+    metrics: tuple[ExampleMetric, ...]
+    tasks: tuple[Task, ...]
+    template: Template | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def tested(self) -> tuple[Task, ...]:
+        """The data sets that are answered: those that have a test split."""
+        return tuple(task for task in self.tasks if task.splits.test)
+
+    @property
+    def task(self) -> Task:
+        """The data set of the run."""
+        return self.tasks[0]
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Examples that are answered together."""
+        return self.cfg.evaluation.batch_size or self.cfg.trainer.batch_size
+
+    @property
+    def specialises(self) -> bool:
+        """Whether the model that stands for the run is another than its untouched base."""
+        if self.cfg.stage == "evaluate":
+            return self.cfg.adapter is not None
+        return self.cfg.lora.trains
+
+    def candidates(self, task: Task) -> tuple[str, ...]:
+        """Return the answers whose likelihoods are compared; none where none are configured.
+
+        Raises:
+            ConfigError: their file cannot be read, or holds none.
+        """
+        chosen = self.cfg.evaluation.candidates
+        if chosen is None:
+            return ()
+        trained, tested = self.task.splits, task.splits
+        every = (*trained.train, *tested.train, *tested.validation, *tested.test)
+        return read_candidates(chosen, trained.train, every)
+
+    def store(self, kind: str, task: Task, key: str) -> PredictionStore:
+        """Open the predictions of ``base``, ``tuned`` or ``validation`` on a data set."""
+        return PredictionStore(RunDir(self.run_dir).predictions(kind, task.name), key)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sizewise.config import RunConfig
-from sizewise.config.targets import build
 from sizewise.data.batches.collate import collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
 from sizewise.data.tokens.template import Template
@@ -23,6 +22,7 @@ from sizewise.record.fit import FitResult
 from sizewise.runtime import resolve_device, seed_everything
 from sizewise.training.fit import fit_job
 from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
+from sizewise.training.preflight import make_callbacks
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -81,12 +81,9 @@ def stop_once(
 
 def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
     """Build the configured callbacks, and the one that reports to a search that may give up."""
-    from pytorch_lightning import Callback
-
+    chosen = make_callbacks(cfg.callbacks)
     from sizewise.record.study import PruningReporter
 
-    nodes = {key: node for key, node in cfg.callbacks.items() if node}
-    chosen = [build(node, f"callbacks.{key}", Callback) for key, node in nodes.items()]
     reporter = PruningReporter.for_run(run_dir)
     if reporter is not None:
         from sizewise.training.recorder import PruningCallback

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.evaluation.score import EvaluationResult
-from sizewise.job.answerers import Answerer, Job
-from sizewise.job.data import SPLITS, Task, shortened
+from sizewise.job.answerers import Answerer
+from sizewise.job.data import SPLITS, PreparedJob, Task, shortened
 from sizewise.job.dry_run import dry_run_warnings
 from sizewise.job.submit import submitted_overrides
 from sizewise.record.directories import ADAPTER, RunDir
@@ -86,7 +86,7 @@ Results = Mapping[str, EvaluationResult]
 
 
 def make_outcome(
-    job: Job,
+    job: PreparedJob,
     model: Answerer,
     base: Results,
     tuned: Results | None,
@@ -106,13 +106,14 @@ def make_outcome(
     cfg, run_dir = job.cfg, job.run_dir
     objective = "val_loss" if cfg.evaluation.objective == "val_loss" else cfg.dataset.primary
     own = tuned or base
+    data = data_facts(job.tasks)
     untouched, specialised = (_records(results, job) for results in (base, tuned or {}))
     return Outcome(
         run_id=run_dir.name,
         identity=job.identity,
         config=asdict(cfg),
         model=model.facts(job),
-        data=data_facts(job.tasks),
+        data=data,
         cost=model.cost(list(own.values()), joules),
         primary=cfg.dataset.primary,
         direction=cfg.dataset.direction,
@@ -131,7 +132,7 @@ def make_outcome(
     )
 
 
-def _records(results: Results, job: Job) -> dict[str, Evaluation]:
+def _records(results: Results, job: PreparedJob) -> dict[str, Evaluation]:
     return {
         task.name: evaluation_record(results[task.name], task, job.run_dir)
         for task in job.tasks

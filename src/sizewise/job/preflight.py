@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from sizewise.config import RunConfig
 from sizewise.data.example import Example, Message, SplitName
 from sizewise.errors import ConfigError, DataError, EvaluationError
-from sizewise.job.answerers import Job, kind_of_answerer
-from sizewise.job.data import Task, shared_questions
+from sizewise.job.answerers import kind_of_answerer
+from sizewise.job.data import PreparedJob, Task, shared_questions
 from sizewise.job.dry_run import reachable_metrics
 from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.models.architecture import context_length
@@ -67,7 +67,7 @@ def preflight(cfg: RunConfig) -> tuple[tuple[ExampleMetric, ...], tuple[str, ...
     return usable, warnings
 
 
-def preflight_data(job: Job) -> list[str]:
+def preflight_data(job: PreparedJob) -> list[str]:
     """Refuse what only the data can tell; still no weight is loaded.
 
     Returns:

@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sizewise.config.model import ModelConfig
 from sizewise.errors import ModelError
 from sizewise.files import file_hash
 
@@ -34,7 +35,6 @@ class Source:
 
     @property
     def folder(self) -> Path | None:
-        """The local folder, or None for a hub id."""
         return Path(self.path) if Path(self.path).is_dir() else None
 
 
@@ -50,13 +50,13 @@ def find_source(
 
     Args:
         path: ``embedded:NAME``, a folder, or a hub id.
-        revision: a hub revision; has no meaning for folders.
+        revision: of the hub; has no meaning for folders.
         marker: the file whose presence makes the folder or repository usable.
-        weights: whether the weights have to be there too.
+        weights: whether the weights have to be there too, and whole.
         key: the configuration key that error messages name.
 
     Raises:
-        ModelError: nothing is there, it is gated, or it cannot be reached.
+        ModelError: nothing is there, it is damaged or gated, or it cannot be reached.
     """
     if path.startswith(EMBEDDED):
         from sizewise.embedded.ladder import embedded_model_path
@@ -64,7 +64,7 @@ def find_source(
         return Source(str(embedded_model_path(path.removeprefix(EMBEDDED))))
     folder = Path(path).expanduser()
     if folder.is_dir():
-        return _folder_source(folder, marker, key)
+        return _folder_source(folder, marker, weights, key)
     if not HUB_ID.match(path):
         raise ModelError(
             f"{key}={path!r} is neither an existing folder nor a hub id (owner/name). "
@@ -76,25 +76,35 @@ def find_source(
     return Source(path, revision, local_only=False)
 
 
-def _folder_source(folder: Path, marker: str, key: str) -> Source:
-    if (folder / marker).is_file():
-        return Source(str(folder))
-    raise ModelError(
-        f"{key}={str(folder)!r} holds no {marker}. "
-        "Give the folder that was written by save_pretrained (or its hub id)."
-    )
+def _folder_source(folder: Path, marker: str, weights: bool, key: str) -> Source:
+    if not (folder / marker).is_file():
+        raise ModelError(
+            f"{key}={str(folder)!r} holds no {marker}. "
+            "Give the folder that was written by save_pretrained (or its hub id)."
+        )
+    for file in _listed(folder) if weights else ():
+        check_weights(file)
+    return Source(str(folder))
+
+
+def check_place(model: ModelConfig) -> None:
+    """Raise ModelError unless weights and tokenizer are there, whole, as planned, or to be fetched.
+
+    Needs none of the large libraries, so that a wrong path is refused at once.
+    """
+    if model.family == "classical":
+        return
+    if model.init == "pretrained":
+        find_source(model.path, model.revision)
+    if model.tokenizer is not None and model.init != "tiny_random":
+        find_source(
+            model.tokenizer, marker="tokenizer_config.json", weights=False, key="model.tokenizer"
+        )
+    check_local_content(asdict(model))
 
 
 def check_encoder(path: str, key: str) -> None:
-    """Refuse an encoder that is no folder, not in the hub's cache and not on the hub.
-
-    Args:
-        path: a folder or a hub id.
-        key: the configuration key that error messages name.
-
-    Raises:
-        ModelError: it is nowhere, or cannot be reached.
-    """
+    """Raise ModelError for an encoder that is no folder, not in the hub's cache, not on the hub."""
     if Path(path).expanduser().is_dir():
         return
     for marker in ("modules.json", "config.json"):
@@ -176,10 +186,7 @@ _NAMES = (
 def weights_fingerprint(path: str, revision: str | None = None, commit: str | None = None) -> str:
     """Identify a base's weights (16 hex digits of content, or the hub's id and commit).
 
-    Args:
-        path: a local directory, or a hub id.
-        revision: the revision asked of the hub.
-        commit: the commit the hub resolved it to (``config._commit_hash``), where known.
+    ``revision`` is what was asked of the hub, ``commit`` what it resolved that to, where known.
 
     Raises:
         ModelError: a local directory holds no safetensors file.
@@ -194,12 +201,28 @@ def weights_fingerprint(path: str, revision: str | None = None, commit: str | No
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files that a base is loaded from, not copies in another layout."""
+    return [file for file in _listed(folder) if file.is_file()]
+
+
+def _listed(folder: Path) -> list[Path]:
     if (folder / WEIGHT_FILES[0]).is_file():
         return [folder / WEIGHT_FILES[0]]
     index = folder / WEIGHT_FILES[1]
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
-    return [folder / name for name in shard_names(index) if (folder / name).is_file()]
+    return [folder / name for name in shard_names(index)]
+
+
+def check_weights(file: Path) -> None:
+    """Raise ModelError, with the file's name, if it is no whole safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        safe_open(str(file), framework="np")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{file} is missing, damaged or cut off ({error}). Fetch or write that file again."
+        ) from error
 
 
 def folder_fingerprint(folder: Path) -> str:

@@ -73,8 +73,8 @@ def own_stop_ids(model: ModelConfig) -> list[int]:
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer of ``model`` (``model.tokenizer`` if given, else ``model.path``).
 
-    The vocabulary is never extended: a missing padding token is chosen among the existing ones,
-    and differs from the end-of-sequence token wherever the vocabulary allows it. For
+    The vocabulary is extended by ``model.added_tokens`` only: a missing padding token is chosen
+    among the existing ones, and differs from the end of a sequence wherever that can be. For
     ``init=tiny_random`` a tokenizer that cannot be found on this machine is replaced by the
     embedded one, with a chat template that follows the same turn rules as the architecture's.
 
@@ -86,6 +86,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     else:
         tokenizer = _load(_tokenizer_source(model), model)
     ensure_padding(tokenizer)
+    tokenizer.add_tokens(list(model.added_tokens))
     return tokenizer
 
 
@@ -120,7 +121,7 @@ def _load(source: Source, model: ModelConfig) -> PreTrainedTokenizerBase:
 def _local_or_stand_in(model: ModelConfig) -> PreTrainedTokenizerBase:
     """Use the real tokenizer where it lies on this machine, else the embedded stand-in."""
     path = model.tokenizer or model.path
-    if is_local(path, model.revision, "tokenizer_config.json"):
+    if is_here(model):
         return _load(_tokenizer_source(model), model)
     log.warning(
         "The tokenizer of %s is not on this machine: the tiny random model uses the embedded "
@@ -132,6 +133,11 @@ def _local_or_stand_in(model: ModelConfig) -> PreTrainedTokenizerBase:
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
+
+
+def is_here(model: ModelConfig) -> bool:
+    """Whether the tokenizer of ``model`` is on this machine."""
+    return is_local(model.tokenizer or model.path, model.revision, "tokenizer_config.json")
 
 
 def stand_in_template(model_type: str | None) -> str | None:

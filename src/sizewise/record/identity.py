@@ -34,6 +34,11 @@ VOLATILE_TRAINER = (
 DESCRIPTIVE = ("model.license", "model.gated", "model.suggested_lr", "dataset.license")
 # What a run that trains nothing still takes from the trainer.
 SCORING_TRAINER = ("batch_size", "precision", "deterministic")
+# Options younger than some runs: unused, they leave the names of all runs as they were.
+OPTIONAL = (
+    "model.content", "model.added_tokens", "evaluation.candidates_sha256",
+    "lora.layers_to_transform", "lora.rank_pattern", "lora.alpha_pattern", "lora.modules_to_save",
+)  # fmt: skip
 NO_ADAPTER = {key: value for key, value in asdict(LoraConfig()).items() if key != "method"}
 HASH_LENGTH = 12
 PART_LENGTH = 36
@@ -101,12 +106,16 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
         trainer["world"] = (trainer.pop("devices", 1) or 1) * (trainer.pop("num_nodes", 1) or 1)
     if not kept.get("dry_run"):
         kept.pop("dry_run", None)
-    for group, key in (("model", "content"), ("evaluation", "candidates_sha256")):
-        if not (kept.get(group) or {}).get(key):
-            _drop(kept, f"{group}.{key}")
     if (kept.get("lora") or {}).get("method") == "full":
         # There is no adapter, so its options make no difference, whatever they are set to.
         kept["lora"] = {key: NO_ADAPTER.get(key, value) for key, value in kept["lora"].items()}
+    for dotted in OPTIONAL:
+        group, key = dotted.split(".")
+        if not (kept.get(group) or {}).get(key):
+            _drop(kept, dotted)
+    target = (kept.get("lora") or {}).get("target")
+    if isinstance(target, list):
+        kept["lora"]["target"] = ",".join(map(str, target))
     if not trains(kept):
         _drop_training(kept)
     for key in ("run", "adapter"):
@@ -121,7 +130,7 @@ def trains(config: Mapping[str, Any]) -> bool:
     return method != "none" and config.get("stage", "full") != "evaluate"
 
 
-def base_key(config: Mapping[str, Any]) -> str:
+def reuse_key(config: Mapping[str, Any]) -> str:
     """Name what a worker keeps loaded between jobs: base, quantisation and data."""
     model = config.get("model") or {}
     parts = (model, config.get("quantization"), (config.get("dataset") or {}).get("name"))

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sizewise.record.directories import RunDir
@@ -63,8 +63,9 @@ def redirect(path: Path) -> None:
 
 def _restore(output: int, errors: int) -> None:
     """Make these the output streams of the process, for libraries in C as well."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for buffered in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # a full disk takes no more of it
+            buffered.flush()
     for descriptor, stream in ((output, 1), (errors, 2)):
         os.dup2(descriptor, stream)
         os.close(descriptor)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sizewise.errors import OutcomeError
-from sizewise.files import write_atomically
+from sizewise.files import SEAL, sealed, unsealed, write_atomically
 from sizewise.record.directories import OUTCOME_FILE, RunDir
 
 OUTCOME_VERSION = 1
@@ -154,15 +154,20 @@ def file_ref(path: Path, root: Path) -> FileRef:
 
 
 def write_outcome(outcome: Outcome, run_dir: Path) -> Path:
-    """Write ``outcome.json`` atomically: it is there whole or not at all."""
+    """Write ``outcome.json`` atomically, with a hash of its content."""
     path = RunDir(run_dir).outcome
-    text = json.dumps(asdict(outcome), indent=2, ensure_ascii=False, allow_nan=True)
+    text = json.dumps(sealed(asdict(outcome)), indent=2, ensure_ascii=False, allow_nan=True)
     write_atomically(path, text)
     return path
 
 
-def read_outcome(run_dir: Path) -> Outcome:
+def read_outcome(run_dir: Path, intact: bool = False) -> Outcome:
     """Read the outcome of a run directory.
+
+    Args:
+        run_dir: the run.
+        intact: also refuse a record that does not fit its own hash. Whoever decides by it whether
+            a job is done asks for that; a report shows the record as it stands.
 
     Raises:
         OutcomeError: there is none, it cannot be read, is truncated, or of another version.
@@ -180,7 +185,17 @@ def read_outcome(run_dir: Path) -> Outcome:
         raise OutcomeError(
             f"{path} is truncated or damaged ({error}). Run the job again."
         ) from error
-    return outcome_from_json(record, str(path))
+    outcome = outcome_from_json(record, str(path))
+    if intact:
+        _check_seal(record, path)
+    return outcome
+
+
+def _check_seal(record: Mapping[str, Any], path: Path) -> None:
+    try:
+        unsealed(record)
+    except ValueError as error:
+        raise OutcomeError(f"{path} was changed: {error}. Run the job again.") from error
 
 
 def outcome_from_json(record: Any, where: str) -> Outcome:
@@ -199,7 +214,8 @@ def outcome_from_json(record: Any, where: str) -> Outcome:
         )
     try:
         check_record(record)
-        return Outcome(**{**record, **_typed(record)})
+        fields = {name: value for name, value in record.items() if name != SEAL}
+        return Outcome(**{**fields, **_typed(record)})
     except (KeyError, TypeError) as error:
         raise OutcomeError(
             f"{where} lacks or mistakes a field: {error}. Run the job again."
@@ -227,10 +243,11 @@ def _evaluations(record: Mapping[str, Any]) -> dict[str, Evaluation]:
 MAPPINGS = ("config", "model", "data", "cost", "base", "validation", "provenance", "files")
 OF_DATA = ("sizes", "fingerprints", "dropped", "report")
 TEXTS = ("run_id", "identity", "primary", "direction")
+NOT_COUNTED = ("out_of_memory",)
 
 
 def check_record(record: Mapping[str, Any]) -> None:
-    """Check the fields of an outcome's record that are mappings or texts.
+    """Check the fields of an outcome's record that are mappings, texts or numbers.
 
     Raises:
         TypeError: one is something else; the message names it.
@@ -243,6 +260,12 @@ def check_record(record: Mapping[str, Any]) -> None:
     for name in TEXTS:
         if not isinstance(record[name], str):
             raise TypeError(f"{name} is no text but {record[name]!r}")
+    _number("objective", record["objective"], optional=True)
+    for name, value in record["validation"].items():
+        _number(f"validation.{name}", value)
+    for name, value in record["cost"].items():
+        if name not in NOT_COUNTED:
+            _number(f"cost.{name}", value, optional=True)
     for kind in ("base", "tuned"):
         if kind == "tuned" and record[kind] is None:
             continue
@@ -255,8 +278,14 @@ def _evaluation(where: str, entry: Any) -> None:
     _mapping(where, entry)
     _mapping(f"{where}.scores", entry["scores"])
     for name, value in entry["scores"].items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{where}.scores.{name} is no number but {value!r}")
+        _number(f"{where}.scores.{name}", value)
+
+
+def _number(name: str, value: Any, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is no number but {value!r}")
 
 
 def _mapping(name: str, value: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -11,7 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import EvaluationError
-from sizewise.files import write_atomically
+from sizewise.files import SEAL, file_hash, sealed, unsealed, write_atomically
+
+if TYPE_CHECKING:
+    from sizewise.devices import PeakMemory
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from sizewise.devices import PeakMemory
@@ -83,7 +90,8 @@ class PredictionStore:
     """An append-only file of predictions that survives ``kill -9`` at any moment.
 
     Every batch is flushed to the disk before the next one starts; a torn last line is dropped.
-    A side-car (``<name>.key``) says what the predictions belong to.
+    Each line carries its hash until all are there; from then on a side-car (``<name>.key``), which
+    says what the predictions belong to, holds that of the whole file.
 
     Args:
         path: the file of predictions.
@@ -101,13 +109,24 @@ class PredictionStore:
         self._check_owner()
 
     def read(self) -> list[Prediction]:
-        """Return all whole predictions, in the order in which they were written."""
-        return read_predictions(self.path) if self.path.exists() else []
+        """Return all whole predictions, in the order in which they were written.
+
+        Damaged lines are dropped from the file, which is said: they are made again.
+        """
+        if not self.path.exists():
+            return []
+        lines, bare = _lines(self.path), self._bare_lines_count()
+        rows = [row for line in lines if (row := _row(line, bare)) is not None]
+        if len(rows) < len(lines):
+            lost = len(lines) - len(rows)
+            log.warning("%s: %d damaged predictions are made again.", self.path, lost)
+            write_atomically(self.path, "".join(map(_sealed_line, rows)))
+        return rows
 
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Write predictions after the last whole line and wait until they are on the disk."""
         self._claim()
-        lines = "".join(_line(prediction) for prediction in predictions)
+        lines = "".join(map(_sealed_line, predictions))
         if self._torn:
             os.truncate(self.path, whole_bytes(self.path))
             self._torn = False
@@ -118,8 +137,9 @@ class PredictionStore:
 
     def finish(self, predictions: Iterable[Prediction]) -> None:
         """Replace the file at once by the final predictions with their scores."""
-        self._claim()
-        write_atomically(self.path, "".join(_line(prediction) for prediction in predictions))
+        text = "".join(map(_line, predictions))
+        self._claim(hashlib.sha256(text.encode()).hexdigest())
+        write_atomically(self.path, text)
 
     def _check_owner(self) -> None:
         if not self.path.exists():
@@ -132,15 +152,25 @@ class PredictionStore:
             )
 
     def _owner(self) -> str | None:
-        if not self._key_path.exists():
-            return None
-        return self._key_path.read_text(encoding="utf-8").strip()
+        return next(iter(self._side_car()), None)
 
-    def _claim(self) -> None:
+    def _side_car(self) -> list[str]:
+        """Return the key, and of finished predictions the hash."""
+        if not self._key_path.exists():
+            return []
+        return self._key_path.read_text(encoding="utf-8", errors="replace").split()
+
+    def _bare_lines_count(self) -> bool:
+        """Whether lines without a hash are whole: an earlier version's, or finished ones."""
+        finished = self._side_car()[1:]
+        return not finished or finished[0] == file_hash(self.path)
+
+    def _claim(self, finished: str | None = None) -> None:
         """The key is on the disk before the first prediction, never the other way round."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._owner() != self.key:
-            write_atomically(self._key_path, f"{self.key}\n")
+        if finished is not None or self._owner() != self.key:
+            lines = [self.key] if finished is None else [self.key, finished]
+            write_atomically(self._key_path, "".join(f"{line}\n" for line in lines))
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -149,8 +179,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     Raises:
         EvaluationError: a line before the last one is damaged.
     """
-    whole = path.read_bytes()[: whole_bytes(path)].decode()
-    return [_parse(line, path, i) for i, line in enumerate(whole.splitlines(), start=1)]
+    return [_parse(line, path, i) for i, line in enumerate(_lines(path), start=1)]
 
 
 def whole_bytes(path: Path) -> int:
@@ -158,19 +187,35 @@ def whole_bytes(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1
 
 
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1]
+
+
 def _line(prediction: Prediction) -> str:
     return json.dumps(prediction.to_json(), ensure_ascii=True) + "\n"
 
 
-def _parse(line: str, path: Path, number: int) -> Prediction:
+def _sealed_line(prediction: Prediction) -> str:
+    return json.dumps(sealed(prediction.to_json()), ensure_ascii=True) + "\n"
+
+
+def _parse(line: bytes, path: Path, number: int) -> Prediction:
     try:
-        record: dict[str, Any] = json.loads(line)
-        return Prediction.from_json(record)
-    except (json.JSONDecodeError, TypeError) as error:
+        return Prediction.from_json(unsealed(json.loads(line)))
+    except (ValueError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path}, line {number}, is no prediction of this version ({error}). "
             "Remove the file and evaluate again."
         ) from error
+
+
+def _row(line: bytes, bare: bool) -> Prediction | None:
+    """Return a prediction; None for a damaged line, or for one without a hash unless ``bare``."""
+    try:
+        record = json.loads(line)
+        return Prediction.from_json(unsealed(record)) if bare or SEAL in record else None
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -241,10 +286,27 @@ class Bill:
     def _read(self) -> list[Spent]:
         if not self.path.is_file():
             return []
-        whole = self.path.read_text(encoding="utf-8").split("\n")[:-1]
-        lines = [Spent(*json.loads(line)) for line in whole]
+        try:
+            lines = [_spent(line) for line in self.path.read_bytes().split(b"\n")[:-1]]
+        except (ValueError, TypeError):
+            log.warning("%s is damaged: what the answers cost so far is not known.", self.path)
+            return []
         return [spent for spent in lines if spent.predictions <= self._held]
 
 
 def _bill_line(spent: Spent) -> str:
-    return json.dumps(astuple(spent)) + "\n"
+    values = astuple(spent)
+    return json.dumps([*values, _check(values)]) + "\n"
+
+
+def _spent(line: bytes) -> Spent:
+    *values, last = json.loads(line)
+    if not isinstance(last, str):  # of a version without hashes
+        return Spent(*[*values, last])
+    if last != _check(values):
+        raise ValueError("it is not what was written")
+    return Spent(*values)
+
+
+def _check(values: Iterable[float | None]) -> str:
+    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,24 +52,34 @@ def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFa
     """
     done = [job.run_dir for job in plan.jobs if is_done(job.run_dir)]
     failures = unfinished([job.run_dir for job in plan.jobs])
-    results = {"results": _digest(done, failures, prices)}
     if function is None or not done:
         return failures
+    try:
+        _summarise(plan, function, prices, done, failures)
+    except Exception as error:
+        raise _report_error(error, plan, failures) from error
+    return failures
+
+
+def _summarise(
+    plan: Plan,
+    function: str,
+    prices: PricesConfig,
+    done: list[Path],
+    failures: list[JobFailure],
+) -> None:
+    results = {"results": _digest(done, failures, prices)}
     # Two processes may share a sweep; only one at a time may write its summary.
     while (claim := try_claim(plan.sweep_dir)) is None:
         time.sleep(0.5)
     with claim:
         if read_json(plan.sweep_dir / FINISHED_FILE) == results:
             _show_again(plan.sweep_dir)
-            return failures
-        try:
-            summarise: Any = load_function(function)
-            summarise(plan.sweep_dir, done, failures, prices=prices)
-        except Exception as error:
-            raise _report_error(error, plan, failures) from error
+            return
+        summarise: Any = load_function(function)
+        summarise(plan.sweep_dir, done, failures, prices=prices)
         SweepDir(plan.sweep_dir).report_error.unlink(missing_ok=True)
         write_json(plan.sweep_dir / FINISHED_FILE, results)
-    return failures
 
 
 def listed(failures: list[JobFailure], jobs: int) -> str:
@@ -84,7 +95,8 @@ def listed(failures: list[JobFailure], jobs: int) -> str:
 
 def _report_error(error: Exception, plan: Plan, failures: list[JobFailure]) -> ReportError:
     path = SweepDir(plan.sweep_dir).report_error
-    write_atomically(path, "".join(traceback.format_exception(error)))
+    with suppress(OSError):  # the message names the reason also where no disk takes the rest
+        write_atomically(path, "".join(traceback.format_exception(error)))
     first = listed(failures, len(plan.jobs)) + "\n" if failures else ""
     reason = (str(error).splitlines() or [""])[0]
     return ReportError(

@@ -12,7 +12,7 @@ from sizewise.config import SweepConfig
 from sizewise.config.register import to_run_config
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.job.submit import Job, make_sweep_job
-from sizewise.record.identity import base_key
+from sizewise.record.identity import reuse_key
 from sizewise.record.state import JobState, job_state
 from sizewise.report.words import literal
 
@@ -102,8 +102,8 @@ def _ordered(jobs: list[Job], order: str) -> list[Job]:
         return jobs
     ranks: dict[str, int] = {}
     for job in jobs:
-        ranks.setdefault(base_key(job.config), len(ranks))
-    return sorted(jobs, key=lambda job: ranks[base_key(job.config)])
+        ranks.setdefault(reuse_key(job.config), len(ranks))
+    return sorted(jobs, key=lambda job: ranks[reuse_key(job.config)])
 
 
 def _limited(jobs: list[Job], states: dict[str, JobState], limit: int | None) -> list[Job]:

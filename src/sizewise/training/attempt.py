@@ -38,20 +38,12 @@ class TrainingData(Protocol):
     def set_batch_shape(self, batch_size: int, accumulate: int) -> None:
         """Cut the same optimiser steps into micro-batches of another size."""
 
-    def train_dataloader(self) -> Any:
-        """Return the training batches."""
-
-    def val_dataloader(self) -> Any:
-        """Return the validation batches."""
+    def train_dataloader(self) -> Any: ...
+    def val_dataloader(self) -> Any: ...
 
 
 class Attempt:
-    """Builds callbacks and Trainer, fits, and sums up.
-
-    Attributes:
-        best: the best weights so far.
-        is_first: whether this process is the one that writes files.
-    """
+    """Builds callbacks and Trainer, fits, and sums up; the first process (``is_first``) writes."""
 
     def __init__(
         self,
@@ -87,7 +79,13 @@ class Attempt:
         resume = self._prepare()
         meter = FitMeter()
         with StopRequest() as stop:
-            callbacks = self._callbacks(total, meter, shape, failed, stop)
+            config, validates = self.config, self._has_validation()
+            milestones = Milestones(
+                total, config.validate_every, config.validate_at_start, validates, meter
+            )
+            every = config.checkpoint_every
+            last = LastCheckpoint(self.last, every, shape, failed, milestones, stop)
+            callbacks = self._callbacks(total, meter, milestones, last)
             self._fit(build_trainer(
                 self.config, epochs, shape.accumulate, callbacks, self.loggers, self.run_dir
             ), resume)  # fmt: skip
@@ -115,21 +113,29 @@ class Attempt:
         return None
 
     def _callbacks(
-        self,
-        total: int,
-        meter: FitMeter,
-        shape: BatchShape,
-        failed: list[dict[str, int]],
-        stop: StopRequest,
+        self, total: int, meter: FitMeter, milestones: Milestones, last: LastCheckpoint
     ) -> list[pl.Callback]:
-        config = self.config
-        milestones = Milestones(
-            total, config.validate_every, config.validate_at_start, self._has_validation(), meter
-        )
-        last = LastCheckpoint(self.last, config.checkpoint_every, shape, failed, milestones, stop)
+        """Return all callbacks in the order in which Lightning calls each of their hooks.
+
+        The order is the design: a step ends in one hook (``on_step_end``), in which it is logged,
+        validated, shown and saved, so that a checkpoint holds the whole of it and a resumed fit
+        repeats or leaves out none of it. A validation runs inside that hook, of ``Milestones``,
+        and calls ``on_validation_end`` of this same list.
+
+        1. ``RandomState`` restores before anything of a resumed fit draws a number.
+        2. ``FitMeter`` starts its clock after that; validations and checkpoints stop it.
+        3. ``Recorder`` refuses a loss that is no number before weights are validated, kept or
+           saved, and hands values to the loggers before the checkpoint of the same step.
+        4. ``BestWeights`` keeps what was validated before a callback of choice may stop the fit.
+        5. The callbacks of choice (early stopping, pruning) see ``val_loss`` and ask to stop.
+        6. ``Milestones`` validates and ends the fit, when 3 has checked and logged the step.
+        7. ``FitProgress`` shows what the step, with its validation, came to.
+        8. ``LastCheckpoint`` saves last, with the states of all the others; Lightning would put
+           a ``Checkpoint`` there anyway.
+        """
         return [
-            RandomState(), meter, Recorder(config.log_every, self._logged), self.best,
-            *self.callbacks, milestones, FitProgress(total, config.progress_bar), last,
+            RandomState(), meter, Recorder(self.config.log_every, self._logged), self.best,
+            *self.callbacks, milestones, FitProgress(total, self.config.progress_bar), last,
         ]  # fmt: skip
 
     def _has_validation(self) -> bool:

@@ -1,9 +1,15 @@
-"""``last.ckpt`` and the best weights: everything an interrupted fit needs, whole or not at all."""
+"""``last.ckpt`` and the best weights: everything an interrupted fit needs, whole or not at all.
+
+Both carry checksums, which are looked at before a fit goes on from them (``stored_shape``).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
+import logging
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +22,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sizewise.errors import TrainingError
+from sizewise.files import sealed, unsealed, written_whole, zip_damage
 from sizewise.training.interrupt import StopRequest
 from sizewise.training.lightning_internals import StepCallback
 from sizewise.training.milestones import Milestones
 from sizewise.training.module import AnswerModule
 from sizewise.training.trainable import load_trainable, snapshot
 
+log = logging.getLogger(__name__)
 BEST = "best.safetensors"
+HEADER = "sizewise"
+BEST_STEP = "sizewise_best"
 
 
 class BestWeights(pl.Callback):
@@ -50,8 +60,7 @@ class BestWeights(pl.Callback):
     def recall(self) -> None:
         """Read step and loss of the stored weights, if there are any."""
         if self.path.is_file():
-            with safe_open(str(self.path), framework="pt") as handle:
-                record = json.loads(handle.metadata()["sizewise"])
+            record, _ = read_best(self.path)
             self.step, self.loss = record["step"], record["loss"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -68,21 +77,63 @@ class BestWeights(pl.Callback):
     def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: float | None) -> None:
         self.step, self.loss = trainer.global_step, loss
         if trainer.is_global_zero:
-            record = {"step": self.step, "loss": loss}
-            self._write(pl_module, {"sizewise": json.dumps(record)})
+            write_best(self.path, snapshot(pl_module.model), {"step": self.step, "loss": loss})
 
-    def _write(self, pl_module: pl.LightningModule, metadata: dict[str, str]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        tensors = {k: v.contiguous() for k, v in snapshot(pl_module.model).items()}
-        save_file(tensors, str(temporary), metadata=metadata)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(self.path)
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note that there are best weights, without which the checkpoint is of no use."""
+        checkpoint[BEST_STEP] = self.step
 
     def load_into(self, module: AnswerModule) -> None:
-        """Put the best weights into the model."""
-        load_trainable(module.model, load_file(str(self.path)), str(self.path))
+        """Put the best weights into the model.
+
+        Raises:
+            TrainingError: they were damaged since they were written, or belong to another model.
+        """
+        load_trainable(module.model, read_best(self.path)[1], str(self.path))
+
+
+def write_best(path: Path, weights: Mapping[str, torch.Tensor], record: dict[str, Any]) -> None:
+    """Write weights with step and loss, and the hash of all of it, in the header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+    header = sealed({**record, "weights": _weights_hash(tensors)})
+    with written_whole(path, path.with_name(f".{path.name}.tmp")) as temporary:
+        save_file(tensors, str(temporary), metadata={HEADER: json.dumps(header)})
+
+
+def read_best(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return step and loss, and the weights; those of an earlier version carry no hash.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            record = unsealed(json.loads(handle.metadata()[HEADER]))
+        weights = load_file(str(path))
+        if record.get("weights") not in (None, _weights_hash(weights)):
+            raise ValueError("its weights are not what was written")
+        return {name: record[name] for name in ("step", "loss")}, weights
+    except Exception as error:  # whatever a flipped bit makes of it
+        raise damaged(path, error) from error
+
+
+def _weights_hash(weights: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def damaged(path: Path, error: object) -> TrainingError:
+    """Return the error for a file that does not hold what was written."""
+    why = (str(error).splitlines() or [type(error).__name__])[0]
+    return TrainingError(
+        f"{path} cannot be read ({why}). Start the same command again: it trains from the start."
+    )
 
 
 @dataclass(frozen=True)
@@ -138,12 +189,9 @@ class AtomicCheckpointIO(CheckpointIO):
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Write beside ``path``, flush, and rename into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as handle:
+    hidden = path.with_name(f".{path.name}.tmp")
+    with written_whole(path, hidden) as temporary, temporary.open("wb") as handle:
         torch.save(checkpoint, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -152,14 +200,39 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         TrainingError: it is damaged or holds something else.
     """
+    # torch writes checksums, and does not look at them.
+    if (why := zip_damage(path)) is not None:
+        raise damaged(path, why)
     try:
         loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise TrainingError(
-            f"{path} cannot be read: {str(error).splitlines()[0]} Delete it to train this run "
-            "from the start."
-        ) from error
+        raise damaged(path, error) from error
+    if SHAPE not in loaded:
+        raise damaged(path, "it is no checkpoint of a fit")
     return loaded
+
+
+def stored_shape(folder: Path, wanted: BatchShape) -> tuple[BatchShape, list[dict[str, int]]]:
+    """Return the batch shape that an interrupted fit goes on with, and those that had failed.
+
+    Where something that it left is damaged, that is said and all of it removed: the fit begins
+    anew. Best weights without a checkpoint are not looked at, since it then does so in any case.
+    """
+    last, best = folder / LAST, folder / BEST
+    if not last.is_file():
+        return wanted, []
+    try:
+        checkpoint = read_checkpoint(last)
+        if best.is_file():
+            read_best(best)
+        elif checkpoint.get(BEST_STEP) is not None:
+            raise damaged(best, "it is gone")
+    except TrainingError as error:
+        log.warning("This run is trained from the start: %s", str(error).split(" Start")[0])
+        shutil.rmtree(folder, ignore_errors=True)
+        return wanted, []
+    shape = checkpoint[SHAPE]
+    return BatchShape(shape["batch_size"], shape["accumulate"]), shape["out_of_memory"]
 
 
 class LastCheckpoint(StepCallback, Checkpoint):

@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
+from safetensors import SafetensorError
 
 from sizewise.config.training import TrainerConfig
 from sizewise.devices import free_memory, is_out_of_memory
 from sizewise.errors import OutOfMemoryError
 from sizewise.models.dtypes import cast
 from sizewise.record.directories import ADAPTER, RunDir
-from sizewise.record.fit import FitResult, read_result, write_result
+from sizewise.record.fit import FitResult, forget_fit, read_result, write_result
 from sizewise.runtime import quiet
 from sizewise.training.attempt import Attempt, TrainingData
 from sizewise.training.checkpoint import (
     LAST,
-    SHAPE,
     BatchShape,
     read_checkpoint,
     rescaled,
+    stored_shape,
     write_checkpoint,
 )
 from sizewise.training.module import AnswerModule
@@ -67,14 +68,23 @@ def fit_job(
     quiet()
     cast((p for p in module.model.parameters() if p.requires_grad), trainer)
     done = read_result(run_dir)
-    if done is not None:
-        load_exported(module.model, RunDir(run_dir).adapter)
+    if done is not None and _load_done(module, run_dir):
         module.eval()
         return done
     with torch_settings_kept():
         result = _train(module, datamodule, trainer, callbacks, loggers, run_dir, seed)
     module.eval()
     return result
+
+
+def _load_done(module: AnswerModule, run_dir: Path) -> bool:
+    """Load the weights of a finished fit; one of an earlier version may be torn, and is removed."""
+    try:
+        load_exported(module.model, RunDir(run_dir).adapter)
+    except (SafetensorError, OSError) as error:
+        forget_fit(run_dir, str(error))
+        return False
+    return True
 
 
 def _train(
@@ -87,7 +97,7 @@ def _train(
     seed: int,
 ) -> FitResult:
     folder = RunDir(run_dir).checkpoints
-    shape, failed = _stored_shape(folder / LAST, BatchShape(trainer.batch_size, trainer.accumulate))
+    shape, failed = stored_shape(folder, BatchShape(trainer.batch_size, trainer.accumulate))
     attempt = Attempt(module, datamodule, trainer, callbacks, loggers, run_dir, seed)
     while True:
         try:
@@ -103,14 +113,6 @@ def _train(
         _shrink(attempt, folder / LAST, shape, failed)
     _export(attempt, result, run_dir, trainer.keep_last_checkpoint)
     return result
-
-
-def _stored_shape(path: Path, wanted: BatchShape) -> tuple[BatchShape, list[dict[str, int]]]:
-    """Return the batch shape that a checkpoint was written with, and those that had failed."""
-    if not path.is_file():
-        return wanted, []
-    stored = read_checkpoint(path)[SHAPE]
-    return BatchShape(stored["batch_size"], stored["accumulate"]), stored["out_of_memory"]
 
 
 def _smaller(

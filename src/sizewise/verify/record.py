@@ -11,6 +11,9 @@ from safetensors import SafetensorError, safe_open
 
 from sizewise.errors import ConfigError, SizewiseError
 from sizewise.models.sources import EMBEDDED, weight_files
+from sizewise.record.directories import RunDir
+from sizewise.record.fit import FitResult, load_result
+from sizewise.record.history import Line, parse_lines
 from sizewise.record.outcome import Evaluation, Outcome
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
 
@@ -135,14 +138,111 @@ def _prompts(outcome: Outcome) -> Check:
     return Check(title, FAILED, f"the configuration gives {found}, recorded was {recorded}")
 
 
+def training_check(outcome: Outcome, directory: Path) -> Check:
+    """Compare the recorded cost and validation loss with what the fit and its history say."""
+    title = "training figures"
+    if not RunDir(directory).fit.is_file():
+        return Check(title, UNCHECKED, "the run keeps no record of a training")
+    try:
+        fit = load_result(directory)
+    except (ValueError, OSError) as error:
+        return Check(title, FAILED, str(error))
+    faults = [
+        f"{name} is recorded as {found!r}, {source} says {said!r}"
+        for name, found, said, source in _of_training(outcome, fit, directory)
+        if found != said
+    ]
+    return Check(title, FAILED if faults else OK, "; ".join(faults))
+
+
+OF_FIT = {
+    "train_seconds": "seconds",
+    "train_tokens": "tokens",
+    "train_answer_tokens": "answer_tokens",
+    "train_steps": "steps",
+    "train_peak_bytes": "peak_bytes",
+    "batch_size": "batch_size",
+    "accumulate": "accumulate",
+    "out_of_memory": "out_of_memory",
+}
+
+
+def _of_training(
+    outcome: Outcome, fit: FitResult, directory: Path
+) -> Iterator[tuple[str, Any, Any, str]]:
+    """Yield name, recorded value, what proves it, and where that stands."""
+    run = RunDir(directory)
+    for name, field in OF_FIT.items():
+        yield f"cost.{name}", getattr(outcome.cost, name), getattr(fit, field), run.fit.name
+    loss = outcome.validation.get("val_loss")
+    if fit.best_val_loss is None or loss is None:
+        return
+    yield "validation.val_loss", loss, fit.best_val_loss, run.fit.name
+    lines = parse_lines(run.history.read_bytes()) if run.history.is_file() else []
+    logged = [ln.values["val_loss"] for ln in lines if ln.step == fit.best_step and _has_loss(ln)]
+    if logged:
+        yield "validation.val_loss", loss, logged[-1], f"{run.history.name}, step {fit.best_step},"
+
+
+def _has_loss(line: Line) -> bool:
+    return "val_loss" in line.values
+
+
 TITLE = "size of the base"
-ELSEWHERE = "memory, trained parameters and dtype are those of the loaded model"
+OTHER_SIZES = "other sizes of the model"
+ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+# Bytes of a quantised weight without its constants; what is not quantised takes more.
+PACKED_BYTES = {"int8": 1.0, "nf4": 0.5}
+BUFFERS = 64 * 2**20
 
 
-def size_checks(outcome: Outcome) -> Iterator[Check]:
-    """Compare parameters and bytes of the base with its files where they lie here."""
+def size_checks(outcome: Outcome, directory: Path) -> Iterator[Check]:
+    """Compare parameters and bytes of base, adapter and memory with the files that are here."""
     yield _base(outcome)
-    yield Check("other sizes of the model", UNCHECKED, ELSEWHERE)
+    faults = [*_adapter(outcome, directory), *_memory(outcome)]
+    detail = "trained parameters and dtype are those of the loaded model"
+    if not faults and _stored(directory) is not None:
+        yield Check(OTHER_SIZES, OK)
+    else:
+        yield Check(OTHER_SIZES, FAILED if faults else UNCHECKED, "; ".join(faults) or detail)
+
+
+def _adapter(outcome: Outcome, directory: Path) -> Iterator[str]:
+    stored = _stored(directory)
+    model = outcome.model
+    recorded = (model.params_trainable, model.adapter_bytes)
+    if stored is not None and stored != recorded:
+        yield (
+            f"{recorded[0]:,} trained parameters in {recorded[1]:,} bytes are recorded, "
+            f"the adapter holds {stored[0]:,} in {stored[1]:,}"
+        )
+
+
+def _stored(directory: Path) -> tuple[int, int] | None:
+    """Return parameters and bytes of the trained weights; None where they are not here."""
+    try:
+        (file,) = RunDir(directory).adapter.glob("*.safetensors")
+        with safe_open(file, "pt") as weights:
+            tensors = [weights.get_tensor(name) for name in weights.keys()]  # noqa: SIM118
+    except (ValueError, OSError, SafetensorError):
+        return None
+    return sum(t.numel() for t in tensors), sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _memory(outcome: Outcome) -> Iterator[str]:
+    """Say where the weights in memory are fewer, or far more, than they can be."""
+    model = outcome.model
+    element = ELEMENT_BYTES.get(model.dtype)
+    if element is None or not model.lora_method:
+        return
+    added = 0 if model.lora_method == "full" else model.adapter_bytes
+    least = int(model.params_base * PACKED_BYTES.get(model.quantization, element)) + added
+    most = int(model.params_base * max(element, 4) * 1.25) + added + BUFFERS
+    if not least <= model.memory_bytes <= most:
+        yield (
+            f"memory_bytes is recorded as {model.memory_bytes:,}; {model.params_base:,} weights "
+            f"({model.dtype}, quantization={model.quantization}) take {least:,} or more"
+        )
 
 
 def _base(outcome: Outcome) -> Check:

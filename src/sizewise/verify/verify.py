@@ -14,14 +14,16 @@ from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
 from sizewise.verify.config import config_checks
 from sizewise.verify.data import Rebuilt, data_checks, rebuild
-from sizewise.verify.record import record_checks, scored, size_checks
+from sizewise.verify.record import record_checks, scored, size_checks, training_check
 from sizewise.verify.results import results_check
 from sizewise.verify.scores import check_scores
 
 # What cannot be had again from stored predictions, and why.
 NEVER = (
-    ("training figures", "seconds, peaks, energy and validation losses are those of the training"),
-    ("generation", "answers and their log-probabilities: `sizewise reproduce` makes them again"),
+    (
+        "generation",
+        "answers, log-probabilities and what they cost: `sizewise reproduce` makes them again",
+    ),
 )
 
 
@@ -62,12 +64,24 @@ def verify_run(directory: Path, data: bool = True, trust: bool = False) -> Verif
         *_files(outcome, directory),
         *config_checks(outcome, directory, trust),
         *record_checks(outcome),
-        *size_checks(outcome),
+        *size_checks(outcome, directory),
+        training_check(outcome, directory),
         *data_checks(outcome, rebuilt, absent),
         *_scores(outcome, directory, rebuilt, absent, trust),
         *(Check(name, UNCHECKED, why) for name, why in NEVER),
     ]
+    if all(check.status != FAILED for check in checks):
+        checks.append(_whole(directory))
     return Verification(directory, tuple(checks))
+
+
+def _whole(directory: Path) -> Check:
+    """Where nothing else contradicts the record: is it, to the last digit, what the run wrote?"""
+    try:
+        read_outcome(directory, intact=True)
+    except OutcomeError as error:
+        return Check(OUTCOME_FILE, FAILED, str(error))
+    return Check(OUTCOME_FILE, OK)
 
 
 def _scores(

@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewise.files import temporary_beside
+from sizewise.files import written_whole, zip_damage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,14 +38,16 @@ class TokenCache:
         if self._folder is None:
             return None
         path = self._path(self._folder, key)
-        if not path.is_file():
-            return None
         try:
+            if not path.is_file():
+                return None
+            if (why := zip_damage(path)) is not None:
+                raise ValueError(why)
             with np.load(path, allow_pickle=False) as data:
                 prompts = _unpack(data["prompt_ids"], data["prompt_ends"])
                 answers = _unpack(data["answer_ids"], data["answer_ends"])
                 shortened = [bool(flag) for flag in data["shortened"]]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError) as error:
             log.warning("The token cache %s is damaged (%s): encoding again.", path, error)
             return None
         if not len(prompts) == len(answers) == len(shortened) == count:
@@ -67,12 +66,11 @@ class TokenCache:
         if self._folder is None:
             return
         path = self._path(self._folder, key)
-        temporary = temporary_beside(path)
         prompt_ids, prompt_ends = _pack(prompts)
         answer_ids, answer_ends = _pack(answers)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as handle:
+            with written_whole(path) as temporary, temporary.open("wb") as handle:
                 np.savez(
                     handle,
                     prompt_ids=prompt_ids,
@@ -81,13 +79,8 @@ class TokenCache:
                     answer_ends=answer_ends,
                     shortened=np.asarray(shortened, dtype=np.bool_),
                 )
-                handle.flush()
-                os.fsync(handle.fileno())
-            temporary.replace(path)
         except OSError as error:
             log.warning("The token cache %s cannot be written (%s): going on without.", path, error)
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     @staticmethod
     def _path(folder: Path, key: str) -> Path:

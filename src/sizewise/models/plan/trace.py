@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from sizewise.config.model import LoraConfig, ModelConfig
+from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, base_of, enable_checkpointing
 from sizewise.models.architecture import meta_model
 
@@ -84,11 +85,22 @@ def trace_generation(
 def _by_layers(
     config: PretrainedConfig, step: Callable[[PretrainedConfig], dict[str, int]]
 ) -> dict[str, int]:
-    """Run ``step`` on a few and on some more layers, and continue the line to all of them."""
+    """Run ``step`` on a few and on some more layers, and continue the line to all of them.
+
+    Raises:
+        ModelError: the model asks for values, which the meta device has none of (mixtures of
+            experts do, to choose among them).
+    """
     layers = config.get_text_config().num_hidden_layers
-    if layers <= MORE:
-        return step(config)
-    few, more = step(with_layers(config, FEW)), step(with_layers(config, MORE))
+    try:
+        if layers <= MORE:
+            return step(config)
+        few, more = step(with_layers(config, FEW)), step(with_layers(config, MORE))
+    except (RuntimeError, NotImplementedError) as error:
+        raise ModelError(
+            f"The memory of a {config.model_type} cannot be planned: its layers ask for values, "
+            "and a plan has shapes only. Try the run itself with debug=fast."
+        ) from error
     slope = {key: (more[key] - few[key]) / (MORE - FEW) for key in more}
     return {key: max(0, int(more[key] + slope[key] * (layers - MORE))) for key in more}
 
@@ -107,7 +119,7 @@ def with_layers(config: PretrainedConfig, count: int) -> PretrainedConfig:
 
 def _training_step(adapted: nn.Module, shape: Shape) -> dict[str, int]:
     base: Any = base_of(adapted)
-    vocabulary = base.get_output_embeddings().out_features
+    vocabulary = base.config.get_text_config().vocab_size
     mode = LiveBytes(lambda tensor: tensor.dim() > 1 and tensor.shape[-1] == vocabulary)
     mode.ignore(adapted.parameters())
     with meta_stand_ins(base.config), mode:

@@ -15,8 +15,16 @@ from typing import Any
 
 from sizewise.errors import SweepError
 from sizewise.job.submit import Job
-from sizewise.record.identity import base_key
-from sizewise.record.state import JobState, describe_exit, is_done, job_state, record_failure
+from sizewise.record.claims import holder
+from sizewise.record.identity import reuse_key
+from sizewise.record.state import (
+    JobState,
+    describe_exit,
+    is_done,
+    job_state,
+    read_failure,
+    record_failure,
+)
 from sizewise.signals import SignalHandlers
 from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.launch.progress import Progress
@@ -64,7 +72,14 @@ class LocalBackend:
         threads: int | None = None,
         progress: bool | None = None,
     ) -> None:
-        self._n_jobs, self._threads, self._progress = n_jobs, threads, progress
+        self._n_jobs = available_cores() if n_jobs == -1 else n_jobs
+        self._threads, self._progress = threads, progress
+        for name, value in (("n_jobs", self._n_jobs), ("threads", threads)):
+            if value is not None and value < 1:
+                raise SweepError(
+                    f"hydra.launcher.{name}={value} lets nothing run. Set 1 or more, or null for "
+                    "what suits the jobs; n_jobs=-1 is one job per core."
+                )
         self._gpus = visible_gpus() if gpus is None else [str(name) for name in gpus]
         self._given_gpus = gpus is not None
         self._devices = 1
@@ -152,14 +167,27 @@ class Pool:
     def _hand_out(self) -> bool:
         """Start what can be started; return whether there is anything left to wait for."""
         for slot in self._slots:
-            if not self._stopping and slot.job is None and self._waiting:
-                self._begin(slot, self._next(slot))
+            if not self._stopping and slot.job is None:
+                self._begin_next(slot)
         busy = any(slot.job is not None for slot in self._slots)
         return busy or bool((self._waiting or self._elsewhere) and not self._stopping)
 
     @property
     def _stopping(self) -> bool:
         return self._signals > 0 or self._failed_fast
+
+    def _begin_next(self, slot: Slot) -> None:
+        """Begin a job that no other process holds; those that one holds are waited for."""
+        while self._waiting:
+            job = self._next(slot)
+            if holder(job.run_dir) is None:
+                self._begin(slot, job)
+                return
+            self._wait_for(job)
+
+    def _wait_for(self, job: Job) -> None:
+        self._elsewhere.append(job)
+        self._progress.held(job)
 
     def _begin(self, slot: Slot, job: Job) -> None:
         if slot.dead:
@@ -176,7 +204,7 @@ class Pool:
 
     def _next(self, slot: Slot) -> Job:
         """Prefer a job on the base that the worker has loaded, then one that nobody has."""
-        bases = [base_key(job.config) for job in self._waiting]
+        bases = [reuse_key(job.config) for job in self._waiting]
         loaded = {other.base for other in self._slots}
         if slot.base in bases:
             return self._waiting.pop(bases.index(slot.base))
@@ -203,11 +231,13 @@ class Pool:
     def _ended(self, slot: Slot, job: Job, answer: JobState | int) -> None:
         # Found held by another process, or taken over by one while this machine slept.
         if JobState.RUNNING in (answer, job_state(job.run_dir)):
-            self._elsewhere.append(job)
+            self._wait_for(job)
             return
         stopped = self._stopping or is_done(job.run_dir)
         if not isinstance(answer, JobState) and not stopped:
             record_failure(job.run_dir, describe_exit(answer), returncode=answer)
+        if answer == JobState.FAILED and read_failure(job.run_dir) is None:
+            record_failure(job.run_dir, slot.message or "it left no record of its failure")
         self._settle(slot, job)
 
     def _settle(self, slot: Slot, job: Job) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from sizewise.files import tail
 from sizewise.job.submit import Job
+from sizewise.record.claims import holder
 from sizewise.record.directories import RunDir
 from sizewise.report.words import literal
 from sizewise.sweep.launch.backend import outcome_line
@@ -62,6 +63,11 @@ class Progress:
         if self._live is None:
             where = f" on GPU {','.join(slot.gpus)}" if slot is not None and slot.gpus else ""
             self.say(f"start   {job.identity.slug}{where}")
+
+    def held(self, job: Job) -> None:
+        """A job is not started, for another process works on it."""
+        owner = holder(job.run_dir)
+        self.say(f"held    {job.identity.slug} by {owner or 'another process'}: waiting for it")
 
     def end(self, slot: Slot | None, job: Job) -> None:
         """A job has ended for good."""

@@ -23,12 +23,28 @@ def require_slurm() -> None:
         )
 
 
-def queued_ids() -> set[str] | None:
-    """Return the ids of this user's jobs that are queued or running; None if nobody answers."""
+def queue_reasons() -> dict[str, str] | None:
+    """Return this user's queued and running jobs with what each waits for; None if nobody answers.
+
+    SLURM's word for nothing is ``None``.
+    """
     if shutil.which("squeue") is None:
         return None
-    answer = _run("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i")
-    return None if answer is None else set(answer.split())
+    answer = _run("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i|%r")
+    if answer is None:
+        return None
+    return {i: reason for i, _, reason in (line.partition("|") for line in answer.split("\n")) if i}
+
+
+def queued_ids() -> set[str] | None:
+    """Return the ids of this user's jobs that are queued or running; None if nobody answers."""
+    reasons = queue_reasons()
+    return None if reasons is None else set(reasons)
+
+
+def is_held(reason: str) -> bool:
+    """Whether a job waits until somebody lets it go, as after a node went down at its start."""
+    return "held" in reason.lower()
 
 
 def require_queued_ids() -> set[str]:

@@ -58,7 +58,7 @@ def run_search(
         backend = job_backend(context)
         if backend is None:
             raise SweepError("hydra/sweeper=search needs one of hydra/launcher=local, slurm, ray.")
-        check_options(context.options)
+        check_options(context.options, parallel)
         fixed, space = search_space(context.own(command))
         # What can never work would be proposed again and again, and fail each time.
         extremes = [
@@ -84,8 +84,10 @@ def run_search(
         report_search(study, list(goals), context.sweep_dir, search.plan(), finish, prices)
 
 
-def check_options(options: SweepConfig) -> None:
-    """Raise where an option asks for what only a grid can do."""
+def check_options(options: SweepConfig, parallel: int | None = None) -> None:
+    """Raise where an option asks for what only a grid can do, or for no trial at all."""
+    if parallel is not None and parallel < 1:
+        raise SweepError(f"hydra.sweeper.parallel={parallel} starts no trial. Set 1 or more.")
     if options.arms:
         raise SweepError("A named sweep has a fixed grid. Search without sweep=…")
     default = SweepConfig()
