@@ -206,7 +206,7 @@ def test_an_evaluation_is_named_by_what_it_is(sweep: Path, tmp_path: Path) -> No
     assert plan == plan_evaluation(run, tmp_path / "outputs")
     assert (plan.total, plan.title) == (120, run.directory.name)
     assert plan.run_dir.parent == tmp_path / "outputs"
-    assert Path(plan.command[1]).name == "evaluate.py"
+    assert plan.command[1:4] == ("-m", "sizewise.commands.main", "evaluate")
     assert f"run='{run.directory}'" in plan.command
     more = plan_evaluation(run, tmp_path / "outputs", ["metric=[rouge]"])
     assert more.run_dir != plan.run_dir
