@@ -220,7 +220,7 @@ def test_a_run_below_a_folder_with_an_apostrophe_is_evaluated(sweep: Path, tmp_p
     run = load_library(place).runs[0]
     plan = plan_evaluation(run, place / "outputs")
     assert plan.run_dir.parent == place / "outputs"
-    composed = compose_config(list(plan.command[2:]), "evaluate")
+    composed = compose_config(list(plan.command[4:]), "evaluate")
     assert composed.run == str(run.directory)
 
 
