@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -203,3 +204,8 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def command_line(name: str) -> tuple[str, ...]:
+    """Return how ``sizewise NAME`` is begun as a process of its own, wherever it is installed."""
+    return (sys.executable, "-m", "sizewise.commands.main", name)

@@ -207,7 +207,7 @@ def test_an_evaluation_is_named_by_what_it_is(sweep: Path, tmp_path: Path) -> No
     assert plan == plan_evaluation(run, tmp_path / "outputs")
     assert (plan.total, plan.title) == (120, run.directory.name)
     assert plan.run_dir.parent == tmp_path / "outputs"
-    assert Path(plan.command[1]).name == "evaluate.py"
+    assert plan.command[1:4] == ("-m", "sizewise.commands.main", "evaluate")
     assert f"run='{run.directory}'" in plan.command
     more = plan_evaluation(run, tmp_path / "outputs", ["metric=[rouge]"])
     assert more.run_dir != plan.run_dir
@@ -221,7 +221,7 @@ def test_a_run_below_a_folder_with_an_apostrophe_is_evaluated(sweep: Path, tmp_p
     run = load_runs([place]).runs[0]
     plan = plan_evaluation(run, place / "outputs")
     assert plan.run_dir.parent == place / "outputs"
-    composed = compose_config(list(plan.command[2:]), "evaluate")
+    composed = compose_config(list(plan.command[4:]), "evaluate")
     assert composed.run == str(run.directory)
 
 

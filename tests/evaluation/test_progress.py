@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.job.test_run_job import run
+from tests.job.runs import run
 
 from sizewise.evaluation.predict import evaluation_bar
 

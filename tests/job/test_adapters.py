@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.job.test_run_job import run
+from tests.job.runs import run
 
 from sizewise.composition.compose import compose_run
 from sizewise.config import ModelConfig

@@ -18,8 +18,10 @@ from tests.job.comparing import answers, comparable
 
 from sizewise.composition.compose import compose_run
 from sizewise.config import RunConfig
+from sizewise.errors import ConfigError
 from sizewise.job import fitting, run
 from sizewise.job.execute import Interrupts, JobResult, execute
+from sizewise.job.finished import of_finished_run
 from sizewise.job.submit import make_job, submit
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config
@@ -190,6 +192,18 @@ def test_hundreds_of_files_damaged_at_random_never_give_another_number(
     job: RunConfig, states: dict[str, Path], tmp_path: Path, seed: int
 ) -> None:
     check_fault(job, states, tmp_path, seed)
+
+
+def test_a_damaged_adapter_of_a_finished_run_is_not_scored_again(
+    job: RunConfig, states: dict[str, Path], tmp_path: Path
+) -> None:
+    run_dir = shutil.copytree(states["never"] / "run", tmp_path / "run")
+    again = replace(job, run=str(run_dir))
+    assert of_finished_run(again).adapter == str(RunDir(run_dir).adapter)
+    path = RunDir(run_dir).adapter / "adapter_model.safetensors"
+    path.write_bytes(flip(bytearray(path.read_bytes()), random.Random(0)))
+    with pytest.raises(ConfigError, match=r"is damaged: adapter/.* is not what the training wrote"):
+        of_finished_run(again)
 
 
 def test_verify_finds_every_damaged_file_that_a_finished_run_reports(

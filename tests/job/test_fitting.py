@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.job.test_run_job import run
+from tests.job.runs import run
 from torch import nn
 
 from sizewise.composition.compose import compose_run

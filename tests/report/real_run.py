@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from factory import CODES, Spec, Task, make_run
 from safetensors import safe_open
+from tests.report.factory import CODES, Spec, Task, make_run
 
 from sizewise.config.run import RunConfig
 from sizewise.data.example import DataSplits, Example

@@ -12,8 +12,8 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from factory import Spec, Task, make_run, make_sweep
 from rich.console import Console
+from tests.report.factory import Spec, Task, make_run, make_sweep
 from typer.testing import CliRunner
 
 from sizewise import palette

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simple_icd_10_cm as icd
-from factory import Spec, Task, make_sweep
+from tests.report.factory import Spec, Task, make_sweep
 
 from sizewise.config import PricesConfig
 from sizewise.record.outcome import read_outcome, write_outcome

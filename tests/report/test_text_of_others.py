@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from factory import PARAMS, Spec, Task, make_run, make_sweep
 from rich.console import Console
+from tests.report.factory import PARAMS, Spec, Task, make_run, make_sweep
 
 from sizewise.commands.explore import explore_command
 from sizewise.commands.plan import plan_command

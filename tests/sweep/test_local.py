@@ -133,7 +133,7 @@ def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
         assert worker.stdin is not None
         worker.stdin.write(json.dumps({"run_dir": str(job.run_dir)}) + "\n")
         worker.stdin.flush()
-        from .test_claims import wait_for
+        from tests.waiting import wait_for
 
         wait_for(lambda: trace(job.run_dir))
         assert job_state(job.run_dir) == JobState.RUNNING

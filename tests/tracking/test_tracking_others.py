@@ -6,10 +6,10 @@ import csv
 from pathlib import Path
 
 import pytest
-from factory import Spec, Task, make_run
 from hydra.utils import get_class
 from omegaconf import OmegaConf
-from tracking_helpers import fit
+from tests.report.factory import Spec, Task, make_run
+from tests.tracking.tracking_helpers import fit
 
 from sizewise.config.evaluation import LoggerConfig
 from sizewise.config.register import conf_dir

@@ -142,8 +142,7 @@ def test_options_that_do_not_suit_the_optimiser() -> None:
 @pytest.mark.parametrize("name", ["adamw8bit", "adafactor"])
 def test_optimiser_states_resume(tmp_path: Path, name: str) -> None:
     """States that are no plain fp32 tensors come back as they were."""
-    from tests.training.test_resume import KillAt, KilledError
-    from tests.training.toys import weights
+    from tests.training.toys import KillAt, KilledError, weights
 
     config = optimizer_option(conf_dir() / "optimizer" / f"{name}.yaml")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,15 +11,15 @@ from typing import Literal
 
 from sizewise.composition.compose import compose_config
 from sizewise.composition.inputs import pinned
-from sizewise.config import conf_dir, to_run_config
+from sizewise.config import to_run_config
 from sizewise.config.targets import check_own
 from sizewise.errors import ConfigError
 from sizewise.files import read_json, tail
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config, run_identity
 from sizewise.report.comparison.runs import Run
+from sizewise.runtime import command_line
 
-SCRIPT = "evaluate.py"
 LOG = "app.log"
 STOP_SECONDS = 30.0
 SETTINGS = ("metric", "eval_dataset", "evaluation")
@@ -88,12 +87,9 @@ def plan_evaluation(
         trust: let it call metrics that the run names and that are not sizewise's.
 
     Raises:
-        ConfigError: an override is wrong, or this installation has no ``evaluate.py``.
+        ConfigError: an override is wrong.
     """
     check_named(overrides, SETTINGS)
-    script = conf_dir().parent / SCRIPT
-    if not script.is_file():
-        raise ConfigError(f"There is no {SCRIPT} beside the options: use a checkout of sizewise.")
     chosen = [f"run={quoted(run.directory)}", "logger=none"]
     chosen.append(f"paths.outputs={quoted(outputs.resolve())}")
     cache = (run.outcome.config.get("paths") or {}).get("cache")
@@ -110,7 +106,7 @@ def plan_evaluation(
     total = models * sum(e.examples for e in known.values())
     more = bool(plain.get("eval_dataset"))
     return EvaluationPlan(
-        command=(sys.executable, str(script), *chosen),
+        command=(*command_line("evaluate"), *chosen),
         run_dir=outputs.resolve() / run_identity(pinned(plain)).slug,
         total=None if more or not total else total,
         title=" ".join((run.directory.name, *overrides)),

@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 
 from sizewise.config import PricesConfig
-from sizewise.config.register import conf_dir
 from sizewise.errors import ConfigError, OutcomeError
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import run_identity
@@ -20,7 +19,7 @@ from sizewise.report.comparison.compare import compare
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import report_folder, write_report
 from sizewise.report.words import literal, visible
-from sizewise.runtime import prepare_environment, quiet
+from sizewise.runtime import command_line, prepare_environment, quiet
 from sizewise.verify import FAILED, OK
 from sizewise.verify.record import asked_config
 from sizewise.verify.reproduce import reproduction
@@ -82,7 +81,7 @@ def reproduce_command(directory: Path, run: bool, trust: bool = False) -> int:
     sys.stdout.flush()
     _, script, *overrides = found.command
     # In a folder of its own: where the run was made it is done already.
-    command = [sys.executable, str(conf_dir().parent / script), *overrides]
+    command = [*command_line(script.removesuffix(".py")), *overrides]
     code = subprocess.run([*command, f"paths.outputs={REPRODUCED}"]).returncode
     again = Path(REPRODUCED) / run_identity(asked).slug
     if code == 0 and not RunDir(again).outcome.is_file():

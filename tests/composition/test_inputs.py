@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.sweep.conftest import job_config
 
 from sizewise.composition.inputs import pinned
 from sizewise.config.data import SourceConfig
@@ -14,8 +15,6 @@ from sizewise.errors import ConfigError, DataError, ModelError
 from sizewise.job.submit import load_job, make_sweep_job, submit
 from sizewise.models.sources import check_local_content
 from sizewise.record.identity import run_identity
-
-from .conftest import job_config
 
 
 def dataset(path: Path) -> dict[str, Any]:

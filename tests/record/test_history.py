@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
-from tracking_helpers import fit
+from tests.tracking.tracking_helpers import fit
 
 from sizewise.config.evaluation import LoggerConfig
 from sizewise.record.directories import RunDir

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from real_run import METRICS, real_run
 from safetensors.torch import save_file
+from tests.report.real_run import METRICS, real_run
 
 from sizewise.embedded.ladder import embedded_model_path
 from sizewise.evaluation.score import score_predictions

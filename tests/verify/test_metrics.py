@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from real_run import real_run
+from tests.report.real_run import real_run
 
 from sizewise.config import conf_dir
 from sizewise.config.targets import recorded_config
-from sizewise.data.example import DataSplits, Example
-from sizewise.data.tokens.encode import Encoded
+from sizewise.data.example import DataSplits
 from sizewise.embedded.ladder import embedded_model_path
 from sizewise.evaluation.predict import Predicted
 from sizewise.evaluation.score import score_predicted
@@ -31,17 +30,6 @@ from sizewise.verify.verify import verify_run
 OPTIONS = sorted((conf_dir() / "metric").glob("*.yaml"))
 NAME = "icd10_dialogues"
 REJECTED = {"rejected/log_prob": -2.0, "rejected/tokens": 2.0}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The test split as scoring takes it."""
-
-    examples: tuple[Example, ...]
-
-    @property
-    def encoded(self) -> tuple[Encoded, ...]:
-        return tuple(Encoded([], []) for _ in self.examples)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +85,7 @@ def score(
     observed = {f"{m.name}/bits_per_byte": 1.25 for m in metrics if m.observation}
     predicted = Predicted(rows, 1.0, None, 1, observed=observed)
     store = PredictionStore(path, "key")
-    done = score_predicted(predicted, Asked(splits.test), metrics, store, splits.train, base=base)
+    done = score_predicted(predicted, splits.test, metrics, store, splits.train, base=base)
     ref = file_ref(path, directory)
     return replace(evaluation, scores=done.scores, predictions=ref), done.predictions
 

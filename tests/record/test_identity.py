@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sweep.conftest import job_config
 
 from sizewise.composition.compose import compose_run
 from sizewise.config import to_run_config
 from sizewise.record.identity import canonical_config, differing_keys, run_identity
-
-from .conftest import job_config
 
 
 def changed(path: str, value: object) -> dict[str, object]:

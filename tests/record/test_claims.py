@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from tests.waiting import wait_for
 
 from sizewise.record import claims
 from sizewise.record.claims import Owner, attempts, holder, last_release, this_process, try_claim
@@ -214,13 +215,6 @@ time.sleep(20)
 def test_a_worker_that_lost_its_claim_stops_although_it_ignores_ctrl_c(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LOSES, str(tmp_path)], check=False, timeout=60)
     assert done.returncode == 7
-
-
-def wait_for(condition: object, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_an_owner_reads_like_a_sentence() -> None:

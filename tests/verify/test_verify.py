@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factory import CODES, PRIMARY, Spec, Task, make_run
-from real_run import real_run
+from tests.report.factory import CODES, PRIMARY, Spec, Task, make_run
+from tests.report.real_run import real_run
 
 from sizewise.commands.provenance import reproduce_command
 from sizewise.composition.compose import compose_config
@@ -286,8 +286,7 @@ def test_reproduction_runs_in_a_folder_of_its_own_and_compares(
     assert "pip install torch==1.0\n" in said
     assert "nothing is checked out or installed" in said
     assert f"{PRIMARY} 0.6, again" in said
-    assert commands[0][1].endswith("train.py")
-    assert Path(commands[0][1]).is_absolute()
+    assert list(commands[0][1:4]) == ["-m", "sizewise.commands.main", "train"]
     assert commands[0][-1] == "paths.outputs=reproduced", "where the run lies it is done already"
     shutil.rmtree(tmp_path / "reproduced")
     again = Spec(tuned=0.5, task=Task(examples=20))
