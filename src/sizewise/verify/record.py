@@ -17,6 +17,7 @@ from sizewise.models.sources import EMBEDDED, weight_files
 from sizewise.record.directories import CONFIG_FILE, RunDir
 from sizewise.record.fit import FitResult, load_result
 from sizewise.record.history import parse_lines
+from sizewise.record.identity import differing_keys, run_identity
 from sizewise.record.outcome import Evaluation, Outcome
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
 
@@ -124,7 +125,6 @@ def _evaluation(outcome: Outcome, kind: str, name: str, entry: Evaluation) -> It
 
 def _prompts(outcome: Outcome) -> Check:
     """Hash anew what decides, beside the rows, what a model reads."""
-    from sizewise.config.targets import recorded_config
     from sizewise.data.splits.mixture import prompt_fingerprint
 
     title, recorded = "prompt fingerprint", outcome.data.prompt_fingerprint
@@ -303,8 +303,6 @@ def config_checks(outcome: Outcome, directory: Path, trust: bool = False) -> Ite
 
 
 def _compared(outcome: Outcome, config: Mapping[str, Any]) -> Check:
-    from sizewise.record.identity import differing_keys, run_identity
-
     try:
         recorded = run_identity(outcome.config).config
         changed = differing_keys(run_identity(config).config, recorded)
@@ -328,8 +326,6 @@ def _taken_over(outcome: Outcome, stored: dict[str, Any], trust: bool) -> Check:
 
 
 def _identity(outcome: Outcome, config: Mapping[str, Any]) -> Check:
-    from sizewise.record.identity import run_identity
-
     try:
         found = run_identity(config).hash
     except (AttributeError, TypeError, ValueError, OSError) as error:
