@@ -93,6 +93,7 @@ def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
 
 
 def build_module(cfg: RunConfig, model: PreTrainedModel | PeftModel) -> AnswerModule:
+    """Return the Lightning module of a job around its model."""
     from sizewise.training.module import CausalModule, Seq2SeqModule
 
     kind = Seq2SeqModule if cfg.model.family == "seq2seq" else CausalModule
