@@ -73,6 +73,7 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "verdict": compared.verdict,
         "cards": prose.cards_of(compared),
         "warnings": compared.warnings,
+        "data": prose.data_sentences(test),
         "fronts": compared.fronts,
         "costs": COSTS,
         "views": views,
