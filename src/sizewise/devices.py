@@ -31,7 +31,6 @@ _NO_MEMORY = (
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return the device of the model's first parameter."""
     return next(model.parameters()).device
 
 

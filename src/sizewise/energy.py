@@ -30,9 +30,8 @@ WHOLE_MACHINE = "psys"
 class EnergyMeter:
     """Joules used between ``start`` and ``stop`` by the processor packages and the given GPUs.
 
-    Args:
-        gpus: NVML's UUIDs of the GPUs that do the work (``gpu_uuids``); others do not count.
-        powercap: where Linux keeps the packages' counters.
+    ``gpus``: NVML's UUIDs of the GPUs that do the work (``gpu_uuids``); others do not count.
+    ``powercap``: where Linux keeps the packages' counters.
     """
 
     def __init__(self, gpus: Sequence[str] = (), powercap: Path = POWERCAP) -> None:
@@ -41,7 +40,6 @@ class EnergyMeter:
         self._begin: Mapping[str, float] = {}
 
     def start(self) -> None:
-        """Read all counters."""
         self._begin = self._read()
 
     def stop(self) -> float | None:
@@ -116,10 +114,7 @@ def gpu_uuids(device: torch.device, devices: int = 1) -> tuple[str, ...]:
     """Return NVML's UUIDs of the GPUs that a job uses on this machine; none for a job without.
 
     They are asked of CUDA, whose numbers follow CUDA_VISIBLE_DEVICES and an order of its own.
-
-    Args:
-        device: this process's device.
-        devices: processes of the job on this machine, one GPU each.
+    ``devices``: processes of the job on this machine, one GPU each.
     """
     if device.type != "cuda":
         return ()

@@ -169,14 +169,11 @@ SILENCED_WARNINGS = (
 
 
 class _Drop(logging.Filter):
-    """Drop records whose text holds one of some phrases."""
-
     def __init__(self, phrases: tuple[str, ...]) -> None:
         super().__init__()
         self.phrases = phrases
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether ``record`` is kept."""
         return not any(phrase in record.getMessage() for phrase in self.phrases)
 
 

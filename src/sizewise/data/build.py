@@ -93,10 +93,7 @@ def build_splits(cfg: DatasetConfig, stand_in: bool = False) -> DataSplits:
     """Read, map, filter, split and limit a data set.
 
     Deterministic: the same rows in any order and the same configuration give the same splits.
-
-    Args:
-        cfg: the data set.
-        stand_in: use synthetic rows with the same columns where the hub is out of reach.
+    ``stand_in``: use synthetic rows with the same columns where the hub is out of reach.
 
     Raises:
         DataError: the source cannot be read, a column does not exist, or a split is empty.

@@ -139,8 +139,6 @@ class DataReport:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """The three splits of one data set."""
-
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]

@@ -67,8 +67,6 @@ class LabelFrequencies:
 
 @dataclass(frozen=True)
 class Exploration:
-    """Everything that is said about a data set."""
-
     sizes: Mapping[str, int]
     report: DataReport
     lengths: Mapping[str, TokenLengths]
@@ -79,14 +77,7 @@ class Exploration:
 
 
 def explore(splits: DataSplits, template: Template, samples: int = 3, seed: int = 0) -> Exploration:
-    """Describe the three splits of a data set.
-
-    Args:
-        splits: what ``build_splits`` gave.
-        template: decides about token lengths.
-        samples: how many training examples to show.
-        seed: which ones.
-    """
+    """Describe the three splits, in tokens of ``template``, with some training examples."""
     parts: dict[str, Sequence[Example]] = {name: getattr(splits, name) for name in SPLITS}
     filled = {name: rows for name, rows in parts.items() if rows}
     return Exploration(
@@ -152,7 +143,6 @@ def shared_answers(splits: DataSplits) -> int:
 
 
 def draw_samples(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """Draw ``count`` examples without replacement."""
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(examples))[:count]
     return [examples[int(place)] for place in chosen]

@@ -116,7 +116,6 @@ def _row(scenario: Scenario, split: str, text: str) -> dict[str, str]:
 
 
 def _new_text(scenario: Scenario, texts: set[str], rng: random.Random) -> str:
-    """A dialogue that no other row has."""
     while (text := _dialogue(scenario, rng)) in texts:
         continue
     texts.add(text)

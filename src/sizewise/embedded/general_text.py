@@ -22,8 +22,6 @@ LAY_CODE_SHARE = 0.6
 
 
 class Exchange(NamedTuple):
-    """One question of a user and the assistant's answer."""
-
     question: str
     answer: str
 

@@ -33,11 +33,7 @@ class Answered:
 class Measurer:
     """Everything that turns examples into predictions, except the examples.
 
-    Args:
-        model: a causal or encoder-decoder model in any mode.
-        template: the model's chat template.
-        generation: decoding.
-        candidates: answers whose likelihoods are compared beside free generation.
+    ``candidates``: answers whose likelihoods are compared beside free generation.
     """
 
     model: Any

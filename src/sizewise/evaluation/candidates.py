@@ -270,13 +270,10 @@ class CandidateSet:
 def read_candidates(
     choice: str, train_examples: Sequence[Example], all_examples: Sequence[Example] = ()
 ) -> tuple[str, ...]:
-    """Return candidate answers: ``train``, ``labels``, or a file's lines.
+    """Return candidate answers: ``train``, ``labels``, or the lines of a file.
 
-    Args:
-        choice: ``train`` (all different training answers), ``labels`` (those of all splits: the
-            closed list of a task's labels, which never says whose label it is), or a file.
-        train_examples: the training split.
-        all_examples: the examples of all splits.
+    ``train`` are all different training answers, ``labels`` those of all splits: the closed list of
+    a task's labels, which never says whose label it is.
 
     Raises:
         ConfigError: the file cannot be read, or there is no candidate.

@@ -59,7 +59,6 @@ def generate_batch(
     """Answer every prompt of one batch; nothing of the model's own generation defaults counts.
 
     Args:
-        model: a causal or encoder-decoder transformers model, or a PEFT model around one.
         prompt_ids: B encoded prompts, none empty.
         template: says which tokens end an answer, and decodes.
         generation: decoding; ``max_new_tokens`` always bounds an answer.

@@ -223,11 +223,8 @@ Tell = Callable[[int, int], None]
 def evaluation_bar(label: str, wanted: bool) -> Iterator[Tell | None]:
     """Yield what is to be called with the examples done and all of them; None without a bar.
 
-    It is drawn when it is told, never beside a measured batch.
-
-    Args:
-        label: what is evaluated.
-        wanted: whether to draw a bar where standard error is a terminal.
+    It is drawn when it is told, never beside a measured batch, and where standard error is a
+    terminal only.
     """
     if not wanted or not sys.stderr.isatty():
         yield None

@@ -164,7 +164,6 @@ def changed_conditions(
 
 
 def entry_path(cache: Path, key: str) -> Path:
-    """Return the directory of a key."""
     return cache / "zero_shot" / key[:2] / key
 
 

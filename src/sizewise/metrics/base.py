@@ -101,7 +101,6 @@ class ExampleMetric(Metric):
         return {n: _mean([row[n] for row in scores if n in row]) for n in names}
 
     def update(self, predictions: Sequence[Prediction]) -> None:
-        """Add predictions and their scores."""
         self.predictions.extend(predictions)
         self.per_example.extend(self.score_batch(predictions))
 
@@ -110,7 +109,6 @@ class ExampleMetric(Metric):
         return self.aggregate(self.predictions, self.per_example)
 
     def reset(self) -> None:
-        """Forget all predictions."""
         super().reset()
         self.predictions = []
         self.per_example = []

@@ -26,9 +26,7 @@ KEY = "metric.bertscore.encoder"
 class TokenEncoder:
     """Contextual embeddings of a text's own tokens, in float32 on the CPU.
 
-    Args:
-        path: a local folder, ``package:NAME/FOLDER``, or a hub id.
-        layer: hidden layer to take, 0 being the embeddings (None: the last one).
+    ``layer``: hidden layer to take, 0 being the embeddings (None: the last one).
 
     Raises:
         ConfigError: the encoder cannot be loaded, or has no such layer.
@@ -90,7 +88,6 @@ class TokenEncoder:
 
 @cache
 def load_token_encoder(path: str, layer: int | None) -> TokenEncoder:
-    """Load an encoder once per process."""
     return TokenEncoder(path, layer)
 
 
@@ -134,11 +131,9 @@ class BertScore(TextMetric):
         self.batch_size = batch_size
 
     def check_settings(self) -> None:
-        """Refuse an encoder that is nowhere."""
         check_encoder(encoder_path(self.encoder, KEY), KEY)
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score all answers in one go."""
         encoder = load_token_encoder(self.encoder, self.layer)
         answers, references = (
             encoder.embed(texts, self.max_length, self.batch_size)

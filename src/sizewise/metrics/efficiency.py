@@ -30,7 +30,6 @@ class Efficiency(ExampleMetric):
     higher_is_better = None
 
     def score(self, prediction: Prediction) -> dict[str, float]:
-        """Return seconds of one example and its number of new tokens."""
         return {
             "latency": share_of_batch(prediction),
             "batch_latency": prediction.latency,

@@ -78,7 +78,6 @@ class Icd10(ExampleMetric):
         self.needs_candidates = answer == "candidate"
 
     def check_references(self, examples: Sequence[Example]) -> None:
-        """Refuse examples whose answers hold no code."""
         missing = [e for e in examples if extract_code(e.answer) is None]
         if missing:
             raise EvaluationError(

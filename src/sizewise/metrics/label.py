@@ -30,11 +30,9 @@ class Label(TextMetric):
         self.known: set[str] = set()
 
     def set_context(self, train_examples: Sequence[Example]) -> None:
-        """Learn which labels there are."""
         self.known = {plain(answer_of(example.answer)) for example in train_examples}
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score each answer."""
         known = self.known | {plain(p.reference) for p in predictions}
         return [
             {

@@ -46,7 +46,6 @@ class Rouge(TextMetric):
         self.use_stemmer = use_stemmer
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score each answer against its reference."""
         scorer = rouge_scorer(self.use_stemmer)
         return [_score(scorer, p.reference, p.text) for p in predictions]
 

@@ -50,7 +50,6 @@ def find_source(
 
     Args:
         path: ``embedded:NAME``, a folder, or a hub id.
-        revision: of the hub; has no meaning for folders.
         marker: the file whose presence makes the folder or repository usable.
         weights: whether the weights have to be there too, and whole.
         key: the configuration key that error messages name.

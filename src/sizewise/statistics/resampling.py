@@ -32,7 +32,6 @@ class Units:
 
     @property
     def examples(self) -> int:
-        """Number of examples N."""
         return int(self.index.size)
 
     @cached_property

@@ -35,8 +35,7 @@ class TrainingData(Protocol):
 
     train: Sized
 
-    def set_batch_shape(self, batch_size: int, accumulate: int) -> None:
-        """Cut the same optimiser steps into micro-batches of another size."""
+    def set_batch_shape(self, batch_size: int, accumulate: int) -> None: ...
 
     def train_dataloader(self) -> Any: ...
     def val_dataloader(self) -> Any: ...
@@ -178,7 +177,6 @@ class Attempt:
         )
 
     def release(self) -> None:
-        """Drop the Trainer and its optimiser."""
         self._trainer = None
         self.module.trainer = None
 

@@ -38,13 +38,10 @@ BEST_STEP = "sizewise_best"
 class BestWeights(pl.Callback):
     """Keeps the trainable weights with the lowest validation loss in one file.
 
-    Step and loss are in the file's own header, so that weights and record cannot disagree. The
-    file may be one validation ahead of the checkpoint that a killed run resumes from; the run then
-    reaches the same step again, which is no better than the file's and leaves it.
-
-    Attributes:
-        step: optimiser step of the best weights, or None before the first validation.
-        loss: their validation loss.
+    Step and loss (None before the first validation) are in the file's own header, so that weights
+    and record cannot disagree. The file may be one validation ahead of the checkpoint that a killed
+    run resumes from; the run then reaches the same step again, which is no better than the file's
+    and leaves it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +61,6 @@ class BestWeights(pl.Callback):
             self.step, self.loss = record["step"], record["loss"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the weights if they are better than all before."""
         loss = pl_module.val_loss if isinstance(pl_module, AnswerModule) else None
         if loss is not None and (self.loss is None or loss < self.loss):
             self._keep(trainer, pl_module, loss)
@@ -86,11 +82,7 @@ class BestWeights(pl.Callback):
         checkpoint[BEST_STEP] = self.step
 
     def load_into(self, module: AnswerModule) -> None:
-        """Put the best weights into the model.
-
-        Raises:
-            TrainingError: they were damaged since they were written, or belong to another model.
-        """
+        """Put the best weights into the model; TrainingError if damaged or of another model."""
         load_trainable(module.model, read_best(self.path)[1], str(self.path))
 
 
@@ -154,7 +146,6 @@ class BatchShape:
         return None
 
     def as_dict(self) -> dict[str, int]:
-        """Return plain numbers."""
         return {"batch_size": self.batch_size, "accumulate": self.accumulate}
 
 
@@ -172,22 +163,19 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write ``checkpoint`` so that ``path`` is always whole."""
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint; tensors and plain values only."""
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a checkpoint."""
         Path(path).unlink(missing_ok=True)
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write beside ``path``, flush, and rename into place."""
+    """Write beside ``path``, flush, and rename into place, so that it is always whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f".{path.name}.tmp")
     with written_whole(path, hidden) as temporary, temporary.open("wb") as handle:
@@ -239,15 +227,9 @@ class LastCheckpoint(StepCallback, Checkpoint):
     """Saves ``last.ckpt`` at the end of an optimiser step: periodically and after validations.
 
     It runs after every other callback (Lightning puts checkpoints last), so that what they did in
-    this step is in it. When the process was asked to stop, it saves and stops the fit.
-
-    Args:
-        path: the file.
-        every: optimiser steps between two saves, or None for after validations only.
-        shape: the batch shape in use, stored so that a resumed run keeps it.
-        failed: the batch shapes that did not fit into memory.
-        milestones: tells when a validation has run.
-        stop: tells when the process was asked to stop.
+    this step is in it. When the process was asked to stop, it saves and stops the fit. ``every``
+    counts optimiser steps between two saves (None: after validations only); the batch ``shape`` in
+    use and those that ``failed`` are stored, so that a resumed run keeps them.
     """
 
     def __init__(
@@ -267,7 +249,6 @@ class LastCheckpoint(StepCallback, Checkpoint):
         self.stop = stop
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save if it is time to."""
         step = trainer.global_step
         due = self.every is not None and step % self.every == 0
         stopping = self.stop.agreed(trainer)

@@ -43,21 +43,17 @@ def fit_job(
     run_dir: Path,
     seed: int,
 ) -> FitResult:
-    """Train ``module`` on ``datamodule`` and leave its best weights loaded, in eval mode, and
-    saved under ``run_dir/adapter``.
+    """Train ``module`` on ``datamodule``; leave its best weights loaded, in eval mode, and saved.
 
-    A fit that was interrupted goes on from ``run_dir/checkpoints/last.ckpt`` and ends with the
-    same weights, bit for bit on a CPU; one that is done (``run_dir/fit.json``) is not repeated.
-    When memory does not suffice, the micro-batch is made smaller at the same effective batch, and
-    training goes on from the last saved state.
+    They are saved under ``run_dir/adapter``. A fit that was interrupted goes on from
+    ``run_dir/checkpoints/last.ckpt`` and ends with the same weights, bit for bit on a CPU; one that
+    is done (``run_dir/fit.json``) is not repeated. When memory does not suffice, the micro-batch is
+    made smaller at the same effective batch, and training goes on from the last saved state.
 
     Args:
         module: the Lightning module, its model on its device.
-        datamodule: the batches.
-        trainer: the configuration.
         callbacks: further callbacks, such as early stopping.
         loggers: trackers; the run's own ``metrics.jsonl`` is added if it is not among them.
-        run_dir: the run's directory.
         seed: of dropout and whatever else is random in training.
 
     Raises:

@@ -172,11 +172,6 @@ class AnswerModule(pl.LightningModule):
         return loss * (trainer.accumulate_grad_batches * trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add this batch's negative log-likelihood and tokens to the validation's.
-
-        Raises:
-            OutOfMemoryError: a single example did not fit.
-        """
         self.validation.add(*summed_nll(self.answer_scores, batch))
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -293,16 +288,10 @@ class Seq2SeqModule(AnswerModule):
     seq2seq = True
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return tokens of encoder and decoder together, and those of the decoder's answers."""
         read, answered = super().count_tokens(batch)
         return read + answered, answered
 
     def on_fit_start(self) -> None:
-        """Refuse fp16, then switch dropout on.
-
-        Raises:
-            TrainingError: the trainer computes in fp16.
-        """
         if str(self.trainer.precision).startswith("16"):
             raise TrainingError(
                 f"trainer.precision={self.trainer.precision} turns this model's activations into "

@@ -31,7 +31,6 @@ def capture(device: torch.device) -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any], device: torch.device) -> None:
-    """Put back what ``capture`` returned."""
     torch.set_rng_state(state["torch"])
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
@@ -54,7 +53,6 @@ class RandomState(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store the states of all ranks."""
         own = capture(pl_module.device)
         states: list[Any] = [own]
         if trainer.world_size > 1:
@@ -73,7 +71,6 @@ class RandomState(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Restore before the first batch."""
         if self._pending is not None:
             restore(self._pending, pl_module.device)
             self._pending = None

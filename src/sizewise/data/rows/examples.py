@@ -199,7 +199,6 @@ class RowReader:
             yield Example(messages, answer, group="", meta=meta, origin=origin, keys=keys)
 
     def split(self, row: Row) -> str | None:
-        """Return the source's own split of a row."""
         return as_text(row.get(self._split)).strip() if self._split is not None else None
 
     def told(self, row: Row) -> tuple[str, ...]:

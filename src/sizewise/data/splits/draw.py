@@ -214,14 +214,7 @@ def divide_by_column(
     """Sort examples by the values that ``cfg.names`` gives to each split, or by known synonyms.
 
     Examples of other values are counted in ``filtered`` as ``other_split``, and synonyms in
-    ``noted``.
-
-    Args:
-        pairs: the examples with the source's own split.
-        values: how often the column holds each value, examples beyond a limit included.
-        cfg: names and fractions.
-        filtered: counts what is left out.
-        noted: counts what is read as something else.
+    ``noted``. ``values``: how often the column holds each value, examples beyond a limit included.
 
     Raises:
         DataError: values fit no split although a wanted split has none.
@@ -252,12 +245,9 @@ def divide_by_column(
 def read_names(values: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
     """Say which split each value of the source's column means; values that fit none are absent.
 
-    The configured names come first, as they stand or in another case. A split that they do not
-    fill takes a synonym, if there is only one; so do test and validation with ``eval``.
-
-    Args:
-        values: what the column holds; an empty cell is a value too.
-        names: split → value; a name that is no split says that a value is left out.
+    The configured ``names`` (split → value) come first, as they stand or in another case; a name
+    that is no split says that a value is left out. A split that they do not fill takes a synonym,
+    if there is only one; so do test and validation with ``eval``. An empty cell is a value too.
     """
     values = list(dict.fromkeys(values))
     found = {v: name for name, value in names.items() for v in values if v == value}

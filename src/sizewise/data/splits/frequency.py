@@ -28,12 +28,8 @@ def band(count: int, frequent: int) -> str:
 def add_frequency(splits: DataSplits, counts: Mapping[str, int], frequent: int) -> DataSplits:
     """Return splits whose labelled examples carry the stratum ``label_frequency``.
 
-    Ids, contents and fingerprints stay what they are.
-
-    Args:
-        splits: of any data set.
-        counts: label → examples in the training split of the run.
-        frequent: from how many training examples on a label counts as frequent.
+    Ids, contents and fingerprints stay what they are. ``counts``: label → examples in the training
+    split of the run; from ``frequent`` on a label counts as frequent.
     """
 
     def marked(examples: Sequence[Example]) -> tuple[Example, ...]:

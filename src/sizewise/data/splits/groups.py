@@ -50,15 +50,11 @@ def rank(seed: int, name: str) -> str:
 
 
 def connect(keys: Sequence[Sequence[str]]) -> list[str]:
-    """Name the connected component of each item; items that share a key are connected.
+    """Name the connected component of each item; items that share one of their ``keys`` are in one.
 
-    Args:
-        keys: for each item its keys, at least one.
-
-    Returns:
-        For each item the name of its component: the smallest of its declared keys, or of its text
-        keys where none is declared (then of those of wordings and rows); the same under any order
-        of the items.
+    A component is named by the smallest of its declared keys, or of its text keys where none is
+    declared (then of those of wordings and rows); the same under any order of the items. Every
+    item has at least one key.
     """
     parent: dict[str, str] = {}
 
@@ -104,12 +100,9 @@ def leaking_rows(parts: Parts) -> int:
 def row_split_leak(group_sizes: Sequence[int], train_rows: int) -> float:
     """Expected share of test rows whose group is in training, under a random split of rows.
 
-    A test row of a group of g out of N rows has a relative in a training split of n rows drawn
-    from the N−1 others with probability 1 − C(N−g, n) / C(N−1, n).
-
-    Args:
-        group_sizes: rows of each group; their sum is N.
-        train_rows: n, at most N−1.
+    A test row of a group of g out of N rows (the sum of ``group_sizes``) has a relative in a
+    training split of n ≤ N−1 rows drawn from the others with probability
+    1 − C(N−g, n) / C(N−1, n).
     """
     total = sum(group_sizes)
     if total < 2 or train_rows < 1:

@@ -152,11 +152,8 @@ def hold_out(merged: Parts) -> Parts:
     """Leave out what is tested from validation, and what is held out from training.
 
     Questions and rows are held out by any part, whatever its words; groups by another part only:
-    what a part's own split leaks is the matter of its ``on_leak``.
-
-    Args:
-        merged: examples of all parts by split; each carries its part, and the group that it is in
-            among all of them.
+    what a part's own split leaks is the matter of its ``on_leak``. Each example carries its part,
+    and the group that it is in among all of them.
     """
     validation = _apart(merged["validation"], merged["test"])
     train = _apart(merged["train"], [*merged["test"], *validation])

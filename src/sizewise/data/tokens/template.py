@@ -82,10 +82,10 @@ class Template(Protocol):
         """Encode many answers at once, each with the end of turn."""
 
     def encode_pairs(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
-        """Encode prompts and answers."""
+        """Encode prompts and answers, rendering each prompt once."""
 
     def length(self, prompt: int, answer: int) -> int:
-        """Tokens of the longest sequence that the model sees."""
+        """Tokens of the longest sequence that the model sees: both together, or the longer one."""
 
     def keeps_reasoning(self, tag: str) -> bool:
         """Whether reasoning between ``<tag>`` and ``</tag>`` stays in an answer that is learnt."""
@@ -152,38 +152,30 @@ class ChatTemplate:
 
     @property
     def context(self) -> int | None:
-        """Longest sequence that the tokenizer's settings name, None where they name none."""
         limit = int(self.tokenizer.model_max_length)
         return limit if limit < NO_LIMIT else None
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of tokenizer, template and its arguments (16 hex digits)."""
         tokenizer = tokenizer_fingerprint(self.tokenizer)
         return hash_parts("causal", tokenizer, self.source, self.template_kwargs)
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """Render the prompt, up to where the answer begins."""
         return self._prompt(messages).replace(BREAK, "")
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Encode the prompt."""
         return self.encode_prompts([messages])[0]
 
     def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
-        """Encode the answer as it is rendered after ``messages``, with the end-of-turn token."""
         return self.encode_answers([(messages, answer)])[0]
 
     def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Encode many prompts at once."""
         return self._encode_prompts([self._prompt(messages) for messages in prompts])
 
     def encode_answers(self, pairs: Sequence[Pair]) -> list[list[int]]:
-        """Encode many answers at once, each with the end-of-turn token."""
         return self._encode_answers([self._answer(*pair) for pair in pairs])
 
     def encode_pairs(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
-        """Encode prompts and answers, rendering each prompt once."""
         prompts: list[str] = []
         answers: list[str] = []
         for messages, answer in pairs:
@@ -194,11 +186,9 @@ class ChatTemplate:
         return self._encode_prompts(prompts), self._encode_answers(answers)
 
     def length(self, prompt: int, answer: int) -> int:
-        """Tokens of the longest sequence that the model sees: prompt and answer are joined."""
         return prompt + answer
 
     def keeps_reasoning(self, tag: str) -> bool:
-        """Whether reasoning between ``<tag>`` and ``</tag>`` stays in an answer that is learnt."""
         return self._renderer.keeps_reasoning(tag)
 
     def _encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -290,7 +280,6 @@ class Renderer:
         self.lead = self.answer(question, _PROBE + "a").partition(_PROBE + "a")[0]
 
     def prompt(self, turns: Turns) -> str:
-        """Render a prompt, up to where the answer begins."""
         return self._render(turns, True)
 
     def answer(self, turns: Turns, answer: str, prompt: str | None = None) -> str:
@@ -312,7 +301,6 @@ class Renderer:
         return close_thought(opened, answer)
 
     def keeps_reasoning(self, tag: str) -> bool:
-        """Whether reasoning between ``<tag>`` and ``</tag>`` stays in a last answer."""
         thought = f"<{tag}>\n{_PROBE}b\n</{tag}>\n\n{_PROBE}a"
         turns = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": thought}]
         return f"{_PROBE}b" in self._render(turns, False)
@@ -360,9 +348,7 @@ class Renderer:
 def pin_date(source: str, date: str) -> str:
     """Replace the template's calls of the clock by a fixed date, in the layout it asks for.
 
-    Args:
-        source: jinja text.
-        date: such as ``26 Jul 2024``; another layout is printed as it is.
+    ``date`` is such as ``26 Jul 2024``; another layout is printed as it is.
     """
 
     def fixed(match: re.Match[str]) -> str:

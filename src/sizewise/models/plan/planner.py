@@ -73,7 +73,6 @@ class _Planner:
         self.counts: dict[torch.dtype, tuple[int, int, int]] = {}
 
     def plan(self, choice: Choice) -> MemoryPlan:
-        """Sum up one way to run."""
         dtype = self._dtype(choice.quantization)
         trained = self._trained_dtype(dtype)
         total, trainable, adapter_bytes = self._counts(trained)
