@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from sizewise.files import hash_text
 
 Role = Literal["system", "user", "assistant", "tool", "tools"]
 SplitName = Literal["train", "validation", "test"]
@@ -91,8 +92,7 @@ class Example:
         content = [
             [m.role, m.content, *([dict(m.extra)] if m.extra else [])] for m in self.messages
         ]
-        text = as_json([*content, ["answer", self.answer]])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hash_text(as_json([*content, ["answer", self.answer]]), 16)
 
     @property
     def prompt_text(self) -> str:
@@ -144,6 +144,13 @@ class DataSplits:
     test: tuple[Example, ...]
     report: DataReport
 
+    def map(self, change: Callable[[Example], Example]) -> DataSplits:
+        """Return the splits with each example changed."""
+        train, validation, test = (
+            tuple(map(change, part)) for part in (self.train, self.validation, self.test)
+        )
+        return DataSplits(train, validation, test, self.report)
+
     def fingerprint(self, split: SplitName) -> str:
         """Hash of a split's examples in order, prompt wording included (16 hex digits)."""
         return fingerprint(getattr(self, split))
@@ -167,7 +174,4 @@ def question_fingerprint(examples: Sequence[Example]) -> str:
 
 
 def _digest(lines: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(f"{line}\n".encode())
-    return digest.hexdigest()[:16]
+    return hash_text("".join(f"{line}\n" for line in lines), 16)

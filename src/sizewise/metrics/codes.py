@@ -74,7 +74,9 @@ def load_catalogue(name: str) -> Catalogue:
         ConfigError: the name is unknown or its package is not installed.
     """
     if name not in CATALOGUES:
-        raise ConfigError(f"catalogue={name!r} is not known. Choose one of: {_options()}.")
+        raise ConfigError(
+            f"catalogue={name!r} is not known. Choose one of: {', '.join(CATALOGUES)}."
+        )
     module_name, package = CATALOGUES[name]
     try:
         module = __import__(module_name)
@@ -92,7 +94,3 @@ def _catalogue(module: Any) -> Catalogue:
         return bool(module.is_valid_item(code) and not module.is_chapter_or_block(code))
 
     return Catalogue(contains, lambda code: bool(module.is_leaf(code)))
-
-
-def _options() -> str:
-    return ", ".join(CATALOGUES)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sizewise.data.tokens.encode import Encoded
 from sizewise.errors import ConfigError
+from sizewise.files import hash_text
 from sizewise.metrics.base import ExampleMetric
 from sizewise.metrics.perplexity import bits_per_byte
 
@@ -24,11 +25,6 @@ class Passage(NamedTuple):
 
     first: str
     second: str
-
-
-class PassageIds(NamedTuple):
-    prompt_ids: list[int]
-    answer_ids: list[int]
 
 
 def read_passages(path: Path, count: int) -> list[Passage]:
@@ -65,9 +61,7 @@ def general_bits_per_byte(
     from sizewise.models.likelihood import answer_log_probs
 
     encoded = [
-        PassageIds(
-            tokenizer(first).input_ids, tokenizer(second, add_special_tokens=False).input_ids
-        )
+        Encoded(tokenizer(first).input_ids, tokenizer(second, add_special_tokens=False).input_ids)
         for first, second in passages
     ]
     padding = tokenizer.pad_token_id or 0
@@ -104,7 +98,7 @@ class Forgetting(ExampleMetric):
 
     @property
     def observation(self) -> str:
-        return hashlib.sha256(repr(self.passages).encode()).hexdigest()[:16]
+        return hash_text(repr(self.passages), 16)
 
     def observe(self, model: Any, template: Any) -> dict[str, float]:
         tokenizer = template.tokenizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from sizewise.config.model import ModelConfig
 from sizewise.errors import ModelError
-from sizewise.files import file_hash
+from sizewise.files import file_hash, hash_text
 
 EMBEDDED = "embedded:"
 PACKAGE = "package:"  # an encoder that an installed package carries
@@ -227,11 +226,11 @@ def check_weights(file: Path) -> None:
 def folder_fingerprint(folder: Path) -> str:
     """Hash the weights, configuration, tokenizer and template of a folder (16 hex digits)."""
     named = [folder / name for name in _NAMES if (folder / name).is_file()]
-    digest = hashlib.sha256()
-    for file in [*named, *sorted(folder.glob("*.safetensors"))]:
-        line = f"{file.name}:{file.stat().st_size}:{file_hash(file, sampled=True)}\n"
-        digest.update(line.encode())
-    return digest.hexdigest()[:16]
+    lines = [
+        f"{file.name}:{file.stat().st_size}:{file_hash(file, sampled=True)}\n"
+        for file in [*named, *sorted(folder.glob("*.safetensors"))]
+    ]
+    return hash_text("".join(lines), 16)
 
 
 def local_content(model: Mapping[str, Any]) -> str | None:
@@ -248,7 +247,7 @@ def local_content(model: Mapping[str, Any]) -> str | None:
     template = Path(str(model.get("chat_template") or "")).expanduser()
     if template.suffix and template.is_file():
         found.append(f"chat_template:{file_hash(template)}")
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16] if found else None
+    return hash_text("\n".join(found), 16) if found else None
 
 
 def check_local_content(model: Mapping[str, Any]) -> None:

@@ -88,16 +88,14 @@ class SizewiseDataModule(pl.LightningDataModule):
         return plan_in_order(*_lengths(self.validation), size, rank=rank, world=world)
 
     def train_dataloader(self) -> ResumableLoader:
-        length = len(self.train_plan(0))
-        rows = MicroBatches(self.train.encoded, self._collate, self.pad_token_id)
-        return ResumableLoader(rows, self.train_plan, length)
+        return self._loader(self.train, self.train_plan)
 
     def val_dataloader(self) -> ResumableLoader | list[ResumableLoader]:
-        if not len(self.validation):
-            return []
-        rows = MicroBatches(self.validation.encoded, self._collate, self.pad_token_id)
-        length = len(self.validation_plan(0))
-        return ResumableLoader(rows, self.validation_plan, length)
+        return self._loader(self.validation, self.validation_plan) if len(self.validation) else []
+
+    def _loader(self, split: EncodedSplit, plan: Plan) -> ResumableLoader:
+        rows = MicroBatches(split.encoded, self._collate, self.pad_token_id)
+        return ResumableLoader(rows, plan, len(plan(0)))
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer

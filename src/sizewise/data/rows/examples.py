@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -277,9 +275,7 @@ class RowReader:
     def _origin(self, row: Row, number: int) -> str:
         names = {*self._prompt.columns, *self._answer.columns}
         names.update(name for name in (self._history, self._conversation) if name)
-        values = {name: row.get(name) for name in sorted(names)}
-        text = json.dumps([values, number], ensure_ascii=False, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hash_parts({name: row.get(name) for name in names}, number)
 
 
 def _holds_conversations(rows: Sequence[Row], column: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import glob
-import hashlib
 import importlib
 import json
 import logging
@@ -19,7 +18,7 @@ from typing import Any
 from sizewise.config.data import KNOWN_SPLITS, SOURCES, SPLIT_COLUMN, SourceConfig
 from sizewise.data.rows import hub, sqlite
 from sizewise.errors import DataError
-from sizewise.files import file_hash
+from sizewise.files import file_hash, hash_text
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -376,7 +375,7 @@ def content_hash(source: SourceConfig) -> str | None:
         for split, files in named
         for text in ([] if split is None else [f"{split}:"]) + [file_hash(path) for path in files]
     ]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+    return hash_text("".join(hashes), 16)
 
 
 def _files_of(source: SourceConfig) -> list[Path]:

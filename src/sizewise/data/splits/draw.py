@@ -36,10 +36,8 @@ def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
     parts = _divide(pairs, values, split, filtered, noted)
     leaks = leaking_rows(parts)
     parts = _mind_leaks(parts, leaks, split.on_leak, filtered)
-    fraction = _train_fraction(parts)
-    parts = {name: _ordered(rows, split.seed) for name, rows in parts.items()}
-    limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
-    kept = {name: tuple(parts[name][: limits[name]]) for name in NAMES}
+    fraction = len(parts["train"]) / max(1, sum(map(len, parts.values())))
+    kept = limited(parts, cfg)
     report = DataReport(
         rows=candidates.rows,
         filtered=dict(filtered),
@@ -167,13 +165,14 @@ def _distinct(
     return list(kept.values()), len(pairs) - len(kept)
 
 
-def _ordered(examples: Sequence[Example], seed: int) -> list[Example]:
-    return sorted(examples, key=lambda example: (rank(seed, example.id), example.content_id))
+def limited(parts: Parts, cfg: DatasetConfig) -> dict[str, tuple[Example, ...]]:
+    """Order each split as the split seed draws it, and keep as many as ``max_*`` says."""
+    limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
 
+    def place(example: Example) -> tuple[str, str]:
+        return rank(cfg.split.seed, example.id), example.content_id
 
-def _train_fraction(parts: Parts) -> float:
-    total = sum(map(len, parts.values()))
-    return len(parts["train"]) / total if total else 0.0
+    return {name: tuple(sorted(parts[name], key=place)[: limits[name]]) for name in NAMES}
 
 
 def _require(

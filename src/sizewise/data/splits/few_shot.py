@@ -44,13 +44,9 @@ def add_demonstrations(
         )
     parts = {"train": train, "validation": splits.validation, "test": splits.test}
     add = _as_turns if style == "turns" else _as_text
-    return replace(
-        splits,
-        train=tuple(add(example, shown) for example in train),
-        validation=tuple(add(example, shown) for example in splits.validation),
-        test=tuple(add(example, shown) for example in splits.test),
-        report=replace(splits.report, shared_groups=shared_groups(parts)),
-    )
+    report = replace(splits.report, shared_groups=shared_groups(parts))
+    rest = replace(splits, train=tuple(train), report=report)
+    return rest.map(lambda example: add(example, shown))
 
 
 def choose(train: Sequence[Example], k: int) -> list[Example]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import exp, lgamma
 
 from sizewise.data.example import Example
+from sizewise.files import hash_text
 
 TEXT = "text:"
 WORDED = "worded:"
@@ -41,12 +41,12 @@ def question_keys(keys: Iterable[str]) -> set[str]:
 
 def _hash(text: str) -> str:
     normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return hashlib.sha256(normal.encode()).hexdigest()[:16]
+    return hash_text(normal, 16)
 
 
 def rank(seed: int, name: str) -> str:
     """Place of ``name`` in the order that ``seed`` draws; adding names moves no other."""
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+    return hash_text(f"{seed}:{name}")
 
 
 def connect(keys: Sequence[Sequence[str]]) -> list[str]:

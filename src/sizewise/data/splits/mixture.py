@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataReport, DataSplits, Example
-from sizewise.data.splits.draw import NAMES
+from sizewise.data.splits.draw import NAMES, limited
 from sizewise.data.splits.few_shot import add_demonstrations, without_demonstrations
-from sizewise.data.splits.groups import connect, question_keys, rank, row_key, shared_groups
+from sizewise.data.splits.groups import connect, question_keys, row_key, shared_groups
 from sizewise.data.tokens.cache import hash_parts
 from sizewise.errors import ConfigError, DataError
+from sizewise.files import hash_text
 
 Build = Callable[[DatasetConfig], DataSplits]
 
@@ -50,12 +50,7 @@ def build_mixture(cfg: DatasetConfig, build: Build) -> DataSplits:
     _require(merged, parts)
     lost = sum(len(merged[name]) - len(parts[name]) for name in NAMES)
     shown = [_demonstrate(name, part, parts) for name, part in configs.items()]
-    limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
-    kept = {
-        name: _ordered([e for splits in shown for e in getattr(splits, name)], cfg.split.seed)
-        for name in NAMES
-    }
-    kept = {name: rows[: limits[name]] for name, rows in kept.items()}
+    kept = limited({n: [e for s in shown for e in getattr(s, n)] for n in NAMES}, cfg)
     report = _report(built, lost, shared_groups(kept))
     return DataSplits(kept["train"], kept["validation"], kept["test"], report)
 
@@ -103,10 +98,6 @@ def _demonstrate(name: str, part: DatasetConfig, parts: Parts) -> DataSplits:
 
 def _with_own_id(example: Example) -> Example:
     return replace(example, origin=hash_parts(example.meta["part"], example.id))
-
-
-def _ordered(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
-    return tuple(sorted(examples, key=lambda e: (rank(seed, e.id), e.content_id)))
 
 
 def _require(merged: Parts, parts: Parts) -> None:
@@ -199,7 +190,7 @@ def prompt_fingerprint(cfg: DatasetConfig) -> str:
         wording.append(cfg.train_on)
     if cfg.parts:
         wording.append({name: _of_part(cfg, name) for name in sorted(cfg.parts)})
-    return hashlib.sha256(json.dumps(wording).encode()).hexdigest()[:16]
+    return hash_text(json.dumps(wording), 16)
 
 
 def _setting(cfg: DatasetConfig, name: str) -> Any:

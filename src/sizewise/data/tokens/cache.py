@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewise.files import written_whole, zip_damage
+from sizewise.files import hash_text, written_whole, zip_damage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -102,8 +101,7 @@ def _unpack(flat: NDArray[np.int32], ends: NDArray[np.int64]) -> list[list[int]]
 
 def hash_parts(*parts: Any) -> str:
     """Hash JSON-like values (16 hex digits)."""
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hash_text(json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str), 16)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -117,5 +115,4 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         return hash_parts(type(tokenizer).__name__, tokenizer.get_vocab(), special)
     backend.no_truncation()
     backend.no_padding()
-    rules = hashlib.sha256(backend.to_str().encode()).hexdigest()
-    return hash_parts(rules, special)
+    return hash_parts(hash_text(backend.to_str()), special)

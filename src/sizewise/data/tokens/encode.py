@@ -111,12 +111,9 @@ def encode_examples(
         stored = _encode(examples, template, limit, truncate_prompt, longest)
         cache.save(key, *stored)
     prompts, answers, shortened = stored
-    fits = [
-        bool(a) and template.length(len(p), len(a)) <= limit
-        for p, a in zip(prompts, answers, strict=True)
-    ]
+    lengths = [template.length(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
+    fits = [bool(a) and length <= limit for a, length in zip(answers, lengths, strict=True)]
     if examples and not any(fits):
-        lengths = [template.length(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
         raise DataError(_nothing_fits(name, lengths, limit, max_length))
     cut = fits.count(False)
     if reserve and context is not None:

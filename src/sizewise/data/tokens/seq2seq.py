@@ -35,23 +35,11 @@ class Seq2SeqTemplate:
         self.end_of_turn = int(tokenizer.eos_token_id)
         self.stop_ids = [self.end_of_turn]
         self.answer_lead: list[int] = []
+        self.source: str | None = None
+        self.template_kwargs: dict[str, Any] = {}
+        self.context: int | None = None  # relative positions have no bound of their own
         self._marks = Neutraliser(special_tokens(tokenizer))
         self._encoder = PieceEncoder(tokenizer)
-
-    @property
-    def source(self) -> None:
-        """There is no jinja text."""
-        return None
-
-    @property
-    def template_kwargs(self) -> dict[str, Any]:
-        """There are none."""
-        return {}
-
-    @property
-    def context(self) -> int | None:
-        """Relative positions have no bound of their own."""
-        return None
 
     @cached_property
     def fingerprint(self) -> str:

@@ -44,7 +44,7 @@ class Template(Protocol):
 
     @property
     def template_kwargs(self) -> Mapping[str, Any]:
-        """Arguments of the jinja text."""
+        """Arguments of the jinja text with pinned ones, as stored with an adapter."""
 
     @property
     def fingerprint(self) -> str:
@@ -124,6 +124,8 @@ class ChatTemplate:
     ) -> None:
         self.tokenizer = tokenizer
         self._renderer = Renderer(tokenizer, chat_template, dict(template_kwargs or {}))
+        self.source, self.template_kwargs = self._renderer.source, self._renderer.kwargs
+        self.folds_system = self._renderer.folds_system  # into the first user turn
         control = control_tokens(tokenizer, self._renderer.source)
         special = [text for text in special_tokens(tokenizer) if not is_reasoning_tag(text)]
         self._prompt_marks, self._answer_marks = Neutraliser(control), Neutraliser(special)
@@ -134,21 +136,6 @@ class ChatTemplate:
         lead = self._encoder.encode([self._renderer.lead], inner=True)[0]
         headed = not {*lead}.isdisjoint(tokenizer.convert_tokens_to_ids(special))
         self.answer_lead = lead if headed else []
-
-    @property
-    def template_kwargs(self) -> dict[str, Any]:
-        """Arguments of the template with pinned ones, as stored with an adapter."""
-        return dict(self._renderer.kwargs)
-
-    @property
-    def source(self) -> str:
-        """The template's jinja text."""
-        return self._renderer.source
-
-    @property
-    def folds_system(self) -> bool:
-        """Whether the system text goes into the first user turn because there is no such role."""
-        return self._renderer.folds_system
 
     @property
     def context(self) -> int | None:
