@@ -14,28 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import CheckpointIO
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import LightningModule as Module
 from pytorch_lightning.callbacks import Checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sizewise.errors import TrainingError
 from sizewise.files import sealed, unsealed, written_whole, zip_damage
+from sizewise.record.directories import RunDir
 from sizewise.training.interrupt import StopRequest
-from sizewise.training.lightning_internals import StepCallback
+from sizewise.training.lightning_internals import State, StepCallback
 from sizewise.training.milestones import Milestones
 from sizewise.training.module import AnswerModule
 from sizewise.training.trainable import load_trainable, snapshot
 
 log = logging.getLogger(__name__)
-BEST = "best.safetensors"
 HEADER = "sizewise"
 BEST_STEP = "sizewise_best"
 
 
-class BestWeights(pl.Callback):
+class BestWeights(Callback):
     """Keeps the trainable weights with the lowest validation loss in one file.
 
     Step and loss (None before the first validation) are in the file's own header, so that weights
@@ -60,24 +61,22 @@ class BestWeights(pl.Callback):
             record, _ = read_best(self.path)
             self.step, self.loss = record["step"], record["loss"]
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
         loss = pl_module.val_loss if isinstance(pl_module, AnswerModule) else None
         if loss is not None and (self.loss is None or loss < self.loss):
             self._keep(trainer, pl_module, loss)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Without any validation the last weights are the best."""
         if self.step is None:
             self._keep(trainer, pl_module, None)
 
-    def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: float | None) -> None:
+    def _keep(self, trainer: Trainer, pl_module: Module, loss: float | None) -> None:
         self.step, self.loss = trainer.global_step, loss
         if trainer.is_global_zero:
             write_best(self.path, snapshot(pl_module.model), {"step": self.step, "loss": loss})
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         """Note that there are best weights, without which the checkpoint is of no use."""
         checkpoint[BEST_STEP] = self.step
 
@@ -149,7 +148,6 @@ class BatchShape:
         return {"batch_size": self.batch_size, "accumulate": self.accumulate}
 
 
-LAST = "last.ckpt"
 SHAPE = "sizewise_shape"
 
 
@@ -161,7 +159,7 @@ class AtomicCheckpointIO(CheckpointIO):
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+        self, checkpoint: State, path: str | Path, storage_options: Any = None
     ) -> None:
         write_checkpoint(checkpoint, Path(path))
 
@@ -200,13 +198,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def stored_shape(folder: Path, wanted: BatchShape) -> tuple[BatchShape, list[dict[str, int]]]:
+def stored_shape(run: RunDir, wanted: BatchShape) -> tuple[BatchShape, list[dict[str, int]]]:
     """Return the batch shape that an interrupted fit goes on with, and those that had failed.
 
     Where something that it left is damaged, that is said and all of it removed: the fit begins
     anew. Best weights without a checkpoint are not looked at, since it then does so in any case.
     """
-    last, best = folder / LAST, folder / BEST
+    last, best = run.last_checkpoint, run.best_weights
     if not last.is_file():
         return wanted, []
     try:
@@ -217,12 +215,13 @@ def stored_shape(folder: Path, wanted: BatchShape) -> tuple[BatchShape, list[dic
             raise damaged(best, "it is gone")
     except TrainingError as error:
         log.warning("This run is trained from the start: %s", str(error).split(" Start")[0])
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
         return wanted, []
     shape = checkpoint[SHAPE]
     return BatchShape(shape["batch_size"], shape["accumulate"]), shape["out_of_memory"]
 
 
+@dataclass(eq=False)
 class LastCheckpoint(StepCallback, Checkpoint):
     """Saves ``last.ckpt`` at the end of an optimiser step: periodically and after validations.
 
@@ -232,23 +231,14 @@ class LastCheckpoint(StepCallback, Checkpoint):
     use and those that ``failed`` are stored, so that a resumed run keeps them.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        every: int | None,
-        shape: BatchShape,
-        failed: list[dict[str, int]],
-        milestones: Milestones,
-        stop: StopRequest,
-    ) -> None:
-        self.path = path
-        self.every = every
-        self.shape = shape
-        self.failed = failed
-        self.milestones = milestones
-        self.stop = stop
+    path: Path
+    every: int | None
+    shape: BatchShape
+    failed: list[dict[str, int]]
+    milestones: Milestones
+    stop: StopRequest
 
-    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: Module) -> None:
         step = trainer.global_step
         due = self.every is not None and step % self.every == 0
         stopping = self.stop.agreed(trainer)
@@ -257,9 +247,7 @@ class LastCheckpoint(StepCallback, Checkpoint):
         if stopping:
             self.stop.leave()
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         """Store the batch shape, and mend Lightning's count of epochs."""
         mend_epoch_progress(checkpoint, trainer.current_epoch)
         checkpoint[SHAPE] = {**self.shape.as_dict(), "out_of_memory": self.failed}
