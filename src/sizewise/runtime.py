@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sizewise.devices import free_memory as free_memory
 from sizewise.errors import ConfigError
 
 if TYPE_CHECKING:

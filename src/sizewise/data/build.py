@@ -14,12 +14,7 @@ from typing import Any
 from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataSplits
 from sizewise.data.rows.examples import make_examples
-from sizewise.data.rows.read import (
-    check_content,
-    plain_content_hash,
-    read_rows,
-    sources_of,
-)
+from sizewise.data.rows.read import check_content, plain_content_hash, read_rows, sources_of
 from sizewise.data.splits.draw import split_examples
 from sizewise.data.splits.few_shot import add_demonstrations
 from sizewise.data.splits.mixture import build_mixture
@@ -53,7 +48,9 @@ def text_columns(cfg: DatasetConfig) -> list[str]:
 
 
 def _row(cfg: DatasetConfig, number: int, draw: random.Random) -> dict[str, Any]:
-    row: dict[str, Any] = {name: _text(name, draw) for name in text_columns(cfg)}
+    row: dict[str, Any] = {
+        name: f"{MARK} {name.strip()}: {_sentences(draw)}" for name in text_columns(cfg)
+    }
     for name in cfg.strata:
         row[name] = draw.choice(("first", "second", "third"))
     row |= {name: f"{number // 2}" for name in cfg.group}
@@ -75,10 +72,6 @@ def _dialogue(draw: random.Random, turns: int) -> list[dict[str, str]]:
     return [
         {"role": roles[turn % 2], "content": f"{MARK} {_sentences(draw)}"} for turn in range(turns)
     ]
-
-
-def _text(column: str, draw: random.Random) -> str:
-    return f"{MARK} {column.strip()}: {_sentences(draw)}"
 
 
 def _sentences(draw: random.Random) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sizewise.data.tokens.reasoning import strip_reasoning
 from sizewise.errors import ConfigError
@@ -84,10 +84,7 @@ def load_catalogue(name: str) -> Catalogue:
         raise ConfigError(
             f"catalogue={name!r} needs the package {package}. Install it: pip install {package}"
         ) from error
-    return _catalogue(module)
 
-
-def _catalogue(module: Any) -> Catalogue:
     def contains(code: str) -> bool:
         if not _CODE.fullmatch(code):
             return False

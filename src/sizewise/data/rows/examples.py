@@ -146,7 +146,7 @@ class RowReader:
         self._strata = {name: named(name, "strata") for name in cfg.strata}
         self._group = [(name, named(name, "group")) for name in cfg.group]
         self._whole = [name for name in whole_columns(rows) if name in self._used]
-        self._spoken = {name for name in self._soles if _holds_conversations(rows, name)}
+        self._spoken = {n for n in self._soles if any(is_conversation(r.get(n)) for r in rows)}
         dialogues = self._conversation is not None or bool(self._spoken)
         self._tools = TOOLS if dialogues and TOOLS in columns else None
         self._note_columns(len(rows))
@@ -276,10 +276,6 @@ class RowReader:
         names = {*self._prompt.columns, *self._answer.columns}
         names.update(name for name in (self._history, self._conversation) if name)
         return hash_parts({name: row.get(name) for name in names}, number)
-
-
-def _holds_conversations(rows: Sequence[Row], column: str) -> bool:
-    return any(is_conversation(row.get(column)) for row in rows)
 
 
 def _dialogue(turns: Sequence[Message]) -> list[Message]:

@@ -328,17 +328,13 @@ def _read_parquet(path: Path, source: SourceConfig) -> list[Row]:
     return rows
 
 
-def _read_sqlite(path: Path, source: SourceConfig) -> list[Row]:
-    return sqlite.read_rows(path, source.table, source.query)
-
-
 _READERS: dict[str, Callable[[SourceConfig], list[Row]]] = {
     "embedded": _read_embedded,
     "hub": hub.read_rows,
     "csv": _from_files(read_csv),
     "json": _from_files(_read_json),
     "parquet": _from_files(_read_parquet),
-    "sqlite": _from_files(_read_sqlite),
+    "sqlite": _from_files(lambda path, source: sqlite.read_rows(path, source.table, source.query)),
 }
 
 KNOWN = frozenset(field.name for field in fields(SourceConfig))

@@ -129,7 +129,12 @@ def _divide(
 
 def _mind_leaks(parts: Parts, leaks: int, on_leak: str, filtered: Counter[str]) -> Parts:
     if on_leak == "error" and shared_groups(parts):
-        refuse_leaks(leaks, shared_groups(parts))
+        raise DataError(
+            f"The source's own split leaks: {leaks} evaluation rows share a question, a "
+            f"conversation or a declared group with training ({shared_groups(parts)} groups are in "
+            "more than one split). Set dataset.split.on_leak=drop to leave those training rows "
+            "out, =report to go on, or dataset.split.column=null to draw a split by groups."
+        )
     if on_leak != "drop":
         return parts
     kept = drop_leaks(parts)
@@ -288,13 +293,3 @@ def drop_leaks(parts: Parts) -> Parts:
     held_out = test | {example.group for example in validation}
     train = [example for example in parts["train"] if example.group not in held_out]
     return {"train": train, "validation": validation, "test": parts["test"]}
-
-
-def refuse_leaks(rows: int, groups: int) -> None:
-    """Raise, saying how much the source's own split leaks."""
-    raise DataError(
-        f"The source's own split leaks: {rows} evaluation rows share a question, a conversation or "
-        f"a declared group with training ({groups} groups are in more than one split). Set "
-        "dataset.split.on_leak=drop to leave those training rows out, =report to go on, or "
-        "dataset.split.column=null to draw a split by groups."
-    )

@@ -87,17 +87,17 @@ def _merge(built: Mapping[str, DataSplits]) -> Parts:
 def _demonstrate(name: str, part: DatasetConfig, parts: Parts) -> DataSplits:
     """Return one part's splits, with its demonstrations and with ids of their own."""
     own = {
-        split: tuple(_with_own_id(e) for e in parts[split] if e.meta["part"] == name)
+        split: tuple(
+            replace(e, origin=hash_parts(name, e.id))
+            for e in parts[split]
+            if e.meta["part"] == name
+        )
         for split in NAMES
     }
     splits = DataSplits(
         own["train"], own["validation"], own["test"], DataReport(0, {}, 0, 0, 0, 0.0)
     )
     return add_demonstrations(splits, part.few_shot, part.few_shot_style, part.max_train)
-
-
-def _with_own_id(example: Example) -> Example:
-    return replace(example, origin=hash_parts(example.meta["part"], example.id))
 
 
 def _require(merged: Parts, parts: Parts) -> None:

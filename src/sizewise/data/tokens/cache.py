@@ -36,7 +36,7 @@ class TokenCache:
         """Return prompts, answers and shortened flags of ``count`` examples, or None."""
         if self._folder is None:
             return None
-        path = self._path(self._folder, key)
+        path = self._folder / f"{key}.npz"
         try:
             if not path.is_file():
                 return None
@@ -64,7 +64,7 @@ class TokenCache:
         """Write one entry; readers see all of it or nothing."""
         if self._folder is None:
             return
-        path = self._path(self._folder, key)
+        path = self._folder / f"{key}.npz"
         prompt_ids, prompt_ends = _pack(prompts)
         answer_ids, answer_ends = _pack(answers)
         try:
@@ -80,10 +80,6 @@ class TokenCache:
                 )
         except OSError as error:
             log.warning("The token cache %s cannot be written (%s): going on without.", path, error)
-
-    @staticmethod
-    def _path(folder: Path, key: str) -> Path:
-        return folder / f"{key}.npz"
 
 
 def _pack(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

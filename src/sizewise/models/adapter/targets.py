@@ -65,15 +65,6 @@ def choose_targets(base: PreTrainedModel, lora: LoraConfig, known: LoraTargets) 
     return Targets(names, frozenset(wrapped), stacked, _left_out(base, covered))
 
 
-def resolve_targets(base: PreTrainedModel, target: str, known: LoraTargets) -> list[str]:
-    """Return the ends of names that ``lora.target`` stands for, each found in ``base``.
-
-    Raises:
-        ModelError: a name matches nothing; the message lists the names that exist.
-    """
-    return choose_targets(base, LoraConfig(target=target), known).names
-
-
 def _names(
     base: PreTrainedModel, target: str, known: LoraTargets, linears: list[str], experts: list[str]
 ) -> list[str]:
