@@ -182,11 +182,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def inner_model(model: Any) -> Any:
-    """Return the transformers model inside a PEFT wrapper (its layers keep the adapter)."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 class PeakMemory:
     """Peak memory in bytes since construction: CUDA's allocator, else the process's resident set.
 

@@ -49,7 +49,7 @@ class EnergyMeter:
             log.info(NOT_MEASURED)
             return None
         used = [
-            _difference(self._begin[name], value, self._range(name))
+            _difference(self._begin[name], value, self._powercap / name / "max_energy_range_uj")
             for name, value in end.items()
             if name in self._begin
         ]
@@ -58,13 +58,10 @@ class EnergyMeter:
     def _read(self) -> dict[str, float]:
         return {**_read_packages(self._powercap), **_read_nvml(self._gpus)}
 
-    def _range(self, name: str) -> float | None:
-        limit = self._powercap / name / "max_energy_range_uj"
-        return _number(limit, 1e-6)
 
-
-def _difference(begin: float, end: float, wraps_at: float | None) -> float:
+def _difference(begin: float, end: float, limit: Path) -> float:
     """Joules from ``begin`` to ``end`` of a counter that may have wrapped around once."""
+    wraps_at = _number(limit, 1e-6)
     return end - begin if end >= begin or wraps_at is None else end - begin + wraps_at
 
 

@@ -145,7 +145,6 @@ class DataSplits:
     report: DataReport
 
     def map(self, change: Callable[[Example], Example]) -> DataSplits:
-        """Return the splits with each example changed."""
         train, validation, test = (
             tuple(map(change, part)) for part in (self.train, self.validation, self.test)
         )

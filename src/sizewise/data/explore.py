@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from sizewise import palette
+from sizewise.config.data import SPLITS
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.splits.groups import text_key
 from sizewise.data.tokens.encode import LengthStatistics
 from sizewise.data.tokens.template import Template
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,6 @@ def draw_samples(examples: Sequence[Example], count: int, seed: int) -> list[Exa
 
 
 def draw_lengths(found: Exploration, path: Path) -> None:
-    """Draw the distribution of prompt and answer lengths of every split."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2 * len(found.lengths)), layout="constrained")

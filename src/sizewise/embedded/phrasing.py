@@ -159,7 +159,6 @@ SIDE_DISTRACTORS = (
 
 
 def sentence(text: str) -> str:
-    """Text with a capital first letter and a full stop."""
     text = text.strip()
     closed = text if text[-1] in ".?!" else text + "."
     return closed[0].upper() + closed[1:]

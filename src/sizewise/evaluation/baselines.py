@@ -52,7 +52,6 @@ def fit(name: str, train: Sequence[Example], seed: int = 0) -> Fitted:
 
 
 def features_for(classes: int) -> int:
-    """Return how many features keep the weights within bounds."""
     return min(MOST_FEATURES, max(2_000, MOST_WEIGHTS // max(classes, 1)))
 
 

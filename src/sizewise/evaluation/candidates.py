@@ -16,8 +16,9 @@ from transformers import DynamicCache
 from sizewise.data.batches.collate import pad_with_mask
 from sizewise.data.example import Example, Message
 from sizewise.data.tokens.template import Template
-from sizewise.devices import device_of, evaluating, inner_model
+from sizewise.devices import device_of, evaluating
 from sizewise.errors import ConfigError, EvaluationError
+from sizewise.models.adapter.wrapping import base_of
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def candidate_log_probs(
     Raises:
         EvaluationError: an encoder-decoder model, an empty prompt or an empty candidate.
     """
-    inner, device = inner_model(model), device_of(model)
+    inner, device = base_of(model), device_of(model)
     if inner.config.is_encoder_decoder:
         raise EvaluationError(
             "Candidates are scored with causal models only. Unset evaluation.candidates."
@@ -261,8 +262,6 @@ def _path_sums(edges_BM: Tensor, trie: Trie) -> Tensor:
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Candidate answers as texts and as one tree of their tokens."""
-
     texts: tuple[str, ...]
     trie: Trie
 

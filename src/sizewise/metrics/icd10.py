@@ -106,8 +106,6 @@ class Icd10(ExampleMetric):
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Rates over all examples, and precision, recall and F1 over the reference codes."""
-        if not predictions:
-            return {}
         known = load_catalogue(self.catalogue)
         found = [extract_code(self._answer(p), known.contains) or UNPARSED for p in predictions]
         references = [self._reference(p) for p in predictions]

@@ -46,8 +46,6 @@ class Label(TextMetric):
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Rates over all examples, and precision, recall and F1 over the reference labels."""
-        if not predictions:
-            return {}
         clean = self.cleaned(predictions)
         found, references = [plain(p.text) for p in clean], [plain(p.reference) for p in clean]
         return super().aggregate(predictions, scores) | averages(found, references)

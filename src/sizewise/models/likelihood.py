@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from sizewise.data.batches.collate import IGNORED, pad_with_mask
 from sizewise.data.tokens.encode import Encoded
-from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, inner_model, split
+from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, split
 from sizewise.errors import EvaluationError
+from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.head import answer_logits, answer_targets
 
 CHUNK_ROWS = 256
@@ -47,7 +48,7 @@ def answer_log_probs(
 def batch_log_probs(model: Any, items: Sequence[Encoded], padding: int = 0) -> list[float]:
     """Return the same of all ``items`` in one forward pass; out of memory is the caller's."""
     _check(items)
-    seq2seq = bool(inner_model(model).config.is_encoder_decoder)
+    seq2seq = bool(base_of(model).config.is_encoder_decoder)
     batch = _batch(items, padding, seq2seq, device_of(model))
     with evaluating(model):
         log_probs_N = target_log_probs(

@@ -108,7 +108,6 @@ def check_quantization(
 
 
 def supported_devices() -> tuple[str, ...]:
-    """Return the device types that the installed bitsandbytes can run on."""
     quiet_libraries()
     import bitsandbytes
 

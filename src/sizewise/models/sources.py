@@ -132,7 +132,6 @@ def is_cached(path: str, revision: str | None, marker: str, weights: bool) -> bo
 
 
 def shard_names(index: Path) -> list[str]:
-    """Return the names of the weight files that an index lists, sorted."""
     return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 

@@ -74,7 +74,6 @@ class Units:
 
 
 def single_examples(n: int) -> Units:
-    """Every example is its own unit."""
     return Units(index=np.arange(n, dtype=np.int64), count=n, clustered=False)
 
 

@@ -56,7 +56,6 @@ class BestWeights(Callback):
         self.step = self.loss = None
 
     def recall(self) -> None:
-        """Read step and loss of the stored weights, if there are any."""
         if self.path.is_file():
             record, _ = read_best(self.path)
             self.step, self.loss = record["step"], record["loss"]
@@ -120,7 +119,6 @@ def _weights_hash(weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def damaged(path: Path, error: object) -> TrainingError:
-    """Return the error for a file that does not hold what was written."""
     why = (str(error).splitlines() or [type(error).__name__])[0]
     return TrainingError(
         f"{path} cannot be read ({why}). Start the same command again: it trains from the start."
@@ -248,7 +246,6 @@ class LastCheckpoint(StepCallback, Checkpoint):
             self.stop.leave()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
-        """Store the batch shape, and mend Lightning's count of epochs."""
         mend_epoch_progress(checkpoint, trainer.current_epoch)
         checkpoint[SHAPE] = {**self.shape.as_dict(), "out_of_memory": self.failed}
 

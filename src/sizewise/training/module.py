@@ -198,7 +198,6 @@ class AnswerModule(pl.LightningModule):
         self.train_loss = self.val_loss = self.lr_used = self.grad_norm = None
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser over trainable parameters and its schedule per optimiser step."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not parameters:
             raise TrainingError(

@@ -123,8 +123,6 @@ def lr_scale(name: str, step: int, warmup: int, total: int, min_ratio: float) ->
 
 
 def make_scheduler_factory(scheduler: SchedulerConfig) -> SchedulerFactory:
-    """Return a function from (optimizer, total optimiser steps) to the schedule."""
-
     def factory(optimizer: Optimizer, total_steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import LambdaLR
 

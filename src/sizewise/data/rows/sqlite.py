@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sizewise.data.example import DataSplits, Example, SplitName
+from sizewise.config.data import SPLITS
+from sizewise.data.example import DataSplits, Example
 from sizewise.errors import DataError
 from sizewise.files import temporary_beside
 
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 TABLE = "examples"
 COLUMNS = (
     "id", "split", "position", "group_id", "system", "history", "prompt", "answer", "meta"

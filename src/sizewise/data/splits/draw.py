@@ -13,8 +13,6 @@ from sizewise.data.rows.examples import Candidates
 from sizewise.data.splits.groups import leaking_rows, rank, row_split_leak, shared_groups
 from sizewise.errors import DataError
 
-NAMES = SPLITS
-
 
 def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
     """Divide examples into train, validation and test, limit their sizes and report.
@@ -177,7 +175,7 @@ def limited(parts: Parts, cfg: DatasetConfig) -> dict[str, tuple[Example, ...]]:
     def place(example: Example) -> tuple[str, str]:
         return rank(cfg.split.seed, example.id), example.content_id
 
-    return {name: tuple(sorted(parts[name], key=place)[: limits[name]]) for name in NAMES}
+    return {name: tuple(sorted(parts[name], key=place)[: limits[name]]) for name in SPLITS}
 
 
 def _require(
@@ -186,11 +184,11 @@ def _require(
     fractions = {"validation": cfg.own_split.validation, "test": cfg.own_split.test}
     needed = {"train": fractions["validation"] + fractions["test"] < 1 - 1e-9}
     needed |= {name: fraction > 0 for name, fraction in fractions.items()}
-    empty = [name for name in NAMES if needed[name] and not parts[name]]
+    empty = [name for name in SPLITS if needed[name] and not parts[name]]
     if not empty:
         return
     causes = ", ".join(f"{count} {reason}" for reason, count in report.filtered.items())
-    counts = ", ".join(f"{name} {len(parts[name])}" for name in NAMES)
+    counts = ", ".join(f"{name} {len(parts[name])}" for name in SPLITS)
     if not placeholders(cfg.prompt) and not (cfg.conversation or cfg.history):
         raise DataError(
             f"dataset.prompt={cfg.prompt!r} names no column, so that all {report.rows} rows ask "
@@ -229,7 +227,7 @@ def divide_by_column(
         "validation": cfg.validation,
         "test": cfg.test,
     }
-    empty = [n for n in NAMES if wanted[n] > 1e-9 and n not in split_of.values()]
+    empty = [n for n in SPLITS if wanted[n] > 1e-9 and n not in split_of.values()]
     unread = {value: n for value, n in values.items() if value not in split_of}
     if unread and empty:
         _refuse_values(unread, empty, cfg)
@@ -257,7 +255,7 @@ def read_names(values: Iterable[str], names: Mapping[str, str]) -> dict[str, str
     found = {v: name for name, value in names.items() for v in values if v == value}
     folded = {value.casefold(): name for name, value in names.items() if value}
     found |= {v: folded[v.casefold()] for v in values if v not in found and v.casefold() in folded}
-    for name in NAMES:
+    for name in SPLITS:
         if name not in found.values():
             found |= _only([v for v in values if v not in found], SYNONYMS[name], name)
     has_test = "test" in found.values()

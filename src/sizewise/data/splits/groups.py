@@ -35,7 +35,6 @@ def row_key(name: str) -> str:
 
 
 def question_keys(keys: Iterable[str]) -> set[str]:
-    """Return those keys that stand for a question."""
     return {key for key in keys if key.startswith((TEXT, WORDED))}
 
 
@@ -86,13 +85,11 @@ Parts = Mapping[str, Sequence[Example]]
 
 
 def shared_groups(parts: Parts) -> int:
-    """Count the groups that occur in more than one split."""
     seen = Counter(group for rows in parts.values() for group in {e.group for e in rows})
     return sum(count > 1 for count in seen.values())
 
 
 def leaking_rows(parts: Parts) -> int:
-    """Count the validation and test rows whose group occurs in training."""
     trained = {example.group for example in parts["train"]}
     return sum(e.group in trained for name in ("validation", "test") for e in parts[name])
 

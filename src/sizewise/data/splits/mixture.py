@@ -11,9 +11,9 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sizewise.config.data import DatasetConfig
+from sizewise.config.data import SPLITS, DatasetConfig
 from sizewise.data.example import DataReport, DataSplits, Example
-from sizewise.data.splits.draw import NAMES, limited
+from sizewise.data.splits.draw import limited
 from sizewise.data.splits.few_shot import add_demonstrations, without_demonstrations
 from sizewise.data.splits.groups import connect, question_keys, row_key, shared_groups
 from sizewise.data.tokens.cache import hash_parts
@@ -48,9 +48,9 @@ def build_mixture(cfg: DatasetConfig, build: Build) -> DataSplits:
     merged = _merge(built)
     parts = hold_out(merged)
     _require(merged, parts)
-    lost = sum(len(merged[name]) - len(parts[name]) for name in NAMES)
+    lost = sum(len(merged[name]) - len(parts[name]) for name in SPLITS)
     shown = [_demonstrate(name, part, parts) for name, part in configs.items()]
-    kept = limited({n: [e for s in shown for e in getattr(s, n)] for n in NAMES}, cfg)
+    kept = limited({n: [e for s in shown for e in getattr(s, n)] for n in SPLITS}, cfg)
     report = _report(built, lost, shared_groups(kept))
     return DataSplits(kept["train"], kept["validation"], kept["test"], report)
 
@@ -74,11 +74,11 @@ def _merge(built: Mapping[str, DataSplits]) -> Parts:
     found = [
         (split, replace(example, meta={**example.meta, "part": name}))
         for name, splits in built.items()
-        for split in NAMES
+        for split in SPLITS
         for example in getattr(splits, split)
     ]
     groups = connect([(*example.keys, row_key(example.id)) for _, example in found])
-    merged: Parts = {name: [] for name in NAMES}
+    merged: Parts = {name: [] for name in SPLITS}
     for (split, example), group in zip(found, groups, strict=True):
         merged[split].append(replace(example, group=group))
     return merged
@@ -92,7 +92,7 @@ def _demonstrate(name: str, part: DatasetConfig, parts: Parts) -> DataSplits:
             for e in parts[split]
             if e.meta["part"] == name
         )
-        for split in NAMES
+        for split in SPLITS
     }
     splits = DataSplits(
         own["train"], own["validation"], own["test"], DataReport(0, {}, 0, 0, 0, 0.0)
@@ -101,7 +101,6 @@ def _demonstrate(name: str, part: DatasetConfig, parts: Parts) -> DataSplits:
 
 
 def _require(merged: Parts, parts: Parts) -> None:
-    """Raise if nothing remains of a split that the parts had examples for."""
     empty = [name for name in ("train", "validation") if merged[name] and not parts[name]]
     if not empty:
         return

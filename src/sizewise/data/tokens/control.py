@@ -45,7 +45,6 @@ class Neutraliser:
         self._pattern = re.compile(f"(?=(?:{options}))(.)", re.DOTALL)
 
     def mark(self, text: str) -> str:
-        """Put a break mark into every control token of ``text``."""
         return self._pattern.sub(rf"\1{BREAK}", text.replace(BREAK, ""))
 
     def mark_all(self, value: Any) -> Any:

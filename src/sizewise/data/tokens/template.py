@@ -69,14 +69,12 @@ class Template(Protocol):
     def prompt(self, messages: Sequence[Message]) -> str:
         """Write the prompt as text, up to where the answer begins."""
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Encode a prompt."""
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]: ...
 
     def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
         """Encode an answer after ``messages``, end of turn included."""
 
-    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Encode many prompts at once."""
+    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]: ...
 
     def encode_answers(self, pairs: Sequence[Pair]) -> list[list[int]]:
         """Encode many answers at once, each with the end of turn."""

@@ -38,7 +38,6 @@ class Shape:
 def adapted_meta(
     config: PretrainedConfig, model: ModelConfig, lora: LoraConfig, dtype: torch.dtype
 ) -> nn.Module:
-    """Build base and adapter on the meta device."""
     if model.attn_implementation == "eager":
         config = copy.deepcopy(config)
         config._attn_implementation = "eager"
