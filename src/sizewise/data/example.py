@@ -20,7 +20,6 @@ class Message:
     Attributes:
         role: who speaks; ``tools`` stands before all turns and holds the definitions of tools (a
             JSON list), which templates take apart from the turns.
-        content: the text.
         extra: what else a chat template may write of it: ``tool_calls`` (their arguments as
             mappings), ``tool_call_id``, ``name`` and ``reasoning_content``.
         weight: 0 for an answer that is neither trained on nor tested.
@@ -61,7 +60,6 @@ class Example:
         messages: the prompt: optional definitions of tools and an optional system turn, then
             turns that end with one of the user or the result of a tool. The answer is not among
             them.
-        answer: the reference answer's text.
         group: examples with the same group never straddle splits.
         meta: strings kept for breakdowns: ``label``, ``rejected``, and one entry per stratum.
         origin: hash of the row's values that the example was made of, whatever the wording of the

@@ -41,14 +41,7 @@ class TokenLengths:
 
 @dataclass(frozen=True)
 class Repetition:
-    """How often texts recur within one split.
-
-    Attributes:
-        prompts: examples whose prompt another example before them has.
-        answers: examples whose answer another example before them has.
-        groups: number of groups.
-        largest_group: examples of the largest group.
-    """
+    """How often texts recur within one split: examples whose text another one before them has."""
 
     prompts: int
     answers: int

@@ -101,12 +101,9 @@ ROWS_PER_PASS = 2048
 
 @dataclass(frozen=True)
 class Choice:
-    """The most likely candidate of one prompt.
+    """The most likely candidate of one prompt, by its position.
 
-    Attributes:
-        index: its position among the candidates.
-        log_prob: natural-log probability of its tokens.
-        probability: its share of the probability of all candidates.
+    ``log_prob``: natural-log probability of its tokens; ``probability``: its share of that of all.
     """
 
     index: int
@@ -163,12 +160,9 @@ def candidate_log_probs(
 
 @dataclass(frozen=True)
 class _Prefix:
-    """All prompts but their last tokens, read; the last ones are the roots of the trees.
+    """All prompts but their last tokens [B, 1], read; the last ones are the roots of the trees.
 
-    Attributes:
-        cache: keys and values of what was read; None where every prompt is one token.
-        mask: [B, T] of what was read, left-padded.
-        last: [B, 1] last token of each prompt.
+    ``cache`` is None where every prompt is one token; ``mask`` [B, T] is left-padded.
     """
 
     cache: DynamicCache | None

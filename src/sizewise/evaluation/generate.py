@@ -61,7 +61,6 @@ def generate_batch(
 
     Args:
         prompt_ids: B encoded prompts, none empty.
-        template: says which tokens end an answer, and decodes.
         generation: decoding; ``max_new_tokens`` always bounds an answer.
         example_ids: seeds of sampled answers, one per prompt (default: their positions).
         stopping: asked after every new token; may watch the answers and end them early.

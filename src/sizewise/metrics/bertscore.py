@@ -110,13 +110,9 @@ def greedy_matching(answer_TD: torch.Tensor, reference_TD: torch.Tensor) -> dict
 class BertScore(TextMetric):
     """Precision, recall and F1 of greedily matched token embeddings; an empty answer has 0.
 
-    No weighting by inverse document frequency and no rescaling by a baseline.
-
-    Args:
-        encoder: local folder or hub id of an encoder model; there is no default.
-        layer: hidden layer to take (null: the last one).
-        max_length: tokens that the encoder reads of each text.
-        batch_size: texts per forward pass.
+    No weighting by inverse document frequency and no rescaling by a baseline. ``encoder``: local
+    folder or hub id; ``layer``: hidden layer to take (null: the last one); ``max_length``: tokens
+    that are read of each text.
     """
 
     name = "bertscore"

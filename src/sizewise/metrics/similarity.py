@@ -129,9 +129,7 @@ class Similarity(TextMetric):
     """Cosine of the embeddings of answer and reference; an empty answer has 0.
 
     ``clipped`` is 1 where the encoder read only the beginning of the answer or of its reference.
-
-    Args:
-        encoder: local folder or hub id of a sentence-transformers model; there is no default.
+    ``encoder``: local folder or hub id of a sentence-transformers model.
     """
 
     name = "similarity"

@@ -25,7 +25,6 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     code, and the result equals the full logits at these positions.
 
     Args:
-        model: a causal or sequence-to-sequence model, with or without an adapter.
         batch: ``input_ids`` (B, T), ``attention_mask`` (B, T) and ``labels``: (B, T), aligned
             with the inputs for a causal model; (B, U), the decoder's targets, for seq2seq.
             −100 marks what is not answer.

@@ -60,7 +60,6 @@ def fit_job(
 
     Args:
         module: the Lightning module, its model on its device.
-        callbacks: further callbacks, such as early stopping.
         loggers: trackers; the run's own ``metrics.jsonl`` is added if it is not among them.
         seed: of dropout and whatever else is random in training.
 

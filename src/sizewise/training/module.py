@@ -29,8 +29,6 @@ def answer_loss(
     a mean of their means would not, because they hold different numbers of tokens.
 
     Args:
-        logits_NV: scores of the vocabulary at the N answer positions.
-        targets_N: the N answer tokens.
         step_tokens: answer tokens of the whole step, over its micro-batches and ranks.
         label_smoothing: share of the target's mass spread over the vocabulary (Szegedy et al.
             2016, section 7); it changes the loss, never the reported likelihood.
@@ -120,7 +118,6 @@ class AnswerModule(pl.LightningModule):
     answer) and ``step_tokens`` (answer tokens of the whole optimiser step).
 
     Attributes:
-        model: the model on its device, base frozen.
         total_steps: optimiser steps of the whole fit; set by ``fit_job``.
         window: training loss since it was last logged; ``train_loss`` is what was logged then.
         val_loss: mean negative log-likelihood per answer token of the last validation, or None.

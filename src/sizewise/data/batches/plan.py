@@ -15,12 +15,10 @@ MEGA_STEPS = 16
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Examples of one forward pass.
+    """Examples of one forward pass, by their positions in the split.
 
-    Attributes:
-        indices: positions in the split.
-        step: number of the optimiser step in the epoch.
-        step_tokens: answer tokens of that whole step, over all its micro-batches and ranks.
+    ``step`` numbers the optimiser steps of the epoch; ``step_tokens`` are the answer tokens of that
+    whole step, over all its micro-batches and ranks.
     """
 
     indices: tuple[int, ...]

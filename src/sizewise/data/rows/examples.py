@@ -33,14 +33,12 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Candidates:
-    """Examples before they are split.
+    """Examples before they are split, and what was left out or read otherwise, with how often.
 
     Attributes:
         examples: in the order of the rows; ``group`` is already the connected component.
         splits: the source's own split of each example, None where there is no such column.
-        filtered: examples left out, by reason.
-        rows: rows read.
-        noted: what was read otherwise than it stands, or not at all, with how often.
+        noted: what was read otherwise than it stands, or not at all.
     """
 
     examples: tuple[Example, ...]
@@ -120,9 +118,7 @@ TOOLS = "tools"
 class RowReader:
     """Reads the configured columns of one row; all names are resolved once, on construction.
 
-    Attributes:
-        skipped: turns that are no examples, by reason.
-        noted: what was read otherwise than it stands, or not at all, with how often.
+    ``skipped`` counts turns that are no examples, by reason; ``noted`` is that of ``Candidates``.
     """
 
     def __init__(self, cfg: DatasetConfig, rows: Sequence[Row]) -> None:

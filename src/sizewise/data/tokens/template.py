@@ -102,7 +102,6 @@ class ChatTemplate:
     writes before an answer, where special tokens are in it.
 
     Args:
-        tokenizer: any Hugging Face tokenizer.
         chat_template: None (the tokenizer's own), ``plain`` (for bases without one: prompt, an
             empty line, answer) or the path of a jinja file.
         template_kwargs: reach the template in training and inference alike; ``date_string`` is

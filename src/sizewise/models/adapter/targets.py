@@ -32,7 +32,6 @@ class Targets:
 
     Attributes:
         names: what PEFT is told of the linear layers: ends of their names, or whole names.
-        linears: whole names of the linear layers.
         experts: whole names of the stacked weights of experts (PEFT's ``target_parameters``).
         left_out: share of the language model's matrices, embeddings and head aside, that they
             leave without an adapter.
