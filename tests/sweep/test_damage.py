@@ -255,7 +255,7 @@ def test_a_cancelled_slurm_job_is_cancelled_and_no_error_of_its_own(
     write_json(RunDir(job.run_dir).queued, {"job_id": "77_1"})
     monkeypatch.setattr(slurm_launcher, "job_end", lambda job_id: "CANCELLED by 0")
     backend, missed = SlurmBackend(), {job.identity.hash: 0}
-    assert [backend._ended(job, set(), missed) for _ in range(GRACE_POLLS)][-1]
+    assert [backend.ended(job, set(), missed) for _ in range(GRACE_POLLS)][-1]
     failure = read_failure(job.run_dir)
     assert failure is not None
     assert failure.reason == "SLURM job 77_1 was cancelled without a result"
@@ -298,7 +298,7 @@ def test_a_job_that_slurm_holds_is_said_and_not_waited_for_without_a_word(
 
     monkeypatch.setattr(slurm_launcher, "time", type("Clock", (), {"sleep": staticmethod(sleep)}))
     with Progress(2, live=False) as progress:
-        SlurmBackend()._await([job, other], LaunchOptions(tmp_path), progress, True)
+        SlurmBackend().wait_for([job, other], LaunchOptions(tmp_path), progress, True)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("held")]
     assert len(said) == 1
     assert "(launch failed requeued held)" in said[0]

@@ -166,12 +166,12 @@ def test_a_job_that_another_process_took_over_is_waited_for(
     claim = try_claim(job.run_dir)
     assert claim is not None
     pool = Pool([], [job], LaunchOptions(tmp_path), Progress(1, live=False))
-    pool._ended(Slot(0, None, 1), job, 130)
+    pool.ended(Slot(0, None, 1), job, 130)
     assert read_failure(job.run_dir) is None, "another process's job was called failed"
-    assert pool._elsewhere == [job]
+    assert pool.elsewhere == [job]
     claim.release("interrupted")
-    pool._look_elsewhere()
-    assert pool._waiting == [job, job]
+    pool.look_elsewhere()
+    assert pool.waiting == [job, job]
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"version": 1'])

@@ -153,7 +153,7 @@ def read_progress(plan: EvaluationPlan, exit_code: int | None) -> Progress:
     if exit_code == 0 and RunDir(plan.run_dir).outcome.is_file():
         return Progress(done, plan.total, "done")
     failure = read_json(RunDir(plan.run_dir).failure) or {}
-    said = failure.get("message") or " ".join(tail(plan.run_dir / LOG, 3))
+    said = failure.get("reason") or " ".join(tail(plan.run_dir / LOG, 3))
     return Progress(done, plan.total, "failed", str(said or f"exit code {exit_code}"))
 
 

@@ -137,8 +137,8 @@ class Pool:
         self, slots: list[Slot], jobs: Sequence[Job], options: LaunchOptions, progress: Progress
     ) -> None:
         self._slots, self._options, self._progress = slots, options, progress
-        self._waiting = list(jobs)
-        self._elsewhere: list[Job] = []  # held by other processes
+        self.waiting = list(jobs)
+        self.elsewhere: list[Job] = []  # held by other processes
         self._tries: dict[str, int] = {}
         self._signals = 0
         self._failed_fast = False
@@ -163,17 +163,17 @@ class Pool:
         """Start what can be started; return whether there is anything left to wait for."""
         for slot in self._slots:
             if not self._stopping and slot.job is None:
-                self._begin_next(slot)
+                self.begin_next(slot)
         busy = any(slot.job is not None for slot in self._slots)
-        return busy or bool((self._waiting or self._elsewhere) and not self._stopping)
+        return busy or bool((self.waiting or self.elsewhere) and not self._stopping)
 
     @property
     def _stopping(self) -> bool:
         return self._signals > 0 or self._failed_fast
 
-    def _begin_next(self, slot: Slot) -> None:
+    def begin_next(self, slot: Slot) -> None:
         """Begin a job that no other process holds; those that one holds are waited for."""
-        while self._waiting:
+        while self.waiting:
             job = self._next(slot)
             if holder(job.run_dir) is None:
                 self._begin(slot, job)
@@ -181,7 +181,7 @@ class Pool:
             self._wait_for(job)
 
     def _wait_for(self, job: Job) -> None:
-        self._elsewhere.append(job)
+        self.elsewhere.append(job)
         self._progress.held(job)
 
     def _begin(self, slot: Slot, job: Job) -> None:
@@ -199,12 +199,12 @@ class Pool:
 
     def _next(self, slot: Slot) -> Job:
         """Prefer a job on the base that the worker has loaded, then one that nobody has."""
-        bases = [reuse_key(job.config) for job in self._waiting]
+        bases = [reuse_key(job.config) for job in self.waiting]
         loaded = {other.base for other in self._slots}
         if slot.base in bases:
-            return self._waiting.pop(bases.index(slot.base))
+            return self.waiting.pop(bases.index(slot.base))
         free = [index for index, base in enumerate(bases) if base not in loaded]
-        return self._waiting.pop(free[0] if free else 0)
+        return self.waiting.pop(free[0] if free else 0)
 
     def _listen(self) -> None:
         events = self._selector.select(POLL_SECONDS)
@@ -213,8 +213,8 @@ class Pool:
             answer = self._read(slot)
             if answer is not None and slot.job is not None:
                 job, slot.job = slot.job, None
-                self._ended(slot, job, answer)
-        self._look_elsewhere()
+                self.ended(slot, job, answer)
+        self.look_elsewhere()
         self._progress.refresh(self._slots)
 
     def _read(self, slot: Slot) -> JobState | int | None:
@@ -223,7 +223,7 @@ class Pool:
             self._selector.unregister(slot)
         return answer
 
-    def _ended(self, slot: Slot, job: Job, answer: JobState | int) -> None:
+    def ended(self, slot: Slot, job: Job, answer: JobState | int) -> None:
         # Found held by another process, or taken over by one while this machine slept.
         if JobState.RUNNING in (answer, job_state(job.run_dir)):
             self._wait_for(job)
@@ -239,7 +239,7 @@ class Pool:
         state = job_state(job.run_dir)
         failed = state == JobState.FAILED
         if failed and self._tries[job.identity.hash] <= self._options.retries:
-            self._waiting.append(job)
+            self.waiting.append(job)
             self._progress.say(f"again   {job.identity.slug}")
             return
         self._progress.end(slot, job)
@@ -248,16 +248,16 @@ class Pool:
             for other in self._slots:
                 other.stop()
 
-    def _look_elsewhere(self) -> None:
-        for job in list(self._elsewhere):
+    def look_elsewhere(self) -> None:
+        for job in list(self.elsewhere):
             state = job_state(job.run_dir)
             if state == JobState.RUNNING:
                 continue
-            self._elsewhere.remove(job)
+            self.elsewhere.remove(job)
             if state in ENDED:
                 self._progress.end(None, job)
             else:  # whoever had it is gone
-                self._waiting.append(job)
+                self.waiting.append(job)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1

@@ -71,7 +71,7 @@ class SlurmBackend:
                     progress.say("Submitted. The same command collects the results later.")
                     return
                 last = attempt == options.retries
-                self._await(open_jobs, options, progress, report_failures=last)
+                self.wait_for(open_jobs, options, progress, report_failures=last)
                 open_jobs = [job for job in jobs if job_state(job.run_dir) == JobState.FAILED]
                 if not open_jobs or options.fail_fast:
                     return
@@ -112,7 +112,7 @@ class SlurmBackend:
         )
         return executor
 
-    def _await(
+    def wait_for(
         self, jobs: list[Job], options: LaunchOptions, progress: Progress, report_failures: bool
     ) -> None:
         open_jobs, missed = list(jobs), dict.fromkeys((job.identity.hash for job in jobs), 0)
@@ -122,7 +122,7 @@ class SlurmBackend:
                 alive = None if reasons is None else set(reasons)
                 self._say_held(open_jobs, reasons or {}, progress)
                 for job in list(open_jobs):
-                    if not self._ended(job, alive, missed):
+                    if not self.ended(job, alive, missed):
                         continue
                     open_jobs.remove(job)
                     failed = job_state(job.run_dir) == JobState.FAILED
@@ -156,7 +156,7 @@ class SlurmBackend:
             else:
                 progress.held(job)
 
-    def _ended(self, job: Job, alive: set[str] | None, missed: dict[str, int]) -> bool:
+    def ended(self, job: Job, alive: set[str] | None, missed: dict[str, int]) -> bool:
         """Whether a job has a result, or has left the queue without one."""
         if is_done(job.run_dir):
             return True
