@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 from omegaconf import MISSING
@@ -37,6 +38,14 @@ def within(key: str, value: float | None, low: float, high: float) -> None:
     """Raise unless ``low <= value <= high``; None passes."""
     if value is not None and not low <= value <= high:
         raise ConfigError(f"{key}={value} is out of range. Give a number from {low:g} to {high:g}.")
+
+
+def is_regex(key: str, value: str | None) -> None:
+    """Raise unless ``value`` is a regular expression; None passes."""
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise ConfigError(f"{key}={value!r} is no regular expression: {error}.") from error
 
 
 MOST_SEED = 2**63 - 1

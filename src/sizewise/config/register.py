@@ -6,13 +6,14 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -42,6 +43,30 @@ def explain(error: BaseException) -> str:
         return f"{error.override!r} cannot be read as KEY=VALUE: {said}. Is a quote missing?"
     said = str(error).split("\nConfig search path:")[0]
     return _one_line(said) + _options(said)
+
+
+@contextmanager
+def explained(overrides: Sequence[str]) -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise while they compose ``overrides`` into a ConfigError."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from error
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        odd = [text for text in overrides if _no_option.fullmatch(text) and _is_group(text)]
+        raise ConfigError(
+            f"{' '.join(odd) or ' '.join(overrides)}: no option of a group is called so. Give "
+            "KEY=NAME, such as model=nano (or several names: 'metric=[label,efficiency]')."
+        ) from error
+
+
+_no_option = re.compile(r"[^=]*=(null|true|false|[-+]?[\d.]\S*)", re.IGNORECASE)
+
+
+def _is_group(override: str) -> bool:
+    return (conf_dir() / override.partition("=")[0].strip("+~").partition("@")[0]).is_dir()
 
 
 def _explain_value(error: OmegaConfBaseException) -> str:
