@@ -27,9 +27,9 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "train") ->
     if checkout not in sys.path:
         sys.path.append(checkout)  # the named sweeps are found as the package ``sweeps``
     GlobalHydra.instance().clear()
-    with explained(overrides):
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            return compose(config_name, overrides=list(overrides))
+    folder = str(conf_dir())
+    with explained(overrides), initialize_config_dir(version_base="1.3", config_dir=folder):
+        return compose(config_name, overrides=list(overrides))
 
 
 def compose_run(overrides: Sequence[str] = (), config_name: str = "train") -> RunConfig:

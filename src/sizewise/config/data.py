@@ -54,8 +54,8 @@ class SourceConfig:
         one_of("dataset.source.kind", self.kind, SOURCES)
         if len(self.delimiter.replace("\\t", "\t")) != 1 or self.delimiter in '"\r\n':
             raise ConfigError(
-                f"dataset.source.delimiter={self.delimiter!r} is not one sign. Give the one between "
-                "columns, such as 'dataset.source.delimiter=\";\"' (\\t for a tab)."
+                f"dataset.source.delimiter={self.delimiter!r} is not one sign. Give the one "
+                "between columns, such as 'dataset.source.delimiter=\";\"' (\\t for a tab)."
             )
         if isinstance(self.path, Mapping):
             known = set(self.path) <= set(SPLITS) and {"train", "test"} & set(self.path)
