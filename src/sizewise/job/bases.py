@@ -167,7 +167,9 @@ def check_adapter(cfg: RunConfig) -> tuple[str, ...]:
         raise ModelError(f"{path} cannot be read: it is no JSON record. Copy the adapter again.")
     recorded = settings.get("base_model_name_or_path")
     warning = compare_bases(recorded, cfg.model, cfg.adapter) if recorded else None
-    fitting_adapter(meta_model(model_config(cfg.model)), path.parent)
+    outline = meta_model(model_config(cfg.model))
+    outline.name_or_path = str(recorded)  # PEFT warns of another one
+    fitting_adapter(outline, path.parent)
     return (warning,) if warning else ()
 
 
