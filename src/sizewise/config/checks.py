@@ -19,11 +19,8 @@ def one_of(key: str, value: str, options: Iterable[str]) -> None:
 
 
 def at_least(key: str, value: float | None, minimum: float) -> None:
-    """Raise if ``value`` is below ``minimum``, no finite number, or a count beyond 31 bits.
-
-    None passes.
-    """
-    if isinstance(value, int):
+    """Raise if ``value`` is below ``minimum``, no finite number, or beyond 31 bits; None passes."""
+    if value is not None and value < math.inf:
         _countable(key, value)
     if value is not None and not minimum <= value < math.inf:
         raise ConfigError(f"{key}={value} {_off(value)}. Give a number of at least {minimum:g}.")
@@ -32,7 +29,7 @@ def at_least(key: str, value: float | None, minimum: float) -> None:
 MOST = 2**31 - 1
 
 
-def _countable(key: str, value: int) -> None:
+def _countable(key: str, value: float) -> None:
     if value > MOST:
         raise ConfigError(f"{key}={value} is too large. Give at most {MOST}.")
 

@@ -37,7 +37,7 @@ def explain(error: BaseException) -> str:
     """Return one line for an error of composition; search paths and type names are left out."""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
-        return _explain_value(cause)
+        return _explain_value(cause, str(error))
     if isinstance(error, OverrideParseException):
         said = str(error).split("\nSee ")[0]
         return f"{error.override!r} cannot be read as KEY=VALUE: {said}. Is a quote missing?"
@@ -69,8 +69,10 @@ def _is_group(override: str) -> bool:
     return (conf_dir() / override.partition("=")[0].strip("+~").partition("@")[0]).is_dir()
 
 
-def _explain_value(error: OmegaConfBaseException) -> str:
+def _explain_value(error: OmegaConfBaseException, said: str) -> str:
     key = error.full_key or "the configuration"
+    whole = re.match(r"Error merging override [+~]*([^=\s]+)=", said)
+    key = whole[1] if whole and whole[1].endswith(f".{key}") else key
     reason = str(error).splitlines()[0]
     if isinstance(error, MissingMandatoryValue) or "missing mandatory value" in reason:
         return f"{key} has no value and needs one. Give {key}=… on the command line."
