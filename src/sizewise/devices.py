@@ -31,7 +31,6 @@ _NO_MEMORY = (
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return the device of the model's first parameter."""
     return next(model.parameters()).device
 
 
@@ -181,11 +180,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def inner_model(model: Any) -> Any:
-    """Return the transformers model inside a PEFT wrapper (its layers keep the adapter)."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class PeakMemory:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sizewise.devices import free_memory as free_memory
 from sizewise.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -170,14 +169,11 @@ SILENCED_WARNINGS = (
 
 
 class _Drop(logging.Filter):
-    """Drop records whose text holds one of some phrases."""
-
     def __init__(self, phrases: tuple[str, ...]) -> None:
         super().__init__()
         self.phrases = phrases
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether ``record`` is kept."""
         return not any(phrase in record.getMessage() for phrase in self.phrases)
 
 

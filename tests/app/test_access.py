@@ -12,9 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 from sizewise.app.evaluations import check_named, plan_evaluation
 from sizewise.app.launch import SCRIPT, TOKEN, app_command, launch, may_enter, same_origin
-from sizewise.app.pages.common import load_library
 from sizewise.app.views import explore_overrides
 from sizewise.errors import ConfigError
+from sizewise.report.comparison.runs import load_runs
 
 
 def test_every_start_has_a_token_of_its_own_in_the_printed_address_only(
@@ -31,7 +31,7 @@ def test_every_start_has_a_token_of_its_own_in_the_printed_address_only(
 
     monkeypatch.setattr("sizewise.app.launch.subprocess.Popen", Process)
     for _ in range(2):
-        assert launch(sweep, 8599) == 0
+        assert launch(app_command(sweep, 8599), 8599) == 0
     lines = capsys.readouterr().out.splitlines()
     tokens = [env[TOKEN] for _, env in started]
     assert len(set(tokens)) == 2
@@ -117,7 +117,7 @@ REFUSED: tuple[str, ...] = (
 
 
 def test_only_named_options_can_be_given_to_an_evaluation(sweep: Path, tmp_path: Path) -> None:
-    run = next(r for r in load_library(sweep).runs if r.outcome.tuned)
+    run = next(r for r in load_runs([sweep]).runs if r.outcome.tuned)
     groups = ("metric", "eval_dataset", "evaluation")
     check_named(ALLOWED, groups)
     for text in REFUSED:

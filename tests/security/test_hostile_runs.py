@@ -18,7 +18,6 @@ from tests.security.hostile import SECRET, attacks_on, files_of, plant_module
 
 from sizewise.app.chat.speakers import Choir, speakers_of
 from sizewise.app.evaluations import plan_evaluation
-from sizewise.app.pages.common import load_library
 from sizewise.app.views import example_rows, explore_config
 from sizewise.commands.provenance import compare_command, reproduce_command, verify_command
 from sizewise.commands.release import export_command, generate_command
@@ -34,6 +33,7 @@ from sizewise.job.submit import make_job, submit
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config
 from sizewise.report.comparison.compare import compare_loaded
+from sizewise.report.comparison.runs import load_runs
 from sizewise.verify.verify import verify_run
 
 QUESTION = "Where is my parcel 3?"
@@ -104,7 +104,7 @@ def reproduce(run: Path, out: Path) -> None:
 
 def app(run: Path, out: Path) -> None:
     """What the pages do: library, comparison, answers, data, and an evaluation that is planned."""
-    library = load_library(run.parent)
+    library = load_runs([run.parent])
     for compared in compare_loaded(library).sets:
         for arm in compared.test.arms:
             example_rows(compared.test, arm)
@@ -114,7 +114,7 @@ def app(run: Path, out: Path) -> None:
 
 
 def chat(run: Path, out: Path) -> None:
-    for each in load_library(run.parent).runs:
+    for each in load_runs([run.parent]).runs:
         choir, speakers = Choir(), speakers_of(each)
         choir.prepare(speakers)
         for speaker in speakers:

@@ -19,7 +19,6 @@ from sizewise.job.submit import Job
 from sizewise.record.directories import RunDir, SweepDir
 from sizewise.record.outcome import write_outcome
 from sizewise.record.study import PruningReporter, TrialPruned, open_study
-from sizewise.sweep.grid import SweepContext
 from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.search.search import check_options, run_search
 from sizewise.sweep.search.space import corners, objective_values, parse_objectives, search_space
@@ -237,7 +236,7 @@ def search(folder: Path, backend: ThreeAtOnce, monkeypatch: pytest.MonkeyPatch) 
     context = SimpleNamespace(
         composer=Composer(), options=SweepConfig(), sweep_dir=folder, own=parse
     )
-    monkeypatch.setattr(SweepContext, "of", lambda hydra: context)
+    monkeypatch.setattr("sizewise.sweep.search.search.SweepContext", lambda hydra: context)
     monkeypatch.setattr("sizewise.sweep.search.search.job_backend", lambda context: backend)
     hydra: Any = None
     command, goals = ["seed=range(0,1000)"], ["minimize:objective"]

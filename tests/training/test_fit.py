@@ -29,7 +29,7 @@ from torch import nn
 
 from sizewise.errors import ConfigError, ModelError, OutOfMemoryError, TrainingError
 from sizewise.models.head import answer_logits, answer_targets
-from sizewise.training.attempt import fit_plan
+from sizewise.training.fit import fit_plan
 from sizewise.training.module import CausalModule
 
 

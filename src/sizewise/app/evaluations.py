@@ -33,7 +33,6 @@ class EvaluationPlan:
     """A command and where its results will be.
 
     Attributes:
-        command: arguments of the process.
         run_dir: directory of the evaluation, named by its configuration: the same evaluation
             goes on where it stopped, or is found done.
         total: answers that will be written; None where further test sets were asked for.
@@ -64,11 +63,7 @@ class Progress:
 
 
 def check_named(overrides: Sequence[str], groups: Sequence[str]) -> None:
-    """Refuse everything but options of ``groups`` by name, and values below them.
-
-    Raises:
-        ConfigError: there is something else; the message names it.
-    """
+    """Raise ConfigError for all but options of ``groups`` by name, and values below them."""
     option = rf"({'|'.join(groups)})=\[?[\w, -]*\]?"
     value = rf"({'|'.join(groups)})(\.[\w-]+)+=.*"
     for text in overrides:
@@ -86,7 +81,6 @@ def plan_evaluation(
     """Plan the evaluation of a finished run.
 
     Args:
-        run: what to evaluate.
         outputs: parent of the new directory.
         overrides: further settings as for ``evaluate.py`` (``eval_dataset=[counsel_chat]`` …):
             named options of ``SETTINGS`` and their values.
@@ -125,12 +119,6 @@ def quoted(path: Path | str) -> str:
 
 
 class RunningEvaluation:
-    """A started evaluation.
-
-    Args:
-        plan: what to run.
-    """
-
     def __init__(self, plan: EvaluationPlan) -> None:
         self.plan = plan
         self._stopped = False
@@ -141,7 +129,6 @@ class RunningEvaluation:
             )
 
     def progress(self) -> Progress:
-        """Read how far it is."""
         progress = read_progress(self.plan, self._process.poll())
         stopped = self._stopped and progress.state == "failed"
         return replace(progress, state="stopped", message="") if stopped else progress

@@ -8,7 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,7 +34,6 @@ def app_command(
 
     Args:
         directory: sweeps or runs to look at.
-        port: on which it listens, on 127.0.0.1 only.
         crisis: settings of the crisis detector (see docs/crisis_detector.md).
         outputs: parent of evaluations that are started in the app.
         trust: let them call metrics that a record names and that are not sizewise's.
@@ -75,18 +74,11 @@ def app_command(
     return [sys.executable, "-m", "streamlit", "run", str(SCRIPT), *flags, *own]
 
 
-def launch(
-    directory: Path,
-    port: int,
-    crisis: Path | None = None,
-    outputs: Path | None = None,
-    trust: bool = False,
-) -> int:
-    """Serve the app until it is stopped (Ctrl-C or SIGTERM); return the exit code.
+def launch(command: Sequence[str], port: int) -> int:
+    """Run ``app_command`` until it is stopped (Ctrl-C or SIGTERM); return the exit code.
 
     Who has the printed address may look: it holds a token that is drawn anew at every start.
     """
-    command = app_command(directory, port, crisis, outputs, trust)
     token = secrets.token_urlsafe(32)
     sys.stdout.write(f"sizewise: http://{ADDRESS}:{port}/?token={token} (stop with Ctrl-C)\n")
     sys.stdout.flush()

@@ -14,8 +14,9 @@ from sizewise import palette
 from sizewise.app.evaluations import check_named
 from sizewise.composition.compose import compose_run
 from sizewise.config import RunConfig
+from sizewise.config.data import SPLITS
 from sizewise.data.build import build_splits
-from sizewise.data.explore import SPLITS, Exploration, explore
+from sizewise.data.explore import Exploration, explore
 from sizewise.models.tokenizer import load_template
 from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.report.comparison.arms import Arm, TestSet

@@ -28,13 +28,8 @@ SHOWN_CHARS = 600
 def explore_command(overrides: Sequence[str], out: Path | None, samples: int) -> None:
     """Print sizes, token lengths, repetitions, leaks, labels and samples of a data set.
 
-    Args:
-        overrides: as for ``train.py``; ``dataset=`` and ``model=`` (its tokenizer) matter.
-        out: also write ``exploration.json`` and ``token_lengths.png`` there.
-        samples: how many training examples to show.
-
-    Raises:
-        SizewiseError: the data or the tokenizer cannot be read.
+    ``dataset=`` and ``model=`` (its tokenizer) matter of the overrides; ``exploration.json`` and
+    ``token_lengths.png`` are also written to ``out``.
     """
     cfg = compose_run(overrides)
     check_language_model(cfg.model, "count tokens with")
@@ -52,7 +47,6 @@ def explore_command(overrides: Sequence[str], out: Path | None, samples: int) ->
 
 
 def show(found: Exploration, title: str, console: Console) -> None:
-    """Print an exploration."""
     console.print(_sizes(found, title))
     report = found.report
     console.print(

@@ -151,9 +151,9 @@ def serve(
     trust: Trust = False,
 ) -> None:
     """Open the app: explore data, results, chat, blind ratings, evaluations. Local only."""
-    from sizewise.app.launch import launch
+    from sizewise.app.launch import app_command, launch
 
-    raise typer.Exit(launch(directory, port, crisis, outputs, trust))
+    raise typer.Exit(launch(app_command(directory, port, crisis, outputs, trust), port))
 
 
 def main() -> None:

@@ -17,14 +17,7 @@ from sizewise.runtime import prepare_environment, quiet
 
 
 def plan_command(overrides: Sequence[str]) -> None:
-    """Print the memory plan of a job.
-
-    Args:
-        overrides: as for ``train.py``.
-
-    Raises:
-        SizewiseError: the job cannot be composed, or its architecture is not known.
-    """
+    """Print the memory plan of a job; SizewiseError where its architecture is not known."""
     cfg = compose_run(overrides)
     check_language_model(cfg.model, "plan memory for")
     prepare_environment(hub=names_hub(cfg))
@@ -37,7 +30,6 @@ def plan_command(overrides: Sequence[str]) -> None:
 
 
 def show(plan: MemoryPlan, title: str, trains: bool, console: Console) -> None:
-    """Print parameters, bytes by part, peaks and the cards."""
     console.print(f"[bold]{literal(title)}[/]")
     share = plan.trainable / plan.total
     console.print(f"{plan.total:,} parameters, {plan.trainable:,} of them trained ({share:.2%}).")

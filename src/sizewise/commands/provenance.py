@@ -21,7 +21,7 @@ from sizewise.report.page.write import report_folder, write_report
 from sizewise.report.words import literal, visible
 from sizewise.runtime import command_line, prepare_environment, quiet
 from sizewise.verify import FAILED, OK
-from sizewise.verify.config import asked_config
+from sizewise.verify.record import asked_config
 from sizewise.verify.reproduce import reproduction
 from sizewise.verify.verify import Verification, verify_run, verify_sweep
 
@@ -34,9 +34,6 @@ def verify_command(directory: Path, trust: bool = False) -> bool:
     """Print every check of a run or of all runs of a sweep; return whether all of them hold.
 
     ``trust``: also call metrics that a record names and that are not sizewise's.
-
-    Raises:
-        OutcomeError: there is no finished run at or below ``directory``.
     """
     prepare_environment(hub=False)
     quiet()
@@ -62,10 +59,8 @@ def reproduce_command(directory: Path, run: bool, trust: bool = False) -> int:
     """Print how to make a run again; with ``run``, run it below ``REPRODUCED`` and compare scores.
 
     It runs with the code and the packages that are here: nothing is checked out or installed.
-    ``trust``: run it also where it names code that is not sizewise's.
-
-    Returns:
-        The exit code of the run, 0 where only the command was asked for.
+    ``trust``: run it also where it names code that is not sizewise's. Returns the exit code of the
+    run, 0 where only the command was asked for.
 
     Raises:
         OutcomeError: there is no finished run in ``directory``, or its record is damaged.
@@ -113,10 +108,8 @@ def compare_command(
     """Print the comparison of all finished runs below ``directories``.
 
     Args:
-        directories: sweep or run directories.
         by: compare pairs that differ in these configuration keys only.
         out: directory for the files of a report; None: print only.
-        prices: for the break-even in money.
 
     Raises:
         OutcomeError: a path is no directory, there is no run, or ``out`` cannot be written.

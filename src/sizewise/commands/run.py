@@ -52,9 +52,7 @@ def run_command(main: Callable[[], object]) -> None:
 def hydra_command(name: str, arguments: Sequence[str] | None = None) -> None:
     """Run the command whose primary configuration is ``name``: ``train`` or ``evaluate``.
 
-    Args:
-        name: the file of that name in ``conf``.
-        arguments: overrides and Hydra's own flags; None: those of this process.
+    ``arguments`` are overrides and Hydra's own flags; None: those of this process.
     """
     prepare()
     if arguments is not None:
@@ -120,7 +118,6 @@ def finish_alone(cfg: RunConfig, run_dir: Path) -> None:
 
 
 def write_own_report(run_dir: Path) -> None:
-    """Write the report of one run into its folder ``report``."""
     from sizewise.report.comparison.compare import compare_loaded
     from sizewise.report.comparison.runs import load_runs
     from sizewise.report.page.write import write_report

@@ -14,11 +14,7 @@ from sizewise.config.run import RunConfig
 
 
 def compose_config(overrides: Sequence[str] = (), config_name: str = "train") -> DictConfig:
-    """Compose one job from overrides as on the command line of ``train.py``.
-
-    Raises:
-        ConfigError: an override names an unknown option or key, or cannot be parsed.
-    """
+    """Compose one job from overrides as of ``train.py``; ConfigError where one is wrong."""
     from sizewise.composition.resolvers import register_resolvers
 
     register_schema()
@@ -33,7 +29,6 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "train") ->
 
 
 def compose_run(overrides: Sequence[str] = (), config_name: str = "train") -> RunConfig:
-    """Compose one job and return it as typed objects; raises ConfigError."""
     config = compose_config(overrides, config_name)
     OmegaConf.resolve(config)
     return to_run_config(config)

@@ -62,19 +62,6 @@ class SharedLoader(ConfigLoaderImpl):
             return parsed, self._shared
         return OverridesParser.create().parse_overrides(overrides=overrides), self._shared
 
-    def load_configuration(
-        self,
-        config_name: str | None,
-        overrides: list[str],
-        run_mode: RunMode,
-        from_shell: bool = True,
-        validate_sweep_overrides: bool = True,
-    ) -> DictConfig:
-        """Compose a configuration."""
-        return super().load_configuration(
-            config_name, overrides, run_mode, from_shell, validate_sweep_overrides
-        )
-
     def is_group(self, override: Override) -> bool:
         """Whether an override chooses an option (and does not set a value)."""
         return override.package is not None or bool(
@@ -122,13 +109,7 @@ class _Composed:
 
 
 class JobComposer:
-    """Composes jobs from overrides.
-
-    Args:
-        loader: Hydra's configuration loader.
-        config_name: the primary configuration (``train``).
-        hydra_overrides: overrides of Hydra itself, the same for every job.
-    """
+    """Composes jobs; ``hydra_overrides`` are those of Hydra itself, the same for every job."""
 
     def __init__(
         self, loader: ConfigLoaderImpl, config_name: str, hydra_overrides: list[str]
@@ -142,7 +123,6 @@ class JobComposer:
         self._homes: dict[tuple[str, ...], Choices] = {}
 
     def parse(self, overrides: list[str]) -> list[Override]:
-        """Parse overrides in Hydra's grammar."""
         try:
             parsed = list(self._parser.parse_overrides(overrides))
             for item in parsed:  # such as range(1,4,0), which only fails when it is run through
@@ -155,11 +135,7 @@ class JobComposer:
             raise ConfigError(explain(error)) from error
 
     def compose(self, overrides: list[str]) -> dict[str, Any]:
-        """Return the resolved configuration of one job as plain values.
-
-        Raises:
-            ConfigError: an option, a key or a value is wrong.
-        """
+        """Return a job's resolved configuration as plain values; ConfigError where one is wrong."""
         parsed = self.parse(overrides)
         groups = [item for item in parsed if self._loader.is_group(item)]
         values = [item for item in parsed if not self._loader.is_group(item)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import importlib.util
 import json
 import os
@@ -20,6 +19,7 @@ from sizewise.composition.inputs import pinned
 from sizewise.config import conf_dir
 from sizewise.config.register import explain, to_run_config
 from sizewise.errors import ConfigError, SizewiseError, SweepError
+from sizewise.files import hash_text
 from sizewise.record.identity import Identity, plain_config, run_identity
 
 # Overrides of these keys do not change which jobs a command means.
@@ -72,7 +72,6 @@ def sweep_dir(*, _root_: DictConfig) -> str:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, or say in one message why that cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         writable = os.access(path, os.W_OK)
@@ -128,5 +127,4 @@ def _command_hash(root: DictConfig) -> str:
             text for text in root.hydra.overrides.task if not text.startswith(_NOT_THE_GRID)
         ),
     }
-    text = json.dumps(config, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hash_text(json.dumps(config, sort_keys=True), 8)

@@ -50,7 +50,6 @@ class SourceConfig:
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the kind and what names the files."""
         one_of("dataset.source.kind", self.kind, SOURCES)
         if len(self.delimiter.replace("\\t", "\t")) != 1 or self.delimiter in '"\r\n':
             raise ConfigError(
@@ -109,7 +108,6 @@ class SplitConfig:
     on_leak: str = "report"
 
     def __post_init__(self) -> None:
-        """Check the fractions."""
         within("dataset.split.validation", self.validation, 0.0, 0.9)
         within("dataset.split.test", self.test, 0.0, 1.0)
         one_of("dataset.split.on_leak", self.on_leak, ("report", "drop", "error"))
@@ -171,7 +169,6 @@ class DatasetConfig:
     parts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check counts, directions and choices."""
         one_of("dataset.train_on", self.train_on, ("all", "last"))
         one_of("dataset.direction", self.direction, ("max", "min"))
         one_of("dataset.few_shot_style", self.few_shot_style, ("turns", "text"))

@@ -21,7 +21,6 @@ class GenerationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         at_least("generation.max_new_tokens", self.max_new_tokens, 1)
         above("generation.temperature", self.temperature, 0)
         within("generation.top_p", self.top_p, 1e-6, 1.0)
@@ -52,7 +51,6 @@ class EvaluationConfig:
     retries: int = 3
 
     def __post_init__(self) -> None:
-        """Check counts and the objective."""
         at_least("evaluation.batch_size", self.batch_size, 1)
         at_least("evaluation.warmup_batches", self.warmup_batches, 0)
         at_least("evaluation.retries", self.retries, 0)

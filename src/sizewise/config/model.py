@@ -97,7 +97,6 @@ class ModelConfig:
     architecture: ArchitectureConfig | None = None
 
     def __post_init__(self) -> None:
-        """Check the values that do not depend on another group."""
         one_of("model.family", self.family, FAMILIES)
         one_of("model.init", self.init, INITS)
         one_of("model.dtype", self.dtype, DTYPES)
@@ -162,7 +161,6 @@ class LoraConfig:
 
     @property
     def trains(self) -> bool:
-        """Whether a run with this adapter trains anything."""
         return self.method != "none"
 
     @property
@@ -172,7 +170,6 @@ class LoraConfig:
 
     @property
     def effective_alpha(self) -> float:
-        """The alpha that is used: the given one, else ``alpha_ratio`` × r."""
         return self.alpha if self.alpha is not None else self.alpha_ratio * self.r
 
     @property
@@ -191,7 +188,6 @@ class QuantizationConfig:
     int8_threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check method and dtype."""
         one_of("quantization.method", self.method, ("none", "int8", "nf4"))
         one_of("quantization.compute_dtype", self.compute_dtype, DTYPES)
         at_least("quantization.int8_threshold", self.int8_threshold, 0)

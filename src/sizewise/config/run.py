@@ -66,7 +66,6 @@ class SweepConfig:
     prices: PricesConfig = field(default_factory=PricesConfig)
 
     def __post_init__(self) -> None:
-        """Check counts and the order."""
         one_of("sweep.order", self.order, ("base", "given"))
         at_least("sweep.retries", self.retries, 0)
         at_least("sweep.limit", self.limit, 1)
@@ -110,6 +109,5 @@ class RunConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
     def __post_init__(self) -> None:
-        """Check what no group can check alone."""
         one_of("stage", self.stage, STAGES)
         is_seed("seed", self.seed)

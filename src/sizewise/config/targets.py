@@ -24,14 +24,9 @@ OF_HYDRA = (TARGET, "_convert_", "_recursive_")  # the last two change nothing f
 
 
 def build(node: Any, key: str, *kinds: type) -> Any:
-    """Build what a ``_target_`` node names from plain values.
+    """Build what a ``_target_`` node names from plain values; ``key`` is where it stands.
 
     The class is looked up, and has to be one of ``kinds``, before anything is called.
-
-    Args:
-        node: the class and its arguments.
-        key: where it stands, for messages.
-        kinds: what it has to be derived from (any of them).
 
     Raises:
         ConfigError: there is no such class, it is another kind, its arguments do not suit it, or
@@ -85,11 +80,7 @@ def named_targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def check_own(node: Any, key: str, trust: bool = False) -> None:
-    """Refuse a class that a record names and that is not sizewise's.
-
-    Raises:
-        ConfigError: there is one, and nobody said ``trust``.
-    """
+    """Raise ConfigError for a class that is not sizewise's, unless somebody said ``trust``."""
     for where, target in named_targets(node, key):
         if not trust and not target.startswith(OWN):
             raise ConfigError(
@@ -103,10 +94,8 @@ def recorded_config(config: Mapping[str, Any], remote_code: bool = False) -> Run
     """Type a configuration out of a record: its texts are texts, and it lets no code in.
 
     Interpolations stay as they are written. Whether code that comes with the base may run is said
-    by ``remote_code`` (what the user has typed now), never by the record.
-
-    Raises:
-        ConfigError: a value is missing, unknown or out of range, or names a kernel of the hub.
+    by ``remote_code`` (what the user has typed now), never by the record. A kernel of the hub is
+    refused (ConfigError).
     """
     try:
         cfg = to_run_config(_literal(dict(config)))

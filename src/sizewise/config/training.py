@@ -23,7 +23,6 @@ class OptimizerConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the learning rate."""
         above("optimizer.lr", self.lr, 0)
         at_least("optimizer.weight_decay", self.weight_decay, 0)
 
@@ -40,7 +39,6 @@ class SchedulerConfig:
     min_ratio: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check name and ranges."""
         one_of("scheduler.name", self.name, ("cosine", "linear", "constant"))
         at_least("scheduler.warmup", self.warmup, 0)
         within("scheduler.min_ratio", self.min_ratio, 0.0, 1.0)
@@ -80,7 +78,6 @@ class TrainerConfig:
     keep_last_checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        """Check counts and choices."""
         for key in ("batch_size", "accumulate", "devices", "num_nodes", "log_every"):
             at_least(f"trainer.{key}", getattr(self, key), 1)
         for key in ("validate_every", "checkpoint_every"):

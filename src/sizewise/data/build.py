@@ -14,12 +14,7 @@ from typing import Any
 from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataSplits
 from sizewise.data.rows.examples import make_examples
-from sizewise.data.rows.read import (
-    check_content,
-    plain_content_hash,
-    read_rows,
-    sources_of,
-)
+from sizewise.data.rows.read import check_content, plain_content_hash, read_rows, sources_of
 from sizewise.data.splits.draw import split_examples
 from sizewise.data.splits.few_shot import add_demonstrations
 from sizewise.data.splits.mixture import build_mixture
@@ -53,7 +48,9 @@ def text_columns(cfg: DatasetConfig) -> list[str]:
 
 
 def _row(cfg: DatasetConfig, number: int, draw: random.Random) -> dict[str, Any]:
-    row: dict[str, Any] = {name: _text(name, draw) for name in text_columns(cfg)}
+    row: dict[str, Any] = {
+        name: f"{MARK} {name.strip()}: {_sentences(draw)}" for name in text_columns(cfg)
+    }
     for name in cfg.strata:
         row[name] = draw.choice(("first", "second", "third"))
     row |= {name: f"{number // 2}" for name in cfg.group}
@@ -77,10 +74,6 @@ def _dialogue(draw: random.Random, turns: int) -> list[dict[str, str]]:
     ]
 
 
-def _text(column: str, draw: random.Random) -> str:
-    return f"{MARK} {column.strip()}: {_sentences(draw)}"
-
-
 def _sentences(draw: random.Random) -> str:
     made = (
         " ".join(draw.choice(words) for words in (SUBJECTS, VERBS, OBJECTS, ENDINGS))
@@ -93,10 +86,7 @@ def build_splits(cfg: DatasetConfig, stand_in: bool = False) -> DataSplits:
     """Read, map, filter, split and limit a data set.
 
     Deterministic: the same rows in any order and the same configuration give the same splits.
-
-    Args:
-        cfg: the data set.
-        stand_in: use synthetic rows with the same columns where the hub is out of reach.
+    ``stand_in``: use synthetic rows with the same columns where the hub is out of reach.
 
     Raises:
         DataError: the source cannot be read, a column does not exist, or a split is empty.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from sizewise.files import hash_text
 
 Role = Literal["system", "user", "assistant", "tool", "tools"]
 SplitName = Literal["train", "validation", "test"]
@@ -19,7 +20,6 @@ class Message:
     Attributes:
         role: who speaks; ``tools`` stands before all turns and holds the definitions of tools (a
             JSON list), which templates take apart from the turns.
-        content: the text.
         extra: what else a chat template may write of it: ``tool_calls`` (their arguments as
             mappings), ``tool_call_id``, ``name`` and ``reasoning_content``.
         weight: 0 for an answer that is neither trained on nor tested.
@@ -60,7 +60,6 @@ class Example:
         messages: the prompt: optional definitions of tools and an optional system turn, then
             turns that end with one of the user or the result of a tool. The answer is not among
             them.
-        answer: the reference answer's text.
         group: examples with the same group never straddle splits.
         meta: strings kept for breakdowns: ``label``, ``rejected``, and one entry per stratum.
         origin: hash of the row's values that the example was made of, whatever the wording of the
@@ -91,8 +90,7 @@ class Example:
         content = [
             [m.role, m.content, *([dict(m.extra)] if m.extra else [])] for m in self.messages
         ]
-        text = as_json([*content, ["answer", self.answer]])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hash_text(as_json([*content, ["answer", self.answer]]), 16)
 
     @property
     def prompt_text(self) -> str:
@@ -139,12 +137,16 @@ class DataReport:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """The three splits of one data set."""
-
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     report: DataReport
+
+    def map(self, change: Callable[[Example], Example]) -> DataSplits:
+        train, validation, test = (
+            tuple(map(change, part)) for part in (self.train, self.validation, self.test)
+        )
+        return DataSplits(train, validation, test, self.report)
 
     def fingerprint(self, split: SplitName) -> str:
         """Hash of a split's examples in order, prompt wording included (16 hex digits)."""
@@ -169,7 +171,4 @@ def question_fingerprint(examples: Sequence[Example]) -> str:
 
 
 def _digest(lines: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(f"{line}\n".encode())
-    return digest.hexdigest()[:16]
+    return hash_text("".join(f"{line}\n" for line in lines), 16)

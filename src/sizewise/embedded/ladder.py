@@ -11,7 +11,6 @@ EMBEDDED_MODELS = ("nano", "micro", "mini")
 
 
 def models_folder() -> Path:
-    """Folder of the shipped models and their manifest."""
     return Path(str(files("sizewise.embedded"))) / "models"
 
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sizewise.config.evaluation import GenerationConfig
-from sizewise.data.example import Example
+from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.template import Template
 from sizewise.devices import (
     BatchSize,
@@ -28,26 +28,14 @@ from sizewise.devices import (
 )
 from sizewise.errors import EvaluationError
 from sizewise.evaluation.answer import Measurer
-from sizewise.evaluation.candidates import CandidateSet, encode_candidates
+from sizewise.evaluation.candidates import encode_candidates
 from sizewise.metrics.base import ExampleMetric
-from sizewise.models.likelihood import EncodedAnswer, plan_batches
+from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
 
 log = logging.getLogger(__name__)
 
 WARMUP_TOKENS = 4
-
-
-class Split(Protocol):
-    """Examples with their encodings, position by position (``data.encode.EncodedSplit``)."""
-
-    @property
-    def encoded(self) -> Sequence[EncodedAnswer]:
-        """Token ids of prompt and answer."""
-
-    @property
-    def examples(self) -> Sequence[Example]:
-        """The examples."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +64,7 @@ class Predicted:
 
 def predict(
     model: Any,
-    split_: Split,
+    split_: EncodedSplit,
     template: Template,
     generation: GenerationConfig,
     store: PredictionStore,
@@ -104,7 +92,8 @@ def predict(
     done = {prediction.id: prediction for prediction in store.read()}
     bill = Bill(store.path, len(done), PeakMemory(device_of(model)))
     pending = _pending(split_, set(done), batch_size)
-    chosen = _candidate_set(candidates, template, split_)
+    messages = split_.examples[0].messages
+    chosen = encode_candidates(candidates, template, messages) if candidates else None
     measure = Measurer(model, template, generation, chosen)
     _warm_up(measure, split_, pending[:warmup_batches], batches, retries)
     bill.begin()
@@ -122,14 +111,6 @@ def predict(
     return Predicted(found, bill.seconds, bill.peak_bytes, batches.size, failed, observed, how)
 
 
-def _candidate_set(
-    candidates: Sequence[str], template: Template, split_: Split
-) -> CandidateSet | None:
-    if not candidates:
-        return None
-    return encode_candidates(candidates, template, split_.examples[0].messages)
-
-
 def observations(
     model: Any, template: Template, metrics: Sequence[ExampleMetric]
 ) -> dict[str, float]:
@@ -141,7 +122,7 @@ def observations(
     }
 
 
-def _pending(split_: Split, done: set[str], batch_size: int) -> list[list[int]]:
+def _pending(split_: EncodedSplit, done: set[str], batch_size: int) -> list[list[int]]:
     """Batches with at least one example left; an example that occurs twice is predicted once."""
     first = {example.id: i for i, example in reversed(list(enumerate(split_.examples)))}
     positions = sorted(first.values())
@@ -151,7 +132,7 @@ def _pending(split_: Split, done: set[str], batch_size: int) -> list[list[int]]:
 
 
 def _measure(
-    measure: Measurer, split_: Split, retries: int, batch: Sequence[int]
+    measure: Measurer, split_: EncodedSplit, retries: int, batch: Sequence[int]
 ) -> list[Prediction]:
     examples, encoded = [split_.examples[i] for i in batch], [split_.encoded[i] for i in batch]
     return with_retries(lambda: measure(examples, encoded), retries)
@@ -159,7 +140,7 @@ def _measure(
 
 def _warm_up(
     measure: Measurer,
-    split_: Split,
+    split_: EncodedSplit,
     batches: Sequence[Sequence[int]],
     sizes: BatchSize,
     retries: int,
@@ -223,11 +204,8 @@ Tell = Callable[[int, int], None]
 def evaluation_bar(label: str, wanted: bool) -> Iterator[Tell | None]:
     """Yield what is to be called with the examples done and all of them; None without a bar.
 
-    It is drawn when it is told, never beside a measured batch.
-
-    Args:
-        label: what is evaluated.
-        wanted: whether to draw a bar where standard error is a terminal.
+    It is drawn when it is told, never beside a measured batch, and where standard error is a
+    terminal only.
     """
     if not wanted or not sys.stderr.isatty():
         yield None

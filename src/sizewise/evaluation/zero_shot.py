@@ -25,13 +25,22 @@ from typing import Any
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig, QuantizationConfig
+from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.template import Template
 from sizewise.errors import EvaluationError
-from sizewise.evaluation.answer import REJECTED
-from sizewise.evaluation.predict import Predicted, Split
+from sizewise.evaluation.predict import Predicted
 from sizewise.evaluation.text import opened_thought, special_tags
-from sizewise.files import file_hash, read_json, sealed, unsealed, write_atomically, write_json
+from sizewise.files import (
+    file_hash,
+    hash_text,
+    read_json,
+    sealed,
+    unsealed,
+    write_atomically,
+    write_json,
+)
 from sizewise.metrics.base import ExampleMetric
+from sizewise.metrics.preference import REJECTED
 from sizewise.record.claims import Claim, claim_or_find
 from sizewise.record.predictions import read_predictions
 
@@ -60,7 +69,7 @@ def zero_shot_parts(
     dtype: str,
     device_type: str,
     template: Template,
-    split: Split,
+    split: EncodedSplit,
     metrics: Sequence[ExampleMetric] = (),
     candidates: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -86,14 +95,14 @@ def zero_shot_parts(
         "stop_ids": list(template.stop_ids),
         "split": split_fingerprint(split),
         "observed": {m.name: m.observation for m in metrics if m.observation},
-        "candidates": hashlib.sha256(repr(tuple(candidates)).encode()).hexdigest()[:16],
+        "candidates": hash_text(repr(tuple(candidates)), 16),
         "version": EVALUATION_VERSION,
         **({"opened": opened} if opened else {}),
         **({"read": read} if any(read) else {}),
     }
 
 
-def split_fingerprint(split: Split) -> str:
+def split_fingerprint(split: EncodedSplit) -> str:
     """Hash what a model reads and should write, example by example (16 hex digits)."""
     digest = hashlib.sha256()
     for example, item in zip(split.examples, split.encoded, strict=True):
@@ -105,8 +114,7 @@ def split_fingerprint(split: Split) -> str:
 
 def zero_shot_key(parts: Mapping[str, Any]) -> str:
     """Return the hash (32 hex digits) of the parts, whatever their order."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hash_text(json.dumps(parts, sort_keys=True, default=str), 32)
 
 
 def cached(
@@ -164,7 +172,6 @@ def changed_conditions(
 
 
 def entry_path(cache: Path, key: str) -> Path:
-    """Return the directory of a key."""
     return cache / "zero_shot" / key[:2] / key
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-_kept: dict[str, PreTrainedModel] = {}
+loaded_bases: dict[str, PreTrainedModel] = {}
 
 
 def storage_of(cfg: RunConfig) -> tuple[ModelConfig, QuantizationConfig]:
@@ -58,10 +58,10 @@ def take_base(
     The caller owns it until ``give_back``; a job that fails simply does not give it back.
     """
     key = _key(model, quantization, device)
-    found = _kept.pop(key, None) if reuse else None
+    found = loaded_bases.pop(key, None) if reuse else None
     if found is not None:
         return found
-    _kept.clear()
+    loaded_bases.clear()
     gc.unfreeze()  # workers freeze what outlives a job, the base among it
     free_memory()
     return load_base(model, quantization, device)
@@ -80,7 +80,7 @@ def give_back(
     base = model.unload() if is_adapted(model) else model
     if any(p.requires_grad for p in base.parameters()) or is_full(base) or _recomputes(base):
         return
-    _kept[_key(config, quantization, device)] = base.eval()
+    loaded_bases[_key(config, quantization, device)] = base.eval()
 
 
 def _recomputes(base: PreTrainedModel) -> bool:

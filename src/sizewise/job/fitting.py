@@ -53,7 +53,7 @@ def train(
     model = attach_adapter(base, cfg.lora, storage_of(cfg)[0], cfg.seed)
     if cfg.trainer.gradient_checkpointing:
         enable_checkpointing(model)
-    module = _module(cfg, model)
+    module = build_module(cfg, model)
     data = _batches(cfg, task, template)
     if cfg.dry_run:
         stop_once(cfg, module, data, run_dir)
@@ -92,7 +92,8 @@ def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
     return chosen
 
 
-def _module(cfg: RunConfig, model: PreTrainedModel | PeftModel) -> AnswerModule:
+def build_module(cfg: RunConfig, model: PreTrainedModel | PeftModel) -> AnswerModule:
+    """Return the Lightning module of a job around its model."""
     from sizewise.training.module import CausalModule, Seq2SeqModule
 
     kind = Seq2SeqModule if cfg.model.family == "seq2seq" else CausalModule

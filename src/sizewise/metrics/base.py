@@ -96,21 +96,19 @@ class ExampleMetric(Metric):
     def aggregate(
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
-        """Summarise all examples: the mean of each score over the examples that have it."""
+        """Summarise examples (at least one): the mean of each score over those that have it."""
         names = sorted({name for row in scores for name in row})
         return {n: _mean([row[n] for row in scores if n in row]) for n in names}
 
     def update(self, predictions: Sequence[Prediction]) -> None:
-        """Add predictions and their scores."""
         self.predictions.extend(predictions)
         self.per_example.extend(self.score_batch(predictions))
 
     def compute(self) -> dict[str, Any]:
         """Return the aggregates of everything seen, by short name."""
-        return self.aggregate(self.predictions, self.per_example)
+        return self.aggregate(self.predictions, self.per_example) if self.predictions else {}
 
     def reset(self) -> None:
-        """Forget all predictions."""
         super().reset()
         self.predictions = []
         self.per_example = []

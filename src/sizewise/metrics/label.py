@@ -30,11 +30,9 @@ class Label(TextMetric):
         self.known: set[str] = set()
 
     def set_context(self, train_examples: Sequence[Example]) -> None:
-        """Learn which labels there are."""
         self.known = {plain(answer_of(example.answer)) for example in train_examples}
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score each answer."""
         known = self.known | {plain(p.reference) for p in predictions}
         return [
             {
@@ -48,8 +46,6 @@ class Label(TextMetric):
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Rates over all examples, and precision, recall and F1 over the reference labels."""
-        if not predictions:
-            return {}
         clean = self.cleaned(predictions)
         found, references = [plain(p.text) for p in clean], [plain(p.reference) for p in clean]
         return super().aggregate(predictions, scores) | averages(found, references)

@@ -214,7 +214,6 @@ def check_vocabulary(config: PretrainedConfig, model: ModelConfig) -> None:
 
 
 def auto_class(config: PretrainedConfig) -> Any:
-    """Return the transformers class that builds or loads models of ``config``."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

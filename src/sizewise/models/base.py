@@ -195,7 +195,6 @@ def _skipped(config: PretrainedConfig) -> list[str] | None:
 
 
 def quantized_linears(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the quantised linear layers of ``model`` by name."""
     import bitsandbytes as bnb
 
     kinds = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sizewise.data.batches.collate import IGNORED, pad_with_mask
-from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, inner_model, split
+from sizewise.data.tokens.encode import Encoded
+from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, split
 from sizewise.errors import EvaluationError
+from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.head import answer_logits, answer_targets
 
 CHUNK_ROWS = 256
 
 
-class EncodedAnswer(Protocol):
-    """Token ids of a prompt and of its answer (``sizewise.data.tokens.encode.Encoded``)."""
-
-    @property
-    def prompt_ids(self) -> Sequence[int]: ...
-
-    @property
-    def answer_ids(self) -> Sequence[int]: ...  # end of turn included
-
-
 def answer_log_probs(
-    model: Any, encoded: Sequence[EncodedAnswer], batch_size: int, padding: int = 0
+    model: Any, encoded: Sequence[Encoded], batch_size: int, padding: int = 0
 ) -> list[float]:
     """Return the summed natural-log probability of each answer given its prompt.
 
@@ -53,10 +45,10 @@ def answer_log_probs(
     return totals
 
 
-def batch_log_probs(model: Any, items: Sequence[EncodedAnswer], padding: int = 0) -> list[float]:
+def batch_log_probs(model: Any, items: Sequence[Encoded], padding: int = 0) -> list[float]:
     """Return the same of all ``items`` in one forward pass; out of memory is the caller's."""
     _check(items)
-    seq2seq = bool(inner_model(model).config.is_encoder_decoder)
+    seq2seq = bool(base_of(model).config.is_encoder_decoder)
     batch = _batch(items, padding, seq2seq, device_of(model))
     with evaluating(model):
         log_probs_N = target_log_probs(
@@ -66,7 +58,7 @@ def batch_log_probs(model: Any, items: Sequence[EncodedAnswer], padding: int = 0
     return [float(part.sum()) for part in parts]
 
 
-def _check(items: Sequence[EncodedAnswer]) -> None:
+def _check(items: Sequence[Encoded]) -> None:
     for i, item in enumerate(items):
         if not item.prompt_ids or not item.answer_ids:
             raise EvaluationError(f"Example {i} has an empty prompt or answer: nothing to score.")
@@ -84,16 +76,14 @@ def target_log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 
 
 def _batch(
-    items: Sequence[EncodedAnswer], padding: int, seq2seq: bool, device: torch.device
+    items: Sequence[Encoded], padding: int, seq2seq: bool, device: torch.device
 ) -> dict[str, Tensor]:
     """Right-padded inputs; labels are aligned with them, or the decoder's targets for seq2seq."""
-    prompts = [list(item.prompt_ids) for item in items]
-    answers = [list(item.answer_ids) for item in items]
     if seq2seq:
-        rows, labels = prompts, answers
+        rows, labels = [i.prompt_ids for i in items], [i.answer_ids for i in items]
     else:
-        rows = [p + a for p, a in zip(prompts, answers, strict=True)]
-        labels = [[IGNORED] * len(p) + a for p, a in zip(prompts, answers, strict=True)]
+        rows = [i.prompt_ids + i.answer_ids for i in items]
+        labels = [[IGNORED] * len(i.prompt_ids) + i.answer_ids for i in items]
     tokens_BT, mask_BT = pad_with_mask(rows, padding, left=False, device=device)
     labels_BT, _ = pad_with_mask(labels, IGNORED, left=False, device=device)
     return {"input_ids": tokens_BT, "attention_mask": mask_BT, "labels": labels_BT}

@@ -13,12 +13,8 @@ from sizewise.config.training import TrainerConfig
 from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import whole_modules
 from sizewise.models.adapter.targets import check_ranks, choose_targets, matching
-from sizewise.models.architecture import (
-    check_family,
-    check_vocabulary,
-    meta_model,
-    model_config,
-)
+from sizewise.models.architecture import check_family, check_vocabulary, meta_model, model_config
+from sizewise.models.base import compute_dtype
 from sizewise.models.dtypes import computes_in_bf16, resolve_dtype, resolve_precision
 from sizewise.models.plan.weights import quantizable
 from sizewise.models.sources import check_place
@@ -93,9 +89,7 @@ def check_dtypes(
     """Raise if a dtype is unknown or the GPU does not compute in it."""
     chosen = {
         "model.dtype": resolve_dtype(model.dtype, device),
-        "quantization.compute_dtype": resolve_dtype(
-            quantization.compute_dtype, device, "quantization.compute_dtype"
-        ),
+        "quantization.compute_dtype": compute_dtype(quantization, device),
     }
     for key, dtype in chosen.items():
         if device.type == "cuda" and dtype == torch.bfloat16 and not computes_in_bf16(device):
@@ -130,7 +124,6 @@ def check_quantization(
 
 
 def supported_devices() -> tuple[str, ...]:
-    """Return the device types that the installed bitsandbytes can run on."""
     quiet_libraries()
     import bitsandbytes
 

@@ -22,7 +22,6 @@ class ModelSizes:
         total: parameters of base and adapter; quantised weights count as many as were published.
         trainable: parameters that training changes, or has changed where they are loaded to be
             used only.
-        base: parameters of the base.
         memory_bytes: bytes of all weights, quantisation constants and buffers in memory.
         adapter_bytes: bytes of the trained weights as they are stored (the adapter's, or those of
             a fully trained model).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from sizewise.config.model import ModelConfig
 from sizewise.errors import ModelError
-from sizewise.files import file_hash
+from sizewise.files import file_hash, hash_text
 
 EMBEDDED = "embedded:"
 PACKAGE = "package:"  # an encoder that an installed package carries
@@ -50,7 +49,6 @@ def find_source(
 
     Args:
         path: ``embedded:NAME``, a folder, or a hub id.
-        revision: of the hub; has no meaning for folders.
         marker: the file whose presence makes the folder or repository usable.
         weights: whether the weights have to be there too, and whole.
         key: the configuration key that error messages name.
@@ -140,7 +138,6 @@ def is_cached(path: str, revision: str | None, marker: str, weights: bool) -> bo
 
 
 def shard_names(index: Path) -> list[str]:
-    """Return the names of the weight files that an index lists, sorted."""
     return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
@@ -234,12 +231,12 @@ def check_weights(file: Path) -> None:
 def folder_fingerprint(folder: Path) -> str:
     """Hash the weights, configuration, tokenizer and template of a folder (16 hex digits)."""
     named = [folder / name for name in _NAMES if (folder / name).is_file()]
-    digest = hashlib.sha256()
     weights = [file for file in sorted(folder.glob("*.safetensors")) if file.is_file()]
-    for file in [*named, *weights]:
-        line = f"{file.name}:{file.stat().st_size}:{file_hash(file, sampled=True)}\n"
-        digest.update(line.encode())
-    return digest.hexdigest()[:16]
+    lines = [
+        f"{file.name}:{file.stat().st_size}:{file_hash(file, sampled=True)}\n"
+        for file in [*named, *weights]
+    ]
+    return hash_text("".join(lines), 16)
 
 
 def local_content(model: Mapping[str, Any]) -> str | None:
@@ -256,7 +253,7 @@ def local_content(model: Mapping[str, Any]) -> str | None:
     template = Path(str(model.get("chat_template") or "")).expanduser()
     if template.suffix and template.is_file():
         found.append(f"chat_template:{file_hash(template)}")
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16] if found else None
+    return hash_text("\n".join(found), 16) if found else None
 
 
 def check_local_content(model: Mapping[str, Any]) -> None:

@@ -137,7 +137,6 @@ def _local_or_stand_in(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def is_here(model: ModelConfig) -> bool:
-    """Whether the tokenizer of ``model`` is on this machine."""
     return is_local(model.tokenizer or model.path, model.revision, "tokenizer_config.json")
 
 

@@ -20,12 +20,10 @@ class FitResult:
 
     Attributes:
         steps: optimiser steps made.
-        epochs: passes over the training data.
         best_step: step of the weights that were kept (0: the untrained adapter).
         best_val_loss: their mean negative log-likelihood per answer token on the validation split.
         seconds: wall time of training, validations and interruptions left out.
-        tokens: tokens trained on, padding excluded.
-        answer_tokens: those that were answer.
+        tokens: tokens trained on, padding excluded; ``answer_tokens`` those that were answer.
         peak_bytes: highest device memory, or resident set of the process on a CPU.
         stopped_early: whether training ended before its last planned step.
         batch_size: examples per micro-batch and device that fitted into memory.

@@ -48,7 +48,6 @@ def read_history(path: Path) -> list[Line]:
 
 
 def parse_lines(text: bytes) -> list[Line]:
-    """Parse the whole lines up to the last newline."""
     return [line for raw in text.split(b"\n")[:-1] if (line := _line(raw)) is not None]
 
 
@@ -69,7 +68,6 @@ def before_step(lines: list[Line], step: int) -> list[Line]:
 
 
 def rewrite(path: Path, lines: list[Line]) -> None:
-    """Replace the file's content by ``lines``, atomically."""
     write_atomically(path, "".join(line.to_text() for line in lines))
 
 

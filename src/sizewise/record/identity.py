@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.config import LoraConfig, RunConfig
-from sizewise.files import write_atomically
+from sizewise.files import hash_text, write_atomically
 from sizewise.record.directories import RunDir
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
@@ -73,18 +73,14 @@ def plain_node(cfg: DictConfig, key: str) -> Any:
 
 
 def run_identity(config: Mapping[str, Any] | RunConfig) -> Identity:
-    """Name a run by its resolved configuration.
+    """Name a run by its resolved configuration, plain values as of ``plain_config``.
 
-    Args:
-        config: the resolved configuration as plain values (see ``plain_config``).
-
-    Returns:
-        The same identity for every configuration that describes the same work.
+    The identity is the same for every configuration that describes the same work.
     """
     plain = asdict(config) if isinstance(config, RunConfig) else dict(config)
     canonical = canonical_config(plain)
     text = json.dumps(canonical, sort_keys=True, ensure_ascii=False, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+    digest = hash_text(text, HASH_LENGTH)
     return Identity(digest, f"{_readable(canonical)}_{digest}", canonical)
 
 
@@ -125,7 +121,6 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trains(config: Mapping[str, Any]) -> bool:
-    """Whether a job with this configuration trains anything."""
     method = (config.get("lora") or {}).get("method", "lora")
     return method != "none" and config.get("stage", "full") != "evaluate"
 
@@ -135,6 +130,17 @@ def reuse_key(config: Mapping[str, Any]) -> str:
     model = config.get("model") or {}
     parts = (model, config.get("quantization"), (config.get("dataset") or {}).get("name"))
     return json.dumps(parts, sort_keys=True, default=str)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one level of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -247,12 +247,7 @@ NOT_COUNTED = ("out_of_memory",)
 
 
 def check_record(record: Mapping[str, Any]) -> None:
-    """Check the fields of an outcome's record that are mappings, texts or numbers.
-
-    Raises:
-        TypeError: one is something else; the message names it.
-        KeyError: one is not there.
-    """
+    """Raise TypeError or KeyError for fields that are wrong: mappings, texts and numbers."""
     for name in MAPPINGS:
         _mapping(name, record[name])
     for name in OF_DATA:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -13,15 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import EvaluationError
-from sizewise.files import SEAL, file_hash, sealed, unsealed, write_atomically
+from sizewise.files import SEAL, file_hash, hash_text, sealed, unsealed, write_atomically
 
 if TYPE_CHECKING:
     from sizewise.devices import PeakMemory
 
 log = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    from sizewise.devices import PeakMemory
 
 # Scores over a corpus that are ratios of sums: its value is the mean of the examples' values,
 # each weighted by this field.
@@ -39,12 +35,9 @@ class Prediction:
         id: content hash of the example (``Example.id``).
         group: the example's group, for clustered statistics.
         strata: values for breakdowns (label, frequency band, …).
-        prompt: the prompt as plain text.
-        reference: the reference answer.
         text: the generated answer, special tokens removed.
-        log_prob: natural-log probability of the reference answer's tokens, end of turn included.
-        answer_tokens: number of those tokens.
-        answer_bytes: UTF-8 length of the reference answer.
+        log_prob: natural-log probability of the reference answer's tokens, end of turn included;
+            ``answer_tokens`` is their number, ``answer_bytes`` the answer's UTF-8 length.
         prompt_tokens: length of the encoded prompt.
         new_tokens: generated tokens, end of turn included.
         finished: whether generation ended by itself (not by ``max_new_tokens``).
@@ -77,13 +70,7 @@ class Prediction:
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a plain mapping that ``from_json`` reads back."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Prediction:
-        """Build a prediction from a stored record; unknown keys raise TypeError."""
-        return cls(**record)
 
 
 class PredictionStore:
@@ -138,7 +125,7 @@ class PredictionStore:
     def finish(self, predictions: Iterable[Prediction]) -> None:
         """Replace the file at once by the final predictions with their scores."""
         text = "".join(map(_line, predictions))
-        self._claim(hashlib.sha256(text.encode()).hexdigest())
+        self._claim(hash_text(text))
         write_atomically(self.path, text)
 
     def _check_owner(self) -> None:
@@ -155,7 +142,6 @@ class PredictionStore:
         return next(iter(self._side_car()), None)
 
     def _side_car(self) -> list[str]:
-        """Return the key, and of finished predictions the hash."""
         if not self._key_path.exists():
             return []
         return self._key_path.read_text(encoding="utf-8", errors="replace").split()
@@ -174,11 +160,7 @@ class PredictionStore:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read a file of predictions; a last line without its newline is dropped.
-
-    Raises:
-        EvaluationError: a line before the last one is damaged.
-    """
+    """Read predictions, a torn last line left out; EvaluationError for a damaged one before."""
     return [_parse(line, path, i) for i, line in enumerate(_lines(path), start=1)]
 
 
@@ -201,7 +183,7 @@ def _sealed_line(prediction: Prediction) -> str:
 
 def _parse(line: bytes, path: Path, number: int) -> Prediction:
     try:
-        return Prediction.from_json(unsealed(json.loads(line)))
+        return Prediction(**unsealed(json.loads(line)))
     except (ValueError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path}, line {number}, is no prediction of this version ({error}). "
@@ -213,7 +195,7 @@ def _row(line: bytes, bare: bool) -> Prediction | None:
     """Return a prediction; None for a damaged line, or for one without a hash unless ``bare``."""
     try:
         record = json.loads(line)
-        return Prediction.from_json(unsealed(record)) if bare or SEAL in record else None
+        return Prediction(**unsealed(record)) if bare or SEAL in record else None
     except (ValueError, TypeError, AttributeError):
         return None
 
@@ -231,12 +213,7 @@ class Bill:
     """Adds up what a split costs, batch by batch, in a side-car ``<name>.spent``.
 
     A line of it is written before the predictions that it counts. After a kill between the two it
-    counts more predictions than there are, and is passed over.
-
-    Args:
-        predictions: the file of predictions.
-        held: how many of them there are already.
-        peak: the memory of this process.
+    counts more predictions than there are, and is passed over. ``held`` of them are there already.
     """
 
     def __init__(self, predictions: Path, held: int, peak: PeakMemory) -> None:
@@ -309,4 +286,4 @@ def _spent(line: bytes) -> Spent:
 
 
 def _check(values: Iterable[float | None]) -> str:
-    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()[:16]
+    return hash_text(json.dumps(list(values)), 16)

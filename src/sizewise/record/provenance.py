@@ -48,7 +48,6 @@ def collect_provenance(overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the installed versions of the packages that results depend on."""
     return dict(_package_versions())
 
 

@@ -30,7 +30,6 @@ def write_card(run: FinishedRun, out: Path, merged: bool, report: MergeReport | 
 
 
 def card_values(run: FinishedRun, merged: bool, report: MergeReport | None) -> dict[str, Any]:
-    """Return what the card's template names."""
     cfg, outcome = run.cfg, run.outcome
     model, cost, code = outcome.model, outcome.cost, outcome.provenance.get("code") or {}
     name = outcome.data.name

@@ -1,4 +1,4 @@
-"""Writes an adapter or a merged model with everything that using it needs."""
+"""An adapter or a merged model with everything that using it needs, in a folder or on the hub."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from sizewise.job.data import load_task
 from sizewise.models.adapter.attach import CONFIG
 from sizewise.models.adapter.full import is_full_checkpoint
 from sizewise.models.architecture import context_length
+from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import RunDir
 from sizewise.release.card import public_name, write_card
 from sizewise.release.generate import (
     FinishedRun,
     load_run_base,
     load_run_model,
-    load_run_template,
     open_run,
     with_weights,
 )
@@ -75,7 +75,7 @@ def export_run(
     run = open_run(run_dir, remote_code)
     _check_trains(run)
     _check_empty(out)
-    adapter, template = run.adapter, load_run_template(run)
+    adapter, template = run.adapter, load_template(run.cfg.model)
     merged = merged or is_full_checkpoint(adapter)
     split = _test_split(run, template, examples) if examples else None
     before = None
@@ -110,7 +110,6 @@ def _in_one_piece(out: Path) -> Iterator[Path]:
 
 
 def _write_weights(run: FinishedRun, adapter: Path, folder: Path, merged: bool) -> Any | None:
-    """Write the adapter, or the merged model, which is returned."""
     if not merged:
         _copy_adapter(adapter, folder)
         _name_base(folder / CONFIG, run)
@@ -215,3 +214,39 @@ def rehearse_export(cfg: RunConfig, run_dir: Path) -> None:
         return
     done = export_run(run_dir, RunDir(run_dir).export, merged=cfg.lora.is_adapter, examples=2)
     log.info("Dry run: exported to %s.", done.folder)
+
+
+def push(folder: Path, repo_id: str, private: bool = True, api: Any = None) -> str:
+    """Upload an export to ``owner/name`` (``repo_id``) and return its address.
+
+    Private weights are never pushed into an existing public repository. ``api`` is a
+    ``huggingface_hub.HfApi`` (default: one with the stored login).
+
+    Raises:
+        ModelError: nobody is logged in, the hub is out of reach, or the repository is public.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api = api or HfApi()
+    try:
+        api.whoami()
+        try:
+            exists, public = True, not api.model_info(repo_id).private
+        except RepositoryNotFoundError:
+            exists, public = False, False
+        if private and exists and public:
+            raise ModelError(
+                f"push_to={repo_id} is an existing public repository and private=true. "
+                "Name another repository, or say private=false to publish."
+            )
+        if not exists:
+            api.create_repo(repo_id, private=private, repo_type="model")
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"push_to={repo_id} failed ({type(error).__name__}: {error}). Log in with "
+            f"`hf auth login` and check the network; the export itself is in {folder}."
+        ) from error

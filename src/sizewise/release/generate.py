@@ -19,7 +19,6 @@ from sizewise.job.data import load_splits
 from sizewise.models.adapter.attach import adapter_folder, cast_adapter, load_adapter
 from sizewise.models.architecture import context_length
 from sizewise.models.base import load_base
-from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import ADAPTER, RunDir
 from sizewise.record.outcome import Outcome, read_outcome
 from sizewise.runtime import resolve_device
@@ -62,11 +61,6 @@ def open_run(folder: Path, remote_code: bool = False) -> FinishedRun:
     return FinishedRun(folder, outcome, recorded_config(outcome.config, remote_code))
 
 
-def load_run_template(run: FinishedRun) -> Template:
-    """Return the template of a run, with its tokenizer."""
-    return load_template(run.cfg.model)
-
-
 def load_run_base(run: FinishedRun, quantized: bool = True) -> Any:
     """Load the base of a run on the device of its trainer, or of this machine, stored as it was.
 
@@ -97,9 +91,7 @@ def with_weights(run: FinishedRun, base: Any, folder: Path, as_trained: bool = T
 def as_in_training(prompt: str, text: str) -> str | None:
     """Write a message as the data set writes its prompts; None unless it has one column.
 
-    Args:
-        prompt: ``dataset.prompt``, such as ``"{dialogue}\\n\\nWhich code fits?"``.
-        text: the message.
+    ``prompt`` is ``dataset.prompt``, such as ``"{dialogue}\\n\\nWhich code fits?"``.
     """
     columns = placeholders(prompt)
     if len(columns) != 1 or prompt.strip() == f"{{{columns[0]}}}":
@@ -110,15 +102,10 @@ def as_in_training(prompt: str, text: str) -> str | None:
 def fit_history(
     messages: Sequence[Message], template: Template, limit: int | None
 ) -> tuple[list[int], int]:
-    """Encode a conversation, leaving out its oldest exchanges until it fits.
+    """Encode a conversation, leaving out its oldest exchanges until it fits ``limit`` tokens.
 
-    Args:
-        messages: an optional system turn, then alternating turns that end with a user turn.
-        template: encodes it.
-        limit: most tokens of the prompt; None: no limit.
-
-    Returns:
-        The prompt's ids, and how many messages were left out.
+    ``messages`` are an optional system turn, then alternating turns that end with a user turn.
+    Returns the prompt's ids, and how many messages were left out.
 
     Raises:
         EvaluationError: the last message alone is too long.
@@ -166,11 +153,7 @@ def _demonstrated(run: FinishedRun, messages: tuple[Message, ...]) -> tuple[Mess
 
 
 def prompt_ids(run: FinishedRun, template: Template, messages: tuple[Message, ...]) -> list[int]:
-    """Encode a conversation.
-
-    Raises:
-        EvaluationError: the model has no positions for it and an answer.
-    """
+    """Encode a conversation; raises EvaluationError if it leaves no positions for an answer."""
     ids = template.prompt_ids(messages)
     known = [n for n in (context_length(run.cfg.model), template.context) if n is not None]
     room = min(known) - run.cfg.generation.max_new_tokens if known else None

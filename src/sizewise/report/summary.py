@@ -74,7 +74,6 @@ def sweep_name(comparison: Comparison) -> str | None:
 
 
 def sweep_summary(comparison: Comparison, paths: dict[str, Path]) -> SweepSummary:
-    """What W&B shows of a whole sweep."""
     frame = comparison.table
     main = comparison.sets[0]
     values: dict[str, Any] = {

@@ -57,7 +57,6 @@ class Scale:
         return signed(100 * score, 1) + (" points" if unit else "")
 
     def points(self, score: float | None) -> str:
-        """``difference`` without its unit."""
         return self.difference(score, unit=False)
 
     def interval(self, low: float, high: float) -> str:

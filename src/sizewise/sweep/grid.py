@@ -7,10 +7,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
-from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.composition.jobs import HydraParts, JobComposer
@@ -34,13 +33,9 @@ def expand(
 ) -> list[tuple[str, ...]]:
     """Return the overrides of every job.
 
-    Without arms the command line is the one grid. With arms every arm is a grid of its own, and
-    the command line has the last word in each: a key that it sets replaces the arm's.
-
-    Args:
-        command: overrides of the command line, with sweeps in Hydra's grammar.
-        arms: name of an arm → its overrides.
-        parse: parses overrides in Hydra's grammar.
+    Without arms the command line is the one grid. With arms every arm (name → overrides) is a grid
+    of its own, and the command line has the last word in each: a key that it sets replaces the
+    arm's. ``parse`` parses overrides in Hydra's grammar.
     """
     own = own_overrides(command, parse)
     if not arms:
@@ -107,7 +102,7 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
     Ends the process with exit code 1 if the plan is invalid or a job failed, 130 if interrupted.
     """
     with exit_on_error():
-        context = SweepContext.of(hydra)
+        context = SweepContext(hydra)
         grid = expand(command, context.options.arms, context.composer.parse)
         plan = make_plan(grid, context.composer, context.sweep_dir, context.options, job)
         print_plan(plan, details=context.options.dry_run)
@@ -124,39 +119,24 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
 
 
 class SweepContext:
-    """What a sweep needs: the composer, the launcher, the sweep's directory and its options."""
-
-    def __init__(
-        self, config: DictConfig, composer: JobComposer, launcher: Launcher | None
-    ) -> None:
-        self.composer = composer
-        self.launcher = launcher
+    def __init__(self, hydra: HydraParts) -> None:
+        config, loader = hydra.config, cast(Any, hydra.context.config_loader)
+        overrides = [str(text) for text in config.hydra.overrides.hydra]
+        self.composer = JobComposer(loader, str(config.hydra.job.config_name), overrides)
+        self.launcher = hydra.launcher
         self.options = sweep_options(config)
         self.sweep_dir = Path(str(config.hydra.sweep.dir))
         _check_places(self.sweep_dir, config)
 
     def own(self, command: list[str]) -> list[Override]:
-        """Return the parsed overrides of a command line that are the jobs'."""
         return own_overrides(command, self.composer.parse)
-
-    @classmethod
-    def of(cls, hydra: HydraParts) -> SweepContext:
-        """Make the context from what Hydra handed over."""
-        config = hydra.config
-        loader: Any = hydra.context.config_loader
-        overrides = [str(text) for text in config.hydra.overrides.hydra]
-        composer = JobComposer(loader, str(config.hydra.job.config_name), overrides)
-        return cls(config, composer, hydra.launcher)
 
 
 def sweep_options(config: DictConfig) -> SweepConfig:
-    """Return the checked options of the sweep."""
     node: Any = OmegaConf.to_object(config.sweep)
-    return (
-        node
-        if isinstance(node, SweepConfig)
-        else to_run_config({"sweep": node}, check_types=False).sweep
-    )
+    if isinstance(node, SweepConfig):
+        return node
+    return to_run_config({"sweep": node}, check_types=False).sweep
 
 
 def job_backend(context: SweepContext) -> Backend | None:
@@ -192,7 +172,6 @@ def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
 
 
 def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> None:
-    """Run jobs through the chosen launcher."""
     if not jobs:
         return
     options = context.options
@@ -228,11 +207,7 @@ def _directory(job: Job) -> tuple[str, str]:
 
 
 def sum_up(plan: Plan, function: str | None, prices: PricesConfig) -> None:
-    """Write the sweep's summary and name every failure.
-
-    Raises:
-        SweepError: some jobs have no result, or the summary could not be made.
-    """
+    """Write the sweep's summary; raises SweepError that names every job without a result."""
     failures = finish(plan, function, prices)
     if failures:
         raise SweepError(listed(failures, len(plan.jobs)))

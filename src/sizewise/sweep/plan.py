@@ -36,12 +36,10 @@ class Plan:
 
     @property
     def done(self) -> list[Job]:
-        """Jobs with a result."""
         return [job for job in self.jobs if self.states[job.identity.slug] in FINAL]
 
     @property
     def to_do(self) -> list[Job]:
-        """Jobs still to run, in order."""
         return [job for job in self.jobs if self.states[job.identity.slug] not in FINAL]
 
 
@@ -54,8 +52,7 @@ def make_plan(
 ) -> Plan:
     """Compose and check every job, join equal ones, and look up what is already done.
 
-    Raises:
-        SweepError: some jobs are invalid; every one is named with its reason.
+    Of invalid jobs SweepError names every one with its reason.
     """
     jobs: dict[str, Job] = {}
     invalid: dict[str, list[str]] = {}

@@ -23,9 +23,7 @@ log = logging.getLogger(__name__)
 class Backend(Protocol):
     """What a ``_target_`` under ``logger.backends`` builds: options, and how to start a logger."""
 
-    def start(self, context: RunContext) -> Logger:
-        """Return the Lightning logger of one run."""
-        ...
+    def start(self, context: RunContext) -> Logger: ...
 
 
 @runtime_checkable
@@ -54,10 +52,8 @@ def make_loggers(
     Args:
         logger: the config group; each of its ``backends`` names a ``_target_``.
         run_dir: the run's directory (made if it is not there).
-        run_id: stable id of the run, from its identity.
         group: the sweep's name.
         job_type: ``train`` or ``evaluate``.
-        tags: short labels.
         config: the resolved configuration; OmegaConf objects are turned into plain containers.
 
     Raises:

@@ -11,11 +11,6 @@ NEVER = 10**9
 State = dict[str, Any]  # a checkpoint
 
 
-def at_step_end(trainer: Trainer) -> bool:
-    """Whether the micro-batch that has just been processed completed an optimiser step."""
-    return not trainer.fit_loop._should_accumulate()
-
-
 class StepCallback(Callback):
     """A callback that acts after optimiser steps; Lightning has a hook per micro-batch only."""
 
@@ -30,7 +25,7 @@ class StepCallback(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if at_step_end(trainer):
+        if not trainer.fit_loop._should_accumulate():
             self.on_step_end(trainer, pl_module)
 
 

@@ -18,9 +18,7 @@ from sizewise.training.module import AnswerModule
 class FitMeter(Callback):
     """Counts what training uses; validations and checkpoints stop the clock.
 
-    Attributes:
-        seconds: wall time of training.
-        peak_bytes: highest device memory (or resident set of the process) seen so far.
+    ``peak_bytes``: highest device memory (or resident set of the process) seen so far.
     """
 
     def __init__(self) -> None:

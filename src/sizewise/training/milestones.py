@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pytorch_lightning import LightningModule as Module
 from pytorch_lightning import Trainer
 
@@ -10,6 +12,7 @@ from sizewise.training.meter import FitMeter
 from sizewise.training.random_state import capture, restore
 
 
+@dataclass(eq=False)
 class Milestones(StepCallback):
     """Validates at optimiser-step boundaries and stops at the last step.
 
@@ -20,16 +23,13 @@ class Milestones(StepCallback):
     something to validate on; ``validated_step`` is the step after which that was last done.
     """
 
-    def __init__(
-        self, total_steps: int, every: int | None, at_start: bool, enabled: bool, meter: FitMeter
-    ) -> None:
-        self.total_steps = total_steps
-        self.every = every
-        self.at_start = at_start
-        self.enabled = enabled
-        self.meter = meter
-        self.validated_step: int | None = None
-        self._stopped = False
+    total_steps: int
+    every: int | None
+    at_start: bool
+    enabled: bool
+    meter: FitMeter
+    validated_step: int | None = None
+    _stopped: bool = False
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Validate the untrained adapter, or stay stopped where an earlier process stopped."""

@@ -29,8 +29,6 @@ def answer_loss(
     a mean of their means would not, because they hold different numbers of tokens.
 
     Args:
-        logits_NV: scores of the vocabulary at the N answer positions.
-        targets_N: the N answer tokens.
         step_tokens: answer tokens of the whole step, over its micro-batches and ranks.
         label_smoothing: share of the target's mass spread over the vocabulary (Szegedy et al.
             2016, section 7); it changes the loss, never the reported likelihood.
@@ -120,7 +118,6 @@ class AnswerModule(pl.LightningModule):
     answer) and ``step_tokens`` (answer tokens of the whole optimiser step).
 
     Attributes:
-        model: the model on its device, base frozen.
         total_steps: optimiser steps of the whole fit; set by ``fit_job``.
         window: training loss since it was last logged; ``train_loss`` is what was logged then.
         val_loss: mean negative log-likelihood per answer token of the last validation, or None.
@@ -172,11 +169,6 @@ class AnswerModule(pl.LightningModule):
         return loss * (trainer.accumulate_grad_batches * trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add this batch's negative log-likelihood and tokens to the validation's.
-
-        Raises:
-            OutOfMemoryError: a single example did not fit.
-        """
         self.validation.add(*summed_nll(self.answer_scores, batch))
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -203,7 +195,6 @@ class AnswerModule(pl.LightningModule):
         self.train_loss = self.val_loss = self.lr_used = self.grad_norm = None
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser over trainable parameters and its schedule per optimiser step."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not parameters:
             raise TrainingError(
@@ -293,16 +284,10 @@ class Seq2SeqModule(AnswerModule):
     seq2seq = True
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return tokens of encoder and decoder together, and those of the decoder's answers."""
         read, answered = super().count_tokens(batch)
         return read + answered, answered
 
     def on_fit_start(self) -> None:
-        """Refuse fp16, then switch dropout on.
-
-        Raises:
-            TrainingError: the trainer computes in fp16.
-        """
         if str(self.trainer.precision).startswith("16"):
             raise TrainingError(
                 f"trainer.precision={self.trainer.precision} turns this model's activations into "

@@ -70,9 +70,7 @@ def make_optimizer_factory(
 
 
 def _can_fuse(target: type[Optimizer], groups: list[dict[str, Any]]) -> bool:
-    if "fused" not in inspect.signature(target).parameters or "foreach" not in (
-        inspect.signature(target).parameters
-    ):
+    if not {"fused", "foreach"} <= set(inspect.signature(target).parameters):
         return False
     parameters = [p for group in groups for p in group["params"]]
     return all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
@@ -127,8 +125,6 @@ def lr_scale(name: str, step: int, warmup: int, total: int, min_ratio: float) ->
 
 
 def make_scheduler_factory(scheduler: SchedulerConfig) -> SchedulerFactory:
-    """Return a function from (optimizer, total optimiser steps) to the schedule."""
-
     def factory(optimizer: Optimizer, total_steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import LambdaLR
 

@@ -15,10 +15,7 @@ from sizewise.config.targets import build
 from sizewise.errors import ConfigError, SizewiseError
 from sizewise.models.dtypes import resolve_precision
 from sizewise.runtime import quiet, resolve_device
-from sizewise.training.optimizer import (
-    make_optimizer_factory,
-    make_scheduler_factory,
-)
+from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
 from sizewise.training.trainer import build_trainer, torch_settings_kept
 
 TARGET = "_target_"

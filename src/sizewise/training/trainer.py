@@ -70,7 +70,6 @@ def _let_ranks_wait(strategy: Any) -> None:
 
 
 def world_size(trainer: TrainerConfig) -> int:
-    """Processes that train together."""
     return trainer.devices * trainer.num_nodes
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sizewise.errors import ConfigError, SizewiseError
+from sizewise.config.targets import recorded_config
+from sizewise.errors import ConfigError, OutcomeError, SizewiseError
+from sizewise.job.finished import of_finished_run, stored_config
 from sizewise.models.sources import EMBEDDED, weight_files
-from sizewise.record.directories import RunDir
+from sizewise.record.directories import CONFIG_FILE, RunDir
 from sizewise.record.fit import FitResult, load_result
-from sizewise.record.history import Line, parse_lines
+from sizewise.record.history import parse_lines
+from sizewise.record.identity import differing_keys, run_identity
 from sizewise.record.outcome import Evaluation, Outcome
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
 
@@ -27,24 +31,20 @@ def record_checks(outcome: Outcome) -> Iterator[Check]:
         for name, found, said in _repeated(outcome)
         if said is not ABSENT and found != said
     ]
-    yield Check("record and configuration", FAILED if wrong else OK, "; ".join(wrong))
-    yield _result("objective", _objective(outcome))
-    yield _result("which models were scored", _missing(outcome))
+    yield Check.of("record and configuration", wrong)
+    yield Check.of("objective", _objective(outcome))
+    yield Check.of("which models were scored", _missing(outcome))
     yield _prompts(outcome)
     for kind, evaluations in scored(outcome):
         for name, entry in evaluations.items():
-            faults = list(_evaluation(outcome, kind, name, entry))
-            yield _result(f"{kind} on {name}: what was scored", faults)
+            faults = _evaluation(outcome, kind, name, entry)
+            yield Check.of(f"{kind} on {name}: what was scored", faults)
 
 
 def scored(outcome: Outcome) -> Iterator[tuple[str, Mapping[str, Evaluation]]]:
     """Yield the evaluations of the untouched model, then those of the tuned one."""
     yield "base", outcome.base
     yield "tuned", outcome.tuned or {}
-
-
-def _result(name: str, faults: list[str]) -> Check:
-    return Check(name, FAILED if faults else OK, "; ".join(faults))
 
 
 def _said(config: Mapping[str, Any], dotted: str) -> Any:
@@ -125,7 +125,6 @@ def _evaluation(outcome: Outcome, kind: str, name: str, entry: Evaluation) -> It
 
 def _prompts(outcome: Outcome) -> Check:
     """Hash anew what decides, beside the rows, what a model reads."""
-    from sizewise.config.targets import recorded_config
     from sizewise.data.splits.mixture import prompt_fingerprint
 
     title, recorded = "prompt fingerprint", outcome.data.prompt_fingerprint
@@ -133,9 +132,8 @@ def _prompts(outcome: Outcome) -> Check:
         found = prompt_fingerprint(recorded_config(outcome.config).dataset)
     except ConfigError as error:
         return Check(title, UNCHECKED, f"the configuration is not whole: {error}")
-    if found == recorded:
-        return Check(title, OK)
-    return Check(title, FAILED, f"the configuration gives {found}, recorded was {recorded}")
+    said = f"the configuration gives {found}, recorded was {recorded}"
+    return Check.of(title, [] if found == recorded else [said])
 
 
 def training_check(outcome: Outcome, directory: Path) -> Check:
@@ -152,7 +150,7 @@ def training_check(outcome: Outcome, directory: Path) -> Check:
         for name, found, said, source in _of_training(outcome, fit, directory)
         if found != said
     ]
-    return Check(title, FAILED if faults else OK, "; ".join(faults))
+    return Check.of(title, faults)
 
 
 OF_FIT = {
@@ -179,13 +177,10 @@ def _of_training(
         return
     yield "validation.val_loss", loss, fit.best_val_loss, run.fit.name
     lines = parse_lines(run.history.read_bytes()) if run.history.is_file() else []
-    logged = [ln.values["val_loss"] for ln in lines if ln.step == fit.best_step and _has_loss(ln)]
+    there = [line.values for line in lines if line.step == fit.best_step]
+    logged = [values["val_loss"] for values in there if "val_loss" in values]
     if logged:
         yield "validation.val_loss", loss, logged[-1], f"{run.history.name}, step {fit.best_step},"
-
-
-def _has_loss(line: Line) -> bool:
-    return "val_loss" in line.values
 
 
 TITLE = "size of the base"
@@ -279,3 +274,71 @@ def _parameters(file: Path) -> int:
     """Count the weights in a safetensors file by their shapes; none is read."""
     with safe_open(file, "np") as weights:
         return sum(math.prod(weights.get_slice(n).get_shape()) for n in weights.keys())  # noqa: SIM118
+
+
+def asked_config(outcome: Outcome, directory: Path) -> Mapping[str, Any]:
+    """Return the configuration that names a run; OutcomeError if ``config.yaml`` is damaged.
+
+    An evaluation of a finished run is named by what was asked for (its ``config.yaml``); what its
+    outcome records is what it took over from that run.
+    """
+    stored = stored_config(directory) if outcome.config.get("run") else None
+    return stored if stored is not None else outcome.config
+
+
+def config_checks(outcome: Outcome, directory: Path, trust: bool = False) -> Iterator[Check]:
+    try:
+        stored = stored_config(directory)
+    except OutcomeError as error:
+        yield Check(CONFIG_FILE, FAILED, str(error))
+        return
+    scored_run = outcome.config.get("run")
+    yield _identity(outcome, stored if scored_run and stored else outcome.config)
+    if stored is None:
+        yield Check(CONFIG_FILE, UNCHECKED, "there is none")
+    elif scored_run:
+        yield _taken_over(outcome, stored, trust)
+    else:
+        yield _compared(outcome, stored)
+
+
+def _compared(outcome: Outcome, config: Mapping[str, Any]) -> Check:
+    try:
+        recorded = run_identity(outcome.config).config
+        changed = differing_keys(run_identity(config).config, recorded)
+    except (AttributeError, TypeError, ValueError, OSError) as error:
+        return Check(CONFIG_FILE, FAILED, f"is no configuration of a job: {error}")
+    return Check.of(CONFIG_FILE, changed)
+
+
+def _taken_over(outcome: Outcome, stored: dict[str, Any], trust: bool) -> Check:
+    """Compare the recorded configuration with what the scored run gives today."""
+    overrides = outcome.provenance.get("overrides")
+    try:
+        asked = replace(recorded_config(stored), trust=trust)
+        done = asdict(of_finished_run(asked, overrides))
+        # Whether code of the base was let in is typed with each command, and no part of the run.
+        done["model"]["trust_remote_code"] = outcome.config["model"]["trust_remote_code"]
+    except (SizewiseError, OSError, ValueError, KeyError, TypeError) as error:
+        detail = f"most of the configuration is that of {outcome.config['run']}: {error}"
+        return Check(CONFIG_FILE, UNCHECKED, detail)
+    return _compared(outcome, done)
+
+
+def _identity(outcome: Outcome, config: Mapping[str, Any]) -> Check:
+    try:
+        found = run_identity(config).hash
+    except (AttributeError, TypeError, ValueError, OSError) as error:
+        return Check("identity", FAILED, f"the configuration is none of a job: {error}")
+    if found == outcome.identity:
+        return Check("identity", OK)
+    # These go into the identity by their content.
+    given = [str(config[key]) for key in ("run", "adapter") if config.get(key)]
+    absent = [place for place in given if not Path(place).exists()]
+    if absent:
+        return Check("identity", UNCHECKED, f"{', '.join(absent)} is not on this machine")
+    detail = (
+        f"the recorded configuration hashes to {found} and not to {outcome.identity}: "
+        "it was changed, or written by another version"
+    )
+    return Check("identity", FAILED, detail)

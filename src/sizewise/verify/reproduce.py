@@ -31,10 +31,8 @@ class Reproduction:
     """How to make a run again.
 
     Attributes:
-        command: the command line, as arguments.
         commit: revision of the code, None where it was not recorded.
         requirements: ``name==version`` lines.
-        python: version of Python.
         notes: what stands in the way of the same figures.
         foreign: what the command would run that is not sizewise's, as ``key=value``.
     """
@@ -73,7 +71,6 @@ def reproduction(
     """Return how to make ``outcome`` again.
 
     Args:
-        outcome: the record of the run.
         check: compose the command's configuration and compare it with the recorded one.
         asked: the configuration that names the run (see ``asked_config``); default: the recorded.
     """

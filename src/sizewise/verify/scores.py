@@ -38,8 +38,6 @@ def check_scores(
 
     Args:
         path: the file of predictions.
-        evaluation: what is recorded of them.
-        config: of the run.
         train: the training examples, where they could be built anew.
         there: the data set that was answered, built anew.
         base: the base's predictions, where those of a tuned model are checked.
@@ -121,7 +119,7 @@ def _metric(
     wrong = _rows(predictions, scored, metric, tolerance)
     wrong += _differences(compared, totals, tolerance)
     if compared or totals or wrong:
-        yield Check(title, FAILED if wrong else OK, "; ".join(wrong[:5]))
+        yield Check.of(title, wrong[:5])
 
 
 def _differences(

@@ -43,13 +43,7 @@ class Reply:
 
 
 class Engine:
-    """One base that answers with or without adapters.
-
-    Args:
-        model: the base.
-        quantization: how it is stored.
-        device: where it goes.
-    """
+    """One base that answers with or without adapters."""
 
     def __init__(
         self, model: ModelConfig, quantization: QuantizationConfig, device: torch.device = CPU
@@ -95,12 +89,10 @@ class Engine:
         messages: Sequence[Message],
         generation: GenerationConfig,
     ) -> Reply:
-        """Answer a conversation.
+        """Answer a conversation: an optional system turn, then turns that end with a user turn.
 
         Args:
             adapter: a folder that was added; None: the base alone.
-            messages: an optional system turn, then turns that end with a user turn.
-            generation: decoding.
 
         Raises:
             EvaluationError: the last message is too long for the model.
@@ -143,11 +135,7 @@ class Engine:
 
 
 def add_adapter(model: Any, folder: Path, name: str) -> None:
-    """Load a PEFT adapter under ``name`` beside the first one, strictly.
-
-    Raises:
-        ModelError: a weight is missing, left over or of another shape.
-    """
+    """Load a PEFT adapter under ``name`` beside the first; ModelError unless all weights fit."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     config, weights = read_adapter(folder)
@@ -183,7 +171,6 @@ class Watcher(StoppingCriteria):
         self.stop = threading.Event()
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        """Return, for each of the sequences [B], whether it shall end."""
         self.tell(input_ids[0, self.prompt_length :].tolist())
         return torch.full(
             (input_ids.shape[0],), self.stop.is_set(), device=input_ids.device, dtype=torch.bool
@@ -196,15 +183,12 @@ def stream_answer(
     """Yield the answer so far after every token; the last value is the whole answer.
 
     The model runs in a thread of its own. A consumer that goes away (a closed page) ends it.
+    Whatever ``generate`` raises is raised here.
 
     Args:
         generate: makes the answer; gets the criteria to pass on.
-        template: decodes.
         prompt_length: ids before the answer (1 for an encoder-decoder model).
         opened: the tag of a thought that the prompt ends in.
-
-    Raises:
-        Exception: whatever ``generate`` raises.
     """
     items: queue.Queue[list[int] | Generated | BaseException] = queue.Queue()
     watcher = Watcher(prompt_length, items.put)

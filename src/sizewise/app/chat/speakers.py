@@ -29,7 +29,6 @@ class Speaker:
     Attributes:
         name: stable name, ``<run id>/base`` or ``<run id>/tuned``.
         label: what people call it.
-        config: the run's configuration.
         adapter: folder of its trained weights; None: the base alone.
     """
 
@@ -74,15 +73,10 @@ class Choir:
 
     @property
     def loaded(self) -> int:
-        """Number of bases in memory."""
         return len(self._engines)
 
     def prepare(self, speakers: Sequence[Speaker]) -> None:
-        """Load what ``speakers`` need and let go of other bases.
-
-        Raises:
-            SizewiseError: a base or an adapter cannot be loaded.
-        """
+        """Load what ``speakers`` need and let go of other bases; SizewiseError if that fails."""
         prepare_environment(hub=any(names_hub(speaker.config) for speaker in speakers))
         quiet()
         with self._loading:  # one page of the app at a time
@@ -112,5 +106,4 @@ class Choir:
     def answer(
         self, speaker: Speaker, messages: Sequence[Message], generation: GenerationConfig
     ) -> str:
-        """Return a whole answer at once."""
         return deque(self.reply(speaker, messages, generation).pieces, maxlen=1).pop()

@@ -19,7 +19,6 @@ def started() -> dict[str, RunningEvaluation]:
 
 
 def page() -> None:
-    """Draw the page."""
     common.head("Evaluate", "Score a finished run again, or on further test sets.")
     with common.said_plainly():
         runs = common.library().runs

@@ -22,7 +22,6 @@ PLOT = {"displayModeBar": False}
 
 
 def page() -> None:
-    """Draw the page."""
     common.head("Explore", "What a model gets to read: sizes, token lengths, repetitions, leaks.")
     with common.said_plainly():
         known = datasets(common.library())

@@ -23,7 +23,7 @@ from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.compare import SetComparison
 from sizewise.report.comparison.points import COSTS
 from sizewise.report.comparison.verdict import scale_of
-from sizewise.report.ratings.summary import ratings_summary
+from sizewise.report.ratings.store import ratings_summary
 
 
 def show_answers(test: TestSet, arm: Arm, key: str) -> None:
@@ -73,7 +73,6 @@ MOST = 4
 
 
 def page() -> None:
-    """Draw the page."""
     with common.said_plainly():
         comparison = common.comparison()
     if not comparison.sets:

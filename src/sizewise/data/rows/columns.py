@@ -23,11 +23,8 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 def as_text(value: Any, column: str = "", structured: bool = False) -> str:
     """Text of a cell: what is missing is empty, text parts are joined, the rest is JSON or text.
 
-    Args:
-        value: the cell.
-        column: its column, for the message.
-        structured: write lists as JSON, as answers need it; else a list of plain values is joined
-            by a space, and only what holds mappings or lists is JSON.
+    ``structured``: write lists as JSON, as answers need it; else a list of plain values is joined
+    by a space, and only what holds mappings or lists is JSON.
 
     Raises:
         DataError: the cell holds bytes, an object that is no text, or half a surrogate pair.
@@ -139,13 +136,8 @@ def all_columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 def resolve_column(name: str, columns: Sequence[str], key: str) -> str:
     """Find ``name`` among ``columns``: exact, else the only one equal but for outer white space.
 
-    Args:
-        name: the configured name.
-        columns: the names that exist.
-        key: the configuration key, for the message.
-
     Raises:
-        DataError: no such column; the message names those that exist and the closest one.
+        DataError: no such column; the message names ``key``, those that exist and the closest one.
     """
     if name in columns:
         return name
@@ -183,7 +175,6 @@ class TextTemplate:
 
     @property
     def columns(self) -> list[str]:
-        """Columns of the data that the template uses, in order."""
         return list(dict.fromkeys(self._resolved.values()))
 
     @property

@@ -48,16 +48,10 @@ def read_turns(
 ) -> list[Message]:
     """Turn a cell into messages: tools, at most one system turn, then the dialogue.
 
-    Args:
-        value: a list of strings (user first), of role/content or from/value mappings, the JSON
-            text of such a list, or empty.
-        key: the configuration key, for messages.
-        clean: tidy white space.
-        noted: counts what is left out or not read.
-
-    Empty turns are left out and neighbours of one role are joined; turns before the first of the
-    user are left out. Calls of tools, their results and answers of weight 0 stay turns of their
-    own.
+    The cell is a list of strings (user first), of role/content or from/value mappings, the JSON
+    text of such a list, or empty. Empty turns are left out and neighbours of one role are joined;
+    turns before the first of the user are left out. Calls of tools, their results and answers of
+    weight 0 stay turns of their own. ``noted`` counts what is left out or not read.
 
     Raises:
         DataError: the cell is something else, or names an unknown role.
@@ -102,11 +96,8 @@ def answered_turns(
 ) -> Iterator[tuple[tuple[Message, ...], str]]:
     """Yield (prompt messages, answer) for every turn of the assistant, or the last one only.
 
-    Args:
-        turns: what ``read_turns`` gives.
-        train_on: ``all`` or ``last``.
-        skipped: counts turns of weight 0 and calls of tools, which are no answers to learn.
-        start: the first turn that may be an answer.
+    ``train_on``: ``all`` or ``last``; ``skipped`` counts turns of weight 0 and calls of tools,
+    which are no answers to learn; ``start``: the first turn that may be an answer.
     """
     places = [number for number, turn in enumerate(turns) if turn.role == "assistant"]
     places = [place for place in places if place >= start]

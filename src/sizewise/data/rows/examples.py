@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,14 +34,12 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Candidates:
-    """Examples before they are split.
+    """Examples before they are split, and what was left out or read otherwise, with how often.
 
     Attributes:
         examples: in the order of the rows; ``group`` is already the connected component.
         splits: the source's own split of each example, None where there is no such column.
-        filtered: examples left out, by reason.
-        rows: rows read.
-        noted: what was read otherwise than it stands, or not at all, with how often.
+        noted: what was read otherwise than it stands, or not at all.
     """
 
     examples: tuple[Example, ...]
@@ -123,9 +119,7 @@ TOOLS = "tools"
 class RowReader:
     """Reads the configured columns of one row; all names are resolved once, on construction.
 
-    Attributes:
-        skipped: turns that are no examples, by reason.
-        noted: what was read otherwise than it stands, or not at all, with how often.
+    ``skipped`` counts turns that are no examples, by reason; ``noted`` is that of ``Candidates``.
     """
 
     def __init__(self, cfg: DatasetConfig, rows: Sequence[Row]) -> None:
@@ -155,7 +149,7 @@ class RowReader:
         self._strata = {name: named(name, "strata") for name in cfg.strata}
         self._group = [(name, named(name, "group")) for name in cfg.group]
         self._whole = [name for name in whole_columns(rows) if name in self._used]
-        self._spoken = {name for name in self._soles if _holds_conversations(rows, name)}
+        self._spoken = {n for n in self._soles if any(is_conversation(r.get(n)) for r in rows)}
         dialogues = self._conversation is not None or bool(self._spoken)
         self._tools = TOOLS if dialogues and TOOLS in columns else None
         self._note_columns(len(rows))
@@ -206,7 +200,6 @@ class RowReader:
             yield Example(messages, answer, group="", meta=meta, origin=origin, keys=keys)
 
     def split(self, row: Row) -> str | None:
-        """Return the source's own split of a row."""
         return as_text(row.get(self._split)).strip() if self._split is not None else None
 
     def told(self, row: Row) -> tuple[str, ...]:
@@ -285,13 +278,7 @@ class RowReader:
     def _origin(self, row: Row, number: int) -> str:
         names = {*self._prompt.columns, *self._answer.columns}
         names.update(name for name in (self._history, self._conversation) if name)
-        values = {name: row.get(name) for name in sorted(names)}
-        text = json.dumps([values, number], ensure_ascii=False, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _holds_conversations(rows: Sequence[Row], column: str) -> bool:
-    return any(is_conversation(row.get(column)) for row in rows)
+        return hash_parts({name: row.get(name) for name in names}, number)
 
 
 def _dialogue(turns: Sequence[Message]) -> list[Message]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import glob
-import hashlib
 import importlib
 import json
 import logging
@@ -19,7 +18,7 @@ from typing import Any
 from sizewise.config.data import KNOWN_SPLITS, SOURCES, SPLIT_COLUMN, SourceConfig
 from sizewise.data.rows import hub, sqlite
 from sizewise.errors import DataError
-from sizewise.files import file_hash
+from sizewise.files import file_hash, hash_text
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -329,17 +328,13 @@ def _read_parquet(path: Path, source: SourceConfig) -> list[Row]:
     return rows
 
 
-def _read_sqlite(path: Path, source: SourceConfig) -> list[Row]:
-    return sqlite.read_rows(path, source.table, source.query)
-
-
 _READERS: dict[str, Callable[[SourceConfig], list[Row]]] = {
     "embedded": _read_embedded,
     "hub": hub.read_rows,
     "csv": _from_files(read_csv),
     "json": _from_files(_read_json),
     "parquet": _from_files(_read_parquet),
-    "sqlite": _from_files(_read_sqlite),
+    "sqlite": _from_files(lambda path, source: sqlite.read_rows(path, source.table, source.query)),
 }
 
 KNOWN = frozenset(field.name for field in fields(SourceConfig))
@@ -376,7 +371,7 @@ def content_hash(source: SourceConfig) -> str | None:
         for split, files in named
         for text in ([] if split is None else [f"{split}:"]) + [file_hash(path) for path in files]
     ]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+    return hash_text("".join(hashes), 16)
 
 
 def _files_of(source: SourceConfig) -> list[Path]:

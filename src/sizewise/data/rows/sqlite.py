@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sizewise.data.example import DataSplits, Example, SplitName
+from sizewise.config.data import SPLITS
+from sizewise.data.example import DataSplits, Example
 from sizewise.errors import DataError
 from sizewise.files import temporary_beside
 
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 TABLE = "examples"
 COLUMNS = (
     "id", "split", "position", "group_id", "system", "history", "prompt", "answer", "meta"
@@ -77,7 +77,8 @@ def write_splits(splits: DataSplits, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         with closing(sqlite3.connect(temporary)) as connection, connection:
-            columns = ", ".join(f"{name} {_type(name)}" for name in COLUMNS)
+            kinds = {"position": "INTEGER"}
+            columns = ", ".join(f"{n} {kinds.get(n, 'TEXT')} NOT NULL" for n in COLUMNS)
             connection.execute(f"CREATE TABLE {TABLE} ({columns})")
             connection.execute(f"CREATE INDEX by_split ON {TABLE} (split, position)")
             places = ", ".join("?" * len(COLUMNS))
@@ -88,10 +89,6 @@ def write_splits(splits: DataSplits, path: Path) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _type(column: str) -> str:
-    return "INTEGER NOT NULL" if column == "position" else "TEXT NOT NULL"
 
 
 def _records(splits: DataSplits) -> Iterator[tuple[Any, ...]]:

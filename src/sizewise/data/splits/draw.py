@@ -13,8 +13,6 @@ from sizewise.data.rows.examples import Candidates
 from sizewise.data.splits.groups import leaking_rows, rank, row_split_leak, shared_groups
 from sizewise.errors import DataError
 
-NAMES = SPLITS
-
 
 def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
     """Divide examples into train, validation and test, limit their sizes and report.
@@ -36,10 +34,8 @@ def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
     parts = _divide(pairs, values, split, filtered, noted)
     leaks = leaking_rows(parts)
     parts = _mind_leaks(parts, leaks, split.on_leak, filtered)
-    fraction = _train_fraction(parts)
-    parts = {name: _ordered(rows, split.seed) for name, rows in parts.items()}
-    limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
-    kept = {name: tuple(parts[name][: limits[name]]) for name in NAMES}
+    fraction = len(parts["train"]) / max(1, sum(map(len, parts.values())))
+    kept = limited(parts, cfg)
     report = DataReport(
         rows=candidates.rows,
         filtered=dict(filtered),
@@ -131,7 +127,12 @@ def _divide(
 
 def _mind_leaks(parts: Parts, leaks: int, on_leak: str, filtered: Counter[str]) -> Parts:
     if on_leak == "error" and shared_groups(parts):
-        refuse_leaks(leaks, shared_groups(parts))
+        raise DataError(
+            f"The source's own split leaks: {leaks} evaluation rows share a question, a "
+            f"conversation or a declared group with training ({shared_groups(parts)} groups are in "
+            "more than one split). Set dataset.split.on_leak=drop to leave those training rows "
+            "out, =report to go on, or dataset.split.column=null to draw a split by groups."
+        )
     if on_leak != "drop":
         return parts
     kept = drop_leaks(parts)
@@ -167,13 +168,14 @@ def _distinct(
     return list(kept.values()), len(pairs) - len(kept)
 
 
-def _ordered(examples: Sequence[Example], seed: int) -> list[Example]:
-    return sorted(examples, key=lambda example: (rank(seed, example.id), example.content_id))
+def limited(parts: Parts, cfg: DatasetConfig) -> dict[str, tuple[Example, ...]]:
+    """Order each split as the split seed draws it, and keep as many as ``max_*`` says."""
+    limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
 
+    def place(example: Example) -> tuple[str, str]:
+        return rank(cfg.split.seed, example.id), example.content_id
 
-def _train_fraction(parts: Parts) -> float:
-    total = sum(map(len, parts.values()))
-    return len(parts["train"]) / total if total else 0.0
+    return {name: tuple(sorted(parts[name], key=place)[: limits[name]]) for name in SPLITS}
 
 
 def _require(
@@ -182,11 +184,11 @@ def _require(
     fractions = {"validation": cfg.own_split.validation, "test": cfg.own_split.test}
     needed = {"train": fractions["validation"] + fractions["test"] < 1 - 1e-9}
     needed |= {name: fraction > 0 for name, fraction in fractions.items()}
-    empty = [name for name in NAMES if needed[name] and not parts[name]]
+    empty = [name for name in SPLITS if needed[name] and not parts[name]]
     if not empty:
         return
     causes = ", ".join(f"{count} {reason}" for reason, count in report.filtered.items())
-    counts = ", ".join(f"{name} {len(parts[name])}" for name in NAMES)
+    counts = ", ".join(f"{name} {len(parts[name])}" for name in SPLITS)
     if not placeholders(cfg.prompt) and not (cfg.conversation or cfg.history):
         raise DataError(
             f"dataset.prompt={cfg.prompt!r} names no column, so that all {report.rows} rows ask "
@@ -218,14 +220,7 @@ def divide_by_column(
     """Sort examples by the values that ``cfg.names`` gives to each split, or by known synonyms.
 
     Examples of other values are counted in ``filtered`` as ``other_split``, and synonyms in
-    ``noted``.
-
-    Args:
-        pairs: the examples with the source's own split.
-        values: how often the column holds each value, examples beyond a limit included.
-        cfg: names and fractions.
-        filtered: counts what is left out.
-        noted: counts what is read as something else.
+    ``noted``. ``values``: how often the column holds each value, examples beyond a limit included.
 
     Raises:
         DataError: values fit no split although a wanted split has none.
@@ -236,7 +231,7 @@ def divide_by_column(
         "validation": cfg.validation,
         "test": cfg.test,
     }
-    empty = [n for n in NAMES if wanted[n] > 1e-9 and n not in split_of.values()]
+    empty = [n for n in SPLITS if wanted[n] > 1e-9 and n not in split_of.values()]
     unread = {value: n for value, n in values.items() if value not in split_of}
     if unread and empty:
         _refuse_values(unread, empty, cfg)
@@ -256,18 +251,15 @@ def divide_by_column(
 def read_names(values: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
     """Say which split each value of the source's column means; values that fit none are absent.
 
-    The configured names come first, as they stand or in another case. A split that they do not
-    fill takes a synonym, if there is only one; so do test and validation with ``eval``.
-
-    Args:
-        values: what the column holds; an empty cell is a value too.
-        names: split → value; a name that is no split says that a value is left out.
+    The configured ``names`` (split → value) come first, as they stand or in another case; a name
+    that is no split says that a value is left out. A split that they do not fill takes a synonym,
+    if there is only one; so do test and validation with ``eval``. An empty cell is a value too.
     """
     values = list(dict.fromkeys(values))
     found = {v: name for name, value in names.items() for v in values if v == value}
     folded = {value.casefold(): name for name, value in names.items() if value}
     found |= {v: folded[v.casefold()] for v in values if v not in found and v.casefold() in folded}
-    for name in NAMES:
+    for name in SPLITS:
         if name not in found.values():
             found |= _only([v for v in values if v not in found], SYNONYMS[name], name)
     has_test = "test" in found.values()
@@ -303,13 +295,3 @@ def drop_leaks(parts: Parts) -> Parts:
     held_out = test | {example.group for example in validation}
     train = [example for example in parts["train"] if example.group not in held_out]
     return {"train": train, "validation": validation, "test": parts["test"]}
-
-
-def refuse_leaks(rows: int, groups: int) -> None:
-    """Raise, saying how much the source's own split leaks."""
-    raise DataError(
-        f"The source's own split leaks: {rows} evaluation rows share a question, a conversation or "
-        f"a declared group with training ({groups} groups are in more than one split). Set "
-        "dataset.split.on_leak=drop to leave those training rows out, =report to go on, or "
-        "dataset.split.column=null to draw a split by groups."
-    )

@@ -19,19 +19,14 @@ def without_demonstrations(cfg: DatasetConfig) -> DatasetConfig:
 def add_demonstrations(
     splits: DataSplits, k: int, style: str, max_train: int | None = None
 ) -> DataSplits:
-    """Put the same ``k`` training examples before every prompt.
+    """Put the same ``k`` training examples before every prompt; ``splits`` have none yet.
 
     They are the first of the whole training split (whose order the split seed draws) with labels
     as different as possible, so that they are the same for every ``max_train``; none shares a
     group with a held-out example. They are taken out of training, so that none demonstrates
     itself, and ``max_train`` counts what remains. An example keeps its ``id``; its ``content_id``
-    and so the fingerprints of prompts change.
-
-    Args:
-        splits: splits without demonstrations and with all training examples.
-        k: how many; 0 returns ``splits`` as they are.
-        style: ``turns`` (earlier turns of the conversation) or ``text`` (within the prompt).
-        max_train: training examples to keep beside them; None: all.
+    and so the fingerprints of prompts change. ``style``: ``turns`` (earlier turns of the
+    conversation) or ``text`` (within the prompt).
 
     Raises:
         DataError: training has no more than ``k`` single-question examples.
@@ -49,13 +44,9 @@ def add_demonstrations(
         )
     parts = {"train": train, "validation": splits.validation, "test": splits.test}
     add = _as_turns if style == "turns" else _as_text
-    return replace(
-        splits,
-        train=tuple(add(example, shown) for example in train),
-        validation=tuple(add(example, shown) for example in splits.validation),
-        test=tuple(add(example, shown) for example in splits.test),
-        report=replace(splits.report, shared_groups=shared_groups(parts)),
-    )
+    report = replace(splits.report, shared_groups=shared_groups(parts))
+    rest = replace(splits, train=tuple(train), report=report)
+    return rest.map(lambda example: add(example, shown))
 
 
 def choose(train: Sequence[Example], k: int) -> list[Example]:

@@ -29,17 +29,14 @@ class Encoded:
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and answer together."""
         return len(self.prompt_ids) + len(self.answer_ids)
 
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """The examples of one split that fit, with their token ids.
+    """The examples of one split that fit, with their token ids in the same order.
 
     Attributes:
-        encoded: token ids, one per kept example.
-        examples: the kept examples, in the same order.
         dropped: examples left out, by reason.
         max_length: the bound in tokens that was applied.
         shortened: kept examples whose prompt was cut from the left.
@@ -56,17 +53,14 @@ class EncodedSplit:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the kept examples, prompt wording included."""
         return fingerprint(self.examples)
 
     @property
     def question_fingerprint(self) -> str:
-        """Hash of what the kept examples ask, whatever the wording of the prompt."""
         return question_fingerprint(self.examples)
 
     @property
     def prompt_lengths(self) -> LengthStatistics:
-        """Token lengths of the prompts."""
         return LengthStatistics.of([len(e.prompt_ids) for e in self.encoded])
 
     @property
@@ -90,18 +84,14 @@ def encode_examples(
     name: str = "data",
     reserve: int = 0,
 ) -> EncodedSplit:
-    """Encode examples; those whose answer would be cut are dropped and counted.
+    """Encode the examples of one split; those whose answer would be cut are dropped and counted.
 
     So are those whose prompt leaves no room to generate an answer, unless all of them are.
 
     Args:
-        examples: examples of one split; none gives an empty split.
-        template: how prompts and answers become ids.
         max_length: bound in tokens on prompt and answer together (seq2seq: on each).
         truncate_prompt: cut the question's text from the left until the answer fits.
-        cache_dir: folder of the token cache; None: no cache.
         context: the model's own bound, if known; the tokenizer's applies besides.
-        name: the split's name, for messages.
         reserve: tokens that have to fit into ``context`` behind the prompt, where an answer is to
             be generated.
 
@@ -121,12 +111,9 @@ def encode_examples(
         stored = _encode(examples, template, limit, truncate_prompt, longest)
         cache.save(key, *stored)
     prompts, answers, shortened = stored
-    fits = [
-        bool(a) and template.length(len(p), len(a)) <= limit
-        for p, a in zip(prompts, answers, strict=True)
-    ]
+    lengths = [template.length(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
+    fits = [bool(a) and length <= limit for a, length in zip(answers, lengths, strict=True)]
     if examples and not any(fits):
-        lengths = [template.length(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
         raise DataError(_nothing_fits(name, lengths, limit, max_length))
     cut = fits.count(False)
     if reserve and context is not None:
@@ -224,13 +211,10 @@ def shorten_prompts(
     template: Template,
     limit: int,
 ) -> list[bool]:
-    """Replace the prompts that are too long by shorter ones, in place.
+    """Replace the prompts that are too long beside ``answers`` tokens by shorter ones, in place.
 
-    ``answers`` are the tokens that have to fit beside each.
-
-    Returns:
-        For each example whether its prompt was cut. Where nothing of the question would remain,
-        it is left as it was (and will be dropped).
+    Returns for each whether it was cut. Where nothing of the question would remain, it is left as
+    it was (and will be dropped).
     """
     cut = [False] * len(prompts)
     for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
@@ -244,14 +228,8 @@ def shorten_prompts(
 def shorten(messages: Turns, answer: int, template: Template, limit: int) -> list[int] | None:
     """Drop the oldest turns, then text from the left of the question, until the answer fits.
 
-    Args:
-        messages: the prompt's turns.
-        answer: tokens of the answer.
-        template: how turns become ids.
-        limit: bound in tokens.
-
-    Returns:
-        The ids of the longest such prompt found, None where none fits.
+    ``answer`` and ``limit`` count tokens. Returns the ids of the longest such prompt found, None
+    where none fits.
     """
 
     def fitting(turns: Turns) -> list[int] | None:

@@ -45,8 +45,7 @@ _PROBES: Mapping[str, tuple[str, tuple[list[Turn], ...]]] = {
 class ToolParts:
     """Knows which parts of a conversation with tools a template writes.
 
-    Args:
-        render: writes turns with a template; a ModelError says that it cannot.
+    ``render`` writes turns with a template; a ModelError says that it cannot.
     """
 
     def __init__(self, render: Callable[[Sequence[Turn]], str]) -> None:

@@ -15,12 +15,7 @@ from sizewise.errors import ModelError
 from sizewise.models import dtypes
 from sizewise.models.adapter import full
 from sizewise.models.adapter.fast_lora import speed_up
-from sizewise.models.adapter.targets import (
-    Targets,
-    choose_targets,
-    exclude_pattern,
-    matching,
-)
+from sizewise.models.adapter.targets import Targets, choose_targets, exclude_pattern, matching
 from sizewise.models.adapter.wrapping import adapted_modules, base_of, base_only, is_adapted
 from sizewise.models.base import fit_weights, is_quantized
 from sizewise.models.size import is_adapter_weight

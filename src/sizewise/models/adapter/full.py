@@ -53,7 +53,6 @@ def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save(model: nn.Module, folder: Path) -> Path:
-    """Write the weights and a marker that says what they are."""
     from safetensors.torch import save_file
 
     weights = trained_weights(model)
@@ -64,7 +63,6 @@ def save(model: nn.Module, folder: Path) -> Path:
 
 
 def is_full_checkpoint(folder: Path) -> bool:
-    """Whether ``folder`` holds fully trained weights."""
     return (folder / MARKER).is_file()
 
 

@@ -32,7 +32,6 @@ class Targets:
 
     Attributes:
         names: what PEFT is told of the linear layers: ends of their names, or whole names.
-        linears: whole names of the linear layers.
         experts: whole names of the stacked weights of experts (PEFT's ``target_parameters``).
         left_out: share of the language model's matrices, embeddings and head aside, that they
             leave without an adapter.
@@ -63,15 +62,6 @@ def choose_targets(base: PreTrainedModel, lora: LoraConfig, known: LoraTargets) 
     covered = {f"{name}.weight" for name in wrapped} | set(stacked)
     _check_patterns(lora, wrapped | set(stacked))
     return Targets(names, frozenset(wrapped), stacked, _left_out(base, covered))
-
-
-def resolve_targets(base: PreTrainedModel, target: str, known: LoraTargets) -> list[str]:
-    """Return the ends of names that ``lora.target`` stands for, each found in ``base``.
-
-    Raises:
-        ModelError: a name matches nothing; the message lists the names that exist.
-    """
-    return choose_targets(base, LoraConfig(target=target), known).names
 
 
 def _names(

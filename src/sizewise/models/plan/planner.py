@@ -61,19 +61,18 @@ def plan_memory(
     return replace(plan, advice=advice)
 
 
+@dataclass
 class _Planner:
     """Traces of one architecture, each made once, and the sums over them."""
 
-    def __init__(
-        self, config: PretrainedConfig, model: ModelConfig, lora: LoraConfig, device_type: str
-    ) -> None:
-        self.config, self.model, self.lora = config, model, lora
-        self.device_type = device_type
-        self.traces: dict[tuple[object, ...], dict[str, int]] = {}
-        self.counts: dict[torch.dtype, tuple[int, int, int]] = {}
+    config: PretrainedConfig
+    model: ModelConfig
+    lora: LoraConfig
+    device_type: str
+    traces: dict[tuple[object, ...], dict[str, int]] = field(default_factory=dict)
+    counts: dict[torch.dtype, tuple[int, int, int]] = field(default_factory=dict)
 
     def plan(self, choice: Choice) -> MemoryPlan:
-        """Sum up one way to run."""
         dtype = self._dtype(choice.quantization)
         trained = self._trained_dtype(dtype)
         total, trainable, adapter_bytes = self._counts(trained)

@@ -38,7 +38,6 @@ class Shape:
 def adapted_meta(
     config: PretrainedConfig, model: ModelConfig, lora: LoraConfig, dtype: torch.dtype
 ) -> nn.Module:
-    """Build base and adapter on the meta device."""
     if model.attn_implementation == "eager":
         config = copy.deepcopy(config)
         config._attn_implementation = "eager"
@@ -106,7 +105,6 @@ def _by_layers(
 
 
 def with_layers(config: PretrainedConfig, count: int) -> PretrainedConfig:
-    """Copy a config with fewer layers."""
     copied = copy.deepcopy(config)
     text = copied.get_text_config()
     text.num_hidden_layers = count
@@ -188,15 +186,10 @@ STAND_IN = "sizewise_fused"
 
 
 class LiveBytes(TorchDispatchMode):
-    """Count the storages that operations make while this mode is on, and the most alive at once.
+    """Count the storages that operations make while this mode is on: alive now, at most, in bytes.
 
     Tensors made before (weights) are not counted. ``is_logits`` marks the tensors whose share of
-    the peak is reported apart.
-
-    Attributes:
-        live: bytes alive now.
-        peak: the most bytes alive at once.
-        peak_logits: bytes of logits among them.
+    the peak is reported apart (``peak_logits``).
     """
 
     def __init__(self, is_logits: Callable[[Tensor], bool] = lambda tensor: False) -> None:
@@ -216,7 +209,6 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operation and count the new storages among its outputs."""
         result = func(*args, **(kwargs or {}))
         for tensor in tree_flatten(result)[0]:
             if isinstance(tensor, Tensor):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from sizewise.record.identity import flatten
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, Arm, TestSet
-from sizewise.report.comparison.labels import flatten
 from sizewise.report.comparison.pairs import CHOSEN, Pair, variant_key
 
 FEW_EXAMPLES = 100

@@ -65,12 +65,10 @@ class Answers:
     path: Path
 
     def positions(self, ids: Sequence[str]) -> list[int]:
-        """Return where examples stand in the file."""
         at = {key: i for i, key in enumerate(self.ids)}
         return [at[key] for key in ids]
 
     def lines(self) -> dict[str, dict[str, Any]]:
-        """Read the predictions with their texts, by id."""
         return {row["id"]: row for row in map(json.loads, self.path.read_bytes().splitlines())}
 
 
@@ -124,11 +122,7 @@ class AnswerCache:
     read: dict[str, Answers] = field(default_factory=dict)
 
     def get(self, run: Run, evaluation: Evaluation) -> Answers:
-        """Return the answers of one evaluation.
-
-        Raises:
-            OutcomeError: the file is missing, was changed, or cannot be parsed.
-        """
+        """Return an evaluation's answers; OutcomeError for a missing, changed or damaged file."""
         ref = evaluation.predictions
         if ref.sha256 not in self.read:
             self.read[ref.sha256] = parse_answers(run.directory / ref.path, ref.sha256)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sizewise.record.outcome import DataFacts
 from sizewise.report import words
 from sizewise.report.comparison.arms import TestSet
 from sizewise.report.comparison.compare import SetComparison
@@ -143,3 +144,25 @@ def hybrid_sentence(test: TestSet, views: Views) -> str:
 def paid_back_sentences(entries: Sequence[PaidBack]) -> list[str]:
     """Break-even against every way of getting the large model's answers."""
     return [f"Against {e.against}, in {e.unit}: {e.result.reason}." for e in entries]
+
+
+def data_sentences(test: TestSet) -> list[str]:
+    """Say what of the rows did not become examples, by whatever reason; once for equal data."""
+    said = [sentence for arm in test.arms for member in arm.members
+            if (sentence := _left_out(member.run.outcome.data))]  # fmt: skip
+    return list(dict.fromkeys(said))
+
+
+def _left_out(data: DataFacts) -> str:
+    report = data.report
+    counts = {**dict(report.get("filtered") or {}), "duplicates": report.get("duplicates") or 0}
+    noted = dict(report.get("noted") or {})
+    parts = [f"{number:,} {why.replace('_', ' ')}" for why, number in counts.items() if number]
+    parts += [
+        f"{number:,} {why.replace('_', ' ')}" for why, number in data.dropped.items() if number
+    ]
+    if not parts and not any(noted.values()):
+        return ""
+    left = f" Left out: {', '.join(parts)}." if parts else ""
+    read = "; ".join(f"{what} ({number:,})" for what, number in noted.items() if number)
+    return f"{data.name}, {report.get('rows', 0):,} rows.{left}{f' Noted: {read}.' if read else ''}"

@@ -35,7 +35,6 @@ class PageTable:
 
 
 def configuration_table(compared: SetComparison) -> PageTable:
-    """One row per configuration, best first."""
     scale = scale_of(compared.test)
     columns = (
         "Configuration", "Parameters", "Memory", "Training", "Per answer", "Seeds",
@@ -64,7 +63,6 @@ def configuration_table(compared: SetComparison) -> PageTable:
 
 
 def run_table(comparison: Comparison) -> PageTable:
-    """One row per run."""
     columns = (
         "Run", "Model", "Adapter", "Storage", "Data", "Seed", "Training", "Val. loss",
         "Zero-shot", "Tuned",
@@ -95,7 +93,6 @@ def run_table(comparison: Comparison) -> PageTable:
 
 
 def pair_table(compared: SetComparison) -> PageTable:
-    """One row per pair of the question."""
     scale = scale_of(compared.test)
     columns = (
         "A", "B", "Question", "A scores", "B scores", "Gain", "95 % interval", "p", "p (Holm)",
@@ -123,7 +120,6 @@ def pair_table(compared: SetComparison) -> PageTable:
 
 
 def strata_table(stratum: Stratum, scale: words.Scale) -> tuple[str, PageTable]:
-    """Name and numbers of one breakdown."""
     models = list(dict.fromkeys(m for level in stratum.levels for m in level.means))
     columns = (stratum.name, "Examples", *models, f"Gain over {stratum.against or '–'}", "95 %")
     rows = []
@@ -155,7 +151,6 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def number(value: Any) -> float | None:
-    """A float, or None for what is missing or not a number."""
     return None if value is None or value != value else float(value)
 
 

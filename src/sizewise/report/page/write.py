@@ -23,11 +23,7 @@ PICTURE = "size_vs_quality.png"
 
 
 def report_folder(directory: Path) -> None:
-    """Make the folder of a report.
-
-    Raises:
-        OutcomeError: it cannot be made, or nothing can be written into it.
-    """
+    """Make the folder of a report; raises OutcomeError if it cannot be written into."""
     with _in_words(directory):
         directory.mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.W_OK):

@@ -27,7 +27,7 @@ from sizewise.record.state import (
     record_failure,
 )
 from sizewise.signals import SignalHandlers
-from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
 from sizewise.sweep.plan import refusal
@@ -54,14 +54,11 @@ def rough_size(config: Mapping[str, Any]) -> int:
     if model.get("init") == "tiny_random":
         return 1
     if not figures:
-        return _bytes_of_weights(str(model.get("path"))) // 2
+        files = Path(str(model.get("path"))).expanduser().glob("*.safetensors")
+        return sum(file.stat().st_size for file in files) // 2
     width, layers = figures["hidden_size"], figures["num_layers"]
     block = 4 * width * width + 3 * width * figures["intermediate_size"]
     return int(figures["vocab_size"] * width + layers * block)
-
-
-def _bytes_of_weights(path: str) -> int:
-    return sum(file.stat().st_size for file in Path(path).expanduser().glob("*.safetensors"))
 
 
 def check_inputs(jobs: Sequence[Job]) -> None:
@@ -124,7 +121,6 @@ class LocalBackend:
             )
 
     def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
-        """Run the jobs; see ``Backend``."""
         if not jobs:
             return
         self.check(jobs)
@@ -275,7 +271,7 @@ class Pool:
             if state == JobState.RUNNING:
                 continue
             self._elsewhere.remove(job)
-            if state in (JobState.DONE, JobState.PRUNED, JobState.FAILED):
+            if state in ENDED:
                 self._progress.end(None, job)
             else:  # whoever had it is gone
                 self._waiting.append(job)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -45,32 +44,23 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print a line (above the live view)."""
         self.console.print(literal(text))
 
     def begin(self, slot: Slot | None, job: Job) -> None:
-        """A job was started."""
         if self._live is None:
             where = f" on GPU {','.join(slot.gpus)}" if slot is not None and slot.gpus else ""
             self.say(f"start   {job.identity.slug}{where}")
 
     def held(self, job: Job) -> None:
-        """A job is not started, for another process works on it."""
         owner = holder(job.run_dir)
         self.say(f"held    {job.identity.slug} by {owner or 'another process'}: waiting for it")
 
     def end(self, slot: Slot | None, job: Job) -> None:
-        """A job has ended for good."""
         self._ended += 1
         self._bar.update(self._task, completed=self._ended)
         seconds = f" ({time.monotonic() - slot.started:.1f} s)" if slot is not None else ""
@@ -80,7 +70,6 @@ class Progress:
         self.say(f"{text}\n{rest}" if rest else text)
 
     def refresh(self, slots: Sequence[Slot]) -> None:
-        """Show what every worker is doing now."""
         if self._live is None:
             return
         table = Table.grid(padding=(0, 2))

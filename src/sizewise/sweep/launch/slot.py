@@ -59,7 +59,6 @@ class Slot:
         return self.process is not None and self.process.poll() is not None
 
     def fileno(self) -> int:
-        """Return the descriptor on which the worker replies."""
         if self.process is None or self.process.stdout is None:
             raise ValueError("this slot has no worker")
         return self.process.stdout.fileno()
@@ -79,7 +78,6 @@ class Slot:
         return JobState(reply["state"])
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Send a signal to the worker if it lives."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 

@@ -131,7 +131,6 @@ class SlurmTask:
         self._interrupts: Interrupts | None = None
 
     def __call__(self) -> float | None:
-        """Run the job and return its objective."""
         run_dir = Path(self.run_dir)
         if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
             os.environ.setdefault("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
