@@ -1,4 +1,4 @@
-"""Files that are no good, each in its own way, beside one good table."""
+"""Files that are no good, each in its own way, beside one good table; and the cases of tables."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save
 
 from sizewise.embedded.ladder import embedded_model_path
+
+from .bad_cases import Case
 
 HEADER = "text,label,part\n"
 ROWS = [f"question number {n},{'yes' if n % 2 else 'no'},{n % 5}" for n in range(40)]
@@ -189,3 +191,132 @@ def _write_adapters(folder: Path) -> None:
             (folder / name / "adapter_config.json").write_text(text)
         if weights is not None:
             (folder / name / "adapter_model.safetensors").write_bytes(weights)
+
+
+def read_as(said: str, name: str, *overrides: str) -> Case:
+    """Return the case of one file that is read as what its name says."""
+    kinds = {"jsonl": "json", "pickle": "hub", "xlsx": "csv"}
+    kind = name.rpartition(".")[2]
+    kind = kinds.get(kind, kind)
+    return (said, f"dataset.source.kind={kind}", f"dataset.source.path='{{d}}/{name}'", *overrides)
+
+
+TALK = ("dataset.conversation=talk", "dataset.prompt=''", "dataset.answer=''")
+TABLES: list[Case] = [
+    read_as("nowhere.csv", "nowhere.csv"),
+    read_as("folder.csv", "folder.csv"),
+    read_as("größe 数据.csv", "größe 数据.csv"),
+    read_as("nowhere/*.csv", "nowhere/*.csv"),
+    ("empty_folder", "dataset.source.path={d}/empty_folder"),
+    *(
+        read_as(said, name)
+        for name, said in {
+            "empty.csv": "empty.csv",
+            "blank.csv": "blank.csv",
+            "only_header.csv": "only_header.csv",
+            "one_row.csv": "dataset.split",
+            "duplicates.csv": "duplicates",
+            "no_answers.csv": "40 empty_answer",
+            "no_questions.csv": "40 empty_prompt",
+            "spaces.csv": "left out",
+            "enormous.csv": "dataset.max_length",
+            "enormous_answers.csv": "dataset.max_length",
+            "ragged.csv": "ragged.csv, line 3",
+            "open_quote.csv": "open_quote.csv, line",
+            "twice.csv": "more than one column 'text'",
+            "semicolons.csv": "dataset.source.delimiter",
+            "noise.csv": "noise.csv",
+            "nul.csv": "dataset.split",
+            "utf16.csv": "UTF-16",
+            "latin1.csv": "iconv",
+            "broken.json": "broken.json",
+            "broken.jsonl": "broken.jsonl, line 2",
+            "nothing.json": "nothing.json",
+            "nothing.jsonl": "nothing.jsonl",
+            "values.jsonl": "values.jsonl",
+            "lists.jsonl": "lists.jsonl",
+            "noise.jsonl": "noise.jsonl",
+            "number.json": "number.json",
+            "text.json": "text.json",
+            "null.json": "null.json",
+            "no_rows.json": "no_rows.json",
+            "numbers.json": "numbers.json",
+            "lists.json": "lists.json",
+            "deep.json": "Columns: 'data'",
+            "missing_key.json": "label",
+            "not_a_number.json": "40 empty_answer",
+            "nulls.json": "40 empty_answer",
+            "text.parquet": "text.parquet",
+            "noise.parquet": "noise.parquet",
+            "cut.parquet": "cut.parquet",
+            "no_rows.parquet": "no_rows.parquet",
+            "not_a_number.parquet": "40 empty_answer",
+            "bytes.parquet": "label",
+            "text.sqlite": "text.sqlite",
+            "cut.sqlite": "cut.sqlite",
+            "no_tables.sqlite": "no_tables.sqlite",
+            "two_tables.sqlite": "dataset.source.table",
+            "no_rows.sqlite": "no_rows.sqlite",
+            "text.xlsx": "text.xlsx",
+            "table.pickle": "table.pickle",
+        }.items()
+    ),
+    read_as("three", "two_tables.sqlite", "dataset.source.table=three"),
+    read_as("query", "two_tables.sqlite", "dataset.source.query='select nonsense'"),
+    read_as("query", "two_tables.sqlite", "dataset.source.query='drop table one'"),
+    read_as("query", "two_tables.sqlite", "dataset.source.query='select 1; select 2'"),
+    read_as("dataset.source.delimiter", "good.csv", "dataset.source.delimiter=ab"),
+    read_as("dataset.source.delimiter", "good.csv", "dataset.source.delimiter=''"),
+    read_as("dataset.history: a cell holds str", "text_history.json", "dataset.history=past"),
+    read_as("dataset.conversation: a turn has the role ''", "no_roles.json", *TALK),
+    read_as("dataset.conversation: a cell holds int", "number_talk.json", *TALK),
+    read_as("without an answer to learn (40)", "lonely_user.json", *TALK),
+    read_as("ghost", "odd_role.json", *TALK),
+    read_as("talk", "good.csv", *TALK),
+    read_as("txt", "good.csv", "dataset.prompt='{{txt}}'"),
+    read_as("lable", "good.csv", "dataset.answer='{{lable}}'"),
+    read_as("dataset.prompt", "good.csv", "dataset.prompt='no column'"),
+    read_as("dataset.prompt", "good.csv", "dataset.prompt=''"),
+    read_as("dataset.prompt", "good.csv", "dataset.prompt='{{text'"),
+    read_as("dataset.prompt", "good.csv", "dataset.prompt='{{}}'"),
+    read_as("dataset.prompt", "good.csv", "dataset.prompt='{{text.upper}}'"),
+    read_as("put it in braces", "good.csv", "dataset.answer=label"),
+    read_as("put it in braces", "good.csv", "dataset.prompt=text"),
+    read_as("dataset.system", "good.csv", "dataset.system='{{nothing}}'"),
+    read_as("nothing", "good.csv", "dataset.group=[nothing]"),
+    read_as("nothing", "good.csv", "dataset.strata=[nothing]"),
+    read_as("nothing", "good.csv", "dataset.label=nothing"),
+    read_as("nothing", "good.csv", "dataset.history=nothing"),
+    read_as("nothing", "good.csv", "dataset.rejected=nothing"),
+    read_as("nothing", "good.csv", "dataset.split.column=nothing"),
+    read_as("fold0", "split_unknown.csv", "dataset.split.column=s"),
+    read_as("dataset.split.names", "good.csv", "dataset.split.column=part",
+          "dataset.split.names={{train:0}}"),
+    read_as("dataset.group=['part'] stay together", "one_group.csv", "dataset.group=[part]"),
+    read_as("dataset.split", "good.csv", "dataset.split.test=1"),
+    read_as("few_shot", "good.csv", "dataset.few_shot=1000"),
+    read_as("left out", "good.csv", "dataset.filter.min_prompt_chars=1000"),
+    read_as("left out", "good.csv", "dataset.filter.max_answer_chars=1"),
+    read_as("dataset.max_length", "good.csv", "dataset.max_length=8"),
+    read_as("test", "good.csv", "dataset.split.test=0"),
+    read_as("evaluation.objective=primary", "good.csv", "dataset.split.validation=0",
+          "evaluation.objective=primary"),
+    ("nowhere.csv", "dataset.source.path={{train: '{d}/good.csv', validation: '{d}/nowhere.csv'}}"),
+    ("folder.csv", "dataset.source.path={{train: '{d}/folder.csv', test: '{d}/good.csv'}}"),
+    ("only_header.csv",
+     "dataset.source.path={{train: '{d}/only_header.csv', test: '{d}/good.csv'}}"),
+    ("dataset.split.column", "dataset.source.path={{train: '{d}/good.csv', test: '{d}/good.csv'}}",
+     "dataset.split.column=part"),
+    ("Start the command again", "dataset.source.sha256=0123456789abcdef"),
+    ("nobody/nothing", "dataset.source.kind=hub", "dataset.source.path=nobody/nothing"),
+    ("nobody", "dataset.source.kind=hub", "dataset.source.path='nobody/no thing'"),
+    ("nothing", "dataset.source.kind=embedded", "dataset.source.path=nothing"),
+    ("dataset.parts", "dataset.source.kind=mixture"),
+    ("nowhere.csv", "eval_dataset=[csv]", "eval_dataset.csv.source.path={d}/nowhere.csv",
+     "eval_dataset.csv.prompt='{{text}}'", "eval_dataset.csv.answer='{{label}}'"),
+    ("txt", "eval_dataset=[csv]", "eval_dataset.csv.source.path={d}/good.csv",
+     "eval_dataset.csv.prompt='{{txt}}'", "eval_dataset.csv.answer='{{label}}'"),
+    ("dataset.parts.a", "dataset=mixture", "+dataset.parts.a={{name:a}}"),
+    ("dataset.parts.a", "dataset=mixture", "+dataset.parts.a=3"),
+    ("dataset.parts.a", "dataset=mixture", "+dataset.parts.a={{promt:x}}"),
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every bad input ends in one message, before a weight is loaded (cases: ``bad_cases``)."""
+"""Every bad input ends in one message, before a weight is loaded (cases: ``bad_cases``, ``bad_files``)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sizewise.job.run import run_job
 
 from . import bad_cases
 from .bad_cases import Case
-from .bad_files import write_bad_files
+from .bad_files import TABLES, write_bad_files
 
 BASE = {
     "model": "nano",
@@ -112,7 +112,7 @@ def named(cases: list[Case]) -> Any:
 
 def test_there_are_at_least_two_hundred_bad_inputs_of_our_own() -> None:
     groups = (bad_cases.UNKNOWN, bad_cases.KINDS, bad_cases.CHOICES, bad_cases.BASES)
-    every = {case[1:] for cases in (*groups, bad_cases.TABLES) for case in cases}
+    every = {case[1:] for cases in (*groups, TABLES) for case in cases}
     assert len(every) >= 200
 
 
@@ -149,7 +149,7 @@ def test_damaged_models_tokenizers_templates_and_adapters_are_refused_before_wei
     refused(start, case)
 
 
-@named(bad_cases.TABLES)
+@named(TABLES)
 def test_files_and_columns_that_give_no_data_are_refused_before_weights(
     start: Callable[..., None], case: Case
 ) -> None:
