@@ -1,4 +1,4 @@
-"""Every bad input ends in one message before a weight is loaded: see ``bad_cases``, ``bad_files``."""
+"""Every bad input ends in one message before a weight is loaded (``bad_cases``, ``bad_files``)."""
 
 from __future__ import annotations
 
