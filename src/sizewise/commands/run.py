@@ -13,13 +13,12 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.composition.resolvers import exit_on_error, make_directory, register_resolvers
 from sizewise.config import RunConfig, conf_dir, register_schema
-from sizewise.config.register import explain
+from sizewise.config.register import explained
 from sizewise.errors import SweepError
 from sizewise.job.execute import JobResult, execute
 from sizewise.job.run import sweep_name
@@ -46,11 +45,8 @@ def run_command(main: Callable[[], object]) -> None:
         main()
         return
     os.environ[FULL_ERROR] = "1"  # Hydra raises what it otherwise prints, with advice that misleads
-    try:
+    with exit_on_error(), explained(sys.argv[1:]):
         main()
-    except CompactHydraException as error:
-        sys.stderr.write(f"sizewise: {explain(error)}\n")
-        raise SystemExit(1) from None
 
 
 def hydra_command(name: str, arguments: Sequence[str] | None = None) -> None:

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from sizewise.config.register import conf_dir, explain, register_schema, to_run_config
+from sizewise.config.register import conf_dir, explained, register_schema, to_run_config
 from sizewise.config.run import RunConfig
-from sizewise.errors import ConfigError
 
 
 def compose_config(overrides: Sequence[str] = (), config_name: str = "train") -> DictConfig:
@@ -26,11 +23,9 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "train") ->
     if checkout not in sys.path:
         sys.path.append(checkout)  # the named sweeps are found as the package ``sweeps``
     GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            return compose(config_name, overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from error
+    folder = str(conf_dir())
+    with explained(overrides), initialize_config_dir(version_base="1.3", config_dir=folder):
+        return compose(config_name, overrides=list(overrides))
 
 
 def compose_run(overrides: Sequence[str] = (), config_name: str = "train") -> RunConfig:

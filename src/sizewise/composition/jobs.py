@@ -24,7 +24,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sizewise.config.register import explain
+from sizewise.config.register import explain, explained
 from sizewise.errors import ConfigError
 from sizewise.record.identity import plain_config, plain_node
 
@@ -132,18 +132,15 @@ class JobComposer:
         except ValueError as error:
             raise ConfigError(f"{' '.join(overrides)}: {error}") from error
         except HydraException as error:
-            what = getattr(error, "override", None) or " ".join(overrides)
-            raise ConfigError(f"{what}: {str(error).splitlines()[0]}") from error
+            raise ConfigError(explain(error)) from error
 
     def compose(self, overrides: list[str]) -> dict[str, Any]:
         """Return a job's resolved configuration as plain values; ConfigError where one is wrong."""
         parsed = self.parse(overrides)
         groups = [item for item in parsed if self._loader.is_group(item)]
         values = [item for item in parsed if not self._loader.is_group(item)]
-        try:
+        with explained(overrides):
             return _overlay(self._options(groups), values)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(explain(error)) from error
 
     def _options(self, groups: list[Override]) -> _Composed:
         key = tuple(str(item.input_line) for item in groups)

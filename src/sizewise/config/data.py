@@ -51,6 +51,11 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         one_of("dataset.source.kind", self.kind, SOURCES)
+        if len(self.delimiter.replace("\\t", "\t")) != 1 or self.delimiter in '"\r\n':
+            raise ConfigError(
+                f"dataset.source.delimiter={self.delimiter!r} is not one sign. Give the one "
+                "between columns, such as 'dataset.source.delimiter=\";\"' (\\t for a tab)."
+            )
         if isinstance(self.path, Mapping):
             known = set(self.path) <= set(SPLITS) and {"train", "test"} & set(self.path)
             if known and all(path and isinstance(path, str) for path in self.path.values()):
@@ -172,6 +177,12 @@ class DatasetConfig:
         at_least("dataset.max_length", self.max_length, 8)
         at_least("dataset.few_shot", self.few_shot, 0)
         at_least("dataset.frequent", self.frequent, 2)
+        for name, part in self.parts.items():
+            if not isinstance(part, Mapping):
+                raise ConfigError(
+                    f"dataset.parts.{name}={part!r} is no data set. Give the keys of one, such as "
+                    f"dataset.parts.{name}.source.path; or leave it out."
+                )
         if isinstance(self.source.path, Mapping) and self.split.column is not None:
             raise ConfigError(
                 f"dataset.source.path names a file for each split, and dataset.split.column="

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sizewise.config.checks import above, at_least, is_seed, one_of, within
+from sizewise.config.checks import above, at_least, is_regex, is_seed, one_of, within
 from sizewise.errors import ConfigError
 
 FAMILIES = ("causal", "seq2seq", "classical")
@@ -55,6 +55,10 @@ class LoraTargets:
     attention: list[str] = field(default_factory=list)
     all_linear: list[str] = field(default_factory=list)
     exclude: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the expression."""
+        is_regex("model.lora_targets.exclude", self.exclude)
 
 
 @dataclass
@@ -131,10 +135,22 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         """Check rank, scale and dropout; a list of targets becomes the text that means the same."""
-        if not isinstance(self.target, str):
-            self.target = ",".join(map(str, self.target or ()))
+        if isinstance(self.target, (list, tuple)):
+            self.target = ",".join(map(str, self.target))
+        if not isinstance(self.target, str) or not self.target:
+            raise ConfigError(
+                f"lora.target={self.target!r} names no modules. Give all_linear, attention, names "
+                "such as 'lora.target=[q_proj,v_proj]', or regex:PATTERN."
+            )
+        if self.layers_to_transform == []:
+            raise ConfigError(
+                "lora.layers_to_transform=[] adapts no layer. Give their numbers, or null for all."
+            )
+        if not all(name.strip() for name in self.modules_to_save):
+            raise ConfigError("lora.modules_to_save holds an empty name. Leave it out.")
         for key in ("rank_pattern", "alpha_pattern"):
             for name, value in getattr(self, key).items():
+                is_regex(f"lora.{key}", name)
                 above(f"lora.{key}.{name}", value, 0)
         is_seed("lora.init_seed", self.init_seed)
         one_of("lora.method", self.method, METHODS)

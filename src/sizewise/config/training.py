@@ -80,8 +80,9 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for key in ("batch_size", "accumulate", "devices", "num_nodes", "log_every"):
             at_least(f"trainer.{key}", getattr(self, key), 1)
-        for key in ("validate_every", "checkpoint_every", "num_threads"):
+        for key in ("validate_every", "checkpoint_every"):
             at_least(f"trainer.{key}", getattr(self, key), 1)
+        within("trainer.num_threads", self.num_threads, 1, 65_536)
         above("trainer.gradient_clip", self.gradient_clip, 0)
         within("trainer.label_smoothing", self.label_smoothing, 0.0, 0.99)
         one_of("trainer.precision", self.precision, PRECISIONS)

@@ -41,14 +41,19 @@ def fit(name: str, train: Sequence[Example], seed: int = 0) -> Fitted:
         ConfigError: there is no such baseline.
         DataError: the training split is empty.
     """
+    check_baseline(name)
     if name == "majority":
         return fit_majority(train)
-    if name == "tfidf_logreg":
-        return fit_tfidf(train, seed, features_for(len(set(_labels(train)))))
-    raise ConfigError(
-        f"model.path=classical:{name} is not known. There is: classical:tfidf_logreg, "
-        "classical:majority."
-    )
+    return fit_tfidf(train, seed, features_for(len(set(_labels(train)))))
+
+
+def check_baseline(name: str) -> None:
+    """Raise ConfigError unless there is a baseline of that name."""
+    if name not in ("majority", "tfidf_logreg"):
+        raise ConfigError(
+            f"model.path=classical:{name} is not known. There is: classical:tfidf_logreg, "
+            "classical:majority."
+        )
 
 
 def features_for(classes: int) -> int:

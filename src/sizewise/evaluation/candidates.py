@@ -278,10 +278,10 @@ def read_candidates(
     else:
         try:
             lines = Path(choice).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"evaluation.candidates={choice!r} is neither `train` nor `labels` nor a readable "
-                f"file: {error}"
+                f"file of UTF-8 text: {error}"
             ) from error
         texts = sorted({line.strip() for line in lines if line.strip()})
     if not texts:

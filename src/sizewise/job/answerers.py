@@ -21,7 +21,7 @@ from sizewise.data.example import SplitName
 from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions
 from sizewise.errors import ConfigError
-from sizewise.evaluation.baselines import Fitted, answer_all, fit
+from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fit
 from sizewise.evaluation.predict import Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
@@ -289,6 +289,7 @@ class Baseline:
         Raises:
             ConfigError: an adapter, quantisation, demonstrations or a stage.
         """
+        check_baseline(cfg.model.path.removeprefix(PREFIX))
         refused = {
             f"lora={cfg.lora.method}": cfg.lora.trains,
             f"quantization={cfg.quantization.method}": cfg.quantization.method != "none",

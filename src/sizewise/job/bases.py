@@ -12,9 +12,16 @@ from sizewise.config import ModelConfig, QuantizationConfig, RunConfig
 from sizewise.devices import free_memory
 from sizewise.errors import ConfigError, ModelError
 from sizewise.files import file_hash, read_json
-from sizewise.models.adapter.attach import CONFIG, adapter_folder, cast_adapter, load_adapter
+from sizewise.models.adapter.attach import (
+    CONFIG,
+    adapter_folder,
+    cast_adapter,
+    fitting_adapter,
+    load_adapter,
+)
 from sizewise.models.adapter.full import is_full
 from sizewise.models.adapter.wrapping import is_adapted
+from sizewise.models.architecture import meta_model, model_config
 from sizewise.models.base import load_base
 from sizewise.models.dtypes import weights_dtype
 from sizewise.models.plan.planner import MemoryPlan, Workload
@@ -137,11 +144,11 @@ def memory_key(cfg: RunConfig) -> str:
 def check_adapter(cfg: RunConfig) -> tuple[str, ...]:
     """Refuse an adapter that is not evaluated, or that belongs to another base.
 
-    Only its configuration is read. Returns what a reader of the scores has to know.
+    The base is only outlined. Returns what a reader of the scores has to know.
 
     Raises:
         ConfigError: the job trains.
-        ModelError: the adapter names another base, or is not there.
+        ModelError: the adapter names another base, does not fit it, or is not there.
     """
     if cfg.adapter is None:
         return ()
@@ -160,6 +167,9 @@ def check_adapter(cfg: RunConfig) -> tuple[str, ...]:
         raise ModelError(f"{path} cannot be read: it is no JSON record. Copy the adapter again.")
     recorded = settings.get("base_model_name_or_path")
     warning = compare_bases(recorded, cfg.model, cfg.adapter) if recorded else None
+    outline = meta_model(model_config(cfg.model))
+    outline.name_or_path = str(recorded)  # PEFT warns of another one
+    fitting_adapter(outline, path.parent)
     return (warning,) if warning else ()
 
 

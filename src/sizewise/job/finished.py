@@ -86,7 +86,7 @@ def stored_config(directory: Path) -> dict[str, Any] | None:
     path = RunDir(directory).config
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sizewise.composition.inputs import names_hub
+from sizewise.composition.inputs import check_places, names_hub
 from sizewise.config import RunConfig
 from sizewise.files import hash_text
 from sizewise.job.finished import of_finished_run
@@ -58,7 +58,8 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     hub = asked.run is not None or names_hub(asked)
     prepare_environment(hub)
     quiet()
-    check_place(cfg.model)  # before anything large is imported
+    check_place(cfg.model)  # these before anything large is imported
+    check_places(asdict(cfg))
     with job_log(run_dir):
         if RunDir(run_dir).outcome.exists():
             log.warning("%s is damaged: the job is done again.", RunDir(run_dir).outcome)

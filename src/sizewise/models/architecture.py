@@ -145,8 +145,9 @@ def load_config(source: Source, model: ModelConfig) -> PretrainedConfig:
             local_files_only=source.local_only,
             trust_remote_code=model.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"The config of {source.path!r} cannot be read: {error}") from error
+    except Exception as error:  # a file of another form fails anywhere in the library
+        said = " ".join(str(error).split())
+        raise ModelError(f"The config of {source.path!r} cannot be read: {said}") from error
     check_family(config, model)
     return config
 
@@ -159,6 +160,18 @@ def check_family(config: PretrainedConfig, model: ModelConfig) -> None:
             f"model.family={model.family} but {model.path!r} ({config.model_type}) is {actual}. "
             f"Set model.family={actual}."
         )
+    if actual == "causal" and not getattr(config, "is_decoder", False) and reads_both_ways(config):
+        raise ModelError(
+            f"{model.path!r} ({config.model_type}) is an encoder, which reads answers in both "
+            "directions and cannot write them. Choose a causal or encoder-decoder model."
+        )
+
+
+def reads_both_ways(config: PretrainedConfig) -> bool:
+    """Whether the architecture is one of masked language models."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 def model_config(model: ModelConfig) -> PretrainedConfig:
@@ -206,10 +219,10 @@ def auto_class(config: PretrainedConfig) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def meta_model(config: PretrainedConfig) -> PreTrainedModel:
+def meta_model(config: PretrainedConfig, **options: Any) -> PreTrainedModel:
     """Build the model on the meta device: names and shapes, no memory."""
     with torch.device("meta"):
-        model: PreTrainedModel = auto_class(config).from_config(config)
+        model: PreTrainedModel = auto_class(config).from_config(config, **options)
     untie_t5_head(model)
     return model
 

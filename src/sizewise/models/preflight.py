@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ def check_model(
     config = model_config(model)
     check_family(config, model)
     check_vocabulary(config, model)
+    check_attention(config, model)
     if lora.trains:
         check_precision(config, model, quantization, resolve_precision(trainer, device))
     if lora.is_adapter:
@@ -65,6 +67,20 @@ def check_adapter(
             f"lora.modules_to_save={list(whole)} with quantization={quantization.method}: "
             f"{min(packed)} is quantised, so it cannot be trained whole. Drop one of them."
         )
+
+
+def check_attention(config: PretrainedConfig, model: ModelConfig) -> None:
+    """Raise if there is no such attention here. A kernel of the hub is fetched with the weights."""
+    wanted = model.attn_implementation
+    if wanted in ("sdpa", "eager") or "/" in wanted:
+        return
+    try:
+        meta_model(deepcopy(config), attn_implementation=wanted)
+    except (ValueError, ImportError) as error:
+        raise ModelError(
+            f"model.attn_implementation={wanted!r} cannot be used: {' '.join(str(error).split())} "
+            "Choose sdpa or eager."
+        ) from error
 
 
 def check_dtypes(

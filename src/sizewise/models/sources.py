@@ -61,7 +61,7 @@ def find_source(
 
         return Source(str(embedded_model_path(path.removeprefix(EMBEDDED))))
     folder = Path(path).expanduser()
-    if folder.is_dir():
+    if path and folder.is_dir():
         return _folder_source(folder, marker, weights, key)
     if not HUB_ID.match(path):
         raise ModelError(
@@ -80,7 +80,13 @@ def _folder_source(folder: Path, marker: str, weights: bool, key: str) -> Source
             f"{key}={str(folder)!r} holds no {marker}. "
             "Give the folder that was written by save_pretrained (or its hub id)."
         )
-    for file in _listed(folder) if weights else ():
+    files = _listed(folder) if weights else []
+    if weights and not files:
+        raise ModelError(
+            f"{key}={str(folder)!r} holds no *.safetensors file, the only weight format read here. "
+            "Fetch it again with its weights, or save it by save_pretrained."
+        )
+    for file in files:
         check_weights(file)
     return Source(str(folder))
 
@@ -225,9 +231,10 @@ def check_weights(file: Path) -> None:
 def folder_fingerprint(folder: Path) -> str:
     """Hash the weights, configuration, tokenizer and template of a folder (16 hex digits)."""
     named = [folder / name for name in _NAMES if (folder / name).is_file()]
+    weights = [file for file in sorted(folder.glob("*.safetensors")) if file.is_file()]
     lines = [
         f"{file.name}:{file.stat().st_size}:{file_hash(file, sampled=True)}\n"
-        for file in [*named, *sorted(folder.glob("*.safetensors"))]
+        for file in [*named, *weights]
     ]
     return hash_text("".join(lines), 16)
 

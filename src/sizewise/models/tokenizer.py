@@ -110,9 +110,10 @@ def _load(source: Source, model: ModelConfig) -> PreTrainedTokenizerBase:
             local_files_only=source.local_only,
             trust_remote_code=model.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # a file of another form fails anywhere in the library
+        said = " ".join(str(error).split())
         raise ModelError(
-            f"No usable tokenizer at {source.path!r}: {error}. Set model.tokenizer to a folder "
+            f"No usable tokenizer at {source.path!r}: {said}. Set model.tokenizer to a folder "
             "or a hub id that holds one."
         ) from error
     return tokenizer

@@ -66,13 +66,13 @@ def make_plan(
             continue
         jobs.setdefault(job.identity.hash, job)
     if invalid:
-        raise SweepError(_refusal(invalid, asked))
+        raise SweepError(refusal(invalid, asked))
     ordered = _ordered(list(jobs.values()), sweep.order)
     states = {job.identity.slug: job_state(job.run_dir) for job in ordered}
     return Plan(sweep_dir, name, _limited(ordered, states, sweep.limit), states, asked)
 
 
-def _refusal(invalid: dict[str, list[str]], asked: int) -> str:
+def refusal(invalid: dict[str, list[str]], asked: int) -> str:
     """Name every reason once, with the first job it holds for and the number of the others."""
     lines = [
         f"{jobs[0]}{f' and {len(jobs) - 1} more' if len(jobs) > 1 else ''}: {reason}"

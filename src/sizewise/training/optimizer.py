@@ -59,9 +59,10 @@ def make_optimizer_factory(
             options["fused"] = True
         try:
             made: Optimizer = target(groups, lr=optimizer.lr, **options)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # IndexError for betas of one number
             raise ConfigError(
-                f"optimizer.kwargs={optimizer.kwargs} do not suit {optimizer.target}: {error}"
+                f"optimizer.kwargs={optimizer.kwargs} do not suit {optimizer.target}: {error}. "
+                "Give arguments that its constructor takes."
             ) from error
         return made
 
@@ -89,8 +90,9 @@ def import_class(key: str, path: str, kind: type[Kind], example: str) -> type[Ki
     try:
         found = get_class(path)
     except Exception as error:
+        said = " ".join(str(error).split())
         raise ConfigError(
-            f"{key}={path!r} cannot be imported: {error}. Give the import path of a class, such "
+            f"{key}={path!r} cannot be imported: {said}. Give the import path of a class, such "
             f"as {example}."
         ) from error
     if not issubclass(found, kind):

@@ -27,6 +27,7 @@ from sizewise.data.rows.conversation import (
 )
 from sizewise.data.splits.groups import connect, text_key, worded_key
 from sizewise.data.tokens.cache import hash_parts
+from sizewise.errors import DataError
 
 Row = Mapping[str, Any]
 
@@ -134,6 +135,12 @@ class RowReader:
         self._system = TextTemplate(cfg.system or "", columns, "dataset.system")
         self._prompt = TextTemplate(cfg.prompt, columns, "dataset.prompt")
         self._answer = TextTemplate(cfg.answer, columns, "dataset.answer", structured=True)
+        for key in ("system", "prompt", "answer"):
+            if (text := (getattr(cfg, key) or "").strip()) in columns:
+                raise DataError(
+                    f"dataset.{key}={text!r} is the same text for every row. If the column is "
+                    f"meant, put it in braces: 'dataset.{key}=\"{{{text}}}\"'."
+                )
         self._history = named(cfg.history, "history")
         self._conversation = named(cfg.conversation, "conversation")
         self._label = named(cfg.label, "label")

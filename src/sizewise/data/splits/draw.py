@@ -195,9 +195,13 @@ def _require(
             f"the same and cannot be divided ({counts}). Put the columns in braces, such as "
             "'dataset.prompt=\"{question}\"'."
         )
+    noted = f" Noted: {report.notes}." if any(report.noted.values()) else ""
+    if cfg.group:
+        noted += f" Rows that share a value of dataset.group={cfg.group} stay together."
     raise DataError(
         f"The {' and '.join(empty)} split of dataset {cfg.name!r} is empty ({counts}). "
-        f"Of {report.rows} rows, left out: {causes or 'none'}; {report.duplicates} duplicates. "
+        f"Of {report.rows} rows, left out: {causes or 'none'}; {report.duplicates} duplicates."
+        f"{noted} "
         "Loosen dataset.filter, raise dataset.max_samples, change the fractions of dataset.split, "
         "or check dataset.split.column and its names."
     )

@@ -247,13 +247,30 @@ def load_adapter(
         return full.load(base, folder, trainable)
     from peft import set_peft_model_state_dict
 
-    config, weights = read_adapter(folder)
-    config.inference_mode = not trainable
-    with seeded(0):
-        model = _wrap(base, config)
-    fit_weights(adapter_weights(model), weights, f"The adapter in {str(folder)!r}", _advice(config))
+    model, weights = fitting_adapter(base, folder, trainable)
     set_peft_model_state_dict(model, weights)
     return model.train(trainable)
+
+
+def fitting_adapter(
+    base: PreTrainedModel, folder: Path, trainable: bool = False
+) -> tuple[PeftModel, dict[str, Tensor]]:
+    """Wrap ``base`` (on the meta device for a check alone) for an adapter; return its weights too.
+
+    Raises:
+        ModelError: the adapter is damaged, or made for another model.
+    """
+    config, weights = read_adapter(folder)
+    config.inference_mode = not trainable
+    where = f"The adapter in {str(folder)!r}"
+    try:
+        with seeded(0):
+            model = _wrap(base, config)
+    except ValueError as error:  # PEFT finds no module of such names
+        said = " ".join(str(error).split())
+        raise ModelError(f"{where} does not fit this model: {said} {_advice(config)}") from error
+    fit_weights(adapter_weights(model), weights, where, _advice(config))
+    return model, weights
 
 
 def adapter_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sizewise.errors import SweepError
+from sizewise.composition.inputs import check_places
+from sizewise.errors import SizewiseError, SweepError
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.identity import reuse_key
@@ -29,6 +30,7 @@ from sizewise.signals import SignalHandlers
 from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
+from sizewise.sweep.plan import refusal
 
 # Below this many weights one operation is too short to be worth sharing among threads.
 SMALL_MODEL = 30_000_000
@@ -57,6 +59,19 @@ def rough_size(config: Mapping[str, Any]) -> int:
     width, layers = figures["hidden_size"], figures["num_layers"]
     block = 4 * width * width + 3 * width * figures["intermediate_size"]
     return int(figures["vocab_size"] * width + layers * block)
+
+
+def check_inputs(jobs: Sequence[Job]) -> None:
+    """Raise SweepError, with the jobs' overrides, where a file or folder is not on this machine."""
+    missing: dict[str, list[str]] = {}
+    for number, job in enumerate(jobs, start=1):
+        try:
+            check_places(job.config)
+        except SizewiseError as error:
+            name = f"job {number} ({' '.join(job.overrides)})"
+            missing.setdefault(str(error), []).append(name)
+    if missing:
+        raise SweepError(refusal(missing, len(jobs)))
 
 
 class LocalBackend:
@@ -92,6 +107,8 @@ class LocalBackend:
         return self._n_jobs or self._on_cpu
 
     def check(self, jobs: Sequence[Job]) -> None:
+        """Raise if a job asks for more GPUs than there are, or for files that are not."""
+        check_inputs(jobs)
         trainers = [job.config.get("trainer") or {} for job in jobs]
         if trainers and all(trainer.get("accelerator") == "cpu" for trainer in trainers):
             self._gpus = []

@@ -16,9 +16,9 @@ from sizewise.config import PricesConfig, SweepConfig
 from sizewise.errors import ConfigError, SweepError
 from sizewise.files import write_json
 from sizewise.job.submit import Job, make_sweep_job, submit
-from sizewise.record.directories import RunDir
+from sizewise.record.directories import RunDir, SweepDir
 from sizewise.record.state import JobState, finished, job_state
-from sizewise.record.study import open_study, require_optuna
+from sizewise.record.study import make_pruner, make_sampler, open_study, require_optuna
 from sizewise.sweep.finish import ReportError, finish
 from sizewise.sweep.grid import SweepContext, job_backend
 from sizewise.sweep.launch.backend import Backend, LaunchOptions
@@ -54,6 +54,7 @@ def run_search(
     """
     with exit_on_error():
         goals = parse_objectives(objectives, pruner)
+        check_settings(n_trials, sampler, pruner, seed)
         context = SweepContext(hydra)
         backend = job_backend(context)
         if backend is None:
@@ -65,8 +66,10 @@ def run_search(
             make_sweep_job(context.composer.compose([*fixed, *values]), context.sweep_dir)
             for values in corners(space)
         ]
-        if context.options.dry_run:
+        begun = SweepDir(context.sweep_dir).study.exists()
+        if context.options.dry_run or not begun:
             backend.check(extremes)
+        if context.options.dry_run:
             log.info("Search of %d trials over %s", n_trials, ", ".join(space))
             return
         make_directory(context.sweep_dir)
@@ -75,13 +78,24 @@ def run_search(
         try:
             with closing(backend):
                 if search.goes_on(n_trials):  # a finished search is shown on any machine
-                    backend.check(extremes)  # which also tells it how many of them fit
+                    if begun:
+                        backend.check(extremes)  # which also tells it how many of them fit
                     search.run(n_trials, parallel or backend.slots)
         except KeyboardInterrupt:
             sys.stderr.write(f"Stopped. The same command continues in {context.sweep_dir}.\n")
             raise SystemExit(130) from None
         prices = context.options.prices
         report_search(study, list(goals), context.sweep_dir, search.plan(), finish, prices)
+
+
+def check_settings(n_trials: int, sampler: str, pruner: str, seed: int) -> None:
+    """Raise before anything is written for what Optuna would refuse, or no trial at all."""
+    if n_trials < 1:
+        raise SweepError(f"hydra.sweeper.n_trials={n_trials} tries nothing. Set 1 or more.")
+    if not 0 <= seed < 2**32 - 1_000_000:
+        raise SweepError(f"hydra.sweeper.seed={seed} is no seed. Give 0 to 4000000000.")
+    make_sampler(sampler, seed)
+    make_pruner(pruner)
 
 
 def check_options(options: SweepConfig, parallel: int | None = None) -> None:
