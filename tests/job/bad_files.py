@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save
 
-from sizewise.embedded.ladder import embedded_model_path
+from sizewise.models.sources import embedded_model_path
 
 from .bad_cases import Case
 

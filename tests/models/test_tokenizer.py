@@ -12,9 +12,9 @@ import pytest
 
 from sizewise.config.model import ArchitectureConfig, ModelConfig
 from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
-from sizewise.embedded.ladder import embedded_model_path
 from sizewise.errors import ModelError
 from sizewise.models.base import load_base
+from sizewise.models.sources import embedded_model_path
 from sizewise.models.tokenizer import (
     TEMPLATES,
     ensure_padding,

@@ -78,7 +78,7 @@ def test_the_adapter_loads_with_plain_peft(tuned, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sizewise.embedded.ladder import embedded_model_path
+    from sizewise.models.sources import embedded_model_path
 
     done = export_run(tuned, tmp_path / "adapter", examples=8)
     assert done.report.equal_texts == 8

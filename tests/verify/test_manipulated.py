@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from tests.report.real_run import METRICS, real_run
 
-from sizewise.embedded.ladder import embedded_model_path
 from sizewise.evaluation.score import score_predictions
 from sizewise.metrics.base import build_metrics
+from sizewise.models.sources import embedded_model_path
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult, write_result
 from sizewise.record.history import Line, rewrite

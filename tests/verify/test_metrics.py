@@ -15,12 +15,12 @@ from tests.report.real_run import real_run
 from sizewise.config import conf_dir
 from sizewise.config.targets import recorded_config
 from sizewise.data.example import DataSplits
-from sizewise.embedded.ladder import embedded_model_path
 from sizewise.evaluation.predict import Predicted
 from sizewise.evaluation.score import score_predicted
 from sizewise.job.data import load_splits
 from sizewise.metrics.base import build_metrics
 from sizewise.metrics.similarity import STAND_IN
+from sizewise.models.sources import embedded_model_path
 from sizewise.record.identity import run_identity
 from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_outcome
 from sizewise.record.predictions import Prediction, PredictionStore, read_predictions

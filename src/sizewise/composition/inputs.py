@@ -55,22 +55,24 @@ def check_candidates_content(evaluation: Mapping[str, Any]) -> None:
         )
 
 
-def check_places(config: Mapping[str, Any]) -> None:
-    """Raise if local files or folders that a job names are not there. No hub is asked.
+def check_places(config: Mapping[str, Any], ask_hub: bool = False) -> None:
+    """Raise if local files or folders that a job names are not there.
 
-    Needs none of the large libraries, so that a wrong path is refused at once.
+    Needs none of the large libraries, so that a wrong path is refused at once. ``ask_hub``: look
+    for a model of the hub, too.
 
     Raises:
         SizewiseError: the message names the path.
     """
+    model = to_run_config({"model": config["model"]}, check_types=False).model
+    local = not (HUB_ID.match(model.path) or model.path.startswith(OWN) or model.tokenizer)
+    if ask_hub or local:
+        check_place(model)
     for dataset in (config.get("dataset"), *(config.get("eval_dataset") or {}).values()):
         for node in sources_of(dataset):
             source = SourceConfig(**node)
             for _, part in source.by_split() if source.kind in LOCAL else ():
                 find_files(part.path)
-    model = to_run_config({"model": config["model"]}, check_types=False).model
-    if not HUB_ID.match(model.path) and not model.path.startswith(OWN) and not model.tokenizer:
-        check_place(model)
 
 
 # What stands for itself: nothing of these is fetched.

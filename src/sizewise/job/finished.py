@@ -43,6 +43,7 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
     if cfg.run is None:
         return cfg
     _refuse_what_is_the_runs(overrides or ())
+    metrics, changes = _asked(cfg, overrides), _changes(cfg.evaluation)
     folder = Path(cfg.run).expanduser()
     stored = stored_config(folder)
     if stored is None:
@@ -60,9 +61,9 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
         run=cfg.run,
         trust=cfg.trust,
         adapter=str(adapter) if done.lora.trains else None,
-        metric={**_asked(cfg, overrides), **done.metric},
+        metric={**metrics, **done.metric},
         eval_dataset={**done.eval_dataset, **cfg.eval_dataset},
-        evaluation=_changed(done.evaluation, cfg.evaluation),
+        evaluation=replace(done.evaluation, **changes),
         trainer=replace(
             done.trainer,
             accelerator=cfg.trainer.accelerator,
@@ -114,11 +115,10 @@ def _refuse_what_is_the_runs(overrides: Sequence[str]) -> None:
             )
 
 
-def _changed(done: EvaluationConfig, wanted: EvaluationConfig) -> EvaluationConfig:
-    """Take over every value of ``wanted`` that is not the default."""
+def _changes(wanted: EvaluationConfig) -> dict[str, Any]:
+    """Return every value of ``wanted`` that is not the default."""
     default = asdict(EvaluationConfig())
-    named = {name: value for name, value in asdict(wanted).items() if value != default[name]}
-    return replace(done, **named)
+    return {name: value for name, value in asdict(wanted).items() if value != default[name]}
 
 
 def _asked(cfg: RunConfig, overrides: Sequence[str] | None) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from sizewise.config import RunConfig
 from sizewise.files import hash_text
 from sizewise.job.finished import of_finished_run
 from sizewise.job.submit import submitted_overrides
-from sizewise.models.sources import check_place
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import run_identity, trains, write_config
 from sizewise.record.logs import job_log
@@ -58,8 +57,7 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     hub = asked.run is not None or names_hub(asked)
     prepare_environment(hub)
     quiet()
-    check_place(cfg.model)  # these before anything large is imported
-    check_places(asdict(cfg))
+    check_places(asdict(cfg), ask_hub=True)  # before anything large is imported
     with job_log(run_dir):
         if RunDir(run_dir).outcome.exists():
             log.warning("%s is damaged: the job is done again.", RunDir(run_dir).outcome)
@@ -96,10 +94,9 @@ def _run(job: PreparedJob) -> Outcome:
         outcome = carry_out(job, loggers)
     finally:
         finish_loggers(loggers, outcome, error=outcome is None)
-    line = summary_line(outcome, job.run_dir)
     # Last of all: a run killed before its trackers were closed is not done, and closes them again.
     write_outcome(outcome, job.run_dir)
-    log.info("%s", line)
+    log.info("%s. %s", outcome.summary, job.run_dir)
     return outcome
 
 
@@ -121,7 +118,8 @@ def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
     model = base.specialise(job, loggers)
     tuned = score_tuned(job, model, untouched) if job.specialises else None
     joules = meter.stop() if whole and model.uses_energy else None
-    outcome = make_outcome(job, model, untouched, tuned, validation_figures(job, model), joules)
+    validation = validation_figures(job, model)
+    outcome = make_outcome(job, model, untouched, tuned, validation, joules)
     model.give_back(job)
     return outcome
 
@@ -217,19 +215,3 @@ def sweep_name(cfg: RunConfig, run_dir: Path) -> str | None:
 def tracking_id(group: str | None, identity: str) -> str:
     """Name a run for trackers: the same run of the same sweep, the same id, every time."""
     return hash_text(f"{group}/{identity}", 16)
-
-
-def summary_line(outcome: Outcome, run_dir: Path) -> str:
-    """Return one line that says how good the run is and where it lies."""
-    name = outcome.data.name
-    scored = outcome.best.get(name)
-    if scored is None:
-        loss = outcome.validation.get("val_loss", float("nan"))
-        return f"Trained; validation loss {loss:.4f}. {run_dir}"
-    value = scored.scores[outcome.primary]
-    line = f"{name}: {outcome.primary} {value:.4f} on {scored.examples} test examples"
-    base = outcome.base.get(name)
-    if outcome.tuned is not None and base is not None:
-        before = base.scores[outcome.primary]
-        line += f" (zero-shot {before:.4f}, gain {value - before:+.4f})"
-    return f"{line}. {run_dir}"

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def find_source(
         ModelError: nothing is there, it is damaged or gated, or it cannot be reached.
     """
     if path.startswith(EMBEDDED):
-        from sizewise.embedded.ladder import embedded_model_path
+        pass  # DROPPED
 
         return Source(str(embedded_model_path(path.removeprefix(EMBEDDED))))
     folder = Path(path).expanduser()
@@ -265,3 +266,27 @@ def check_local_content(model: Mapping[str, Any]) -> None:
             f"({found}) than when this run was planned ({planned}). Start the command again: with "
             "changed files it is another run. The old run needs the old files."
         )
+
+
+EMBEDDED_MODELS = ("nano", "micro", "mini")
+
+
+def models_folder() -> Path:
+    return Path(str(files("sizewise.embedded"))) / "models"
+
+
+def embedded_model_path(name: str) -> Path:
+    """Folder of a shipped model, loadable with `from_pretrained`.
+
+    Raises ModelError for an unknown name, or when the weights are not installed.
+    """
+    if name not in EMBEDDED_MODELS:
+        options = ", ".join(EMBEDDED_MODELS)
+        raise ModelError(f"There is no embedded model {name!r}; the options are {options}.")
+    folder = models_folder() / name
+    if not (folder / "model.safetensors").is_file():
+        raise ModelError(
+            f"The weights of the embedded model {name!r} are missing in {folder}: reinstall the "
+            "package, or rebuild them with `python -m tools.embedded_models.build`."
+        )
+    return folder

@@ -138,6 +138,20 @@ class Outcome:
     version: int = OUTCOME_VERSION
 
     @property
+    def summary(self) -> str:
+        """Say in one line how good the run is."""
+        name = self.data.name
+        scored, base = self.best.get(name), self.base.get(name)
+        if scored is None:
+            return f"Trained; validation loss {self.validation.get('val_loss', float('nan')):.4f}"
+        value = scored.scores[self.primary]
+        line = f"{name}: {self.primary} {value:.4f} on {scored.examples} test examples"
+        if self.tuned is None or base is None:
+            return line
+        before = base.scores[self.primary]
+        return f"{line} (zero-shot {before:.4f}, gain {value - before:+.4f})"
+
+    @property
     def best(self) -> Mapping[str, Evaluation]:
         """The evaluations that stand for this run: tuned where it trained, else the base's."""
         return self.tuned if self.tuned is not None else self.base

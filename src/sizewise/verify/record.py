@@ -264,7 +264,7 @@ def _base(outcome: Outcome) -> Check:
 
 def _folder(path: str) -> Path:
     if path.startswith(EMBEDDED):
-        from sizewise.embedded.ladder import embedded_model_path
+        from sizewise.models.sources import embedded_model_path
 
         return embedded_model_path(path.removeprefix(EMBEDDED))
     return Path(path).expanduser()
