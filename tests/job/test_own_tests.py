@@ -73,7 +73,7 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("weights were loaded")
 
     monkeypatch.setattr(bases, "load_base", load_base)
-    monkeypatch.setattr(bases, "_kept", {})
+    monkeypatch.setattr(bases, "loaded_bases", {})
 
 
 @pytest.mark.usefixtures("unloaded")
