@@ -50,7 +50,7 @@ class LocalLauncher(JobLauncher):
     """Worker processes on this machine."""
 
     def backend(self) -> Backend:
-        from sizewise.sweep.launch.local import LocalBackend
+        from sizewise.sweep.launch.local_launcher import LocalBackend
 
         return LocalBackend(**self.settings)
 

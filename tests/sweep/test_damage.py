@@ -34,7 +34,7 @@ from sizewise.record.state import (
 from sizewise.sweep.finish import ReportError, finish
 from sizewise.sweep.launch import slurm_launcher
 from sizewise.sweep.launch.backend import LaunchOptions
-from sizewise.sweep.launch.local import LocalBackend, available_cores
+from sizewise.sweep.launch.local_launcher import LocalBackend, available_cores
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slurm_launcher import GRACE_POLLS, SlurmBackend
 from sizewise.sweep.launch.slurm_queue import queue_reasons
@@ -166,7 +166,7 @@ from sizewise.job.submit import Job
 from sizewise.record.identity import run_identity
 from sizewise.sweep.grid import sum_up
 from sizewise.sweep.launch.backend import LaunchOptions
-from sizewise.sweep.launch.local import LocalBackend
+from sizewise.sweep.launch.local_launcher import LocalBackend
 from sizewise.sweep.launch.slot import Slot
 from sizewise.sweep.plan import Plan
 from sweep.fake import no_file_grows

@@ -17,7 +17,7 @@ from sizewise.job.execute import WORKER_MODULE, worker_arguments
 from sizewise.record.claims import attempts, try_claim
 from sizewise.record.state import JobState, job_state, read_failure
 from sizewise.sweep.launch.backend import LaunchOptions
-from sizewise.sweep.launch.local import SMALL_MODEL, LocalBackend, Pool, rough_size
+from sizewise.sweep.launch.local_launcher import SMALL_MODEL, LocalBackend, Pool, rough_size
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
 

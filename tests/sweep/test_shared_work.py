@@ -20,7 +20,7 @@ from sizewise.record.outcome import write_outcome
 from sizewise.record.state import JobState, job_state, read_failure
 from sizewise.sweep.launch import ray_launcher
 from sizewise.sweep.launch.backend import LaunchOptions
-from sizewise.sweep.launch.local import Pool
+from sizewise.sweep.launch.local_launcher import Pool
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.ray_launcher import _Tasks
 from sizewise.sweep.launch.slot import Slot

@@ -1,4 +1,4 @@
-"""Everything that is refused before a weight is loaded."""
+"""Every refusal of a job before a weight is loaded, in two lists: by configuration and by data."""
 
 from __future__ import annotations
 

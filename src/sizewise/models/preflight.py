@@ -1,4 +1,4 @@
-"""Everything that can be refused before a weight is loaded."""
+"""What `job.preflight` asks of a model: base, storage, adapter and tokenizer, before weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a fit is refused before a weight is loaded: everything is built once, around nothing."""
+"""What `job.preflight` asks of a fit: everything is built once, around nothing, before weights."""
 
 from __future__ import annotations
 
