@@ -189,7 +189,7 @@ def test_a_failure_says_why(tmp_path: Path) -> None:
     wait(running)
     assert running.progress().state == "failed"
     assert running.progress().message == "no such model"
-    write_json(running.plan.run_dir / "failed.json", {"message": "data is missing"})
+    write_json(running.plan.run_dir / "failed.json", {"reason": "data is missing"})
     assert running.progress().message == "data is missing"
 
 

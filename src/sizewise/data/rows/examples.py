@@ -136,7 +136,7 @@ class RowReader:
         self._prompt = TextTemplate(cfg.prompt, columns, "dataset.prompt")
         self._answer = TextTemplate(cfg.answer, columns, "dataset.answer", structured=True)
         for key in ("system", "prompt", "answer"):
-            if (text := (getattr(cfg, key) or "").strip()) in columns:
+            if (text := (getattr(cfg, key) or "").strip()) and text in columns:
                 raise DataError(
                     f"dataset.{key}={text!r} is the same text for every row. If the column is "
                     f"meant, put it in braces: 'dataset.{key}=\"{{{text}}}\"'."
