@@ -33,10 +33,10 @@ class Label(TextMetric):
         self.known = {plain(answer_of(example.answer)) for example in train_examples}
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        known = self.known | {plain(p.reference) for p in predictions}
+        known = (self.known | {plain(p.reference) for p in predictions}) - {""}
         return [
             {
-                "exact_match": float(plain(p.text) == plain(p.reference)),
+                "exact_match": float(bool(p.text) and plain(p.text) == plain(p.reference)),
                 "unparsed": float(plain(p.text) not in known),
             }
             for p in predictions
