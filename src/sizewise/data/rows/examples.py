@@ -27,6 +27,7 @@ from sizewise.data.rows.conversation import (
 )
 from sizewise.data.splits.groups import connect, text_key, worded_key
 from sizewise.data.tokens.cache import hash_parts
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.errors import DataError
 
 Row = Mapping[str, Any]
@@ -100,6 +101,8 @@ def reason_to_drop(example: Example, cfg: DatasetConfig) -> str | None:
     limits = cfg.filter
     if not example.answer.strip():
         return "empty_answer"
+    if not answer_of(example.answer):
+        return "only_reasoning"
     if not question.strip() and limits.min_prompt_chars > 0:
         return "empty_prompt"
     for name, length, low, high in (
