@@ -55,11 +55,7 @@ def text_parts(value: Any) -> str | None:
     A mapping that says more (a place, a label) is no such part: its keys would be lost.
     """
     parts = [value] if isinstance(value, Mapping) else value
-    texts = [
-        part["text"]
-        for part in parts
-        if isinstance(part, Mapping) and _is_text_part(part)
-    ]
+    texts = [part["text"] for part in parts if isinstance(part, Mapping) and _is_text_part(part)]
     whole = bool(texts) and len(texts) == len(parts)
     return "".join(texts) if whole and all(isinstance(text, str) for text in texts) else None
 
