@@ -84,7 +84,7 @@ def test_a_later_system_turn_is_shown_to_no_earlier_answer() -> None:
     ]  # fmt: skip
     assert noted == {"system turns behind an answer read as a text of the user": 1}
     del value[4]
-    last = list(answered_turns(read_turns(value, "k"), "last"))[0][0][-1]
+    last = next(answered_turns(read_turns(value, "k"), "last"))[0][-1]
     assert (last.role, last.content) == ("user", "note: the code is 222")
 
 
@@ -113,3 +113,17 @@ def test_null_in_a_turn_means_that_the_key_is_absent() -> None:
     assert [(t.role, t.content) for t in read_turns(value, "k")] == [
         ("user", "hello"), ("assistant", "hi"),
     ]  # fmt: skip
+
+
+def test_system_texts_of_unlike_weight_are_one_and_further_tools_are_counted() -> None:
+    noted: Counter[str] = Counter()
+    value = [
+        {"role": "system", "content": "a", "weight": 0},
+        {"role": "system", "content": "b"},
+        {"role": "tools", "content": "[1]"},
+        {"role": "user", "content": "q"},
+        {"role": "tools", "content": "[2]"},
+    ]
+    turns = read_turns(value, "k", noted=noted)
+    assert [turn.content for turn in turns] == ["[1]", "a\n\nb", "q"]
+    assert noted == {"further definitions of tools left out": 1}

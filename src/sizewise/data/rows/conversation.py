@@ -78,11 +78,13 @@ def read_turns(
             dialogue.append(Message("user", turn.content, weight=asked))
             noted["system turns behind an answer read as a text of the user"] += 1
         elif turn.role == "system":
-            system.append(turn)
+            system.append(replace(turn, weight=1))
         elif dialogue or turn.role == "user" or (goes_on and not turn.leads):
             dialogue.append(turn)
         elif not turn.leads:
             noted["turns before the first of the user left out"] += 1
+    if tools[1:]:
+        noted["further definitions of tools left out"] += len(tools[1:])
     return [*tools[:1], *join_neighbours(system)[:1], *join_neighbours(dialogue)]
 
 
