@@ -72,16 +72,16 @@ def read_turns(
     tools = [turn for turn in turns if turn.role == "tools"]
     system: list[Message] = []
     dialogue: list[Message] = []
-    for turn in turns:
+    for turn in (turn for turn in turns if turn.role != "tools"):
         if turn.role == "system" and any(map(_answers, dialogue)):
             asked = next((said.weight for said in dialogue if said.role == "user"), 1)
             dialogue.append(Message("user", turn.content, weight=asked))
             noted["system turns behind an answer read as a text of the user"] += 1
         elif turn.role == "system":
             system.append(replace(turn, weight=1))
-        elif dialogue or turn.role == "user" or (goes_on and not turn.leads):
+        elif dialogue or turn.role == "user" or goes_on:
             dialogue.append(turn)
-        elif not turn.leads:
+        else:
             noted["turns before the first of the user left out"] += 1
     if tools[1:]:
         noted["further definitions of tools left out"] += len(tools[1:])
