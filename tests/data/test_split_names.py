@@ -147,3 +147,17 @@ def test_point_2_empty_cells_of_the_case_are_refused(shared_dir: Path) -> None:
     source = SourceConfig("json", str(shared_dir / "cases/split_names/none.jsonl"))
     with pytest.raises(DataError, match=r"'' \(20\)"):
         build_splits(config(source=source, split=SplitConfig(column="split")))
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "role"), [(0.1, 0.0, "validation"), (0.0, 0.1, "test")]
+)
+def test_eval_is_the_split_that_is_wanted(validation: float, test: float, role: str) -> None:
+    values = ["train"] * 30 + ["eval"] * 7
+    rows = [{"q": f"{v} {i}", "a": f"{i}", "s": v} for i, v in enumerate(values)]
+    cfg = config(split=SplitConfig(column="s", validation=validation, test=test))
+    splits = split_examples(make_examples(rows, cfg), cfg)
+    assert {name: len(getattr(splits, name)) for name in PARTS if name != "train"} == {
+        "validation": 0, "test": 0, role: 7,
+    }  # fmt: skip
+    assert splits.report.noted == {f"examples of the split 'eval' read as {role}": 7}

@@ -308,3 +308,43 @@ def test_point_4_nothing_of_the_cases_is_lost(shared_dir: Path, name: str) -> No
             parts += [turn.get("reasoning_content") or ""]
             parts += [call["function"]["name"] for call in turn.get("tool_calls", [])]
             assert all(part in text for part in parts)
+
+
+def test_a_completion_that_repeats_the_prompt_gives_the_question_once() -> None:
+    (plain,) = pair(MAPPED[:1], MAPPED[1:]).examples
+    talk = [{"role": "system", "content": "s"}, *MAPPED, {"role": "user", "content": "more"}]
+    worse = [*MAPPED[:1], {"role": "assistant", "content": "b"}]
+    found = pair("q", MAPPED, worse=worse, cfg={"rejected": "worse"})
+    (text,) = found.examples
+    assert (text.content_id, text.answer, found.noted) == (plain.content_id, "a", {})
+    assert text.meta == {"rejected": "b"}
+    found = pair(talk, [*talk, MAPPED[1]])
+    (whole,) = found.examples
+    assert [m.role for m in whole.messages] == ["system", "user", "assistant", "user"]
+    assert (whole.answer, found.noted) == ("a", {})
+    worded = make_examples([{"q": "q", "c": MAPPED}], config(prompt="Answer: {q}", answer="{c}"))
+    assert [m.content for m in worded.examples[0].messages] == ["Answer: q"]
+    both = pair("q", [*MAPPED, talk[-1], MAPPED[1]]).examples
+    assert [[m.content for m in e.messages] for e in both] == [["q"], ["q", "a", "more"]]
+
+
+def test_a_completion_that_asks_something_else_is_counted() -> None:
+    found = pair("first", MAPPED)
+    assert found.noted == {"completions that begin with another question than the prompt's": 1}
+    (example,) = found.examples
+    assert [m.content for m in example.messages] == ["first\n\nq"]
+
+
+def test_what_is_left_out_of_completions_is_counted() -> None:
+    said = [
+        {"role": "system", "content": "s"},
+        {"role": "assistant", "content": " "},
+        {**MAPPED[1], "audio": "x.wav"},
+    ]
+    found = pair(MAPPED[:1], said, worse=said[1:], cfg={"rejected": "worse"})
+    assert found.examples[0].answer == "a"
+    assert found.noted == {
+        "system turns of a completion left out": 1,
+        "empty turns left out": 2,
+        "turns whose 'audio' is not read": 2,
+    }

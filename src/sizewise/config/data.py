@@ -18,7 +18,7 @@ SYNONYMS = {
     "test": ("test", "testing"),
 }
 EITHER = ("eval", "evaluation")
-"""Where there is a test split these are validation, else they are the test split."""
+"""Where there is a test split, or none is wanted, these are validation, else the test split."""
 KNOWN_SPLITS = {*EITHER, *(word for words in SYNONYMS.values() for word in words)}
 SPLIT_COLUMN = "__split__"
 """Column that holds the split which the source itself gives a row."""

@@ -18,6 +18,7 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 _WHOLE = re.compile(r"-?\d+\.0")
 _SCALARS = (date, time, timedelta, Decimal, UUID)
 TEXT_PARTS = ("text", "input_text", "output_text")
+_PART_KEYS = {"type", "text", "cache_control", "annotations", "citations", "logprobs"}
 
 
 def as_text(value: Any, column: str = "", structured: bool = False) -> str:
@@ -49,15 +50,20 @@ def as_text(value: Any, column: str = "", structured: bool = False) -> str:
 
 
 def text_parts(value: Any) -> str | None:
-    """Join the text of parts such as ``{"type": "text", "text": "…"}``; None for anything else."""
+    """Join the text of parts such as ``{"type": "text", "text": "…"}``; None for anything else.
+
+    A mapping that says more (a place, a label) is no such part: its keys would be lost.
+    """
     parts = [value] if isinstance(value, Mapping) else value
-    texts = [
-        part["text"]
-        for part in parts
-        if isinstance(part, Mapping) and part.get("type") in TEXT_PARTS and "text" in part
-    ]
+    texts = [part["text"] for part in parts if isinstance(part, Mapping) and _is_text_part(part)]
     whole = bool(texts) and len(texts) == len(parts)
     return "".join(texts) if whole and all(isinstance(text, str) for text in texts) else None
+
+
+def _is_text_part(part: Mapping[str, Any]) -> bool:
+    """Whether a mapping is a text and nothing else; tables fill absent keys with null."""
+    said = {key for key, value in part.items() if value is not None}
+    return part.get("type") in TEXT_PARTS and "text" in said and said <= _PART_KEYS
 
 
 def _nested(value: Any) -> bool:

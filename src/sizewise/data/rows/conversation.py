@@ -44,14 +44,20 @@ _READ = {"role", "from", "content", "value", "tool_calls", "function_call", *_WE
 
 
 def read_turns(
-    value: Any, key: str, clean: bool = False, noted: Counter[str] | None = None
+    value: Any,
+    key: str,
+    clean: bool = False,
+    noted: Counter[str] | None = None,
+    goes_on: bool = False,
 ) -> list[Message]:
     """Turn a cell into messages: tools, at most one system turn, then the dialogue.
 
     The cell is a list of strings (user first), of role/content or from/value mappings, the JSON
     text of such a list, or empty. Empty turns are left out and neighbours of one role are joined;
-    turns before the first of the user are left out. Calls of tools, their results and answers of
-    weight 0 stay turns of their own. ``noted`` counts what is left out or not read.
+    turns before the first of the user are left out, unless the cell ``goes_on`` from a prompt.
+    Calls of tools, their results and answers of weight 0 stay turns of their own. A system turn
+    behind an answer stays there, as a text of the user: no earlier answer may see it. ``noted``
+    counts what is left out, moved or not read.
 
     Raises:
         DataError: the cell is something else, or names an unknown role.
@@ -63,13 +69,27 @@ def read_turns(
             turns.append(replace(turn, content=tidy(turn.content)) if clean else turn)
         else:
             noted["empty turns left out"] += 1
-    system = [turn for turn in turns if turn.role == "system"]
-    dialogue = [turn for turn in turns if not turn.leads]
-    while dialogue and dialogue[0].role != "user":
-        dialogue.pop(0)
-        noted["turns before the first of the user left out"] += 1
     tools = [turn for turn in turns if turn.role == "tools"]
+    system: list[Message] = []
+    dialogue: list[Message] = []
+    for turn in (turn for turn in turns if turn.role != "tools"):
+        if turn.role == "system" and any(map(_answers, dialogue)):
+            asked = next((said.weight for said in dialogue if said.role == "user"), 1)
+            dialogue.append(Message("user", turn.content, weight=asked))
+            noted["system turns behind an answer read as a text of the user"] += 1
+        elif turn.role == "system":
+            system.append(replace(turn, weight=1))
+        elif dialogue or turn.role == "user" or goes_on:
+            dialogue.append(turn)
+        else:
+            noted["turns before the first of the user left out"] += 1
+    if tools[1:]:
+        noted["further definitions of tools left out"] += len(tools[1:])
     return [*tools[:1], *join_neighbours(system)[:1], *join_neighbours(dialogue)]
+
+
+def _answers(turn: Message) -> bool:
+    return turn.role == "assistant" and "tool_calls" not in turn.extra
 
 
 def join_neighbours(turns: Sequence[Message]) -> list[Message]:
@@ -170,7 +190,7 @@ def _turns(values: Sequence[Any], key: str, noted: Counter[str]) -> Iterator[Mes
 
 def _turn(turn: Mapping[str, Any], key: str, noted: Counter[str]) -> Message:
     name, role = _role(turn, key)
-    content = turn.get("content", turn.get("value"))
+    content = _given(turn, "content", "value")
     calls = _calls(turn, key)
     if name in _CALLS and not calls and (call := _call(content)) is not None:
         calls, content = [call], None
@@ -186,6 +206,11 @@ def _turn(turn: Mapping[str, Any], key: str, noted: Counter[str]) -> Message:
         if turn[other] not in (None, "", [], {}):
             noted[f"turns whose {other!r} is not read"] += 1
     return Message(role, _content(content, key), extra, _weight(turn, key))
+
+
+def _given(turn: Mapping[str, Any], *names: str) -> Any:
+    """Return the first of these keys that is there; null is not."""
+    return next((turn[name] for name in names if turn.get(name) is not None), None)
 
 
 def _content(value: Any, key: str) -> str:
@@ -251,7 +276,7 @@ def _parsed(text: str) -> Any:
 
 
 def _role(turn: Mapping[str, Any], key: str) -> tuple[str, Role]:
-    name = as_text(turn.get("role", turn.get("from")), key).strip().lower()
+    name = as_text(_given(turn, "role", "from"), key).strip().lower()
     if name not in _ROLES:
         raise DataError(
             f"{key}: a turn has the role {name!r}. Known roles: {', '.join(_ROLES)}. "

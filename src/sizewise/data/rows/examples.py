@@ -27,6 +27,7 @@ from sizewise.data.rows.conversation import (
 )
 from sizewise.data.splits.groups import connect, text_key, worded_key
 from sizewise.data.tokens.cache import hash_parts
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.errors import DataError
 
 Row = Mapping[str, Any]
@@ -100,6 +101,8 @@ def reason_to_drop(example: Example, cfg: DatasetConfig) -> str | None:
     limits = cfg.filter
     if not example.answer.strip():
         return "empty_answer"
+    if not answer_of(example.answer):
+        return "only_reasoning"
     if not question.strip() and limits.min_prompt_chars > 0:
         return "empty_prompt"
     for name, length, low, high in (
@@ -232,22 +235,30 @@ class RowReader:
         if self._answer.sole not in self._spoken:
             yield tuple(messages), self._answer.render(row, self._clean), first
             return
-        said = self._completion(row, self._answer.sole, "dataset.answer")
-        whole = [*messages, *said]
+        said = self._completion(row, messages)
+        joins = bool(said) and said[0].role == "user"
+        whole = join_neighbours([*messages, *said]) if joins else [*messages, *said]
         for prompt, answer in answered_turns(whole, self._train_on, self.skipped, len(messages)):
             yield prompt, answer, first
 
-    def _turns(self, row: Row, column: str | None, key: str) -> list[Message]:
-        return read_turns(row.get(column or ""), key, self._clean, self.noted)
+    def _turns(
+        self, row: Row, column: str | None, key: str, goes_on: bool = False
+    ) -> list[Message]:
+        return read_turns(row.get(column or ""), key, self._clean, self.noted, goes_on)
 
-    def _completion(self, row: Row, column: str | None, key: str) -> list[Message]:
-        """Read turns that go on from a prompt, and so begin with the assistant."""
-        cell = row.get(column or "")
-        if not is_conversation(cell):
-            return self._turns(row, column, key)
-        asked = {"role": "user", "content": "?"}
-        turns = _dialogue(read_turns([asked, *cell], key, self._clean, Counter()))
-        return turns[1:] if turns[0].content == "?" else self._turns(row, column, key)
+    def _completion(self, row: Row, asked: Sequence[Message]) -> list[Message]:
+        """Read turns that go on from a prompt, and so begin with the assistant.
+
+        Those of whole conversations first repeat what was asked: only what comes after is said.
+        """
+        turns = self._turns(row, self._answer.sole, "dataset.answer", goes_on=True)
+        for turn in turns:
+            if turn.leads and not any(_repeats(turn, other) for other in asked):
+                self.noted[f"{turn.role} turns of a completion left out"] += 1
+        said = _after(_dialogue(turns), _dialogue(asked))
+        if said and said[0].role == "user":
+            self.noted["completions that begin with another question than the prompt's"] += 1
+        return said
 
     def _head(self, row: Row, turns: Sequence[Message]) -> list[Message]:
         """Return what stands before the turns: tools, and the configured or own system text."""
@@ -272,7 +283,7 @@ class RowReader:
         if column not in self._spoken:
             text = as_text(row.get(column), column, structured=True)
             return tidy(text) if self._clean else text
-        turns = self._completion(row, column, "dataset.rejected")
+        turns = self._turns(row, column, "dataset.rejected", goes_on=True)
         return next((answer for _, answer in answered_turns(turns, "last")), "")
 
     def _origin(self, row: Row, number: int) -> str:
@@ -283,6 +294,20 @@ class RowReader:
 
 def _dialogue(turns: Sequence[Message]) -> list[Message]:
     return [turn for turn in turns if not turn.leads]
+
+
+def _after(turns: list[Message], asked: list[Message]) -> list[Message]:
+    """Return the turns behind those that repeat the last ones of the prompt."""
+    for count in range(min(len(turns), len(asked)), 0, -1):
+        pairs = zip(turns, asked[-count:], strict=False)
+        if turns[0].role == "user" and all(_repeats(one, other) for one, other in pairs):
+            return turns[count:]
+    return turns
+
+
+def _repeats(turn: Message, other: Message) -> bool:
+    """Whether a turn says what another does, which may put words of a template around it."""
+    return turn.role == other.role and tidy(turn.content) in tidy(other.content)
 
 
 def _ask(history: Sequence[Message], question: str) -> list[Message]:

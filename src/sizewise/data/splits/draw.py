@@ -225,12 +225,12 @@ def divide_by_column(
     Raises:
         DataError: values fit no split although a wanted split has none.
     """
-    split_of = read_names(values, cfg.names)
     wanted = {
         "train": 1 - cfg.validation - cfg.test,
         "validation": cfg.validation,
         "test": cfg.test,
     }
+    split_of = read_names(values, cfg.names, [n for n in SPLITS if wanted[n] > 1e-9])
     empty = [n for n in SPLITS if wanted[n] > 1e-9 and n not in split_of.values()]
     unread = {value: n for value, n in values.items() if value not in split_of}
     if unread and empty:
@@ -248,12 +248,15 @@ def divide_by_column(
     return parts
 
 
-def read_names(values: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
+def read_names(
+    values: Iterable[str], names: Mapping[str, str], wanted: Sequence[str] = SPLITS
+) -> dict[str, str]:
     """Say which split each value of the source's column means; values that fit none are absent.
 
     The configured ``names`` (split → value) come first, as they stand or in another case; a name
     that is no split says that a value is left out. A split that they do not fill takes a synonym,
-    if there is only one; so do test and validation with ``eval``. An empty cell is a value too.
+    if there is only one; so do test and validation with ``eval``, which is the test split unless
+    there is one or only validation is ``wanted``. An empty cell is a value too.
     """
     values = list(dict.fromkeys(values))
     found = {v: name for name, value in names.items() for v in values if v == value}
@@ -262,10 +265,10 @@ def read_names(values: Iterable[str], names: Mapping[str, str]) -> dict[str, str
     for name in SPLITS:
         if name not in found.values():
             found |= _only([v for v in values if v not in found], SYNONYMS[name], name)
-    has_test = "test" in found.values()
-    if not (has_test and "validation" in found.values()):
+    free = [name for name in ("test", "validation") if name not in found.values()]
+    if free:
         rest = [value for value in values if value not in found]
-        found |= _only(rest, EITHER, "validation" if has_test else "test")
+        found |= _only(rest, EITHER, next((n for n in free if n in wanted), free[0]))
     return found
 
 
