@@ -128,10 +128,18 @@ def zip_damage(path: Path) -> str | None:
     return None if part is None else f"its part {part} does not fit its checksum"
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; ValueError for whatever is wrong with it, also a nesting of thousands."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the record in ``path``; None where there is none or it is torn."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return record if isinstance(record, dict) else None

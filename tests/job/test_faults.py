@@ -16,6 +16,7 @@ import pytest
 import pytorch_lightning as pl
 from tests.job.comparing import answers, comparable
 
+from sizewise.app.chat.speakers import Choir, speakers_of
 from sizewise.composition.compose import compose_run
 from sizewise.config import RunConfig
 from sizewise.errors import ConfigError
@@ -28,6 +29,9 @@ from sizewise.record.identity import plain_config
 from sizewise.record.outcome import read_outcome
 from sizewise.record.predictions import PredictionStore
 from sizewise.record.state import JobState
+from sizewise.release.export import export_run
+from sizewise.release.generate import load_run_model, open_run
+from sizewise.report.comparison.runs import Run
 from sizewise.verify import FAILED, OK
 from sizewise.verify.verify import verify_run
 
@@ -204,6 +208,26 @@ def test_a_damaged_adapter_of_a_finished_run_is_not_scored_again(
     path.write_bytes(flip(bytearray(path.read_bytes()), random.Random(0)))
     with pytest.raises(ConfigError, match=r"is damaged: adapter/.* is not what the training wrote"):
         of_finished_run(again)
+
+
+@pytest.mark.parametrize("use", ["generate", "export", "chat"])
+def test_a_damaged_adapter_is_neither_exported_nor_asked(
+    states: dict[str, Path], tmp_path: Path, use: str
+) -> None:
+    run_dir = shutil.copytree(states["never"] / "run", tmp_path / "run")
+    use_of = {
+        "generate": lambda: load_run_model(open_run(run_dir)),
+        "export": lambda: export_run(run_dir, tmp_path / "out", examples=0),
+        "chat": lambda: Choir().prepare(speakers_of(Run(run_dir, read_outcome(run_dir)))),
+    }
+    path = RunDir(run_dir).adapter / "adapter_model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(flip(bytearray(whole), random.Random(0)))
+    with pytest.raises(ConfigError, match=r"is damaged: adapter/.* is not what the training wrote"):
+        use_of[use]()
+    assert not (tmp_path / "out").exists()
+    path.write_bytes(whole)
+    use_of[use]()
 
 
 def test_verify_finds_every_damaged_file_that_a_finished_run_reports(

@@ -6,6 +6,9 @@ import json
 import pytest
 
 from sizewise.errors import OutcomeError
+from sizewise.files import read_json
+from sizewise.record.fit import read_result
+from sizewise.record.history import parse_lines
 from sizewise.record.outcome import (
     CostFacts,
     DataFacts,
@@ -17,6 +20,7 @@ from sizewise.record.outcome import (
     read_outcome,
     write_outcome,
 )
+from sizewise.record.state import is_done
 
 MODEL = ModelFacts(
     name="nano",
@@ -117,6 +121,18 @@ def test_what_is_no_record_is_refused_with_its_place(tmp_path, text):
     (tmp_path / "outcome.json").write_text(text)
     with pytest.raises(OutcomeError, match=r"outcome\.json"):
         read_outcome(tmp_path)
+
+
+def test_a_record_nested_too_deeply_is_damaged_as_any_other(tmp_path):
+    deep = "[" * 100_000
+    for name in ("outcome.json", "fit.json", "failed.json"):
+        (tmp_path / name).write_text(deep)
+    with pytest.raises(OutcomeError, match="truncated or damaged"):
+        read_outcome(tmp_path)
+    assert not is_done(tmp_path)
+    assert read_json(tmp_path / "failed.json") is None
+    assert read_result(tmp_path) is None
+    assert parse_lines(f"{deep}\n".encode()) == []
 
 
 def test_a_record_cut_inside_a_character_is_refused(tmp_path):

@@ -12,7 +12,7 @@ from sizewise.config.evaluation import EvaluationConfig
 from sizewise.config.targets import check_own, recorded_config
 from sizewise.errors import ConfigError, OutcomeError
 from sizewise.record.directories import CONFIG_FILE, RunDir
-from sizewise.record.fit import load_result
+from sizewise.record.fit import check_adapter
 
 # What may be said beside run=DIR; everything else is the run's own.
 SAID = (
@@ -53,8 +53,8 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
     adapter = RunDir(folder).adapter
     if done.lora.trains and not adapter.is_dir():
         raise ConfigError(f"run={cfg.run!r} has not finished training. Start it again first.")
-    if done.lora.trains and RunDir(folder).fit.is_file():
-        _check_fit(folder)
+    if done.lora.trains:
+        check_adapter(adapter)
     return replace(
         done,
         stage="evaluate",
@@ -89,19 +89,12 @@ def stored_config(directory: Path) -> dict[str, Any] | None:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise OutcomeError(f"{path} cannot be read: {reason}.") from error
     if not isinstance(found, dict):
         raise OutcomeError(f"{path} holds no mapping, so it is no configuration.")
     return found
-
-
-def _check_fit(folder: Path) -> None:
-    try:
-        load_result(folder)
-    except ValueError as error:
-        raise ConfigError(f"run={str(folder)!r} is damaged: {error}. Train it again.") from error
 
 
 def _refuse_what_is_the_runs(overrides: Sequence[str]) -> None:

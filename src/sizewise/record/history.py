@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sizewise.files import sealed, unsealed, write_atomically
+from sizewise.files import parse_json, sealed, unsealed, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def parse_lines(text: bytes) -> list[Line]:
 
 def _line(raw: bytes) -> Line | None:
     try:
-        record = unsealed(json.loads(raw))
+        record = unsealed(parse_json(raw))
         return Line(record["step"], record["time"], dict(record["values"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.config import LoraConfig, RunConfig
-from sizewise.files import hash_text, write_atomically
+from sizewise.files import hash_text, parse_json, write_atomically
 from sizewise.record.directories import RunDir
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
@@ -186,7 +186,7 @@ def _content_of(location: str) -> str:
     weights = path / "adapter_model.safetensors"
     if outcome.is_file():
         try:
-            return f"run:{json.loads(outcome.read_text(encoding='utf-8'))['identity']}"
+            return f"run:{parse_json(outcome.read_text(encoding='utf-8'))['identity']}"
         except (ValueError, KeyError):
             return f"path:{path.resolve().as_posix()}"
     if weights.is_file():

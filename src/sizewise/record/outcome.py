@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sizewise.errors import OutcomeError
-from sizewise.files import SEAL, sealed, unsealed, write_atomically
+from sizewise.files import SEAL, parse_json, sealed, unsealed, write_atomically
 from sizewise.record.directories import OUTCOME_FILE, RunDir
 
 OUTCOME_VERSION = 1
@@ -188,7 +188,7 @@ def read_outcome(run_dir: Path, intact: bool = False) -> Outcome:
     """
     path = RunDir(run_dir).outcome
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise OutcomeError(
             f"{run_dir} holds no {OUTCOME_FILE}: the run has not finished."

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import EvaluationError
-from sizewise.files import SEAL, file_hash, hash_text, sealed, unsealed, write_atomically
+from sizewise.files import (
+    SEAL,
+    file_hash,
+    hash_text,
+    parse_json,
+    sealed,
+    unsealed,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from sizewise.devices import PeakMemory
@@ -183,7 +191,7 @@ def _sealed_line(prediction: Prediction) -> str:
 
 def _parse(line: bytes, path: Path, number: int) -> Prediction:
     try:
-        return Prediction(**unsealed(json.loads(line)))
+        return Prediction(**unsealed(parse_json(line)))
     except (ValueError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path}, line {number}, is no prediction of this version ({error}). "
@@ -194,7 +202,7 @@ def _parse(line: bytes, path: Path, number: int) -> Prediction:
 def _row(line: bytes, bare: bool) -> Prediction | None:
     """Return a prediction; None for a damaged line, or for one without a hash unless ``bare``."""
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         return Prediction(**unsealed(record)) if bare or SEAL in record else None
     except (ValueError, TypeError, AttributeError):
         return None
@@ -277,7 +285,7 @@ def _bill_line(spent: Spent) -> str:
 
 
 def _spent(line: bytes) -> Spent:
-    *values, last = json.loads(line)
+    *values, last = parse_json(line)
     if not isinstance(last, str):  # of a version without hashes
         return Spent(*[*values, last])
     if last != _check(values):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import warnings
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.errors import SizewiseError, SweepError
-from sizewise.files import read_json, sealed, unsealed
+from sizewise.files import parse_json, read_json, sealed, unsealed
 from sizewise.record.directories import RunDir, SweepDir
 
 log = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ def mend_journal(path: Path) -> None:
 
 def _is_entry(line: bytes) -> bool:
     try:
-        return bool(unsealed(json.loads(line)))
+        return bool(unsealed(parse_json(line)))
     except (ValueError, AttributeError):
         return False
 

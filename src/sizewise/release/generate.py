@@ -20,6 +20,7 @@ from sizewise.models.adapter.attach import adapter_folder, cast_adapter, load_ad
 from sizewise.models.architecture import context_length
 from sizewise.models.base import load_base
 from sizewise.record.directories import ADAPTER, RunDir
+from sizewise.record.fit import check_adapter
 from sizewise.record.outcome import Outcome, read_outcome
 from sizewise.runtime import resolve_device
 
@@ -38,15 +39,17 @@ class FinishedRun:
 
         Raises:
             ModelError: the run trained nothing, or what it scored is no longer there.
+            ConfigError: the weights are not what the training wrote.
         """
-        if self.cfg.stage == "evaluate" and self.cfg.adapter is not None:
-            return adapter_folder(self.cfg.adapter)
         folder = RunDir(self.folder).adapter
+        if self.cfg.stage == "evaluate" and self.cfg.adapter is not None:
+            folder = adapter_folder(self.cfg.adapter)
         if not folder.is_dir():
             raise ModelError(
                 f"{self.folder} holds no {ADAPTER}: the run trained nothing (lora=none). "
                 "Choose a run that did."
             )
+        check_adapter(folder)
         return folder
 
 
@@ -74,10 +77,10 @@ def load_run_base(run: FinishedRun, quantized: bool = True) -> Any:
 
 def load_run_model(run: FinishedRun, quantized: bool = True) -> Any:
     """Load base and trained weights of a run; the base alone for a run that trained nothing."""
-    base = load_run_base(run, quantized)
     if run.outcome.tuned is None:
-        return base
-    return with_weights(run, base, run.adapter, quantized)
+        return load_run_base(run, quantized)
+    folder = run.adapter  # before anything is loaded
+    return with_weights(run, load_run_base(run, quantized), folder, quantized)
 
 
 def with_weights(run: FinishedRun, base: Any, folder: Path, as_trained: bool = True) -> Any:

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sizewise.errors import TrainingError
-from sizewise.files import sealed, unsealed, written_whole, zip_damage
+from sizewise.files import parse_json, sealed, unsealed, written_whole, zip_damage
 from sizewise.record.directories import RunDir
 from sizewise.training.interrupt import StopRequest
 from sizewise.training.lightning_internals import State, StepCallback
@@ -101,7 +101,7 @@ def read_best(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """
     try:
         with safe_open(str(path), framework="pt") as handle:
-            record = unsealed(json.loads(handle.metadata()[HEADER]))
+            record = unsealed(parse_json(handle.metadata()[HEADER]))
         weights = load_file(str(path))
         if record.get("weights") not in (None, _weights_hash(weights)):
             raise ValueError("its weights are not what was written")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sizewise.errors import OutcomeError, SizewiseError
+from sizewise.files import parse_json
 from sizewise.record.directories import OUTCOME_FILE, RESULTS_FILE, SweepDir
 from sizewise.record.outcome import FileRef, Outcome, read_outcome
 from sizewise.record.predictions import Prediction, read_predictions
@@ -165,7 +165,7 @@ def results_check(directory: Path, stored: Path) -> Check:
 def read_results(path: Path) -> dict[str, Any]:
     """Read a record of a comparison; raises OutcomeError where there is none."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OutcomeError(f"cannot be read: {error}") from error
     if not isinstance(record, dict):

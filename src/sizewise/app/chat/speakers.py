@@ -18,6 +18,7 @@ from sizewise.errors import ModelError
 from sizewise.job.bases import storage_of
 from sizewise.models.adapter import full
 from sizewise.record.directories import RunDir
+from sizewise.record.fit import check_adapter
 from sizewise.report.comparison.runs import Run
 from sizewise.runtime import prepare_environment, quiet, resolve_device
 
@@ -83,6 +84,9 @@ class Choir:
             self._load(speakers)
 
     def _load(self, speakers: Sequence[Speaker]) -> None:
+        for speaker in speakers:
+            if speaker.adapter is not None:
+                check_adapter(speaker.adapter)
         wanted = {speaker.engine_key for speaker in speakers}
         self._engines = {key: e for key, e in self._engines.items() if key in wanted}
         for speaker in speakers:

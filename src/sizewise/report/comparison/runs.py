@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewise.errors import OutcomeError
+from sizewise.files import parse_json
 from sizewise.record.directories import OUTCOME_FILE, RunDir
 from sizewise.record.outcome import Evaluation, Outcome, read_outcome
 from sizewise.record.predictions import WEIGHTED_BY
@@ -69,7 +70,7 @@ class Answers:
         return [at[key] for key in ids]
 
     def lines(self) -> dict[str, dict[str, Any]]:
-        return {row["id"]: row for row in map(json.loads, self.path.read_bytes().splitlines())}
+        return {row["id"]: row for row in map(parse_json, self.path.read_bytes().splitlines())}
 
 
 def find_run_dirs(paths: Iterable[Path]) -> list[Path]:
@@ -138,7 +139,7 @@ def parse_answers(path: Path, sha256: str | None = None) -> Answers:
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise OutcomeError(f"{path} was changed after the run: its hash is not the recorded one.")
     try:
-        return _answers([json.loads(line) for line in data.splitlines()], path)
+        return _answers([parse_json(line) for line in data.splitlines()], path)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutcomeError(f"{path} is no predictions file of this version ({error!r}).") from error
 

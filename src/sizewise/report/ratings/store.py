@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.errors import ConfigError, OutcomeError
-from sizewise.files import hash_text
+from sizewise.files import hash_text, parse_json
 from sizewise.report.ratings.pairs import Matchup, Presented
 from sizewise.report.words import plural
 from sizewise.statistics.agreement import Agreement, WinRate, krippendorff_alpha, win_rate
@@ -107,7 +107,7 @@ def read_ratings(path: Path) -> list[Rating]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from sizewise.files import tail
+from sizewise.files import parse_json, tail
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.directories import RunDir
@@ -86,7 +85,7 @@ class Progress:
 def latest_figures(job: Job) -> str:
     """Return the last values that a running job wrote, as ``step 120  train_loss 1.234``."""
     try:
-        record = json.loads(tail(RunDir(job.run_dir).history, 1)[-1])
+        record = parse_json(tail(RunDir(job.run_dir).history, 1)[-1])
         values = {name: float(v) for name, v in record["values"].items() if "loss" in name}
         step = int(record["step"])
     except (IndexError, ValueError, KeyError, TypeError, AttributeError):
