@@ -83,8 +83,14 @@ def launch(command: Sequence[str], port: int) -> int:
     sys.stdout.write(f"sizewise: http://{ADDRESS}:{port}/?token={token} (stop with Ctrl-C)\n")
     sys.stdout.flush()
     environment = {**os.environ, "DO_NOT_TRACK": "1", TOKEN: token}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    process = subprocess.Popen(command, env=environment)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _wait(subprocess.Popen(command, env=environment))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
     try:
         return process.wait()
     except KeyboardInterrupt:
