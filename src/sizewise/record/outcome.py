@@ -12,6 +12,8 @@ from typing import Any
 from sizewise.errors import OutcomeError
 from sizewise.files import SEAL, sealed, unsealed, write_atomically
 from sizewise.record.directories import OUTCOME_FILE, RunDir
+from sizewise.record.kinds import check_kinds
+from sizewise.record.provenance import Provenance
 
 OUTCOME_VERSION = 1
 
@@ -227,7 +229,8 @@ def outcome_from_json(record: Any, where: str) -> Outcome:
             "Run the job again or use the sizewise that wrote it."
         )
     try:
-        check_record(record)
+        check_kinds(record, Outcome)
+        check_kinds(record["provenance"], Provenance, "provenance")
         fields = {name: value for name, value in record.items() if name != SEAL}
         return Outcome(**{**fields, **_typed(record)})
     except (KeyError, TypeError) as error:
@@ -252,51 +255,3 @@ def _evaluations(record: Mapping[str, Any]) -> dict[str, Evaluation]:
         name: Evaluation(**{**entry, "predictions": FileRef(**entry["predictions"])})
         for name, entry in record.items()
     }
-
-
-MAPPINGS = ("config", "model", "data", "cost", "base", "validation", "provenance", "files")
-OF_DATA = ("sizes", "fingerprints", "dropped", "report")
-TEXTS = ("run_id", "identity", "primary", "direction")
-NOT_COUNTED = ("out_of_memory",)
-
-
-def check_record(record: Mapping[str, Any]) -> None:
-    """Raise TypeError or KeyError for fields that are wrong: mappings, texts and numbers."""
-    for name in MAPPINGS:
-        _mapping(name, record[name])
-    for name in OF_DATA:
-        _mapping(f"data.{name}", record["data"][name])
-    for name in TEXTS:
-        if not isinstance(record[name], str):
-            raise TypeError(f"{name} is no text but {record[name]!r}")
-    _number("objective", record["objective"], optional=True)
-    for name, value in record["validation"].items():
-        _number(f"validation.{name}", value)
-    for name, value in record["cost"].items():
-        if name not in NOT_COUNTED:
-            _number(f"cost.{name}", value, optional=True)
-    for kind in ("base", "tuned"):
-        if kind == "tuned" and record[kind] is None:
-            continue
-        _mapping(kind, record[kind])
-        for name, entry in record[kind].items():
-            _evaluation(f"{kind}.{name}", entry)
-
-
-def _evaluation(where: str, entry: Any) -> None:
-    _mapping(where, entry)
-    _mapping(f"{where}.scores", entry["scores"])
-    for name, value in entry["scores"].items():
-        _number(f"{where}.scores.{name}", value)
-
-
-def _number(name: str, value: Any, optional: bool = False) -> None:
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is no number but {value!r}")
-
-
-def _mapping(name: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} is no mapping but {value!r}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import EvaluationError
 from sizewise.files import SEAL, file_hash, hash_text, sealed, unsealed, write_atomically
+from sizewise.record.kinds import check_kinds
 
 if TYPE_CHECKING:
     from sizewise.devices import PeakMemory
@@ -181,9 +182,14 @@ def _sealed_line(prediction: Prediction) -> str:
     return json.dumps(sealed(prediction.to_json()), ensure_ascii=True) + "\n"
 
 
+def _prediction(record: Any) -> Prediction:
+    check_kinds(record, Prediction)
+    return Prediction(**unsealed(record))
+
+
 def _parse(line: bytes, path: Path, number: int) -> Prediction:
     try:
-        return Prediction(**unsealed(json.loads(line)))
+        return _prediction(json.loads(line))
     except (ValueError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path}, line {number}, is no prediction of this version ({error}). "
@@ -195,7 +201,7 @@ def _row(line: bytes, bare: bool) -> Prediction | None:
     """Return a prediction; None for a damaged line, or for one without a hash unless ``bare``."""
     try:
         record = json.loads(line)
-        return Prediction(**unsealed(record)) if bare or SEAL in record else None
+        return _prediction(record) if bare or SEAL in record else None
     except (ValueError, TypeError, AttributeError):
         return None
 
