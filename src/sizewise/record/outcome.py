@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
 from sizewise.errors import OutcomeError
 from sizewise.files import SEAL, sealed, unsealed, write_atomically
@@ -16,6 +16,35 @@ from sizewise.record.kinds import check_kinds
 from sizewise.record.provenance import Provenance
 
 OUTCOME_VERSION = 1
+
+
+Group = Mapping[str, Any] | None
+
+
+class Groups(TypedDict, total=False):
+    """What every reader takes for a group of the configuration; earlier ones lack some."""
+
+    model: Group
+    dataset: Group
+    eval_dataset: Mapping[str, Group] | None
+    lora: Group
+    quantization: Group
+    metric: Mapping[str, Group] | None
+    trainer: Group
+    evaluation: Group
+    sweep: Group
+
+
+class Report(TypedDict, total=False):
+    """What is read of the report of a data set."""
+
+    rows: int
+    filtered: Mapping[str, int] | None
+    duplicates: int | None
+    shared_groups: int | None
+    leaking_rows: int | None
+    row_split_leak: float | None
+    noted: Mapping[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -230,6 +259,8 @@ def outcome_from_json(record: Any, where: str) -> Outcome:
         )
     try:
         check_kinds(record, Outcome)
+        check_kinds(record["config"], Groups, "config")
+        check_kinds(record["data"]["report"], Report, "data.report")
         check_kinds(record["provenance"], Provenance, "provenance")
         fields = {name: value for name, value in record.items() if name != SEAL}
         return Outcome(**{**fields, **_typed(record)})

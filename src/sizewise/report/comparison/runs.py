@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from sizewise.errors import OutcomeError
 from sizewise.record.directories import OUTCOME_FILE, RunDir
-from sizewise.record.outcome import Evaluation, Outcome, read_outcome
 from sizewise.record.kinds import check_kinds
+from sizewise.record.outcome import Evaluation, Outcome, read_outcome
 from sizewise.record.predictions import WEIGHTED_BY, Prediction
 
 FloatArray = NDArray[np.float64]
