@@ -138,7 +138,7 @@ def test_edited_costs_of_training_and_sizes_are_found(
 
 
 def noted(directory: Path) -> None:
-    """Give a run what proves its answers' cost and its adapter's settings, and seal it again."""
+    """Give a run what proves its answers' cost and its adapter's settings."""
     proved(directory)
     outcome = read_outcome(directory)
     ((_, entry),) = outcome.best.items()
