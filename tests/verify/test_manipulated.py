@@ -15,15 +15,16 @@ from safetensors.torch import save_file
 from tests.report.real_run import METRICS, real_run
 
 from sizewise.evaluation.score import score_predictions
+from sizewise.files import hash_text
 from sizewise.metrics.base import build_metrics
 from sizewise.models.sources import embedded_model_path
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult, write_result
 from sizewise.record.history import Line, rewrite
 from sizewise.record.outcome import file_ref, outcome_from_json, read_outcome, write_outcome
-from sizewise.record.predictions import Prediction, read_predictions
+from sizewise.record.predictions import Prediction, bill_path, read_predictions
 from sizewise.verify import FAILED, OK, UNCHECKED
-from sizewise.verify.record import size_checks
+from sizewise.verify.record import evaluation_check, size_checks
 from sizewise.verify.verify import verify_run
 
 NAME = "icd10_dialogues"
@@ -134,6 +135,78 @@ def test_edited_costs_of_training_and_sizes_are_found(
     path.write_text(json.dumps(record))
     found = [f"{c.name}: {c.detail}" for c in verify_run(directory).checks if c.status == FAILED]
     assert any(named in line for line in found), found
+
+
+def noted(directory: Path) -> None:
+    """Give a run what proves its answers' cost and its adapter's settings."""
+    proved(directory)
+    outcome = read_outcome(directory)
+    ((_, entry),) = outcome.best.items()
+    peak, half = outcome.cost.eval_peak_bytes, entry.examples // 2
+    lines = [[half, 4.0, 1, hash_text(f"[{half}, 4.0, 1]", 16)], [entry.examples, 10.0, peak]]
+    bill = bill_path(directory / entry.predictions.path)
+    bill.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "use_rslora": False}
+    (directory / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (set_to("cost/eval_seconds", 0.001), "cost.eval_seconds is recorded as 0.001"),
+        (set_to("cost/eval_seconds", None), "cost.eval_seconds is recorded as None"),
+        (set_to("cost/eval_peak_bytes", 1), "cost.eval_peak_bytes is recorded as 1,"),
+        (set_to("cost/eval_peak_bytes", None), "cost.eval_peak_bytes is recorded as None"),
+        (set_to("model/params_trainable", 3), "the adapter holds 15 in 60"),
+        (set_to("model/lora_r", 4), "lora_r is recorded as 4, adapter_config.json says 8"),
+        (set_to("model/lora_r", 4), "lora.r is recorded as 4, the configuration says 8"),
+        (set_to("model/lora_alpha", 1.0), "lora_alpha is recorded as 1.0, adapter_config.json"),
+        (set_to("model/lora_alpha", 1.0), "lora.alpha is recorded as 1.0, the configuration says"),
+        (set_to("model/lora_scale", 9.0), "lora_scale is recorded as 9.0, adapter_config.json"),
+    ],
+)
+def test_a_forged_figure_is_found_without_the_hash_of_the_record(
+    honest: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], named: str
+) -> None:
+    directory = shutil.copytree(honest, tmp_path / "run")
+    noted(directory)
+    assert {c.name: c.status for c in verify_run(directory).checks}["evaluation figures"] == OK
+    path = directory / "outcome.json"
+    record = json.loads(path.read_text())
+    del record["sha256"]
+    change(record)
+    path.write_text(json.dumps(record))
+    found = [f"{c.name}: {c.detail}" for c in verify_run(directory).checks if c.status == FAILED]
+    assert any(named in line for line in found), found
+
+
+def test_a_record_without_its_hash_is_not_passed_as_whole(honest: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(honest, tmp_path / "run")
+
+    def own() -> str:
+        return {c.name: c.status for c in verify_run(directory).checks}["record's own hash"]
+
+    assert own() == OK
+    path = directory / "outcome.json"
+    record = json.loads(path.read_text())
+    del record["sha256"]
+    record["provenance"]["python"] = "2.7"
+    path.write_text(json.dumps(record))
+    assert own() == UNCHECKED
+
+
+def test_evaluation_cannot_have_taken_less_than_what_a_part_of_it_took(
+    honest: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(honest, tmp_path / "run")
+    noted(directory)
+    outcome = read_outcome(directory)
+    ((_, entry),) = outcome.best.items()
+    lost = replace(entry, predictions=replace(entry.predictions, path="predictions/tuned.x.jsonl"))
+    more = replace(outcome, tuned={NAME: entry, "other": lost})
+    assert evaluation_check(more, directory).status == UNCHECKED
+    less = replace(more, cost=replace(more.cost, eval_seconds=9.0))
+    assert evaluation_check(less, directory).status == FAILED
 
 
 @pytest.mark.parametrize(("old", "new"), [("seconds", "secondz"), ('_step": 7', '_step": 8')])

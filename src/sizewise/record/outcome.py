@@ -7,13 +7,44 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
 from sizewise.errors import OutcomeError
 from sizewise.files import SEAL, parse_json, sealed, unsealed, write_atomically
 from sizewise.record.directories import OUTCOME_FILE, RunDir
+from sizewise.record.kinds import check_kinds
+from sizewise.record.provenance import Provenance
 
 OUTCOME_VERSION = 1
+
+
+Group = Mapping[str, Any] | None
+
+
+class Groups(TypedDict, total=False):
+    """What every reader takes for a group of the configuration; earlier ones lack some."""
+
+    model: Group
+    dataset: Group
+    eval_dataset: Mapping[str, Group] | None
+    lora: Group
+    quantization: Group
+    metric: Mapping[str, Group] | None
+    trainer: Group
+    evaluation: Group
+    sweep: Group
+
+
+class Report(TypedDict, total=False):
+    """What is read of the report of a data set."""
+
+    rows: int
+    filtered: Mapping[str, int] | None
+    duplicates: int | None
+    shared_groups: int | None
+    leaking_rows: int | None
+    row_split_leak: float | None
+    noted: Mapping[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -227,7 +258,10 @@ def outcome_from_json(record: Any, where: str) -> Outcome:
             "Run the job again or use the sizewise that wrote it."
         )
     try:
-        check_record(record)
+        check_kinds(record, Outcome)
+        check_kinds(record["config"], Groups, "config")
+        check_kinds(record["data"]["report"], Report, "data.report")
+        check_kinds(record["provenance"], Provenance, "provenance")
         fields = {name: value for name, value in record.items() if name != SEAL}
         return Outcome(**{**fields, **_typed(record)})
     except (KeyError, TypeError) as error:
@@ -252,51 +286,3 @@ def _evaluations(record: Mapping[str, Any]) -> dict[str, Evaluation]:
         name: Evaluation(**{**entry, "predictions": FileRef(**entry["predictions"])})
         for name, entry in record.items()
     }
-
-
-MAPPINGS = ("config", "model", "data", "cost", "base", "validation", "provenance", "files")
-OF_DATA = ("sizes", "fingerprints", "dropped", "report")
-TEXTS = ("run_id", "identity", "primary", "direction")
-NOT_COUNTED = ("out_of_memory",)
-
-
-def check_record(record: Mapping[str, Any]) -> None:
-    """Raise TypeError or KeyError for fields that are wrong: mappings, texts and numbers."""
-    for name in MAPPINGS:
-        _mapping(name, record[name])
-    for name in OF_DATA:
-        _mapping(f"data.{name}", record["data"][name])
-    for name in TEXTS:
-        if not isinstance(record[name], str):
-            raise TypeError(f"{name} is no text but {record[name]!r}")
-    _number("objective", record["objective"], optional=True)
-    for name, value in record["validation"].items():
-        _number(f"validation.{name}", value)
-    for name, value in record["cost"].items():
-        if name not in NOT_COUNTED:
-            _number(f"cost.{name}", value, optional=True)
-    for kind in ("base", "tuned"):
-        if kind == "tuned" and record[kind] is None:
-            continue
-        _mapping(kind, record[kind])
-        for name, entry in record[kind].items():
-            _evaluation(f"{kind}.{name}", entry)
-
-
-def _evaluation(where: str, entry: Any) -> None:
-    _mapping(where, entry)
-    _mapping(f"{where}.scores", entry["scores"])
-    for name, value in entry["scores"].items():
-        _number(f"{where}.scores.{name}", value)
-
-
-def _number(name: str, value: Any, optional: bool = False) -> None:
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is no number but {value!r}")
-
-
-def _mapping(name: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} is no mapping but {value!r}")

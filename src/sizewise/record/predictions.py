@@ -21,6 +21,7 @@ from sizewise.files import (
     unsealed,
     write_atomically,
 )
+from sizewise.record.kinds import check_kinds
 
 if TYPE_CHECKING:
     from sizewise.devices import PeakMemory
@@ -189,9 +190,14 @@ def _sealed_line(prediction: Prediction) -> str:
     return json.dumps(sealed(prediction.to_json()), ensure_ascii=True) + "\n"
 
 
+def _prediction(record: Any) -> Prediction:
+    check_kinds(record, Prediction)
+    return Prediction(**unsealed(record))
+
+
 def _parse(line: bytes, path: Path, number: int) -> Prediction:
     try:
-        return Prediction(**unsealed(parse_json(line)))
+        return _prediction(parse_json(line))
     except (ValueError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path}, line {number}, is no prediction of this version ({error}). "
@@ -203,7 +209,7 @@ def _row(line: bytes, bare: bool) -> Prediction | None:
     """Return a prediction; None for a damaged line, or for one without a hash unless ``bare``."""
     try:
         record = parse_json(line)
-        return Prediction(**unsealed(record)) if bare or SEAL in record else None
+        return _prediction(record) if bare or SEAL in record else None
     except (ValueError, TypeError, AttributeError):
         return None
 
@@ -225,7 +231,7 @@ class Bill:
     """
 
     def __init__(self, predictions: Path, held: int, peak: PeakMemory) -> None:
-        self.path = predictions.with_name(f"{predictions.name}.spent")
+        self.path = bill_path(predictions)
         self._held, self._peak = held, peak
         self._lines = self._read()
         none = None if held else Spent(0, 0.0, None)
@@ -272,11 +278,20 @@ class Bill:
         if not self.path.is_file():
             return []
         try:
-            lines = [_spent(line) for line in self.path.read_bytes().split(b"\n")[:-1]]
+            lines = read_bill(self.path)
         except (ValueError, TypeError):
             log.warning("%s is damaged: what the answers cost so far is not known.", self.path)
             return []
         return [spent for spent in lines if spent.predictions <= self._held]
+
+
+def bill_path(predictions: Path) -> Path:
+    return predictions.with_name(f"{predictions.name}.spent")
+
+
+def read_bill(path: Path) -> list[Spent]:
+    """Read a side-car that a Bill wrote; ValueError or TypeError if it is damaged."""
+    return [_spent(line) for line in _lines(path)]
 
 
 def _bill_line(spent: Spent) -> str:
@@ -287,10 +302,15 @@ def _bill_line(spent: Spent) -> str:
 def _spent(line: bytes) -> Spent:
     *values, last = parse_json(line)
     if not isinstance(last, str):  # of a version without hashes
-        return Spent(*[*values, last])
+        return _of_kind(Spent(*[*values, last]))
     if last != _check(values):
         raise ValueError("it is not what was written")
-    return Spent(*values)
+    return _of_kind(Spent(*values))
+
+
+def _of_kind(spent: Spent) -> Spent:
+    check_kinds(asdict(spent), Spent)
+    return spent
 
 
 def _check(values: Iterable[float | None]) -> str:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from sizewise.config.targets import recorded_config
 from sizewise.errors import ConfigError, OutcomeError, SizewiseError
+from sizewise.files import read_json
 from sizewise.job.finished import of_finished_run, stored_config
 from sizewise.models.sources import EMBEDDED, weight_files
 from sizewise.record.directories import CONFIG_FILE, RunDir
@@ -19,9 +20,13 @@ from sizewise.record.fit import FitResult, load_result
 from sizewise.record.history import parse_lines
 from sizewise.record.identity import differing_keys, run_identity
 from sizewise.record.outcome import Evaluation, Outcome
+from sizewise.record.predictions import Spent, bill_path, read_bill
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
+from sizewise.verify.data import same
 
 ABSENT = object()
+# Where PEFT keeps what an adapter is.
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def record_checks(outcome: Outcome) -> Iterator[Check]:
@@ -68,8 +73,17 @@ def _repeated(outcome: Outcome) -> Iterator[tuple[str, Any, Any]]:
         said |= {"lora.method": model.lora_method}
     if trained_here and model.lora_method in ("lora", "dora", "rslora"):
         said |= {"lora.r": model.lora_r}
+        yield "lora.alpha", model.lora_alpha, _alpha(outcome.config)
     for dotted, found in said.items():
         yield dotted, found, _said(outcome.config, dotted)
+
+
+def _alpha(config: Mapping[str, Any]) -> Any:
+    """The alpha that a configuration asks for, given or by the rank (see ``LoraConfig``)."""
+    alpha, ratio, r = (_said(config, f"lora.{key}") for key in ("alpha", "alpha_ratio", "r"))
+    if alpha is not None or ABSENT in (ratio, r):
+        return alpha if alpha is not None else ABSENT
+    return ratio * r
 
 
 def _objective(outcome: Outcome) -> list[str]:
@@ -183,6 +197,35 @@ def _of_training(
         yield "validation.val_loss", loss, logged[-1], f"{run.history.name}, step {fit.best_step},"
 
 
+def evaluation_check(outcome: Outcome, directory: Path) -> Check:
+    """Compare what evaluation cost with what was noted beside the predictions."""
+    title, cost = "evaluation figures", outcome.cost
+    bills = [_bill(entry, directory) for entry in outcome.best.values()]
+    noted = [bill for bill in bills if bill is not None]
+    seconds = sum(bill.seconds for bill in noted)
+    peak = max((p for bill in noted if (p := bill.peak_bytes) is not None), default=None)
+    whole = bool(noted) and len(noted) == len(bills)
+    said = "beside the predictions stands"
+    faults = []
+    if (whole and not same(cost.eval_seconds, seconds)) or (cost.eval_seconds or seconds) < seconds:
+        faults.append(f"cost.eval_seconds is recorded as {cost.eval_seconds!r}, {said} {seconds!r}")
+    found = cost.eval_peak_bytes
+    if (whole and found != peak) or (found is not None and peak is not None and found < peak):
+        faults.append(f"cost.eval_peak_bytes is recorded as {found!r}, {said} {peak!r}")
+    if faults or whole:
+        return Check.of(title, faults)
+    return Check(title, UNCHECKED, "what its answers took is not noted beside all of them")
+
+
+def _bill(entry: Evaluation, directory: Path) -> Spent | None:
+    """What the predictions took; None where that was not noted for all of them."""
+    try:
+        last = read_bill(bill_path(directory / entry.predictions.path))[-1]
+    except (OSError, ValueError, TypeError, IndexError):
+        return None
+    return last if last.predictions == entry.examples else None
+
+
 TITLE = "size of the base"
 OTHER_SIZES = "other sizes of the model"
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -194,7 +237,7 @@ BUFFERS = 64 * 2**20
 def size_checks(outcome: Outcome, directory: Path) -> Iterator[Check]:
     """Compare parameters and bytes of base, adapter and memory with the files that are here."""
     yield _base(outcome)
-    faults = [*_adapter(outcome, directory), *_memory(outcome)]
+    faults = [*_adapter(outcome, directory), *_settings(outcome, directory), *_memory(outcome)]
     detail = "trained parameters and dtype are those of the loaded model"
     if not faults and _stored(directory) is not None:
         yield Check(OTHER_SIZES, OK)
@@ -211,6 +254,19 @@ def _adapter(outcome: Outcome, directory: Path) -> Iterator[str]:
             f"{recorded[0]:,} trained parameters in {recorded[1]:,} bytes are recorded, "
             f"the adapter holds {stored[0]:,} in {stored[1]:,}"
         )
+
+
+def _settings(outcome: Outcome, directory: Path) -> Iterator[str]:
+    """Compare rank, alpha and scale with what the adapter itself says."""
+    stored = read_json(RunDir(directory).adapter / ADAPTER_CONFIG) or {}
+    r, alpha, model = stored.get("r"), stored.get("lora_alpha"), outcome.model
+    if not (isinstance(r, int) and r > 0 and isinstance(alpha, (int, float))):
+        return
+    scale = alpha / (r**0.5 if stored.get("use_rslora") else r)
+    for name, said in (("lora_r", r), ("lora_alpha", alpha), ("lora_scale", scale)):
+        found = getattr(model, name)
+        if not same(found, said):
+            yield f"{name} is recorded as {found!r}, {ADAPTER_CONFIG} says {said!r}"
 
 
 def _stored(directory: Path) -> tuple[int, int] | None:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from sizewise.errors import OutcomeError
 from sizewise.files import parse_json
 from sizewise.record.directories import OUTCOME_FILE, RunDir
+from sizewise.record.kinds import check_kinds
 from sizewise.record.outcome import Evaluation, Outcome, read_outcome
-from sizewise.record.predictions import WEIGHTED_BY
+from sizewise.record.predictions import WEIGHTED_BY, Prediction
 
 FloatArray = NDArray[np.float64]
 
@@ -145,6 +146,8 @@ def parse_answers(path: Path, sha256: str | None = None) -> Answers:
 
 
 def _answers(rows: Sequence[dict], path: Path) -> Answers:  # type: ignore[type-arg]
+    for number, row in enumerate(rows, start=1):
+        check_kinds(row, Prediction, f"line {number}")
     names = sorted({name for row in rows for name in row["scores"]})
     strata = sorted({name for row in rows for name in row["strata"]})
     nan = float("nan")
