@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +129,25 @@ def zip_damage(path: Path) -> str | None:
     return None if part is None else f"its part {part} does not fit its checksum"
 
 
+# Records nest about ten levels; what copies or compares them recurses, up to Python's limit.
+DEEPEST = 100
+_NESTS = (dict, list)
+
+
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON; ValueError for whatever is wrong with it, also a nesting of thousands."""
+    """Parse JSON; ValueError for whatever is wrong with it, also if it is nested too deeply."""
+    too_deep = f"it is nested more than {DEEPEST} levels deep"
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError(too_deep) from error
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, _NESTS))
+        level = list(chain.from_iterable(inner))
+        if not level:
+            return value
+    raise ValueError(too_deep)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

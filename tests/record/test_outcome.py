@@ -123,8 +123,8 @@ def test_what_is_no_record_is_refused_with_its_place(tmp_path, text):
         read_outcome(tmp_path)
 
 
-def test_a_record_nested_too_deeply_is_damaged_as_any_other(tmp_path):
-    deep = "[" * 100_000
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 300 + "1" + "}" * 300])
+def test_a_record_nested_too_deeply_is_damaged_as_any_other(tmp_path, deep):
     for name in ("outcome.json", "fit.json", "failed.json"):
         (tmp_path / name).write_text(deep)
     with pytest.raises(OutcomeError, match="truncated or damaged"):

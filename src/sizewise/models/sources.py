@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from sizewise.config.model import ModelConfig
 from sizewise.errors import ModelError
-from sizewise.files import file_hash, hash_text
+from sizewise.files import file_hash, hash_text, parse_json
 
 EMBEDDED = "embedded:"
 PACKAGE = "package:"  # an encoder that an installed package carries
@@ -139,7 +138,7 @@ def is_cached(path: str, revision: str | None, marker: str, weights: bool) -> bo
 
 
 def shard_names(index: Path) -> list[str]:
-    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    return sorted(set(parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
 def _cached_file(path: str, name: str, revision: str | None) -> Path | None:

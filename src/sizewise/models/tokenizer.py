@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from sizewise.config.model import ModelConfig
 from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
 from sizewise.data.tokens.template import ChatTemplate, Template
 from sizewise.errors import ModelError
+from sizewise.files import parse_json
 from sizewise.models.sources import Source, find_source, is_local
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def own_stop_ids(model: ModelConfig) -> list[int]:
     if file is None:
         return []
     try:
-        found = json.loads(Path(file).read_text(encoding="utf-8")).get("eos_token_id") or []
+        found = parse_json(Path(file).read_text(encoding="utf-8")).get("eos_token_id") or []
         return [int(number) for number in (found if isinstance(found, list) else [found])]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{file} cannot be read ({error}). Fetch the model again.") from error

@@ -187,7 +187,7 @@ def _content_of(location: str) -> str:
     if outcome.is_file():
         try:
             return f"run:{parse_json(outcome.read_text(encoding='utf-8'))['identity']}"
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             return f"path:{path.resolve().as_posix()}"
     if weights.is_file():
         return f"adapter:{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}"

@@ -29,8 +29,8 @@ OF_VIRTUAL_TABLES = (
     (sqlite3.SQLITE_PRAGMA, "data_version"),
     (sqlite3.SQLITE_PRAGMA, "page_size"),
 )
-# Instructions of SQLite's machine, about ten a row and one a column: under a minute of work.
-MAX_STEPS = 500_000_000
+# Instructions of SQLite's machine, about ten a row and one a column: millions of rows.
+MAX_STEPS = 200_000_000
 STEPS_A_LOOK = 100_000
 
 
