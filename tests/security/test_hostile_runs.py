@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +34,7 @@ from sizewise.job.submit import make_job, submit
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import load_result
 from sizewise.record.identity import plain_config
+from sizewise.record.outcome import file_ref, read_outcome, write_outcome
 from sizewise.report.comparison.compare import compare_loaded
 from sizewise.report.comparison.runs import load_runs
 from sizewise.verify.verify import verify_run
@@ -66,6 +67,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = RunDir(run)
     # Whoever plants something leaves out the hashes that would tell of it.
     folder.fit.write_text(json.dumps(asdict(load_result(run))))
+    outcome = read_outcome(run)
+    files = {**outcome.files, "fit": file_ref(folder.fit, run)}
+    write_outcome(replace(outcome, files=files), run)
     folder.checkpoints.mkdir(exist_ok=True)
     for file in (folder.last_checkpoint, folder.best_weights):
         file.write_bytes(b"a checkpoint")
@@ -184,7 +188,8 @@ def attempt(command: Command, run: Path, out: Path) -> None:
 
 
 def test_the_run_that_is_attacked_is_an_honest_one(finished: Path) -> None:
-    assert verify_run(finished).ok
+    found = verify_run(finished)
+    assert found.ok, [c for c in found.checks if c.status == "failed"]
     names = {path.relative_to(finished).parts[0] for path in files_of(finished)}
     assert names >= {
         "adapter", "checkpoints", "config.yaml", "data", "failed.json", "fit.json", "job.json",
