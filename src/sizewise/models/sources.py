@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from sizewise.config.model import ModelConfig
 from sizewise.errors import ModelError
-from sizewise.files import file_hash, hash_text, parse_json
+from sizewise.files import file_hash, hash_text
 
 EMBEDDED = "embedded:"
 PACKAGE = "package:"  # an encoder that an installed package carries
@@ -138,7 +139,11 @@ def is_cached(path: str, revision: str | None, marker: str, weights: bool) -> bo
 
 
 def shard_names(index: Path) -> list[str]:
-    return sorted(set(parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except RecursionError as error:
+        raise ValueError(f"{index} is nested too deeply") from error
+    return sorted(set(places.values()))
 
 
 def _cached_file(path: str, name: str, revision: str | None) -> Path | None:
