@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from hydra import compose, initialize_config_dir
@@ -19,9 +18,6 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "train") ->
 
     register_schema()
     register_resolvers()
-    checkout = str(conf_dir().parent)
-    if checkout not in sys.path:
-        sys.path.append(checkout)  # the named sweeps are found as the package ``sweeps``
     GlobalHydra.instance().clear()
     folder = str(conf_dir())
     with explained(overrides), initialize_config_dir(version_base="1.3", config_dir=folder):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import os
 import sys
@@ -29,8 +28,8 @@ _NOT_THE_GRID = ("hydra", "sweep.", "logger", "paths.")
 def register_resolvers() -> None:
     """Register the resolvers that ``conf/hydra/layout`` uses (idempotent)."""
     folder = str(conf_dir().parent)
-    if importlib.util.find_spec("sweeps") is None and folder not in sys.path:
-        sys.path.append(folder)  # for pkg://sweeps where the command is not run beside it
+    if folder not in sys.path:  # for pkg://sweeps, whatever folder of that name the user has
+        sys.path.append(folder)
     for name, function in (
         ("sizewise.mode", _mode),
         ("sizewise.slug", _slug),

@@ -51,14 +51,14 @@ def storage_of(cfg: RunConfig) -> tuple[ModelConfig, QuantizationConfig]:
 
 
 def take_base(
-    model: ModelConfig, quantization: QuantizationConfig, device: torch.device, reuse: bool = True
+    model: ModelConfig, quantization: QuantizationConfig, device: torch.device
 ) -> PreTrainedModel:
     """Return the frozen base: the one kept from the last job if it is the same, else a fresh one.
 
     The caller owns it until ``give_back``; a job that fails simply does not give it back.
     """
     key = _key(model, quantization, device)
-    found = loaded_bases.pop(key, None) if reuse else None
+    found = loaded_bases.pop(key, None)
     if found is not None:
         return found
     loaded_bases.clear()

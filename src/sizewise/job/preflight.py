@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from sizewise.config import RunConfig
 from sizewise.data.example import Example, Message, SplitName
@@ -14,12 +13,6 @@ from sizewise.job.dry_run import reachable_metrics
 from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.models.architecture import context_length
 from sizewise.record.predictions import Prediction
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sizewise.metrics.base import ExampleMetric
-
 
 PROBE = Prediction(
     id="0",

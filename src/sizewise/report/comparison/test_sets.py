@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 from dataclasses import replace
 
+from sizewise.config.targets import TARGET, build
 from sizewise.errors import OutcomeError
 from sizewise.files import hash_text
 from sizewise.record.outcome import Evaluation
@@ -350,8 +350,7 @@ def _own_metric(node: Any) -> ExampleMetric | None:
     """Build a metric of this package; nothing else that a record may name is called."""
     from sizewise.metrics.base import ExampleMetric
 
-    settings = {key: value for key, value in node.items() if not key.startswith("_")}
-    module, _, name = str(node.get("_target_", "")).rpartition(".")
-    found = getattr(import_module(module), name) if module.startswith(METRICS) else None
-    known = isinstance(found, type) and issubclass(found, ExampleMetric)
-    return found(**settings) if known and found is not None else None
+    if not str(node.get(TARGET, "")).startswith(METRICS):
+        return None
+    metric: ExampleMetric = build(node, "metric", ExampleMetric)
+    return metric

@@ -209,8 +209,6 @@ class _Search:
             self.study.tell(number, state=states.FAIL, skip_if_finished=True)
 
 
-log = logging.getLogger(__name__)
-
 SEARCH_FILE = "search.json"
 
 
