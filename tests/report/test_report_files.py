@@ -320,13 +320,25 @@ def test_point_2_the_page_says_what_of_the_rows_did_not_become_examples(tmp_path
     report = {
         **outcome.data.report, "rows": 1234, "filtered": {"too_long": 7, "empty_answer": 0},
         "duplicates": 2, "noted": {"turns with <b>unknown</b> keys": 5},
+        "shortened": {"test": 4},
     }  # fmt: skip
     data = replace(outcome.data, report=report, dropped={"test/no_room_to_answer": 3})
     write_outcome(replace(outcome, data=data), run)
     page = render_page(compare([tmp_path]))
     assert (
         "1,234 rows. Left out: 7 too long, 2 duplicates, 3 test/no room to answer. "
-        "Noted: turns with &lt;b&gt;unknown&lt;/b&gt; keys (5)."
+        "Prompts cut: 4 test. Noted: turns with &lt;b&gt;unknown&lt;/b&gt; keys (5)."
     ) in page
     clean = make_run(tmp_path / "clean" / "run", Spec(task=Task(examples=30)))
     assert "What was left out of the data" not in render_page(compare([clean.parent]))
+
+
+def test_point_2_a_further_test_set_has_its_own_words_on_the_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", Spec(task=Task(examples=30)))
+    outcome = read_outcome(run)
+    further = {outcome.data.name: {"rows": 77, "filtered": {"too_long": 6}, "dropped": {}}}
+    data = replace(outcome.data, name="elsewhere", report={"rows": 9, "further": further})
+    write_outcome(replace(outcome, data=data), run)
+    page = render_page(compare([tmp_path]))
+    assert f"{outcome.data.name}, 77 rows. Left out: 6 too long." in page
+    assert "elsewhere, 9 rows" not in page

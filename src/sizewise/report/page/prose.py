@@ -147,22 +147,25 @@ def paid_back_sentences(entries: Sequence[PaidBack]) -> list[str]:
 
 
 def data_sentences(test: TestSet) -> list[str]:
-    """Say what of the rows did not become examples, by whatever reason; once for equal data."""
-    said = [sentence for arm in test.arms for member in arm.members
-            if (sentence := _left_out(member.run.outcome.data))]  # fmt: skip
-    return list(dict.fromkeys(said))
+    """Say what of a test set's rows did not become examples as they stand; once for equal data."""
+    outcomes = [member.run.outcome for arm in test.arms for member in arm.members]
+    said = [_left_out(test.dataset, outcome.data) for outcome in outcomes]
+    return list(dict.fromkeys(filter(None, said)))
 
 
-def _left_out(data: DataFacts) -> str:
-    report = data.report
-    counts = {**dict(report.get("filtered") or {}), "duplicates": report.get("duplicates") or 0}
-    noted = dict(report.get("noted") or {})
-    parts = [f"{number:,} {why.replace('_', ' ')}" for why, number in counts.items() if number]
-    parts += [
-        f"{number:,} {why.replace('_', ' ')}" for why, number in data.dropped.items() if number
+def _left_out(dataset: str, data: DataFacts) -> str:
+    """A set beside the data of the run has a report of its own within the run's."""
+    own = dataset == data.name
+    report = data.report if own else (data.report.get("further") or {}).get(dataset) or {}
+    dropped = data.dropped if own else report.get("dropped") or {}
+    counts = {**(report.get("filtered") or {}), "duplicates": report.get("duplicates"), **dropped}
+    left, cut = (
+        [f"{number:,} {what.replace('_', ' ')}" for what, number in found.items() if number]
+        for found in (counts, report.get("shortened") or {})
+    )
+    noted = [
+        f"{what} ({number:,})" for what, number in (report.get("noted") or {}).items() if number
     ]
-    if not parts and not any(noted.values()):
-        return ""
-    left = f" Left out: {', '.join(parts)}." if parts else ""
-    read = "; ".join(f"{what} ({number:,})" for what, number in noted.items() if number)
-    return f"{data.name}, {report.get('rows', 0):,} rows.{left}{f' Noted: {read}.' if read else ''}"
+    parts = (("Left out", left), ("Prompts cut", cut), ("Noted", noted))
+    said = " ".join(f"{title}: {', '.join(found)}." for title, found in parts if found)
+    return f"{dataset}, {report.get('rows', 0):,} rows. {said}" if said else ""
