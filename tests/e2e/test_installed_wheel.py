@@ -35,7 +35,7 @@ def sizewise(installed: Path, folder: Path, *arguments: str) -> str:
     """Run the installed command in ``folder``; return what it said."""
     environment = {**os.environ, "PYTHONPATH": str(installed), "WANDB_MODE": "offline"}
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "sizewise.commands.main", *arguments],
+        [sys.executable, "-m", "sizewise.commands.main", *arguments],
         cwd=folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -58,6 +58,8 @@ def test_an_installed_wheel_runs_a_sweep_of_its_own_and_one_of_the_folder(
         "name: mine\narms:\n  words:\n    - model=majority,tfidf_logreg\n    - lora=none\n",
         encoding="utf-8",
     )
+    # The folder's own ``sweeps``, first on the path of ``python -m``, hides none of the package's.
+    assert sizewise(installed, tmp_path, "train", "sweep=rank_ladder", "sweep.dry_run=true")
     said = sizewise(installed, tmp_path, "train", "sweep=mine", *TOY)
     assert "2 done" in said or said.count(": done") == 2
     records = sorted(tmp_path.glob("multirun/mine/*/outcome.json"))
