@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ BLOCK_BYTES = 64 * 2**10
 BLOCKS = 1024
 # Coarser than the time stamps of any file system in use (FAT: two seconds).
 SETTLED_NS = 3_000_000_000
+
+
+def hash_text(text: str, digits: int = 64) -> str:
+    """Return the first hexadecimal digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def file_hash(path: Path, sampled: bool = False) -> str:
@@ -123,10 +129,31 @@ def zip_damage(path: Path) -> str | None:
     return None if part is None else f"its part {part} does not fit its checksum"
 
 
+# Records nest about ten levels; what copies or compares them recurses, up to Python's limit.
+DEEPEST = 100
+_NESTS = (dict, list)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; ValueError for whatever is wrong with it, also if it is nested too deeply."""
+    too_deep = f"it is nested more than {DEEPEST} levels deep"
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(too_deep) from error
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, _NESTS))
+        level = list(chain.from_iterable(inner))
+        if not level:
+            return value
+    raise ValueError(too_deep)
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the record in ``path``; None where there is none or it is torn."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return record if isinstance(record, dict) else None

@@ -106,6 +106,11 @@ def test_answers_timed_under_other_conditions_say_so(tmp_path: Path) -> None:
     assert warning is not None
     assert "(batch_size 8, this run: 4; device A, this run: B)" in warning
     assert "not recorded" in str(changed_conditions("d", {}, stored))
+    texts = "int8 model's texts may differ"  # point 24
+    other = {**stored, "batch_size": 4}
+    assert texts not in warning
+    assert texts in str(changed_conditions("d", stored, other, "int8"))
+    assert texts not in str(changed_conditions("d", stored, {**stored, "device": "B"}, "int8"))
 
 
 def edit(path: Path, old: str, new: str) -> None:

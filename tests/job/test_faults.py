@@ -16,19 +16,22 @@ import pytest
 import pytorch_lightning as pl
 from tests.job.comparing import answers, comparable
 
+from sizewise.app.chat.speakers import Choir, speakers_of
 from sizewise.composition.compose import compose_run
 from sizewise.config import RunConfig
 from sizewise.errors import ConfigError
-from sizewise.job import fitting
+from sizewise.job import fitting, run
 from sizewise.job.execute import Interrupts, JobResult, execute
 from sizewise.job.finished import of_finished_run
-from sizewise.job.scoring import Scorer
 from sizewise.job.submit import make_job, submit
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config
 from sizewise.record.outcome import read_outcome
 from sizewise.record.predictions import PredictionStore
 from sizewise.record.state import JobState
+from sizewise.release.export import export_run
+from sizewise.release.generate import load_run_model, open_run
+from sizewise.report.comparison.runs import Run
 from sizewise.verify import FAILED, OK
 from sizewise.verify.verify import verify_run
 
@@ -74,7 +77,7 @@ def in_the_fit(patch: pytest.MonkeyPatch) -> None:
 
 
 def after_the_fit(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Scorer, "tuned", killed)
+    patch.setattr(run, "score_tuned", killed)
 
 
 def between_two_answers(patch: pytest.MonkeyPatch) -> None:
@@ -167,16 +170,16 @@ def check_fault(job: RunConfig, states: dict[str, Path], root: Path, seed: int) 
         follow(result.message)
         result = start(job, root)
     assert result.state == JobState.DONE, result
-    found, right = whole(root / "run"), whole(states["never"] / "run")
     # Nothing reads the answers of a job that is done but a report, and `sizewise verify`.
-    assert (found[:2] if name == "never" else found) == (right[:2] if name == "never" else right)
+    read = name != "never"
+    assert whole(root / "run", read) == whole(states["never"] / "run", read)
 
 
-def whole(run_dir: Path) -> tuple[dict[str, Any], Any, list[Any]]:
-    """Everything but times and memory: the record, what it took, and every answer."""
+def whole(run_dir: Path, read: bool = True) -> tuple[dict[str, Any], Any, list[Any]]:
+    """Everything but times and memory: the record, what it took, and every answer that is read."""
     cost = json.loads(RunDir(run_dir).outcome.read_text())["cost"]
     counted = {name: cost[name] for name in ("train_steps", "train_tokens", "batch_size")}
-    files = sorted(RunDir(run_dir).all_predictions.glob("*.jsonl"))
+    files = sorted(RunDir(run_dir).all_predictions.glob("*.jsonl")) if read else []
     return comparable(run_dir), counted, [answers(path) for path in files]
 
 
@@ -205,6 +208,26 @@ def test_a_damaged_adapter_of_a_finished_run_is_not_scored_again(
     path.write_bytes(flip(bytearray(path.read_bytes()), random.Random(0)))
     with pytest.raises(ConfigError, match=r"is damaged: adapter/.* is not what the training wrote"):
         of_finished_run(again)
+
+
+@pytest.mark.parametrize("use", ["generate", "export", "chat"])
+def test_a_damaged_adapter_is_neither_exported_nor_asked(
+    states: dict[str, Path], tmp_path: Path, use: str
+) -> None:
+    run_dir = shutil.copytree(states["never"] / "run", tmp_path / "run")
+    use_of = {
+        "generate": lambda: load_run_model(open_run(run_dir)),
+        "export": lambda: export_run(run_dir, tmp_path / "out", examples=0),
+        "chat": lambda: Choir().prepare(speakers_of(Run(run_dir, read_outcome(run_dir)))),
+    }
+    path = RunDir(run_dir).adapter / "adapter_model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(flip(bytearray(whole), random.Random(0)))
+    with pytest.raises(ConfigError, match=r"is damaged: adapter/.* is not what the training wrote"):
+        use_of[use]()
+    assert not (tmp_path / "out").exists()
+    path.write_bytes(whole)
+    use_of[use]()
 
 
 def test_verify_finds_every_damaged_file_that_a_finished_run_reports(

@@ -15,7 +15,7 @@ import pytest
 
 from sizewise.composition.resolvers import exit_on_error
 from sizewise.config import PricesConfig
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.errors import SweepError
 from sizewise.files import write_atomically, write_json
 from sizewise.job.execute import Interrupts, execute
@@ -34,7 +34,7 @@ from sizewise.record.state import (
 from sizewise.sweep.finish import ReportError, finish
 from sizewise.sweep.launch import slurm_launcher
 from sizewise.sweep.launch.backend import LaunchOptions
-from sizewise.sweep.launch.local import LocalBackend, available_cores
+from sizewise.sweep.launch.local_launcher import LocalBackend, available_cores
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slurm_launcher import GRACE_POLLS, SlurmBackend
 from sizewise.sweep.launch.slurm_queue import queue_reasons
@@ -48,7 +48,7 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 def done(job: Job) -> Job:
-    write_outcome(make_outcome(run_config(job.config), 1.0), job.run_dir)
+    write_outcome(make_outcome(to_run_config(job.config, check_types=False), 1.0), job.run_dir)
     return job
 
 
@@ -166,7 +166,7 @@ from sizewise.job.submit import Job
 from sizewise.record.identity import run_identity
 from sizewise.sweep.grid import sum_up
 from sizewise.sweep.launch.backend import LaunchOptions
-from sizewise.sweep.launch.local import LocalBackend
+from sizewise.sweep.launch.local_launcher import LocalBackend
 from sizewise.sweep.launch.slot import Slot
 from sizewise.sweep.plan import Plan
 from sweep.fake import no_file_grows
@@ -255,7 +255,7 @@ def test_a_cancelled_slurm_job_is_cancelled_and_no_error_of_its_own(
     write_json(RunDir(job.run_dir).queued, {"job_id": "77_1"})
     monkeypatch.setattr(slurm_launcher, "job_end", lambda job_id: "CANCELLED by 0")
     backend, missed = SlurmBackend(), {job.identity.hash: 0}
-    assert [backend._ended(job, set(), missed) for _ in range(GRACE_POLLS)][-1]
+    assert [backend.ended(job, set(), missed) for _ in range(GRACE_POLLS)][-1]
     failure = read_failure(job.run_dir)
     assert failure is not None
     assert failure.reason == "SLURM job 77_1 was cancelled without a result"
@@ -298,7 +298,7 @@ def test_a_job_that_slurm_holds_is_said_and_not_waited_for_without_a_word(
 
     monkeypatch.setattr(slurm_launcher, "time", type("Clock", (), {"sleep": staticmethod(sleep)}))
     with Progress(2, live=False) as progress:
-        SlurmBackend()._await([job, other], LaunchOptions(tmp_path), progress, True)
+        SlurmBackend().wait_for([job, other], LaunchOptions(tmp_path), progress, True)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("held")]
     assert len(said) == 1
     assert "(launch failed requeued held)" in said[0]

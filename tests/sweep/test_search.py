@@ -13,14 +13,12 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sizewise.config import SweepConfig, to_run_config
-from sizewise.config.register import run_config
 from sizewise.errors import SweepError
 from sizewise.files import write_json
 from sizewise.job.submit import Job
 from sizewise.record.directories import RunDir, SweepDir
 from sizewise.record.outcome import write_outcome
 from sizewise.record.study import PruningReporter, TrialPruned, open_study
-from sizewise.sweep.grid import SweepContext
 from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.search.search import check_options, run_search
 from sizewise.sweep.search.space import corners, objective_values, parse_objectives, search_space
@@ -226,7 +224,9 @@ class ThreeAtOnce:
     def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
         self.batches.append(len(jobs))
         for job in jobs:
-            write_outcome(make_outcome(run_config(job.config), 1.0), job.run_dir)
+            write_outcome(
+                make_outcome(to_run_config(job.config, check_types=False), 1.0), job.run_dir
+            )
 
     def close(self) -> None:
         self.slots = 0
@@ -236,7 +236,7 @@ def search(folder: Path, backend: ThreeAtOnce, monkeypatch: pytest.MonkeyPatch) 
     context = SimpleNamespace(
         composer=Composer(), options=SweepConfig(), sweep_dir=folder, own=parse
     )
-    monkeypatch.setattr(SweepContext, "of", lambda hydra: context)
+    monkeypatch.setattr("sizewise.sweep.search.search.SweepContext", lambda hydra: context)
     monkeypatch.setattr("sizewise.sweep.search.search.job_backend", lambda context: backend)
     hydra: Any = None
     command, goals = ["seed=range(0,1000)"], ["minimize:objective"]

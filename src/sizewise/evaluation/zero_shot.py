@@ -25,18 +25,29 @@ from typing import Any
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig, QuantizationConfig
+from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.template import Template
 from sizewise.errors import EvaluationError
-from sizewise.evaluation.answer import REJECTED
-from sizewise.evaluation.predict import Predicted, Split
-from sizewise.evaluation.text import AnswerTemplate, opened_thought
-from sizewise.files import file_hash, read_json, sealed, unsealed, write_atomically, write_json
+from sizewise.evaluation.predict import Predicted
+from sizewise.evaluation.text import opened_thought, special_tags
+from sizewise.files import (
+    file_hash,
+    hash_text,
+    read_json,
+    sealed,
+    unsealed,
+    write_atomically,
+    write_json,
+)
 from sizewise.metrics.base import ExampleMetric
+from sizewise.metrics.preference import REJECTED
 from sizewise.record.claims import Claim, claim_or_find
 from sizewise.record.predictions import read_predictions
 
 log = logging.getLogger(__name__)
 
 EVALUATION_VERSION = 1
+INT8 = " An int8 model's texts may differ between batches too: set the same evaluation.batch_size."
 PREDICTIONS, MEASURED = "predictions.jsonl", "measured.json"
 _MODEL_KEYS = (
     "path",
@@ -57,8 +68,8 @@ def zero_shot_parts(
     weights: str,
     dtype: str,
     device_type: str,
-    template: AnswerTemplate,
-    split: Split,
+    template: Template,
+    split: EncodedSplit,
     metrics: Sequence[ExampleMetric] = (),
     candidates: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -72,6 +83,7 @@ def zero_shot_parts(
     every = asdict(model)
     first = split.encoded[0].prompt_ids if split.encoded else ()
     opened = opened_thought(template.tokenizer, first)
+    read = [sorted(special_tags(template.tokenizer)), list(template.answer_lead)]
     return {
         "model": {name: every[name] for name in _MODEL_KEYS},
         "quantization": asdict(quantization),
@@ -83,13 +95,14 @@ def zero_shot_parts(
         "stop_ids": list(template.stop_ids),
         "split": split_fingerprint(split),
         "observed": {m.name: m.observation for m in metrics if m.observation},
-        "candidates": hashlib.sha256(repr(tuple(candidates)).encode()).hexdigest()[:16],
+        "candidates": hash_text(repr(tuple(candidates)), 16),
         "version": EVALUATION_VERSION,
         **({"opened": opened} if opened else {}),
+        **({"read": read} if any(read) else {}),
     }
 
 
-def split_fingerprint(split: Split) -> str:
+def split_fingerprint(split: EncodedSplit) -> str:
     """Hash what a model reads and should write, example by example (16 hex digits)."""
     digest = hashlib.sha256()
     for example, item in zip(split.examples, split.encoded, strict=True):
@@ -101,8 +114,7 @@ def split_fingerprint(split: Split) -> str:
 
 def zero_shot_key(parts: Mapping[str, Any]) -> str:
     """Return the hash (32 hex digits) of the parts, whatever their order."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hash_text(json.dumps(parts, sort_keys=True, default=str), 32)
 
 
 def cached(
@@ -136,9 +148,15 @@ def cached(
 
 
 def changed_conditions(
-    dataset: str, stored: Mapping[str, str | int], here: Mapping[str, str | int]
+    dataset: str,
+    stored: Mapping[str, str | int],
+    here: Mapping[str, str | int],
+    quantization: str = "none",
 ) -> str | None:
-    """Say that reused answers were timed under other conditions than this run's; None if not."""
+    """Say that reused answers were timed under other conditions than this run's; None if not.
+
+    ``quantization``: that of the base; the answers of an int8 one depend on the batch as well.
+    """
     if not stored:
         how = "it was not recorded how"
     else:
@@ -149,11 +167,11 @@ def changed_conditions(
     return (
         f"The zero-shot answers of {dataset} were reused from another run and timed under other "
         f"conditions ({how}): do not compare their latency, throughput and memory with this run's."
+        + (INT8 if quantization == "int8" and "batch_size" in how else "")
     )
 
 
 def entry_path(cache: Path, key: str) -> Path:
-    """Return the directory of a key."""
     return cache / "zero_shot" / key[:2] / key
 
 

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 from sizewise.files import read_json, write_atomically
@@ -57,7 +56,6 @@ class Owner:
 
 
 def this_process() -> Owner:
-    """Describe this process as an owner, with a fresh token."""
     pid = os.getpid()
     return Owner(
         token=uuid.uuid4().hex,
@@ -150,12 +148,7 @@ class Claim:
     def __enter__(self) -> Claim:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._stop.is_set():
             self.release("interrupted" if kind else "ended")
 
@@ -253,7 +246,6 @@ def holder(directory: Path) -> Owner | None:
 
 
 def attempts(directory: Path) -> int:
-    """Return how often ``directory`` was claimed."""
     return _highest(RunDir(directory).claims)
 
 

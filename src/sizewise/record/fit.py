@@ -8,7 +8,8 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from sizewise.files import file_hash, sealed, unsealed, write_atomically
+from sizewise.errors import ConfigError
+from sizewise.files import file_hash, parse_json, sealed, unsealed, write_atomically
 from sizewise.record.directories import ADAPTER, RunDir
 
 log = logging.getLogger(__name__)
@@ -20,12 +21,10 @@ class FitResult:
 
     Attributes:
         steps: optimiser steps made.
-        epochs: passes over the training data.
         best_step: step of the weights that were kept (0: the untrained adapter).
         best_val_loss: their mean negative log-likelihood per answer token on the validation split.
         seconds: wall time of training, validations and interruptions left out.
-        tokens: tokens trained on, padding excluded.
-        answer_tokens: those that were answer.
+        tokens: tokens trained on, padding excluded; ``answer_tokens`` those that were answer.
         peak_bytes: highest device memory, or resident set of the process on a CPU.
         stopped_early: whether training ended before its last planned step.
         batch_size: examples per micro-batch and device that fitted into memory.
@@ -84,7 +83,7 @@ def load_result(run_dir: Path) -> FitResult:
     """
     run = RunDir(run_dir)
     try:
-        record = unsealed(json.loads(run.fit.read_bytes()))
+        record = unsealed(parse_json(run.fit.read_bytes()))
         hashes = record.pop(ADAPTER, {})
         result = FitResult(**record)
     except (ValueError, TypeError, AttributeError) as error:
@@ -94,6 +93,21 @@ def load_result(run_dir: Path) -> FitResult:
         if not path.is_file() or file_hash(path) != digest:
             raise ValueError(f"{ADAPTER}/{name} is not what the training wrote")
     return result
+
+
+def check_adapter(folder: Path) -> None:
+    """Refuse an adapter of a run that is not as its training left it; one from elsewhere passes.
+
+    Raises:
+        ConfigError: the fit's record or a file of the adapter is damaged.
+    """
+    run = RunDir(folder.parent)
+    if folder.name != ADAPTER or not run.fit.is_file():
+        return
+    try:
+        load_result(run.path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"run={str(run.path)!r} is damaged: {error}. Train it again.") from error
 
 
 def forget_fit(run_dir: Path, why: str) -> None:

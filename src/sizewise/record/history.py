@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sizewise.files import sealed, unsealed, write_atomically
+from sizewise.files import parse_json, sealed, unsealed, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +48,12 @@ def read_history(path: Path) -> list[Line]:
 
 
 def parse_lines(text: bytes) -> list[Line]:
-    """Parse the whole lines up to the last newline."""
     return [line for raw in text.split(b"\n")[:-1] if (line := _line(raw)) is not None]
 
 
 def _line(raw: bytes) -> Line | None:
     try:
-        record = unsealed(json.loads(raw))
+        record = unsealed(parse_json(raw))
         return Line(record["step"], record["time"], dict(record["values"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -69,7 +68,6 @@ def before_step(lines: list[Line], step: int) -> list[Line]:
 
 
 def rewrite(path: Path, lines: list[Line]) -> None:
-    """Replace the file's content by ``lines``, atomically."""
     write_atomically(path, "".join(line.to_text() for line in lines))
 
 

@@ -56,7 +56,6 @@ def output_to_log(run_dir: Path) -> Iterator[None]:
 
 
 def redirect(path: Path) -> None:
-    """Append both output streams of the process to a file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     _restore(descriptor, os.dup(descriptor))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -13,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import EvaluationError
-from sizewise.files import SEAL, file_hash, sealed, unsealed, write_atomically
+from sizewise.files import (
+    SEAL,
+    file_hash,
+    hash_text,
+    parse_json,
+    sealed,
+    unsealed,
+    write_atomically,
+)
+from sizewise.record.kinds import check_kinds
 
 if TYPE_CHECKING:
     from sizewise.devices import PeakMemory
@@ -36,12 +44,9 @@ class Prediction:
         id: content hash of the example (``Example.id``).
         group: the example's group, for clustered statistics.
         strata: values for breakdowns (label, frequency band, …).
-        prompt: the prompt as plain text.
-        reference: the reference answer.
         text: the generated answer, special tokens removed.
-        log_prob: natural-log probability of the reference answer's tokens, end of turn included.
-        answer_tokens: number of those tokens.
-        answer_bytes: UTF-8 length of the reference answer.
+        log_prob: natural-log probability of the reference answer's tokens, end of turn included;
+            ``answer_tokens`` is their number, ``answer_bytes`` the answer's UTF-8 length.
         prompt_tokens: length of the encoded prompt.
         new_tokens: generated tokens, end of turn included.
         finished: whether generation ended by itself (not by ``max_new_tokens``).
@@ -74,13 +79,7 @@ class Prediction:
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a plain mapping that ``from_json`` reads back."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Prediction:
-        """Build a prediction from a stored record; unknown keys raise TypeError."""
-        return cls(**record)
 
 
 class PredictionStore:
@@ -135,7 +134,7 @@ class PredictionStore:
     def finish(self, predictions: Iterable[Prediction]) -> None:
         """Replace the file at once by the final predictions with their scores."""
         text = "".join(map(_line, predictions))
-        self._claim(hashlib.sha256(text.encode()).hexdigest())
+        self._claim(hash_text(text))
         write_atomically(self.path, text)
 
     def _check_owner(self) -> None:
@@ -152,7 +151,6 @@ class PredictionStore:
         return next(iter(self._side_car()), None)
 
     def _side_car(self) -> list[str]:
-        """Return the key, and of finished predictions the hash."""
         if not self._key_path.exists():
             return []
         return self._key_path.read_text(encoding="utf-8", errors="replace").split()
@@ -171,11 +169,7 @@ class PredictionStore:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read a file of predictions; a last line without its newline is dropped.
-
-    Raises:
-        EvaluationError: a line before the last one is damaged.
-    """
+    """Read predictions, a torn last line left out; EvaluationError for a damaged one before."""
     return [_parse(line, path, i) for i, line in enumerate(_lines(path), start=1)]
 
 
@@ -196,9 +190,14 @@ def _sealed_line(prediction: Prediction) -> str:
     return json.dumps(sealed(prediction.to_json()), ensure_ascii=True) + "\n"
 
 
+def _prediction(record: Any) -> Prediction:
+    check_kinds(record, Prediction)
+    return Prediction(**unsealed(record))
+
+
 def _parse(line: bytes, path: Path, number: int) -> Prediction:
     try:
-        return Prediction.from_json(unsealed(json.loads(line)))
+        return _prediction(parse_json(line))
     except (ValueError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path}, line {number}, is no prediction of this version ({error}). "
@@ -209,8 +208,8 @@ def _parse(line: bytes, path: Path, number: int) -> Prediction:
 def _row(line: bytes, bare: bool) -> Prediction | None:
     """Return a prediction; None for a damaged line, or for one without a hash unless ``bare``."""
     try:
-        record = json.loads(line)
-        return Prediction.from_json(unsealed(record)) if bare or SEAL in record else None
+        record = parse_json(line)
+        return _prediction(record) if bare or SEAL in record else None
     except (ValueError, TypeError, AttributeError):
         return None
 
@@ -228,16 +227,11 @@ class Bill:
     """Adds up what a split costs, batch by batch, in a side-car ``<name>.spent``.
 
     A line of it is written before the predictions that it counts. After a kill between the two it
-    counts more predictions than there are, and is passed over.
-
-    Args:
-        predictions: the file of predictions.
-        held: how many of them there are already.
-        peak: the memory of this process.
+    counts more predictions than there are, and is passed over. ``held`` of them are there already.
     """
 
     def __init__(self, predictions: Path, held: int, peak: PeakMemory) -> None:
-        self.path = predictions.with_name(f"{predictions.name}.spent")
+        self.path = bill_path(predictions)
         self._held, self._peak = held, peak
         self._lines = self._read()
         none = None if held else Spent(0, 0.0, None)
@@ -284,11 +278,20 @@ class Bill:
         if not self.path.is_file():
             return []
         try:
-            lines = [_spent(line) for line in self.path.read_bytes().split(b"\n")[:-1]]
+            lines = read_bill(self.path)
         except (ValueError, TypeError):
             log.warning("%s is damaged: what the answers cost so far is not known.", self.path)
             return []
         return [spent for spent in lines if spent.predictions <= self._held]
+
+
+def bill_path(predictions: Path) -> Path:
+    return predictions.with_name(f"{predictions.name}.spent")
+
+
+def read_bill(path: Path) -> list[Spent]:
+    """Read a side-car that a Bill wrote; ValueError or TypeError if it is damaged."""
+    return [_spent(line) for line in _lines(path)]
 
 
 def _bill_line(spent: Spent) -> str:
@@ -297,13 +300,18 @@ def _bill_line(spent: Spent) -> str:
 
 
 def _spent(line: bytes) -> Spent:
-    *values, last = json.loads(line)
+    *values, last = parse_json(line)
     if not isinstance(last, str):  # of a version without hashes
-        return Spent(*[*values, last])
+        return _of_kind(Spent(*[*values, last]))
     if last != _check(values):
         raise ValueError("it is not what was written")
-    return Spent(*values)
+    return _of_kind(Spent(*values))
+
+
+def _of_kind(spent: Spent) -> Spent:
+    check_kinds(asdict(spent), Spent)
+    return spent
 
 
 def _check(values: Iterable[float | None]) -> str:
-    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()[:16]
+    return hash_text(json.dumps(list(values)), 16)

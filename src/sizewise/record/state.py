@@ -56,7 +56,6 @@ def finished(run_dir: Path) -> Outcome | None:
 
 
 def is_done(run_dir: Path) -> bool:
-    """Whether ``finished`` returns an outcome; a record that was read already is not read again."""
     try:
         stat = RunDir(run_dir).outcome.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -125,7 +124,6 @@ def record_failure(
 
 
 def forget_failure(run_dir: Path) -> None:
-    """Forget how the last attempt ended: another one begins."""
     _unwritten.pop(run_dir, None)
     RunDir(run_dir).failure.unlink(missing_ok=True)
 

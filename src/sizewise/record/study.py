@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import warnings
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.errors import SizewiseError, SweepError
-from sizewise.files import read_json, sealed, unsealed
+from sizewise.files import parse_json, read_json, sealed, unsealed
 from sizewise.record.directories import RunDir, SweepDir
 
 log = logging.getLogger(__name__)
@@ -33,16 +32,10 @@ def require_optuna() -> Any:
 
 
 def open_study(folder: Path, directions: list[str], sampler: str, pruner: str, seed: int) -> Any:
-    """Open the study kept in ``folder``, or begin it.
+    """Open the study kept in ``folder``, or begin it; directions: ``minimize`` or ``maximize``.
 
-    Of a damaged journal only what stands before the damage counts, which is said.
-
-    Args:
-        folder: the search's directory.
-        directions: ``minimize`` or ``maximize`` for each objective.
-        sampler: how values are proposed.
-        pruner: how unpromising trials are given up.
-        seed: of the sampler; a search that goes on draws other numbers than it has drawn.
+    Of a damaged journal only what stands before the damage counts, which is said. ``seed`` is the
+    sampler's; a search that goes on draws other numbers than it has drawn.
     """
     optuna = require_optuna()
     mend_journal(SweepDir(folder).study)
@@ -76,11 +69,9 @@ class SealedJournal:
         self._journal = journal
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the entries from a number on."""
         return map(unsealed, self._journal.read_logs(log_number_from))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append entries."""
         self._journal.append_logs([sealed(entry) for entry in logs])
 
 
@@ -99,13 +90,12 @@ def mend_journal(path: Path) -> None:
 
 def _is_entry(line: bytes) -> bool:
     try:
-        return bool(unsealed(json.loads(line)))
+        return bool(unsealed(parse_json(line)))
     except (ValueError, AttributeError):
         return False
 
 
 def make_sampler(name: str, seed: int) -> Any:
-    """Return a seeded sampler."""
     samplers = require_optuna().samplers
     if name == "tpe":
         return samplers.TPESampler(seed=seed, constant_liar=True)
@@ -129,11 +119,7 @@ def make_pruner(name: str) -> Any:
 
 
 def load_trial(record: dict[str, Any]) -> Any:
-    """Open a running trial from the process that trains it.
-
-    Args:
-        record: ``folder``, ``trial_id`` and ``pruner``, as the search wrote them.
-    """
+    """Open a running trial from the process that trains it; the search wrote ``record``."""
     optuna = require_optuna()
     folder = Path(record["folder"])
     study = optuna.load_study(
@@ -173,11 +159,7 @@ class PruningReporter:
             ) from error
 
     def report(self, step: int, value: float) -> None:
-        """Record the validation loss at an optimiser step.
-
-        Raises:
-            TrialPruned: the search gives this trial up.
-        """
+        """Record the validation loss at an optimiser step; raises TrialPruned if given up."""
         maximize = self._trial.study.direction.name == "MAXIMIZE"
         with warnings.catch_warnings():
             # A resumed run validates again at steps that it has already reported.

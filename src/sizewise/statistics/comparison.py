@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,29 +41,18 @@ def compare_paired(
     *,
     paired_seeds: bool = False,
     names: tuple[str, str] = ("A", "B"),
-    level: float = 0.95,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    n_resamples: int = 10_000,
-    minimum_seeds: int = MINIMUM_SEEDS,
+    **options: Any,
 ) -> PairedComparison:
     """Compare A with B on the same examples; see PairedScores and PairedComparison.
 
     Interval and p-value are over the examples and over the seeds of each side that has at least
-    `minimum_seeds`; fewer seeds are averaged and taken as given. The test over the examples is McNemar's exact one for binary scores of one seed each, otherwise sign flips
+    `minimum_seeds`; fewer seeds are averaged and taken as given. The test over the examples is
+    McNemar's exact one for binary scores of one seed each, otherwise sign flips
     (of whole groups where examples share one). The same `seed` gives the same figures.
     Raises StatisticsError for scores that do not fit together or are not finite.
     """
     pair = PairedScores(scores_a, scores_b, groups, binary, paired_seeds, names)
-    return compare_paired_many(
-        [pair],
-        seed,
-        level=level,
-        alpha=alpha,
-        power=power,
-        n_resamples=n_resamples,
-        minimum_seeds=minimum_seeds,
-    )[0]
+    return compare_paired_many([pair], seed, **options)[0]
 
 
 def compare_paired_many(

@@ -25,11 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class ReportError(SweepError):
-    """The summary function failed; the message names the failed jobs before it.
-
-    Attributes:
-        failures: a failure for every job without a result.
-    """
+    """The summary function failed; ``failures`` are those of every job without a result."""
 
     def __init__(self, message: str, failures: list[JobFailure]) -> None:
         super().__init__(message)
@@ -39,16 +35,9 @@ class ReportError(SweepError):
 def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFailure]:
     """Call the summary function, or show what it said if it has seen these results already.
 
-    Args:
-        plan: the sweep.
-        function: import path of ``(sweep_dir, run_dirs, failures, *, prices) -> None``, or None.
-        prices: handed to the function.
-
-    Returns:
-        A failure for every job without a result.
-
-    Raises:
-        ReportError: the function failed. Its traceback is in ``SweepDir.report_error``.
+    ``function``: import path of ``(sweep_dir, run_dirs, failures, *, prices) -> None``, or None.
+    Returns a failure for every job without a result. Where the function failed, ReportError; its
+    traceback is in ``SweepDir.report_error``.
     """
     done = [job.run_dir for job in plan.jobs if is_done(job.run_dir)]
     failures = unfinished([job.run_dir for job in plan.jobs])

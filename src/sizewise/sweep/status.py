@@ -28,11 +28,7 @@ class StatusRow:
 
 
 def sweep_status(sweep_dir: Path) -> list[StatusRow]:
-    """Return the state of every job in a sweep's directory, or of the one run that it is.
-
-    Raises:
-        SweepError: there is neither a sweep nor a run.
-    """
+    """State of every job in a sweep's directory, or of the one run that it is, else SweepError."""
     if RunDir(sweep_dir).job.exists():
         return [_row(sweep_dir)]
     planned = (read_json(SweepDir(sweep_dir).plan) or {}).get("jobs", [])

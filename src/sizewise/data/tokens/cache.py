@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewise.files import written_whole, zip_damage
+from sizewise.files import hash_text, written_whole, zip_damage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,7 +36,7 @@ class TokenCache:
         """Return prompts, answers and shortened flags of ``count`` examples, or None."""
         if self._folder is None:
             return None
-        path = self._path(self._folder, key)
+        path = self._folder / f"{key}.npz"
         try:
             if not path.is_file():
                 return None
@@ -65,7 +64,7 @@ class TokenCache:
         """Write one entry; readers see all of it or nothing."""
         if self._folder is None:
             return
-        path = self._path(self._folder, key)
+        path = self._folder / f"{key}.npz"
         prompt_ids, prompt_ends = _pack(prompts)
         answer_ids, answer_ends = _pack(answers)
         try:
@@ -81,10 +80,6 @@ class TokenCache:
                 )
         except OSError as error:
             log.warning("The token cache %s cannot be written (%s): going on without.", path, error)
-
-    @staticmethod
-    def _path(folder: Path, key: str) -> Path:
-        return folder / f"{key}.npz"
 
 
 def _pack(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -102,8 +97,7 @@ def _unpack(flat: NDArray[np.int32], ends: NDArray[np.int64]) -> list[list[int]]
 
 def hash_parts(*parts: Any) -> str:
     """Hash JSON-like values (16 hex digits)."""
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hash_text(json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str), 16)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -117,5 +111,4 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         return hash_parts(type(tokenizer).__name__, tokenizer.get_vocab(), special)
     backend.no_truncation()
     backend.no_padding()
-    rules = hashlib.sha256(backend.to_str().encode()).hexdigest()
-    return hash_parts(rules, special)
+    return hash_parts(hash_text(backend.to_str()), special)

@@ -18,12 +18,11 @@ from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.logs import output_to_log
 from sizewise.record.state import JobState, job_state, record_failure
-from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.progress import Progress
 
 DYING_SECONDS = 5.0
 POLL_SECONDS = 1.0
-ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 
 
 class RayBackend:
@@ -44,14 +43,12 @@ class RayBackend:
 
     @property
     def slots(self) -> int:
-        """How many jobs the cluster's processors and GPUs take at once."""
         total = self._started().cluster_resources()
         wanted = {"CPU": self._resources["num_cpus"], "GPU": self._resources["num_gpus"]}
         room = [total.get(name, 0) / share for name, share in wanted.items() if share]
         return max(1, int(min(room, default=1)))
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Raise where Ray is missing."""
         try:
             import ray  # noqa: F401
         except ImportError as error:
@@ -60,7 +57,6 @@ class RayBackend:
             ) from error
 
     def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
-        """Run the jobs; see ``Backend``."""
         if not jobs:
             return
         self.check(jobs)

@@ -14,7 +14,7 @@ from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.directories import RunDir
 from sizewise.record.state import JobState, forget_failure, is_done, job_state, record_failure
-from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slurm_queue import (
     cancel,
@@ -26,7 +26,6 @@ from sizewise.sweep.launch.slurm_queue import (
 )
 from sizewise.sweep.launch.worker import SlurmTask
 
-ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 # A job may leave the queue a moment before its files are seen on a shared file system.
 GRACE_POLLS = 3
 _COMMON = (
@@ -54,17 +53,15 @@ class SlurmBackend:
 
     @property
     def slots(self) -> int:
-        """How many array tasks may run at once."""
         return int(self._parameters.get("array_parallelism", 256))
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Raise where SLURM is missing or its settings contradict the trainer's."""
         require_slurm()
         for job in jobs:
             check_resources(self._parameters, job.config.get("trainer") or {}, job.identity.slug)
 
     def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
-        """Submit what is not queued yet, and wait for all; see ``Backend``."""
+        """Submit what is not queued yet, and wait for all."""
         self.check(jobs)
         open_jobs = list(jobs)
         with Progress(len(jobs), live=False) as progress:
@@ -74,7 +71,7 @@ class SlurmBackend:
                     progress.say("Submitted. The same command collects the results later.")
                     return
                 last = attempt == options.retries
-                self._await(open_jobs, options, progress, report_failures=last)
+                self.wait_for(open_jobs, options, progress, report_failures=last)
                 open_jobs = [job for job in jobs if job_state(job.run_dir) == JobState.FAILED]
                 if not open_jobs or options.fail_fast:
                     return
@@ -115,7 +112,7 @@ class SlurmBackend:
         )
         return executor
 
-    def _await(
+    def wait_for(
         self, jobs: list[Job], options: LaunchOptions, progress: Progress, report_failures: bool
     ) -> None:
         open_jobs, missed = list(jobs), dict.fromkeys((job.identity.hash for job in jobs), 0)
@@ -125,7 +122,7 @@ class SlurmBackend:
                 alive = None if reasons is None else set(reasons)
                 self._say_held(open_jobs, reasons or {}, progress)
                 for job in list(open_jobs):
-                    if not self._ended(job, alive, missed):
+                    if not self.ended(job, alive, missed):
                         continue
                     open_jobs.remove(job)
                     failed = job_state(job.run_dir) == JobState.FAILED
@@ -159,7 +156,7 @@ class SlurmBackend:
             else:
                 progress.held(job)
 
-    def _ended(self, job: Job, alive: set[str] | None, missed: dict[str, int]) -> bool:
+    def ended(self, job: Job, alive: set[str] | None, missed: dict[str, int]) -> bool:
         """Whether a job has a result, or has left the queue without one."""
         if is_done(job.run_dir):
             return True
@@ -188,13 +185,7 @@ GPU_KEYS = ("gpus_per_node", "gpus_per_task", "gres")
 
 
 def check_resources(slurm: Mapping[str, Any], trainer: Mapping[str, Any], job: str) -> None:
-    """Raise if a job's trainer asks for other nodes, tasks or devices than SLURM will give.
-
-    Args:
-        slurm: the launcher's settings.
-        trainer: the job's ``trainer`` node.
-        job: name of the job, for the message.
-    """
+    """Raise if a job's trainer asks for other nodes, tasks or devices than SLURM will give."""
     devices, nodes = trainer.get("devices") or 1, trainer.get("num_nodes") or 1
     pairs = [("nodes", slurm.get("nodes", 1), "trainer.num_nodes", nodes)]
     pairs.append(("tasks_per_node", slurm.get("tasks_per_node", 1), "trainer.devices", devices))
