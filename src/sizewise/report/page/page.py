@@ -18,7 +18,13 @@ from sizewise.report.comparison.points import COSTS
 from sizewise.report.comparison.verdict import scale_of
 from sizewise.report.page import prose
 from sizewise.report.page.results import clean
-from sizewise.report.page.tables import configuration_table, pair_table, run_table, strata_table
+from sizewise.report.page.tables import (
+    configuration_table,
+    decision_table,
+    pair_table,
+    run_table,
+    strata_table,
+)
 from sizewise.report.page.terminal import Failure
 from sizewise.report.ratings.store import ratings_summary
 from sizewise.report.views import charts
@@ -80,6 +86,9 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "strata": [strata_table(s, scale_of(test)) for s in views.strata],
         "configurations": configuration_table(compared),
         "pairs": pair_table(compared),
+        "decision": compared.decision,
+        "choices": decision_table(compared),
+        "left_out": compared.left_out,
         "scaling": prose.scaling_sentence(test, views),
         "learning": prose.learning_sentences(views),
         "hybrid": prose.hybrid_sentence(test, views),
