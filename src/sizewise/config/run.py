@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sizewise.config.checks import at_least, is_seed, one_of
+from sizewise.config.checks import above, at_least, is_seed, one_of
 from sizewise.config.data import DatasetConfig
 from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
@@ -51,7 +51,9 @@ class SweepConfig:
     ``name`` and ``dir`` null: derived from the command, so that the same command resumes.
     ``arms``: a named sweep's union of grids, each a list of overrides with comma-separated values.
     ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
-    ``prices``: for the report at the end.
+    ``prices``: for the report at the end. ``margin``: points that may be lost for a smaller or
+    cheaper model, in its decision (of a score that has no points, in units of the score); null: 2
+    points, and no decision for other scores.
     """
 
     name: str | None = None
@@ -64,11 +66,13 @@ class SweepConfig:
     order: str = "base"
     limit: int | None = None
     prices: PricesConfig = field(default_factory=PricesConfig)
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         one_of("sweep.order", self.order, ("base", "given"))
         at_least("sweep.retries", self.retries, 0)
         at_least("sweep.limit", self.limit, 1)
+        above("sweep.margin", self.margin, 0)
 
 
 @dataclass

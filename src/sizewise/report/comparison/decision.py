@@ -107,7 +107,11 @@ class Decision:
 
 
 def decide(
-    test: TestSet, pairs: Sequence[Pair], margin: float | None = None, seed: int = 0
+    test: TestSet,
+    pairs: Sequence[Pair],
+    margin: float | None = None,
+    seed: int = 0,
+    n_resamples: int = 4_000,
 ) -> Decision | None:
     """Decide at a margin; None with fewer than two configurations, or without a margin.
 
@@ -129,6 +133,7 @@ def decide(
         margin=delta,
         higher_is_better=test.direction == "max",
         weights=test.weights,
+        n_resamples=n_resamples,
         seed=seed,
     )
     choices = [
