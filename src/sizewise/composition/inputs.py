@@ -37,7 +37,7 @@ def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
 def candidates_content(evaluation: Mapping[str, Any]) -> str | None:
     """Hash the file of ``evaluation.candidates`` (16 hex digits); None where it names no file."""
     choice = evaluation.get("candidates")
-    if choice in (None, "train", "labels") or not Path(str(choice)).is_file():
+    if choice in (None, "auto", "train", "labels") or not Path(str(choice)).is_file():
         return None
     return file_hash(Path(str(choice)))[:16]
 

@@ -20,7 +20,7 @@ from sizewise.data.tokens.template import Template
 from sizewise.devices import PeakMemory, conditions, device_of, free_memory, is_out_of_memory
 from sizewise.errors import EvaluationError
 from sizewise.evaluation.answer import Measurer
-from sizewise.evaluation.candidates import CandidateSet, encode_candidates
+from sizewise.evaluation.candidate_set import CandidateSet
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.likelihood import BatchSize, EncodedAnswer, plan_batches, split
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
@@ -55,6 +55,7 @@ class Predicted:
         out_of_memory: batch sizes that did not fit.
         observed: what metrics measured of the model itself, by ``metric/score``.
         conditions: batch size, device and threads, which latencies depend on.
+        prior: what the candidates were calibrated by, one number for each.
     """
 
     predictions: tuple[Prediction, ...]
@@ -64,6 +65,7 @@ class Predicted:
     out_of_memory: tuple[int, ...] = ()
     observed: Mapping[str, float] = field(default_factory=dict)
     conditions: Mapping[str, str | int] = field(default_factory=dict)
+    prior: tuple[float, ...] = ()
 
 
 def predict(
@@ -76,15 +78,15 @@ def predict(
     warmup_batches: int = 1,
     retries: int = 3,
     metrics: Sequence[ExampleMetric] = (),
-    candidates: Sequence[str] = (),
+    candidates: CandidateSet | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Predict every example that ``store`` does not hold yet and return all of them.
 
     Batches are planned over the whole split, so that a resumed evaluation forms the same ones.
     ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
-    most likely one is kept for each example; ``progress`` is called with the number of examples
-    done and of all.
+    best one in each reading is kept for each example; ``progress`` is called with the number of
+    examples done and of all.
 
     Raises:
         EvaluationError: the split is empty.
@@ -96,8 +98,7 @@ def predict(
     done = {prediction.id: prediction for prediction in store.read()}
     bill = Bill(store.path, len(done), PeakMemory(device_of(model)))
     pending = _pending(split_, set(done), batch_size)
-    chosen = _candidate_set(candidates, template, split_)
-    measure = Measurer(model, template, generation, chosen)
+    measure = Measurer(model, template, generation, candidates)
     _warm_up(measure, split_, pending[:warmup_batches], batches, retries)
     bill.begin()
     while pending:
@@ -119,15 +120,10 @@ def predict(
     failed = tuple(batches.failed)
     observed = observations(model, template, metrics)
     how = conditions(device_of(model), batch_size)
-    return Predicted(found, bill.seconds, bill.peak_bytes, batches.size, failed, observed, how)
-
-
-def _candidate_set(
-    candidates: Sequence[str], template: Template, split_: Split
-) -> CandidateSet | None:
-    if not candidates:
-        return None
-    return encode_candidates(candidates, template, split_.examples[0].messages)
+    prior = candidates.prior if candidates is not None else None
+    return Predicted(
+        found, bill.seconds, bill.peak_bytes, batches.size, failed, observed, how, prior or ()
+    )
 
 
 def observations(

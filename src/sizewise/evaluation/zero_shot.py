@@ -35,6 +35,7 @@ from sizewise.metrics.base import ExampleMetric
 from sizewise.record.predictions import read_predictions
 
 EVALUATION_VERSION = 1
+READINGS_VERSION = 1
 _MODEL_KEYS = (
     "path",
     "revision",
@@ -58,6 +59,7 @@ def zero_shot_parts(
     split: Split,
     metrics: Sequence[ExampleMetric] = (),
     candidates: Sequence[str] = (),
+    calibration: Split | None = None,
 ) -> dict[str, Any]:
     """Return everything that zero-shot predictions depend on.
 
@@ -65,6 +67,7 @@ def zero_shot_parts(
     rendered template and truncation: whatever changes a token that the model reads, or a reference
     answer, changes the key. ``weights`` comes from ``weights_fingerprint``. Of ``metrics`` only
     those count that measure the model itself: the others are computed from the predictions.
+    ``calibration``: the validation split, whose prompts calibrate the candidates; None without one.
     """
     every = asdict(model)
     first = split.encoded[0].prompt_ids if split.encoded else ()
@@ -83,9 +86,15 @@ def zero_shot_parts(
         "observed": {m.name: m.observation for m in metrics if m.observation},
         "candidates": hashlib.sha256(repr(tuple(candidates)).encode()).hexdigest()[:16],
         "version": EVALUATION_VERSION,
+        **({"readings": _readings(calibration)} if candidates else {}),
         **({"opened": opened} if opened else {}),
         **({"read": read} if any(read) else {}),
     }
+
+
+def _readings(calibration: Split | None) -> list[Any]:
+    """Return what candidates are chosen by; answers that are without candidates know none of it."""
+    return [READINGS_VERSION, None if calibration is None else split_fingerprint(calibration)]
 
 
 def split_fingerprint(split: Split) -> str:
@@ -168,7 +177,7 @@ def load(entry: Path) -> Predicted:
     """
     try:
         cost = json.loads((entry / "measured.json").read_text(encoding="utf-8"))["cost"]
-        cost["out_of_memory"] = tuple(cost["out_of_memory"])
+        cost |= {name: tuple(cost.get(name, ())) for name in ("out_of_memory", "prior")}
         predictions = tuple(read_predictions(entry / "predictions.jsonl"))
         return Predicted(predictions=predictions, **cost)
     except (OSError, ValueError, KeyError, TypeError) as error:

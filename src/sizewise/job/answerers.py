@@ -21,7 +21,13 @@ from sizewise.data.example import SplitName
 from sizewise.devices import conditions
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, fit
-from sizewise.evaluation.candidates import read_candidates
+from sizewise.evaluation.candidate_set import (
+    CandidateSet,
+    automatic_choice,
+    candidate_prior,
+    encode_candidates,
+    read_candidates,
+)
 from sizewise.evaluation.predict import Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
@@ -41,7 +47,7 @@ from sizewise.models.tokenizer import load_tokenizer
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
-from sizewise.record.predictions import PredictionStore
+from sizewise.record.predictions import Prediction, PredictionStore
 
 if TYPE_CHECKING:
     import torch
@@ -93,21 +99,52 @@ class Job:
             return self.cfg.adapter is not None
         return self.cfg.lora.trains
 
+    @property
+    def candidate_choice(self) -> tuple[str | None, str | None]:
+        """Where candidates come from, None without any; and what a reader has to know of it."""
+        chosen = self.cfg.evaluation.candidates
+        if chosen != "auto":
+            return chosen, None
+        return automatic_choice(self.metrics, self.task.splits.train, self.cfg.model)
+
     def candidates(self, task: Task) -> tuple[str, ...]:
-        """Return the answers whose likelihoods are compared; none where none are configured.
+        """Return the answers whose likelihoods are compared; none where none are wanted.
 
         Raises:
             ConfigError: their file cannot be read, or holds none.
         """
-        chosen = self.cfg.evaluation.candidates
+        chosen, _ = self.candidate_choice
         if chosen is None:
             return ()
         trained, tested = self.task.splits, task.splits
         every = (*trained.train, *tested.train, *tested.validation, *tested.test)
         return read_candidates(chosen, trained.train, every)
 
+    def validates(self, side: str) -> bool:
+        """Whether the untouched (``base``) or specialised (``tuned``) model answers validation."""
+        wanted, own = self.cfg.evaluation.answer_validation, "tuned" if self.specialises else "base"
+        there = side == own or (side == "base" and self.cfg.evaluation.zero_shot)
+        if not (there and self.task.examples("validation")):
+            return False
+        if side == own and self.cfg.evaluation.objective == "primary":
+            return True
+        if self.cfg.stage == "train":
+            return False
+        return wanted in (side, "both") or (wanted == "auto" and self._primary_metric.closed)
+
+    def metrics_on(self, split: SplitName) -> tuple[ExampleMetric, ...]:
+        """Return what is computed on a split: on validation what something is chosen by."""
+        if split == "test" or self.cfg.evaluation.objective == "primary":
+            return self.metrics
+        return tuple(m for m in self.metrics if m.closed or m is self._primary_metric)
+
+    @property
+    def _primary_metric(self) -> ExampleMetric:
+        name = self.cfg.dataset.primary.partition("/")[0]
+        return next(metric for metric in self.metrics if metric.name == name)
+
     def store(self, kind: str, task: Task, key: str) -> PredictionStore:
-        """Open the predictions of ``base``, ``tuned`` or ``validation`` on a data set."""
+        """Open the predictions of a model on a data set (see ``Answerer.answer``)."""
         return PredictionStore(RunDir(self.run_dir).predictions(kind, task.name), key)
 
 
@@ -140,7 +177,7 @@ class Answerer(Protocol):
         """Load the untouched model."""
 
     def answer(self, job: Job, task: Task, split: SplitName, kind: str) -> Answers:
-        """Answer every example of a split."""
+        """Answer every example of a split; ``kind`` names the file (``RunDir.predictions``)."""
 
     def specialise(self, job: Job, loggers: Sequence[Logger]) -> Answerer:
         """Return the model that stands for the run: tuned, with its adapter, or as it is."""
@@ -170,6 +207,7 @@ class LanguageModel:
     model: Any
     untouched: bool = True
     fit: FitResult | None = None
+    priors: dict[tuple[str, ...], tuple[float, ...]] = field(default_factory=dict)
     has_likelihoods: ClassVar[bool] = True
     uses_energy: ClassVar[bool] = True
 
@@ -194,15 +232,17 @@ class LanguageModel:
         return cls(take_base(*storage_of(job.cfg), job.device))
 
     def answer(self, job: Job, task: Task, split: SplitName, kind: str) -> Answers:
-        """Answer a split; the base's answers to a test split are shared between runs."""
+        """Answer a split; the untouched base's answers are shared between runs."""
         parts = dict(self._parts(job, task, split))
-        if not (self.untouched and kind == "base"):
+        if not self.untouched:
             store = job.store(kind, task, zero_shot_key({**parts, "run": job.identity}))
             return Answers(self._predict(job, task, split, store), store)
         store = job.store(kind, task, zero_shot_key(parts))
         predicted, reused = cached(
             Path(job.cfg.paths.cache), parts, lambda: self._predict(job, task, split, store)
         )
+        if predicted.prior:
+            self.priors[job.candidates(task)] = predicted.prior
         if not reused:
             return Answers(predicted, store)
         log.info("%s: zero-shot answers of %s reused.", task.name, job.cfg.model.name)
@@ -290,10 +330,25 @@ class LanguageModel:
                 job.eval_batch_size,
                 evaluation.warmup_batches,
                 evaluation.retries,
-                metrics=job.metrics,
-                candidates=job.candidates(task),
+                metrics=job.metrics_on(split),
+                candidates=self._candidates(job, task, split),
                 progress=progress,
             )
+
+    def _candidates(self, job: Job, task: Task, split: SplitName) -> CandidateSet | None:
+        """Encode the candidates; the run's own validation prompts calibrate them."""
+        texts, asked = job.candidates(task), job.task.encoded["validation"].encoded
+        if not texts:
+            return None
+        found = encode_candidates(texts, job.template, task.examples(split)[0].messages)
+        if not asked:
+            return found
+        if texts not in self.priors:
+            prompts, size = [item.prompt_ids for item in asked], job.eval_batch_size
+            self.priors[texts] = candidate_prior(
+                self.model, prompts, found.trie, size, pad_id(job.template)
+            )
+        return dataclasses.replace(found, prior=self.priors[texts])
 
     def _parts(self, job: Job, task: Task, split: SplitName) -> Mapping[str, Any]:
         return zero_shot_parts(
@@ -305,8 +360,9 @@ class LanguageModel:
             self.model.device.type,
             job.template,
             task.encoded[split],
-            job.metrics,
+            job.metrics_on(split),
             job.candidates(task),
+            job.task.encoded["validation"] if job.task.examples("validation") else None,
         )
 
     def _weights(self, cfg: RunConfig) -> str:
@@ -361,15 +417,11 @@ class Baseline:
         return cls(fitted, time.perf_counter() - started)
 
     def answer(self, job: Job, task: Task, split: SplitName, kind: str) -> Answers:
-        """Answer a split at once; the answer is also the candidate, with its probability."""
+        """Answer a split at once; the answer is also the candidate, in every reading."""
         examples = task.examples(split)
         predictions, seconds = answer_all(self.fitted, examples)
-        chosen = tuple(
-            dataclasses.replace(
-                p, candidate=p.text, candidate_probability=math.exp(p.token_log_prob or 0.0)
-            )
-            for p in predictions
-        )
+        calibrated = bool(job.task.examples("validation"))
+        chosen = tuple(as_candidate(p, calibrated) for p in predictions)
         parts = [job.identity, task.splits.fingerprint(split), task.name]
         key = hash_text(json.dumps(parts), 32)
         predicted = Predicted(chosen, seconds, None, max(len(examples), 1))
@@ -415,6 +467,22 @@ class Baseline:
 
     def give_back(self, job: Job) -> None:
         """Nothing is worth keeping."""
+
+
+def as_candidate(prediction: Prediction, calibrated: bool) -> Prediction:
+    """Return the answer of a classifier as the candidate that it chose, in every reading.
+
+    Args:
+        prediction: its class is the text, with the class's probability.
+        calibrated: whether language models have a calibrated reading beside it.
+    """
+    return dataclasses.replace(
+        prediction,
+        candidate=prediction.text,
+        candidate_probability=math.exp(prediction.token_log_prob or 0.0),
+        candidate_per_token=prediction.text,
+        candidate_calibrated=prediction.text if calibrated else None,
+    )
 
 
 def _evaluation_cost(evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:

@@ -32,13 +32,22 @@ class ExampleMetric(Metric):
 
     Subclasses define ``score`` (one example) and, where the mean is not the right summary,
     ``aggregate`` (all examples). Score names become ``name/score`` in outcomes.
+
+    Attributes:
+        closed: answers come from a closed set (labels, codes): every language model then also
+            answers by the likelihood of the candidates (``evaluation.candidates=auto``).
+        needs_candidates: without candidates there is no score at all.
+        needs_likelihood: scores are made of the reference's likelihood.
+        uses_training: scores depend on the training answers (``set_context``).
     """
 
     name: str = ""
     higher_is_better: bool | None = True
     full_state_update = False
+    closed = False
     needs_candidates = False
     needs_likelihood = False
+    uses_training = False
 
     def __init__(self) -> None:
         super().__init__()
