@@ -113,7 +113,9 @@ def test_what_a_metric_lacks_is_said_before_anything_is_loaded(
 
 def test_candidates_are_for_causal_models() -> None:
     cfg = compose_run(["model=flan_t5_small", "evaluation.candidates=train"])
-    with pytest.raises(ConfigError, match=r"evaluation\.candidates=train: candidates are scored with causal"):
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.candidates=train: candidates are scored with causal"
+    ):
         check_candidates(cfg, [])
 
 
