@@ -22,7 +22,7 @@ from sizewise.app.evaluations import (
     read_progress,
 )
 from sizewise.app.launch import app_command
-from sizewise.app.pages.common import datasets, load_library, run_named, split_settings, stamp
+from sizewise.app.pages.common import datasets, run_named, split_settings, stamp
 from sizewise.app.views import (
     KINDS,
     clicked,
@@ -43,6 +43,7 @@ from sizewise.data.explore import Exploration
 from sizewise.errors import ConfigError, OutcomeError
 from sizewise.files import write_json
 from sizewise.report.comparison.compare import SetComparison, compare
+from sizewise.report.comparison.runs import load_runs
 
 
 @pytest.fixture
@@ -53,15 +54,17 @@ def compared(sweep: Path) -> SetComparison:
 def test_a_click_leads_to_the_run(compared: SetComparison) -> None:
     figure = pareto_figure(compared, compared.fronts[0])
     places: dict[int, float] = {}
-    for trace in figure.data[1:]:
+    for trace in figure.data:
+        if trace.customdata is None:  # the lines
+            continue
         for place, y in zip(trace.customdata, trace.y, strict=True):
             event = {"selection": {"points": [{"customdata": place}]}}
             assert clicked(event) == place
             places[place] = y
-    assert sorted(places) == list(range(len(compared.test.candidates)))
+    assert sorted(places) == list(range(len(compared.test.arms)))
     for place, y in places.items():
-        candidate = compared.test.candidates[place]
-        assert y == pytest.approx(100 * candidate.score(compared.test.primary))
+        arm = compared.test.arms[place]
+        assert y == pytest.approx(100 * arm.score(compared.test.primary))
 
 
 @pytest.mark.parametrize("event", [None, {}, {"selection": {"points": []}}, {"selection": None}])
@@ -78,7 +81,7 @@ def test_every_metric_has_a_histogram(compared: SetComparison) -> None:
     names = metric_names(test)
     assert names[0] == test.primary
     for name in names:
-        values = {c.label: metric_values(c, name) for c in test.candidates}
+        values = {c.label: metric_values(test, c, name) for c in test.arms}
         figure = histogram_figure(values, name)
         assert len(figure.data) == len(values)
         for trace in figure.data:
@@ -105,7 +108,7 @@ def test_names_from_data_are_escaped_in_pictures() -> None:
 
 def test_examples_are_filtered_by_who_was_right(compared: SetComparison) -> None:
     test = compared.test
-    tuned = next(c for c in test.candidates if c.tuned)
+    tuned = next(c for c in test.arms if c.tuned)
     rows = example_rows(test, tuned)
     assert len(rows) == len(test.ids)
     counts = {kind: len(select(rows, test, kind)) for kind in KINDS}
@@ -115,14 +118,14 @@ def test_examples_are_filtered_by_who_was_right(compared: SetComparison) -> None
         assert row.base is not None
         assert row.own.scores[test.primary] > row.base.scores[test.primary]
     assert [r.own.prompt[:10] for r in select(rows, test, "all", "PATIENT 7:")] == ["Patient 7:"]
-    zero = next(c for c in test.candidates if not c.tuned)
+    zero = next(c for c in test.arms if not c.tuned)
     assert all(row.base is None for row in example_rows(test, zero))
 
 
 def test_the_library_notices_changes(sweep: Path) -> None:
     before = stamp(sweep)
     assert stamp(sweep) == before
-    loaded = load_library(sweep)
+    loaded = load_runs([sweep])
     assert list(datasets(loaded)) == ["counselling"]
     name = loaded.runs[0].directory.name
     assert run_named(loaded, name) is loaded.runs[0]
@@ -130,7 +133,7 @@ def test_the_library_notices_changes(sweep: Path) -> None:
         run_named(loaded, "other")
     os.utime(loaded.runs[0].directory / "outcome.json", ns=(1, 1))
     assert stamp(sweep) != before
-    assert load_library(sweep.parent / "sweep" / name / "predictions").runs == ()
+    assert load_runs([sweep.parent / "sweep" / name / "predictions"]).runs == ()
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +189,7 @@ def test_a_failure_says_why(tmp_path: Path) -> None:
     wait(running)
     assert running.progress().state == "failed"
     assert running.progress().message == "no such model"
-    write_json(running.plan.run_dir / "failed.json", {"message": "data is missing"})
+    write_json(running.plan.run_dir / "failed.json", {"reason": "data is missing"})
     assert running.progress().message == "data is missing"
 
 
@@ -199,12 +202,12 @@ def test_an_evaluation_can_be_stopped(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_is_named_by_what_it_is(sweep: Path, tmp_path: Path) -> None:
-    run = next(r for r in load_library(sweep).runs if r.outcome.tuned)
+    run = next(r for r in load_runs([sweep]).runs if r.outcome.tuned)
     plan = plan_evaluation(run, tmp_path / "outputs")
     assert plan == plan_evaluation(run, tmp_path / "outputs")
     assert (plan.total, plan.title) == (120, run.directory.name)
     assert plan.run_dir.parent == tmp_path / "outputs"
-    assert Path(plan.command[1]).name == "evaluate.py"
+    assert plan.command[1:4] == ("-m", "sizewise.commands.main", "evaluate")
     assert f"run='{run.directory}'" in plan.command
     more = plan_evaluation(run, tmp_path / "outputs", ["metric=[rouge]"])
     assert more.run_dir != plan.run_dir
@@ -215,10 +218,10 @@ def test_an_evaluation_is_named_by_what_it_is(sweep: Path, tmp_path: Path) -> No
 def test_a_run_below_a_folder_with_an_apostrophe_is_evaluated(sweep: Path, tmp_path: Path) -> None:
     place = tmp_path / "it's mine"
     shutil.copytree(sweep, place)
-    run = load_library(place).runs[0]
+    run = load_runs([place]).runs[0]
     plan = plan_evaluation(run, place / "outputs")
     assert plan.run_dir.parent == place / "outputs"
-    composed = compose_config(list(plan.command[2:]), "evaluate")
+    composed = compose_config(list(plan.command[4:]), "evaluate")
     assert composed.run == str(run.directory)
 
 

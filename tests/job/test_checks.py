@@ -31,7 +31,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         raise AssertionError("weights were loaded")
 
     monkeypatch.setattr(bases, "load_base", load_base)
-    monkeypatch.setattr(bases, "_kept", {})  # an earlier job of this process may have left its base
+    monkeypatch.setattr(
+        bases, "loaded_bases", {}
+    )  # an earlier job of this process may have left its base
 
     def begin(*overrides: str) -> None:
         run_job(compose_run([*SMALL, f"paths.cache={tmp_path}", *overrides]), tmp_path / "run")

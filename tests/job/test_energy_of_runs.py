@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.job.test_run_job import run
+from tests.job.runs import run
 
 from sizewise import energy
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factory import PRIMARY, Spec, Task, make_run, make_sweep
+from tests.report.factory import PRIMARY, Spec, Task, make_run, make_sweep
 
 from sizewise.errors import ConfigError
 from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_outcome
@@ -24,6 +24,7 @@ from sizewise.report.comparison.pairs import (
 from sizewise.report.comparison.runs import AnswerCache, load_runs
 from sizewise.report.comparison.test_sets import build_test_sets
 from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, SIZE_WINS
+from sizewise.report.page.results import results_text
 
 
 def compared(root: Path, specs: list[Spec], **options: object) -> SetComparison:
@@ -291,3 +292,48 @@ def test_few_runs_leave_the_question_open(tmp_path: Path, specs: list[Spec]) -> 
     assert comparison.verdict.status == OPEN
     assert comparison.verdict.sentence
     assert len(comparison.runs) == len(specs)
+
+
+@pytest.mark.parametrize("rates", [(0.2, 0.6, 0.4), (0.5, 0.5, 0.5), (0.0, 1.0, 0.0), (1, 1, 1)])
+@pytest.mark.parametrize(
+    ("examples", "groups"), [(1, None), (2, None), (3, None), (20, 1), (20, 2), (20, 3)]
+)
+def test_tiny_designs_end_in_a_value_or_in_what_cannot_be_said(
+    tmp_path: Path, examples: int, groups: int | None, rates: tuple[float, float, float]
+) -> None:
+    """One, two and three units; two that differ in 0, 1 and all examples."""
+    task = Task(examples=examples, groups=groups)
+    specs = [Spec("nano", rates[0], rates[1], task=task), Spec("mini", rates[2], None, task=task)]
+    result = compared(tmp_path, specs)
+    units = groups or examples
+    if units == 1:
+        assert result.pairs == []
+        assert result.verdict.status == OPEN
+        why = "one test example" if examples == 1 else "of one group"
+        assert why in result.verdict.sentence
+        make_run(tmp_path / "by", Spec("nano", *rates[:2], r=16, task=task))
+        (by,) = compare([tmp_path], by=["lora.r"]).sets
+        assert why in by.verdict.sentence
+        return
+    assert {pair.question for pair in result.pairs} == {SMALL_LARGE, OWN_BASE}
+    for pair in result.pairs:
+        values = (pair.a.scores, pair.b.scores)
+        assert values[0] is not None
+        assert values[1] is not None
+        means = [[v[0][np.array(result.test.groups) == g].mean() for g in set(result.test.groups)]
+                 for v in values]  # fmt: skip
+        detectable = pair.result.minimum_detectable_effect
+        varies = np.ptp(np.subtract(*means)) > 1e-12
+        assert (detectable > 0) if varies else (detectable != detectable)
+        assert pair.low <= pair.gain <= pair.high
+        assert 0 <= pair.p_corrected <= 1
+    assert "nan" not in result.verdict.sentence.split()
+    assert json.loads(results_text(compare([tmp_path])))["test_sets"]
+
+
+def test_a_difference_beyond_the_scale_is_not_said_to_be_detectable(tmp_path: Path) -> None:
+    task = Task(examples=2)
+    specs = [Spec("nano", 0.0, 0.5, task=task), Spec("mini", 0.5, None, task=task)]
+    result = compared(tmp_path, specs)
+    assert all(not p.result.minimum_detectable_effect <= 1 for p in result.pairs)
+    assert "could have been found" not in result.verdict.sentence

@@ -8,13 +8,15 @@ import json
 import re
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import pytest
-from factory import Spec, Task, make_run, make_sweep
 from rich.console import Console
+from tests.report.factory import Spec, Task, make_run, make_sweep
 from typer.testing import CliRunner
 
+from sizewise import palette
 from sizewise.commands.main import app
 from sizewise.errors import OutcomeError
 from sizewise.record.outcome import read_outcome, write_outcome
@@ -287,3 +289,56 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("sizewise.report.page.write.write_atomically", full)
     with pytest.raises(OutcomeError, match="No space left on device"):
         write_report(compare([make_run(tmp_path / "run", Spec())]), tmp_path / "out")
+
+
+def test_every_colour_of_the_palette_has_its_relative_on_a_dark_ground() -> None:
+    script = (resources.files("sizewise.report") / "templates" / "report.js").read_text()
+    known = re.search(r"const dark = \{(.*?)\};", script, re.DOTALL)
+    assert known is not None
+    for colour in {palette.ZERO, palette.TUNED, palette.LARGE, palette.MUTED, *palette.SERIES}:
+        assert f'"{colour}":' in known[1]
+
+
+def test_colours_stand_in_the_palette_only() -> None:
+    """Pictures of any package take theirs from there; pages of the app hold their own markup."""
+    root = resources.files("sizewise")
+    files = [*Path(str(root)).rglob("*.py")]
+    assert len(files) > 100
+    typed = [f.name for f in files if re.search(r'"#[0-9A-Fa-f]{6}"', f.read_text())]
+    assert sorted(typed) == ["charts.py", "launch.py", "palette.py"]  # white; a lighter blue
+
+
+def test_whole_numbers_stay_whole_beside_bases_that_only_came_along(tmp_path: Path) -> None:
+    make_sweep(tmp_path, [Spec("nano", r=8), Spec("micro", r=16)])
+    table = compare([tmp_path]).table
+    assert sorted(table.to_csv(index=False, columns=["r"]).split()) == ["16", "8", "r"]
+
+
+def test_point_2_the_page_says_what_of_the_rows_did_not_become_examples(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", Spec(task=Task(examples=30)))
+    outcome = read_outcome(run)
+    report = {
+        **outcome.data.report, "rows": 1234, "filtered": {"too_long": 7, "empty_answer": 0},
+        "duplicates": 2, "noted": {"turns with <b>unknown</b> keys": 5},
+        "shortened": {"test": 4},
+    }  # fmt: skip
+    data = replace(outcome.data, report=report, dropped={"test/no_room_to_answer": 3})
+    write_outcome(replace(outcome, data=data), run)
+    page = render_page(compare([tmp_path]))
+    assert (
+        "1,234 rows. Left out: 7 too long, 2 duplicates, 3 test/no room to answer. "
+        "Prompts cut: 4 test. Noted: turns with &lt;b&gt;unknown&lt;/b&gt; keys (5)."
+    ) in page
+    clean = make_run(tmp_path / "clean" / "run", Spec(task=Task(examples=30)))
+    assert "What was left out of the data" not in render_page(compare([clean.parent]))
+
+
+def test_point_2_a_further_test_set_has_its_own_words_on_the_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", Spec(task=Task(examples=30)))
+    outcome = read_outcome(run)
+    further = {outcome.data.name: {"rows": 77, "filtered": {"too_long": 6}, "dropped": {}}}
+    data = replace(outcome.data, name="elsewhere", report={"rows": 9, "further": further})
+    write_outcome(replace(outcome, data=data), run)
+    page = render_page(compare([tmp_path]))
+    assert f"{outcome.data.name}, 77 rows. Left out: 6 too long." in page
+    assert "elsewhere, 9 rows" not in page

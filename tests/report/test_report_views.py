@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simple_icd_10_cm as icd
-from factory import Spec, Task, make_sweep
+from tests.report.factory import Spec, Task, make_sweep
 
 from sizewise.config import PricesConfig
 from sizewise.record.outcome import read_outcome, write_outcome
 from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.labels import name_all, tell_apart
 from sizewise.report.comparison.strata import CHAPTERS, PROMPT_LENGTH, _levels, chapter
-from sizewise.report.page.page import figures_of
+from sizewise.report.page.page import charts_of
 from sizewise.report.page.prose import scaling_sentence
 from sizewise.statistics.learning_curve import REACHED
 from sizewise.statistics.scaling import ABOVE, MATCHED, NO_FIT, NOT_RISING
@@ -95,7 +95,7 @@ def test_scaling_of_scores_that_no_curve_fits_is_still_shown(
     assert match is not None
     assert match.status == status
     assert status in scaling_sentence(result.test, result.views)
-    assert "scaling" in figures_of(result)
+    assert "scaling" in charts_of(result)
 
 
 def test_hybrid_starts_and_ends_with_the_models_themselves(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_break_even_in_time_and_money(tmp_path: Path) -> None:
     prices = PricesConfig(device_per_hour=3.6, api_per_1000_tokens=0.02)
     specs = [Spec("nano", latency=0.01, train_seconds=100.0)]
     specs += [Spec("mini", 0.4, None, latency=0.03)]
-    time, money = compared(tmp_path, specs, prices).views.paid_back
+    time, money = compared(tmp_path, specs, prices).paid_back
     assert time.result.answers == pytest.approx(5_000, abs=1)
     assert money.small_per_answer == pytest.approx(1e-5)
     assert money.large_per_answer == pytest.approx(0.02 * 54 / 1000, rel=0.05)
@@ -228,6 +228,17 @@ def test_reviewers_warnings(tmp_path: Path) -> None:
         "Own warning.",
     ):
         assert part in text, part
+
+
+@pytest.mark.parametrize(("method", "said"), [("int8", True), ("nf4", False)])
+def test_point_24_int8_answered_in_different_batches_is_an_objection(
+    tmp_path: Path, method: str, said: bool
+) -> None:
+    smaller = {"evaluation": {"batch_size": 2}}
+    specs = [Spec(m, seed=s, quantization=method) for m in ("nano",) for s in (1, 2, 3)]
+    specs += [Spec("mini", seed=s, quantization=method, extra=smaller) for s in (1, 2, 3)]
+    text = "\n".join(compared(tmp_path, specs).warnings)
+    assert ("int8 models were asked in batches of 2 and 8" in text) is said
 
 
 def test_clean_comparison_has_no_warnings(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 from statsmodels.stats.power import TTestPower
 
 from sizewise.errors import StatisticsError
@@ -18,7 +19,6 @@ from sizewise.statistics.effect import (
     cohens_d_z,
     cohens_h,
     discordant_odds_ratio,
-    minimum_detectable_difference,
     minimum_detectable_effect,
 )
 from sizewise.statistics.paired import holm
@@ -30,6 +30,12 @@ def _cheap_collections() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+def minimum_detectable_difference(differences: np.ndarray | list[float], **options: Any) -> float:
+    """The detectable effect of independent examples with these paired differences."""
+    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+    return minimum_detectable_effect(error, len(differences) - 1, **options)
 
 
 p_lists = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=20)
@@ -104,6 +110,21 @@ def test_detectable_effect_has_the_power_of_statsmodels(
     assert reached == pytest.approx(power, abs=1e-6)
 
 
+@pytest.mark.parametrize("df", [1.0, 1.3, 2.0, 3.0])
+@pytest.mark.parametrize("power", [0.3, 0.8, 0.95])
+def test_detectable_effect_of_two_or_three_units_has_its_power(df: float, power: float) -> None:
+    """Power by integrating the normal tails over the chi distribution of the standard error."""
+    found = minimum_detectable_effect(1.0, df, power=power)
+    critical = stats.t.ppf(0.975, df)
+
+    def reached(error: float) -> float:
+        tails = stats.norm.sf([critical * error - found, critical * error + found]).sum()
+        return float(tails * stats.chi.pdf(error * math.sqrt(df), df) * math.sqrt(df))
+
+    value, _ = integrate.quad(reached, 0.0, np.inf, epsabs=1e-10, limit=500)
+    assert value == pytest.approx(power, abs=1e-6)
+
+
 def test_detectable_effect_shrinks_with_examples_and_grows_with_caution() -> None:
     differences = np.random.default_rng(0).normal(size=400)
     few = minimum_detectable_difference(differences[:100])
@@ -120,5 +141,3 @@ def test_wrong_designs_raise() -> None:
             minimum_detectable_effect(0.1, 99, **wrong)
     with pytest.raises(StatisticsError, match="degree of freedom"):
         minimum_detectable_effect(0.1, 0)
-    with pytest.raises(StatisticsError, match="at least 2"):
-        minimum_detectable_difference([0.1])

@@ -16,7 +16,7 @@ from sizewise.record.study import open_study
 from sizewise.sweep.finish import finish
 from sizewise.sweep.grid import sum_up
 from sizewise.sweep.plan import Plan
-from sizewise.sweep.search.report import report_search
+from sizewise.sweep.search.search import report_search
 
 from .conftest import Submit
 from .fake import make_outcome

@@ -21,8 +21,8 @@ from tools.embedded_models.tokenizer import load_tokenizer, train_tokenizer
 
 from sizewise.embedded.dialogues import fingerprint, generate_dialogues
 from sizewise.embedded.general_text import PretrainingText
-from sizewise.embedded.ladder import models_folder
 from sizewise.errors import ModelError, SizewiseError
+from sizewise.models.sources import models_folder
 
 TOKENIZER_EXCHANGES = 8000
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "simple-icd-10-cm")

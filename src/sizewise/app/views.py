@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from sizewise import palette
+from sizewise.app.evaluations import check_named
 from sizewise.composition.compose import compose_run
 from sizewise.config import RunConfig
+from sizewise.config.data import SPLITS
 from sizewise.data.build import build_splits
-from sizewise.data.explore import SPLITS, Exploration, explore
-from sizewise.job.data import make_template
-from sizewise.models.tokenizer import load_tokenizer
+from sizewise.data.explore import Exploration, explore
+from sizewise.models.tokenizer import load_template
 from sizewise.record.predictions import Prediction, read_predictions
-from sizewise.report.comparison.arms import Candidate, TestSet
+from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.compare import SetComparison
-from sizewise.report.comparison.points import COSTS, Front, Point
+from sizewise.report.comparison.points import Front
 from sizewise.report.comparison.runs import FloatArray
 from sizewise.report.comparison.verdict import scale_of
+from sizewise.report.views.charts import layout, quality_chart
 
-SPLIT_COLOURS = {"train": "#0072B2", "validation": "#009E73", "test": "#D55E00"}
 SAMPLES = 200
 
 
 def explore_config(config: RunConfig, seed: int = 0) -> Exploration:
     """Describe the data set of a configuration in tokens of its model."""
-    template = make_template(load_tokenizer(config.model), config.model)
+    template = load_template(config.model)
     return explore(build_splits(config.dataset), template, SAMPLES, seed)
 
 
 def explore_overrides(overrides: list[str]) -> Exploration:
     """Describe what ``train.py`` would read with these overrides; raises ConfigError."""
-    return explore_config(replace(compose_run(overrides)))
+    check_named(overrides, ("dataset", "model"))
+    return explore_config(compose_run(overrides))
 
 
 def length_figure(found: Exploration, part: str) -> go.Figure:
@@ -51,7 +54,7 @@ def length_figure(found: Exploration, part: str) -> go.Figure:
         ):
             x += [low, high]
             y += [100 * count / total] * 2
-        line = {"color": SPLIT_COLOURS[split], "width": 2}
+        line = {"color": palette.SPLITS[split], "width": 2}
         figure.add_trace(go.Scatter(x=x, y=y, mode="lines", name=split, line=line))
     figure.update_layout(
         height=280,
@@ -100,6 +103,8 @@ def leak_sentences(found: Exploration) -> list[str]:
     ]
     if any(report.filtered.values()):
         lines.append(f"Left out: {report.reasons}.")
+    if any(report.noted.values()):
+        lines.append(f"To be noted: {report.notes}.")
     return lines
 
 
@@ -120,10 +125,10 @@ class Row:
         return sign * (self.own.scores[primary] - self.base.scores[primary])
 
 
-def example_rows(test: TestSet, candidate: Candidate) -> list[Row]:
-    """Read the answers of a candidate (its first seed) beside those of its base."""
-    own = _read(candidate)
-    base = test.zero_shot_of(candidate) if candidate.tuned else None
+def example_rows(test: TestSet, arm: Arm) -> list[Row]:
+    """Read the answers of an arm (its first seed) beside those of its base."""
+    own = _read(arm)
+    base = test.zero_shot_of(arm) if arm.tuned else None
     beside = {p.id: p for p in _read(base)} if base is not None else {}
     return [Row(p, beside.get(p.id)) for p in own]
 
@@ -147,14 +152,12 @@ def select(rows: Sequence[Row], test: TestSet, kind: str, text: str = "") -> lis
     return found
 
 
-def _read(candidate: Candidate) -> list[Prediction]:
-    answers = candidate.first.answers
+def _read(arm: Arm) -> list[Prediction]:
+    answers = arm.first.answers
     return read_predictions(answers.path) if answers is not None else []
 
 
-ZERO, TUNED = "#0072B2", "#D55E00"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-OWN_FIGURES = {
+OF_ANSWERS = {
     "Prompt and answer tokens": "tokens",
     "Prompt characters": "prompt_chars",
     "Confidence (mean log-probability)": "confidence",
@@ -162,73 +165,17 @@ OWN_FIGURES = {
 
 
 def pareto_figure(compared: SetComparison, front: Front) -> go.Figure:
-    """Quality over one cost; every marker's ``customdata`` is the candidate's position."""
-    unit = 100.0 if scale_of(compared.test).percent else 1.0
-    known = [p for p in compared.points if p.costs[front.cost] is not None]
-    figure = go.Figure()
-    ordered = sorted((p for p in known if p.label in front.labels), key=lambda p: _cost(p, front))
-    figure.add_trace(
-        go.Scatter(
-            x=[_cost(p, front) for p in ordered],
-            y=[unit * p.score for p in ordered],
-            mode="lines",
-            line={"color": "#98a2b3", "width": 1.5, "dash": "dot"},
-            name="Pareto front",
-            hoverinfo="skip",
-        )
-    )
-    for tuned, name in ((False, "zero-shot"), (True, "tuned")):
-        chosen = [p for p in known if p.tuned is tuned]
-        if chosen:
-            figure.add_trace(_markers(compared.test, chosen, front, name, unit))
-    positive = all(_cost(p, front) > 0 for p in known)
-    percent = " (%)" if unit > 1 else ""
-    better = "" if compared.test.sign > 0 else ", lower is better"
-    figure.update_layout(
-        **_layout(380),
-        xaxis={"type": "log" if positive else "linear", "title": {"text": COSTS[front.cost]}},
-        yaxis={"title": {"text": escape(compared.test.primary) + percent + better}},
-        clickmode="event+select",
-        dragmode="pan",
-    )
+    """Quality over one cost; every marker's ``customdata`` is the arm's position."""
+    test = compared.test
+    figure = quality_chart(test, compared.points, front, scale_of(test))
+    if test.sign < 0:
+        figure.layout.yaxis.title.text += ", lower is better"
+    figure.update_layout(height=380, clickmode="event+select", dragmode="pan")
     return figure
 
 
-def _markers(
-    test: TestSet, points: Sequence[Point], front: Front, name: str, unit: float
-) -> go.Scatter:
-    tuned = name == "tuned"
-    low = [unit * (p.score - p.low) if p.low is not None else 0.0 for p in points]
-    high = [unit * (p.high - p.score) if p.high is not None else 0.0 for p in points]
-    return go.Scatter(
-        x=[_cost(p, front) for p in points],
-        y=[unit * p.score for p in points],
-        error_y={"type": "data", "array": high, "arrayminus": low, "thickness": 1, "width": 0},
-        mode="markers",
-        marker={
-            "size": 12,
-            "color": TUNED if tuned else ZERO,
-            "symbol": "circle" if tuned else "square",
-        },
-        name=name,
-        text=[escape(p.label) for p in points],
-        customdata=[position_of(test, p.candidate) for p in points],
-        hovertemplate="%{text}<br>%{y:.3g}<extra></extra>",
-    )
-
-
-def _cost(point: Point, front: Front) -> float:
-    value = point.costs[front.cost]
-    return float("nan") if value is None else value
-
-
-def position_of(test: TestSet, candidate: Candidate) -> int:
-    """Place of a candidate in its test set."""
-    return next(i for i, other in enumerate(test.candidates) if other is candidate)
-
-
 def clicked(event: Any) -> int | None:
-    """Return the candidate's position that a plotly selection names; None: nothing chosen."""
+    """Return the arm's position that a plotly selection names; None: nothing chosen."""
     selection = event.get("selection") if isinstance(event, Mapping) else None
     for point in (selection or {}).get("points", []):
         value = point.get("customdata")
@@ -241,24 +188,27 @@ def clicked(event: Any) -> int | None:
 def metric_names(test: TestSet) -> list[str]:
     """Names of everything that has a value per example, the primary score first."""
     found: set[str] = set()
-    for candidate in test.candidates:
-        answers = candidate.first.answers
+    for arm in test.arms:
+        answers = arm.first.answers
         if answers is not None:
             found |= set(answers.scores)
     names = sorted(found - {test.primary})
-    return [*([test.primary] if test.primary in found else []), *names, *OWN_FIGURES]
+    return [*([test.primary] if test.primary in found else []), *names, *OF_ANSWERS]
 
 
-def metric_values(candidate: Candidate, name: str) -> FloatArray:
-    """Finite values of one candidate, all its seeds together; empty where it has none."""
+def metric_values(test: TestSet, arm: Arm, name: str) -> FloatArray:
+    """Finite values of one arm on the compared examples, all its seeds; empty without any."""
     parts: list[FloatArray] = []
-    for member in candidate.members:
+    for member in arm.members:
         if member.answers is None:
             continue
-        if name in OWN_FIGURES:
-            parts.append(getattr(member.answers, OWN_FIGURES[name]))
+        if name in OF_ANSWERS:
+            found = getattr(member.answers, OF_ANSWERS[name])
         elif name in member.answers.scores:
-            parts.append(member.answers.scores[name])
+            found = member.answers.scores[name]
+        else:
+            continue
+        parts.append(found[member.answers.positions(test.ids)])
     values = np.concatenate(parts) if parts else np.empty(0)
     return np.asarray(values[np.isfinite(values)], dtype=np.float64)
 
@@ -281,12 +231,12 @@ def histogram_figure(values: Mapping[str, FloatArray], name: str, bins: int = 30
                 y=(100 * np.histogram(array, edges)[0] / array.size).tolist(),
                 width=(0.92 * widths).tolist(),
                 name=escape(label),
-                marker={"color": COLOURS[place % len(COLOURS)]},
+                marker={"color": palette.SERIES[place % len(palette.SERIES)]},
                 hovertemplate="%{y:.1f} %<extra></extra>",
             )
         )
     figure.update_layout(
-        **_layout(320),
+        **layout(height=320),
         barmode="overlay",
         xaxis={"title": {"text": escape(name)}, **ticks},
         yaxis={"title": {"text": "examples (%)"}},
@@ -299,12 +249,3 @@ def _edges(values: Mapping[str, FloatArray], bins: int) -> tuple[FloatArray, dic
     if np.isin(every, (0.0, 1.0)).all():
         return np.array([-0.5, 0.5, 1.5]), {"tickvals": [0, 1], "range": [-0.6, 1.6]}
     return np.histogram_bin_edges(every, bins=bins), {}
-
-
-def _layout(height: int) -> dict[str, Any]:
-    return {
-        "height": height,
-        "margin": {"l": 56, "r": 16, "t": 8, "b": 48},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "hovermode": "closest",
-    }

@@ -24,7 +24,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sizewise.config.register import explain
+from sizewise.config.register import explain, explained
 from sizewise.errors import ConfigError
 from sizewise.record.identity import plain_config, plain_node
 
@@ -61,19 +61,6 @@ class SharedLoader(ConfigLoaderImpl):
             self._shared = _CopyingRepository(repository)
             return parsed, self._shared
         return OverridesParser.create().parse_overrides(overrides=overrides), self._shared
-
-    def load_configuration(
-        self,
-        config_name: str | None,
-        overrides: list[str],
-        run_mode: RunMode,
-        from_shell: bool = True,
-        validate_sweep_overrides: bool = True,
-    ) -> DictConfig:
-        """Compose a configuration."""
-        return super().load_configuration(
-            config_name, overrides, run_mode, from_shell, validate_sweep_overrides
-        )
 
     def is_group(self, override: Override) -> bool:
         """Whether an override chooses an option (and does not set a value)."""
@@ -122,13 +109,7 @@ class _Composed:
 
 
 class JobComposer:
-    """Composes jobs from overrides.
-
-    Args:
-        loader: Hydra's configuration loader.
-        config_name: the primary configuration (``train``).
-        hydra_overrides: overrides of Hydra itself, the same for every job.
-    """
+    """Composes jobs; ``hydra_overrides`` are those of Hydra itself, the same for every job."""
 
     def __init__(
         self, loader: ConfigLoaderImpl, config_name: str, hydra_overrides: list[str]
@@ -142,26 +123,24 @@ class JobComposer:
         self._homes: dict[tuple[str, ...], Choices] = {}
 
     def parse(self, overrides: list[str]) -> list[Override]:
-        """Parse overrides in Hydra's grammar."""
         try:
-            return list(self._parser.parse_overrides(overrides))
+            parsed = list(self._parser.parse_overrides(overrides))
+            for item in parsed:  # such as range(1,4,0), which only fails when it is run through
+                if item.is_sweep_override() and item.is_discrete_sweep():
+                    next(iter(item.sweep_iterator()), None)
+            return parsed
+        except ValueError as error:
+            raise ConfigError(f"{' '.join(overrides)}: {error}") from error
         except HydraException as error:
-            what = getattr(error, "override", None) or " ".join(overrides)
-            raise ConfigError(f"{what}: {str(error).splitlines()[0]}") from error
+            raise ConfigError(explain(error)) from error
 
     def compose(self, overrides: list[str]) -> dict[str, Any]:
-        """Return the resolved configuration of one job as plain values.
-
-        Raises:
-            ConfigError: an option, a key or a value is wrong.
-        """
+        """Return a job's resolved configuration as plain values; ConfigError where one is wrong."""
         parsed = self.parse(overrides)
         groups = [item for item in parsed if self._loader.is_group(item)]
         values = [item for item in parsed if not self._loader.is_group(item)]
-        try:
+        with explained(overrides):
             return _overlay(self._options(groups), values)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(explain(error)) from error
 
     def _options(self, groups: list[Override]) -> _Composed:
         key = tuple(str(item.input_line) for item in groups)

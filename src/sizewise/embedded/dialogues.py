@@ -42,6 +42,12 @@ class Scenario:
         return f"{self.condition.code}/{self.complaint}/{self.detail}"
 
 
+def scenarios_of(condition: Condition, details: int) -> list[Scenario]:
+    """All complaints with each of the first ``details`` details."""
+    complaints = range(len(condition.complaints))
+    return [Scenario(condition, told, detail) for told in complaints for detail in range(details)]
+
+
 def generate_dialogues(seed: int = 42) -> list[dict[str, str]]:
     """Rows with the keys of `COLUMNS`, in an order shuffled by the seed."""
     rng = random.Random(seed)
@@ -88,11 +94,7 @@ def _draw_scenarios(
     condition: Condition, size: int, rng: random.Random
 ) -> list[tuple[Scenario, int]]:
     """Scenarios of a code in random order with their numbers of rows, as even as possible."""
-    scenarios = [
-        Scenario(condition, complaint, detail)
-        for complaint in range(len(condition.complaints))
-        for detail in range(len(condition.details))
-    ]
+    scenarios = scenarios_of(condition, len(condition.details))
     rng.shuffle(scenarios)
     whole, rest = divmod(size, len(scenarios))
     drawn = [(scenario, whole + (i < rest)) for i, scenario in enumerate(scenarios)]
@@ -116,7 +118,6 @@ def _row(scenario: Scenario, split: str, text: str) -> dict[str, str]:
 
 
 def _new_text(scenario: Scenario, texts: set[str], rng: random.Random) -> str:
-    """A dialogue that no other row has."""
     while (text := _dialogue(scenario, rng)) in texts:
         continue
     texts.add(text)

@@ -8,7 +8,12 @@ from typing import NamedTuple
 
 import simple_icd_10_cm as catalogue
 
-from sizewise.embedded.dialogues import Scenario, generate_dialogues, held_out_scenarios
+from sizewise.embedded.dialogues import (
+    Scenario,
+    generate_dialogues,
+    held_out_scenarios,
+    scenarios_of,
+)
 from sizewise.embedded.phrasing import (
     DURATIONS,
     Condition,
@@ -22,8 +27,6 @@ LAY_CODE_SHARE = 0.6
 
 
 class Exchange(NamedTuple):
-    """One question of a user and the assistant's answer."""
-
     question: str
     answer: str
 
@@ -110,12 +113,7 @@ def allowed_scenarios() -> dict[str, list[Scenario]]:
     forbidden = held_out_scenarios(generate_dialogues())
     allowed: dict[str, list[Scenario]] = {}
     for number, condition in enumerate(load_conditions()):
-        details = len(condition.details) - number % 2
-        scenarios = [
-            Scenario(condition, complaint, detail)
-            for complaint in range(len(condition.complaints))
-            for detail in range(details)
-        ]
+        scenarios = scenarios_of(condition, len(condition.details) - number % 2)
         kept = [scenario for scenario in scenarios if scenario.key not in forbidden]
         if kept:
             allowed[condition.code] = kept

@@ -31,7 +31,6 @@ class Condition:
 
     @property
     def description(self) -> str:
-        """Text of the catalogue."""
         return str(catalogue.get_description(self.code))
 
     @property
@@ -41,18 +40,15 @@ class Condition:
 
     @property
     def other_side(self) -> str:
-        """The side that is not affected."""
         return "right" if self.side == "left" else "left"
 
 
 def chapter_title(code: str) -> str:
-    """Title of the chapter a code belongs to."""
     return str(catalogue.get_description(catalogue.get_ancestors(code)[-1]))
 
 
 @lru_cache(maxsize=1)
 def load_conditions() -> tuple[Condition, ...]:
-    """All conditions, sorted by code."""
     found: list[Condition] = []
     for entry in files("sizewise.embedded").joinpath("phrases").iterdir():
         if entry.name.endswith(".toml"):
@@ -163,7 +159,6 @@ SIDE_DISTRACTORS = (
 
 
 def sentence(text: str) -> str:
-    """Text with a capital first letter and a full stop."""
     text = text.strip()
     closed = text if text[-1] in ".?!" else text + "."
     return closed[0].upper() + closed[1:]

@@ -8,37 +8,24 @@ from typing import Any
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
+from sizewise.data.tokens.encode import Encoded
 from sizewise.data.tokens.template import Template
 from sizewise.evaluation.candidate_set import CandidateSet, choose
 from sizewise.evaluation.candidates import candidate_log_probs
 from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.evaluation.text import pad_id
-from sizewise.models.likelihood import EncodedAnswer, batch_log_probs
+from sizewise.metrics.preference import REJECTED, REJECTED_LOG_PROB, REJECTED_TOKENS
+from sizewise.models.likelihood import batch_log_probs
 from sizewise.record.predictions import Prediction
 
-REJECTED = "rejected"
-REJECTED_LOG_PROB = "rejected/log_prob"
-REJECTED_TOKENS = "rejected/tokens"
 MEASURED = (REJECTED_LOG_PROB, REJECTED_TOKENS)
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A prompt with some answer, encoded."""
-
-    prompt_ids: Sequence[int]
-    answer_ids: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Measurer:
     """Everything that turns examples into predictions, except the examples.
 
-    Args:
-        model: a causal or encoder-decoder model in any mode.
-        template: the model's chat template.
-        generation: decoding.
-        candidates: answers whose likelihoods are compared beside free generation.
+    ``candidates``: answers whose likelihoods are compared beside free generation.
     """
 
     model: Any
@@ -46,9 +33,7 @@ class Measurer:
     generation: GenerationConfig
     candidates: CandidateSet | None = None
 
-    def __call__(
-        self, examples: Sequence[Example], encoded: Sequence[EncodedAnswer]
-    ) -> list[Prediction]:
+    def __call__(self, examples: Sequence[Example], encoded: Sequence[Encoded]) -> list[Prediction]:
         """Measure one batch; examples with a rejected answer get its likelihood as well."""
         prompts = [item.prompt_ids for item in encoded]
         ids = [example.id for example in examples]
@@ -76,17 +61,17 @@ class Measurer:
             for row, choice in zip(rows, choices, strict=True)
         ]
 
-    def _log_probs(self, encoded: Sequence[EncodedAnswer]) -> list[float]:
+    def _log_probs(self, encoded: Sequence[Encoded]) -> list[float]:
         return batch_log_probs(self.model, encoded, pad_id(self.template))
 
     def _rejected(
-        self, examples: Sequence[Example], encoded: Sequence[EncodedAnswer]
+        self, examples: Sequence[Example], encoded: Sequence[Encoded]
     ) -> dict[str, dict[str, float]]:
         pairs = [(e, i) for e, i in zip(examples, encoded, strict=True) if e.meta.get(REJECTED)]
         if not pairs:
             return {}
         answered = [
-            Answered(item.prompt_ids, self.template.answer_ids(e.messages, e.meta[REJECTED]))
+            Encoded(item.prompt_ids, self.template.answer_ids(e.messages, e.meta[REJECTED]))
             for e, item in pairs
         ]
         return {
@@ -99,7 +84,7 @@ class Measurer:
 
 def _prediction(
     example: Example,
-    encoded: EncodedAnswer,
+    encoded: Encoded,
     answer: Generated,
     log_prob: float,
     scores: Mapping[str, float],

@@ -24,12 +24,9 @@ MOST_WEIGHTS = 20_000_000
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted baseline.
+    """A fitted baseline: its answers with the natural-log probability of each, and its size.
 
-    Attributes:
-        answer: examples → answers and the natural-log probability of each.
-        parameters: numbers that were fitted.
-        bytes: what they occupy in memory.
+    ``parameters``: numbers that were fitted; ``bytes``: what they occupy in memory.
     """
 
     answer: Callable[[Sequence[Example]], Answers]
@@ -44,18 +41,22 @@ def fit(name: str, train: Sequence[Example], seed: int = 0) -> Fitted:
         ConfigError: there is no such baseline.
         DataError: the training split is empty.
     """
+    check_baseline(name)
     if name == "majority":
         return fit_majority(train)
-    if name == "tfidf_logreg":
-        return fit_tfidf(train, seed, features_for(len(set(_labels(train)))))
-    raise ConfigError(
-        f"model.path=classical:{name} is not known. There is: classical:tfidf_logreg, "
-        "classical:majority."
-    )
+    return fit_tfidf(train, seed, features_for(len(set(_labels(train)))))
+
+
+def check_baseline(name: str) -> None:
+    """Raise ConfigError unless there is a baseline of that name."""
+    if name not in ("majority", "tfidf_logreg"):
+        raise ConfigError(
+            f"model.path=classical:{name} is not known. There is: classical:tfidf_logreg, "
+            "classical:majority."
+        )
 
 
 def features_for(classes: int) -> int:
-    """Return how many features keep the weights within bounds."""
     return min(MOST_FEATURES, max(2_000, MOST_WEIGHTS // max(classes, 1)))
 
 
@@ -80,12 +81,8 @@ def fit_tfidf(
 ) -> Fitted:
     """Fit TF-IDF and logistic regression; one class alone is the majority baseline.
 
-    Args:
-        train: examples whose whole answers, less reasoning, are the classes.
-        seed: of the solver.
-        max_features: most frequent words and pairs that are kept.
-        inverse_strength: inverse of the L2 penalty (scikit-learn's ``C``).
-        max_iter: of the solver (L-BFGS).
+    The classes are the whole answers, less reasoning; ``max_features`` the most frequent words and
+    pairs that are kept; ``inverse_strength`` that of the L2 penalty (scikit-learn's ``C``).
 
     Raises:
         DataError: the training split is empty.

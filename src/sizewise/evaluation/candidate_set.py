@@ -14,11 +14,11 @@ from sizewise.config.model import ModelConfig
 from sizewise.data.example import Example, Message
 from sizewise.data.tokens.reasoning import answer_of
 from sizewise.data.tokens.template import Template
-from sizewise.devices import free_memory, is_out_of_memory
+from sizewise.devices import BatchSize, halve_on_oom
 from sizewise.errors import ConfigError
 from sizewise.evaluation.candidates import Trie, build_trie, candidate_log_probs
 from sizewise.metrics.base import ExampleMetric
-from sizewise.models.likelihood import BatchSize, plan_batches, split
+from sizewise.models.likelihood import plan_batches
 
 AUTO_LIMIT = 512
 """Different training answers beyond which ``evaluation.candidates=auto`` compares none."""
@@ -106,10 +106,10 @@ def cannot_score(model: ModelConfig) -> str | None:
 def _lines(choice: str) -> list[str]:
     try:
         lines = Path(choice).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"evaluation.candidates={choice!r} is neither `auto`, `train` nor `labels` nor a "
-            f"readable file: {error}"
+            f"readable file of UTF-8 text: {error}"
         ) from error
     return sorted({line.strip() for line in lines if line.strip()})
 
@@ -189,30 +189,11 @@ def candidate_prior(
     step = max(1, -(-len(prompt_ids) // PRIOR_PROMPTS))
     prompts = list(prompt_ids[::step])
     total_C = torch.zeros(len(trie.ends), dtype=torch.float64)
-    size = BatchSize(batch_size)
-    pending = plan_batches([len(prompt) for prompt in prompts], batch_size)
-    while pending:
-        batch = pending.pop(0)
-        if len(batch) > size.size:
-            pending[:0] = split(batch, size.size)
-            continue
-        sums_C = _try_sum(model, [prompts[i] for i in batch], trie, padding)
-        if sums_C is None:
-            size.halve(len(batch))
-            pending.insert(0, batch)
-        else:
-            total_C += sums_C
+
+    def sums(batch: Sequence[int]) -> Tensor:
+        return candidate_log_probs(model, [prompts[i] for i in batch], trie, padding).sum(0)
+
+    batches = plan_batches([len(prompt) for prompt in prompts], batch_size)
+    for _, sums_C in halve_on_oom(batches, BatchSize(batch_size), sums):
+        total_C += sums_C
     return tuple((total_C / len(prompts)).tolist())
-
-
-def _try_sum(
-    model: Any, prompts: Sequence[Sequence[int]], trie: Trie, padding: int
-) -> Tensor | None:
-    try:
-        return candidate_log_probs(model, prompts, trie, padding).sum(0)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside of `except`: the error's traceback would keep the batch's tensors alive.
-    free_memory()
-    return None

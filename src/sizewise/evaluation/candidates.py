@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from sizewise.data.batches.collate import pad_with_mask
-from sizewise.devices import device_of, evaluating, inner_model
+from sizewise.devices import device_of, evaluating
 from sizewise.errors import EvaluationError
+from sizewise.models.adapter.wrapping import base_of
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def candidate_log_probs(
     Raises:
         EvaluationError: an encoder-decoder model, an empty prompt or an empty candidate.
     """
-    inner, device = inner_model(model), device_of(model)
+    inner, device = base_of(model), device_of(model)
     if inner.config.is_encoder_decoder:
         raise EvaluationError(
             "Candidates are scored with causal models only. Unset evaluation.candidates."
@@ -134,12 +135,9 @@ def candidate_log_probs(
 
 @dataclass(frozen=True)
 class _Prefix:
-    """All prompts but their last tokens, read; the last ones are the roots of the trees.
+    """All prompts but their last tokens [B, 1], read; the last ones are the roots of the trees.
 
-    Attributes:
-        cache: keys and values of what was read; None where every prompt is one token.
-        mask: [B, T] of what was read, left-padded.
-        last: [B, 1] last token of each prompt.
+    ``cache`` is None where every prompt is one token; ``mask`` [B, T] is left-padded.
     """
 
     cache: DynamicCache | None

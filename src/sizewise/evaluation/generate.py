@@ -22,9 +22,10 @@ from transformers.generation.logits_process import (
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.batches.collate import pad_with_mask
 from sizewise.data.tokens.template import Template
-from sizewise.devices import device_of, evaluating, inner_model, synchronize
+from sizewise.devices import device_of, evaluating, synchronize
 from sizewise.errors import EvaluationError
 from sizewise.evaluation.text import decode_answer, opened_thought, pad_id
+from sizewise.models.adapter.wrapping import base_of
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ def generate_batch(
     """Answer every prompt of one batch; nothing of the model's own generation defaults counts.
 
     Args:
-        model: a causal or encoder-decoder transformers model, or a PEFT model around one.
         prompt_ids: B encoded prompts, none empty.
-        template: says which tokens end an answer, and decodes.
         generation: decoding; ``max_new_tokens`` always bounds an answer.
         example_ids: seeds of sampled answers, one per prompt (default: their positions).
         stopping: asked after every new token; may watch the answers and end them early.
@@ -71,7 +70,7 @@ def generate_batch(
     """
     if any(not prompt for prompt in prompt_ids):
         raise EvaluationError("A prompt has no tokens. Check dataset.prompt and the chat template.")
-    inner, device = inner_model(model), device_of(model)
+    inner, device = base_of(model), device_of(model)
     seq2seq = bool(inner.config.is_encoder_decoder)
     tokens_BT, mask_BT = pad_with_mask(
         prompt_ids, pad_id(template), left=not seq2seq, device=device
@@ -175,7 +174,6 @@ class RepetitionPenalty(LogitsProcessor):
         self.prompt_mask_BT = prompt_mask_BT.bool()
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return penalised scores [B, V]."""
         prompt = self.prompt_mask_BT.shape[1]
         seen = torch.zeros_like(scores, dtype=torch.int32)
         seen.scatter_add_(1, input_ids[:, :prompt], self.prompt_mask_BT.int())

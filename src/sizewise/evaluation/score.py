@@ -17,18 +17,12 @@ from sizewise.record.predictions import Prediction, PredictionStore
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Scores of one model on one split.
+    """Scores of one model on one split; the figures of cost are those of ``Predicted``.
 
     Attributes:
         scores: aggregates by ``metric/score``.
         predictions: one per example, in the split's order, each with its own scores.
         path: the file that holds them.
-        examples: how many there are.
-        seconds: wall time of generation and likelihoods (of the run that computed them); None
-            where a part of it is not known.
-        peak_bytes: peak memory of the same; None where the system does not tell.
-        batch_size: the batch size that fitted.
-        out_of_memory: batch sizes that did not fit.
         reused: whether the predictions came from the cache of zero-shot results.
         warnings: what a reader of the scores has to know.
     """

@@ -26,12 +26,8 @@ def decode_answer(template: Template, token_ids: Sequence[int], opened: str = ""
     """Decode generated ids to text, without special tokens and surrounding white space.
 
     What stands before the template's header of an answer (other channels) is no part of it. Tags
-    around reasoning stay, special or not: without them a thought would be the answer.
-
-    Args:
-        template: decodes, and says which tokens end an answer.
-        token_ids: generated ids.
-        opened: the tag that the prompt ended in: the answer is given as if it began with it.
+    around reasoning stay, special or not: without them a thought would be the answer. ``opened``:
+    the tag that the prompt ended in; the answer is given as if it began with it.
 
     Raises:
         EvaluationError: an id is negative, such as the label value -100.

@@ -18,134 +18,40 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from sizewise.config import RunConfig
 from sizewise.data.example import SplitName
+from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions
 from sizewise.errors import ConfigError
-from sizewise.evaluation.baselines import Fitted, answer_all, fit
-from sizewise.evaluation.candidate_set import (
-    CandidateSet,
-    automatic_choice,
-    candidate_prior,
-    encode_candidates,
-    read_candidates,
-)
+from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fit
+from sizewise.evaluation.candidate_set import CandidateSet, candidate_prior, encode_candidates
 from sizewise.evaluation.predict import Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
 from sizewise.evaluation.zero_shot import cached, changed_conditions, zero_shot_key, zero_shot_parts
 from sizewise.files import hash_text
 from sizewise.job.bases import check_adapter, give_back, load_evaluated, storage_of, take_base
-from sizewise.job.data import Task, load_encoded_tasks, load_plain_tasks, make_template, save_data
+from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
 from sizewise.job.fitting import train
-from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter.wrapping import lora_settings
 from sizewise.models.architecture import context_length
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.models.preflight import check_model
 from sizewise.models.size import model_sizes
 from sizewise.models.sources import find_source, weight_files, weights_fingerprint
-from sizewise.models.tokenizer import load_tokenizer
+from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
 from sizewise.record.predictions import Prediction, PredictionStore
+from sizewise.training.preflight import check_training
 
 if TYPE_CHECKING:
-    import torch
+    from peft import PeftModel
     from pytorch_lightning.loggers import Logger
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 CLASSICAL = "classical"
 PREFIX = "classical:"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job whose data is ready and whose model is still to be loaded.
-
-    Attributes:
-        cfg: what is asked for.
-        run_dir: the directory of the run.
-        identity: hash of the configuration.
-        device: where a model goes.
-        metrics: what is computed from answers.
-        tasks: the data set of the run first, then every further test set.
-        template: how prompts are written; None where the answerer reads no tokens.
-        warnings: what a reader of the scores has to know.
-    """
-
-    cfg: RunConfig
-    run_dir: Path
-    identity: str
-    device: torch.device
-    metrics: tuple[ExampleMetric, ...]
-    tasks: tuple[Task, ...]
-    template: Any = None
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def task(self) -> Task:
-        """The data set of the run."""
-        return self.tasks[0]
-
-    @property
-    def eval_batch_size(self) -> int:
-        """Examples that are answered together."""
-        return self.cfg.evaluation.batch_size or self.cfg.trainer.batch_size
-
-    @property
-    def specialises(self) -> bool:
-        """Whether the model that stands for the run is another than its untouched base."""
-        if self.cfg.stage == "evaluate":
-            return self.cfg.adapter is not None
-        return self.cfg.lora.trains
-
-    @property
-    def candidate_choice(self) -> tuple[str | None, str | None]:
-        """Where candidates come from, None without any; and what a reader has to know of it."""
-        chosen = self.cfg.evaluation.candidates
-        if chosen != "auto":
-            return chosen, None
-        return automatic_choice(self.metrics, self.task.splits.train, self.cfg.model)
-
-    def candidates(self, task: Task) -> tuple[str, ...]:
-        """Return the answers whose likelihoods are compared; none where none are wanted.
-
-        Raises:
-            ConfigError: their file cannot be read, or holds none.
-        """
-        chosen, _ = self.candidate_choice
-        if chosen is None:
-            return ()
-        trained, tested = self.task.splits, task.splits
-        every = (*trained.train, *tested.train, *tested.validation, *tested.test)
-        return read_candidates(chosen, trained.train, every)
-
-    def validates(self, side: str) -> bool:
-        """Whether the untouched (``base``) or specialised (``tuned``) model answers validation."""
-        wanted, own = self.cfg.evaluation.answer_validation, "tuned" if self.specialises else "base"
-        there = side == own or (side == "base" and self.cfg.evaluation.zero_shot)
-        if not (there and self.task.examples("validation")):
-            return False
-        if side == own and self.cfg.evaluation.objective == "primary":
-            return True
-        if self.cfg.stage == "train":
-            return False
-        return wanted in (side, "both") or (wanted == "auto" and self._primary_metric.closed)
-
-    def metrics_on(self, split: SplitName) -> tuple[ExampleMetric, ...]:
-        """Return what is computed on a split: on validation what something is chosen by."""
-        if split == "test" or self.cfg.evaluation.objective == "primary":
-            return self.metrics
-        return tuple(m for m in self.metrics if m.closed or m is self._primary_metric)
-
-    @property
-    def _primary_metric(self) -> ExampleMetric:
-        name = self.cfg.dataset.primary.partition("/")[0]
-        return next(metric for metric in self.metrics if metric.name == name)
-
-    def store(self, kind: str, task: Task, key: str) -> PredictionStore:
-        """Open the predictions of a model on a data set (see ``Answerer.answer``)."""
-        return PredictionStore(RunDir(self.run_dir).predictions(kind, task.name), key)
 
 
 @dataclass(frozen=True)
@@ -169,29 +75,29 @@ class Answerer(Protocol):
         """Refuse what makes no sense for this kind, before data is read; return warnings."""
 
     @staticmethod
-    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Any, list[Task]]:
+    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Template | None, list[Task]]:
         """Read, split and prepare all data; return the template (None without one) and tasks."""
 
     @classmethod
-    def load(cls, job: Job) -> Answerer:
+    def load(cls, job: PreparedJob) -> Answerer:
         """Load the untouched model."""
 
-    def answer(self, job: Job, task: Task, split: SplitName, kind: str) -> Answers:
+    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
         """Answer every example of a split; ``kind`` names the file (``RunDir.predictions``)."""
 
-    def specialise(self, job: Job, loggers: Sequence[Logger]) -> Answerer:
+    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Answerer:
         """Return the model that stands for the run: tuned, with its adapter, or as it is."""
 
-    def validation_loss(self, job: Job) -> dict[str, float]:
+    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """Return the loss on the validation split, empty where there is none."""
 
-    def facts(self, job: Job) -> ModelFacts:
+    def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the model."""
 
     def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
         """Sum up what the run cost; evaluations are those of the model that stands for it."""
 
-    def give_back(self, job: Job) -> None:
+    def give_back(self, job: PreparedJob) -> None:
         """Keep what the next job may use."""
 
 
@@ -204,7 +110,8 @@ def kind_of_answerer(cfg: RunConfig) -> type[Answerer]:
 class LanguageModel:
     """A causal or encoder-decoder model on this machine, untouched or specialised."""
 
-    model: Any
+    model: PreTrainedModel | PeftModel
+    template: Template
     untouched: bool = True
     fit: FitResult | None = None
     priors: dict[tuple[str, ...], tuple[float, ...]] = field(default_factory=dict)
@@ -215,23 +122,25 @@ class LanguageModel:
     def check(cfg: RunConfig) -> tuple[str, ...]:
         """Refuse a base, storage or adapter that cannot work here."""
         check_model(cfg.model, cfg.quantization, cfg.lora, cfg.trainer)
+        check_training(cfg)
         return check_adapter(cfg)
 
     @staticmethod
-    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Any, list[Task]]:
+    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Template | None, list[Task]]:
         """Split all data and encode it with the model's own template."""
-        template = make_template(load_tokenizer(cfg.model), cfg.model)
+        template = load_template(cfg.model)
         tasks = load_encoded_tasks(cfg, template, context_length(cfg.model))
         if cfg.save_data:
             save_data(tasks[0], template, RunDir(run_dir).data)
         return template, tasks
 
     @classmethod
-    def load(cls, job: Job) -> LanguageModel:
+    def load(cls, job: PreparedJob) -> LanguageModel:
         """Load the frozen base, or take the one that the last job left."""
-        return cls(take_base(*storage_of(job.cfg), job.device))
+        assert job.template is not None
+        return cls(take_base(*storage_of(job.cfg), job.device), job.template)
 
-    def answer(self, job: Job, task: Task, split: SplitName, kind: str) -> Answers:
+    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
         """Answer a split; the untouched base's answers are shared between runs."""
         parts = dict(self._parts(job, task, split))
         if not self.untouched:
@@ -239,7 +148,10 @@ class LanguageModel:
             return Answers(self._predict(job, task, split, store), store)
         store = job.store(kind, task, zero_shot_key(parts))
         predicted, reused = cached(
-            Path(job.cfg.paths.cache), parts, lambda: self._predict(job, task, split, store)
+            Path(job.cfg.paths.cache),
+            parts,
+            lambda: self._predict(job, task, split, store),
+            [example.id for example in task.examples(split)],
         )
         if predicted.prior:
             self.priors[job.candidates(task)] = predicted.prior
@@ -247,30 +159,35 @@ class LanguageModel:
             return Answers(predicted, store)
         log.info("%s: zero-shot answers of %s reused.", task.name, job.cfg.model.name)
         here = conditions(self.model.device, job.eval_batch_size)
-        warning = changed_conditions(task.name, predicted.conditions, here)
+        warning = changed_conditions(
+            task.name, predicted.conditions, here, job.cfg.quantization.method
+        )
         return Answers(predicted, store, True, (warning,) if warning else ())
 
-    def specialise(self, job: Job, loggers: Sequence[Logger]) -> LanguageModel:
+    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> LanguageModel:
         """Train the adapter, or load the one that is to be evaluated."""
         cfg = job.cfg
         if not job.specialises:
             return self
         if cfg.stage == "evaluate":
-            return LanguageModel(load_evaluated(self.model, cfg), untouched=False)
-        model, fitted = train(cfg, self.model, job.task, job.template, loggers, job.run_dir)
-        return LanguageModel(model, untouched=False, fit=fitted)
+            model = load_evaluated(self.model, cfg)
+            return LanguageModel(model, self.template, untouched=False)
+        model, fitted = train(cfg, self.model, job.task, self.template, loggers, job.run_dir)
+        return LanguageModel(model, self.template, untouched=False, fit=fitted)
 
-    def validation_loss(self, job: Job) -> dict[str, float]:
+    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """Return nats per answer token; of a trained model the loss of its best weights."""
         encoded = job.task.encoded["validation"].encoded
         if not encoded:
             return {}
         if self.fit is not None and self.fit.best_val_loss is not None:
             return {"val_loss": self.fit.best_val_loss}
-        log_probs = answer_log_probs(self.model, encoded, job.eval_batch_size, pad_id(job.template))
+        log_probs = answer_log_probs(
+            self.model, encoded, job.eval_batch_size, pad_id(self.template)
+        )
         return {"val_loss": -sum(log_probs) / sum(len(item.answer_ids) for item in encoded)}
 
-    def facts(self, job: Job) -> ModelFacts:
+    def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the model; its adapter as the weights that were scored have it."""
         model, cfg = self.model, job.cfg.model
         sizes, lora = model_sizes(model), lora_settings(model)
@@ -292,8 +209,8 @@ class LanguageModel:
             lora_r=lora.r,
             lora_alpha=lora.alpha,
             lora_scale=lora.scale,
-            chat_template=job.template.fingerprint,
-            template_kwargs=dict(getattr(job.template, "template_kwargs", {})),
+            chat_template=self.template.fingerprint,
+            template_kwargs=dict(getattr(self.template, "template_kwargs", {})),
         )
 
     def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
@@ -314,17 +231,19 @@ class LanguageModel:
             out_of_memory=list(fitted.out_of_memory),
         )
 
-    def give_back(self, job: Job) -> None:
+    def give_back(self, job: PreparedJob) -> None:
         """Keep the base in memory for the next job of this process."""
         give_back(self.model, *storage_of(job.cfg), job.device)
 
-    def _predict(self, job: Job, task: Task, split: SplitName, store: PredictionStore) -> Predicted:
+    def _predict(
+        self, job: PreparedJob, task: Task, split: SplitName, store: PredictionStore
+    ) -> Predicted:
         evaluation = job.cfg.evaluation
         with evaluation_bar(store.path.stem, job.cfg.trainer.progress_bar) as progress:
             return predict(
                 self.model,
                 task.encoded[split],
-                job.template,
+                self.template,
                 job.cfg.generation,
                 store,
                 job.eval_batch_size,
@@ -335,22 +254,22 @@ class LanguageModel:
                 progress=progress,
             )
 
-    def _candidates(self, job: Job, task: Task, split: SplitName) -> CandidateSet | None:
+    def _candidates(self, job: PreparedJob, task: Task, split: SplitName) -> CandidateSet | None:
         """Encode the candidates; the run's own validation prompts calibrate them."""
         texts, asked = job.candidates(task), job.task.encoded["validation"].encoded
         if not texts:
             return None
-        found = encode_candidates(texts, job.template, task.examples(split)[0].messages)
+        found = encode_candidates(texts, self.template, task.examples(split)[0].messages)
         if not asked:
             return found
         if texts not in self.priors:
             prompts, size = [item.prompt_ids for item in asked], job.eval_batch_size
             self.priors[texts] = candidate_prior(
-                self.model, prompts, found.trie, size, pad_id(job.template)
+                self.model, prompts, found.trie, size, pad_id(self.template)
             )
         return dataclasses.replace(found, prior=self.priors[texts])
 
-    def _parts(self, job: Job, task: Task, split: SplitName) -> Mapping[str, Any]:
+    def _parts(self, job: PreparedJob, task: Task, split: SplitName) -> Mapping[str, Any]:
         return zero_shot_parts(
             job.cfg.model,
             job.cfg.quantization,
@@ -358,7 +277,7 @@ class LanguageModel:
             self._weights(job.cfg),
             str(self.model.dtype),
             self.model.device.type,
-            job.template,
+            self.template,
             task.encoded[split],
             job.metrics_on(split),
             job.candidates(task),
@@ -390,6 +309,7 @@ class Baseline:
         Raises:
             ConfigError: an adapter, quantisation, demonstrations or a stage.
         """
+        check_baseline(cfg.model.path.removeprefix(PREFIX))
         refused = {
             f"lora={cfg.lora.method}": cfg.lora.trains,
             f"quantization={cfg.quantization.method}": cfg.quantization.method != "none",
@@ -410,13 +330,13 @@ class Baseline:
         return None, load_plain_tasks(cfg)
 
     @classmethod
-    def load(cls, job: Job) -> Baseline:
+    def load(cls, job: PreparedJob) -> Baseline:
         """Fit the baseline on the training split of the run."""
         started = time.perf_counter()
         fitted = fit(job.cfg.model.path.removeprefix(PREFIX), job.task.splits.train)
         return cls(fitted, time.perf_counter() - started)
 
-    def answer(self, job: Job, task: Task, split: SplitName, kind: str) -> Answers:
+    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
         """Answer a split at once; the answer is also the candidate, in every reading."""
         examples = task.examples(split)
         predictions, seconds = answer_all(self.fitted, examples)
@@ -427,15 +347,15 @@ class Baseline:
         predicted = Predicted(chosen, seconds, None, max(len(examples), 1))
         return Answers(predicted, job.store(kind, task, key))
 
-    def specialise(self, job: Job, loggers: Sequence[Logger]) -> Baseline:
+    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Baseline:
         """Return itself: it was fitted on the task to begin with."""
         return self
 
-    def validation_loss(self, job: Job) -> dict[str, float]:
+    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """There is none: it gives no likelihood of references."""
         return {}
 
-    def facts(self, job: Job) -> ModelFacts:
+    def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the baseline: its coefficients are its parameters."""
         cfg, fitted = job.cfg.model, self.fitted
         return ModelFacts(
@@ -465,7 +385,7 @@ class Baseline:
             _evaluation_cost(evaluations, joules), train_seconds=self.seconds
         )
 
-    def give_back(self, job: Job) -> None:
+    def give_back(self, job: PreparedJob) -> None:
         """Nothing is worth keeping."""
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sizewise.evaluation.score import EvaluationResult
-from sizewise.job.answerers import Answerer, Job
-from sizewise.job.data import SPLITS, Task
+from sizewise.job.answerers import Answerer
+from sizewise.job.data import SPLITS, PreparedJob, Task, shortened
 from sizewise.job.dry_run import dry_run_warnings
 from sizewise.job.submit import submitted_overrides
 from sizewise.record.directories import ADAPTER, VALIDATION, RunDir
@@ -22,18 +23,16 @@ from sizewise.record.outcome import (
 from sizewise.record.provenance import collect_provenance
 
 
-def data_facts(task: Task) -> DataFacts:
-    """Describe the data of a run."""
+def data_facts(tasks: Sequence[Task]) -> DataFacts:
+    """Describe the data of a run, and within ``report`` what was left out of further test sets."""
+    task, *rest = tasks
+    further = {other.name: {**_report(other), "dropped": _dropped(other)} for other in rest}
     return DataFacts(
         name=task.name,
         sizes={name: len(task.examples(name)) for name in SPLITS},
         fingerprints={name: task.splits.question_fingerprint(name) for name in SPLITS},
-        dropped={
-            f"{name}/{reason}": count
-            for name, split in task.encoded.items()
-            for reason, count in split.dropped.items()
-        },
-        report=asdict(task.splits.report),
+        dropped=_dropped(task),
+        report={**_report(task), **({"further": further} if further else {})},
         prompt_fingerprint=task.prompt_fingerprint,
         token_lengths={
             f"{name}/{part}": asdict(lengths)
@@ -44,6 +43,19 @@ def data_facts(task: Task) -> DataFacts:
             )
         },
     )
+
+
+def _report(task: Task) -> dict[str, Any]:
+    cut = shortened(task)
+    return {**asdict(task.splits.report), **({"shortened": cut} if cut else {})}
+
+
+def _dropped(task: Task) -> dict[str, int]:
+    return {
+        f"{name}/{reason}": count
+        for name, split in task.encoded.items()
+        for reason, count in split.dropped.items()
+    }
 
 
 def evaluation_record(result: EvaluationResult, task: Task, run_dir: Path) -> Evaluation:
@@ -78,7 +90,7 @@ Results = Mapping[str, EvaluationResult]
 
 
 def make_outcome(
-    job: Job,
+    job: PreparedJob,
     model: Answerer,
     base: Results,
     tuned: Results | None,
@@ -100,13 +112,14 @@ def make_outcome(
     cfg, run_dir = job.cfg, job.run_dir
     objective = "val_loss" if cfg.evaluation.objective == "val_loss" else cfg.dataset.primary
     own = tuned or base
+    data = data_facts(job.tasks)
     untouched, specialised = (_records(results, job) for results in (base, tuned or {}))
     return Outcome(
         run_id=run_dir.name,
         identity=job.identity,
         config=asdict(cfg),
         model=model.facts(job),
-        data=data_facts(job.task),
+        data=data,
         cost=model.cost(list(own.values()), joules),
         primary=cfg.dataset.primary,
         direction=cfg.dataset.direction,
@@ -126,7 +139,7 @@ def make_outcome(
     )
 
 
-def _records(results: Results, job: Job) -> dict[str, Evaluation]:
+def _records(results: Results, job: PreparedJob) -> dict[str, Evaluation]:
     return {
         task.name: evaluation_record(results[task.name], task, job.run_dir)
         for task in job.tasks

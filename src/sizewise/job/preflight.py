@@ -1,4 +1,4 @@
-"""Everything that is refused before a weight is loaded."""
+"""Every refusal of a job before a weight is loaded, in two lists: by configuration and by data."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from sizewise.config import RunConfig
 from sizewise.data.example import Example, Message, SplitName
 from sizewise.errors import ConfigError, DataError, EvaluationError
 from sizewise.evaluation.candidate_set import cannot_score
-from sizewise.job.answerers import Job, kind_of_answerer
-from sizewise.job.data import Task, shared_questions
+from sizewise.job.answerers import kind_of_answerer
+from sizewise.job.data import PreparedJob, Task, shared_questions
 from sizewise.job.dry_run import reachable_metrics
 from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.metrics.closed import LIKELIHOOD
@@ -64,7 +64,7 @@ def preflight(cfg: RunConfig) -> tuple[tuple[ExampleMetric, ...], tuple[str, ...
     return usable, warnings
 
 
-def preflight_data(job: Job) -> list[str]:
+def preflight_data(job: PreparedJob) -> list[str]:
     """Refuse what only the data can tell; still no weight is loaded.
 
     Returns:
@@ -141,26 +141,34 @@ def check_objective(cfg: RunConfig, task: Task) -> None:
         )
 
 
-def answered_splits(job: Job) -> Iterator[tuple[str, SplitName, Task]]:
+def answered_splits(job: PreparedJob) -> Iterator[tuple[str, SplitName, Task]]:
     """Yield what the job will answer: configuration key, split and data set.
 
-    These are the test splits, and the validation split where something is chosen by it.
+    These are the test splits, and the validation split where something is chosen by it. A data set
+    without a test split is only trained on where there are others to answer.
     """
     keys = ["dataset", *(f"eval_dataset.{key}" for key in job.cfg.eval_dataset)]
     for key, task in zip(keys, job.tasks, strict=True):
-        if job.cfg.stage != "train":
+        tested = task.splits.test or key != "dataset" or len(job.tasks) == 1
+        if job.cfg.stage != "train" and tested:
             yield key, "test", task
         if key == "dataset" and (job.validates("base") or job.validates("tuned")):
             yield key, "validation", task
 
 
-def check_references(job: Job) -> None:
+def check_references(job: PreparedJob) -> None:
     """Refuse reference answers that a chosen metric cannot score.
 
     Raises:
         EvaluationError: there is one; the message names data set, split and example.
+        DataError: a split that is to be answered has no examples.
     """
-    for _, name, task in answered_splits(job):
+    for key, name, task in answered_splits(job):
+        if not task.examples(name):
+            raise DataError(
+                f"{task.name} has no {name} examples to answer. Raise {key}.split.{name}, name a "
+                "further test set with eval_dataset, or train only with stage=train."
+            )
         for metric in job.metrics_on(name):
             try:
                 metric.check_references(task.examples(name))
@@ -187,7 +195,7 @@ def check_candidates(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
         )
 
 
-def check_readings(job: Job) -> list[str]:
+def check_readings(job: PreparedJob) -> list[str]:
     """Read the candidates of every split that will be answered.
 
     Returns:
@@ -216,7 +224,7 @@ def check_readings(job: Job) -> list[str]:
 SHORTEST = 8  # tokens that dataset.max_length has at least
 
 
-def check_room(job: Job, positions: int | None) -> None:
+def check_room(job: PreparedJob, positions: int | None) -> None:
     """Refuse prompts that leave no room for an answer of ``generation.max_new_tokens``.
 
     A model with learned positions would break off in the midst of an answer, and one with rotary

@@ -8,14 +8,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sizewise.composition.inputs import names_hub
+from sizewise.composition.inputs import check_places, names_hub
 from sizewise.config import RunConfig
 from sizewise.files import hash_text
+from sizewise.job.finished import of_finished_run
+from sizewise.job.submit import submitted_overrides
 from sizewise.record.directories import VALIDATION, RunDir
 from sizewise.record.identity import run_identity, trains, write_config
 from sizewise.record.logs import job_log
-from sizewise.record.outcome import Outcome, read_outcome, write_outcome
-from sizewise.record.state import is_done
+from sizewise.record.outcome import Outcome, write_outcome
+from sizewise.record.state import finished
 from sizewise.runtime import (
     is_ddp_child,
     prepare_environment,
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 
     from sizewise.data.example import SplitName
     from sizewise.evaluation.score import EvaluationResult
-    from sizewise.job.answerers import Answerer, Job
-    from sizewise.job.data import Task
+    from sizewise.job.answerers import Answerer
+    from sizewise.job.data import PreparedJob, Task
 
 log = logging.getLogger(__name__)
 
@@ -49,37 +51,37 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     Raises:
         SizewiseError: the configuration, data, model or memory does not allow the job.
     """
-    if is_done(run_dir):
-        return read_outcome(run_dir)
-    hub = cfg.run is not None or names_hub(cfg)
+    if (done := finished(run_dir)) is not None:
+        return done
+    asked, cfg = cfg, of_finished_run(cfg, submitted_overrides(run_dir))
+    hub = asked.run is not None or names_hub(asked)
     prepare_environment(hub)
     quiet()
-    from sizewise.job.finished import of_finished_run
-    from sizewise.job.submit import submitted_overrides
-
-    identity = run_identity(cfg).hash
+    check_places(asdict(cfg), ask_hub=True)  # before anything large is imported
     with job_log(run_dir):
-        write_config(asdict(cfg), run_dir)
-        cfg = of_finished_run(cfg, submitted_overrides(run_dir))
-        job = prepare(cfg, run_dir, identity)
+        if RunDir(run_dir).outcome.exists():
+            log.warning("%s is damaged: the job is done again.", RunDir(run_dir).outcome)
+        write_config(asdict(asked), run_dir)
+        job = prepare(cfg, run_dir, run_identity(asked).hash)
         with use_threads(cfg.trainer.num_threads):
             return _run(job)
 
 
-def prepare(cfg: RunConfig, run_dir: Path, identity: str) -> Job:
+def prepare(cfg: RunConfig, run_dir: Path, identity: str) -> PreparedJob:
     """Check everything, read, split and encode all data; no weight is touched."""
-    from sizewise.job.answerers import Job, kind_of_answerer
+    from sizewise.job.answerers import kind_of_answerer
+    from sizewise.job.data import PreparedJob
     from sizewise.job.preflight import preflight, preflight_data
 
     metrics, warnings = preflight(cfg)
     seed_everything(cfg.seed)
     template, tasks = kind_of_answerer(cfg).read_data(cfg, run_dir)
     device = resolve_device(cfg.trainer)
-    job = Job(cfg, run_dir, identity, device, metrics, tuple(tasks), template, warnings)
+    job = PreparedJob(cfg, run_dir, identity, device, metrics, tuple(tasks), template, warnings)
     return replace(job, warnings=(*warnings, *preflight_data(job)))
 
 
-def _run(job: Job) -> Outcome:
+def _run(job: PreparedJob) -> Outcome:
     from sizewise.job.answerers import kind_of_answerer
     from sizewise.tracking import finish_loggers
 
@@ -94,11 +96,11 @@ def _run(job: Job) -> Outcome:
         finish_loggers(loggers, outcome, error=outcome is None)
     # Last of all: a run killed before its trackers were closed is not done, and closes them again.
     write_outcome(outcome, job.run_dir)
-    log.info("%s", summary_line(outcome, job.run_dir))
+    log.info("%s. %s", outcome.summary, job.run_dir)
     return outcome
 
 
-def carry_out(job: Job, loggers: Sequence[Logger]) -> Outcome:
+def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
     """Score the base, train, score the result; return the record."""
     from sizewise.energy import EnergyMeter, gpu_uuids
     from sizewise.job.answerers import kind_of_answerer
@@ -127,26 +129,28 @@ def carry_out(job: Job, loggers: Sequence[Logger]) -> Outcome:
     return outcome
 
 
-def score_untouched(job: Job, base: Answerer) -> dict[str, EvaluationResult]:
+def score_untouched(job: PreparedJob, base: Answerer) -> dict[str, EvaluationResult]:
     """Score the untouched model on every test split, where that is wanted."""
     wanted = job.cfg.evaluation.zero_shot or not job.specialises
     if job.cfg.stage == "train" or not wanted:
         return {}
-    return {task.name: score(job, base, task, "base") for task in job.tasks}
+    return {task.name: score(job, base, task, "base") for task in job.tested}
 
 
 def score_tuned(
-    job: Job, model: Answerer, untouched: dict[str, EvaluationResult]
+    job: PreparedJob, model: Answerer, untouched: dict[str, EvaluationResult]
 ) -> dict[str, EvaluationResult]:
     """Score the specialised model on every test split, beside the base's answers."""
     if job.cfg.stage == "train":
         return {}
     return {
-        task.name: score(job, model, task, "tuned", untouched.get(task.name)) for task in job.tasks
+        task.name: score(job, model, task, "tuned", untouched.get(task.name)) for task in job.tested
     }
 
 
-def score_validation(job: Job, model: Answerer, side: str) -> dict[str, Mapping[str, float]]:
+def score_validation(
+    job: PreparedJob, model: Answerer, side: str
+) -> dict[str, Mapping[str, float]]:
     """Score a model on the validation split, where something is chosen by that; else nothing.
 
     Args:
@@ -160,7 +164,7 @@ def score_validation(job: Job, model: Answerer, side: str) -> dict[str, Mapping[
 
 
 def validation_figures(
-    job: Job, model: Answerer, validated: Mapping[str, Mapping[str, float]]
+    job: PreparedJob, model: Answerer, validated: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
     """Return the validation figures of the model that stands for the run.
 
@@ -175,7 +179,7 @@ def validation_figures(
 
 
 def score(
-    job: Job, model: Answerer, task: Task, kind: str, base: EvaluationResult | None = None
+    job: PreparedJob, model: Answerer, task: Task, kind: str, base: EvaluationResult | None = None
 ) -> EvaluationResult:
     """Let a model answer a data set, and score its answers.
 
@@ -202,7 +206,7 @@ def score(
     )
 
 
-def went_before(job: Job) -> bool:
+def went_before(job: PreparedJob) -> bool:
     """Whether some of what this run costs was, or is, spent by another process."""
     run = RunDir(job.run_dir)
     left = [run.checkpoints, run.fit]
@@ -210,7 +214,7 @@ def went_before(job: Job) -> bool:
     return job.cfg.trainer.num_nodes > 1 or any(path.exists() for path in left)
 
 
-def open_loggers(job: Job) -> list[Logger]:
+def open_loggers(job: PreparedJob) -> list[Logger]:
     """Open the trackers of a run, under a name that stays the same."""
     from sizewise.tracking import make_loggers
 
@@ -236,19 +240,3 @@ def sweep_name(cfg: RunConfig, run_dir: Path) -> str | None:
 def tracking_id(group: str | None, identity: str) -> str:
     """Name a run for trackers: the same run of the same sweep, the same id, every time."""
     return hash_text(f"{group}/{identity}", 16)
-
-
-def summary_line(outcome: Outcome, run_dir: Path) -> str:
-    """Return one line that says how good the run is and where it lies."""
-    name = outcome.data.name
-    scored = outcome.best.get(name)
-    if scored is None:
-        loss = outcome.validation.get("val_loss", float("nan"))
-        return f"Trained; validation loss {loss:.4f}. {run_dir}"
-    value = scored.scores[outcome.primary]
-    line = f"{name}: {outcome.primary} {value:.4f} on {scored.examples} test examples"
-    base = outcome.base.get(name)
-    if outcome.tuned is not None and base is not None:
-        before = base.scores[outcome.primary]
-        line += f" (zero-shot {before:.4f}, gain {value - before:+.4f})"
-    return f"{line}. {run_dir}"

@@ -12,7 +12,7 @@ from sizewise.composition.inputs import check_candidates_content, pinned
 from sizewise.config import RunConfig
 from sizewise.config.register import to_run_config
 from sizewise.errors import SweepError
-from sizewise.files import read_json, write_json
+from sizewise.files import read_json, sealed, unsealed, write_json
 from sizewise.record.directories import JOB_FILE, RunDir
 from sizewise.record.identity import Identity, differing_keys, run_identity
 from sizewise.record.outcome import Outcome
@@ -68,20 +68,22 @@ def submit(job: Job) -> None:
         SweepError: the directory belongs to a job with another configuration.
     """
     check_same(job)
-    record = {
-        "identity": job.identity.hash,
-        "slug": job.identity.slug,
-        "overrides": list(job.overrides),
-        "function": job.function,
-        "config": dict(job.config),
-    }
+    record = sealed(
+        {
+            "identity": job.identity.hash,
+            "slug": job.identity.slug,
+            "overrides": list(job.overrides),
+            "function": job.function,
+            "config": dict(job.config),
+        }
+    )
     if read_json(RunDir(job.run_dir).job) != record:
         write_json(RunDir(job.run_dir).job, record)
 
 
 def check_same(job: Job) -> None:
     """Raise if the directory already holds another job, naming the keys that differ."""
-    old = read_json(RunDir(job.run_dir).job) or read_json(RunDir(job.run_dir).outcome)
+    old = _whole(RunDir(job.run_dir).job) or _whole(RunDir(job.run_dir).outcome)
     if old is None or old.get("identity") in (None, job.identity.hash):
         return
     before = run_identity(old.get("config") or {}).config
@@ -99,11 +101,23 @@ def load_job(run_dir: Path) -> tuple[RunConfig, JobFunction]:
         SweepError: no job was submitted there.
         ConfigError: its file of candidates is no longer the one that it was planned with.
     """
-    record = read_json(RunDir(run_dir).job)
+    path = RunDir(run_dir).job
+    record = _whole(path)
+    if record is None and path.exists():
+        raise SweepError(f"{path} is damaged. Start the same command again: it writes it anew.")
     if record is None:
         raise SweepError(f"{run_dir} holds no {JOB_FILE}: no job was submitted there.")
     check_candidates_content(record["config"].get("evaluation") or {})
     return to_run_config(record["config"], check_types=False), load_function(record["function"])
+
+
+def _whole(path: Path) -> dict[str, Any] | None:
+    """Return a record; None where there is none, or not what was written."""
+    record = read_json(path)
+    try:
+        return record and unsealed(record)
+    except ValueError:
+        return None
 
 
 def load_function(path: str) -> JobFunction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sizewise.data.tokens.reasoning import strip_reasoning
 from sizewise.errors import ConfigError
@@ -75,7 +75,9 @@ def load_catalogue(name: str) -> Catalogue:
         ConfigError: the name is unknown or its package is not installed.
     """
     if name not in CATALOGUES:
-        raise ConfigError(f"catalogue={name!r} is not known. Choose one of: {_options()}.")
+        raise ConfigError(
+            f"catalogue={name!r} is not known. Choose one of: {', '.join(CATALOGUES)}."
+        )
     module_name, package = CATALOGUES[name]
     try:
         module = __import__(module_name)
@@ -83,7 +85,13 @@ def load_catalogue(name: str) -> Catalogue:
         raise ConfigError(
             f"catalogue={name!r} needs the package {package}. Install it: pip install {package}"
         ) from error
-    return _catalogue(module)
+
+    def contains(code: str) -> bool:
+        if not _CODE.fullmatch(code):
+            return False
+        return bool(module.is_valid_item(code) and not module.is_chapter_or_block(code))
+
+    return Catalogue(contains, lambda code: bool(module.is_leaf(code)))
 
 
 @cache
@@ -102,16 +110,3 @@ def load_descriptions(name: str) -> Lexicon:
         for code, text in described.items()
         if text not in leaves or module.is_leaf(code)
     )
-
-
-def _catalogue(module: Any) -> Catalogue:
-    def contains(code: str) -> bool:
-        if not _CODE.fullmatch(code):
-            return False
-        return bool(module.is_valid_item(code) and not module.is_chapter_or_block(code))
-
-    return Catalogue(contains, lambda code: bool(module.is_leaf(code)))
-
-
-def _options() -> str:
-    return ", ".join(CATALOGUES)

@@ -34,12 +34,10 @@ class Label(TextMetric):
         self.known: set[str] = set()
 
     def set_context(self, train_examples: Sequence[Example]) -> None:
-        """Learn which labels there are."""
         self.known = {plain(answer_of(example.answer)) for example in train_examples}
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score each answer."""
-        known = self.known | {plain(p.reference) for p in predictions}
+        known = (self.known | {plain(p.reference) for p in predictions}) - {""}
         lexicon = Lexicon((label, label) for label in known)
         return [_scores(p, plain(p.text), plain(p.reference), known, lexicon) for p in predictions]
 
@@ -47,8 +45,6 @@ class Label(TextMetric):
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Rates over all examples, and precision, recall and F1 over the reference labels."""
-        if not predictions:
-            return {}
         clean = self.cleaned(predictions)
         found, references = [plain(p.text) for p in clean], [plain(p.reference) for p in clean]
         return super().aggregate(predictions, scores) | averages(found, references)
@@ -59,8 +55,8 @@ def _scores(
 ) -> dict[str, float]:
     named = said if said in known else lexicon.only(said)
     return {
-        "exact_match": float(said == reference),
-        "lenient_match": float(named == reference),
+        "exact_match": float(bool(prediction.text) and said == reference),
+        "lenient_match": float(bool(prediction.text) and named == reference),
         "unparsed": float(said not in known),
     } | likelihood_matches(prediction, lambda candidate: plain(answer_of(candidate)) == reference)
 

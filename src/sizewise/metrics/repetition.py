@@ -21,11 +21,7 @@ def repetition_scores(text: str, n: int = 4) -> dict[str, float]:
 
 
 class Repetition(TextMetric):
-    """Repetition within answers, and distinct n-grams over all answers of the split.
-
-    Args:
-        n: length of the n-grams whose repetition is counted.
-    """
+    """Repetition of words and ``n``-grams within answers, and distinct n-grams over all of them."""
 
     name = "repetition"
     higher_is_better = False
@@ -35,7 +31,6 @@ class Repetition(TextMetric):
         self.n = n
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score each answer; an empty one repeats nothing."""
         return [repetition_scores(p.text, self.n) for p in predictions]
 
     def aggregate(

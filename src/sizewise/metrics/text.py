@@ -44,11 +44,9 @@ class TextMetric(ExampleMetric):
         raise NotImplementedError(f"{type(self).__name__} has to define text_scores().")
 
     def score(self, prediction: Prediction) -> dict[str, float]:
-        """Score one prediction."""
         return self.score_batch([prediction])[0]
 
     def score_batch(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score many predictions at once."""
         clean = self.cleaned(predictions)
         scores = self.text_scores(clean) if clean else []
         return [
@@ -69,7 +67,6 @@ _SEED = 20_240_229
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """Return all runs of ``n`` tokens, in order."""
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
@@ -93,10 +90,8 @@ class NgramIndex:
     """Which runs of words occur in a collection of texts, for runs of any length.
 
     Runs are known by a 64-bit polynomial hash over random values of the words (Karp and Rabin
-    1987), kept as one sorted array per length: 8 bytes a word, and no loop over words.
-
-    Args:
-        documents: texts as words; a run never crosses from one text into the next.
+    1987), kept as one sorted array per length: 8 bytes a word, and no loop over words. A run never
+    crosses from one text into the next.
     """
 
     def __init__(self, documents: Sequence[Sequence[str]]) -> None:

@@ -47,7 +47,6 @@ class Tfidf(TextMetric):
         self._base: dict[str, str] = {}
 
     def set_base(self, base: Sequence[Prediction]) -> None:
-        """Keep the base's answers by example."""
         self._base = {p.id: answer_of(p.text) for p in base}
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from sizewise.config.model import ModelConfig
 from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
 from sizewise.data.tokens.template import ChatTemplate, Template
 from sizewise.errors import ModelError
+from sizewise.files import parse_json
 from sizewise.models.sources import Source, find_source, is_local
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def own_stop_ids(model: ModelConfig) -> list[int]:
     if file is None:
         return []
     try:
-        found = json.loads(Path(file).read_text(encoding="utf-8")).get("eos_token_id") or []
+        found = parse_json(Path(file).read_text(encoding="utf-8")).get("eos_token_id") or []
         return [int(number) for number in (found if isinstance(found, list) else [found])]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{file} cannot be read ({error}). Fetch the model again.") from error
@@ -73,8 +73,8 @@ def own_stop_ids(model: ModelConfig) -> list[int]:
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer of ``model`` (``model.tokenizer`` if given, else ``model.path``).
 
-    The vocabulary is never extended: a missing padding token is chosen among the existing ones,
-    and differs from the end-of-sequence token wherever the vocabulary allows it. For
+    The vocabulary is extended by ``model.added_tokens`` only: a missing padding token is chosen
+    among the existing ones, and differs from the end of a sequence wherever that can be. For
     ``init=tiny_random`` a tokenizer that cannot be found on this machine is replaced by the
     embedded one, with a chat template that follows the same turn rules as the architecture's.
 
@@ -86,6 +86,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     else:
         tokenizer = _load(_tokenizer_source(model), model)
     ensure_padding(tokenizer)
+    tokenizer.add_tokens(list(model.added_tokens))
     return tokenizer
 
 
@@ -109,9 +110,10 @@ def _load(source: Source, model: ModelConfig) -> PreTrainedTokenizerBase:
             local_files_only=source.local_only,
             trust_remote_code=model.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # a file of another form fails anywhere in the library
+        said = " ".join(str(error).split())
         raise ModelError(
-            f"No usable tokenizer at {source.path!r}: {error}. Set model.tokenizer to a folder "
+            f"No usable tokenizer at {source.path!r}: {said}. Set model.tokenizer to a folder "
             "or a hub id that holds one."
         ) from error
     return tokenizer
@@ -120,7 +122,7 @@ def _load(source: Source, model: ModelConfig) -> PreTrainedTokenizerBase:
 def _local_or_stand_in(model: ModelConfig) -> PreTrainedTokenizerBase:
     """Use the real tokenizer where it lies on this machine, else the embedded stand-in."""
     path = model.tokenizer or model.path
-    if is_local(path, model.revision, "tokenizer_config.json"):
+    if is_here(model):
         return _load(_tokenizer_source(model), model)
     log.warning(
         "The tokenizer of %s is not on this machine: the tiny random model uses the embedded "
@@ -132,6 +134,10 @@ def _local_or_stand_in(model: ModelConfig) -> PreTrainedTokenizerBase:
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
+
+
+def is_here(model: ModelConfig) -> bool:
+    return is_local(model.tokenizer or model.path, model.revision, "tokenizer_config.json")
 
 
 def stand_in_template(model_type: str | None) -> str | None:

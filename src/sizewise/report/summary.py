@@ -19,11 +19,11 @@ from sizewise.files import write_atomically
 from sizewise.record.directories import SweepDir
 from sizewise.report.comparison.compare import Comparison, compare_loaded
 from sizewise.report.comparison.runs import Loaded, load_runs
-from sizewise.report.page.page import figures_of
+from sizewise.report.page.page import charts_of
 from sizewise.report.page.results import clean
 from sizewise.report.page.terminal import Failure, show, wide_console
 from sizewise.report.page.write import write_report
-from sizewise.report.views.charts_detail import parallel_chart
+from sizewise.report.views.charts import parallel_chart
 from sizewise.tracking.summary_run import SweepSummary, wandb_options, write_summary_run
 
 log = logging.getLogger(__name__)
@@ -38,14 +38,8 @@ def finish_sweep(
 ) -> Comparison:
     """Write the report of a sweep into its directory, show it, and record it in W&B.
 
-    Works with no finished run, with one, and with several data sets.
-
-    Args:
-        sweep_dir: where the files go.
-        run_dirs: the jobs of the sweep; those without an outcome are left out.
-        failures: jobs that failed; they are listed.
-        console: where the table is printed (default: standard output).
-        prices: for the break-even in money.
+    Works with no finished run, with one, and with several data sets; jobs without an outcome are
+    left out.
     """
     there = [path for path in run_dirs if path.is_dir()]
     comparison = compare_loaded(load_runs(there) if there else Loaded((), ()), prices=prices)
@@ -55,9 +49,9 @@ def finish_sweep(
     named = {name: path for name, path in paths.items() if name in shown and path.is_file()}
     console = console or wide_console()
     show(comparison, failures, named, console)
-    kept = Console(file=io.StringIO(), width=console.width)
-    show(comparison, failures, named, kept)
-    write_atomically(SweepDir(sweep_dir).summary, kept.file.getvalue())  # type: ignore[attr-defined]
+    text = io.StringIO()
+    show(comparison, failures, named, Console(file=text, width=console.width, emoji=False))
+    write_atomically(SweepDir(sweep_dir).summary, text.getvalue())
     return comparison
 
 
@@ -80,7 +74,6 @@ def sweep_name(comparison: Comparison) -> str | None:
 
 
 def sweep_summary(comparison: Comparison, paths: dict[str, Path]) -> SweepSummary:
-    """What W&B shows of a whole sweep."""
     frame = comparison.table
     main = comparison.sets[0]
     values: dict[str, Any] = {
@@ -93,6 +86,6 @@ def sweep_summary(comparison: Comparison, paths: dict[str, Path]) -> SweepSummar
         values[f"hypervolume/{front.cost}"] = front.share
     images = {"size_vs_quality": paths["picture"]} if paths["picture"].is_file() else {}
     rows: list[list[Any]] = clean(frame.astype(object).to_numpy().tolist())
-    figures = {f"report/{name}": figure for name, figure in figures_of(main).items()}
+    figures = {f"report/{name}": figure for name, figure in charts_of(main).items()}
     figures["parallel_coordinates"] = parallel_chart(main.table, main.test.primary)
     return SweepSummary(list(frame.columns), rows, values, images, figures)

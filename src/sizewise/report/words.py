@@ -1,9 +1,34 @@
-"""Figures as people read them."""
+"""Numbers as people read them."""
 
 from __future__ import annotations
 
 import math
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from rich.markup import escape
+
+BIDI = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def literal(text: object) -> str:
+    """Text that is not ours, for rich: shown as it is, whatever brackets it holds.
+
+    Every text of data, models, records, files and commands goes through here before it is printed.
+    """
+    return escape(visible(str(text)))
+
+
+def visible(text: str) -> str:
+    """Write what a terminal would obey, or show in another order, as codes (``\\u001b``)."""
+    return "".join(f"\\u{ord(c):04x}" if _obeyed(c) else c for c in text)
+
+
+def _obeyed(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    return unicodedata.category(character) == "Cc" or unicodedata.bidirectional(character) in BIDI
 
 
 @dataclass(frozen=True)
@@ -11,6 +36,11 @@ class Scale:
     """How a score is shown: shares of 1 as percent, everything else as it is."""
 
     percent: bool
+
+    @property
+    def unit(self) -> float:
+        """What a score is multiplied by to be drawn."""
+        return 100.0 if self.percent else 1.0
 
     def value(self, score: float | None) -> str:
         """``60.0 %`` or ``1.234``; a dash where there is nothing."""
@@ -25,6 +55,9 @@ class Scale:
         if not self.percent:
             return signed(score, 3)
         return signed(100 * score, 1) + (" points" if unit else "")
+
+    def points(self, score: float | None) -> str:
+        return self.difference(score, unit=False)
 
     def interval(self, low: float, high: float) -> str:
         """``9.1 to 20.9``, in the unit of ``difference``."""
@@ -52,22 +85,24 @@ def p_value(p: float | None) -> str:
 
 def count(number: float | None) -> str:
     """A large number in short: ``0.3 M``, ``4.1 B``."""
-    if number is None or not math.isfinite(number):
-        return "–"
-    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= limit * 0.1 and (unit != "k" or number >= 1e3):
-            return f"{_short(number / limit)} {unit}"
-    return f"{number:.0f}"
+    return _in_units(
+        number, ((1e8, 1e9, " B"), (1e5, 1e6, " M"), (1e3, 1e3, " k"), (-math.inf, 1, ""))
+    )
 
 
 def size(number: float | None) -> str:
     """Bytes in decimal units: ``1.2 MB``."""
+    return _in_units(
+        number, ((1e9, 1e9, " GB"), (1e6, 1e6, " MB"), (1e3, 1e3, " kB"), (-1, 1, " B"))
+    )
+
+
+def _in_units(number: float | None, units: Sequence[tuple[float, float, str]]) -> str:
+    """The number over the first unit (from where on, size, name) that is reached."""
     if number is None or not math.isfinite(number):
         return "–"
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if number >= limit:
-            return f"{_short(number / limit)} {unit}"
-    return f"{number:.0f} B"
+    _, unit, name = next(entry for entry in units if number >= entry[0])
+    return f"{number:.0f}{name}" if unit == 1 else f"{_short(number / unit)}{name}"
 
 
 def seconds(number: float | None) -> str:

@@ -112,12 +112,12 @@ def win_rate(
         raise StatisticsError(f"ties={ties!r} is unknown; use 'half' or 'exclude'.")
     if items is not None and len(items) != len(outcomes):
         raise StatisticsError(f"{len(items)} items for {len(outcomes)} outcomes.")
-    kept = [i for i, outcome in enumerate(outcomes) if ties == "half" or outcome != TIE]
-    if not kept:
+    counted = [i for i, outcome in enumerate(outcomes) if ties == "half" or outcome != TIE]
+    if not counted:
         raise StatisticsError("There is no rating that could be counted (none, or ties only).")
-    points = np.array([{"a": 1.0, "b": 0.0, TIE: 0.5}[outcomes[i]] for i in kept])
+    points = np.array([{"a": 1.0, "b": 0.0, TIE: 0.5}[outcomes[i]] for i in counted])
     rate = float(points.mean())
-    effective = _effective_n(points, None if items is None else [items[i] for i in kept])
+    effective = _effective_n(points, None if items is None else [items[i] for i in counted])
     tail = 1.0 - fraction(level, "level")
     low, high = proportion_confint(rate * effective, effective, alpha=tail, method="wilson")
     wins, losses = outcomes.count("a"), outcomes.count("b")

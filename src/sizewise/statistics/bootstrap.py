@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,7 @@ from scipy import special
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray, fraction, positive_count, same_length
-from sizewise.statistics.crossed import VarianceComponents, variance_components
+from sizewise.statistics.crossed import variance_components
 from sizewise.statistics.resampling import (
     Groups,
     Units,
@@ -38,20 +38,22 @@ class Interval:
         if not self.low <= self.high:
             raise StatisticsError(f"An interval from {self.low} to {self.high} is not ordered.")
 
-    @property
-    def excludes_zero(self) -> bool:
-        """True if the whole interval lies on one side of 0."""
-        return self.low > 0.0 or self.high < 0.0
-
-    def negated(self) -> Interval:
-        """Return the interval of minus the quantity."""
-        return Interval(-self.high, -self.low, self.level, self.method)
-
 
 def percentile_interval(replicates_R: FloatArray, level: float = 0.95) -> Interval:
     """Percentile interval (Efron 1979): the (1 ± level)/2 quantiles of the replicates."""
     tail = (1.0 - fraction(level, "level")) / 2.0
     low, high = np.quantile(replicates_R, [tail, 1.0 - tail])
+    return Interval(float(low), float(high), level, "percentile bootstrap")
+
+
+def order_interval(low_R: FloatArray, high_R: FloatArray, level: float) -> Interval:
+    """Percentile interval by order statistics: infinities have no mean to interpolate.
+
+    `low_R`, `high_R`: replicates for either end.
+    """
+    tail = (1.0 - level) / 2.0
+    low = np.quantile(low_R, tail, method="lower")
+    high = np.quantile(high_R, 1.0 - tail, method="higher")
     return Interval(float(low), float(high), level, "percentile bootstrap")
 
 
@@ -83,27 +85,6 @@ def t_stretch(degrees_of_freedom: float, level: float) -> float:
     return float(special.stdtrit(degrees_of_freedom, upper) / special.ndtri(upper))
 
 
-def expanded_interval(
-    deviations_R: FloatArray,
-    estimate: float,
-    degrees_of_freedom: float,
-    level: float = 0.95,
-    method: str = "bootstrap, t-expanded",
-) -> Interval:
-    """Percentile interval whose deviations are stretched from a normal to a t quantile.
-
-    `deviations_R` are replicates minus estimate, of unbiased variance. A percentile interval is
-    too narrow for few units because its tails are the normal's; the remedy is that of
-    Hesterberg (2015, The American Statistician 69, "expanded percentile interval"), applied to the
-    deviations instead of to the nominal level, so that it also works for the few distinct
-    resamples that five seeds have.
-    """
-    stretch = t_stretch(degrees_of_freedom, level)
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(deviations_R, [tail, 1.0 - tail]) * stretch
-    return Interval(estimate + float(low), estimate + float(high), level, method)
-
-
 def seed_deviations(seed_means_S: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
     """Deviations [n] of resampled seed averages from their mean, of unbiased variance."""
     n_seeds = seed_means_S.size
@@ -111,73 +92,43 @@ def seed_deviations(seed_means_S: FloatArray, n: int, rng: np.random.Generator) 
     return np.asarray(bootstrap_weights(n_seeds, n, rng) @ centred / n_seeds)
 
 
-def hierarchical_deviations(
-    example_deviations_R: FloatArray,
-    seed_scores: Sequence[tuple[float, FloatArray]],
-    components: VarianceComponents,
-    units: Units,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """Bootstrap deviations of the estimate over examples and seeds, [R].
+def interval_over_levels(sides: Sides, means_R: FloatArray, level: float, seed: int) -> Interval:
+    """Interval of the difference from its bootstrap means over examples, seeds added if random.
 
-    `example_deviations_R`: bootstrap means minus estimate of the seed-averaged examples;
-    `seed_scores`: (sign, scores [S, N]) of every side with random seeds.
+    The deviations of examples and seeds add up, each of unbiased variance. A percentile interval
+    of them is too narrow for few units because its tails are the normal's; the remedy is that of
+    Hesterberg (2015, The American Statistician 69, "expanded percentile interval"), applied to the
+    deviations instead of to the nominal level, so that it also works for the few distinct
+    resamples that five seeds have.
     """
+    differences, units, random = sides.differences, sides.units, sides.random_scores
+    estimate = float(differences.mean())
+    components = variance_components(differences, [m for _, m in random], units)
     rescale = math.sqrt(units.count / (units.count - 1)) * components.shrinkage
-    deviations_R = example_deviations_R * rescale
-    for sign, scores_SN in seed_scores:
+    deviations_R = (means_R - estimate) * rescale
+    rng = np.random.default_rng([seed, 1])
+    for sign, scores_SN in random:
         means_S = scores_SN.mean(axis=1)
         deviations_R = deviations_R + sign * seed_deviations(means_S, deviations_R.size, rng)
-    return deviations_R
-
-
-def hierarchical_interval(
-    estimate: float,
-    deviations_R: FloatArray,
-    components: VarianceComponents,
-    n_random_sides: int,
-    level: float,
-) -> Interval:
-    """Turn `hierarchical_deviations` into the interval, named after the levels that vary."""
-    levels = "hierarchical bootstrap over seeds and" if n_random_sides else "bootstrap over"
+    tail = (1.0 - level) / 2.0
+    stretch = t_stretch(components.degrees_of_freedom, level)
+    low, high = np.quantile(deviations_R, [tail, 1.0 - tail]) * stretch
+    levels = "hierarchical bootstrap over seeds and" if random else "bootstrap over"
     method = f"{levels} examples, t-expanded"
-    df = components.degrees_of_freedom
-    return expanded_interval(deviations_R, estimate, df, level, method)
+    return Interval(estimate + float(low), estimate + float(high), level, method)
 
 
 Method = Literal["expanded", "percentile", "bca"]
-N_RESAMPLES = 10_000
 
 
-def example_stream(seed: int) -> np.random.Generator:
-    """Random stream of the resampled examples."""
-    return np.random.default_rng([seed, 0])
+def example_means(rows_CN: FloatArray, units: Units, n_resamples: int, seed: int) -> FloatArray:
+    """`bootstrap_means` with the seed's random stream for examples."""
+    return bootstrap_means(rows_CN, units, n_resamples, np.random.default_rng([seed, 0]))
 
 
-def seed_stream(seed: int) -> np.random.Generator:
-    """Random stream of the resampled seeds."""
-    return np.random.default_rng([seed, 1])
-
-
-def bootstrap_mean(
-    scores: ArrayLike,
-    groups: Groups | None = None,
-    *,
-    method: Method = "expanded",
-    level: float = 0.95,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
-    minimum_seeds: int = MINIMUM_SEEDS,
-) -> Interval:
-    """Interval of the mean of `scores` [N] or [S, N] over the test examples.
-
-    From `minimum_seeds` seeds on (method "expanded") seeds vary too; below, the interval is that
-    of the seeds' average and conditional on them. `groups` [N]: whole groups are resampled.
-    Raises StatisticsError for empty or non-finite scores or a single unit.
-    """
-    zeros = np.zeros(np.shape(scores)[-1:])
-    sides = sides_of(scores, zeros, groups, minimum_seeds=minimum_seeds)
-    return _interval(sides, method, level, n_resamples, seed)
+def bootstrap_mean(scores: ArrayLike, groups: Groups | None = None, **options: Any) -> Interval:
+    """`bootstrap_difference` of `scores` [N] or [S, N] from 0."""
+    return bootstrap_difference(scores, np.zeros(np.shape(scores)[-1:]), groups, **options)
 
 
 def bootstrap_difference(
@@ -187,48 +138,33 @@ def bootstrap_difference(
     *,
     method: Method = "expanded",
     level: float = 0.95,
-    n_resamples: int = N_RESAMPLES,
+    n_resamples: int = 10_000,
     seed: int = 0,
     minimum_seeds: int = MINIMUM_SEEDS,
     paired_seeds: bool = False,
 ) -> Interval:
     """Interval of mean(A) − mean(B) on the same examples (paired bootstrap).
 
-    Sides are [N] (a model without a seed) or [S, N]; the numbers of seeds may differ. See
-    `bootstrap_mean` for seeds and groups, `sides_of` for `paired_seeds`.
+    Sides are [N] (a model without a seed) or [S, N]; the numbers of seeds may differ. From
+    `minimum_seeds` seeds on (method "expanded") seeds vary too; below, the interval is that of the
+    seeds' average and conditional on them. `groups` [N]: whole groups are resampled. See `sides_of`
+    for `paired_seeds`. Raises StatisticsError for empty or non-finite scores or a single unit.
     """
     sides = sides_of(
         scores_a, scores_b, groups, paired_seeds=paired_seeds, minimum_seeds=minimum_seeds
     )
-    return _interval(sides, method, level, n_resamples, seed)
-
-
-def _interval(sides: Sides, method: str, level: float, n_resamples: int, seed: int) -> Interval:
     fraction(level, "level")
     positive_count(n_resamples, "n_resamples")
     if method not in ("expanded", "percentile", "bca"):
         raise StatisticsError(f"method={method!r} is unknown; use expanded, percentile or bca.")
     differences = sides.differences
-    rows = differences[None, :]
-    means_R = bootstrap_means(rows, sides.units, n_resamples, example_stream(seed))[:, 0]
+    means_R = example_means(differences[None, :], sides.units, n_resamples, seed)[:, 0]
     if method == "percentile":
         return percentile_interval(means_R, level)
     if method == "bca":
         left_out = jackknife_means(differences, sides.units)
         return bca_interval(means_R, float(differences.mean()), left_out, level)
     return interval_over_levels(sides, means_R, level, seed)
-
-
-def interval_over_levels(sides: Sides, means_R: FloatArray, level: float, seed: int) -> Interval:
-    """Interval of the difference from its bootstrap means over examples, seeds added if random."""
-    differences = sides.differences
-    estimate = float(differences.mean())
-    random = sides.random_scores
-    components = variance_components(differences, [m for _, m in random], sides.units)
-    deviations = hierarchical_deviations(
-        means_R - estimate, random, components, sides.units, seed_stream(seed)
-    )
-    return hierarchical_interval(estimate, deviations, components, len(random), level)
 
 
 def jackknife_means(values_N: FloatArray, units: Units) -> FloatArray:
@@ -268,7 +204,7 @@ def difference_intervals(
     for positions in batches_of(pairs):
         units = pairs[positions[0]].units
         rows = differences_of(pairs, positions)
-        means_RC = bootstrap_means(rows, units, n_resamples, example_stream(seed))
+        means_RC = example_means(rows, units, n_resamples, seed)
         for column, position in enumerate(positions):
             found[position] = interval_over_levels(
                 pairs[position], means_RC[:, column], level, seed
@@ -317,9 +253,9 @@ def joint_replicates(
     averages_KN = np.stack([side.averages for side in sides])
     if units.count < 2:
         raise StatisticsError("All examples are one unit; an interval needs at least 2 units.")
-    replicates_RK = bootstrap_means(averages_KN, units, n_resamples, example_stream(seed))
+    replicates_RK = example_means(averages_KN, units, n_resamples, seed)
     vary = tuple(s.trained_by_seed and s.n_seeds >= max(minimum_seeds, 2) for s in sides)
-    rng = seed_stream(seed)
+    rng = np.random.default_rng([seed, 1])
     for column, side in enumerate(sides):
         if vary[column]:
             stretch = t_stretch(side.n_seeds - 1, level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,13 +33,11 @@ def compare_paired(
     *,
     paired_seeds: bool = False,
     names: tuple[str, str] = ("A", "B"),
-    level: float = 0.95,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    n_resamples: int = 10_000,
-    minimum_seeds: int = MINIMUM_SEEDS,
+    **options: Any,
 ) -> PairedComparison:
     """Compare A with B on the same examples; see PairedScores and PairedComparison.
+
+    `options` are those of `compare_paired_many`.
 
     From `minimum_seeds` seeds on (every side that has seeds) interval and p-value are over seeds
     and examples; below, seeds are averaged and everything is conditional on them. The test over
@@ -47,15 +46,7 @@ def compare_paired(
     Raises StatisticsError for scores that do not fit together or are not finite.
     """
     pair = PairedScores(scores_a, scores_b, groups, binary, paired_seeds, names)
-    return compare_paired_many(
-        [pair],
-        seed,
-        level=level,
-        alpha=alpha,
-        power=power,
-        n_resamples=n_resamples,
-        minimum_seeds=minimum_seeds,
-    )[0]
+    return compare_paired_many([pair], seed, **options)[0]
 
 
 def compare_paired_many(
@@ -70,7 +61,7 @@ def compare_paired_many(
 ) -> list[PairedComparison]:
     """`compare_paired` of many pairs, much faster: resamples are shared by pairs on equal units.
 
-    p-values are not corrected for their number (see multiplicity.holm). `alpha` and `power` are
+    p-values are not corrected for their number (see paired.holm). `alpha` and `power` are
     for the minimum detectable effect.
     """
     sides = [

@@ -140,11 +140,6 @@ class BreakEven:
     saving_per_answer: float
     reason: str
 
-    @property
-    def reached(self) -> bool:
-        """True if the training cost is paid back at some number of answers."""
-        return math.isfinite(self.answers)
-
 
 def break_even(
     training_cost: float, small_cost_per_answer: float, large_cost_per_answer: float

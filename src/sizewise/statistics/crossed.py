@@ -34,7 +34,6 @@ class VarianceComponents:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the estimate."""
         return math.sqrt(self.examples + sum(self.seeds))
 
     @property
@@ -75,7 +74,7 @@ def satterthwaite(variances: Sequence[tuple[float, int]]) -> float:
     total = sum(v for v, _ in variances)
     if total <= 0.0:
         return float(sum(df for _, df in variances))
-    return total**2 / sum(v**2 / df for v, df in variances)
+    return 1.0 / sum((v / total) ** 2 / df for v, df in variances)
 
 
 def t_test_p_value(estimate: float, components: VarianceComponents) -> float:

@@ -20,7 +20,7 @@ from sizewise.statistics.bootstrap import Interval
 class EffectSize:
     """Size of a paired difference A − B.
 
-    `difference` is in units of the score, `points` is it times 100. `cohens_d_z` is the mean of
+    `difference` is in units of the score. `cohens_d_z` is the mean of
     the differences over their standard deviation (infinite if all are equal and not 0). For
     binary scores: `odds_ratio` of the discordant pairs with its interval (None without any), and
     Cohen's h of the two proportions; None for other scores.
@@ -31,11 +31,6 @@ class EffectSize:
     odds_ratio: float | None = None
     odds_ratio_interval: Interval | None = None
     cohens_h: float | None = None
-
-    @property
-    def points(self) -> float:
-        """Difference in percentage points of a score between 0 and 1."""
-        return 100.0 * self.difference
 
 
 def cohens_d_z(differences: ArrayLike) -> float:
@@ -107,27 +102,11 @@ def _detectable_noncentrality(df: float, alpha: float, power: float, tails: int)
     def shortfall(noncentrality: float) -> float:
         found = 1.0 - special.nctdtr(df, noncentrality, critical)
         if tails == 2:
-            found += special.nctdtr(df, noncentrality, -critical)
+            # SciPy gives NaN where this tail, which is below Φ(−noncentrality), is too small.
+            found += np.nan_to_num(special.nctdtr(df, noncentrality, -critical))
         return float(power - found)
 
     upper = 2.0
     while shortfall(upper) > 0.0:
         upper *= 2.0
     return float(optimize.brentq(shortfall, 0.0, upper, xtol=1e-10))
-
-
-def minimum_detectable_difference(
-    differences: ArrayLike,
-    *,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    alternative: str = "two-sided",
-) -> float:
-    """`minimum_detectable_effect` from paired differences [N] of independent examples, N ≥ 2."""
-    values = finite(differences, "differences", 1)
-    if values.size < 2:
-        raise StatisticsError("One difference shows no variation; pass at least 2.")
-    error = float(values.std(ddof=1)) / math.sqrt(values.size)
-    return minimum_detectable_effect(
-        error, values.size - 1, alpha=alpha, power=power, alternative=alternative
-    )

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray, finite
-from sizewise.statistics.bootstrap import Interval, joint_replicates
+from sizewise.statistics.bootstrap import Interval, joint_replicates, order_interval
 from sizewise.statistics.resampling import Groups
 
 REACHED = "reached"
@@ -60,12 +60,8 @@ def overtaking_size(
     grid = _checked_sizes(sizes, len(curve))
     joint = joint_replicates(
         [*curve, level_scores],
-        groups,
-        level=level,
-        n_resamples=n_resamples,
-        seed=seed,
-        weights=weights,
-    )
+        groups, level=level, n_resamples=n_resamples, seed=seed, weights=weights,
+    )  # fmt: skip
     sign = 1.0 if higher_is_better else -1.0
     gaps_K = sign * (joint.means[:-1] - joint.means[-1])
     gaps_RK = sign * (joint.replicates[:, :-1] - joint.replicates[:, -1:])
@@ -78,7 +74,7 @@ def overtaking_size(
         level_mean=float(joint.means[-1]),
         status=status,
         examples_needed=found if status == REACHED else None,
-        interval=_interval(crossed_R, level),
+        interval=order_interval(crossed_R, crossed_R, level),
         share_reached=float(np.mean(np.isfinite(crossed_R))),
     )
 
@@ -113,11 +109,3 @@ def _crossings(grid_K: FloatArray, gaps_RK: FloatArray) -> FloatArray:
     log_size = log_sizes_K[left] + share * np.diff(log_sizes_K)[left]
     size = np.clip(np.expm1(log_size), grid_K[left], grid_K[left + 1])
     return np.where(last < 0, -np.inf, np.where(crosses, size, np.inf))
-
-
-def _interval(crossed_R: FloatArray, level: float) -> Interval:
-    """Percentile interval by order statistics: infinities have no mean to interpolate."""
-    tail = (1.0 - level) / 2.0
-    low = np.quantile(crossed_R, tail, method="lower")
-    high = np.quantile(crossed_R, 1.0 - tail, method="higher")
-    return Interval(float(low), float(high), level, "percentile bootstrap")

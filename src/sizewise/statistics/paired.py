@@ -146,22 +146,6 @@ def _as_extreme(
     return np.asarray(np.abs(totals_RC) >= np.abs(observed_C) - slack_C)
 
 
-def seed_sign_flip_test(seed_differences: ArrayLike) -> SignFlipTest:
-    """Exact two-sided sign-flip test over the S differences of paired seeds.
-
-    It cannot go below 2**(1 − S): 0.25 for three seeds, 0.0625 for five. S is at most 20.
-    """
-    values = finite(seed_differences, "seed_differences", 1)
-    if values.size > 20:
-        raise StatisticsError(f"{values.size} seeds are too many to enumerate; 20 at most.")
-    return _exact_test(values, "two-sided")
-
-
-def smallest_seed_p_value(n_seeds: int) -> float:
-    """Least two-sided p-value that sign flips over `n_seeds` seeds can give: 2**(1 − S)."""
-    return 2.0 ** (1 - positive_count(n_seeds, "n_seeds"))
-
-
 def mcnemar_test(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemarTest:
     """McNemar's test of paired binary scores [N], exact (binomial) and mid-p.
 
@@ -185,7 +169,6 @@ def mcnemar_test(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemarTest:
 
 
 def is_binary(values: FloatArray) -> bool:
-    """True if every value is 0 or 1."""
     return bool(np.all((values == 0.0) | (values == 1.0)))
 
 

@@ -12,10 +12,8 @@ from scipy import optimize, special
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray, finite
-from sizewise.statistics.bootstrap import Interval, joint_replicates
+from sizewise.statistics.bootstrap import Interval, joint_replicates, order_interval
 from sizewise.statistics.resampling import Groups
-
-__all__ = ["ScalingFit", "ScalingMatch", "fit_scaling", "matching_size"]
 
 MATCHED = "matched within the measured range"
 ABOVE = "beyond the measured range: larger than the largest measured size"
@@ -70,12 +68,8 @@ def matching_size(
     sizes = checked_sizes(parameters, len(zero_shot), form, lower, upper)
     joint = joint_replicates(
         [*zero_shot, tuned],
-        groups,
-        level=level,
-        n_resamples=n_resamples,
-        seed=seed,
-        weights=weights,
-    )
+        groups, level=level, n_resamples=n_resamples, seed=seed, weights=weights,
+    )  # fmt: skip
     fit = fit_scaling(sizes, joint.means[:-1], form=form, lower=lower, upper=upper)
     ends = (float(sizes.min()), float(sizes.max()))
     found = _match(fit, float(joint.means[-1]), ends)
@@ -84,6 +78,7 @@ def matching_size(
     for number, row in enumerate(joint.replicates):
         refit = fit_scaling(sizes, row[:-1], form=form, lower=lower, upper=upper, start=start)
         matches_R[number] = _match(refit, float(row[-1]), ends)
+    unknown = np.isnan(matches_R)
     within = np.isfinite(matches_R) & (matches_R > 0.0)
     status = _status(fit, found)
     return ScalingMatch(
@@ -91,7 +86,9 @@ def matching_size(
         tuned_mean=float(joint.means[-1]),
         status=status,
         parameters=found if status == MATCHED else None,
-        interval=_interval(matches_R, level),
+        interval=order_interval(
+            np.where(unknown, 0.0, matches_R), np.where(unknown, np.inf, matches_R), level
+        ),
         share_within=float(within.mean()),
         exact_fit=np.unique(sizes).size == 2,
     )
@@ -123,14 +120,6 @@ def _status(fit: ScalingFit | None, found: float) -> str:
     if np.isinf(found):
         return ABOVE
     return BELOW if found == 0.0 else MATCHED
-
-
-def _interval(matches_R: FloatArray, level: float) -> Interval:
-    tail = (1.0 - level) / 2.0
-    unknown = np.isnan(matches_R)
-    low = np.quantile(np.where(unknown, 0.0, matches_R), tail, method="lower")
-    high = np.quantile(np.where(unknown, np.inf, matches_R), 1.0 - tail, method="higher")
-    return Interval(float(low), float(high), level, "percentile bootstrap")
 
 
 Form = Literal["logistic", "log-linear"]
@@ -221,18 +210,13 @@ def checked_sizes(
     return sizes
 
 
-def _logit_start(x: FloatArray, shares: FloatArray) -> tuple[float, float]:
-    slope, intercept = np.polyfit(x, special.logit(np.clip(shares, 0.01, 0.99)), 1)
-    return float(intercept), float(slope)
-
-
 def _fit_logistic(
     x: FloatArray, shares: FloatArray, start: tuple[float, float] | None
 ) -> tuple[float, float] | None:
     """Fit logistic(intercept + slope · x) to shares; x is centred to keep the steps well scaled."""
     centre = float(x.mean())
     if start is None or not np.isfinite(start).all():
-        start = _logit_start(x, shares)
+        start = tuple(np.polyfit(x, special.logit(np.clip(shares, 0.01, 0.99)), 1)[::-1])
 
     def residual(coefficients: FloatArray) -> FloatArray:
         line = coefficients[0] + coefficients[1] * (x - centre)

@@ -28,18 +28,11 @@ class SeedSpread:
     repeats: int = 1
 
     @property
-    def count(self) -> int:
-        """Number of distinct seeds S."""
-        return len(self.means)
-
-    @property
     def low(self) -> float:
-        """Lowest seed's mean."""
         return min(self.means)
 
     @property
     def high(self) -> float:
-        """Highest seed's mean."""
         return max(self.means)
 
 
@@ -53,17 +46,14 @@ class Side:
 
     @property
     def n_seeds(self) -> int:
-        """Number of distinct seeds S."""
         return int(self.scores.shape[0])
 
     @cached_property
     def averages(self) -> FloatArray:
-        """Scores averaged over seeds, [N]."""
         return self.scores.mean(axis=0)
 
     @property
     def spread(self) -> SeedSpread:
-        """Means of the seeds."""
         means = tuple(float(m) for m in self.scores.mean(axis=1))
         return SeedSpread(means, self.repeats)
 

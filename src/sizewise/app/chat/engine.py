@@ -20,7 +20,12 @@ from sizewise.errors import ModelError
 from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.evaluation.text import decode_answer, opened_thought
 from sizewise.models.adapter import full
-from sizewise.models.adapter.attach import WEIGHTS, adapter_folder, cast_adapter, load_adapter
+from sizewise.models.adapter.attach import (
+    adapter_folder,
+    cast_adapter,
+    load_adapter,
+    read_adapter,
+)
 from sizewise.models.adapter.wrapping import base_of, base_only, is_adapted
 from sizewise.models.base import load_base
 from sizewise.models.tokenizer import load_template
@@ -38,13 +43,7 @@ class Reply:
 
 
 class Engine:
-    """One base that answers with or without adapters.
-
-    Args:
-        model: the base.
-        quantization: how it is stored.
-        device: where it goes.
-    """
+    """One base that answers with or without adapters."""
 
     def __init__(
         self, model: ModelConfig, quantization: QuantizationConfig, device: torch.device = CPU
@@ -90,12 +89,10 @@ class Engine:
         messages: Sequence[Message],
         generation: GenerationConfig,
     ) -> Reply:
-        """Answer a conversation.
+        """Answer a conversation: an optional system turn, then turns that end with a user turn.
 
         Args:
             adapter: a folder that was added; None: the base alone.
-            messages: an optional system turn, then turns that end with a user turn.
-            generation: decoding.
 
         Raises:
             EvaluationError: the last message is too long for the model.
@@ -138,17 +135,11 @@ class Engine:
 
 
 def add_adapter(model: Any, folder: Path, name: str) -> None:
-    """Load a PEFT adapter under ``name`` beside the first one, strictly.
+    """Load a PEFT adapter under ``name`` beside the first; ModelError unless all weights fit."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    Raises:
-        ModelError: a weight is missing, left over or of another shape.
-    """
-    from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    config = PeftConfig.from_pretrained(str(folder))
+    config, weights = read_adapter(folder)
     config.inference_mode = True
-    weights = load_file(str(folder / WEIGHTS))
     model.add_adapter(name, config)
     expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     odd = {key for key in expected.keys() ^ weights.keys()}
@@ -180,7 +171,6 @@ class Watcher(StoppingCriteria):
         self.stop = threading.Event()
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        """Return, for each of the sequences [B], whether it shall end."""
         self.tell(input_ids[0, self.prompt_length :].tolist())
         return torch.full(
             (input_ids.shape[0],), self.stop.is_set(), device=input_ids.device, dtype=torch.bool
@@ -193,15 +183,12 @@ def stream_answer(
     """Yield the answer so far after every token; the last value is the whole answer.
 
     The model runs in a thread of its own. A consumer that goes away (a closed page) ends it.
+    Whatever ``generate`` raises is raised here.
 
     Args:
         generate: makes the answer; gets the criteria to pass on.
-        template: decodes.
         prompt_length: ids before the answer (1 for an encoder-decoder model).
         opened: the tag of a thought that the prompt ends in.
-
-    Raises:
-        Exception: whatever ``generate`` raises.
     """
     items: queue.Queue[list[int] | Generated | BaseException] = queue.Queue()
     watcher = Watcher(prompt_length, items.put)

@@ -19,17 +19,17 @@ from sizewise.app.views import (
     select,
 )
 from sizewise.report import words
-from sizewise.report.comparison.arms import Candidate, TestSet
+from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.compare import SetComparison
 from sizewise.report.comparison.points import COSTS
 from sizewise.report.comparison.verdict import scale_of
-from sizewise.report.ratings.summary import ratings_summary
+from sizewise.report.ratings.store import ratings_summary
 
 
-def show_answers(test: TestSet, candidate: Candidate, key: str) -> None:
+def show_answers(test: TestSet, arm: Arm, key: str) -> None:
     """Show one example at a time, with filters and steps."""
     with common.said_plainly():
-        rows = example_rows(test, candidate)
+        rows = example_rows(test, arm)
     if not rows:
         st.caption("The answers of this model are not here.")
         return
@@ -43,10 +43,10 @@ def show_answers(test: TestSet, candidate: Candidate, key: str) -> None:
     if not found:
         st.caption("No example fits.")
         return
-    _one(test, candidate, found, key)
+    _one(test, arm, found, key)
 
 
-def _one(test: TestSet, candidate: Candidate, found: list[Row], key: str) -> None:
+def _one(test: TestSet, arm: Arm, found: list[Row], key: str) -> None:
     place = f"example{key}"
     # Filters may have left fewer examples than the one that was shown.
     st.session_state[place] = min(st.session_state.get(place, 1), len(found))
@@ -57,7 +57,7 @@ def _one(test: TestSet, candidate: Candidate, found: list[Row], key: str) -> Non
     texts = [("Reference", row.own.reference)]
     if row.base is not None:
         texts.append((f"Base{_score(row.base.scores, test)}", row.base.text))
-    texts.append((f"{candidate.label}{_score(row.own.scores, test)}", row.own.text))
+    texts.append((f"{arm.label}{_score(row.own.scores, test)}", row.own.text))
     for column, (who, text) in zip(st.columns(len(texts)), texts, strict=True):
         column.html(common.panel(who, text))
 
@@ -68,12 +68,11 @@ def _score(scores: object, test: TestSet) -> str:
 
 
 PLOT = {"displayModeBar": False, "scrollZoom": False}
-CANDIDATE = "results_candidate"
+ARM = "results_arm"
 MOST = 4
 
 
 def page() -> None:
-    """Draw the page."""
     with common.said_plainly():
         comparison = common.comparison()
     if not comparison.sets:
@@ -85,7 +84,7 @@ def page() -> None:
         place = st.selectbox("Test set", range(len(names)), format_func=names.__getitem__)
     compared = comparison.sets[place]
     st.html(
-        f'<p class="lead">{escape(names[place])} · {len(compared.test.ids):,} test examples</p>'
+        f'<p class="lead">{escape(names[place])} · {compared.test.size}</p>'
         f'<p class="verdict">{escape(compared.verdict.headline)}</p>'
         f'<p class="lead">{escape(compared.verdict.sentence)}</p>'
     )
@@ -119,7 +118,7 @@ def _pareto(compared: SetComparison, place: int) -> None:
     )
     chosen = clicked(event)
     if chosen is not None and chosen != st.session_state.get("results_clicked"):
-        st.session_state[f"{CANDIDATE}{place}"] = chosen
+        st.session_state[f"{ARM}{place}"] = chosen
     st.session_state["results_clicked"] = chosen
     st.caption("Click a point to see the model and its answers below.")
 
@@ -127,39 +126,39 @@ def _pareto(compared: SetComparison, place: int) -> None:
 def _chosen(compared: SetComparison, place: int) -> None:
     test = compared.test
     st.header("Model and answers", anchor=False)
-    best = max(range(len(test.candidates)), key=lambda i: _rank(compared, i))
-    st.session_state.setdefault(f"{CANDIDATE}{place}", best)
+    best = max(range(len(test.arms)), key=lambda i: _rank(compared, i))
+    st.session_state.setdefault(f"{ARM}{place}", best)
     position = st.selectbox(
         "Model",
-        range(len(test.candidates)),
-        format_func=lambda i: test.candidates[i].label,
-        key=f"{CANDIDATE}{place}",
+        range(len(test.arms)),
+        format_func=lambda i: test.arms[i].label,
+        key=f"{ARM}{place}",
     )
-    candidate = test.candidates[position]
-    model = candidate.model
-    score = candidate.score(test.primary)
+    arm = test.arms[position]
+    model = arm.model
+    score = arm.score(test.primary)
     facts = [
         (test.primary, scale_of(test).value(score)),
-        ("Parameters", words.count(candidate.params)),
+        ("Parameters", words.count(arm.params)),
     ]
-    if candidate.latency is not None:
-        facts.append(("Seconds per answer", f"{candidate.latency:.3g}"))
-    if candidate.train_seconds is not None:
-        facts.append(("Seconds of training", f"{candidate.train_seconds:.0f}"))
+    if arm.latency is not None:
+        facts.append(("Seconds per answer", f"{arm.latency:.3g}"))
+    if arm.train_seconds is not None:
+        facts.append(("Seconds of training", f"{arm.train_seconds:.0f}"))
     with st.container(horizontal=True, gap="large"):
         for name, value in facts:
-            st.metric(name, value, width="content")
-    seeds = f", seeds {', '.join(map(str, candidate.seeds))}" if candidate.seeds else ""
-    where = ", ".join(dict.fromkeys(m.run.directory.name for m in candidate.members))
-    st.caption(common.escaped_markdown(f"{model.path} · {candidate.kind}{seeds} · {where}"))
-    show_answers(test, candidate, f"{place}_{position}")
+            st.metric(common.escaped_markdown(name), value, width="content")
+    seeds = f", seeds {', '.join(map(str, arm.seeds))}" if arm.seeds else ""
+    where = ", ".join(dict.fromkeys(m.run.directory.name for m in arm.members))
+    st.caption(common.escaped_markdown(f"{model.path} · {arm.kind}{seeds} · {where}"))
+    show_answers(test, arm, f"{place}_{position}")
 
 
 def _rank(compared: SetComparison, position: int) -> tuple[bool, float, bool]:
-    candidate = compared.test.candidates[position]
-    score = candidate.score(compared.test.primary)
+    arm = compared.test.arms[position]
+    score = arm.score(compared.test.primary)
     known = score == score
-    return known, compared.test.sign * score if known else 0.0, candidate.tuned
+    return known, compared.test.sign * score if known else 0.0, arm.tuned
 
 
 def _histogram(compared: SetComparison, place: int) -> None:
@@ -172,13 +171,13 @@ def _histogram(compared: SetComparison, place: int) -> None:
     name = left.selectbox("Metric", names, key=f"metric{place}")
     shown = right.multiselect(
         "Models",
-        range(len(test.candidates)),
-        default=list(range(min(2, len(test.candidates)))),
-        format_func=lambda i: test.candidates[i].label,
+        range(len(test.arms)),
+        default=list(range(min(2, len(test.arms)))),
+        format_func=lambda i: test.arms[i].label,
         max_selections=MOST,
         key=f"shown{place}",
     )
-    values = {test.candidates[i].label: metric_values(test.candidates[i], name) for i in shown}
+    values = {test.arms[i].label: metric_values(test, test.arms[i], name) for i in shown}
     if not any(array.size for array in values.values()):
         st.caption("These models have no values of this metric.")
         return

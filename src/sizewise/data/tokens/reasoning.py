@@ -46,14 +46,10 @@ def opened_thought(prompt: str) -> str:
 
 
 def close_thought(opened: str, answer: str) -> str:
-    """Return ``answer`` as it goes on after a prompt that ends in ``opened``.
+    """Return a rendered ``answer`` as it goes on after a prompt that ends in ``opened``.
 
     An answer with reasoning of its own fills the thought; any other closes it first, as templates
-    write an empty thought.
-
-    Args:
-        opened: what ``opened_thought`` found; '' leaves the answer as it is.
-        answer: the answer as the template renders it.
+    write an empty thought. ``opened`` is what ``opened_thought`` found; '' changes nothing.
     """
     tag = opened.strip()
     if not tag:

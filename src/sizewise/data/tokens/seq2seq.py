@@ -35,58 +35,44 @@ class Seq2SeqTemplate:
         self.end_of_turn = int(tokenizer.eos_token_id)
         self.stop_ids = [self.end_of_turn]
         self.answer_lead: list[int] = []
+        self.source: str | None = None
+        self.template_kwargs: dict[str, Any] = {}
+        self.context: int | None = None  # relative positions have no bound of their own
         self._marks = Neutraliser(special_tokens(tokenizer))
         self._encoder = PieceEncoder(tokenizer)
 
-    @property
-    def source(self) -> None:
-        """There is no jinja text."""
-        return None
-
-    @property
-    def template_kwargs(self) -> dict[str, Any]:
-        """There are none."""
-        return {}
-
-    @property
-    def context(self) -> int | None:
-        """Relative positions have no bound of their own."""
-        return None
-
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of tokenizer and layout (16 hex digits)."""
         return hash_parts("seq2seq", tokenizer_fingerprint(self.tokenizer))
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """Write the encoder's input."""
         system = [message.content for message in messages if message.role == "system"]
         turns = [message for message in messages if message.role != "system"]
+        if any(turn.role not in _SPEAKERS or "tool_calls" in turn.extra for turn in turns):
+            raise ModelError(
+                "The data holds calls, results or definitions of tools, which an encoder-decoder "
+                "model has no form for. Take them out of the data, or choose another model."
+            )
         if len(turns) == 1:
             return "\n\n".join([*system, turns[0].content])
         lines = [f"{_SPEAKERS[turn.role]}: {turn.content}" for turn in turns]
         return "\n\n".join([*system, "\n".join(lines)])
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Encode the encoder's input, EOS included."""
         return self.encode_prompts([messages])[0]
 
     def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
-        """Encode the decoder's target: the answer and EOS."""
         return self.encode_answers([(messages, answer)])[0]
 
     def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Encode many inputs at once."""
         return self._ended([self.prompt(messages) for messages in prompts])
 
     def encode_answers(self, pairs: Sequence[tuple[Sequence[Message], str]]) -> list[list[int]]:
-        """Encode many targets at once."""
         return self._ended([answer for _, answer in pairs])
 
     def encode_pairs(
         self, pairs: Sequence[tuple[Sequence[Message], str]]
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """Encode inputs and targets."""
         return self.encode_prompts([messages for messages, _ in pairs]), self.encode_answers(pairs)
 
     def length(self, prompt: int, answer: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ from sizewise.data.tokens.control import (
     special_tokens,
 )
 from sizewise.data.tokens.reasoning import close_thought, is_reasoning_tag, opened_thought
+from sizewise.data.tokens.tools import ToolParts
 from sizewise.errors import ModelError
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Template(Protocol):
 
     @property
     def template_kwargs(self) -> Mapping[str, Any]:
-        """Arguments of the jinja text."""
+        """Arguments of the jinja text with pinned ones, as stored with an adapter."""
 
     @property
     def fingerprint(self) -> str:
@@ -67,23 +69,21 @@ class Template(Protocol):
     def prompt(self, messages: Sequence[Message]) -> str:
         """Write the prompt as text, up to where the answer begins."""
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Encode a prompt."""
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]: ...
 
     def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
         """Encode an answer after ``messages``, end of turn included."""
 
-    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Encode many prompts at once."""
+    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]: ...
 
     def encode_answers(self, pairs: Sequence[Pair]) -> list[list[int]]:
         """Encode many answers at once, each with the end of turn."""
 
     def encode_pairs(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
-        """Encode prompts and answers."""
+        """Encode prompts and answers, rendering each prompt once."""
 
     def length(self, prompt: int, answer: int) -> int:
-        """Tokens of the longest sequence that the model sees."""
+        """Tokens of the longest sequence that the model sees: both together, or the longer one."""
 
     def keeps_reasoning(self, tag: str) -> bool:
         """Whether reasoning between ``<tag>`` and ``</tag>`` stays in an answer that is learnt."""
@@ -102,7 +102,6 @@ class ChatTemplate:
     writes before an answer, where special tokens are in it.
 
     Args:
-        tokenizer: any Hugging Face tokenizer.
         chat_template: None (the tokenizer's own), ``plain`` (for bases without one: prompt, an
             empty line, answer) or the path of a jinja file.
         template_kwargs: reach the template in training and inference alike; ``date_string`` is
@@ -122,6 +121,8 @@ class ChatTemplate:
     ) -> None:
         self.tokenizer = tokenizer
         self._renderer = Renderer(tokenizer, chat_template, dict(template_kwargs or {}))
+        self.source, self.template_kwargs = self._renderer.source, self._renderer.kwargs
+        self.folds_system = self._renderer.folds_system  # into the first user turn
         control = control_tokens(tokenizer, self._renderer.source)
         special = [text for text in special_tokens(tokenizer) if not is_reasoning_tag(text)]
         self._prompt_marks, self._answer_marks = Neutraliser(control), Neutraliser(special)
@@ -134,54 +135,31 @@ class ChatTemplate:
         self.answer_lead = lead if headed else []
 
     @property
-    def template_kwargs(self) -> dict[str, Any]:
-        """Arguments of the template with pinned ones, as stored with an adapter."""
-        return dict(self._renderer.kwargs)
-
-    @property
-    def source(self) -> str:
-        """The template's jinja text."""
-        return self._renderer.source
-
-    @property
-    def folds_system(self) -> bool:
-        """Whether the system text goes into the first user turn because there is no such role."""
-        return self._renderer.folds_system
-
-    @property
     def context(self) -> int | None:
-        """Longest sequence that the tokenizer's settings name, None where they name none."""
         limit = int(self.tokenizer.model_max_length)
         return limit if limit < NO_LIMIT else None
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of tokenizer, template and its arguments (16 hex digits)."""
         tokenizer = tokenizer_fingerprint(self.tokenizer)
         return hash_parts("causal", tokenizer, self.source, self.template_kwargs)
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """Render the prompt, up to where the answer begins."""
         return self._prompt(messages).replace(BREAK, "")
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Encode the prompt."""
         return self.encode_prompts([messages])[0]
 
     def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
-        """Encode the answer as it is rendered after ``messages``, with the end-of-turn token."""
         return self.encode_answers([(messages, answer)])[0]
 
     def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Encode many prompts at once."""
         return self._encode_prompts([self._prompt(messages) for messages in prompts])
 
     def encode_answers(self, pairs: Sequence[Pair]) -> list[list[int]]:
-        """Encode many answers at once, each with the end-of-turn token."""
         return self._encode_answers([self._answer(*pair) for pair in pairs])
 
     def encode_pairs(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
-        """Encode prompts and answers, rendering each prompt once."""
         prompts: list[str] = []
         answers: list[str] = []
         for messages, answer in pairs:
@@ -192,11 +170,9 @@ class ChatTemplate:
         return self._encode_prompts(prompts), self._encode_answers(answers)
 
     def length(self, prompt: int, answer: int) -> int:
-        """Tokens of the longest sequence that the model sees: prompt and answer are joined."""
         return prompt + answer
 
     def keeps_reasoning(self, tag: str) -> bool:
-        """Whether reasoning between ``<tag>`` and ``</tag>`` stays in an answer that is learnt."""
         return self._renderer.keeps_reasoning(tag)
 
     def _encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -211,16 +187,16 @@ class ChatTemplate:
     def _answer(self, messages: Sequence[Message], answer: str) -> str:
         return self._renderer.answer(self._marked(messages), self._answer_marks.mark(answer))
 
-    def _marked(self, messages: Sequence[Message]) -> list[dict[str, str]]:
-        return [
-            {
-                "role": message.role,
-                "content": (
-                    self._answer_marks if message.role == "assistant" else self._prompt_marks
-                ).mark(message.content),
-            }
-            for message in messages
-        ]
+    def _marked(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        turns: list[dict[str, Any]] = []
+        for message in messages:
+            self._renderer.tools.require(message)
+            marks = self._answer_marks if message.role == "assistant" else self._prompt_marks
+            turn = message.as_dict()
+            if message.role == "tools":
+                turn["content"] = json.loads(message.content)
+            turns.append({"role": turn.pop("role"), **marks.mark_all(turn)})
+        return turns
 
     def _one_bos(self, ids: list[int]) -> list[int]:
         """Leave exactly one BOS where the tokenizer or the template puts one."""
@@ -253,7 +229,7 @@ class ChatTemplate:
         return ends if eos is None else [*ends, int(eos)]
 
 
-Turns = Sequence[Mapping[str, str]]
+Turns = Sequence[Mapping[str, Any]]
 
 PLAIN = (
     "{{ bos_token }}{% for message in messages %}"
@@ -280,6 +256,7 @@ class Renderer:
         dated = "date_string" in self.source or "strftime_now" in self.source
         self.kwargs = {**({"date_string": DATE} if dated else {}), **kwargs}
         self._undated = pin_date(self.source, str(self.kwargs.get("date_string", DATE)))
+        self.tools = ToolParts(lambda turns: self._render(turns, False))
         self.folds_system = False
         self.folds_system = not self._takes_system()
         question = [{"role": "user", "content": _PROBE}]
@@ -287,7 +264,6 @@ class Renderer:
         self.lead = self.answer(question, _PROBE + "a").partition(_PROBE + "a")[0]
 
     def prompt(self, turns: Turns) -> str:
-        """Render a prompt, up to where the answer begins."""
         return self._render(turns, True)
 
     def answer(self, turns: Turns, answer: str, prompt: str | None = None) -> str:
@@ -309,7 +285,6 @@ class Renderer:
         return close_thought(opened, answer)
 
     def keeps_reasoning(self, tag: str) -> bool:
-        """Whether reasoning between ``<tag>`` and ``</tag>`` stays in a last answer."""
         thought = f"<{tag}>\n{_PROBE}b\n</{tag}>\n\n{_PROBE}a"
         turns = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": thought}]
         return f"{_PROBE}b" in self._render(turns, False)
@@ -333,10 +308,13 @@ class Renderer:
     def _render(self, turns: Turns, prompt: bool) -> str:
         from jinja2 import TemplateError
 
+        tools = [tool for turn in turns if turn["role"] == "tools" for tool in turn["content"]]
+        turns = [turn for turn in turns if turn["role"] != "tools"]
         conversation = fold_system(turns) if self.folds_system else [dict(t) for t in turns]
         try:
             text = self._tokenizer.apply_chat_template(
                 conversation,
+                tools=tools or None,
                 chat_template=self._undated,
                 add_generation_prompt=prompt,
                 tokenize=False,
@@ -354,9 +332,7 @@ class Renderer:
 def pin_date(source: str, date: str) -> str:
     """Replace the template's calls of the clock by a fixed date, in the layout it asks for.
 
-    Args:
-        source: jinja text.
-        date: such as ``26 Jul 2024``; another layout is printed as it is.
+    ``date`` is such as ``26 Jul 2024``; another layout is printed as it is.
     """
 
     def fixed(match: re.Match[str]) -> str:
@@ -396,7 +372,7 @@ def template_source(tokenizer: PreTrainedTokenizerBase, chat_template: str | Non
     return str(tokenizer.get_chat_template())
 
 
-def fold_system(turns: Turns) -> list[dict[str, str]]:
+def fold_system(turns: Turns) -> list[dict[str, Any]]:
     """Put the system text before the first user turn's, for templates without that role."""
     system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
     rest = [dict(turn) for turn in turns if turn["role"] != "system"]

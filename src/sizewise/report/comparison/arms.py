@@ -1,4 +1,4 @@
-"""What is compared: configurations over their seeds, on the same test examples."""
+"""The arms of a comparison: configurations over their seeds, on the same test examples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from sizewise.record.identity import canonical_config
 from sizewise.record.outcome import Evaluation, ModelFacts, Outcome
+from sizewise.report import words
 from sizewise.report.comparison.labels import name_all
 from sizewise.report.comparison.runs import Answers, FloatArray, Problem, Run
 
@@ -20,23 +21,25 @@ TUNED = "tuned"
 CLASSICAL = "classical"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Member:
-    """One evaluation of one run."""
+    """One evaluation of one run; ``scores`` are its aggregates on the compared examples."""
 
     run: Run
     evaluation: Evaluation
     answers: Answers | None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
-class Candidate:
+class Arm:
     """One configuration of a model with all its seeds: zero-shot, tuned, or classical (a baseline
     without a language model).
 
     ``config`` is the canonical configuration without its seed (see ``config_key``), of a zero-shot
     model only what its answers depend on. ``own`` is False for the zero-shot scores that only came
-    with tuned runs.
+    with tuned runs. ``copies`` are further evaluations of the same, for which ``members`` stand;
+    ``others`` the runs among them whose answers were others.
     """
 
     kind: str
@@ -45,10 +48,11 @@ class Candidate:
     own: bool
     label: str = ""
     scores: FloatArray | None = None
+    copies: list[Member] = field(default_factory=list)
+    others: list[Run] = field(default_factory=list)
 
     @property
     def first(self) -> Member:
-        """The member with the lowest seed."""
         return self.members[0]
 
     @property
@@ -70,7 +74,6 @@ class Candidate:
 
     @property
     def fitted(self) -> bool:
-        """Whether anything was fitted on the training split."""
         return self.kind in (TUNED, CLASSICAL)
 
     @property
@@ -85,14 +88,12 @@ class Candidate:
 
     @cached_property
     def primary(self) -> str:
-        """Name of the primary score."""
         return self.first.run.outcome.primary
 
     def score(self, name: str | None = None) -> float:
-        """Mean over seeds of the recorded aggregate; NaN where it is missing."""
+        """Mean over seeds of an aggregate on the examples compared; NaN where it is missing."""
         key = name or self.primary
-        values = [m.evaluation.scores.get(key, float("nan")) for m in self.members]
-        return float(np.mean(values))
+        return float(np.mean([m.scores.get(key, float("nan")) for m in self.members]))
 
     def cost(self, read: Callable[[Run], float | None]) -> float | None:
         """Mean over seeds of a figure of the runs; None unless all have it."""
@@ -107,8 +108,15 @@ class Candidate:
         return value if np.isfinite(value) else None
 
     @property
+    def unparsed(self) -> float | None:
+        """Share of answers in which nothing could be parsed; None where no metric counts them."""
+        for name in self.first.scores:
+            if name == "unparsed" or name.endswith("/unparsed"):
+                return self.score(name)
+        return None
+
+    @property
     def train_seconds(self) -> float | None:
-        """Mean training seconds; None for a zero-shot model."""
         return self.cost(lambda run: run.outcome.cost.train_seconds) if self.fitted else None
 
     @property
@@ -123,21 +131,20 @@ class Candidate:
 
     @property
     def max_train(self) -> int:
-        """Number of training examples that were used."""
         return int(self.first.run.outcome.data.sizes.get("train", 0)) if self.fitted else 0
 
 
 @dataclass
 class TestSet:
-    """Candidates that answered the same test examples.
+    """Arms that answered the same test examples.
 
     Attributes:
         dataset, fingerprint: what was asked (of a set divided by tokenizers also in which tokens).
         primary, direction: the score that counts, and whether ``max`` or ``min`` is better.
-        ids: examples that every candidate answered, in the order of the first one.
+        ids: examples that every arm answered, in the order of the first one.
         groups: group of each.
         weights: how much each counts in the primary score [N]; None: all alike.
-        recorded: number of examples of the largest evaluation.
+        compared, recorded: number of examples that all answered, and that any did.
         problems: evaluations that could not be used, or stand for no further run.
         tokenizers: number of sets that this one was divided into (see ``by_tokenizer``).
     """
@@ -146,10 +153,11 @@ class TestSet:
     fingerprint: str
     primary: str
     direction: str
-    candidates: list[Candidate]
+    arms: list[Arm]
     ids: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     weights: FloatArray | None = None
+    compared: int = 0
     recorded: int = 0
     problems: list[Problem] = field(default_factory=list)
     tokenizers: int = 1
@@ -160,31 +168,41 @@ class TestSet:
         return 1.0 if self.direction == "max" else -1.0
 
     @property
-    def scored(self) -> list[Candidate]:
-        """Candidates with a finite per-example primary score."""
-        return [c for c in self.candidates if c.scores is not None]
+    def scored(self) -> list[Arm]:
+        """Arms with a finite per-example primary score."""
+        return [c for c in self.arms if c.scores is not None]
 
-    def mean(self, candidate: Candidate, kept: np.ndarray | None = None) -> float:
-        """Primary score over the examples (those kept), mean over seeds; NaN without scores."""
-        if candidate.scores is None:
+    @property
+    def size(self) -> str:
+        """``115 test examples, 5 left out``."""
+        more = f", {self.left_out:,} left out" if self.ids and self.left_out else ""
+        return words.plural(len(self.ids), "test example") + more
+
+    @property
+    def left_out(self) -> int:
+        """Number of examples that not every arm answered."""
+        return self.recorded - self.compared
+
+    def mean(self, arm: Arm, mask: np.ndarray | None = None) -> float:
+        """Primary score over the examples (of a mask), mean over seeds; NaN without scores."""
+        if arm.scores is None:
             return float("nan")
-        mask = np.ones(len(self.ids), dtype=bool) if kept is None else kept
+        mask = np.ones(len(self.ids), dtype=bool) if mask is None else mask
         weights = None if self.weights is None else self.weights[mask]
-        return float(np.average(candidate.scores[:, mask].mean(axis=0), weights=weights))
+        return float(np.average(arm.scores[:, mask].mean(axis=0), weights=weights))
 
     def name(self) -> None:
-        """Give every candidate a label that tells it from the others."""
+        """Give every arm a label that tells it from the others."""
         facts = [
-            (c.model, c.tuned, {**c.config, "facts": hidden_facts(c.first.run)})
-            for c in self.candidates
+            (c.model, c.tuned, {**c.config, "facts": hidden_facts(c.first.run)}) for c in self.arms
         ]
-        for candidate, label in zip(self.candidates, name_all(facts), strict=True):
-            candidate.label = label
+        for arm, label in zip(self.arms, name_all(facts), strict=True):
+            arm.label = label
 
-    def zero_shot_of(self, candidate: Candidate) -> Candidate | None:
-        """The zero-shot candidate with the same base, prompt and decoding, if there is one."""
-        wanted = base_key(candidate.first.run, self.dataset)
-        for other in self.candidates:
+    def zero_shot_of(self, arm: Arm) -> Arm | None:
+        """The zero-shot arm with the same base, prompt and decoding, if there is one."""
+        wanted = base_key(arm.first.run, self.dataset)
+        for other in self.arms:
             if other.kind == ZERO_SHOT and base_key(other.first.run, self.dataset) == wanted:
                 return other
         return None
@@ -229,18 +247,18 @@ def base_key(run: Run, dataset: str) -> str:
 
 def base_config(run: Run) -> Mapping[str, Any]:
     """Canonical configuration of a run less all that its zero-shot answers do not depend on."""
-    config = canonical_config(run.outcome.config)
-    kept = {k: v for k, v in config.items() if k not in (*OF_TRAINING, "seed", "run", "adapter")}
-    if isinstance(kept.get("dataset"), Mapping):
-        skipped = ("max_train", "max_validation")
-        kept["dataset"] = {k: v for k, v in kept["dataset"].items() if k not in skipped}
-    return kept
+    skipped = (*OF_TRAINING, "seed", "run", "adapter")
+    config = {k: v for k, v in canonical_config(run.outcome.config).items() if k not in skipped}
+    if isinstance(config.get("dataset"), Mapping):
+        limits = ("max_train", "max_validation")
+        config["dataset"] = {k: v for k, v in config["dataset"].items() if k not in limits}
+    return config
 
 
 def config_key(run: Run, dataset: str) -> tuple[str, Mapping[str, Any]]:
     """Key and canonical configuration of a run without its seed.
 
-    ``data`` holds the fingerprints of what was trained on: other rows make another candidate. A
+    ``data`` holds the fingerprints of what was trained on: other rows make another arm. A
     finished run that was scored again is known by the configuration of its training. Metrics
     beside the one of the primary score, and test sets beside ``dataset``, make no difference.
     """

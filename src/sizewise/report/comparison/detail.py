@@ -1,29 +1,36 @@
-"""The detailed views of one test set, and what it costs: routing and break-even."""
+"""The detailed views of one test set: routing, break-even, and a stated sample of examples."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sizewise.config import PricesConfig
-from sizewise.report.comparison.arms import Candidate, TestSet
-from sizewise.report.comparison.curves import (
+from sizewise.report.comparison.arms import Arm, TestSet
+from sizewise.report.comparison.pairs import representatives
+from sizewise.report.comparison.points import (
     Curve,
     LearningCurve,
+    Point,
     learning_curves,
     rank_curves,
     scaling_of,
 )
-from sizewise.report.comparison.examples import Sample, draw_sample
-from sizewise.report.comparison.points import Point
 from sizewise.report.comparison.runs import FloatArray
 from sizewise.report.comparison.strata import Confusion, Stratum, confusions, strata_of
-from sizewise.report.comparison.verdict import Focus, Verdict, find_focus
+from sizewise.report.comparison.verdict import Contrast, Verdict, find_contrast
 from sizewise.statistics.cost import BreakEven, api_cost_per_answer, break_even, device_cost
 from sizewise.statistics.routing import RoutingCurve, average_curve, routing_curve
 from sizewise.statistics.scaling import ScalingMatch
+
+SAMPLE = 120
+MOST_MODELS = 4
+LONGEST = 4_000
+ALL_BYTES = 1_200_000
 
 
 @dataclass(frozen=True)
@@ -38,42 +45,40 @@ class PaidBack:
     result: BreakEven
 
 
-def hybrid_of(test: TestSet, focus: Focus, seed: int = 0) -> RoutingCurve | None:
+def hybrid_of(test: TestSet, contrast: Contrast, seed: int = 0) -> RoutingCurve | None:
     """Routing by the small model's confidence; None if unknown.
 
     Each seed's model is routed by its own confidence, and the curves are averaged: nobody deploys
     the mean of several models.
     """
-    if focus.large is None or focus.large.scores is None or focus.small.scores is None:
+    if contrast.large is None or contrast.large.scores is None or contrast.small.scores is None:
         return None
-    confidences = confidences_of(test, focus.small)
+    confidences = confidences_of(test, contrast.small)
     if confidences is None or len(test.ids) < 10:
         return None
     higher = test.direction == "max"
     # Multiplied by their weights, the plain means of a curve are the weighted ones.
     weights = 1.0 if test.weights is None else test.weights / test.weights.mean()
-    large = focus.large.scores[0] * weights
-    curves = [
+    large = contrast.large.scores[0] * weights
+    routed = [
         routing_curve(sure, scores * weights, large, higher_is_better=higher, seed=seed)
-        for sure, scores in zip(confidences, focus.small.scores, strict=True)
+        for sure, scores in zip(confidences, contrast.small.scores, strict=True)
     ]
-    return average_curve(curves, higher_is_better=higher)
+    return average_curve(routed, higher_is_better=higher)
 
 
-def confidences_of(test: TestSet, candidate: Candidate) -> FloatArray | None:
+def confidences_of(test: TestSet, arm: Arm) -> FloatArray | None:
     """Mean log-probability of the generated tokens, [S, N]; None where not computed."""
-    found = []
-    for member in candidate.members:
-        if member.answers is None:
-            return None
-        found.append(member.answers.confidence[member.answers.positions(test.ids)])
-    matrix = np.stack(found)
-    return matrix if np.isfinite(matrix).all() else None
+    answers = [m.answers for m in arm.members if m.answers is not None]
+    matrix = np.stack([a.confidence[a.positions(test.ids)] for a in answers])
+    return matrix if len(answers) == len(arm.members) and np.isfinite(matrix).all() else None
 
 
-def paid_back(focus: Focus, prices: PricesConfig | None = None) -> list[PaidBack]:
+def paid_back(
+    test: TestSet, contrast: Contrast, prices: PricesConfig | None = None
+) -> list[PaidBack]:
     """Break-even in device time, and in money where prices are given."""
-    small, large = focus.small, focus.large
+    small, large = contrast.small, contrast.large
     if large is None or small.train_seconds is None or small.latency is None:
         return []
     training, per_answer = small.train_seconds, small.latency
@@ -89,7 +94,8 @@ def paid_back(focus: Focus, prices: PricesConfig | None = None) -> list[PaidBack
     if hourly is None or per_1000 is None:
         return found
     costs = (device_cost(training, hourly), device_cost(per_answer, hourly))
-    tokens = float(large.first.answers.tokens.mean())
+    answers = large.first.answers
+    tokens = float(answers.tokens[answers.positions(test.ids)].mean())
     api = api_cost_per_answer(tokens, 0.0, per_1000)
     result = break_even(*costs, api)
     found.append(PaidBack(f"{large.label} over an API", "currency", *costs, api, result))
@@ -100,37 +106,120 @@ def paid_back(focus: Focus, prices: PricesConfig | None = None) -> list[PaidBack
 class Views:
     """What is shown beside table and verdict; what the runs do not allow is None or empty."""
 
-    focus: Focus | None
+    contrast: Contrast | None
     strata: list[Stratum]
     ranks: list[Curve]
     learning: list[LearningCurve]
     scaling: ScalingMatch | None
     hybrid: RoutingCurve | None
-    paid_back: list[PaidBack]
     confusion: list[Confusion]
     sample: Sample
 
 
-def make_views(
-    test: TestSet,
-    points: Sequence[Point],
-    verdict: Verdict,
-    prices: PricesConfig | None = None,
-    seed: int = 0,
-) -> Views:
-    """Compute the views that the runs of a test set allow."""
-    focus = find_focus(test, verdict)
-    sample = draw_sample(test, focus, seed)
-    if focus is None:
-        return Views(None, [], [], [], None, None, [], [], sample)
+def make_views(test: TestSet, points: Sequence[Point], verdict: Verdict, seed: int = 0) -> Views:
+    contrast = find_contrast(test, verdict)
+    sample = draw_sample(test, contrast, seed)
+    if contrast is None:
+        return Views(None, [], [], [], None, None, [], sample)
     return Views(
-        focus=focus,
-        strata=strata_of(test, focus, seed),
+        contrast=contrast,
+        strata=strata_of(test, contrast, seed),
         ranks=rank_curves(test, points),
-        learning=learning_curves(test, points, focus, seed),
-        scaling=scaling_of(test, focus, seed),
-        hybrid=hybrid_of(test, focus, seed),
-        paid_back=paid_back(focus, prices),
-        confusion=confusions(test, [c for c in (focus.base, focus.small) if c is not None]),
+        learning=learning_curves(test, points, contrast, seed),
+        scaling=scaling_of(test, contrast, seed),
+        hybrid=hybrid_of(test, contrast, seed),
+        confusion=confusions(test, [c for c in (contrast.base, contrast.small) if c is not None]),
         sample=sample,
     )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows for the browser of examples.
+
+    ``models`` are the labels of the answers in each row; ``tuned`` says which of them are tuned
+    and ``base`` names, for each tuned one, the position of its own base (or None). ``note`` says
+    how the sample was drawn.
+    """
+
+    models: list[str]
+    tuned: list[bool]
+    base: list[int | None]
+    rows: list[dict[str, Any]]
+    total: int
+    note: str
+
+
+def draw_sample(test: TestSet, contrast: Contrast | None, seed: int = 0) -> Sample:
+    """Draw examples: half of those where tuning changed the outcome, half of all, by a fixed seed.
+
+    Texts longer than 4,000 characters are cut, and fewer rows are kept if they are large in all.
+    """
+    models = _models(test, contrast)
+    if not models or not test.ids:
+        return Sample([], [], [], [], len(test.ids), "")
+    chosen = _choose(test, contrast, seed)
+    texts = [c.first.answers.lines() for c in models if c.first.answers is not None]
+    rows = [_row(test, models, texts, position) for position in chosen]
+    sizes = np.cumsum([len(json.dumps(row, ensure_ascii=False).encode()) for row in rows])
+    rows = rows[: int(np.searchsorted(sizes, ALL_BYTES, side="right"))]
+    positions = {c.label: i for i, c in enumerate(models)}
+    bases = [test.zero_shot_of(c) if c.tuned else None for c in models]
+    return Sample(
+        models=[c.label for c in models],
+        tuned=[c.tuned for c in models],
+        base=[positions.get(b.label) if b is not None else None for b in bases],
+        rows=rows,
+        total=len(test.ids),
+        note=_note(len(rows), len(test.ids)),
+    )
+
+
+def _note(number: int, total: int) -> str:
+    if number == total:
+        return f"All {total} test examples."
+    return (
+        f"A sample of {number} of the {total:,} test examples, drawn with a fixed seed: up to half "
+        "where base and tuned model differ in being right, the rest from all. All answers are in "
+        "the runs' predictions files."
+    )
+
+
+def _models(test: TestSet, contrast: Contrast | None) -> list[Arm]:
+    if contrast is None:
+        return [c for c in test.arms if c.first.answers is not None][:MOST_MODELS]
+    found = contrast.shown
+    for arm in representatives(test):
+        if len(found) < MOST_MODELS and all(arm is not c for c in found):
+            found.append(arm)
+    return [c for c in found if c.first.answers is not None]
+
+
+def _choose(test: TestSet, contrast: Contrast | None, seed: int) -> list[int]:
+    order = [int(i) for i in np.random.default_rng(seed).permutation(len(test.ids))]
+    changed: list[int] = []
+    if contrast is not None and contrast.base is not None:
+        a, b = contrast.small.scores, contrast.base.scores
+        if a is not None and b is not None:
+            changed = [i for i in order if a[0, i] != b[0, i]]
+    return sorted(list(dict.fromkeys([*changed[: SAMPLE // 2], *order]))[:SAMPLE])
+
+
+def _row(
+    test: TestSet, models: list[Arm], texts: list[dict[str, dict[str, Any]]], position: int
+) -> dict[str, Any]:
+    key = test.ids[position]
+    found = [rows[key] for rows in texts]
+    scores = [c.scores for c in models]
+    return {
+        "id": key,
+        "prompt": _cut(found[0]["prompt"]),
+        "reference": _cut(found[0]["reference"]),
+        "strata": {k: v for k, v in found[0]["strata"].items() if v},
+        "answers": [_cut(row["text"]) for row in found],
+        "scores": [None if s is None else round(float(s[0, position]), 4) for s in scores],
+    }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[:LONGEST] + " …(cut)"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sizewise.errors import ConfigError
-from sizewise.report.comparison.arms import DATA, TUNED, ZERO_SHOT, Candidate, TestSet
-from sizewise.report.comparison.labels import flatten
+from sizewise.record.identity import flatten
+from sizewise.report.comparison.arms import DATA, TUNED, ZERO_SHOT, Arm, TestSet
 from sizewise.statistics.comparison import PairedComparison, PairedScores, compare_paired_many
 from sizewise.statistics.paired import holm
 
@@ -26,8 +26,8 @@ class Pair:
     """
 
     question: str
-    a: Candidate
-    b: Candidate
+    a: Arm
+    b: Arm
     result: PairedComparison
     p_corrected: float
     found: bool
@@ -35,18 +35,15 @@ class Pair:
 
     @property
     def gain(self) -> float:
-        """Improvement of A over B in units of the score."""
         return self.sign * self.result.difference
 
     @property
     def low(self) -> float:
-        """Lower end of the 95 % interval of the gain."""
         interval = self.result.interval
         return interval.low if self.sign > 0 else -interval.high
 
     @property
     def high(self) -> float:
-        """Upper end of the 95 % interval of the gain."""
         interval = self.result.interval
         return interval.high if self.sign > 0 else -interval.low
 
@@ -88,95 +85,91 @@ def compare_pairs(test: TestSet, by: Sequence[str] = (), seed: int = 0) -> list[
 
 
 def gains(test: TestSet, seed: int = 0) -> dict[int, Pair]:
-    """Compare every tuned candidate with its own base, uncorrected; keyed by position."""
-    wanted = []
-    for candidate in test.scored:
-        base = test.zero_shot_of(candidate) if candidate.tuned else None
-        if base is not None and base.scores is not None:
-            wanted.append((OWN_BASE, candidate, base))
-    return {_position(test, pair.a): pair for pair in _compare(test, wanted, seed, correct=False)}
+    """Compare every tuned arm with its own base, uncorrected; keyed by position."""
+    wanted: dict[int, tuple[str, Arm, Arm]] = {}
+    for position, arm in enumerate(test.arms):
+        base = test.zero_shot_of(arm) if arm.tuned else None
+        if arm.scores is not None and base is not None and base.scores is not None:
+            wanted[position] = (OWN_BASE, arm, base)
+    return dict(zip(wanted, _compare(test, list(wanted.values()), seed, False), strict=False))
 
 
-def representatives(test: TestSet) -> list[Candidate]:
-    """Tuned candidates, one per question: variants of training are chosen by validation loss."""
-    groups: dict[str, list[Candidate]] = {}
-    for candidate in test.scored:
-        if candidate.tuned:
-            groups.setdefault(variant_key(candidate), []).append(candidate)
-    return [min(group, key=by_validation) for group in groups.values()]
+def representatives(test: TestSet) -> list[Arm]:
+    """Tuned arms, one per question: variants of training are chosen by validation loss."""
+    groups = _alike([arm for arm in test.scored if arm.tuned], (*CHOSEN, *UNCHANGING))
+    return [min(group, key=by_validation) for group in groups]
 
 
-def by_validation(candidate: Candidate) -> tuple[float, str]:
+def by_validation(arm: Arm) -> tuple[float, str]:
     """Order of choice: validation loss first; without one last."""
-    value = candidate.validation
-    return (float("inf") if value is None or np.isnan(value) else value, candidate.label)
+    value = arm.validation
+    return (float("inf") if value is None or np.isnan(value) else value, arm.label)
 
 
-def variant_key(candidate: Candidate) -> str:
-    """Name the question that a tuned candidate answers: its configuration less what is chosen."""
-    return json.dumps(rest(candidate, (*CHOSEN, *UNCHANGING)), sort_keys=True, default=str)
+def variant_key(arm: Arm) -> str:
+    """Name the question that a tuned arm answers: its configuration less what is chosen."""
+    return rest(arm, (*CHOSEN, *UNCHANGING))
 
 
-def rest(candidate: Candidate, ignored: tuple[str, ...]) -> dict[str, Any]:
-    """Flat configuration less the keys that begin like an ignored one.
+def rest(arm: Arm, ignored: tuple[str, ...]) -> str:
+    """Flat configuration, as JSON, less the keys that begin like an ignored one.
 
     Where a choice of the data is ignored, so are the rows that came of it.
     """
     if any(key.startswith("dataset") for key in ignored):
         ignored = (*ignored, DATA)
-    flat = flatten(candidate.config)
-    return {key: value for key, value in flat.items() if not key.startswith(ignored)}
+    flat = {k: v for k, v in flatten(arm.config).items() if not k.startswith(ignored)}
+    return json.dumps(flat, sort_keys=True, default=str)
 
 
-def _question(test: TestSet) -> Iterator[tuple[str, Candidate, Candidate]]:
+def _question(test: TestSet) -> Iterator[tuple[str, Arm, Arm]]:
     tuned = representatives(test)
     zero_shot = [c for c in test.scored if c.kind == ZERO_SHOT]
-    for candidate in tuned:
+    for arm in tuned:
         for other in zero_shot:
-            if candidate.model.params_base < other.model.params_base:
-                yield SMALL_LARGE, candidate, other
-    for candidate in tuned:
-        base = test.zero_shot_of(candidate)
+            if arm.model.params_base < other.model.params_base:
+                yield SMALL_LARGE, arm, other
+    for arm in tuned:
+        base = test.zero_shot_of(arm)
         if base is not None and base.scores is not None:
-            yield OWN_BASE, candidate, base
+            yield OWN_BASE, arm, base
     yield from _differing(RANKS, tuned, ("lora.r",), _rank)
     yield from _differing(STORAGE, tuned, ("quantization.",), _stored)
     untrained = ("quantization.", "lora.", "dataset.max_train", "dataset.max_validation")
     yield from _differing(STORAGE, zero_shot, untrained, _stored)
 
 
-def _rank(candidate: Candidate) -> tuple[float, str]:
-    return (-(candidate.model.lora_r or 0), candidate.label)
+def _rank(arm: Arm) -> tuple[float, str]:
+    return (-(arm.model.lora_r or 0), arm.label)
 
 
-def _stored(candidate: Candidate) -> tuple[float, str]:
-    return (float(candidate.model.quantization == "none"), candidate.label)
+def _stored(arm: Arm) -> tuple[float, str]:
+    return (float(arm.model.quantization == "none"), arm.label)
 
 
 def _differing(
     question: str,
-    candidates: Sequence[Candidate],
+    arms: Sequence[Arm],
     ignored: tuple[str, ...],
-    order: Callable[[Candidate], tuple[float, str]],
-) -> Iterator[tuple[str, Candidate, Candidate]]:
+    order: Callable[[Arm], tuple[float, str]],
+) -> Iterator[tuple[str, Arm, Arm]]:
     """Pairs whose configurations are equal but for the ignored keys (and chosen settings)."""
-    for group in _alike(candidates, (*ignored, *CHOSEN)):
+    for group in _alike(arms, (*ignored, *CHOSEN)):
         for a, b in combinations(sorted(group, key=order), 2):
             if order(a)[0] != order(b)[0]:
                 yield question, a, b
 
 
-def _alike(candidates: Sequence[Candidate], ignored: tuple[str, ...]) -> list[list[Candidate]]:
-    """Group candidates by their configuration less the keys that begin like an ignored one."""
-    groups: dict[str, list[Candidate]] = {}
-    for candidate in candidates:
-        key = json.dumps(rest(candidate, ignored), sort_keys=True, default=str)
-        groups.setdefault(key, []).append(candidate)
+def _alike(arms: Sequence[Arm], ignored: tuple[str, ...]) -> list[list[Arm]]:
+    """Group arms by their configuration less the keys that begin like an ignored one."""
+    groups: dict[str, list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault(rest(arm, ignored), []).append(arm)
     return list(groups.values())
 
 
-def _by(test: TestSet, by: Sequence[str]) -> Iterator[tuple[str, Candidate, Candidate]]:
-    known = {key for c in test.candidates for key in flatten(c.config)}
+def _by(test: TestSet, by: Sequence[str]) -> Iterator[tuple[str, Arm, Arm]]:
+    known = {key for c in test.arms for key in flatten(c.config)}
     for name in by:
         if not any(key.startswith(name) for key in known):
             raise ConfigError(
@@ -189,14 +182,14 @@ def _by(test: TestSet, by: Sequence[str]) -> Iterator[tuple[str, Candidate, Cand
 
 
 def _compare(
-    test: TestSet,
-    wanted: Sequence[tuple[str, Candidate, Candidate]],
-    seed: int,
-    correct: bool = True,
+    test: TestSet, wanted: Sequence[tuple[str, Arm, Arm]], seed: int, correct: bool = True
 ) -> list[Pair]:
     if not wanted or len(set(test.groups)) < 2:
         return []
-    scores = [_paired_scores(test, a, b) for _, a, b in wanted]
+    scores = [
+        PairedScores(rows(a), rows(b), test.groups, names=(a.label, b.label), weights=test.weights)
+        for _, a, b in wanted
+    ]
     resamples = min(MOST_RESAMPLES, max(RESAMPLES, 100 * len(wanted)))
     results = compare_paired_many(scores, seed, n_resamples=resamples)
     p_values = np.array([r.p_value for r in results])
@@ -208,18 +201,8 @@ def _compare(
     ]
 
 
-def _paired_scores(test: TestSet, a: Candidate, b: Candidate) -> PairedScores:
-    return PairedScores(
-        rows(a), rows(b), test.groups, names=(a.label, b.label), weights=test.weights
-    )
-
-
-def rows(candidate: Candidate) -> np.ndarray[Any, np.dtype[np.float64]]:
+def rows(arm: Arm) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Scores as the statistics take them: [S, N] for seeds, [N] for a model without a seed."""
-    if candidate.scores is None:
-        raise ConfigError(f"{candidate.label} has no per-example scores.")
-    return candidate.scores if candidate.tuned else candidate.scores[0]
-
-
-def _position(test: TestSet, candidate: Candidate) -> int:
-    return next(i for i, c in enumerate(test.candidates) if c is candidate)
+    if arm.scores is None:
+        raise ConfigError(f"{arm.label} has no per-example scores.")
+    return arm.scores if arm.tuned else arm.scores[0]

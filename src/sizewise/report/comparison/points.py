@@ -1,16 +1,22 @@
-"""Candidates as points of pictures: quality with its interval, size and costs."""
+"""Arms as points of pictures, with their costs, and as curves over rank, training data and size."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sizewise.report.comparison.arms import Candidate, TestSet
-from sizewise.report.comparison.pairs import rows
+from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
+from sizewise.report.comparison.labels import tell_apart
+from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, representatives, rest, rows
+from sizewise.report.comparison.verdict import Contrast
 from sizewise.statistics.bootstrap import difference_intervals
 from sizewise.statistics.cost import hypervolume, pareto_front
+from sizewise.statistics.learning_curve import Overtaking, overtaking_size
+from sizewise.statistics.scaling import Form, ScalingMatch, matching_size
 from sizewise.statistics.sides import sides_of
 
 RESAMPLES = 4_000
@@ -25,10 +31,14 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Point:
-    """One candidate; costs are None where not measured, training costs 0 of what is not fitted."""
+    """One arm; costs are None where not measured, training costs 0 of what is not fitted.
 
-    candidate: Candidate
-    base: Candidate | None
+    ``position`` is the arm's place in its test set.
+    """
+
+    arm: Arm
+    position: int
+    base: Arm | None
     score: float
     low: float | None
     high: float | None
@@ -36,63 +46,69 @@ class Point:
 
     @property
     def label(self) -> str:
-        """Name of the configuration."""
-        return self.candidate.label
+        return self.arm.label
 
     @property
     def tuned(self) -> bool:
-        """Whether it was specialised."""
-        return self.candidate.tuned
+        return self.arm.tuned
 
 
 @dataclass(frozen=True)
 class Front:
-    """Candidates that none beats in quality and this cost.
+    """Arms that none beats in quality and this cost.
 
     ``share`` is their hypervolume as a share of the box between the best and the worst values,
-    ``largest`` the largest cost of all candidates.
+    ``largest`` the largest cost of all arms.
     """
 
     cost: str
-    candidates: tuple[Candidate, ...]
+    arms: tuple[Arm, ...]
     share: float
     largest: float
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the candidates."""
-        return tuple(candidate.label for candidate in self.candidates)
+        return tuple(arm.label for arm in self.arms)
 
     def holds(self, point: Point) -> bool:
-        """Whether the point's candidate is on the front."""
-        return any(candidate is point.candidate for candidate in self.candidates)
+        return any(arm is point.arm for arm in self.arms)
 
 
 def make_points(test: TestSet, seed: int = 0) -> list[Point]:
-    """Return a point per candidate with a finite score, in the order of the candidates."""
+    """Return a point per arm with a finite score, in the order of the arms."""
     intervals = _intervals(test, seed)
     found = []
-    for candidate in test.candidates:
-        score = candidate.score(test.primary)
+    for position, arm in enumerate(test.arms):
+        score = arm.score(test.primary)
         if np.isfinite(score):
-            base = test.zero_shot_of(candidate) if candidate.tuned else None
-            low, high = intervals.get(id(candidate), (None, None))
-            costs = {name: cost_of(candidate, name) for name in COSTS}
-            found.append(Point(candidate, base, score, low, high, costs))
+            base = test.zero_shot_of(arm) if arm.tuned else None
+            low, high = intervals.get(id(arm), (None, None))
+            costs = {name: cost_of(arm, name) for name in COSTS}
+            found.append(Point(arm, position, base, score, low, high, costs))
     return found
 
 
-def cost_of(candidate: Candidate, name: str) -> float | None:
-    """One cost of a candidate, in the unit of ``COSTS``."""
+def best_points(points: Sequence[Point], sign: float, most: int) -> list[Point]:
+    """The best point of every base, tuned and not: those that have space for a name."""
+    best: dict[tuple[str, bool], Point] = {}
+    for point in points:
+        key = (point.arm.model.name, point.tuned)
+        if key not in best or sign * point.score > sign * best[key].score:
+            best[key] = point
+    return list(best.values())[:most]
+
+
+def cost_of(arm: Arm, name: str) -> float | None:
+    """One cost of an arm, in the unit of ``COSTS``."""
     if name == "params":
-        return float(candidate.params)
+        return float(arm.params)
     if name == "memory_bytes":
-        return float(candidate.model.memory_bytes)
+        return float(arm.model.memory_bytes)
     if name == "latency_seconds":
-        return candidate.latency
+        return arm.latency
     if name == "train_seconds":
-        return candidate.train_seconds if candidate.fitted else 0.0
-    return candidate.energy_joules
+        return arm.train_seconds if arm.fitted else 0.0
+    return arm.energy_joules
 
 
 def _intervals(test: TestSet, seed: int) -> dict[int, tuple[float, float]]:
@@ -115,7 +131,122 @@ def fronts(test: TestSet, points: Sequence[Point]) -> list[Front]:
         values = np.array([[p.score, value] for p, value in known])
         directions = (test.direction, "min")
         on_front = pareto_front(values, directions).on_front
-        members = tuple(p.candidate for (p, _), on in zip(known, on_front, strict=True) if on)
+        members = tuple(p.arm for (p, _), on in zip(known, on_front, strict=True) if on)
         share = hypervolume(values, directions).share
         found.append(Front(cost, members, share, float(values[:, 1].max())))
     return found
+
+
+RANK, TRAINED_ON = ("lora.r",), ("dataset.max_train",)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points that differ in one number only, in rising order of it."""
+
+    name: str
+    x: tuple[float, ...]
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Quality over training examples, and where it overtakes the large zero-shot model."""
+
+    curve: Curve
+    large: str | None
+    overtaking: Overtaking | None
+
+
+def rank_curves(test: TestSet, points: Sequence[Point]) -> list[Curve]:
+    return _curves(test, points, RANK, lambda c: c.model.lora_r)
+
+
+def learning_curves(
+    test: TestSet, points: Sequence[Point], contrast: Contrast, seed: int = 0
+) -> list[LearningCurve]:
+    curves = _curves(test, points, TRAINED_ON, lambda c: c.max_train)
+    return [LearningCurve(c, *_overtaking(test, c, contrast.large, seed)) for c in curves]
+
+
+def _curves(test: TestSet, points: Sequence[Point], ignored: tuple[str, ...], x) -> list[Curve]:  # type: ignore[no-untyped-def]
+    chosen = {id(c) for c in representatives(test)}
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        if id(point.arm) in chosen and x(point.arm):
+            groups.setdefault(_rest(point.arm, ignored), []).append(point)
+    # Sizes that were asked for may come to the same where the data end first.
+    several = [g for g in groups.values() if len({x(point.arm) for point in g}) > 1]
+    found = []
+    for name, group in zip(_names(several, ignored), several, strict=True):
+        by_x = {float(x(p.arm)): p for p in group}
+        order = sorted(by_x)
+        found.append(Curve(name, tuple(order), tuple(map(by_x.get, order))))  # type: ignore[arg-type]
+    return found
+
+
+def _names(groups: Sequence[Sequence[Point]], ignored: tuple[str, ...]) -> list[str]:
+    """Names of curves, with what tells them apart where bases and sizes do not."""
+    names = [_name(group[0], ignored) for group in groups]
+    configs = [json.loads(_rest(group[0].arm, ignored)) for group in groups]
+    for name in [name for name, number in Counter(names).items() if number > 1]:
+        same = [i for i, other in enumerate(names) if other == name]
+        for i, more in zip(same, tell_apart([configs[i] for i in same]), strict=True):
+            names[i] = f"{name} {more}"
+    return names
+
+
+def _rest(arm: Arm, ignored: tuple[str, ...]) -> str:
+    return rest(arm, (*ignored, *CHOSEN, *UNCHANGING))
+
+
+def _name(point: Point, ignored: tuple[str, ...]) -> str:
+    model = point.arm.model
+    parts = [model.name]
+    if ignored != RANK:
+        parts.append(f"r={model.lora_r}")
+    elif point.arm.max_train:
+        parts.append(f"{point.arm.max_train:,} examples")
+    if model.quantization != "none":
+        parts.append(model.quantization)
+    return " ".join(parts)
+
+
+def _overtaking(
+    test: TestSet, curve: Curve, large: Arm | None, seed: int
+) -> tuple[str | None, Overtaking | None]:
+    if large is None or len(set(test.groups)) < 2:
+        return None, None
+    scores = [rows(p.arm) for p in curve.points]
+    higher = test.direction == "max"
+    found = overtaking_size(
+        curve.x, scores, rows(large), test.groups,
+        higher_is_better=higher, seed=seed, weights=test.weights,
+    )  # fmt: skip
+    return large.label, found
+
+
+def scaling_of(test: TestSet, contrast: Contrast, seed: int = 0) -> ScalingMatch | None:
+    """Size at which a zero-shot model would match the tuned one; None below two sizes.
+
+    Only unquantised zero-shot models count, the best of each size. Scores of which less is
+    better are turned round and fitted on a line; shares of 1 get the logistic form.
+    """
+    by_size: dict[int, Arm] = {}
+    for arm in test.scored:
+        if arm.kind == ZERO_SHOT and arm.model.quantization == "none":
+            size = arm.model.params_base
+            held = by_size.get(size)
+            better = held is None or test.sign * arm.score() > test.sign * held.score()
+            by_size[size] = arm if better or held is None else held
+    if len(by_size) < 2 or len(set(test.groups)) < 2:
+        return None
+    sizes = sorted(by_size)
+    scores = [test.sign * rows(by_size[size]) for size in sizes]
+    tuned = test.sign * rows(contrast.small)
+    everything = np.concatenate([np.ravel(s) for s in (*scores, tuned)])
+    logistic = test.sign > 0 and everything.min() >= 0 and everything.max() <= 1
+    form: Form = "logistic" if logistic else "log-linear"
+    return matching_size(
+        sizes, scores, tuned, test.groups, form=form, seed=seed, weights=test.weights
+    )

@@ -7,14 +7,17 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sizewise.errors import OutcomeError
+from sizewise.files import parse_json
 from sizewise.record.directories import OUTCOME_FILE, RunDir
+from sizewise.record.kinds import check_kinds
 from sizewise.record.outcome import Evaluation, Outcome, read_outcome
-from sizewise.record.predictions import WEIGHTED_BY
+from sizewise.record.predictions import WEIGHTED_BY, Prediction
 
 FloatArray = NDArray[np.float64]
 
@@ -45,18 +48,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Answers:
-    """Per-example figures of one predictions file, in its order.
+    """Per-example values [N] of one predictions file, in its order.
 
-    Attributes:
-        ids: ids of the N examples.
-        groups: group of each.
-        scores: per-example scores [N] by ``metric/score``; NaN where an example lacks one.
-        confidence: mean log-probability of the generated tokens [N], NaN where not computed.
-        prompt_chars: length of the prompts in characters [N].
-        tokens: prompt and generated tokens together [N].
-        weights: by how much each example counts [N], for the scores that are ratios of sums.
-        strata: values of every stratum, each a list of N texts.
-        path: the file, for reading texts.
+    ``scores`` by ``metric/score`` are NaN where an example lacks one, ``confidence`` (the mean
+    log-probability of the generated tokens) where it was not computed. ``tokens`` are those of
+    prompt and answer together, ``weights`` by how much each example counts in the scores that are
+    ratios of sums.
     """
 
     ids: tuple[str, ...]
@@ -70,9 +67,11 @@ class Answers:
     path: Path
 
     def positions(self, ids: Sequence[str]) -> list[int]:
-        """Return where examples stand in the file."""
         at = {key: i for i, key in enumerate(self.ids)}
         return [at[key] for key in ids]
+
+    def lines(self) -> dict[str, dict[str, Any]]:
+        return {row["id"]: row for row in map(parse_json, self.path.read_bytes().splitlines())}
 
 
 def find_run_dirs(paths: Iterable[Path]) -> list[Path]:
@@ -113,7 +112,6 @@ def load_runs(paths: Iterable[Path]) -> Loaded:
 
 
 def _is_whole(run: Run) -> bool:
-    """Whether every predictions file that the record names is there in its size."""
     evaluations = [*run.outcome.base.values(), *(run.outcome.tuned or {}).values()]
     files = [(run.directory / e.predictions.path, e.predictions.bytes) for e in evaluations]
     return all(path.is_file() and path.stat().st_size == size for path, size in files)
@@ -126,11 +124,7 @@ class AnswerCache:
     read: dict[str, Answers] = field(default_factory=dict)
 
     def get(self, run: Run, evaluation: Evaluation) -> Answers:
-        """Return the answers of one evaluation.
-
-        Raises:
-            OutcomeError: the file is missing, was changed, or cannot be parsed.
-        """
+        """Return an evaluation's answers; OutcomeError for a missing, changed or damaged file."""
         ref = evaluation.predictions
         if ref.sha256 not in self.read:
             self.read[ref.sha256] = parse_answers(run.directory / ref.path, ref.sha256)
@@ -146,12 +140,14 @@ def parse_answers(path: Path, sha256: str | None = None) -> Answers:
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise OutcomeError(f"{path} was changed after the run: its hash is not the recorded one.")
     try:
-        return _answers([json.loads(line) for line in data.splitlines()], path)
+        return _answers([parse_json(line) for line in data.splitlines()], path)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutcomeError(f"{path} is no predictions file of this version ({error!r}).") from error
 
 
 def _answers(rows: Sequence[dict], path: Path) -> Answers:  # type: ignore[type-arg]
+    for number, row in enumerate(rows, start=1):
+        check_kinds(row, Prediction, f"line {number}")
     names = sorted({name for row in rows for name in row["scores"]})
     strata = sorted({name for row in rows for name in row["strata"]})
     nan = float("nan")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from sizewise.report.comparison.arms import Candidate, TestSet
+from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.pairs import rows
 from sizewise.report.comparison.runs import Answers
-from sizewise.report.comparison.verdict import Focus
+from sizewise.report.comparison.verdict import Contrast
 from sizewise.statistics.bootstrap import difference_intervals
 from sizewise.statistics.sides import Sides, sides_of
 
@@ -48,9 +48,9 @@ class Stratum:
     levels: tuple[Level, ...]
 
 
-def strata_of(test: TestSet, focus: Focus, seed: int = 0) -> list[Stratum]:
-    """Break the scores of the focus down by prompt length and every stratum of the data."""
-    answers = focus.small.first.answers
+def strata_of(test: TestSet, contrast: Contrast, seed: int = 0) -> list[Stratum]:
+    """Break the scores of the contrast down by prompt length and every stratum of the data."""
+    answers = contrast.small.first.answers
     if answers is None or not test.ids:
         return []
     columns = {PROMPT_LENGTH: _thirds(test, answers)}
@@ -59,7 +59,7 @@ def strata_of(test: TestSet, focus: Focus, seed: int = 0) -> list[Stratum]:
         levels = _levels([values[i] for i in positions])
         if levels is not None:
             columns[name] = levels
-    found = [_stratum(test, focus, name, values, seed) for name, values in columns.items()]
+    found = [_stratum(test, contrast, name, values, seed) for name, values in columns.items()]
     return [stratum for stratum in found if len(stratum.levels) > 1]
 
 
@@ -90,14 +90,21 @@ def _band(count: int) -> str:
     return ""
 
 
-def _stratum(test: TestSet, focus: Focus, name: str, values: Sequence[str], seed: int) -> Stratum:
-    against = focus.large or focus.base
-    column = np.array(values)
-    names = sorted(set(values), key=_order)
-    masks = [column == value for value in names]
-    levels = [_level(test, focus, value, mask) for value, mask in zip(names, masks, strict=True)]
-    if against is not None:
-        levels = _with_gains(test, focus.small, against, levels, masks, seed)
+def _stratum(
+    test: TestSet, contrast: Contrast, name: str, values: Sequence[str], seed: int
+) -> Stratum:
+    against, column = contrast.large or contrast.base, np.array(values)
+    masks = {value: column == value for value in sorted(set(values), key=_order)}
+    gains = _gains(test, contrast.small, against, masks, seed) if against is not None else {}
+    levels = [
+        Level(
+            value,
+            int(mask.sum()),
+            {arm.label: test.mean(arm, mask) for arm in contrast.shown if arm.scores is not None},
+            *gains.get(value, ()),
+        )
+        for value, mask in masks.items()
+    ]
     return Stratum(name, against.label if against else None, tuple(levels))
 
 
@@ -106,59 +113,34 @@ def _order(value: str) -> tuple[int, str]:
     return (int(digits) if digits else -1, value)
 
 
-def _level(test: TestSet, focus: Focus, value: str, mask: np.ndarray) -> Level:
-    means = {c.label: test.mean(c, mask) for c in focus.shown if c.scores is not None}
-    return Level(value, int(mask.sum()), means)
-
-
-def _with_gains(
-    test: TestSet,
-    small: Candidate,
-    against: Candidate,
-    levels: list[Level],
-    masks: Sequence[np.ndarray],
-    seed: int,
-) -> list[Level]:
-    sides: dict[int, Sides] = {}
-    for number, mask in enumerate(masks):
-        groups = [g for g, kept in zip(test.groups, mask, strict=True) if kept]
+def _gains(
+    test: TestSet, small: Arm, against: Arm, masks: Mapping[str, np.ndarray], seed: int
+) -> dict[str, tuple[float, float, float]]:
+    """Gain and its interval at the levels that have examples enough."""
+    sides: dict[str, Sides] = {}
+    for value, mask in masks.items():
+        groups = [group for group, inside in zip(test.groups, mask, strict=True) if inside]
         if len(groups) >= FEWEST and len(set(groups)) > 1:
             a, b = rows(small)[..., mask], rows(against)[..., mask]
             weights = None if test.weights is None else test.weights[mask]
-            sides[number] = sides_of(a, b, groups, weights=weights)
+            sides[value] = sides_of(a, b, groups, weights=weights)
     intervals = difference_intervals(list(sides.values()), n_resamples=4_000, seed=seed)
-    for (number, pair), interval in zip(sides.items(), intervals, strict=True):
-        level = levels[number]
-        ends = sorted((test.sign * interval.low, test.sign * interval.high))
-        gain = test.sign * float(pair.differences.mean())
-        levels[number] = Level(level.value, level.examples, level.means, gain, *ends)
-    return levels
+    found = {}
+    for (value, pair), interval in zip(sides.items(), intervals, strict=True):
+        low, high = sorted((test.sign * interval.low, test.sign * interval.high))
+        found[value] = (test.sign * float(pair.differences.mean()), low, high)
+    return found
 
 
 # First category of every chapter of ICD-10 (WHO) and ICD-10-CM, with its numeral and subject.
 CHAPTERS = (
-    ("A00", "I infections"),
-    ("C00", "II neoplasms"),
-    ("D50", "III blood"),
-    ("E00", "IV metabolism"),
-    ("F00", "V mind"),
-    ("G00", "VI nerves"),
-    ("H00", "VII eye"),
-    ("H60", "VIII ear"),
-    ("I00", "IX circulation"),
-    ("J00", "X breathing"),
-    ("K00", "XI digestion"),
-    ("L00", "XII skin"),
-    ("M00", "XIII bones, muscles"),
-    ("N00", "XIV urinary, genital"),
-    ("O00", "XV pregnancy"),
-    ("P00", "XVI newborns"),
-    ("Q00", "XVII malformations"),
-    ("R00", "XVIII symptoms"),
-    ("S00", "XIX injury"),
-    ("V00", "XX causes"),
-    ("Z00", "XXI contacts"),
-)
+    ("A00", "I infections"), ("C00", "II neoplasms"), ("D50", "III blood"),
+    ("E00", "IV metabolism"), ("F00", "V mind"), ("G00", "VI nerves"), ("H00", "VII eye"),
+    ("H60", "VIII ear"), ("I00", "IX circulation"), ("J00", "X breathing"), ("K00", "XI digestion"),
+    ("L00", "XII skin"), ("M00", "XIII bones, muscles"), ("N00", "XIV urinary, genital"),
+    ("O00", "XV pregnancy"), ("P00", "XVI newborns"), ("Q00", "XVII malformations"),
+    ("R00", "XVIII symptoms"), ("S00", "XIX injury"), ("V00", "XX causes"), ("Z00", "XXI contacts"),
+)  # fmt: skip
 STARTS = [start for start, _ in CHAPTERS]
 NONE = "no code"
 SPECIAL = "XXII special"
@@ -181,30 +163,25 @@ def chapter(code: str) -> str:
     return CHAPTERS[max(bisect_right(STARTS, code[:3]) - 1, 0)][1]
 
 
-def confusions(test: TestSet, candidates: list[Candidate]) -> list[Confusion]:
-    """Confusion by chapter of each candidate's first seed; empty where answers are no codes."""
+def confusions(test: TestSet, arms: list[Arm]) -> list[Confusion]:
+    """Confusion by chapter of each arm's first seed; empty where answers are no codes."""
     if not test.primary.startswith("icd10/"):
         return []
-    found = [c for c in candidates if c.first.answers is not None]
-    return [_confusion(test, candidate) for candidate in found]
+    found = [c for c in arms if c.first.answers is not None]
+    return [_confusion(test, arm) for arm in found]
 
 
-def _confusion(test: TestSet, candidate: Candidate) -> Confusion:
-    catalogue = _catalogue(candidate)
-    wanted = set(test.ids)
-    counts: dict[tuple[str, str], int] = {}
-    answers = candidate.first.answers
-    text = answers.path.read_text(encoding="utf-8") if answers else ""
-    for line in text.split("\n"):
-        row: dict[str, str] = json.loads(line) if line else {}
-        if row.get("id") in wanted:
-            cell = (_chapter_in(row["reference"], catalogue), _chapter_in(row["text"], catalogue))
-            counts[cell] = counts.get(cell, 0) + 1
+def _confusion(test: TestSet, arm: Arm) -> Confusion:
+    catalogue = _catalogue(arm)
+    lines = arm.first.answers.lines() if arm.first.answers else {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in (lines[key] for key in test.ids if key in lines):
+        counts[_chapter_in(row["reference"], catalogue), _chapter_in(row["text"], catalogue)] += 1
     order = [name for _, name in CHAPTERS] + [SPECIAL, NONE]
     rows = tuple(name for name in order if any(a == name for a, _ in counts))
     columns = tuple(name for name in order if any(name in cell for cell in counts))
-    table = tuple(tuple(counts.get((a, b), 0) for b in columns) for a in rows)
-    return Confusion(candidate.label, rows, columns, table)
+    table = tuple(tuple(counts[a, b] for b in columns) for a in rows)
+    return Confusion(arm.label, rows, columns, table)
 
 
 @lru_cache(maxsize=10_000)
@@ -221,6 +198,6 @@ def _chapter_in(text: str, catalogue: str) -> str:
     return chapter(code) if code else NONE
 
 
-def _catalogue(candidate: Candidate) -> str:
-    node = (candidate.first.run.outcome.config.get("metric") or {}).get("icd10") or {}
+def _catalogue(arm: Arm) -> str:
+    node = (arm.first.run.outcome.config.get("metric") or {}).get("icd10") or {}
     return str(node.get("catalogue", "icd10cm")) if isinstance(node, dict) else "icd10cm"

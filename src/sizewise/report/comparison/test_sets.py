@@ -1,171 +1,67 @@
-"""Runs sorted into test sets: what answered the same examples may be compared, once each."""
+"""Runs sorted into test sets: what answered the same examples, and its scores on all of these."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sizewise.record.predictions import read_predictions
+from sizewise.report import words
+from sizewise.report.comparison.arms import Arm, Member, TestSet
+from sizewise.report.comparison.runs import Answers, FloatArray, Problem
+
+if TYPE_CHECKING:
+    from sizewise.metrics.base import ExampleMetric
+
+from dataclasses import replace
+
+from sizewise.config.targets import TARGET, build
 from sizewise.errors import OutcomeError
+from sizewise.files import hash_text
 from sizewise.record.outcome import Evaluation
 from sizewise.record.predictions import WEIGHTED_BY
-from sizewise.report import words
 from sizewise.report.comparison.arms import (
     CLASSICAL,
     TUNED,
     ZERO_SHOT,
-    Candidate,
-    Member,
-    TestSet,
     base_config,
     base_key,
     config_key,
 )
-from sizewise.report.comparison.runs import AnswerCache, Answers, FloatArray, Problem, Run
+from sizewise.report.comparison.runs import AnswerCache, Run
 
 
 def build_test_sets(runs: Sequence[Run], cache: AnswerCache) -> list[TestSet]:
-    """Sort all evaluations of ``runs`` into test sets and candidates; largest set first.
+    """Sort all evaluations of ``runs`` into test sets and arms; largest set first.
 
     Of one training that was scored several times, its own run stands before the others.
     """
     sets: dict[tuple[str, str, str], TestSet] = {}
-    found: dict[tuple[int, str, str], Folded] = {}
+    arms: dict[tuple[int, str, str], Arm] = {}
     for run in sorted(runs, key=_order):
-        untuned = CLASSICAL if run.outcome.model.family == CLASSICAL else ZERO_SHOT
-        for kind, evaluations in ((untuned, run.outcome.base), (TUNED, run.outcome.tuned or {})):
+        outcome = run.outcome
+        untuned = CLASSICAL if outcome.model.family == CLASSICAL else ZERO_SHOT
+        for kind, evaluations in ((untuned, outcome.base), (TUNED, outcome.tuned or {})):
             for evaluation in evaluations.values():
-                outcome = run.outcome
                 where = (evaluation.dataset, evaluation.fingerprint, outcome.primary)
                 test = sets.setdefault(where, TestSet(*where, outcome.direction, []))
-                _add(test, found, run, kind, evaluation, cache)
-    for folded in found.values():
-        folded.report()
+                _add(test, arms, kind, Member(run, evaluation, _read(test, run, evaluation, cache)))
+    for test in sets.values():
+        _report_others(test)
     parts = [part for test in sets.values() for part in by_tokenizer(test)]
     for test in parts:
-        _align(test)
+        align(test)
         test.name()
-    return sorted(parts, key=lambda t: (-len(t.candidates), t.dataset, t.fingerprint))
+    return sorted(parts, key=lambda t: (-len(t.arms), t.dataset, t.fingerprint))
 
 
 def _order(run: Run) -> tuple[int, bool, str]:
     return run.outcome.seed, bool(run.outcome.config.get("run")), run.outcome.run_id
 
 
-def _add(
-    test: TestSet,
-    found: dict[tuple[int, str, str], Folded],
-    run: Run,
-    kind: str,
-    evaluation: Evaluation,
-    cache: AnswerCache,
-) -> None:
-    if kind == ZERO_SHOT:
-        key, config = base_key(run, test.dataset), base_config(run)
-    else:
-        key, config = config_key(run, test.dataset)
-    folded = found.get((id(test), kind, key))
-    if folded is not None:
-        fold = add_tuned if kind == TUNED else add_base
-        fold(folded, run, evaluation, cache)
-        return
-    member = Member(run, evaluation, read(test, run, evaluation, cache))
-    own = kind == TUNED or run.outcome.tuned is None
-    candidate = Candidate(kind, config, [member], own)
-    test.candidates.append(candidate)
-    found[id(test), kind, key] = Folded(test, candidate)
-
-
-def _align(test: TestSet) -> None:
-    """Keep the examples that all readable candidates answered, and stack their scores."""
-    members = [m for c in test.candidates for m in c.members if m.answers is not None]
-    if not members:
-        return
-    first = members[0].answers
-    assert first is not None
-    common = set(first.ids)
-    for member in members:
-        common &= set(member.answers.ids) if member.answers else common
-    test.recorded = max(m.evaluation.examples for m in members)
-    keep = [i for i, key in enumerate(first.ids) if key in common]
-    test.ids = tuple(first.ids[i] for i in keep)
-    test.groups = tuple(first.groups[i] for i in keep)
-    for candidate in test.candidates:
-        candidate.scores = _stack(test, candidate)
-    test.weights = _weights(test, [member.answers for member in members if member.answers])
-
-
-def _stack(test: TestSet, candidate: Candidate) -> FloatArray | None:
-    """Primary scores [S, N] ([1, N] for a zero-shot model), or None with a reason noted."""
-    if any(m.answers is None for m in candidate.members) or not test.ids:
-        return None
-    rows = [values_of(m, test.primary, test.ids) for m in candidate.members]
-    where = str(candidate.first.run.directory)
-    if any(row is None for row in rows):
-        reason = f"{test.primary} has no value per example: no interval and no test is possible."
-        test.problems.append(Problem(where, reason))
-        return None
-    matrix = np.stack([row for row in rows if row is not None])
-    bad = int(np.count_nonzero(~np.isfinite(matrix)))
-    if bad:
-        reason = f"{test.primary} is not a number on {bad} of {matrix.size} answers: not compared."
-        test.problems.append(Problem(where, reason))
-        return None
-    return matrix
-
-
-def _weights(test: TestSet, answers: Sequence[Answers]) -> FloatArray | None:
-    """Weights of the examples in the primary score; None where they all count alike."""
-    found = [
-        a.weights[test.primary][a.positions(test.ids)] for a in answers if test.primary in a.weights
-    ]
-    if not found or not test.ids or min(row.min() for row in found) <= 0:
-        return None
-    if any((row != found[0]).any() for row in found):
-        where = str(test.candidates[0].first.run.directory)
-        reason = f"{test.primary} weighs the examples unlike in other runs: all count alike here."
-        test.problems.append(Problem(where, reason))
-        return None
-    return found[0]
-
-
-def values_of(member: Member, name: str, ids: Sequence[str]) -> FloatArray | None:
-    """Per-example values of a score for ``ids``; None where the member has no such score."""
-    answers = member.answers
-    if answers is None or name not in answers.scores:
-        return None
-    return np.asarray(answers.scores[name][answers.positions(ids)])
-
-
-# Answers that were computed twice differ by rounding (batch, device), not by more.
-TOLERANCE = 1e-3
-
-
-@dataclass
-class Folded:
-    """A candidate, and the runs whose answers were others than those that stand for it."""
-
-    test: TestSet
-    candidate: Candidate
-    others: list[Run] = field(default_factory=list)
-
-    def report(self) -> None:
-        """List the runs with other answers as one problem of the test set."""
-        if not self.others:
-            return
-        number = words.plural(len(self.others) - 1, "further run")
-        more = f" (and those of {number})" if self.others[1:] else ""
-        kept = self.candidate.first.run.directory
-        reason = (
-            f"its answers without training to {self.test.dataset}{more} are others than those of "
-            f"{kept}, though base, storage, prompt and decoding are the same; those are used."
-        )
-        self.test.problems.append(Problem(str(self.others[0].directory), reason))
-
-
-def read(test: TestSet, run: Run, evaluation: Evaluation, cache: AnswerCache) -> Answers | None:
+def _read(test: TestSet, run: Run, evaluation: Evaluation, cache: AnswerCache) -> Answers | None:
     """Return the answers of an evaluation, or None with the reason noted."""
     try:
         return cache.get(run, evaluation)
@@ -174,44 +70,74 @@ def read(test: TestSet, run: Run, evaluation: Evaluation, cache: AnswerCache) ->
         return None
 
 
-def add_tuned(folded: Folded, run: Run, evaluation: Evaluation, cache: AnswerCache) -> None:
-    """Add a further seed; a seed that is there already counts once, and is listed."""
-    test, members = folded.test, folded.candidate.members
-    member = Member(run, evaluation, read(test, run, evaluation, cache))
-    seeds = [held.run.outcome.seed for held in members]
-    if run.outcome.seed not in seeds:
-        members.append(member)
-        return
-    place = seeds.index(run.outcome.seed)
-    kept, left = members[place], member
-    if kept.answers is None and member.answers is not None:
-        members[place], kept, left = member, member, kept
-    reason = (
-        f"is seed {run.outcome.seed} of the configuration and data of {kept.run.directory} again "
-        f"on {test.dataset}; counted once."
-    )
-    test.problems.append(Problem(str(left.run.directory), reason))
-
-
-def add_base(folded: Folded, run: Run, evaluation: Evaluation, cache: AnswerCache) -> None:
-    """Fold in a base that was scored again: a run of its own stands before a tuned run's."""
-    test, candidate = folded.test, folded.candidate
-    held, own = candidate.first, run.outcome.tuned is None
-    same = evaluation.predictions.sha256 == held.evaluation.predictions.sha256
-    if same and held.answers is not None:
-        answers: Answers | None = held.answers
+def _add(test: TestSet, arms: dict[tuple[int, str, str], Arm], kind: str, member: Member) -> None:
+    if kind == ZERO_SHOT:
+        key, config = base_key(member.run, test.dataset), base_config(member.run)
     else:
-        answers = read(test, run, evaluation, cache)
-    member = Member(run, evaluation, answers)
-    missing = held.answers is None and answers is not None
-    replaces = own and not candidate.own and (answers is not None or held.answers is None)
+        key, config = config_key(member.run, test.dataset)
+    own = kind == TUNED or member.run.outcome.tuned is None
+    arm = arms.get((id(test), kind, key))
+    if arm is None:
+        arm = arms[id(test), kind, key] = Arm(kind, config, [member], own)
+        test.arms.append(arm)
+    elif kind == TUNED:
+        _add_seed(test, arm, member)
+    else:
+        _add_base(test, arm, member, own)
+
+
+def _report_others(test: TestSet) -> None:
+    """List the runs with other answers than those that stand for them, one problem per arm."""
+    for arm in test.arms:
+        if not arm.others:
+            continue
+        number = words.plural(len(arm.others) - 1, "further run")
+        more = f" (and those of {number})" if arm.others[1:] else ""
+        reason = (
+            f"its answers without training to {test.dataset}{more} are others than those of "
+            f"{arm.first.run.directory}, though base, storage, prompt and decoding are the same; "
+            "those are used."
+        )
+        test.problems.append(Problem(str(arm.others[0].directory), reason))
+
+
+def _add_seed(test: TestSet, arm: Arm, member: Member) -> None:
+    """Add a further seed; a seed that is there already counts once, and is listed."""
+    seeds = [held.run.outcome.seed for held in arm.members]
+    if member.run.outcome.seed not in seeds:
+        arm.members.append(member)
+        return
+    place = seeds.index(member.run.outcome.seed)
+    held, left_out = arm.members[place], member
+    if held.answers is None and member.answers is not None:
+        arm.members[place], held, left_out = member, member, held
+    arm.copies.append(left_out)
+    reason = (
+        f"is seed {member.run.outcome.seed} of the configuration and data of {held.run.directory} "
+        f"again on {test.dataset}; counted once."
+    )
+    test.problems.append(Problem(str(left_out.run.directory), reason))
+
+
+# Answers that were computed twice differ by rounding (batch, device), not by more.
+TOLERANCE = 1e-3
+
+
+def _add_base(test: TestSet, arm: Arm, member: Member, own: bool) -> None:
+    """Join a base that was scored again: a run of its own stands before a tuned run's."""
+    held = arm.first
+    same = member.evaluation.predictions.sha256 == held.evaluation.predictions.sha256
+    missing = held.answers is None and member.answers is not None
+    replaces = own and not arm.own and (member.answers is not None or held.answers is None)
     if missing and same and not replaces:  # a copy of the file that the first run has lost
-        member, replaces = Member(held.run, held.evaluation, answers), True
-    elif not same and _differ(test, held, member):
-        folded.others.append(held.run if missing or replaces else run)
-    if missing or replaces:
-        candidate.members = [member]
-    candidate.own = candidate.own or own
+        arm.copies.append(member)
+        held.answers = member.answers
+    else:
+        if not same and _differ(test, held, member):
+            arm.others.append(held.run if missing or replaces else member.run)
+        arm.members = [member if missing or replaces else held]
+        arm.copies.append(held if missing or replaces else member)
+    arm.own = arm.own or own
 
 
 def _differ(test: TestSet, a: Member, b: Member) -> bool:
@@ -237,53 +163,194 @@ Counts = tuple[float, ...]
 def by_tokenizer(test: TestSet) -> list[TestSet]:
     """Divide a test set whose primary score is per token by how the answers are cut into tokens.
 
-    Returns:
-        ``test`` itself where all count alike (or the score is none per token); else one test set
-        for each way, with a fingerprint of its own. Candidates without readable answers stay with
-        those of the same base.
+    Each way gets a fingerprint of its own; arms without readable answers stay with those of the
+    same base.
     """
     if test.primary not in PER_TOKEN:
         return [test]
-    groups = _groups(test.candidates)
+    groups = _groups(test.arms)
     if len(groups) < 2:
         return [test]
     parts = []
-    for number, (counts, candidates) in enumerate(groups.items()):
-        text = f"{test.fingerprint}{counts}"
-        parts.append(
-            replace(
-                test,
-                fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
-                candidates=candidates,
-                problems=[] if number else test.problems,
-                tokenizers=len(groups),
-            )
-        )
+    for number, (counts, arms) in enumerate(groups.items()):
+        fingerprint = hash_text(f"{test.fingerprint}{counts}", 16)
+        problems = [] if number else test.problems
+        more: dict[str, Any] = {"problems": problems, "tokenizers": len(groups)}
+        parts.append(replace(test, fingerprint=fingerprint, arms=arms, **more))
     return parts
 
 
-def _groups(candidates: Sequence[Candidate]) -> dict[Counts, list[Candidate]]:
-    readable = [c for c in candidates if c.first.answers is not None]
-    common = sorted(set.intersection(*(set(_ids(c)) for c in readable))) if readable else []
-    groups: dict[Counts, list[Candidate]] = {}
-    of_base: dict[str, list[Candidate]] = {}
-    for candidate in readable:
-        group = groups.setdefault(_counts(candidate, common), [])
-        group.append(candidate)
-        of_base.setdefault(candidate.model.path, group)
-    for candidate in candidates:
-        if candidate.first.answers is None and groups:
-            of_base.get(candidate.model.path, next(iter(groups.values()))).append(candidate)
+def _groups(arms: Sequence[Arm]) -> dict[Counts, list[Arm]]:
+    readable = [(arm, arm.first.answers) for arm in arms if arm.first.answers is not None]
+    common = sorted(set.intersection(*(set(a.ids) for _, a in readable))) if readable else []
+    groups: dict[Counts, list[Arm]] = {}
+    of_base: dict[str, list[Arm]] = {}
+    for arm, answers in readable:
+        counts = tuple(answers.weights[COUNTED][answers.positions(common)].tolist())
+        group = groups.setdefault(counts, [])
+        group.append(arm)
+        of_base.setdefault(arm.model.path, group)
+    for arm in arms:
+        if arm.first.answers is None and groups:
+            of_base.get(arm.model.path, next(iter(groups.values()))).append(arm)
     return groups
 
 
-def _ids(candidate: Candidate) -> tuple[str, ...]:
-    answers = candidate.first.answers
-    return () if answers is None else answers.ids
+METRICS = "sizewise.metrics."
+MOST_NAMES = 4
 
 
-def _counts(candidate: Candidate, ids: Sequence[str]) -> Counts:
-    answers = candidate.first.answers
+def align(test: TestSet) -> None:
+    """Find the examples that all readable arms answered, and give every arm its scores on them."""
+    members = [m for arm in test.arms for m in arm.members]
+    answers = [m.answers for m in members if m.answers is not None]
+    sizes = [m.evaluation.examples for m in members]
+    test.compared, test.recorded = min(sizes), max(sizes)
+    if answers:
+        _find_common(test, answers)
+    lost: dict[str, list[Member]] = {}
+    for arm in test.arms:
+        for member in (*arm.members, *arm.copies):
+            member.scores = _totals(test, member)
+        for member in arm.members:
+            for name in member.evaluation.scores.keys() - member.scores.keys():
+                lost.setdefault(name, []).append(member)
+        arm.scores = _stack(test, arm)
+    test.weights = _weights(test, answers)
+    _report(test, lost)
+
+
+def _find_common(test: TestSet, answers: Sequence[Answers]) -> None:
+    ids = [set(a.ids) for a in answers]
+    common, first = set.intersection(*ids), answers[0]
+    places = [i for i, key in enumerate(first.ids) if key in common]
+    test.ids = tuple(first.ids[i] for i in places)
+    test.groups = tuple(first.groups[i] for i in places)
+    test.compared, test.recorded = len(places), max(test.recorded, len(set.union(*ids)))
+
+
+def _report(test: TestSet, lost: Mapping[str, Sequence[Member]]) -> None:
+    """List the figures that cannot be had on the compared examples as one problem."""
+    if not lost:
+        return
+    names = sorted(lost, key=lambda name: (name != test.primary, name))
+    runs = list(dict.fromkeys(m.run.directory for found in lost.values() for m in found))
+    more = f" and {len(names) - MOST_NAMES} more" if names[MOST_NAMES:] else ""
+    others = f" (and {words.plural(len(runs) - 1, 'further run')})" if runs[1:] else ""
+    reason = (
+        f"{', '.join(names[:MOST_NAMES])}{more}{others} cannot be computed for the {test.compared} "
+        "test examples that every model answered, and stand for others: left out."
+    )
+    test.problems.append(Problem(str(runs[0]), reason))
+
+
+def _stack(test: TestSet, arm: Arm) -> FloatArray | None:
+    """Primary scores [S, N] ([1, N] for a zero-shot model), or None with a reason noted."""
+    if any(m.answers is None for m in arm.members) or not test.ids:
+        return None
+    rows = [
+        m.answers.scores[test.primary][m.answers.positions(test.ids)]
+        for m in arm.members
+        if m.answers is not None and test.primary in m.answers.scores
+    ]
+    where = str(arm.first.run.directory)
+    if len(rows) < len(arm.members):
+        reason = f"{test.primary} has no value per example: no interval and no test is possible."
+        test.problems.append(Problem(where, reason))
+        return None
+    matrix = np.stack(rows)
+    bad = int(np.count_nonzero(~np.isfinite(matrix)))
+    if bad:
+        reason = f"{test.primary} is not a number on {bad} of {matrix.size} answers: not compared."
+        test.problems.append(Problem(where, reason))
+        return None
+    return matrix
+
+
+def _weights(test: TestSet, answers: Sequence[Answers]) -> FloatArray | None:
+    """Weights of the examples in the primary score; None where they all count alike."""
+    found = [
+        a.weights[test.primary][a.positions(test.ids)] for a in answers if test.primary in a.weights
+    ]
+    if not found or not test.ids or min(row.min() for row in found) <= 0:
+        return None
+    if any((row != found[0]).any() for row in found):
+        where = str(test.arms[0].first.run.directory)
+        reason = f"{test.primary} weighs the examples unlike in other runs: all count alike here."
+        test.problems.append(Problem(where, reason))
+        return None
+    return found[0]
+
+
+def _totals(test: TestSet, member: Member) -> Mapping[str, float]:
+    """Aggregates of an evaluation on the compared examples, without those that cannot be had."""
+    recorded, answers = member.evaluation.scores, member.answers
     if answers is None:
-        return ()
-    return tuple(answers.weights[COUNTED][answers.positions(ids)].tolist())
+        return recorded if member.evaluation.examples == test.compared else {}
+    if not set(test.ids) <= set(answers.ids):
+        return {}
+    if len(answers.ids) == len(test.ids):
+        return recorded
+    places = answers.positions(test.ids)
+    means = {
+        name: _mean(answers, name, places)
+        for name in answers.scores.keys() & recorded.keys()
+        if np.isclose(_mean(answers, name), recorded[name], rtol=1e-6)
+    }
+    open_names = {n for n, v in recorded.items() if n not in means and np.isfinite(v)}
+    return means | _aggregated(member, set(test.ids), open_names) if open_names else means
+
+
+def _mean(answers: Answers, name: str, places: Sequence[int] | slice = slice(None)) -> float:
+    """Mean over the examples that have the score, weighted where it is a ratio of sums."""
+    values = answers.scores[name][places]
+    weights = answers.weights.get(name, np.ones(len(answers.ids)))[places]
+    known = np.isfinite(values) & (weights > 0)
+    return float(np.average(values[known], weights=weights[known])) if known.any() else np.nan
+
+
+def _aggregated(member: Member, ids: set[str], names: set[str]) -> dict[str, float]:
+    """Aggregates that are no means, by the metrics' own rules from the stored scores."""
+    found: dict[str, float] = {}
+    for node in (member.run.outcome.config.get("metric") or {}).values():
+        try:
+            found |= _by_rule(node, member, ids, names)
+        except Exception:  # whatever a record names that is not here: its figures are left out
+            continue
+    return found
+
+
+def _by_rule(node: Any, member: Member, ids: set[str], names: set[str]) -> dict[str, float]:
+    """Figures of one metric. Its rule counts if it gives the recorded value for all answers.
+
+    What a metric measured on the model itself does not depend on the examples.
+    """
+    metric, recorded = _own_metric(node), member.evaluation.scores
+    wanted = {n: n.partition("/")[2] for n in names if metric and n.startswith(f"{metric.name}/")}
+    if metric is None or member.answers is None or not wanted:
+        return {}
+    every = read_predictions(member.answers.path)
+    whole, part = (
+        metric.aggregate(some, [_short(p.scores, metric.name) for p in some])
+        for some in (every, [p for p in every if p.id in ids])
+    )
+    found = {n: recorded[n] for n, s in wanted.items() if s not in whole and metric.observation}
+    for name in wanted.keys() - found.keys():
+        if np.isclose(whole.get(wanted[name], np.nan), recorded[name], rtol=1e-6):
+            found[name] = part.get(wanted[name], np.nan)
+    return found
+
+
+def _short(scores: Mapping[str, float], metric: str) -> dict[str, float]:
+    prefix = f"{metric}/"
+    return {n.removeprefix(prefix): v for n, v in scores.items() if n.startswith(prefix)}
+
+
+def _own_metric(node: Any) -> ExampleMetric | None:
+    """Build a metric of this package; nothing else that a record may name is called."""
+    from sizewise.metrics.base import ExampleMetric
+
+    if not str(node.get(TARGET, "")).startswith(METRICS):
+        return None
+    metric: ExampleMetric = build(node, "metric", ExampleMetric)
+    return metric

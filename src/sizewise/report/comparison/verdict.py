@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sizewise.report import words
-from sizewise.report.comparison.arms import ZERO_SHOT, Candidate, TestSet
+from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.pairs import (
     OWN_BASE,
     SMALL_LARGE,
@@ -48,11 +48,7 @@ def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = ()) -> Verdi
     largest zero-shot model; where that was asked in several ways (stored in fewer bits, with
     examples in the prompt), in the way that scored best. The smallest winner is named; if none
     wins, the pair with the largest gain. Holm's correction over all pairs covers that choice.
-
-    Args:
-        test: the candidates.
-        pairs: those of the question, or those that differ in ``by`` only.
-        by: configuration keys.
+    With ``by`` the pairs are those that differ in these configuration keys only.
     """
     verdict = _by_key(test, pairs, ", ".join(by)) if by else _judged(test, pairs)
     if test.tokenizers == 1:
@@ -80,13 +76,9 @@ def _judged(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     return Verdict(NOT_SHOWN, "Not shown", _undecided(test, pair), pair)
 
 
-def _strongest_of_largest(test: TestSet, models: Sequence[Candidate]) -> Candidate:
+def _strongest_of_largest(test: TestSet, models: Sequence[Arm]) -> Arm:
     """The largest model at its best: whoever beats only a weak variant has not beaten it."""
-
-    def strength(candidate: Candidate) -> tuple[int, float]:
-        return candidate.model.params_base, test.sign * test.mean(candidate)
-
-    return max(models, key=strength)
+    return max(models, key=lambda arm: (arm.model.params_base, test.sign * test.mean(arm)))
 
 
 def _chosen(pairs: Sequence[Pair]) -> list[Pair]:
@@ -103,7 +95,7 @@ def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     own = [p for p in pairs if p.question == OWN_BASE]
     which = "model" if test.tokenizers == 1 else "model with the same tokenizer"
     why = f"no larger zero-shot {which} answered the same test examples"
-    if not test.candidates:
+    if not test.arms:
         return Verdict(OPEN, "No finished run", "No run has finished, so there is nothing to say.")
     if own:
         pair = max(own, key=lambda p: p.gain)
@@ -118,10 +110,21 @@ def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
         score = scale_of(test).value(best.score(test.primary))
         sentence = f"Nothing was tuned. Best zero-shot model: {best.label} with {score}."
         return Verdict(OPEN, "Open", sentence)
+    if single := _single_unit(test):
+        return Verdict(OPEN, "Open", f"Whether specialisation beats size cannot be said: {single}.")
     return Verdict(OPEN, "Open", f"Whether specialisation beats size is open: {why}.")
 
 
+def _single_unit(test: TestSet) -> str:
+    """Why nothing can be tested, where the test examples are one unit; else empty."""
+    if len(set(test.groups)) != 1 or not test.scored[1:]:
+        return ""
+    return "all test examples are of one group" if test.ids[1:] else "there is one test example"
+
+
 def _by_key(test: TestSet, pairs: Sequence[Pair], key: str) -> Verdict:
+    if single := _single_unit(test):
+        return Verdict(OPEN, "No pair", f"What {key} changes cannot be said: {single}.")
     if not pairs:
         return Verdict(OPEN, "No pair", f"No two configurations differ in {key} only.")
     found = [p for p in pairs if p.wins or p.loses]
@@ -153,6 +156,8 @@ def _undecided(test: TestSet, pair: Pair) -> str:
     else:
         why = "which is within chance"
     least = f"; {scale.difference(mde).lstrip('+')} could have been found" if mde == mde else ""
+    if scale.percent and mde > 1:
+        least = "; no difference is large enough to be found in so few"
     return (
         f"{described(pair.a)} scores {scale.value(pair.result.mean_a)} on "
         f"{test.primary} and {described(pair.b)} {scale.value(pair.result.mean_b)}: "
@@ -160,9 +165,9 @@ def _undecided(test: TestSet, pair: Pair) -> str:
     )
 
 
-def described(candidate: Candidate) -> str:
+def described(arm: Arm) -> str:
     """Label with the size: ``nano LoRA r=8 (0.3 M)``."""
-    return f"{candidate.label} ({words.count(candidate.params)})"
+    return f"{arm.label} ({words.count(arm.params)})"
 
 
 def _evidence(test: TestSet, pair: Pair) -> str:
@@ -194,27 +199,26 @@ def _price(pair: Pair) -> str:
     return ", at " + " and ".join(parts)
 
 
-def best_of(test: TestSet) -> Candidate | None:
-    """The candidate with the best recorded score, or None without any finite one."""
-    finite = [c for c in test.candidates if np.isfinite(c.score(test.primary))]
+def best_of(test: TestSet) -> Arm | None:
+    """The arm with the best recorded score, or None without any finite one."""
+    finite = [c for c in test.arms if np.isfinite(c.score(test.primary))]
     return max(finite, key=lambda c: test.sign * c.score(test.primary)) if finite else None
 
 
 @dataclass(frozen=True)
-class Focus:
+class Contrast:
     """The tuned model of the verdict, its own base, and the larger zero-shot model if any."""
 
-    small: Candidate
-    base: Candidate | None
-    large: Candidate | None
+    small: Arm
+    base: Arm | None
+    large: Arm | None
 
     @property
-    def shown(self) -> list[Candidate]:
-        """All of them, the tuned one first."""
+    def shown(self) -> list[Arm]:
         return [c for c in (self.small, self.base, self.large) if c is not None]
 
 
-def find_focus(test: TestSet, verdict: Verdict) -> Focus | None:
+def find_contrast(test: TestSet, verdict: Verdict) -> Contrast | None:
     """Take the verdict's pair, else the tuned model with the best validation loss; None without."""
     pair = verdict.pair
     if pair is not None and pair.a.tuned:
@@ -234,4 +238,4 @@ def find_focus(test: TestSet, verdict: Verdict) -> Focus | None:
     large = pair.b if pair is not None and pair.b in larger else None
     if large is None and larger:
         large = max(larger, key=lambda c: c.model.params_base)
-    return Focus(small, base, large)
+    return Contrast(small, base, large)

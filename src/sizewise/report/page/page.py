@@ -16,25 +16,12 @@ from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.points import COSTS
 from sizewise.report.comparison.verdict import scale_of
-from sizewise.report.page.prose import (
-    cards_of,
-    hybrid_sentence,
-    learning_sentences,
-    paid_back_sentences,
-    scaling_sentence,
-)
+from sizewise.report.page import prose
 from sizewise.report.page.results import clean
 from sizewise.report.page.tables import configuration_table, pair_table, run_table, strata_table
 from sizewise.report.page.terminal import Failure
-from sizewise.report.ratings.summary import ratings_summary
-from sizewise.report.views.charts import curves_chart, learning_chart, quality_chart
-from sizewise.report.views.charts_detail import (
-    confusion_chart,
-    forest_chart,
-    hybrid_chart,
-    scaling_chart,
-    strata_chart,
-)
+from sizewise.report.ratings.store import ratings_summary
+from sizewise.report.views import charts
 
 PACKAGE = "sizewise.report"
 
@@ -84,51 +71,49 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "number": number,
         "test": test,
         "verdict": compared.verdict,
-        "cards": cards_of(compared),
+        "cards": prose.cards_of(compared),
         "warnings": compared.warnings,
+        "data": prose.data_sentences(test),
         "fronts": compared.fronts,
         "costs": COSTS,
         "views": views,
         "strata": [strata_table(s, scale_of(test)) for s in views.strata],
         "configurations": configuration_table(compared),
         "pairs": pair_table(compared),
-        "scaling": scaling_sentence(test, views),
-        "learning": learning_sentences(views),
-        "hybrid": hybrid_sentence(test, views),
-        "paid_back": paid_back_sentences(views.paid_back),
-        "charts": charts_of(compared),
+        "scaling": prose.scaling_sentence(test, views),
+        "learning": prose.learning_sentences(views),
+        "hybrid": prose.hybrid_sentence(test, views),
+        "paid_back": prose.paid_back_sentences(compared.paid_back),
+        "charts": {name: _plain(chart) for name, chart in charts_of(compared).items()},
         "sample": _sample(compared),
     }
 
 
-def charts_of(compared: SetComparison) -> dict[str, Any]:
-    """All charts of a test set as plotly's plain values, by name."""
-    return {name: _plain(figure) for name, figure in figures_of(compared).items()}
-
-
-def figures_of(compared: SetComparison) -> dict[str, go.Figure]:
-    """All charts of a test set, by name."""
+def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
     test, views, points = compared.test, compared.views, compared.points
-    scale, focus = scale_of(test), views.focus
+    scale, contrast = scale_of(test), views.contrast
     figures: dict[str, go.Figure] = {
-        f"quality-{front.cost}": quality_chart(test, points, front, scale)
+        f"quality-{front.cost}": charts.quality_chart(test, points, front, scale)
         for front in compared.fronts
     }
     if compared.pairs:
-        figures["forest"] = forest_chart(compared.pairs, scale)
+        figures["forest"] = charts.forest_chart(compared.pairs, scale)
     if views.ranks:
-        figures["ranks"] = curves_chart(views.ranks, "Rank of the adapter", test, scale, log=True)
+        figures["ranks"] = charts.curves_chart(
+            views.ranks, "Rank of the adapter", test, scale, log=True
+        )
     if views.learning:
-        figures["learning"] = learning_chart(views.learning, test, scale)
-    if focus is not None:
+        figures["learning"] = charts.learning_chart(views.learning, test, scale)
+    if contrast is not None:
         figures |= {
-            f"strata-{i}": strata_chart(s, focus, scale) for i, s in enumerate(views.strata)
+            f"strata-{i}": charts.strata_chart(s, contrast, scale)
+            for i, s in enumerate(views.strata)
         }
         if views.scaling is not None:
-            figures["scaling"] = scaling_chart(views.scaling, test, points, focus, scale)
+            figures["scaling"] = charts.scaling_chart(views.scaling, test, points, contrast, scale)
         if views.hybrid is not None:
-            figures["hybrid"] = hybrid_chart(views.hybrid, focus, scale)
-    figures |= {f"confusion-{i}": confusion_chart(c) for i, c in enumerate(views.confusion)}
+            figures["hybrid"] = charts.hybrid_chart(views.hybrid, scale)
+    figures |= {f"confusion-{i}": charts.confusion_chart(c) for i, c in enumerate(views.confusion)}
     return figures
 
 
@@ -140,11 +125,5 @@ def _plain(figure: go.Figure) -> Mapping[str, Any]:
 
 def _sample(compared: SetComparison) -> dict[str, Any]:
     sample = compared.views.sample
-    return {
-        "models": sample.models,
-        "tuned": sample.tuned,
-        "base": sample.base,
-        "rows": sample.rows,
-        "sign": compared.test.sign,
-        "percent": scale_of(compared.test).percent,
-    }
+    shown = {name: getattr(sample, name) for name in ("models", "tuned", "base", "rows")}
+    return {**shown, "sign": compared.test.sign, "percent": scale_of(compared.test).percent}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sizewise.record.outcome import DataFacts
 from sizewise.report import words
 from sizewise.report.comparison.arms import TestSet
 from sizewise.report.comparison.compare import SetComparison
@@ -17,15 +18,15 @@ from sizewise.statistics.learning_curve import AT_SMALLEST, REACHED
 
 @dataclass(frozen=True)
 class Card:
-    """A figure with its name and what it rests on."""
+    """A number with its name and what it rests on."""
 
     name: str
-    figure: str
+    value: str
     detail: str
 
 
 def cards_of(compared: SetComparison) -> list[Card]:
-    """Up to four figures: gain, memory, speed, pay-back; or what a lone run has to tell."""
+    """Up to four numbers: gain, memory, speed, pay-back; or what a lone run has to tell."""
     pair, test = compared.verdict.pair, compared.test
     if pair is None:
         return _lone(compared)
@@ -34,7 +35,7 @@ def cards_of(compared: SetComparison) -> list[Card]:
     gain = Card("Gain", scale.difference(pair.gain), f"95 % interval {interval}")
     if pair.question != SMALL_LARGE:
         return [gain, *_tuning(pair), *_lone(compared)]
-    return [gain, *_against(pair), *_paid(compared.views)]
+    return [gain, *_against(pair), *_paid(compared.paid_back)]
 
 
 def _against(pair: Pair) -> list[Card]:
@@ -61,14 +62,13 @@ def _tuning(pair: Pair) -> list[Card]:
     return [trained, Card("Training", words.seconds(pair.a.train_seconds), "mean of the seeds")]
 
 
-def _paid(views: Views) -> list[Card]:
-    found = []
-    for entry in views.paid_back[:1]:
-        answers = entry.result.answers
-        figure = f"{answers:,.0f} answers" if math.isfinite(answers) else "never"
-        detail = f"after {words.seconds(entry.training)} of training, in device time"
-        found.append(Card("Paid back", figure, detail))
-    return found
+def _paid(entries: Sequence[PaidBack]) -> list[Card]:
+    if not entries:
+        return []
+    answers = entries[0].result.answers
+    value = f"{answers:,.0f} answers" if math.isfinite(answers) else "never"
+    detail = f"after {words.seconds(entries[0].training)} of training, in device time"
+    return [Card("Paid back", value, detail)]
 
 
 def _lone(compared: SetComparison) -> list[Card]:
@@ -81,13 +81,13 @@ def _lone(compared: SetComparison) -> list[Card]:
 
 def scaling_sentence(test: TestSet, views: Views) -> str:
     """Where a zero-shot model would match the tuned one; never extrapolated."""
-    match, focus = views.scaling, views.focus
-    if match is None or focus is None:
+    match, contrast = views.scaling, views.contrast
+    if match is None or contrast is None:
         return ""
     if match.parameters is None:
         text = (
-            f"The size of a zero-shot model that would match {focus.small.label}: {match.status}. "
-            "Nothing is extrapolated."
+            f"The size of a zero-shot model that would match {contrast.small.label}: "
+            f"{match.status}. Nothing is extrapolated."
         )
     else:
         ends = [match.interval.low, match.interval.high]
@@ -95,7 +95,7 @@ def scaling_sentence(test: TestSet, views: Views) -> str:
         high = "above the range" if math.isinf(ends[1]) else words.count(ends[1])
         text = (
             f"By this fit a zero-shot model of {words.count(match.parameters)} parameters would "
-            f"match {focus.small.label} (95 % interval {low} to {high})."
+            f"match {contrast.small.label} (95 % interval {low} to {high})."
         )
     if match.exact_fit:
         text += " Two sizes only: the fit has nothing left to be checked with."
@@ -126,14 +126,14 @@ def learning_sentences(views: Views) -> list[str]:
 
 def hybrid_sentence(test: TestSet, views: Views) -> str:
     """What sending the least confident prompts to the large model would give."""
-    curve, focus = views.hybrid, views.focus
-    if curve is None or focus is None or focus.large is None:
+    curve, contrast = views.hybrid, views.contrast
+    if curve is None or contrast is None or contrast.large is None:
         return ""
     scale = scale_of(test)
     alone = scale.value(float(curve.scores[0]))
     text = (
-        f"{focus.small.label} alone: {alone}. Best with {100 * curve.best_share:.0f} % of the "
-        f"prompts sent to {focus.large.label}: {scale.value(curve.best_score)} (picked on these "
+        f"{contrast.small.label} alone: {alone}. Best with {100 * curve.best_share:.0f} % of the "
+        f"prompts sent to {contrast.large.label}: {scale.value(curve.best_score)} (picked on these "
         f"examples; {scale.value(curve.held_out_score)} where the share is picked on others)."
     )
     if math.isfinite(curve.gain_captured):
@@ -144,3 +144,28 @@ def hybrid_sentence(test: TestSet, views: Views) -> str:
 def paid_back_sentences(entries: Sequence[PaidBack]) -> list[str]:
     """Break-even against every way of getting the large model's answers."""
     return [f"Against {e.against}, in {e.unit}: {e.result.reason}." for e in entries]
+
+
+def data_sentences(test: TestSet) -> list[str]:
+    """Say what of a test set's rows did not become examples as they stand; once for equal data."""
+    outcomes = [member.run.outcome for arm in test.arms for member in arm.members]
+    said = [_left_out(test.dataset, outcome.data) for outcome in outcomes]
+    return list(dict.fromkeys(filter(None, said)))
+
+
+def _left_out(dataset: str, data: DataFacts) -> str:
+    """A set beside the data of the run has a report of its own within the run's."""
+    own = dataset == data.name
+    report = data.report if own else (data.report.get("further") or {}).get(dataset) or {}
+    dropped = data.dropped if own else report.get("dropped") or {}
+    counts = {**(report.get("filtered") or {}), "duplicates": report.get("duplicates"), **dropped}
+    left, cut = (
+        [f"{number:,} {what.replace('_', ' ')}" for what, number in found.items() if number]
+        for found in (counts, report.get("shortened") or {})
+    )
+    noted = [
+        f"{what} ({number:,})" for what, number in (report.get("noted") or {}).items() if number
+    ]
+    parts = (("Left out", left), ("Prompts cut", cut), ("Noted", noted))
+    said = " ".join(f"{title}: {', '.join(found)}." for title, found in parts if found)
+    return f"{dataset}, {report.get('rows', 0):,} rows. {said}" if said else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,10 +12,9 @@ import numpy as np
 
 from sizewise.config import PricesConfig
 from sizewise.report.comparison.compare import Comparison, SetComparison
-from sizewise.report.comparison.curves import Curve, LearningCurve
 from sizewise.report.comparison.pairs import Pair
-from sizewise.report.comparison.points import Point
-from sizewise.report.comparison.strata import Level, Stratum
+from sizewise.report.comparison.points import Curve, LearningCurve, Point
+from sizewise.report.comparison.strata import Stratum
 from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch
 
@@ -37,7 +36,7 @@ def results_record(comparison: Comparison) -> dict[str, Any]:
 
 
 def results_text(comparison: Comparison) -> str:
-    """Return ``results_record`` as strict JSON."""
+    """``results_record`` as strict JSON."""
     return json.dumps(results_record(comparison), indent=1, ensure_ascii=False, allow_nan=False)
 
 
@@ -49,11 +48,7 @@ def _set(compared: SetComparison) -> dict[str, Any]:
         "metric": test.primary,
         "direction": test.direction,
         "examples_compared": len(test.ids),
-        "verdict": {
-            "status": verdict.status,
-            "headline": verdict.headline,
-            "sentence": verdict.sentence,
-        },
+        "verdict": {k: getattr(verdict, k) for k in ("status", "headline", "sentence")},
         "warnings": compared.warnings,
         "configurations": compared.everything.to_dict("records"),
         "pairs": [pair_record(pair) for pair in compared.pairs],
@@ -64,7 +59,6 @@ def _set(compared: SetComparison) -> dict[str, Any]:
 
 
 def pair_record(pair: Pair) -> dict[str, Any]:
-    """One pair with everything that a claim about it needs."""
     result = pair.result
     return {
         "question": pair.question,
@@ -111,21 +105,19 @@ def views_record(compared: SetComparison) -> dict[str, Any]:
     What the runs do not allow is None or empty. Models are named by the labels of
     ``configurations``.
     """
-    views = compared.views
-    focus = views.focus
+    views, contrast = compared.views, compared.views.contrast
+    models = contrast and {
+        "tuned": contrast.small.label,
+        "base": contrast.base.label if contrast.base else None,
+        "large": contrast.large.label if contrast.large else None,
+    }
     return {
-        "points": [_point(point) for point in compared.points],
+        "points": [_point(p, costs=p.costs) for p in compared.points],
         "pareto_fronts": [
             {"cost": f.cost, "configurations": f.labels, "hypervolume_share": f.share}
             for f in compared.fronts
         ],
-        "views_are_about": None
-        if focus is None
-        else {
-            "tuned": focus.small.label,
-            "base": focus.base.label if focus.base else None,
-            "large": focus.large.label if focus.large else None,
-        },
+        "views_are_about": models,
         "hybrid": _hybrid(views.hybrid),
         "rank_curves": [_curve(curve) for curve in views.ranks],
         "learning_curves": [_learning(entry) for entry in views.learning],
@@ -135,53 +127,37 @@ def views_record(compared: SetComparison) -> dict[str, Any]:
     }
 
 
-def _point(point: Point) -> dict[str, Any]:
+def _point(point: Point, **more: Any) -> dict[str, Any]:
     interval = [point.low, point.high]
-    return {
-        "configuration": point.label,
-        "score": point.score,
-        "interval_95": interval,
-        "costs": point.costs,
-    }
+    return {"configuration": point.label, "score": point.score, "interval_95": interval, **more}
 
 
 def _hybrid(curve: RoutingCurve | None) -> dict[str, Any] | None:
     """The share of prompts sent to the large model against the score."""
     if curve is None:
         return None
+    best = {"share": curve.best_share, "score": curve.best_score}
     return {
-        "shares": curve.shares,
-        "scores": curve.scores,
-        "oracle": curve.oracle,
-        "random": curve.random,
-        "best": {
-            "share": curve.best_share,
-            "score": curve.best_score,
-            "score_held_out": curve.held_out_score,
-        },
+        **{name: getattr(curve, name) for name in ("shares", "scores", "oracle", "random")},
+        "best": {**best, "score_held_out": curve.held_out_score},
         "gain_captured": curve.gain_captured,
     }
 
 
 def _curve(curve: Curve) -> dict[str, Any]:
-    points: Sequence[dict[str, Any]] = [
-        {"x": x, **{k: v for k, v in _point(point).items() if k != "costs"}}
-        for x, point in zip(curve.x, curve.points, strict=True)
-    ]
+    points = [{"x": x, **_point(p)} for x, p in zip(curve.x, curve.points, strict=True)]
     return {"name": curve.name, "points": points}
 
 
 def _learning(entry: LearningCurve) -> dict[str, Any]:
     found = entry.overtaking
-    record = None
-    if found is not None:
-        record = {
-            "status": found.status,
-            "score_to_reach": found.level_mean,
-            "examples_needed": found.examples_needed,
-            "interval_95": [found.interval.low, found.interval.high],
-            "share_of_resamples_that_reach": found.share_reached,
-        }
+    record = found and {
+        "status": found.status,
+        "score_to_reach": found.level_mean,
+        "examples_needed": found.examples_needed,
+        "interval_95": [found.interval.low, found.interval.high],
+        "share_of_resamples_that_reach": found.share_reached,
+    }
     return {**_curve(entry.curve), "against": entry.large, "overtaking": record}
 
 
@@ -201,18 +177,14 @@ def _scaling(match: ScalingMatch | None, sign: float) -> dict[str, Any] | None:
 
 
 def _stratum(stratum: Stratum) -> dict[str, Any]:
-    return {
-        "name": stratum.name,
-        "against": stratum.against,
-        "levels": [_level(level) for level in stratum.levels],
-    }
-
-
-def _level(level: Level) -> dict[str, Any]:
-    return {
-        "value": level.value,
-        "examples": level.examples,
-        "scores": level.means,
-        "gain": level.gain,
-        "interval_95": [level.low, level.high],
-    }
+    levels = [
+        {
+            "value": level.value,
+            "examples": level.examples,
+            "scores": level.means,
+            "gain": level.gain,
+            "interval_95": [level.low, level.high],
+        }
+        for level in stratum.levels
+    ]
+    return {"name": stratum.name, "against": stratum.against, "levels": levels}

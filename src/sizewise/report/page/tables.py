@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.strata import Stratum
@@ -33,7 +35,6 @@ class PageTable:
 
 
 def configuration_table(compared: SetComparison) -> PageTable:
-    """One row per configuration, best first."""
     scale = scale_of(compared.test)
     columns = (
         "Configuration", "Parameters", "Memory", "Training", "Per answer", "Seeds",
@@ -41,29 +42,27 @@ def configuration_table(compared: SetComparison) -> PageTable:
     )  # fmt: skip
     rows = []
     for row in compared.everything.to_dict("records"):
-        interval, gain = "–", number(row["gain"])
-        if gain is not None:
-            interval = scale.interval(row["gain_low"], row["gain_high"])
+        known = number(row["gain"]) is not None
+        interval = scale.interval(row["gain_low"], row["gain_high"]) if known else "–"
         rows.append(
             [
-                Cell(str(row["label"]), str(row["label"])),
-                Cell(words.count(row["params"]), row["params"]),
-                Cell(words.size(row["memory_bytes"]), row["memory_bytes"]),
-                Cell(words.seconds(number(row["train_seconds"])), number(row["train_seconds"])),
-                Cell(words.seconds(number(row["latency_seconds"])), number(row["latency_seconds"])),
-                Cell(_whole(row["seeds"]), number(row["seeds"])),
-                Cell(scale.value(number(row["zero_shot"])), number(row["zero_shot"])),
-                Cell(scale.value(number(row["tuned"])), number(row["tuned"])),
-                Cell(scale.difference(gain, unit=False), gain),
+                _text(str(row["label"])),
+                _cell(words.count, row["params"]),
+                _cell(words.size, row["memory_bytes"]),
+                _cell(words.seconds, row["train_seconds"]),
+                _cell(words.seconds, row["latency_seconds"]),
+                _cell("{:.0f}".format, row["seeds"]),
+                _cell(scale.value, row["zero_shot"]),
+                _cell(scale.value, row["tuned"]),
+                _cell(scale.points, row["gain"]),
                 Cell(interval, number(row["gain_low"])),
-                Cell(words.Scale(True).value(number(row["unparsed"])), number(row["unparsed"])),
+                _cell(words.Scale(True).value, row["unparsed"]),
             ]
         )
     return PageTable(columns, (False, *[True] * (len(columns) - 1)), rows)
 
 
 def run_table(comparison: Comparison) -> PageTable:
-    """One row per run."""
     columns = (
         "Run", "Model", "Adapter", "Storage", "Data", "Seed", "Training", "Val. loss",
         "Zero-shot", "Tuned",
@@ -73,27 +72,27 @@ def run_table(comparison: Comparison) -> PageTable:
         outcome = run.outcome
         own, model = outcome.data.name, outcome.model
         base, tuned = outcome.base.get(own), (outcome.tuned or {}).get(own)
-        scores = [None if e is None else e.scores.get(outcome.primary) for e in (base, tuned)]
+        scores = [
+            None if e is None else comparison.scores_of(e).get(outcome.primary)
+            for e in (base, tuned)
+        ]
         adapter = "–" if model.lora_r is None else f"{model.lora_method} r={model.lora_r}"
-        loss = number(outcome.validation.get("val_loss"))
         rows.append(
             [
-                Cell(run.directory.name, run.directory.name),
+                _text(run.directory.name),
                 Cell(model.name, model.params_base),
                 Cell(adapter, model.lora_r or 0),
-                Cell(model.quantization, model.quantization),
-                Cell(own, own),
+                _text(model.quantization),
+                _text(own),
                 Cell(str(outcome.seed), outcome.seed),
-                Cell(words.seconds(outcome.cost.train_seconds), outcome.cost.train_seconds),
-                Cell("–" if loss is None else f"{loss:.3f}", loss),
-                *[Cell("–" if s is None else f"{s:.3f}", number(s)) for s in scores],
+                _cell(words.seconds, outcome.cost.train_seconds),
+                *[_cell("{:.3f}".format, s) for s in (outcome.validation.get("val_loss"), *scores)],
             ]
         )
     return PageTable(columns, (False,) * 5 + (True,) * 5, rows)
 
 
 def pair_table(compared: SetComparison) -> PageTable:
-    """One row per pair of the question."""
     scale = scale_of(compared.test)
     columns = (
         "A", "B", "Question", "A scores", "B scores", "Gain", "95 % interval", "p", "p (Holm)",
@@ -102,22 +101,17 @@ def pair_table(compared: SetComparison) -> PageTable:
     rows = []
     for pair in compared.pairs[:MOST_PAIRS]:
         result = pair.result
-        d = result.effect.cohens_d_z
-        least = result.minimum_detectable_effect
         rows.append(
             [
-                Cell(pair.a.label, pair.a.label),
-                Cell(pair.b.label, pair.b.label),
-                Cell(pair.question, pair.question),
-                Cell(scale.value(result.mean_a), result.mean_a),
-                Cell(scale.value(result.mean_b), result.mean_b),
-                Cell(scale.difference(pair.gain, unit=False), pair.gain),
+                *map(_text, (pair.a.label, pair.b.label, pair.question)),
+                _cell(scale.value, result.mean_a),
+                _cell(scale.value, result.mean_b),
+                _cell(scale.points, pair.gain),
                 Cell(scale.interval(pair.low, pair.high), pair.low),
-                Cell(words.p_value(result.p_value).removeprefix("p "), number(result.p_value)),
-                Cell(words.p_value(pair.p_corrected).removeprefix("p "), number(pair.p_corrected)),
-                Cell(result.test, result.test),
-                Cell(words.signed(d, 2), number(d)),
-                Cell(scale.difference(least, unit=False).lstrip("+"), number(least)),
+                *[_cell(_p_value, p) for p in (result.p_value, pair.p_corrected)],
+                _text(result.test),
+                Cell(words.signed(result.effect.cohens_d_z, 2), number(result.effect.cohens_d_z)),
+                _cell(lambda v: scale.points(v).lstrip("+"), result.minimum_detectable_effect),
             ]
         )
     more = len(compared.pairs) - MOST_PAIRS
@@ -126,7 +120,6 @@ def pair_table(compared: SetComparison) -> PageTable:
 
 
 def strata_table(stratum: Stratum, scale: words.Scale) -> tuple[str, PageTable]:
-    """Name and numbers of one breakdown."""
     models = list(dict.fromkeys(m for level in stratum.levels for m in level.means))
     columns = (stratum.name, "Examples", *models, f"Gain over {stratum.against or '–'}", "95 %")
     rows = []
@@ -135,24 +128,43 @@ def strata_table(stratum: Stratum, scale: words.Scale) -> tuple[str, PageTable]:
         interval = scale.interval(level.low or 0.0, level.high or 0.0) if known else "–"
         rows.append(
             [
-                Cell(level.value, level.value),
+                _text(level.value),
                 Cell(str(level.examples), level.examples),
-                *[Cell(scale.value(level.means.get(m)), level.means.get(m)) for m in models],
-                Cell(scale.difference(level.gain, unit=False), level.gain),
+                *[_cell(scale.value, level.means.get(m)) for m in models],
+                _cell(scale.points, level.gain),
                 Cell(interval, level.low),
             ]
         )
     return stratum.name, PageTable(columns, (False, *[True] * (len(columns) - 1)), rows)
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV; a text that a spreadsheet would run as a formula gets an apostrophe."""
+
+    def plain(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+    return str(frame.map(plain).rename(columns=plain).to_csv(index=False))
+
+
 def number(value: Any) -> float | None:
-    """A float, or None for what is missing or not a number."""
     return None if value is None or value != value else float(value)
 
 
-def _whole(value: Any) -> str:
+def _text(text: str) -> Cell:
+    return Cell(text, text)
+
+
+def _cell(text: Callable[[float], str], value: Any) -> Cell:
     known = number(value)
-    return "–" if known is None else f"{known:.0f}"
+    return Cell("–" if known is None else text(known), known)
+
+
+def _p_value(p: float) -> str:
+    return words.p_value(p).removeprefix("p ")
 
 
 LATEX = {
@@ -194,8 +206,7 @@ def markdown_tables(compared: SetComparison) -> str:
 
 def _caption(compared: SetComparison) -> str:
     test = compared.test
-    n = words.plural(len(test.ids), "test example")
-    text = f"{test.primary} on {test.dataset} ({n}), best first; gains over the own base"
+    text = f"{test.primary} on {test.dataset} ({test.size}), best first; gains over the own base"
     return latex_text(text) + " with 95\\,\\% bootstrap intervals."
 
 

@@ -15,7 +15,7 @@ from sizewise.record.directories import SweepDir
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.page.page import render_page
 from sizewise.report.page.results import results_text
-from sizewise.report.page.tables import latex_tables, markdown_tables
+from sizewise.report.page.tables import csv_text, latex_tables, markdown_tables
 from sizewise.report.page.terminal import Failure
 from sizewise.report.views.pictures import paired_differences, save, size_versus_quality
 
@@ -23,11 +23,7 @@ PICTURE = "size_vs_quality.png"
 
 
 def report_folder(directory: Path) -> None:
-    """Make the folder of a report.
-
-    Raises:
-        OutcomeError: it cannot be made, or nothing can be written into it.
-    """
+    """Make the folder of a report; raises OutcomeError if it cannot be written into."""
     with _in_words(directory):
         directory.mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.W_OK):
@@ -57,13 +53,6 @@ def write_report(
         OutcomeError: the files cannot be written there.
     """
     report_folder(directory)
-    with _in_words(directory):
-        return _write(comparison, directory, failures, title)
-
-
-def _write(
-    comparison: Comparison, directory: Path, failures: Sequence[Failure], title: str
-) -> dict[str, Path]:
     paths = {
         "table": directory / "comparison.csv",
         "runs": directory / "runs.csv",
@@ -71,39 +60,30 @@ def _write(
         "picture": directory / PICTURE,
         "report": SweepDir(directory).page,
     }
-    write_atomically(paths["table"], comparison.table.to_csv(index=False))
-    write_atomically(paths["runs"], comparison.runs_table.to_csv(index=False))
-    write_atomically(paths["results"], results_text(comparison))
-    _pictures(comparison, directory)
-    _tables(comparison, directory)
-    write_atomically(paths["report"], render_page(comparison, title, failures))
+    with _in_words(directory):
+        write_atomically(paths["table"], csv_text(comparison.table))
+        write_atomically(paths["runs"], csv_text(comparison.runs_table))
+        write_atomically(paths["results"], results_text(comparison))
+        for compared in comparison.sets:
+            _for_a_paper(compared, directory, file_name(compared, comparison))
+        if comparison.sets:
+            name = f"size_vs_quality{file_name(comparison.sets[0], comparison)}.png"
+            shutil.copyfile(directory / "figures" / name, paths["picture"])
+        write_atomically(paths["report"], render_page(comparison, title, failures))
     return paths
 
 
-def _pictures(comparison: Comparison, directory: Path) -> None:
-    if not comparison.sets:
-        return
-    figures = directory / "figures"
-    figures.mkdir(exist_ok=True)
-    for compared in comparison.sets:
-        name = file_name(compared, comparison)
-        scatter = size_versus_quality(compared.test, compared.points)
-        forest = paired_differences(compared.test, compared.pairs)
-        for suffix in (".png", ".svg"):
-            save(scatter, figures / f"size_vs_quality{name}{suffix}")
-            save(forest, figures / f"paired_differences{name}{suffix}")
-        if compared is comparison.sets[0]:
-            shutil.copyfile(figures / f"size_vs_quality{name}.png", directory / PICTURE)
-
-
-def _tables(comparison: Comparison, directory: Path) -> None:
-    if not comparison.sets:
-        return
-    (directory / "tables").mkdir(exist_ok=True)
-    for compared in comparison.sets:
-        name = f"comparison{file_name(compared, comparison)}"
-        write_atomically(directory / "tables" / f"{name}.tex", latex_tables(compared))
-        write_atomically(directory / "tables" / f"{name}.md", markdown_tables(compared))
+def _for_a_paper(compared: SetComparison, directory: Path, name: str) -> None:
+    pictures, tables = directory / "figures", directory / "tables"
+    for folder in (pictures, tables):
+        folder.mkdir(exist_ok=True)
+    scatter = size_versus_quality(compared.test, compared.points)
+    forest = paired_differences(compared.test, compared.pairs)
+    for suffix in (".png", ".svg"):
+        save(scatter, pictures / f"size_vs_quality{name}{suffix}")
+        save(forest, pictures / f"paired_differences{name}{suffix}")
+    write_atomically(tables / f"comparison{name}.tex", latex_tables(compared))
+    write_atomically(tables / f"comparison{name}.md", markdown_tables(compared))
 
 
 def file_name(compared: SetComparison, comparison: Comparison) -> str:

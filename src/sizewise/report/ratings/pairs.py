@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from sizewise.errors import OutcomeError
-from sizewise.record.outcome import Evaluation
-from sizewise.record.predictions import Prediction, read_predictions
+from sizewise.files import hash_text
+from sizewise.record.predictions import read_predictions
 from sizewise.report.comparison.runs import Run
 
 
@@ -19,11 +18,8 @@ from sizewise.report.comparison.runs import Run
 class Side:
     """One model whose answers are rated: a run, its base or its tuned model.
 
-    Attributes:
-        name: stable name in ratings, ``<run id>/base`` or ``<run id>/tuned``.
-        label: what people call it, after the rating.
-        path: its predictions.
-        dataset: the test set.
+    ``name`` is the stable one in ratings, ``<run id>/base`` or ``<run id>/tuned``, ``label`` what
+    people call it after the rating, ``path`` its predictions.
     """
 
     name: str
@@ -44,8 +40,7 @@ class AnswerPair:
     @property
     def key(self) -> str:
         """Hash (16 hex digits) that no longer fits when an answer was generated anew."""
-        text = "\x1f".join((self.id, self.prompt, self.a, self.b))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hash_text("\x1f".join((self.id, self.prompt, self.a, self.b)), 16)
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,6 @@ class Matchup:
 
     @property
     def name(self) -> str:
-        """Name in ratings."""
         return f"{self.a.name} vs {self.b.name} on {self.a.dataset}"
 
 
@@ -73,50 +67,33 @@ def sides_of(run: Run) -> list[Side]:
     outcome = run.outcome
     trained = outcome.tuned is not None
     for kind, evaluations in (("tuned", outcome.tuned or {}), ("base", outcome.base)):
-        for evaluation in evaluations.values():
-            found.append(_side(run, kind, evaluation, trained))
+        label = f"{run.directory.name} · {kind}" if trained else run.directory.name
+        for entry in evaluations.values():
+            path = run.directory / entry.predictions.path
+            found.append(Side(f"{outcome.run_id}/{kind}", label, path, entry.dataset))
     return found
 
 
-def _side(run: Run, kind: str, evaluation: Evaluation, trained: bool) -> Side:
-    label = f"{run.directory.name} · {kind}" if trained else run.directory.name
-    path = run.directory / evaluation.predictions.path
-    return Side(f"{run.outcome.run_id}/{kind}", label, path, evaluation.dataset)
-
-
 def make_matchup(a: Side, b: Side, count: int = 30, seed: int = 0) -> Matchup:
-    """Pair the answers of two models to the same prompts and draw those to rate.
-
-    Args:
-        a: one model.
-        b: another one, on the same data set.
-        count: how many pairs to rate at most.
-        seed: which ones.
+    """Pair the answers of two models to the same prompts and draw at most ``count`` to rate.
 
     Raises:
         OutcomeError: the models have no prompt in common, or all their answers are equal.
     """
     # One order, so that A against B and B against A are the same matchup; tuned models first.
     a, b = sorted((a, b), key=lambda side: (side.name.endswith("/base"), side.name))
-    answers_a, answers_b = _answers(a), _answers(b)
+    answers_a, answers_b = ({p.id: p for p in read_predictions(side.path)} for side in (a, b))
     common = [key for key in answers_a if key in answers_b]
     if not common:
         raise OutcomeError(f"{a.label} and {b.label} answered no prompt in common.")
-    every = [_pair(answers_a[key], answers_b[key]) for key in common]
+    both = [(answers_a[key], answers_b[key]) for key in common]
+    every = [AnswerPair(p.id, p.prompt, p.text.strip(), q.text.strip()) for p, q in both]
     different = [pair for pair in every if pair.a != pair.b]
     if not different:
         raise OutcomeError(f"{a.label} and {b.label} gave the same answer to every prompt.")
     order = np.random.default_rng(seed).permutation(len(different))[:count]
     chosen = tuple(different[int(place)] for place in order)
     return Matchup(a, b, chosen, len(every) - len(different))
-
-
-def _answers(side: Side) -> dict[str, Prediction]:
-    return {prediction.id: prediction for prediction in read_predictions(side.path)}
-
-
-def _pair(a: Prediction, b: Prediction) -> AnswerPair:
-    return AnswerPair(a.id, a.prompt, a.text.strip(), b.text.strip())
 
 
 @dataclass(frozen=True)
@@ -128,12 +105,10 @@ class Presented:
 
     @property
     def first(self) -> str:
-        """The answer that is shown first (left, or above on a phone)."""
         return self.pair.b if self.swapped else self.pair.a
 
     @property
     def second(self) -> str:
-        """The answer that is shown second."""
         return self.pair.a if self.swapped else self.pair.b
 
     def outcome(self, choice: str) -> str:
@@ -149,8 +124,7 @@ def present(matchup: Matchup, rater: str) -> list[Presented]:
     Half of the pairs (rounded by chance) show B first, so that a preference for the first answer
     favours nobody. The same rater always gets the same order, whenever they come back.
     """
-    digest = hashlib.sha256(f"{matchup.name}\x1f{rater}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    rng = np.random.default_rng(int(hash_text(f"{matchup.name}\x1f{rater}", 16), 16))
     count = len(matchup.pairs)
     order = rng.permutation(count)
     swapped = rng.permutation(np.arange(count) + rng.integers(2)) % 2 == 1

@@ -1,4 +1,4 @@
-"""Figures for a paper (matplotlib): size against quality, and the paired differences."""
+"""Pictures for a paper (matplotlib): size against quality, and the paired differences."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from sizewise.palette import GRID, INK, MUTED, TUNED, ZERO
 from sizewise.report import words
 from sizewise.report.comparison.arms import TestSet
 from sizewise.report.comparison.pairs import Pair
-from sizewise.report.comparison.points import Point
+from sizewise.report.comparison.points import Point, best_points
 from sizewise.report.comparison.verdict import scale_of
 
-# Okabe and Ito's palette for every kind of colour vision (2008).
-ZERO_COLOUR, TUNED_COLOUR, INK, MUTED, GRID = "#0072B2", "#D55E00", "#1d2430", "#667085", "#e6e8ec"
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -41,19 +40,23 @@ def size_versus_quality(test: TestSet, points: Sequence[Point], title: str = "")
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
-        percent = scale_of(test).percent
+        scale = scale_of(test)
         for point in points:
-            _point(axes, point, 100.0 if percent else 1.0)
-        _label(axes, points, 100.0 if percent else 1.0, test.sign)
+            _point(axes, point, scale.unit)
+        for point in best_points(points, test.sign, MOST_LABELS):
+            where = (float(point.arm.params), scale.unit * point.score)
+            more: Any = {"textcoords": "offset points", "fontsize": 7.5, "va": "center"}
+            axes.annotate(point.label, where, (7, 0), **more)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: words.count(v)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.12, y=0.12)
-        _frame(axes, "Parameters", test.primary + (" (%)" if percent else ""))
+        _frame(axes, "Parameters", test.primary + (" (%)" if scale.percent else ""))
         if not points:
             _nothing(axes)
         _legend(axes)
-        axes.set_title(title or test.dataset, loc="left", fontweight="bold")
+        title = title or (f"{test.dataset} ({test.size})" if test.left_out else test.dataset)
+        axes.set_title(title, loc="left", fontweight="bold")
         return figure
 
 
@@ -63,9 +66,9 @@ def paired_differences(test: TestSet, pairs: Sequence[Pair], most: int = 30) -> 
         shown = list(pairs)[:most]
         figure = Figure(figsize=(7.2, 1.2 + 0.3 * max(len(shown), 1)), layout="constrained")
         axes = figure.add_subplot()
-        unit = 100.0 if scale_of(test).percent else 1.0
+        unit = scale_of(test).unit
         for row, pair in enumerate(reversed(shown)):
-            colour = TUNED_COLOUR if pair.wins else ZERO_COLOUR if pair.loses else MUTED
+            colour = TUNED if pair.wins else ZERO if pair.loses else MUTED
             axes.plot([unit * pair.low, unit * pair.high], [row, row], color=colour, lw=1.6)
             face = colour if pair.found else "white"
             axes.plot(unit * pair.gain, row, "o", ms=5, mec=colour, mfc=face)
@@ -83,29 +86,15 @@ def _nothing(axes: Axes) -> None:
 
 
 def _point(axes: Axes, point: Point, unit: float) -> None:
-    colour = TUNED_COLOUR if point.tuned else ZERO_COLOUR
-    x, y = float(point.candidate.params), unit * point.score
+    colour = TUNED if point.tuned else ZERO
+    x, y = float(point.arm.params), unit * point.score
     if point.low is not None and point.high is not None:
         axes.plot([x, x], [unit * point.low, unit * point.high], color=colour, lw=1.2, alpha=0.7)
     if point.base is not None:
-        start = unit * point.base.score(point.candidate.primary)
+        start = unit * point.base.score(point.arm.primary)
         axes.plot([point.base.params, x], [start, y], color=MUTED, lw=0.7, ls=(0, (3, 2)), zorder=0)
     marker = "o" if point.tuned else "s"
     axes.plot(x, y, marker, color=colour, ms=6, mec="white", mew=0.8, zorder=3)
-
-
-def _label(axes: Axes, points: Sequence[Point], unit: float, sign: float) -> None:
-    """Name the best tuned point of every base, and all zero-shot points; no more than fit."""
-    best: dict[Any, Point] = {}
-    for point in points:
-        key = (point.candidate.model.name, point.tuned)
-        if key not in best or sign * point.score > sign * best[key].score:
-            best[key] = point
-    for point in list(best.values())[:MOST_LABELS]:
-        where = (float(point.candidate.params), unit * point.score)
-        axes.annotate(
-            point.label, where, (7, 0), textcoords="offset points", fontsize=7.5, va="center"
-        )
 
 
 def _frame(axes: Axes, x: str, y: str) -> None:
@@ -116,8 +105,8 @@ def _frame(axes: Axes, x: str, y: str) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    axes.plot([], [], "s", color=ZERO_COLOUR, label="zero-shot")
-    axes.plot([], [], "o", color=TUNED_COLOUR, label="tuned")
+    axes.plot([], [], "s", color=ZERO, label="zero-shot")
+    axes.plot([], [], "o", color=TUNED, label="tuned")
     axes.plot([], [], color=MUTED, lw=1.2, label="95 % interval")
     axes.legend(frameon=False, fontsize=8, loc="best")
 

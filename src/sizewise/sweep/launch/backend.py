@@ -18,6 +18,8 @@ from sizewise.job.submit import DEFAULT_FUNCTION, Job, make_sweep_job, submit
 from sizewise.record.identity import plain_config
 from sizewise.record.state import JobState, finished, job_state, read_failure
 
+ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
+
 
 @dataclass(frozen=True)
 class LaunchOptions:
