@@ -37,7 +37,7 @@ class ExampleMetric(Metric):
             answers by the likelihood of the candidates (``evaluation.candidates=auto``).
         needs_candidates: without candidates there is no score at all.
         needs_likelihood: scores are made of the reference's likelihood.
-        uses_training: scores depend on the training answers (``set_context``).
+        of_training: scores that depend on the training answers (``set_context``).
     """
 
     name: str = ""
@@ -46,7 +46,7 @@ class ExampleMetric(Metric):
     closed = False
     needs_candidates = False
     needs_likelihood = False
-    uses_training = False
+    of_training: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ class Label(TextMetric):
 
     name = "label"
     closed = True
-    uses_training = True
+    of_training = ("lenient_match", "unparsed")
 
     def __init__(self) -> None:
         super().__init__()

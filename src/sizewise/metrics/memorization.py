@@ -26,7 +26,6 @@ class Memorization(TextMetric):
 
     name = "memorization"
     higher_is_better = False
-    uses_training = True
 
     def __init__(self, n: int = 5) -> None:
         super().__init__()
