@@ -14,6 +14,7 @@ JOB_FILE = "job.json"
 FAILURE_FILE = "failed.json"
 PRUNED_FILE = "pruned.json"
 ADAPTER = "adapter"
+VALIDATION = "validation"
 CHECKPOINTS = "checkpoints"
 RESULTS_FILE = "results.json"
 
@@ -78,7 +79,10 @@ class RunDir(_Directory):
     """Who works, or worked, on the run."""
 
     def predictions(self, kind: str, dataset: str) -> Path:
-        """Predictions of ``base``, ``tuned`` or ``validation`` on a data set."""
+        """Predictions of ``base`` or ``tuned`` on a data set's test split.
+
+        Those on its validation split are ``base_validation`` and ``tuned_validation``.
+        """
         return self.all_predictions / f"{kind}.{dataset}.jsonl"
 
 
