@@ -85,7 +85,7 @@ class SweepConfig:
     ``name`` and ``dir`` null: derived from the command, so that the same command resumes.
     ``arms``: a named sweep's union of grids, each a list of overrides with comma-separated values.
     ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
-    ``baselines``: add the classical baselines wherever answers are labels or codes (see docs/sweeps.md).
+    ``baselines``: add the classical baselines wherever answers are labels or codes.
     ``tuning``: how learning rates are found. ``prices``: for the report at the end.
     """
 

@@ -14,8 +14,8 @@ from sizewise.data.tokens.template import Template
 from sizewise.evaluation.text import pad_id
 from sizewise.job.bases import give_back, storage_of
 from sizewise.job.data import Task
-from sizewise.job.submit import submitted_stop
 from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
+from sizewise.job.submit import submitted_stop
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.dtypes import resolve_precision
 from sizewise.record.directories import RunDir

@@ -38,6 +38,7 @@ class ExampleMetric(Metric):
     full_state_update = False
     needs_candidates = False
     needs_likelihood = False
+    closed_answers = False  # whether answers are labels of a closed set, as those of a classifier
 
     def __init__(self) -> None:
         super().__init__()

@@ -68,6 +68,7 @@ class Icd10(ExampleMetric):
     """
 
     name = "icd10"
+    closed_answers = True
 
     def __init__(self, catalogue: str = "icd10cm", answer: str = "text") -> None:
         super().__init__()

@@ -24,6 +24,7 @@ class Label(TextMetric):
     """
 
     name = "label"
+    closed_answers = True
 
     def __init__(self) -> None:
         super().__init__()

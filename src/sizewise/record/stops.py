@@ -185,10 +185,11 @@ def audit_sentence(records: Iterable[TuningRecord]) -> str:
         return ""
     regrets = [_regret(kept, other) for kept, other in pairs]
     right = sum(regret <= 0 for regret in regrets)
+    mean = sum(max(regret, 0.0) for regret in regrets) / len(pairs)
     return (
         f"Audit: {len(pairs)} of the stopped were run to their end; the kept one was the better in "
-        f"{right} of {len(pairs)}, mean regret {sum(max(r, 0.0) for r in regrets) / len(pairs):.2%} "
-        "of the validation loss."
+        f"{right} of {len(pairs)}, mean regret {mean:.2%} of the "
+        "validation loss."
     )
 
 

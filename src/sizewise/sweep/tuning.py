@@ -7,7 +7,7 @@ on a sweep's directory, and the same command after a kill, come to the same one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 from sizewise.config import TuningConfig
 from sizewise.files import hash_text
 from sizewise.job.submit import Job
+from sizewise.record.directories import RunDir
 from sizewise.record.identity import trains
-from sizewise.record.state import JobState, finished, is_done, job_state
+from sizewise.record.state import JobFailure, JobState, finished, is_done, job_state
 from sizewise.record.stops import (
     AUDITED,
     DIVERGED,
@@ -63,7 +64,9 @@ class Cell:
     @property
     def share(self) -> float:
         """Where candidates are compared: at the rung, unless one of them went past it unseen."""
-        unseen = (is_done(c.run_dir) and stop_at(c.run_dir, self.rung) is None for c in self.candidates)
+        unseen = (
+            is_done(c.run_dir) and stop_at(c.run_dir, self.rung) is None for c in self.candidates
+        )
         return END if self.rung >= END or any(unseen) else self.rung
 
     @property
@@ -96,7 +99,7 @@ class Choice:
 
     @cached_property
     def kept(self) -> Job | None:
-        """The candidate with the lowest validation loss; None while one lacks, or if all diverged."""
+        """The candidate with the lowest validation loss; None if one lacks or all diverged."""
         if self.missing:
             return None
         best = min(self.cell.candidates, key=self._order)
@@ -115,16 +118,16 @@ class Choice:
         whole = [c for c in stopped if not getattr(self.figures[c.identity.slug], "diverged", True)]
         return [job for job in whole if drawn(job.identity.hash) < share]
 
-    def wanted(self, audit: float) -> list[Job]:
-        """Every job that is to have a result by now: candidates, and what the choice adds."""
-        more = self.cell.further.get(self.kept.identity.hash, ()) if self.kept else ()
-        return [*self.cell.candidates, *more]
+    @property
+    def further(self) -> tuple[Job, ...]:
+        """The further seeds of the one that is kept; none before it is."""
+        return self.cell.further.get(self.kept.identity.hash, ()) if self.kept else ()
 
     def to_run(self, audit: float) -> list[Job]:
         """The jobs to run next, with where they are to stop."""
         if self.kept is None:
             return [replace(job, stop_at=self.share) for job in self.missing]
-        whole = [self.kept, *self.cell.further.get(self.kept.identity.hash, ())]
+        whole = [self.kept, *self.further]
         audits = [replace(job, stop_at=END) for job in self.audited(audit)]
         return [job for job in (*whole, *audits) if not is_done(job.run_dir) and not _ended(job)]
 
@@ -221,7 +224,8 @@ def _key(job: Job) -> str:
 def _names(jobs: Sequence[Job]) -> list[str]:
     """Name configurations by the overrides in which they differ; a single one by its directory."""
     kept = [
-        [text for text in job.overrides if not text.startswith((f"{RATE}=", "seed="))] for job in jobs
+        [text for text in job.overrides if not text.startswith((f"{RATE}=", "seed="))]
+        for job in jobs
     ]
     shared = set.intersection(*map(set, kept)) if len(kept) > 1 else set()
     said = [" ".join(text for text in texts if text not in shared) for texts in kept]
@@ -229,9 +233,18 @@ def _names(jobs: Sequence[Job]) -> list[str]:
     return [name or fallback for name, fallback in zip(said, plain, strict=True)]
 
 
-def choices(cells: Iterable[Cell]) -> Iterator[Choice]:
-    return (cell.look() for cell in cells)
-
-
 def tuning_record(cells: Sequence[Cell], audit: float) -> TuningRecord:
-    return TuningRecord([choice.record(audit) for choice in choices(cells)], audit)
+    return TuningRecord([cell.look().record(audit) for cell in cells], audit)
+
+
+def all_diverged(cells: Iterable[Cell]) -> list[JobFailure]:
+    """Return a failure for every cell of which no learning rate gave a number."""
+    return [
+        JobFailure(
+            str(cell.candidates[0].run_dir),
+            f"every learning rate that was tried diverged ({cell.name}). Try a lower optimizer.lr",
+            str(RunDir(cell.candidates[0].run_dir).log),
+        )
+        for cell in cells
+        if (choice := cell.look()).kept is None and not choice.missing
+    ]

@@ -394,6 +394,6 @@ def rung_step(total: int, share: float | None, validates: bool) -> int | None:
     if not validates:
         raise TrainingError(
             "sweep.tuning compares learning rates by the validation loss, and there are no "
-            "validation examples. Raise dataset.split.validation, or set sweep.tuning.lr_factors=[]."
+            "validation examples. Raise dataset.split.validation or set sweep.tuning.lr_factors=[]."
         )
     return step

@@ -12,7 +12,6 @@ from sizewise.training.meter import FitMeter
 from sizewise.training.module import AnswerModule
 from sizewise.training.random_state import capture, restore
 
-
 RUNG = "sizewise_rung"
 
 
