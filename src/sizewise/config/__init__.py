@@ -12,7 +12,7 @@ from sizewise.config.model import (
     VisionConfig,
 )
 from sizewise.config.register import conf_dir, register_schema, to_run_config
-from sizewise.config.run import PathsConfig, PricesConfig, RunConfig, SweepConfig
+from sizewise.config.run import PathsConfig, PricesConfig, RunConfig, SweepConfig, TuningConfig
 from sizewise.config.training import OptimizerConfig, SchedulerConfig, TrainerConfig
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "SplitConfig",
     "SweepConfig",
     "TrainerConfig",
+    "TuningConfig",
     "VisionConfig",
     "conf_dir",
     "register_schema",

@@ -18,6 +18,7 @@ from sizewise.record.identity import run_identity, trains, write_config
 from sizewise.record.logs import job_log
 from sizewise.record.outcome import Outcome, write_outcome
 from sizewise.record.state import finished
+from sizewise.record.stops import FitStopped
 from sizewise.runtime import (
     is_ddp_child,
     prepare_environment,
@@ -90,10 +91,15 @@ def _run(job: PreparedJob) -> Outcome:
         raise SystemExit(0)
     loggers = open_loggers(job)
     outcome: Outcome | None = None
+    error = True
     try:
         outcome = carry_out(job, loggers)
+        error = False
+    except FitStopped:
+        error = False
+        raise
     finally:
-        finish_loggers(loggers, outcome, error=outcome is None)
+        finish_loggers(loggers, outcome, error)
     # Last of all: a run killed before its trackers were closed is not done, and closes them again.
     write_outcome(outcome, job.run_dir)
     log.info("%s. %s", outcome.summary, job.run_dir)

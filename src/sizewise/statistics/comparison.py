@@ -282,7 +282,9 @@ class PairedComparison:
             return _same_everywhere(self.difference, self.n_units, level)
         df = self.degrees_of_freedom
         ratio = t_quantile(df, level) / t_quantile(df, seen.level)
-        low, high = (self.difference + ratio * (end - self.difference) for end in (seen.low, seen.high))
+        low, high = (
+            self.difference + ratio * (end - self.difference) for end in (seen.low, seen.high)
+        )
         return Interval(low, high, level, seen.method)
 
     def p_at_most(self, value: float) -> float:
