@@ -101,11 +101,16 @@ def _cut(text: str) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} …"
 
 
-CLASSICAL = "classical"
+CLASSICAL, ENCODER = "classical", "encoder"
 
 
 def check_language_model(model: ModelConfig, what: str) -> None:
-    """Raise ConfigError for a baseline, which has neither tokens nor weights."""
+    """Raise ConfigError for an encoder, and for a baseline, which has neither tokens nor weights."""
+    if model.family == ENCODER:
+        raise ConfigError(
+            f"{model.name} is an encoder, which only chooses one of its classes: there is nothing "
+            f"to {what}. Choose a language model."
+        )
     if model.family == CLASSICAL:
         raise ConfigError(
             f"{model.name} is a baseline without a language model: there is nothing to {what}. "

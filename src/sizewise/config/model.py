@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from sizewise.config.checks import above, at_least, is_regex, is_seed, one_of, within
 from sizewise.errors import ConfigError
 
-FAMILIES = ("causal", "seq2seq", "classical")
+FAMILIES = ("causal", "seq2seq", "encoder", "classical")
 INITS = ("pretrained", "random", "tiny_random")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 METHODS = ("none", "lora", "dora", "rslora", "full")
@@ -65,8 +65,10 @@ class LoraTargets:
 class ModelConfig:
     """A base model: where its weights are and how its prompts are written.
 
-    ``path`` is a hub id, a local directory, ``embedded:NAME``, or ``classical:NAME`` (family
-    ``classical``: a baseline without a language model, fitted on the training split).
+    ``path`` is a hub id, a local directory, ``embedded:NAME``, ``package:NAME/FOLDER`` (a folder
+    of an installed Python package), or ``classical:NAME`` (family ``classical``: a baseline without
+    a language model, fitted on the training split). Family ``encoder``: a head over the different
+    training answers is put on the base and trained with it (``lora=full``, or an adapter).
     ``chat_template`` is None (the tokenizer's own), ``plain`` (for bases without one),
     or the path of a jinja file. ``template_kwargs`` reach the template in training and in
     inference alike (``enable_thinking``, ``date_string``). ``suggested_lr`` is the learning rate

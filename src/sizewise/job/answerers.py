@@ -1,7 +1,8 @@
 """What answers the examples of a job: one protocol, and a class for each kind of model.
 
-A further kind (a model behind an endpoint, a fine-tuned encoder) is one more class here, and one
-more line in ``kind_of_answerer``. The path of a run (``job.run``) knows the protocol alone.
+A further kind (a model behind an endpoint) is one more class, here or in a file of its own as
+``job.encoder`` is, and one more line in ``kind_of_answerer``. The path of a run (``job.run``) knows
+the protocol alone.
 """
 
 from __future__ import annotations
@@ -22,20 +23,28 @@ from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fit
-from sizewise.evaluation.predict import Predicted, evaluation_bar, predict
+from sizewise.evaluation.predict import Answers, Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
 from sizewise.evaluation.zero_shot import cached, changed_conditions, zero_shot_key, zero_shot_parts
 from sizewise.files import hash_text
-from sizewise.job.bases import check_adapter, give_back, load_evaluated, storage_of, take_base
+from sizewise.job.bases import (
+    check_adapter,
+    evaluation_cost,
+    give_back,
+    load_evaluated,
+    model_facts,
+    storage_of,
+    take_base,
+    with_fit,
+)
 from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
+from sizewise.job.encoder import ENCODER, Encoder
 from sizewise.job.fitting import train
-from sizewise.models.adapter.wrapping import lora_settings
 from sizewise.models.architecture import context_length
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.models.preflight import check_model
-from sizewise.models.size import model_sizes
-from sizewise.models.sources import find_source, weight_files, weights_fingerprint
+from sizewise.models.sources import find_source, weights_fingerprint
 from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
@@ -53,21 +62,12 @@ CLASSICAL = "classical"
 PREFIX = "classical:"
 
 
-@dataclass(frozen=True)
-class Answers:
-    """The answers to one split, where they are kept, and whether another run computed them."""
-
-    predicted: Predicted
-    store: PredictionStore
-    reused: bool = False
-    warnings: tuple[str, ...] = ()
-
-
 class Answerer(Protocol):
     """A model that answers. Its class also says what it refuses and how it reads data."""
 
     has_likelihoods: ClassVar[bool]
     uses_energy: ClassVar[bool]
+    answers_untouched: ClassVar[bool]
 
     @staticmethod
     def check(cfg: RunConfig) -> tuple[str, ...]:
@@ -102,7 +102,8 @@ class Answerer(Protocol):
 
 def kind_of_answerer(cfg: RunConfig) -> type[Answerer]:
     """Return the class of the model that a job names."""
-    return Baseline if cfg.model.family == CLASSICAL else LanguageModel
+    kinds: dict[str, type[Answerer]] = {CLASSICAL: Baseline, ENCODER: Encoder}
+    return kinds.get(cfg.model.family, LanguageModel)
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class LanguageModel:
     fit: FitResult | None = None
     has_likelihoods: ClassVar[bool] = True
     uses_energy: ClassVar[bool] = True
+    answers_untouched: ClassVar[bool] = True
 
     @staticmethod
     def check(cfg: RunConfig) -> tuple[str, ...]:
@@ -168,7 +170,8 @@ class LanguageModel:
         if cfg.stage == "evaluate":
             model = load_evaluated(self.model, cfg)
             return dataclasses.replace(self, model=model, untouched=False)
-        model, fitted = train(cfg, self.model, job.task, self.template, loggers, job.run_dir)
+        padding = pad_id(self.template)
+        model, fitted = train(cfg, self.model, job.task, padding, loggers, job.run_dir)
         return dataclasses.replace(self, model=model, untouched=False, fit=fitted)
 
     def validation_loss(self, job: PreparedJob) -> dict[str, float]:
@@ -185,47 +188,13 @@ class LanguageModel:
 
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the model; its adapter as the weights that were scored have it."""
-        model, cfg = self.model, job.cfg.model
-        sizes, lora = model_sizes(model), lora_settings(model)
-        return ModelFacts(
-            name=cfg.name,
-            path=cfg.path,
-            revision=getattr(model.config, "_commit_hash", None) or cfg.revision,
-            family=cfg.family,
-            model_type=str(model.config.model_type),
-            params_total=sizes.total,
-            params_trainable=sizes.trainable,
-            params_base=sizes.base,
-            base_bytes=_bytes_on_disk(job.cfg) or sizes.memory_bytes,
-            memory_bytes=sizes.memory_bytes,
-            adapter_bytes=sizes.adapter_bytes,
-            dtype=str(model.dtype).removeprefix("torch."),
-            quantization=job.cfg.quantization.method,
-            lora_method=lora.method,
-            lora_r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_scale=lora.scale,
-            chat_template=self.template.fingerprint,
-            template_kwargs=dict(getattr(self.template, "template_kwargs", {})),
-        )
+        template = self.template
+        kwargs = dict(getattr(template, "template_kwargs", {}))
+        return model_facts(job.cfg, self.model, template.fingerprint, kwargs)
 
     def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
         """Sum up what the fit and the evaluations cost."""
-        cost = _evaluation_cost(evaluations, joules)
-        fitted = self.fit
-        if fitted is None:
-            return cost
-        return dataclasses.replace(
-            cost,
-            train_seconds=fitted.seconds,
-            train_tokens=fitted.tokens,
-            train_answer_tokens=fitted.answer_tokens,
-            train_steps=fitted.steps,
-            train_peak_bytes=fitted.peak_bytes,
-            batch_size=fitted.batch_size,
-            accumulate=fitted.accumulate,
-            out_of_memory=list(fitted.out_of_memory),
-        )
+        return with_fit(evaluation_cost(evaluations, joules), self.fit)
 
     def give_back(self, job: PreparedJob) -> None:
         """Keep the base in memory for the next job of this process."""
@@ -281,6 +250,7 @@ class Baseline:
     seconds: float = field(default=0.0)
     has_likelihoods: ClassVar[bool] = False
     uses_energy: ClassVar[bool] = False
+    answers_untouched: ClassVar[bool] = True
 
     @staticmethod
     def check(cfg: RunConfig) -> tuple[str, ...]:
@@ -365,28 +335,7 @@ class Baseline:
 
     def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
         """Sum up fitting and answering."""
-        return dataclasses.replace(
-            _evaluation_cost(evaluations, joules), train_seconds=self.seconds
-        )
+        return dataclasses.replace(evaluation_cost(evaluations, joules), train_seconds=self.seconds)
 
     def give_back(self, job: PreparedJob) -> None:
         """Nothing is worth keeping."""
-
-
-def _evaluation_cost(evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
-    peaks = [e.peak_bytes for e in evaluations if e.peak_bytes is not None]
-    known = [e.seconds for e in evaluations if e.seconds is not None]
-    whole = bool(known) and len(known) == len(evaluations)
-    return CostFacts(
-        eval_seconds=sum(known) if whole else None,
-        eval_peak_bytes=max(peaks, default=None),
-        energy_joules=joules,
-    )
-
-
-def _bytes_on_disk(cfg: RunConfig) -> int:
-    """Return the bytes of the files that a base is loaded from; 0 where there are none."""
-    if cfg.model.init != "pretrained":
-        return 0
-    folder = find_source(cfg.model.path, cfg.model.revision).folder
-    return sum(file.stat().st_size for file in weight_files(folder)) if folder is not None else 0

@@ -67,7 +67,7 @@ def check_scores(
 def _left_out(metric: ExampleMetric, config: Mapping[str, Any]) -> bool:
     """Whether a run without a language model leaves a metric out, for want of likelihoods."""
     family = (config.get("model") or {}).get("family")
-    return family == "classical" and metric.needs_likelihood
+    return family in ("classical", "encoder") and metric.needs_likelihood
 
 
 def _examples(predictions: Sequence[Prediction], evaluation: Evaluation) -> Check:

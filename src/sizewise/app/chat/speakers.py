@@ -47,12 +47,12 @@ class Speaker:
 
 
 def speakers_of(run: Run) -> list[Speaker]:
-    """Return the tuned model and the base of a run; none for a baseline without a language model.
+    """Return the tuned model and the base of a run; none where nothing talks (a baseline).
 
     A tuned model whose adapter was not kept is left out.
     """
     outcome = run.outcome
-    if outcome.model.family == "classical":
+    if outcome.model.family in ("classical", "encoder"):
         return []
     config = recorded_config(outcome.config)
     name = run.directory.name
