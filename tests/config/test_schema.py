@@ -33,7 +33,7 @@ def _with(path: str, value: object) -> dict:
 def test_a_minimal_config_becomes_typed_objects():
     cfg = to_run_config(MINIMAL)
     assert isinstance(cfg, RunConfig)
-    assert cfg.lora.effective_alpha == 16.0
+    assert cfg.lora.effective_alpha == 32.0
     assert cfg.dataset.source.kind == "csv"
 
 
@@ -81,8 +81,8 @@ def test_a_missing_value_names_its_key():
         to_run_config(config)
 
 
-def test_alpha_follows_the_rank_so_that_the_scale_stays():
-    scales = {LoraConfig(r=r).scale for r in (4, 8, 16, 64)}
+def test_alpha_follows_the_rank_where_a_ratio_is_given():
+    scales = {LoraConfig(r=r, alpha_ratio=2.0).scale for r in (4, 8, 16, 64)}
     assert scales == {2.0}
     assert LoraConfig(r=16, alpha=16).scale == 1.0
     assert LoraConfig(r=16, alpha=32, method="rslora").scale == 8.0

@@ -1,4 +1,4 @@
-"""Resolvers that name Hydra's directories by identity. They import nothing heavy."""
+"""Resolvers: directories by identity, the default learning rate. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from sizewise.composition.inputs import pinned
 from sizewise.config import conf_dir
 from sizewise.config.register import explain, to_run_config
+from sizewise.config.training import default_learning_rate
 from sizewise.errors import ConfigError, SizewiseError, SweepError
-from sizewise.files import hash_text
+from sizewise.files import hash_text, parse_json
 from sizewise.record.identity import Identity, plain_config, run_identity
 
 # Overrides of these keys do not change which jobs a command means.
@@ -35,6 +36,7 @@ def register_resolvers() -> None:
         ("sizewise.slug", _slug),
         ("sizewise.run_dir", _run_dir),
         ("sizewise.sweep_dir", sweep_dir),
+        ("sizewise.learning_rate", _learning_rate),
     ):
         OmegaConf.register_new_resolver(name, function, replace=True)
 
@@ -88,6 +90,36 @@ def make_directory(path: Path) -> None:
 
 def _mode(*, _root_: DictConfig) -> str | None:
     return "MULTIRUN" if _root_.sweep.arms else None
+
+
+def _learning_rate(*, _root_: DictConfig) -> float:
+    """Return the base's own suggestion, else what the rule says of width, method and batch."""
+    given = _root_.model.get("suggested_lr")
+    if given is not None:
+        return float(given)
+    trainer = _root_.trainer
+    batch = trainer.batch_size * trainer.accumulate * trainer.devices * trainer.num_nodes
+    return default_learning_rate(_width(_root_.model), _root_.lora.method != "full", batch)
+
+
+def _width(model: DictConfig) -> int | None:
+    """Return the hidden size that the option names or a local folder says; None for others."""
+    if model.get("architecture") is not None:
+        return int(model.architecture.hidden_size)
+    path = Path(str(model.path)) / "config.json"
+    if OmegaConf.is_missing(model, "path") or not path.is_file():
+        return None
+    try:
+        said = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # refused with the file's name when the model is checked
+    nodes = [said, said.get("text_config") or {}] if isinstance(said, dict) else []
+    found = [node.get(key) for key in WIDTHS for node in nodes]
+    return next((value for value in found if isinstance(value, int) and value > 0), None)
+
+
+# How the config.json of a model calls it.
+WIDTHS = ("hidden_size", "d_model", "n_embd")
 
 
 def _slug(*, _root_: DictConfig) -> str:

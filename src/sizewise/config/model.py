@@ -14,6 +14,7 @@ FAMILIES = ("causal", "seq2seq", "encoder", "classical")
 INITS = ("pretrained", "random", "tiny_random")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 METHODS = ("none", "lora", "dora", "rslora", "full")
+ALPHA = 32.0
 
 
 @dataclass
@@ -72,8 +73,8 @@ class ModelConfig:
     ``chat_template`` is None (the tokenizer's own), ``plain`` (for bases without one),
     or the path of a jinja file. ``template_kwargs`` reach the template in training and in
     inference alike (``enable_thinking``, ``date_string``). ``suggested_lr`` is the learning rate
-    that AdamW takes unless ``optimizer.lr`` says otherwise: models of a few million weights need
-    far larger steps than models of billions. ``content`` is a hash of local weights, tokenizer and
+    that AdamW takes unless ``optimizer.lr`` says otherwise; null: by the rule of
+    ``config.training.default_learning_rate``. ``content`` is a hash of local weights, tokenizer and
     template, filled in when a run is planned: a changed base makes another run. ``added_tokens``
     are put into the vocabulary where it lacks them; the embedding grows with it, and an adapter
     trains and keeps their rows.
@@ -94,7 +95,7 @@ class ModelConfig:
     trust_remote_code: bool = False
     gated: bool = False
     license: str | None = None
-    suggested_lr: float = 2e-4
+    suggested_lr: float | None = None
     lora_targets: LoraTargets = field(default_factory=LoraTargets)
     architecture: ArchitectureConfig | None = None
 
@@ -108,7 +109,10 @@ class ModelConfig:
 
 @dataclass
 class LoraConfig:
-    """The adapter. ``alpha`` follows the rank (``alpha_ratio`` × r) unless it is given.
+    """The adapter. ``alpha`` is 32 unless it is given, so that all ranks share a learning rate:
+    the update is scaled by alpha/r, and the best rate then hardly moves with the rank (Schulman
+    et al., "LoRA Without Regret", 2025; arXiv 2602.06204). With ``alpha_ratio`` it is
+    ``alpha_ratio`` × r instead, and another rank is another step size.
 
     ``target`` is ``all_linear``, ``attention``, a list of module names (``[q_proj,v_proj]``) or
     ``regex:PATTERN``, which has to match whole names (``regex:.*layers\\.[0-3]\\..*_proj``). In a
@@ -116,8 +120,8 @@ class LoraConfig:
     dropout (and no DoRA, with which they are left out). ``layers_to_transform`` are the numbers of
     the only layers to adapt. ``rank_pattern`` and ``alpha_pattern`` give modules another rank or
     alpha by the ends of their names, as regular expressions (``+lora.rank_pattern={down_proj:4}``);
-    alpha follows such a rank as it follows ``r``. ``modules_to_save`` are trained whole and stored
-    with the adapter, such as ``[embed_tokens,lm_head]``.
+    alpha_ratio counts for such a rank as for ``r``. ``modules_to_save`` are trained whole and
+    stored with the adapter, such as ``[embed_tokens,lm_head]``.
     ``fast``: lean forward and backward passes for plain adapters on unquantised bases (the same
     result, other random numbers in dropout); false: PEFT's own everywhere.
     """
@@ -125,8 +129,8 @@ class LoraConfig:
     method: str = "lora"
     r: int = 8
     alpha: float | None = None
-    alpha_ratio: float = 2.0
-    dropout: float = 0.05
+    alpha_ratio: float | None = None
+    dropout: float = 0.0
     target: Any = "all_linear"
     init_seed: int | None = None
     fast: bool = True
@@ -172,7 +176,9 @@ class LoraConfig:
 
     @property
     def effective_alpha(self) -> float:
-        return self.alpha if self.alpha is not None else self.alpha_ratio * self.r
+        if self.alpha is not None:
+            return self.alpha
+        return ALPHA if self.alpha_ratio is None else self.alpha_ratio * self.r
 
     @property
     def scale(self) -> float:

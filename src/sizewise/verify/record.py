@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from sizewise.config import LoraConfig
 from sizewise.config.targets import recorded_config
 from sizewise.errors import ConfigError, OutcomeError, SizewiseError
 from sizewise.files import read_json
@@ -79,11 +80,11 @@ def _repeated(outcome: Outcome) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _alpha(config: Mapping[str, Any]) -> Any:
-    """The alpha that a configuration asks for, given or by the rank (see ``LoraConfig``)."""
+    """The alpha that a configuration asks for (see ``LoraConfig``)."""
     alpha, ratio, r = (_said(config, f"lora.{key}") for key in ("alpha", "alpha_ratio", "r"))
-    if alpha is not None or ABSENT in (ratio, r):
-        return alpha if alpha is not None else ABSENT
-    return ratio * r
+    if ABSENT in (alpha, ratio, r):
+        return ABSENT
+    return LoraConfig(alpha=alpha, alpha_ratio=ratio, r=r).effective_alpha
 
 
 def _objective(outcome: Outcome) -> list[str]:

@@ -78,7 +78,7 @@ def attach_adapter(
 def peft_config(
     base: PreTrainedModel, lora: LoraConfig, model: ModelConfig, targets: Targets
 ) -> Any:
-    """Build PEFT's own config; ``alpha`` is the one in effect (it follows r by default).
+    """Build PEFT's own config; ``alpha`` is the one in effect.
 
     Raises:
         ModelError: ``lora.modules_to_save`` names what is not there or cannot be trained.
@@ -87,7 +87,8 @@ def peft_config(
     from peft import TaskType
 
     whole = whole_modules(base, lora.modules_to_save)
-    follows = {} if lora.alpha else {k: lora.alpha_ratio * r for k, r in lora.rank_pattern.items()}
+    ratio = lora.alpha_ratio if lora.alpha is None else None
+    follows = {} if ratio is None else {k: ratio * r for k, r in lora.rank_pattern.items()}
     options = {
         "target_parameters": targets.experts,
         "rank_pattern": dict(lora.rank_pattern),
