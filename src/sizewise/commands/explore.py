@@ -105,7 +105,7 @@ CLASSICAL, ENCODER = "classical", "encoder"
 
 
 def check_language_model(model: ModelConfig, what: str) -> None:
-    """Raise ConfigError for an encoder, and for a baseline, which has neither tokens nor weights."""
+    """Raise ConfigError for an encoder, and for a baseline, which has no tokens."""
     if model.family == ENCODER:
         raise ConfigError(
             f"{model.name} is an encoder, which only chooses one of its classes: there is nothing "

@@ -178,6 +178,8 @@ def _freeze(base: PreTrainedModel) -> PreTrainedModel:
     switch_off_cpu_repacking(base)
     base.requires_grad_(False)
     base.eval()
+    if getattr(base, "generation_config", None) is None:  # an encoder generates nothing
+        return base
     tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     kept = {name: getattr(base.generation_config, name, None) for name in tokens}
     base.generation_config = GenerationConfig(**kept)
