@@ -100,8 +100,8 @@ def test_the_record_is_what_verify_expects_and_a_comparison_takes_it(
     assert len(checks) > 10
     assert [c for c in checks if c.status == FAILED] == []
     result = compare([root / "full"])
-    (test,) = result.tests
-    assert [arm.model.family for arm in test.arms] == ["encoder"]
+    (part,) = result.sets
+    assert [arm.model.family for arm in part.test.arms] == ["encoder"]
 
 
 @pytest.mark.parametrize("lora", ["all_linear", "attention"])

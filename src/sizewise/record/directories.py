@@ -72,6 +72,8 @@ class RunDir(_Directory):
     """The search and the trial that this run belongs to."""
     queued = _Inside("queued.json")
     """The id under which the job waits in a queue."""
+    spending = _Inside("spending.jsonl")
+    """What the run spent at a server."""
     claims = _Inside(".claims")
     """Who works, or worked, on the run."""
 
