@@ -18,7 +18,13 @@ from sizewise.report.comparison.points import COSTS
 from sizewise.report.comparison.verdict import scale_of
 from sizewise.report.page import prose
 from sizewise.report.page.results import clean
-from sizewise.report.page.tables import configuration_table, pair_table, run_table, strata_table
+from sizewise.report.page.tables import (
+    configuration_table,
+    pair_table,
+    run_table,
+    stopped_table,
+    strata_table,
+)
 from sizewise.report.page.terminal import Failure
 from sizewise.report.ratings.store import ratings_summary
 from sizewise.report.views import charts
@@ -39,6 +45,7 @@ def render_page(comparison: Comparison, title: str = "", failures: Sequence[Fail
         comparison=comparison,
         sets=sets,
         runs=run_table(comparison),
+        stopped=stopped_table(comparison.tuning) if comparison.tuning else None,
         failures=failures,
         ratings=ratings_summary(
             {d for r in comparison.runs for d in (r.directory, *r.directory.resolve().parents[:2])},
