@@ -3,6 +3,7 @@
 from sizewise.config.data import DatasetConfig, FilterConfig, SourceConfig, SplitConfig
 from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
 from sizewise.config.model import (
+    WITHOUT_WEIGHTS,
     ArchitectureConfig,
     LoraConfig,
     LoraTargets,
@@ -15,6 +16,7 @@ from sizewise.config.run import PathsConfig, PricesConfig, RunConfig, SweepConfi
 from sizewise.config.training import OptimizerConfig, SchedulerConfig, TrainerConfig
 
 __all__ = [
+    "WITHOUT_WEIGHTS",
     "ArchitectureConfig",
     "DatasetConfig",
     "EvaluationConfig",

@@ -14,6 +14,7 @@ JOB_FILE = "job.json"
 FAILURE_FILE = "failed.json"
 PRUNED_FILE = "pruned.json"
 ADAPTER = "adapter"
+VALIDATION = "validation"
 CHECKPOINTS = "checkpoints"
 RESULTS_FILE = "results.json"
 
@@ -74,11 +75,16 @@ class RunDir(_Directory):
     """The search and the trial that this run belongs to."""
     queued = _Inside("queued.json")
     """The id under which the job waits in a queue."""
+    spending = _Inside("spending.jsonl")
+    """What the run spent at a server."""
     claims = _Inside(".claims")
     """Who works, or worked, on the run."""
 
     def predictions(self, kind: str, dataset: str) -> Path:
-        """Predictions of ``base``, ``tuned`` or ``validation`` on a data set."""
+        """Predictions of ``base`` or ``tuned`` on a data set's test split.
+
+        Those on its validation split are ``base_validation`` and ``tuned_validation``.
+        """
         return self.all_predictions / f"{kind}.{dataset}.jsonl"
 
 

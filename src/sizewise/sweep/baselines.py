@@ -51,10 +51,10 @@ def baseline_overrides(jobs: Sequence[Job]) -> list[tuple[str, ...]]:
 def _may_have_one(job: Job) -> bool:
     config = job.config
     alone = not config.get("run") and not config.get("adapter") and config.get("stage") != "train"
-    return alone and _family(job) != CLASSICAL and has_closed_answers(config.get("metric") or {})
+    return alone and _family(job) != CLASSICAL and is_closed(config.get("metric") or {})
 
 
-def has_closed_answers(metrics: Mapping[str, Any]) -> bool:
+def is_closed(metrics: Mapping[str, Any]) -> bool:
     """Whether a metric is about answers of a closed set (labels, codes), as its class declares."""
     return any(
         _is_closed(str(node.get("_target_")))
@@ -67,7 +67,7 @@ def _is_closed(target: str) -> bool:
     if target.startswith("sizewise."):
         return target in CLOSED_ANSWERS  # known without the libraries that metrics need
     try:
-        return bool(getattr(get_class(target), "closed_answers", False))
+        return bool(getattr(get_class(target), "closed", False))
     except Exception as error:  # whatever somebody's module does; the job itself will say so
         log.warning("No baselines for %s, which cannot be imported: %s", target, error)
         return False
