@@ -12,6 +12,7 @@ import pandas as pd
 
 from sizewise.config import PricesConfig
 from sizewise.record.outcome import Evaluation
+from sizewise.record.stops import TuningRecord
 from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import find_contrast
@@ -69,13 +70,15 @@ class SetComparison:
 class Comparison:
     """Many outcomes: what was read, what could not be, and one comparison per test set.
 
-    ``by`` are the configuration keys in which pairs differ, where that was asked for.
+    ``by`` are the configuration keys in which pairs differ, where that was asked for; ``tuning`` is
+    what the sweeps tried on the way.
     """
 
     runs: tuple[Run, ...]
     problems: list[Problem]
     sets: list[SetComparison]
     by: tuple[str, ...] = ()
+    tuning: tuple[TuningRecord, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -141,7 +144,7 @@ def compare_loaded(
     problems = list(loaded.problems)
     for compared in sets:
         problems += compared.test.problems
-    return Comparison(loaded.runs, problems, sets, tuple(by))
+    return Comparison(loaded.runs, problems, sets, tuple(by), loaded.tuning)
 
 
 def _compare_set(

@@ -24,6 +24,7 @@ from sizewise.report.page.tables import (
     pair_table,
     readings_table,
     run_table,
+    stopped_table,
     strata_table,
 )
 from sizewise.report.page.terminal import Failure
@@ -46,6 +47,7 @@ def render_page(comparison: Comparison, title: str = "", failures: Sequence[Fail
         comparison=comparison,
         sets=sets,
         runs=run_table(comparison),
+        stopped=stopped_table(comparison.tuning) if comparison.tuning else None,
         failures=failures,
         ratings=ratings_summary(
             {d for r in comparison.runs for d in (r.directory, *r.directory.resolve().parents[:2])},

@@ -32,6 +32,7 @@ def results_record(comparison: Comparison) -> dict[str, Any]:
         "run_ids": [run.outcome.run_id for run in comparison.runs],
         "by": list(comparison.by),
         "problems": [{"where": p.where, "reason": p.reason} for p in comparison.problems],
+        "tuning": [asdict(record) for record in comparison.tuning],
         "test_sets": [_set(compared) for compared in comparison.sets],
     }
     found: dict[str, Any] = clean(record)

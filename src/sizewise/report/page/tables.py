@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from sizewise.record.stops import STOPPED, TuningRecord, audit_sentence, tuning_sentence
 from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.contrast import scale_of
@@ -172,6 +173,33 @@ def csv_text(frame: pd.DataFrame) -> str:
         return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
     return str(frame.map(plain).rename(columns=plain).to_csv(index=False))
+
+
+def stopped_table(records: Sequence[TuningRecord]) -> PageTable:
+    """The learning rates that were tried and not kept, with what they had cost."""
+    columns = (
+        "Stopped", "Learning rate", "At step", "Validation loss", "Of the kept one", "Kept rate",
+        "Training", "Tokens", "At its end",
+    )  # fmt: skip
+    rows = []
+    for cell, tried in (pair for record in records for pair in record.stopped):
+        kept = cell.kept
+        loss = "{:.4f}".format
+        rows.append(
+            [
+                _text(cell.name if tried.state == STOPPED else f"{cell.name} ({tried.state})"),
+                _cell("{:g}".format, tried.lr),
+                Cell(f"{tried.step} of {tried.of_steps}" if tried.step else "–", tried.step),
+                _cell(loss, tried.value),
+                _cell(loss, kept.value if kept else None),
+                _cell("{:g}".format, kept.lr if kept else None),
+                _cell(words.seconds, tried.seconds),
+                _cell(words.count, tried.tokens),
+                _cell(loss, tried.final),
+            ]
+        )
+    note = " ".join([*map(tuning_sentence, records), audit_sentence(records)]).strip()
+    return PageTable(columns, (False, *[True] * 8), rows, note)
 
 
 def number(value: Any) -> float | None:
