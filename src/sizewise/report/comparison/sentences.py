@@ -9,7 +9,7 @@ from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import Tested, described, scale_of
 from sizewise.report.comparison.costs import costs_sentence
-from sizewise.report.comparison.pairs import Pair
+from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.readings import reading_of, unusable
 from sizewise.report.comparison.strata import Reversal, Stratum
 from sizewise.statistics.routing import RoutingCurve

@@ -16,7 +16,8 @@ from sizewise.report.comparison.contrast import (
     find_contrast,
     scale_of,
 )
-from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE, Pair, by_validation, rows
+from sizewise.report.comparison.pair import Pair
+from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE, by_validation, rows
 from sizewise.report.comparison.readings import has_no_usable_answer, read_as
 from sizewise.report.comparison.sentences import Baseline, Findings
 from sizewise.report.comparison.strata import Reversal, Stratum, hybrid_of, reversals, strata_of

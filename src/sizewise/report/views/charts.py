@@ -14,7 +14,7 @@ from sizewise.palette import LARGE, MUTED, SERIES, TUNED, ZERO
 from sizewise.report import words
 from sizewise.report.comparison.arms import ZERO_SHOT, TestSet
 from sizewise.report.comparison.contrast import Contrast
-from sizewise.report.comparison.pairs import Pair
+from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.points import COSTS, Curve, Front, LearningCurve, Point, best_points
 from sizewise.report.comparison.readings import Calibration
 from sizewise.report.comparison.strata import Confusion, Stratum

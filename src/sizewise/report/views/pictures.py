@@ -16,7 +16,7 @@ from sizewise.palette import GRID, INK, MUTED, TUNED, ZERO
 from sizewise.report import words
 from sizewise.report.comparison.arms import TestSet
 from sizewise.report.comparison.contrast import scale_of
-from sizewise.report.comparison.pairs import Pair
+from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.points import Point, best_points
 
 STYLE: Any = {
