@@ -268,7 +268,8 @@ def test_summary_for_trackers_holds_every_configuration(tmp_path: Path) -> None:
     paths = write_report(comparison, tmp_path / "out")
     summary = sweep_summary(comparison, paths)
     assert len(summary.rows) == 4
-    assert summary.values["verdict"] == comparison.verdict.sentence
+    verdict = comparison.verdict
+    assert summary.values["verdict"] == f"{verdict.headline}. {verdict.sentence}"
     pictures = {"report/quality-params", "report/forest", "report/scaling", "report/hybrid"}
     assert set(summary.figures) >= {"parallel_coordinates", *pictures}
     assert list(summary.images) == ["size_vs_quality"]

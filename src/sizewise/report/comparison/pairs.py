@@ -12,6 +12,7 @@ import numpy as np
 
 from sizewise.errors import ConfigError
 from sizewise.record.identity import flatten
+from sizewise.record.stops import by_loss
 from sizewise.report.comparison.arms import (
     CLASSICAL,
     DATA,
@@ -129,8 +130,7 @@ def best(test: TestSet, arms: Sequence[Arm]) -> Arm:
 
 def by_validation(arm: Arm) -> tuple[float, str]:
     """Order of choice: validation loss first; without one last."""
-    value = arm.validation
-    return (float("inf") if value is None or np.isnan(value) else value, arm.label)
+    return by_loss(arm.validation, arm.label)
 
 
 def variant_key(arm: Arm) -> str:
