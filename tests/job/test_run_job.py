@@ -36,7 +36,7 @@ def test_the_record_says_what_it_cost(tuned):
     assert outcome.cost.train_seconds > 0
     assert 0 < outcome.cost.train_answer_tokens < outcome.cost.train_tokens
     assert outcome.model.params_trainable < outcome.model.params_base < outcome.model.params_total
-    assert outcome.model.lora_scale == 2.0
+    assert outcome.model.lora_scale == 8.0
     assert 0 < outcome.model.adapter_bytes < outcome.model.base_bytes
 
 

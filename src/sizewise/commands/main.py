@@ -68,13 +68,32 @@ def compare(
     api_per_1000_tokens: Annotated[
         float | None, typer.Option(help="For the break-even: a rented model's price per 1,000.")
     ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Points that may be lost for a smaller model (default 2).")
+    ] = None,
 ) -> None:
     """Compare finished runs, of one or many sweeps: table, paired tests, verdict."""
     from sizewise.commands.provenance import compare_command
     from sizewise.config import PricesConfig
 
     prices = PricesConfig(device_per_hour, api_per_1000_tokens)
-    compare_command(directories, tuple(by or ()), out, prices)
+    compare_command(directories, tuple(by or ()), out, prices, margin)
+
+
+@app.command()
+def gate(
+    directories: Directories,
+    margin: Annotated[float, typer.Option(help="Points by which it may be worse.")] = 2.0,
+    a: Annotated[str | None, typer.Option("--a", help="Label of what is to be taken.")] = None,
+    b: Annotated[str | None, typer.Option("--b", help="Label of what it is held against.")] = None,
+) -> None:
+    """For CI: exit 0 if the small tuned model is better or not worse, 1 if worse, 2 if open.
+
+    3: it cannot be answered (no such runs).
+    """
+    from sizewise.commands.provenance import gate_command
+
+    raise typer.Exit(gate_command(directories, margin, a, b))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""``sizewise verify``, ``reproduce`` and ``compare``: finished runs looked at again."""
+"""``sizewise verify``, ``reproduce``, ``compare`` and ``gate``: finished runs looked at again."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from pathlib import Path
 from rich.console import Console
 
 from sizewise.config import PricesConfig
-from sizewise.errors import ConfigError, OutcomeError
+from sizewise.errors import ConfigError, OutcomeError, SizewiseError
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import run_identity
 from sizewise.record.outcome import Outcome, read_outcome
 from sizewise.report.comparison.compare import compare
+from sizewise.report.comparison.decision import Gate, gate
+from sizewise.report.comparison.pairs import pair_of, primary_pair
+from sizewise.report.comparison.runs import AnswerCache, load_runs
+from sizewise.report.comparison.test_sets import build_test_sets
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import report_folder, write_report
 from sizewise.report.words import literal, visible
@@ -103,7 +107,11 @@ def score_changes(before: Outcome, after: Outcome) -> list[str]:
 
 
 def compare_command(
-    directories: Sequence[Path], by: Sequence[str], out: Path | None, prices: PricesConfig
+    directories: Sequence[Path],
+    by: Sequence[str],
+    out: Path | None,
+    prices: PricesConfig,
+    margin: float | None = None,
 ) -> None:
     """Print the comparison of all finished runs below ``directories``.
 
@@ -117,10 +125,52 @@ def compare_command(
     """
     if out is not None:
         report_folder(out)  # before the work, which may take long
-    comparison = compare(directories, by, prices)
+    comparison = compare(directories, by, prices, margin=margin)
     if not comparison.runs:
         where = ", ".join(map(str, directories))
         found = "".join(f"\n  {p.where}: {p.reason}" for p in comparison.problems)
         raise OutcomeError(f"{where}: no finished run, so there is nothing to compare.{found}")
     paths = write_report(comparison, out, title=out.name) if out is not None else {}
     show(comparison, (), {name: path for name, path in paths.items() if path.is_file()})
+
+
+UNANSWERED = 3
+
+
+def gate_command(
+    directories: Sequence[Path], margin: float, a: str | None = None, b: str | None = None
+) -> int:
+    """Print in one line whether A is good enough and return the exit code.
+
+    By default A is the small tuned model of the primary pair and B the larger general one, on the
+    largest test set that has both.
+
+    Returns:
+        0: better, or not worse by ``margin`` points or more. 1: worse. 2: open. 3: there are no
+        such runs.
+    """
+    try:
+        found = _gate(directories, margin, a, b)
+    except SizewiseError as error:
+        sys.stderr.write(f"sizewise: {error}\n")
+        return UNANSWERED
+    sys.stdout.write(f"{found.line}\n")
+    return found.code
+
+
+def _gate(directories: Sequence[Path], margin: float, a: str | None, b: str | None) -> Gate:
+    if (a is None) != (b is None):
+        raise ConfigError("--a and --b belong together: give the labels of two configurations.")
+    if not margin > 0:
+        raise ConfigError(f"--margin {margin}: give the points that may be lost, more than 0.")
+    tests = build_test_sets(load_runs(directories).runs, AnswerCache())
+    for test in tests:
+        pair = primary_pair(test) if a is None or b is None else pair_of(test, a, b)
+        if pair is not None:
+            return gate(test, pair, margin)
+    labels = sorted({arm.label for test in tests for arm in test.scored})
+    what = "a tuned model and a larger general one" if a is None else f"{a!r} and {b!r}"
+    raise ConfigError(
+        f"No test set has scores of {what}. Name two of these with --a and --b: "
+        f"{', '.join(labels) or 'there are none'}."
+    )

@@ -8,9 +8,14 @@ from typing import Any
 from omegaconf import MISSING
 
 from sizewise.config.checks import above, at_least, is_regex, is_seed, one_of, within
+from sizewise.config.endpoint import EndpointConfig
 from sizewise.errors import ConfigError
 
-FAMILIES = ("causal", "seq2seq", "classical")
+FAMILIES = ("causal", "seq2seq", "encoder", "classical", "endpoint")
+# Of these nothing is loaded: a baseline is fitted, and an endpoint is asked.
+WITHOUT_WEIGHTS = ("classical", "endpoint")
+# Of these no likelihood of a text is known; an encoder chooses a class.
+WITHOUT_LIKELIHOODS = (*WITHOUT_WEIGHTS, "encoder")
 INITS = ("pretrained", "random", "tiny_random")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 METHODS = ("none", "lora", "dora", "rslora", "full")
@@ -66,8 +71,10 @@ class LoraTargets:
 class ModelConfig:
     """A base model: where its weights are and how its prompts are written.
 
-    ``path`` is a hub id, a local directory, ``embedded:NAME``, or ``classical:NAME`` (family
-    ``classical``: a baseline without a language model, fitted on the training split).
+    ``path`` is a hub id, a local directory, ``embedded:NAME``, ``package:NAME/FOLDER`` (a folder
+    of an installed Python package), or ``classical:NAME`` (family ``classical``: a baseline without
+    a language model, fitted on the training split). Family ``encoder``: a head over the different
+    training answers is put on the base and trained with it (``lora=full``, or an adapter).
     ``chat_template`` is None (the tokenizer's own), ``plain`` (for bases without one),
     or the path of a jinja file. ``template_kwargs`` reach the template in training and in
     inference alike (``enable_thinking``, ``date_string``). ``suggested_lr`` is the learning rate
@@ -76,6 +83,10 @@ class ModelConfig:
     template, filled in when a run is planned: a changed base makes another run. ``added_tokens``
     are put into the vocabulary where it lacks them; the embedding grows with it, and an adapter
     trains and keeps their rows.
+
+    Of a model behind a server (family ``endpoint``) ``path`` is its name there and ``base_url`` the
+    server's address; ``budget`` is money that one run never passes, restarts included, and
+    ``parameters`` its size where that is known.
     """
 
     name: str = MISSING
@@ -96,13 +107,24 @@ class ModelConfig:
     suggested_lr: float | None = None
     lora_targets: LoraTargets = field(default_factory=LoraTargets)
     architecture: ArchitectureConfig | None = None
+    base_url: str | None = None
+    budget: float | None = None
+    parameters: int | None = None
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
 
     def __post_init__(self) -> None:
+        above("model.budget", self.budget, 0)
+        at_least("model.parameters", self.parameters, 1)
         one_of("model.family", self.family, FAMILIES)
         one_of("model.init", self.init, INITS)
         one_of("model.dtype", self.dtype, DTYPES)
         if not all(token.strip() for token in self.added_tokens):
             raise ConfigError("model.added_tokens holds an empty token. Leave it out.")
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights to load on this machine."""
+        return self.family not in WITHOUT_WEIGHTS
 
 
 @dataclass

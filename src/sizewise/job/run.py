@@ -18,6 +18,7 @@ from sizewise.record.identity import run_identity, trains, write_config
 from sizewise.record.logs import job_log
 from sizewise.record.outcome import Outcome, write_outcome
 from sizewise.record.state import finished
+from sizewise.record.stops import FitStopped
 from sizewise.runtime import (
     is_ddp_child,
     prepare_environment,
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
     from sizewise.data.example import SplitName
     from sizewise.evaluation.score import EvaluationResult
-    from sizewise.job.answerers import Answerer
     from sizewise.job.data import PreparedJob, Task
+    from sizewise.job.protocol import Answerer
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +91,15 @@ def _run(job: PreparedJob) -> Outcome:
         raise SystemExit(0)
     loggers = open_loggers(job)
     outcome: Outcome | None = None
+    error = True
     try:
         outcome = carry_out(job, loggers)
+        error = False
+    except FitStopped:
+        error = False
+        raise
     finally:
-        finish_loggers(loggers, outcome, error=outcome is None)
+        finish_loggers(loggers, outcome, error)
     # Last of all: a run killed before its trackers were closed is not done, and closes them again.
     write_outcome(outcome, job.run_dir)
     log.info("%s. %s", outcome.summary, job.run_dir)
@@ -132,7 +138,7 @@ def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
 def score_untouched(job: PreparedJob, base: Answerer) -> dict[str, EvaluationResult]:
     """Score the untouched model on every test split, where that is wanted."""
     wanted = job.cfg.evaluation.zero_shot or not job.specialises
-    if job.cfg.stage == "train" or not wanted:
+    if job.cfg.stage == "train" or not wanted or not base.answers_untouched:
         return {}
     return {task.name: score(job, base, task, "base") for task in job.tested}
 

@@ -73,6 +73,7 @@ class Icd10(ExampleMetric):
     """
 
     name = "icd10"
+    closed = True
 
     def __init__(self, catalogue: str = "icd10cm", answer: str = "text") -> None:
         super().__init__()

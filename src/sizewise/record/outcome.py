@@ -109,7 +109,8 @@ class CostFacts:
     """What the run cost. Seconds of wall time, tokens, bytes; None where not measured or trained.
 
     ``train_tokens`` counts all tokens that went through the model in training, padding excluded;
-    ``out_of_memory`` lists the batch sizes that did not fit.
+    ``out_of_memory`` lists the batch sizes that did not fit; ``money`` is what was
+    spent at a server.
     """
 
     train_seconds: float | None = None
@@ -123,6 +124,7 @@ class CostFacts:
     batch_size: int | None = None
     accumulate: int | None = None
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
+    money: float | None = None
 
 
 @dataclass(frozen=True)
