@@ -86,7 +86,9 @@ class SweepConfig:
     ``arms``: a named sweep's union of grids, each a list of overrides with comma-separated values.
     ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
     ``baselines``: add the classical baselines wherever answers are labels or codes.
-    ``tuning``: how learning rates are found. ``prices``: for the report at the end.
+    ``tuning``: how learning rates are found. ``prices``: for the report at the end. ``margin``:
+    points that may be lost for a smaller or cheaper model, in its decision (of a score that has no
+    points, in units of the score); null: 2 points, and no decision for other scores.
     """
 
     name: str | None = None
@@ -101,11 +103,13 @@ class SweepConfig:
     baselines: bool = True
     tuning: TuningConfig = field(default_factory=TuningConfig)
     prices: PricesConfig = field(default_factory=PricesConfig)
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         one_of("sweep.order", self.order, ("base", "given"))
         at_least("sweep.retries", self.retries, 0)
         at_least("sweep.limit", self.limit, 1)
+        above("sweep.margin", self.margin, 0)
 
 
 @dataclass
