@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from sizewise.config import PricesConfig
+from sizewise.record.outcome import Outcome
+from sizewise.record.stops import read_tuning
 from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, Member, TestSet
 from sizewise.report.comparison.contrast import Contrast
+from sizewise.report.comparison.runs import Run
 from sizewise.statistics.cost import BreakEven, api_cost_per_answer, break_even, device_cost
 
 REUSED = "were reused from another run and timed under other conditions"
@@ -52,7 +55,7 @@ def timing_of(test: TestSet, arm: Arm) -> Timing | None:
     if per_answer is None:
         return None
     outcomes = [m.run.outcome for m in arm.members]
-    machines = {_machine(outcome.provenance.get("hardware") or {}) for outcome in outcomes}
+    machines = {_machine(outcome) for outcome in outcomes}
     reused = any(REUSED in warning for outcome in outcomes for warning in outcome.warnings)
     batches = {_batch(m) for m in arm.members}
     batch = batches.pop() if len(batches) == 1 else None
@@ -72,7 +75,11 @@ def _range(values: Sequence[float]) -> Range | None:
     return Range(float(np.mean(values)), min(values), max(values))
 
 
-def _machine(hardware: Any) -> str:
+def _machine(outcome: Outcome) -> str:
+    """The devices, else the processor and its threads; a server's own are not known."""
+    if outcome.model.family == "endpoint":
+        return f"server of {outcome.model.path}"
+    hardware: Any = outcome.provenance.get("hardware") or {}
     devices = ", ".join(str(device.get("name")) for device in hardware.get("devices") or ())
     return devices or f"{hardware.get('cpu')}, {hardware.get('threads')} threads"
 
@@ -172,12 +179,12 @@ def paid_back(
 ) -> list[PaidBack]:
     """Break-even in device time, and in money where prices are given.
 
-    All tuned runs of the test set are to be paid back: the choice was made among them.
+    All tuned runs of the test set are to be paid back, those that were stopped among them: the
+    choice was made between them.
     """
     small, large = contrast.small, contrast.large
-    spent = [
-        m.run.outcome.cost.train_seconds for arm in test.arms if arm.tuned for m in arm.members
-    ]
+    tuned = [m.run for arm in test.arms if arm.tuned for m in arm.members]
+    spent = [*(run.outcome.cost.train_seconds for run in tuned), *_stopped(tuned)]
     known = [seconds for seconds in spent if seconds is not None]
     if large is None or small.train_seconds is None or len(known) < len(spent):
         return []
@@ -203,6 +210,19 @@ def paid_back(
     name = f"{large.label} over an API"
     found.append(_paid(name, "currency", (all_runs, one_run, training[2]), answer, api))
     return found
+
+
+def _stopped(runs: Sequence[Run]) -> list[float]:
+    """Training seconds of the candidates that the sweeps of these runs stopped."""
+    finished = {run.directory.name for run in runs}
+    records = [read_tuning(sweep) for sweep in sorted({run.directory.parent for run in runs})]
+    return [
+        candidate.seconds
+        for record in records
+        if record is not None
+        for _, candidate in record.stopped
+        if candidate.seconds is not None and candidate.run not in finished
+    ]
 
 
 def _ends(values: Range) -> tuple[float, float, float]:
