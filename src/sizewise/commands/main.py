@@ -59,7 +59,12 @@ def status(directory: Directory) -> None:
 
 @app.command()
 def compare(
-    directories: Directories,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Directories of sweeps or runs; logs of lm-evaluation-harness or Inspect."
+        ),
+    ],
     by: Annotated[list[str] | None, typer.Option(help="Also pair runs along these keys.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write table, pictures and page here.")] = None,
     device_per_hour: Annotated[
@@ -68,13 +73,19 @@ def compare(
     api_per_1000_tokens: Annotated[
         float | None, typer.Option(help="For the break-even: a rented model's price per 1,000.")
     ] = None,
+    id_field: Annotated[
+        str | None, typer.Option(help="Of logs: the field that holds an example's id.")
+    ] = None,
+    harness_score: Annotated[
+        str | None, typer.Option(help="Of logs: take this figure, do not score answers anew.")
+    ] = None,
 ) -> None:
     """Compare finished runs, of one or many sweeps: table, paired tests, verdict."""
-    from sizewise.commands.provenance import compare_command
+    from sizewise.commands.provenance import Imports, compare_command
     from sizewise.config import PricesConfig
 
     prices = PricesConfig(device_per_hour, api_per_1000_tokens)
-    compare_command(directories, tuple(by or ()), out, prices)
+    compare_command(paths, tuple(by or ()), out, prices, Imports(id_field, harness_score))
 
 
 @app.command()

@@ -6,7 +6,9 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
@@ -15,7 +17,9 @@ from sizewise.errors import ConfigError, OutcomeError
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import run_identity
 from sizewise.record.outcome import Outcome, read_outcome
-from sizewise.report.comparison.compare import compare
+from sizewise.report.comparison.compare import compare_loaded
+from sizewise.report.comparison.runs import load_runs
+from sizewise.report.imports.convert import split_paths, with_imports
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import report_folder, write_report
 from sizewise.report.words import literal, visible
@@ -102,25 +106,46 @@ def score_changes(before: Outcome, after: Outcome) -> list[str]:
     return lines
 
 
+@dataclass(frozen=True)
+class Imports:
+    """How logs of other harnesses are read; see ``report.imports.convert.with_imports``."""
+
+    id_field: str | None = None
+    score: str | None = None
+
+
 def compare_command(
-    directories: Sequence[Path], by: Sequence[str], out: Path | None, prices: PricesConfig
+    paths: Sequence[Path],
+    by: Sequence[str],
+    out: Path | None,
+    prices: PricesConfig,
+    imports: Imports | None = None,
 ) -> None:
-    """Print the comparison of all finished runs below ``directories``.
+    """Print the comparison of all finished runs at or below ``paths``, and of logs among them.
 
     Args:
         by: compare pairs that differ in these configuration keys only.
         out: directory for the files of a report; None: print only.
+        imports: how logs of other harnesses are read.
 
     Raises:
-        OutcomeError: a path is no directory, there is no run, or ``out`` cannot be written.
+        OutcomeError: a path is no directory, there is no run, a log shares no example with the
+            runs, or ``out`` cannot be written.
         ConfigError: ``by`` names no key of the runs.
     """
     if out is not None:
         report_folder(out)  # before the work, which may take long
-    comparison = compare(directories, by, prices)
-    if not comparison.runs:
-        where = ", ".join(map(str, directories))
-        found = "".join(f"\n  {p.where}: {p.reason}" for p in comparison.problems)
-        raise OutcomeError(f"{where}: no finished run, so there is nothing to compare.{found}")
-    paths = write_report(comparison, out, title=out.name) if out is not None else {}
-    show(comparison, (), {name: path for name, path in paths.items() if path.is_file()})
+    directories, logs = split_paths(paths)
+    asked = imports or Imports()
+    with TemporaryDirectory(prefix="sizewise-imports-") as temporary:
+        loaded = load_runs(directories)
+        if logs and loaded.runs:
+            folder = out / "imports" if out is not None else Path(temporary)
+            loaded = with_imports(loaded, logs, folder, asked.id_field, asked.score)
+        comparison = compare_loaded(loaded, by, prices)
+        if not comparison.runs:
+            where = ", ".join(map(str, paths))
+            found = "".join(f"\n  {p.where}: {p.reason}" for p in comparison.problems)
+            raise OutcomeError(f"{where}: no finished run, so there is nothing to compare.{found}")
+        written = write_report(comparison, out, title=out.name) if out is not None else {}
+        show(comparison, (), {name: path for name, path in written.items() if path.is_file()})
