@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,18 @@ class EnergyMeter:
     def start(self) -> None:
         self._begin = self._read()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is done inside."""
+        before = self._read()
+        yield
+        now = self._read()
+        self._begin = {
+            name: value + _difference(before[name], now[name], self._range(name))
+            for name, value in self._begin.items()
+            if name in before and name in now
+        }
+
     def stop(self) -> float | None:
         """Return joules since ``start``; None where no counter, or not every GPU's, was read."""
         end = self._read()
@@ -49,11 +62,14 @@ class EnergyMeter:
             log.info(NOT_MEASURED)
             return None
         used = [
-            _difference(self._begin[name], value, self._powercap / name / "max_energy_range_uj")
+            _difference(self._begin[name], value, self._range(name))
             for name, value in end.items()
             if name in self._begin
         ]
         return sum(used) if used else None
+
+    def _range(self, name: str) -> Path:
+        return self._powercap / name / "max_energy_range_uj"
 
     def _read(self) -> dict[str, float]:
         return {**_read_packages(self._powercap), **_read_nvml(self._gpus)}

@@ -122,7 +122,7 @@ def test_without_training_the_objective_is_the_validation_loss_of_the_base(tuned
 def test_the_objective_may_be_the_primary_score_of_validation(tmp_path):
     outcome = run(tmp_path, "run", "lora=none", "evaluation.objective=primary")
     assert outcome.objective == outcome.validation["icd10/exact_match"]
-    assert (tmp_path / "run" / "predictions" / "validation.icd10_dialogues.jsonl").is_file()
+    assert (tmp_path / "run" / "predictions" / "base_validation.icd10_dialogues.jsonl").is_file()
 
 
 def test_an_adapter_is_evaluated_on_its_own(tuned):

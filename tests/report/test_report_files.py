@@ -202,7 +202,11 @@ def test_results_are_strict_json(tmp_path: Path) -> None:
     record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in results.json"))
     pair = record["test_sets"][0]["pairs"][0]
     assert pair["interval_95"][0] < pair["gain"] < pair["interval_95"][1]
-    assert pair["p_holm"] >= pair["p_value"]
+    first = next(p for p in record["test_sets"][0]["pairs"] if p["primary"])
+    assert first["interval"][0] < first["interval_95"][0]
+    assert 0.95 < first["interval_level"] < 1.0
+    assert pair["p_corrected"] >= pair["p_value"]
+    assert pair["interval_95_given_seeds"][0] < pair["gain"] < pair["interval_95_given_seeds"][1]
 
 
 def test_results_hold_everything_that_the_page_draws(tmp_path: Path) -> None:
@@ -261,7 +265,8 @@ def test_summary_for_trackers_holds_every_configuration(tmp_path: Path) -> None:
     paths = write_report(comparison, tmp_path / "out")
     summary = sweep_summary(comparison, paths)
     assert len(summary.rows) == 4
-    assert summary.values["verdict"] == comparison.verdict.sentence
+    verdict = comparison.verdict
+    assert summary.values["verdict"] == f"{verdict.headline}. {verdict.sentence}"
     pictures = {"report/quality-params", "report/forest", "report/scaling", "report/hybrid"}
     assert set(summary.figures) >= {"parallel_coordinates", *pictures}
     assert list(summary.images) == ["size_vs_quality"]

@@ -43,7 +43,7 @@ def _is_loaded(model: Mapping[str, Any]) -> bool:
 def candidates_content(evaluation: Mapping[str, Any]) -> str | None:
     """Hash the file of ``evaluation.candidates`` (16 hex digits); None where it names no file."""
     choice = evaluation.get("candidates")
-    if choice in (None, "train", "labels") or not Path(str(choice)).is_file():
+    if choice in (None, "auto", "train", "labels") or not Path(str(choice)).is_file():
         return None
     return file_hash(Path(str(choice)))[:16]
 

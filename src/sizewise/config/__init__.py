@@ -13,7 +13,7 @@ from sizewise.config.model import (
     VisionConfig,
 )
 from sizewise.config.register import conf_dir, register_schema, to_run_config
-from sizewise.config.run import PathsConfig, PricesConfig, RunConfig, SweepConfig
+from sizewise.config.run import PathsConfig, PricesConfig, RunConfig, SweepConfig, TuningConfig
 from sizewise.config.training import OptimizerConfig, SchedulerConfig, TrainerConfig
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "SplitConfig",
     "SweepConfig",
     "TrainerConfig",
+    "TuningConfig",
     "VisionConfig",
     "conf_dir",
     "register_schema",

@@ -29,7 +29,7 @@ from sizewise.devices import (
 )
 from sizewise.errors import EvaluationError
 from sizewise.evaluation.answer import Measurer
-from sizewise.evaluation.candidates import encode_candidates
+from sizewise.evaluation.candidate_set import CandidateSet
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
@@ -55,6 +55,7 @@ class Predicted:
         out_of_memory: batch sizes that did not fit.
         observed: what metrics measured of the model itself, by ``metric/score``.
         conditions: batch size, device and threads, which latencies depend on.
+        prior: what the candidates were calibrated by, one number for each.
     """
 
     predictions: tuple[Prediction, ...]
@@ -64,6 +65,7 @@ class Predicted:
     out_of_memory: tuple[int, ...] = ()
     observed: Mapping[str, float] = field(default_factory=dict)
     conditions: Mapping[str, str | int] = field(default_factory=dict)
+    prior: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,16 @@ def predict(
     warmup_batches: int = 1,
     retries: int = 3,
     metrics: Sequence[ExampleMetric] = (),
-    candidates: Sequence[str] = (),
+    candidates: CandidateSet | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Let a language model answer every example that ``store`` does not hold yet; see ``measured``.
 
     ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
-    most likely one is kept for each example.
+    best one in each reading is kept for each example.
     """
     _refuse_none(split_)
-    messages = split_.examples[0].messages
-    chosen = encode_candidates(candidates, template, messages) if candidates else None
-    measure = Measurer(model, template, generation, chosen)
+    measure = Measurer(model, template, generation, candidates)
     tokens = min(WARMUP_TOKENS, generation.max_new_tokens)
     short = dataclasses.replace(generation, max_new_tokens=tokens)
     warm_up = dataclasses.replace(measure, generation=short)
@@ -105,7 +105,9 @@ def predict(
     predicted = measured(
         measure, split_, store, device, batch_size, warm_up, warmup_batches, retries, progress
     )
-    return dataclasses.replace(predicted, observed=observations(model, template, metrics))
+    prior = (candidates.prior if candidates is not None else None) or ()
+    found = observations(model, template, metrics)
+    return dataclasses.replace(predicted, observed=found, prior=prior)
 
 
 Measure = Callable[[Sequence[Example], Sequence[Encoded]], list[Prediction]]

@@ -1,8 +1,8 @@
-"""What answers the examples of a job: one protocol, and a class for each kind of model.
+"""Which model answers the examples of a job; the language model and the baseline stand here.
 
-A further kind (a model behind an endpoint) is one more class, here or in a file of its own as
-``job.encoder`` is, and one more line in ``kind_of_answerer``. The path of a run (``job.run``) knows
-the protocol alone.
+A further kind is one more class in a file of its own, as ``job.encoder`` and ``job.endpoint`` are,
+and one more line in ``kind_of_answerer``. The path of a run (``job.run``) knows the protocol alone
+(``job.protocol``).
 """
 
 from __future__ import annotations
@@ -15,24 +15,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sizewise.config import RunConfig
-from sizewise.data.example import Example, SplitName
+from sizewise.data.example import SplitName
 from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fit
-from sizewise.evaluation.endpoint import (
-    Server,
-    ask_all,
-    check_endpoint,
-    check_messages,
-    make_pace,
-    open_client,
-    stand_in_client,
-    warnings_of,
-)
+from sizewise.evaluation.candidate_set import CandidateSet, candidate_prior, encode_candidates
 from sizewise.evaluation.predict import Answers, Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
@@ -50,7 +41,9 @@ from sizewise.job.bases import (
 )
 from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
 from sizewise.job.encoder import ENCODER, Encoder
+from sizewise.job.endpoint import Endpoint
 from sizewise.job.fitting import train
+from sizewise.job.protocol import Answerer
 from sizewise.models.architecture import context_length
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.models.preflight import check_model
@@ -59,8 +52,7 @@ from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
-from sizewise.record.predictions import PredictionStore
-from sizewise.record.spending import Ledger
+from sizewise.record.predictions import Prediction, PredictionStore
 from sizewise.training.preflight import check_training
 
 if TYPE_CHECKING:
@@ -71,44 +63,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 CLASSICAL = "classical"
 PREFIX = "classical:"
-
-
-class Answerer(Protocol):
-    """A model that answers. Its class also says what it refuses and how it reads data."""
-
-    has_likelihoods: ClassVar[bool]
-    uses_energy: ClassVar[bool]
-    answers_untouched: ClassVar[bool]
-
-    @staticmethod
-    def check(cfg: RunConfig) -> tuple[str, ...]:
-        """Refuse what makes no sense for this kind, before data is read; return warnings."""
-
-    @staticmethod
-    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Template | None, list[Task]]:
-        """Read, split and prepare all data; return the template (None without one) and tasks."""
-
-    @classmethod
-    def load(cls, job: PreparedJob) -> Answerer:
-        """Load the untouched model."""
-
-    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
-        """Answer every example of a split."""
-
-    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Answerer:
-        """Return the model that stands for the run: tuned, with its adapter, or as it is."""
-
-    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
-        """Return the loss on the validation split, empty where there is none."""
-
-    def facts(self, job: PreparedJob) -> ModelFacts:
-        """Describe the model."""
-
-    def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
-        """Sum up what the run cost; evaluations are those of the model that stands for it."""
-
-    def give_back(self, job: PreparedJob) -> None:
-        """Keep what the next job may use."""
 
 
 def kind_of_answerer(cfg: RunConfig) -> type[Answerer]:
@@ -129,6 +83,7 @@ class LanguageModel:
     template: Template
     untouched: bool = True
     fit: FitResult | None = None
+    priors: dict[tuple[str, ...], tuple[float, ...]] = field(default_factory=dict)
     has_likelihoods: ClassVar[bool] = True
     uses_energy: ClassVar[bool] = True
     answers_untouched: ClassVar[bool] = True
@@ -156,9 +111,9 @@ class LanguageModel:
         return cls(take_base(*storage_of(job.cfg), job.device), job.template)
 
     def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
-        """Answer a split; the base's answers to a test split are shared between runs."""
+        """Answer a split; the untouched base's answers are shared between runs."""
         parts = dict(self._parts(job, task, split))
-        if not (self.untouched and kind == "base"):
+        if not self.untouched:
             store = job.store(kind, task, zero_shot_key({**parts, "run": job.identity}))
             return Answers(self._predict(job, task, split, store), store)
         store = job.store(kind, task, zero_shot_key(parts))
@@ -168,6 +123,8 @@ class LanguageModel:
             lambda: self._predict(job, task, split, store),
             [example.id for example in task.examples(split)],
         )
+        if predicted.prior:
+            self.priors[job.candidates(task)] = predicted.prior
         if not reused:
             return Answers(predicted, store)
         log.info("%s: zero-shot answers of %s reused.", task.name, job.cfg.model.name)
@@ -184,10 +141,10 @@ class LanguageModel:
             return self
         if cfg.stage == "evaluate":
             model = load_evaluated(self.model, cfg)
-            return dataclasses.replace(self, model=model, untouched=False)
+            return LanguageModel(model, self.template, untouched=False)
         padding = pad_id(self.template)
         model, fitted = train(cfg, self.model, job.task, padding, loggers, job.run_dir)
-        return dataclasses.replace(self, model=model, untouched=False, fit=fitted)
+        return LanguageModel(model, self.template, untouched=False, fit=fitted)
 
     def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """Return nats per answer token; of a trained model the loss of its best weights."""
@@ -229,10 +186,25 @@ class LanguageModel:
                 job.eval_batch_size,
                 evaluation.warmup_batches,
                 evaluation.retries,
-                metrics=job.metrics,
-                candidates=job.candidates(task),
+                metrics=job.metrics_on(split),
+                candidates=self._candidates(job, task, split),
                 progress=progress,
             )
+
+    def _candidates(self, job: PreparedJob, task: Task, split: SplitName) -> CandidateSet | None:
+        """Encode the candidates; the run's own validation prompts calibrate them."""
+        texts, asked = job.candidates(task), job.task.encoded["validation"].encoded
+        if not texts:
+            return None
+        found = encode_candidates(texts, self.template, task.examples(split)[0].messages)
+        if not asked:
+            return found
+        if texts not in self.priors:
+            prompts, size = [item.prompt_ids for item in asked], job.eval_batch_size
+            self.priors[texts] = candidate_prior(
+                self.model, prompts, found.trie, size, pad_id(self.template)
+            )
+        return dataclasses.replace(found, prior=self.priors[texts])
 
     def _parts(self, job: PreparedJob, task: Task, split: SplitName) -> Mapping[str, Any]:
         return zero_shot_parts(
@@ -244,8 +216,9 @@ class LanguageModel:
             self.model.device.type,
             self.template,
             task.encoded[split],
-            job.metrics,
+            job.metrics_on(split),
             job.candidates(task),
+            job.task.encoded["validation"] if job.task.examples("validation") else None,
         )
 
     def _weights(self, cfg: RunConfig) -> str:
@@ -302,15 +275,11 @@ class Baseline:
         return cls(fitted, time.perf_counter() - started)
 
     def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
-        """Answer a split at once; the answer is also the candidate, with its probability."""
+        """Answer a split at once; the answer is also the candidate, in every reading."""
         examples = task.examples(split)
         predictions, seconds = answer_all(self.fitted, examples)
-        chosen = tuple(
-            dataclasses.replace(
-                p, candidate=p.text, candidate_probability=math.exp(p.token_log_prob or 0.0)
-            )
-            for p in predictions
-        )
+        calibrated = bool(job.task.examples("validation"))
+        chosen = tuple(as_candidate(p, calibrated) for p in predictions)
         parts = [job.identity, task.splits.fingerprint(split), task.name]
         key = hash_text(json.dumps(parts), 32)
         predicted = Predicted(chosen, seconds, None, max(len(examples), 1))
@@ -356,108 +325,17 @@ class Baseline:
         """Nothing is worth keeping."""
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """A model behind an OpenAI-compatible server. Nothing but its prompts leaves this machine."""
+def as_candidate(prediction: Prediction, calibrated: bool) -> Prediction:
+    """Return the answer of a classifier as the candidate that it chose, in every reading.
 
-    server: Server
-    has_likelihoods: ClassVar[bool] = False
-    uses_energy: ClassVar[bool] = False
-    answers_untouched: ClassVar[bool] = True
-
-    @staticmethod
-    def check(cfg: RunConfig) -> tuple[str, ...]:
-        """Refuse what a server cannot do, a missing key, and a budget without prices."""
-        check_endpoint(cfg)
-        return ()
-
-    @staticmethod
-    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[None, list[Task]]:
-        """Split all data; messages go to the server as they are, which has its own template."""
-        tasks = load_plain_tasks(cfg)
-        for task in tasks:
-            check_messages(task.splits.test)
-        return None, tasks
-
-    @classmethod
-    def load(cls, job: PreparedJob) -> Endpoint:
-        """Open the connection; nothing is sent."""
-        cfg = job.cfg
-        ledger = Ledger(RunDir(job.run_dir).spending, cfg.model.endpoint.prices, cfg.model.budget)
-        client = stand_in_client() if cfg.dry_run else open_client(cfg.model)
-        pace = make_pace(cfg.model.endpoint.requests_per_minute)
-        return cls(Server(client, cfg.model.path, cfg.generation, cfg.model.endpoint, ledger, pace))
-
-    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
-        """Ask every example that no earlier run of the same cache has asked."""
-        examples = task.examples(split)
-        parts = self._parts(job.cfg, examples)
-        store = job.store(kind, task, zero_shot_key(parts))
-        predicted, reused = cached(
-            Path(job.cfg.paths.cache),
-            parts,
-            lambda: self._ask(job, task, examples, store),
-            [example.id for example in examples],
-        )
-        return Answers(predicted, store, reused, warnings_of(task.name, predicted))
-
-    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Endpoint:
-        """Return itself: it is asked as it is."""
-        return self
-
-    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
-        """There is none: a server gives no likelihood of references."""
-        return {}
-
-    def facts(self, job: PreparedJob) -> ModelFacts:
-        """Describe what is known of the model; a size of 0 is one that is not known."""
-        cfg = job.cfg.model
-        return ModelFacts(
-            name=cfg.name,
-            path=cfg.path,
-            revision=None,
-            family=cfg.family,
-            model_type="endpoint",
-            params_total=cfg.parameters or 0,
-            params_trainable=0,
-            params_base=cfg.parameters or 0,
-            base_bytes=0,
-            memory_bytes=0,
-            adapter_bytes=0,
-            dtype="unknown",
-            quantization="none",
-            lora_method="none",
-            lora_r=None,
-            lora_alpha=None,
-            lora_scale=None,
-            chat_template="",
-        )
-
-    def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
-        """Sum up time and money; money is what this run spent, kept answers cost nothing again."""
-        known = self.server.options.prices.known
-        money = self.server.ledger.spent if known else None
-        return dataclasses.replace(evaluation_cost(evaluations, None), money=money)
-
-    def give_back(self, job: PreparedJob) -> None:
-        """Close the connection."""
-        self.server.client.close()
-
-    def _ask(
-        self, job: PreparedJob, task: Task, examples: Sequence[Example], store: PredictionStore
-    ) -> Predicted:
-        self.server.say_what_leaves(task.name, examples, job.cfg.model.base_url or "a stand-in")
-        with evaluation_bar(store.path.stem, job.cfg.trainer.progress_bar) as progress:
-            return ask_all(self.server, examples, store, progress)
-
-    def _parts(self, cfg: RunConfig, examples: Sequence[Example]) -> dict[str, Any]:
-        """Everything that the answers depend on, as far as it can be known from here."""
-        prompts = [[e.id, [[m.role, m.content] for m in e.messages]] for e in examples]
-        options = cfg.model.endpoint
-        return {
-            "server": [cfg.model.base_url, cfg.model.path, cfg.dry_run],
-            "request": [options.max_tokens_key, options.log_probs, options.extra],
-            "generation": asdict(cfg.generation),
-            "prices": asdict(options.prices),
-            "prompts": hash_text(json.dumps(prompts), 32),
-        }
+    Args:
+        prediction: its class is the text, with the class's probability.
+        calibrated: whether language models have a calibrated reading beside it.
+    """
+    return dataclasses.replace(
+        prediction,
+        candidate=prediction.text,
+        candidate_probability=math.exp(prediction.token_log_prob or 0.0),
+        candidate_per_token=prediction.text,
+        candidate_calibrated=prediction.text if calibrated else None,
+    )

@@ -141,7 +141,8 @@ def untie_t5_head(model: PreTrainedModel) -> None:
 
 BUILDERS: dict[str, Callable[[ArchitectureConfig], PretrainedConfig]] = {
     **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"), _decoder
+        ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "smollm3"),
+        _decoder,
     ),
     **dict.fromkeys(("bert", "roberta", "deberta-v2", "modernbert"), _encoder),
     "gemma3": _gemma3,

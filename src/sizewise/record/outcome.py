@@ -150,6 +150,8 @@ class Outcome:
     ``identity`` is the hash of the whole resolved configuration less volatile keys; ``primary``
     names the score (``metric/score``) that the data set calls its own and ``direction`` whether
     more (``max``) or less (``min``) is better. ``objective`` comes from the validation split.
+    ``validated`` has the scores of the answers to that split, under ``base`` and ``tuned``, as far
+    as these models answered it; what is chosen is chosen by them.
     """
 
     run_id: str
@@ -169,6 +171,7 @@ class Outcome:
     files: Mapping[str, FileRef] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     version: int = OUTCOME_VERSION
+    validated: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:

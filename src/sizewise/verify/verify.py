@@ -10,8 +10,8 @@ from typing import Any
 
 from sizewise.errors import OutcomeError, SizewiseError
 from sizewise.files import SEAL, parse_json, read_json
-from sizewise.record.directories import OUTCOME_FILE, RESULTS_FILE, RunDir, SweepDir
-from sizewise.record.outcome import FileRef, Outcome, read_outcome
+from sizewise.record.directories import OUTCOME_FILE, RESULTS_FILE, VALIDATION, RunDir, SweepDir
+from sizewise.record.outcome import Evaluation, FileRef, Outcome, read_outcome
 from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
 from sizewise.verify.data import Rebuilt, data_checks, rebuild, same
@@ -108,6 +108,26 @@ def _scores(
             config, base = outcome.config, _base(outcome, directory, kind, name)
             for check in check_scores(path, evaluation, config, train, there, base, trust):
                 yield replace(check, name=f"{kind} on {name}: {check.name}")
+    yield from _validated(outcome, directory, rebuilt.get(outcome.data.name, absent), trust)
+
+
+def _validated(outcome: Outcome, directory: Path, there: Rebuilt, trust: bool) -> Iterator[Check]:
+    """Score the answers to the validation split anew: what was chosen was chosen by them."""
+    name, train = outcome.data.name, there.splits.train if there.splits is not None else ()
+    for side, scores in outcome.validated.items():
+        title, file = f"{side} on {name}, {VALIDATION}", outcome.files.get(f"{side}_{VALIDATION}")
+        if file is None:
+            yield Check(title, FAILED, "scores are reported and no answers are recorded")
+            continue
+        prints, sizes = outcome.data.fingerprints, outcome.data.sizes
+        print_, size = prints.get(VALIDATION, ""), sizes.get(VALIDATION, 0)
+        entry = Evaluation(name, VALIDATION, print_, size, scores, file)
+        known = {score.partition("/")[0] for score in scores}
+        chosen = outcome.config.get("metric") or {}
+        nodes = {key: node for key, node in chosen.items() if key in known}
+        path, config = directory / file.path, {**outcome.config, "metric": nodes}
+        for check in check_scores(path, entry, config, train, there, trust=trust):
+            yield replace(check, name=f"{title}: {check.name}")
 
 
 def _base(outcome: Outcome, directory: Path, kind: str, name: str) -> list[Prediction]:
@@ -188,7 +208,7 @@ def read_results(path: Path) -> dict[str, Any]:
 def _compared(before: Mapping[str, Any], directory: Path) -> Check:
     from sizewise.config import PricesConfig
     from sizewise.report.comparison.compare import compare_loaded
-    from sizewise.report.comparison.runs import Loaded, load_runs
+    from sizewise.report.comparison.runs import load_runs
     from sizewise.report.page.results import results_record
 
     # A directory may hold more runs than were compared, e.g. of a sweep that was since narrowed.
@@ -203,7 +223,9 @@ def _compared(before: Mapping[str, Any], directory: Path) -> Check:
     sets = before.get("test_sets") or [{}]
     prices = PricesConfig(**(sets[0].get("prices") or {}))
     by = tuple(before.get("by") or ())
-    after = results_record(compare_loaded(Loaded(runs, loaded.problems), by, prices))
+    margin = sets[0].get("margin")
+    again = compare_loaded(replace(loaded, runs=runs), by, prices, margin=margin)
+    after = results_record(again)
     changed = [k for k in ("runs", "run_ids", "test_sets") if not same(before.get(k), after.get(k))]
     if not changed:
         return Check(RESULTS_FILE, OK)

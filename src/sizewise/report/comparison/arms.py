@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from sizewise.report.comparison.runs import Answers, FloatArray, Problem, Run
 ZERO_SHOT = "zero-shot"
 TUNED = "tuned"
 CLASSICAL = "classical"
+ENCODER = "encoder"
 
 
 @dataclass
@@ -33,13 +33,14 @@ class Member:
 
 @dataclass
 class Arm:
-    """One configuration of a model with all its seeds: zero-shot, tuned, or classical (a baseline
-    without a language model).
+    """One configuration of a model with all its seeds: zero-shot, tuned, classical (a baseline
+    without a language model), or a fine-tuned encoder.
 
     ``config`` is the canonical configuration without its seed (see ``config_key``), of a zero-shot
     model only what its answers depend on. ``own`` is False for the zero-shot scores that only came
     with tuned runs. ``copies`` are further evaluations of the same, for which ``members`` stand;
-    ``others`` the runs among them whose answers were others.
+    ``others`` the runs among them whose answers were others. ``primary`` names the score that
+    counts (a baseline's is always as said, see ``TestSet``); ``missing`` is why ``scores`` is None.
     """
 
     kind: str
@@ -50,6 +51,8 @@ class Arm:
     scores: FloatArray | None = None
     copies: list[Member] = field(default_factory=list)
     others: list[Run] = field(default_factory=list)
+    primary: str = ""
+    missing: str = ""
 
     @property
     def first(self) -> Member:
@@ -74,26 +77,35 @@ class Arm:
 
     @property
     def fitted(self) -> bool:
-        return self.kind in (TUNED, CLASSICAL)
+        return self.kind in (TUNED, CLASSICAL, ENCODER)
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether another seed would have given another model."""
+        return self.kind in (TUNED, ENCODER)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the members; empty for a zero-shot model, which has none."""
-        return tuple(m.run.outcome.seed for m in self.members) if self.tuned else ()
+        return tuple(m.run.outcome.seed for m in self.members) if self.has_seeds else ()
 
     @property
     def params(self) -> int:
         """Parameters of the model that answers: the adapter only counts where it is used."""
-        return self.model.params_total if self.tuned else self.model.params_base
+        return self.model.params_total if self.has_seeds else self.model.params_base
 
-    @cached_property
-    def primary(self) -> str:
-        return self.first.run.outcome.primary
+    @property
+    def has_form(self) -> bool:
+        """Whether it writes text, and may know an answer without writing it as it is asked for."""
+        return self.kind in (ZERO_SHOT, TUNED)
 
     def score(self, name: str | None = None) -> float:
         """Mean over seeds of an aggregate on the examples compared; NaN where it is missing."""
-        key = name or self.primary
-        return float(np.mean([m.scores.get(key, float("nan")) for m in self.members]))
+        return float(np.mean(self.seed_scores(name)))
+
+    def seed_scores(self, name: str | None = None) -> list[float]:
+        """The aggregate of every seed; NaN where it is missing."""
+        return [m.scores.get(name or self.primary, float("nan")) for m in self.members]
 
     def cost(self, read: Callable[[Run], float | None]) -> float | None:
         """Mean over seeds of a figure of the runs; None unless all have it."""
@@ -129,6 +141,11 @@ class Arm:
         """Mean validation loss over seeds, the only figure that may choose between variants."""
         return self.cost(lambda run: run.outcome.validation.get("val_loss"))
 
+    def validated(self, name: str) -> float | None:
+        """Mean over seeds of a score on the validation split; None where it was not asked."""
+        side = "tuned" if self.has_seeds else "base"
+        return self.cost(lambda run: run.outcome.validated.get(side, {}).get(name))
+
     @property
     def max_train(self) -> int:
         return int(self.first.run.outcome.data.sizes.get("train", 0)) if self.fitted else 0
@@ -141,12 +158,15 @@ class TestSet:
     Attributes:
         dataset, fingerprint: what was asked (of a set divided by tokenizers also in which tokens).
         primary, direction: the score that counts, and whether ``max`` or ``min`` is better.
+        said: the score by which the runs were made; ``primary`` is another reading of the same
+            answers where the untouched models do better with that (see ``readings``).
         ids: examples that every arm answered, in the order of the first one.
         groups: group of each.
         weights: how much each counts in the primary score [N]; None: all alike.
         compared, recorded: number of examples that all answered, and that any did.
         problems: evaluations that could not be used, or stand for no further run.
         tokenizers: number of sets that this one was divided into (see ``by_tokenizer``).
+        notes: objections that came up while the set was made.
     """
 
     dataset: str
@@ -161,6 +181,8 @@ class TestSet:
     recorded: int = 0
     problems: list[Problem] = field(default_factory=list)
     tokenizers: int = 1
+    said: str = ""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def sign(self) -> float:
@@ -194,7 +216,8 @@ class TestSet:
     def name(self) -> None:
         """Give every arm a label that tells it from the others."""
         facts = [
-            (c.model, c.tuned, {**c.config, "facts": hidden_facts(c.first.run)}) for c in self.arms
+            (c.model, c.has_seeds, {**c.config, "facts": hidden_facts(c.first.run)})
+            for c in self.arms
         ]
         for arm, label in zip(self.arms, name_all(facts), strict=True):
             arm.label = label

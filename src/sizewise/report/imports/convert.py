@@ -104,7 +104,7 @@ def with_imports(
         runs.append(_as_run(log, paired, where, folder, score))
         if said := "; ".join(filter(None, [*log.notes, paired.left_out])):
             problems.append(Problem(str(path), f"not all of it is compared: {said}."))
-    return Loaded(tuple(runs), tuple(problems))
+    return replace(loaded, runs=tuple(runs), problems=tuple(problems))
 
 
 def _asked(loaded: Loaded) -> Iterator[Asked]:
@@ -137,9 +137,7 @@ def _best(log: HarnessLog, asked: Sequence[Asked], id_field: str | None) -> tupl
     return best
 
 
-def _as_run(
-    log: HarnessLog, paired: Paired, asked: Asked, folder: Path, score: str | None
-) -> Run:
+def _as_run(log: HarnessLog, paired: Paired, asked: Asked, folder: Path, score: str | None) -> Run:
     outcome, digest = asked.run.outcome, file_hash(log.path)
     answered = [_prediction(sample.response, example) for sample, example in paired.pairs]
     if score is None:
@@ -194,9 +192,9 @@ def _scored_anew(log: HarnessLog, answered: Sequence[Prediction], outcome: Outco
     metrics = [metric for node in nodes if (metric := own_metric(node)) and metric.name == name]
     if not metrics or metrics[0].needs_likelihood or metrics[0].needs_candidates:
         raise OutcomeError(
-            f"{log.path}: {outcome.primary} cannot be computed from the text of an answer, which is "
-            "what a log holds. Take a figure of the log instead (--harness-score NAME), or compare "
-            "runs with another dataset.primary."
+            f"{log.path}: {outcome.primary} cannot be computed from the text of an answer, and a "
+            "log holds no more. Take a figure of the log (--harness-score NAME), or compare runs "
+            "with another dataset.primary."
         )
     return score_predictions(answered, metrics)
 
@@ -220,7 +218,7 @@ def _as_scored(
 def _outcome(
     log: HarnessLog, like: Outcome, evaluation: Evaluation, digest: str, note: str
 ) -> Outcome:
-    """Return the record of a log as that of a model which was only asked; a size of 0 is unknown."""
+    """Return a log as the record of a model that was only asked; a size of 0 is unknown."""
     model = Path(log.model).name
     name, size = f"{model} ({log.harness}, {log.task})", log.parameters or 0
     facts = ModelFacts(

@@ -1,4 +1,4 @@
-"""Sample logs of lm-evaluation-harness: ``samples_TASK_DATE.jsonl``, written by ``--log_samples``."""
+"""Sample logs of lm-evaluation-harness: ``samples_TASK_DATE.jsonl`` of ``--log_samples``."""
 
 from __future__ import annotations
 

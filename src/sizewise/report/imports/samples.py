@@ -67,6 +67,4 @@ def plain_fields(row: Any) -> dict[str, str]:
 
 def numbers(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
     """Return the figures among ``names`` that are numbers."""
-    return {
-        name: float(found[name]) for name in names if isinstance(found.get(name), (int, float))
-    }
+    return {name: float(found[name]) for name in names if isinstance(found.get(name), (int, float))}

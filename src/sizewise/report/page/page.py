@@ -14,11 +14,20 @@ from plotly.offline import get_plotlyjs
 
 from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
+from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.points import COSTS
-from sizewise.report.comparison.verdict import scale_of
 from sizewise.report.page import prose
 from sizewise.report.page.results import clean
-from sizewise.report.page.tables import configuration_table, pair_table, run_table, strata_table
+from sizewise.report.page.tables import (
+    calibration_table,
+    configuration_table,
+    decision_table,
+    pair_table,
+    readings_table,
+    run_table,
+    stopped_table,
+    strata_table,
+)
 from sizewise.report.page.terminal import Failure
 from sizewise.report.ratings.store import ratings_summary
 from sizewise.report.views import charts
@@ -39,6 +48,7 @@ def render_page(comparison: Comparison, title: str = "", failures: Sequence[Fail
         comparison=comparison,
         sets=sets,
         runs=run_table(comparison),
+        stopped=stopped_table(comparison.tuning) if comparison.tuning else None,
         failures=failures,
         ratings=ratings_summary(
             {d for r in comparison.runs for d in (r.directory, *r.directory.resolve().parents[:2])},
@@ -80,9 +90,14 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "strata": [strata_table(s, scale_of(test)) for s in views.strata],
         "configurations": configuration_table(compared),
         "pairs": pair_table(compared),
+        "decision": compared.decision,
+        "choices": decision_table(compared),
+        "left_out": compared.left_out,
         "scaling": prose.scaling_sentence(test, views),
         "learning": prose.learning_sentences(views),
         "hybrid": prose.hybrid_sentence(test, views),
+        "readings": readings_table(compared),
+        "calibration": calibration_table(views.calibration) if views.calibration else None,
         "paid_back": prose.paid_back_sentences(compared.paid_back),
         "charts": {name: _plain(chart) for name, chart in charts_of(compared).items()},
         "sample": _sample(compared),
@@ -113,6 +128,8 @@ def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
             figures["scaling"] = charts.scaling_chart(views.scaling, test, points, contrast, scale)
         if views.hybrid is not None:
             figures["hybrid"] = charts.hybrid_chart(views.hybrid, scale)
+    if views.calibration:
+        figures["calibration"] = charts.calibration_chart(views.calibration)
     figures |= {f"confusion-{i}": charts.confusion_chart(c) for i, c in enumerate(views.confusion)}
     return figures
 
