@@ -84,8 +84,8 @@ def _id_field(log: HarnessLog, ids: Mapping[str, int], wanted: str | None) -> st
     there = sorted({name for sample in log.samples for name in sample.fields})
     raise OutcomeError(
         f"{log.path}: no field {wanted!r} holds ids of the examples (16 hex digits, `id` in the "
-        f"predictions of a run). Its rows have: {', '.join(there) or 'no fields'}. Leave --id-field "
-        "out to pair by text."
+        f"predictions of a run). Its rows have: {', '.join(there) or 'no fields'}. Leave "
+        "--id-field out to pair by text."
     )
 
 
