@@ -58,7 +58,7 @@ class SetComparison:
 
     @cached_property
     def points(self) -> list[Point]:
-        return make_points(self.test, self.seed)
+        return make_points(self.test, self.seed, self.prices)
 
     @cached_property
     def fronts(self) -> list[Front]:
