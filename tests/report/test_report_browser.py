@@ -125,7 +125,7 @@ def test_every_control_works_and_nothing_complains(page: Path, width: int) -> No
     assert found["title"] == "a sweep – sizewise"
     names = {name for name, _ in found["charts"]}
     wanted = {"quality-params", "forest", "ranks", "learning", "scaling", "hybrid", "strata-0"}
-    assert wanted | {"confusion-0", "confusion-1"} == names
+    assert wanted | {"confusion-0", "confusion-1", "calibration"} == names
     assert all(drawn > 0 for _, drawn in found["charts"])
     assert len(found["before"]) == 7
     assert found["descending"][0].startswith("mini")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import signal
@@ -11,8 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sizewise.config import PricesConfig, RunConfig
+from sizewise.errors import DivergedError
+from sizewise.job.submit import submitted_stop
 from sizewise.record.identity import run_identity
 from sizewise.record.outcome import CostFacts, DataFacts, ModelFacts, Outcome, write_outcome
+from sizewise.record.stops import FitStopped, Stop
 
 RAISES, EXITS, KILLED, NAN = 901, 902, 903, 906
 
@@ -34,6 +38,28 @@ def job(cfg: RunConfig, run_dir: Path) -> Outcome:
     outcome = make_outcome(cfg, float("nan") if cfg.seed == NAN else objective)
     write_outcome(outcome, run_dir)
     note(run_dir, "end", {})
+    return outcome
+
+
+def tuned(cfg: RunConfig, run_dir: Path) -> Outcome:
+    """A fit of 100 steps that stops where it is asked to.
+
+    Its loss is lowest at a rate of 0.01 for rank 4, else at 0.001, and no number above 1. Rank 13
+    fails at 0.001 unless the sweep was repaired.
+    """
+    share, lr = submitted_stop(run_dir), cfg.optimizer.lr
+    note(run_dir, "begin", {"stop": share})
+    if cfg.lora.r == 13 and lr == 1e-3 and not repaired(run_dir):
+        raise ValueError("this job was made to fail")
+    if lr > 1:
+        stop = Stop(3, None, share, 100, 0.1, 1, reason="The training loss is nan")
+        raise DivergedError(stop.reason) if share is None else FitStopped(stop)
+    best = 1e-2 if cfg.lora.r == 4 else 1e-3
+    loss = 1 + abs(math.log10(lr / best)) + cfg.seed / 100
+    if share is not None and share < 1:
+        raise FitStopped(Stop(round(100 * share), 2 * loss, share, 100, 2.0, 10))
+    outcome = make_outcome(cfg, loss)
+    write_outcome(outcome, run_dir)
     return outcome
 
 

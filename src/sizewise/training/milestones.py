@@ -69,11 +69,11 @@ class Milestones(StepCallback):
         before = pl_module.val_loss
         if self.validated_step != trainer.global_step:
             callbacks, validated = trainer.callbacks, self.validated_step
-            trainer.callbacks = []  # type: ignore[attr-defined]
+            trainer.callbacks = []
             try:
                 self._validate(trainer, pl_module)
             finally:
-                trainer.callbacks = callbacks  # type: ignore[attr-defined]
+                trainer.callbacks = callbacks
                 self.validated_step = validated
         loss = pl_module.val_loss
         pl_module.val_loss = before

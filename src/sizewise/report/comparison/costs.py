@@ -18,6 +18,8 @@ from sizewise.report.comparison.contrast import Contrast
 from sizewise.report.comparison.runs import Run
 from sizewise.statistics.cost import BreakEven, api_cost_per_answer, break_even, device_cost
 
+# A score of the answers of a server (see evaluation.endpoint).
+PER_1000 = "endpoint/cost_per_1000"
 REUSED = "were reused from another run and timed under other conditions"
 
 
@@ -197,19 +199,41 @@ def paid_back(
         found.append(
             _paid(large.label, "device seconds", training, ours.per_answer, theirs.per_answer.mean)
         )
-    if prices is None or large.first.answers is None:
+    hourly, api = None if prices is None else prices.device_per_hour, _api_cost(test, large, prices)
+    if hourly is None or api is None:
         return found
-    hourly, per_1000 = prices.device_per_hour, prices.api_per_1000_tokens
-    if hourly is None or per_1000 is None:
-        return found
-    answers = large.first.answers
-    tokens = float(answers.tokens[answers.positions(test.ids)].mean())
-    api = api_cost_per_answer(tokens, 0.0, per_1000)
     all_runs, one_run = (device_cost(seconds, hourly) for seconds in training[:2])
     answer = Range(*(device_cost(v, hourly) for v in _ends(ours.per_answer)))
-    name = f"{large.label} over an API"
+    name = large.label if measured_money(large) is not None else f"{large.label} over an API"
     found.append(_paid(name, "currency", (all_runs, one_run, training[2]), answer, api))
     return found
+
+
+def measured_money(arm: Arm) -> float | None:
+    """Money of 1,000 answers as a server's own counts of tokens make it; None for other models."""
+    value = arm.score(PER_1000)
+    return value if math.isfinite(value) else None
+
+
+def money_per_1000(arm: Arm, prices: PricesConfig | None) -> float | None:
+    """Money of 1,000 answers: measured at a server, else by seconds on a device with a price."""
+    measured = measured_money(arm)
+    hourly = None if prices is None else prices.device_per_hour
+    if measured is not None or hourly is None or arm.latency is None:
+        return measured
+    return 1000 * device_cost(arm.latency, hourly)
+
+
+def _api_cost(test: TestSet, large: Arm, prices: PricesConfig | None) -> float | None:
+    """Money of one answer of the large model: measured where a server gave it, else by tokens."""
+    measured = measured_money(large)
+    if measured is not None:
+        return measured / 1000
+    answers = large.first.answers
+    if prices is None or prices.api_per_1000_tokens is None or answers is None:
+        return None
+    tokens = float(answers.tokens[answers.positions(test.ids)].mean())
+    return api_cost_per_answer(tokens, 0.0, prices.api_per_1000_tokens)
 
 
 def _stopped(runs: Sequence[Run]) -> list[float]:

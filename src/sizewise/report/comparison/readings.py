@@ -92,8 +92,8 @@ def read_as(arm: Arm, name: str, test: TestSet) -> FloatArray | None:
 def _general(test: TestSet) -> list[Arm]:
     """The untouched models that stand for size; all of them where none is larger than a tuned."""
     untouched = [arm for arm in test.arms if arm.kind == ZERO_SHOT]
-    tuned = [arm.model.params_base for arm in test.arms if arm.tuned]
-    larger = [arm for arm in untouched if tuned and arm.model.params_base > min(tuned)]
+    tuned = [arm.size for arm in test.arms if arm.tuned]
+    larger = [arm for arm in untouched if tuned and arm.size > min(tuned)]
     return larger or untouched
 
 

@@ -18,6 +18,7 @@ from sizewise.record.directories import OUTCOME_FILE, RunDir
 from sizewise.record.kinds import check_kinds
 from sizewise.record.outcome import Evaluation, Outcome, read_outcome
 from sizewise.record.predictions import WEIGHTED_BY, Prediction
+from sizewise.record.stops import TuningRecord, read_tuning
 
 FloatArray = NDArray[np.float64]
 
@@ -40,10 +41,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Loaded:
-    """All runs that could be read, and what could not."""
+    """All runs that could be read, what could not, and what their sweeps tried before.
+
+    A learning rate that was tried with one seed and not kept is none of the ``runs``, also where
+    it was run to its end: configurations are compared at the rate that was chosen.
+    """
 
     runs: tuple[Run, ...]
     problems: tuple[Problem, ...]
+    tuning: tuple[TuningRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,11 @@ def load_runs(paths: Iterable[Path]) -> Loaded:
     """
     problems: list[Problem] = []
     copies: dict[str, list[Run]] = {}
-    for directory in find_run_dirs(paths):
+    directories = find_run_dirs(paths)
+    tuning = {path: read_tuning(path) for path in sorted({d.parent for d in directories})}
+    tuned = {path: record for path, record in tuning.items() if record is not None}
+    tried = {path / c.run for path, record in tuned.items() for _, c in record.stopped}
+    for directory in (d for d in directories if d not in tried):
         try:
             outcome = read_outcome(directory)
         except OutcomeError as error:
@@ -114,7 +124,7 @@ def load_runs(paths: Iterable[Path]) -> Loaded:
     for run, same in zip(runs, copies.values(), strict=True):
         reason = f"is the job of {run.directory}; counted once"
         problems += [Problem(str(r.directory), reason) for r in same if r is not run]
-    return Loaded(tuple(runs), tuple(problems))
+    return Loaded(tuple(runs), tuple(problems), tuple(tuned.values()))
 
 
 def _is_whole(run: Run) -> bool:

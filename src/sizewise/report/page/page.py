@@ -21,9 +21,11 @@ from sizewise.report.page.results import clean
 from sizewise.report.page.tables import (
     calibration_table,
     configuration_table,
+    decision_table,
     pair_table,
     readings_table,
     run_table,
+    stopped_table,
     strata_table,
 )
 from sizewise.report.page.terminal import Failure
@@ -46,6 +48,7 @@ def render_page(comparison: Comparison, title: str = "", failures: Sequence[Fail
         comparison=comparison,
         sets=sets,
         runs=run_table(comparison),
+        stopped=stopped_table(comparison.tuning) if comparison.tuning else None,
         failures=failures,
         ratings=ratings_summary(
             {d for r in comparison.runs for d in (r.directory, *r.directory.resolve().parents[:2])},
@@ -87,6 +90,9 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "strata": [strata_table(s, scale_of(test)) for s in views.strata],
         "configurations": configuration_table(compared),
         "pairs": pair_table(compared),
+        "decision": compared.decision,
+        "choices": decision_table(compared),
+        "left_out": compared.left_out,
         "scaling": prose.scaling_sentence(test, views),
         "learning": prose.learning_sentences(views),
         "hybrid": prose.hybrid_sentence(test, views),

@@ -14,7 +14,7 @@ from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.page.prose import paid_back_sentences
-from sizewise.report.page.tables import number
+from sizewise.report.page.tables import number, stopped_table
 
 STYLES = {"shown": "bold green", "open": "bold"}  # by tone, else yellow
 MOST_ROWS = 40
@@ -55,6 +55,7 @@ def show(
         _verdict(console, compared)
     if not comparison.sets:
         console.print(f"[bold]{words.literal(comparison.verdict.sentence)}[/]")
+    _tuning(console, comparison)
     for problem in comparison.problems:
         console.print(
             f"[yellow]Not used:[/] {words.literal(problem.where)}: {words.literal(problem.reason)}"
@@ -111,8 +112,26 @@ def _verdict(console: Console, compared: SetComparison) -> None:
     )
     for sentence in paid_back_sentences(compared.paid_back):
         console.print(f"Break-even. {words.literal(sentence)}")
-    for warning in compared.warnings:
+    if compared.decision is not None:
+        console.print(f"Decision. {words.literal(' '.join(compared.decision.sentences))}")
+    for warning in (*compared.left_out, *compared.warnings):
         console.print(f"  [dim]•[/] {words.literal(warning)}")
+    console.print()
+
+
+def _tuning(console: Console, comparison: Comparison) -> None:
+    """What was tried and stopped on the way, where learning rates were tuned."""
+    if not comparison.tuning:
+        return
+    stopped = stopped_table(comparison.tuning)
+    table = Table(title="Stopped at a rung", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name, numeric in zip(stopped.columns, stopped.numeric, strict=True):
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in stopped.rows[:MOST_ROWS]:
+        table.add_row(*(words.literal(cell.text) for cell in row))
+    if stopped.rows:
+        console.print(table)
+    console.print(words.literal(stopped.note))
     console.print()
 
 
