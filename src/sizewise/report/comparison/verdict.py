@@ -170,9 +170,13 @@ def _baselines(test: TestSet, pair: Pair, pairs: Sequence[Pair], seed: int) -> t
         (id(side), id(arm)): _among(pairs, side, arm) or result
         for (side, arm), result in zip(wanted, tested, strict=True)
     }
-    sides = (pair.a, pair.b)
     return tuple(
-        Baseline(arm, *(found.get((id(s), id(arm))) for s in sides), *_ahead(test, arm, pair))
+        Baseline(
+            arm,
+            found.get((id(pair.a), id(arm))),
+            found.get((id(pair.b), id(arm))),
+            *_ahead(test, arm, pair),
+        )
         for arm in arms
     )
 
