@@ -99,11 +99,11 @@ def best_points(points: Sequence[Point], sign: float, most: int) -> list[Point]:
 
 
 def cost_of(arm: Arm, name: str) -> float | None:
-    """One cost of an arm, in the unit of ``COSTS``."""
+    """One cost of an arm, in the unit of ``COSTS``; a recorded size of 0 is one nobody knows."""
     if name == "params":
-        return float(arm.params)
+        return float(arm.params) or None
     if name == "memory_bytes":
-        return float(arm.model.memory_bytes)
+        return float(arm.model.memory_bytes) or None
     if name == "latency_seconds":
         return arm.latency
     if name == "train_seconds":
@@ -229,13 +229,13 @@ def _overtaking(
 def scaling_of(test: TestSet, contrast: Contrast, seed: int = 0) -> ScalingMatch | None:
     """Size at which a zero-shot model would match the tuned one; None below two sizes.
 
-    Only unquantised zero-shot models count, the best of each size. Scores of which less is
+    Only unquantised zero-shot models of known size count, the best of each. Scores of which less is
     better are turned round and fitted on a line; shares of 1 get the logistic form.
     """
     by_size: dict[int, Arm] = {}
     for arm in test.scored:
-        if arm.kind == ZERO_SHOT and arm.model.quantization == "none":
-            size = arm.model.params_base
+        size = arm.model.params_base
+        if arm.kind == ZERO_SHOT and arm.model.quantization == "none" and size:
             held = by_size.get(size)
             better = held is None or test.sign * arm.score() > test.sign * held.score()
             by_size[size] = arm if better or held is None else held

@@ -324,7 +324,8 @@ def scaling_chart(
     match: ScalingMatch, test: TestSet, points: list[Point], contrast: Contrast, scale: words.Scale
 ) -> go.Figure:
     """Zero-shot quality over size with its fit, and the tuned model's level."""
-    zero = [p for p in points if p.arm.kind == ZERO_SHOT and p.arm.model.quantization == "none"]
+    asked = [p for p in points if p.arm.kind == ZERO_SHOT and p.arm.model.quantization == "none"]
+    zero = [p for p in asked if p.arm.params]
     sizes = sorted(float(p.arm.params) for p in zero)
     grid = np.geomspace(sizes[0], sizes[-1], 60)
     figure = go.Figure()

@@ -36,7 +36,11 @@ MOST_LABELS = 14
 
 
 def size_versus_quality(test: TestSet, points: Sequence[Point], title: str = "") -> Figure:
-    """Quality over parameters: zero-shot and tuned of a base connected, 95 % intervals."""
+    """Quality over parameters: zero-shot and tuned of a base connected, 95 % intervals.
+
+    A model of unknown size has no place in it.
+    """
+    points = [point for point in points if point.arm.params]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
