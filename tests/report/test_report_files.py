@@ -202,9 +202,12 @@ def test_results_are_strict_json(tmp_path: Path) -> None:
     record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in results.json"))
     pair = record["test_sets"][0]["pairs"][0]
     assert pair["interval_95"][0] < pair["gain"] < pair["interval_95"][1]
-    first = next(p for p in record["test_sets"][0]["pairs"] if p["primary"])
-    assert first["interval"][0] < first["interval_95"][0]
-    assert 0.95 < first["interval_level"] < 1.0
+    pairs = record["test_sets"][0]["pairs"]
+    assert sorted(p["interval_level"] for p in pairs) == pytest.approx([0.95, 0.99])
+    assert [p["interval"][0] < p["interval_95"][0] for p in pairs] == [
+        p["interval_level"] > 0.951 for p in pairs
+    ]
+    assert [p["primary"] for p in pairs] == [True, False]
     assert pair["p_corrected"] >= pair["p_value"]
     assert pair["interval_95_given_seeds"][0] < pair["gain"] < pair["interval_95_given_seeds"][1]
 

@@ -180,6 +180,7 @@ def _finish(
         given = interval
     name, p_value = _test(sides, components, test)
     error, df = components.standard_error, components.degrees_of_freedom
+    detectable = minimum_detectable_effect(*components.planned, alpha=alpha, power=power)
     return PairedComparison(
         names=pair.names,
         mean_a=float(sides.a.scores.mean()),
@@ -193,9 +194,10 @@ def _finish(
         smallest_p=test.smallest_p,
         p_floor=test.smallest_p if test.drawn and name == test.name else 0.0,
         effect=_effect(sides, binary, test.mcnemar, interval.level),
-        minimum_detectable_effect=minimum_detectable_effect(error, df, alpha=alpha, power=power),
+        minimum_detectable_effect=detectable,
         standard_error=error,
         degrees_of_freedom=df,
+        planned=components.planned,
         n=sides.units.examples,
         n_clusters=sides.units.count if sides.units.clustered else None,
         seeds_a=sides.a.spread,
@@ -235,7 +237,8 @@ class PairedComparison:
     alone (equal to `p_value` where no seeds vary). `smallest_p` is the least p-value the test over
     the examples can give, `p_floor` the least that its random draws can show: at it the p-value
     is an upper bound; 0 where nothing was drawn. `n_clusters` is None for independent examples.
-    `minimum_detectable_effect` has the scale of the difference (NaN if nothing varies).
+    `minimum_detectable_effect` has the scale of the difference (NaN if nothing varies), `planned`
+    is what it follows from (see `VarianceComponents`).
     `seed_difference_range`: lowest and highest difference that single seeds give.
     """
 
@@ -254,6 +257,7 @@ class PairedComparison:
     minimum_detectable_effect: float
     standard_error: float
     degrees_of_freedom: float
+    planned: tuple[float, float]
     n: int
     n_clusters: int | None
     seeds_a: SeedSpread
@@ -296,8 +300,7 @@ class PairedComparison:
 
     def detectable(self, alpha: float, power: float = 0.8) -> float:
         """Minimum detectable effect of a test at level `alpha`."""
-        df = self.degrees_of_freedom
-        return minimum_detectable_effect(self.standard_error, df, alpha=alpha, power=power)
+        return minimum_detectable_effect(*self.planned, alpha=alpha, power=power)
 
 
 FEW_EXAMPLES = 100

@@ -58,7 +58,7 @@ class SetComparison:
 
     @cached_property
     def points(self) -> list[Point]:
-        return make_points(self.test, self.seed)
+        return make_points(self.test, self.seed, self.prices)
 
     @cached_property
     def fronts(self) -> list[Front]:
@@ -210,7 +210,7 @@ def _row(test: TestSet, arm: Arm, gain: Pair | None) -> dict[str, Any]:
         "dataset": test.dataset,
         "metric": test.primary,
         "model": model.name,
-        "params": arm.params or None,
+        "params": arm.params,
         "trainable": model.params_trainable if arm.fitted else 0,
         "lora": model.lora_method if arm.has_seeds else "none",
         "r": model.lora_r if arm.has_seeds else None,
@@ -253,7 +253,7 @@ def run_rows(
             "run_id": outcome.run_id,
             "directory": run.directory.name,
             "model": outcome.model.name,
-            "params": outcome.model.params_total or None,
+            "params": outcome.model.params_total,
             "lora": outcome.model.lora_method,
             "r": outcome.model.lora_r,
             "quantization": outcome.model.quantization,

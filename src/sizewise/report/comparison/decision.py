@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sizewise.errors import ConfigError
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT, Arm, TestSet
+from sizewise.report.comparison.contrast import scale_of
+from sizewise.report.comparison.costs import Timing, alike, timing_of
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.pairs import ALPHA, representatives, rows
-from sizewise.report.comparison.points import cost_of
+from sizewise.report.comparison.verdict import LIKELIHOOD
 from sizewise.statistics.margin import near_best
 from sizewise.statistics.paired import fallback
 
+EVERY_KIND = (TUNED, ENCODER, ZERO_SHOT, CLASSICAL)
 BETTER, EQUIVALENT, NOT_WORSE = "better", "equivalent", "not worse"
 WORSE, OPEN = "worse", "open"
 # Points that are given up for a smaller model where nothing else is said, of scores from 0 to 1.
@@ -44,13 +48,18 @@ class Choice:
     arm: Arm
     score: float
     params: float
-    seconds: float | None
+    timing: Timing | None
     share_best: float
     p_near: float
 
     @property
     def near(self) -> bool:
         return self.p_near <= ALPHA
+
+    @property
+    def seconds(self) -> float | None:
+        """Median seconds per answer, mean over seeds."""
+        return None if self.timing is None else self.timing.per_answer.mean
 
 
 @dataclass(frozen=True)
@@ -69,9 +78,10 @@ class Decision:
 
     @property
     def cheapest(self) -> Choice | None:
-        """The near one with the fewest seconds per answer; None where one was not measured."""
+        """The near one with the fewest seconds per answer; None where these are not alike."""
         near = [c for c in self.choices if c.near]
-        if any(c.seconds is None for c in near):
+        timings = [c.timing for c in near if c.timing is not None]
+        if len(timings) < len(near) or any(not alike(timings[0], other) for other in timings):
             return None
         return min(near, key=lambda c: c.seconds or 0.0, default=None)
 
@@ -103,11 +113,20 @@ class Decision:
                 f"The cheapest is {cheapest.arm.label} ({words.seconds(cheapest.seconds)} per "
                 "answer)."
             )
+        elif len(near) > 1:
+            found.append(
+                "Which is the cheapest is not said: they were not all timed in the same batches on "
+                "the same machine."
+            )
         return [*found, first]
 
 
 def decide(
-    test: TestSet, pairs: Sequence[Pair], margin: float | None = None, seed: int = 0
+    test: TestSet,
+    pairs: Sequence[Pair],
+    margin: float | None = None,
+    seed: int = 0,
+    n_resamples: int = 4_000,
 ) -> Decision | None:
     """Decide at a margin; None with fewer than two configurations, or without a margin.
 
@@ -115,9 +134,10 @@ def decide(
     and nothing for other scores. Configurations are those that stand for a question of their own:
     settings of the training, and wordings of the prompt, are chosen by validation.
     """
-    arms = [arm for kind in (TUNED, ENCODER, ZERO_SHOT, CLASSICAL)
-            for arm in representatives(test, kind)]  # fmt: skip
-    scale = words.Scale(percent(test))
+    # How likely a model finds the reference decides nothing between tuned and untouched models.
+    kinds = (TUNED,) if test.primary.startswith(LIKELIHOOD) else EVERY_KIND
+    arms = [arm for kind in kinds for arm in representatives(test, kind)]
+    scale = scale_of(test)
     if margin is None and scale.percent:
         margin = POINTS
     if margin is None or len(arms) < 2 or len(set(test.groups)) < 2:
@@ -129,6 +149,7 @@ def decide(
         margin=delta,
         higher_is_better=test.direction == "max",
         weights=test.weights,
+        n_resamples=n_resamples,
         seed=seed,
     )
     choices = [
@@ -136,7 +157,7 @@ def decide(
             arm,
             test.mean(arm),
             float(arm.params),
-            cost_of(arm, "latency_seconds"),
+            timing_of(test, arm),
             float(found.share_best[i]),
             float(found.p_near[i]),
         )
@@ -145,13 +166,6 @@ def decide(
     choices.sort(key=lambda c: -test.sign * c.score)
     points = scale.difference(delta).lstrip("+")
     return Decision(delta, points, relations(pairs, delta), choices)
-
-
-def percent(test: TestSet) -> bool:
-    """Whether the score is between 0 and 1 and more is better, so that it has points."""
-    matrices = [arm.scores for arm in test.scored if arm.scores is not None]
-    inside = all(m.min() >= 0 and m.max() <= 1 for m in matrices)
-    return bool(matrices) and inside and test.direction == "max"
 
 
 def relations(pairs: Sequence[Pair], margin: float) -> list[Relation]:
@@ -195,7 +209,12 @@ def gate(test: TestSet, pair: Pair, margin: float) -> Gate:
     ``margin`` as in ``decide``. Worse is what is shown to be worse and not shown to be within the
     margin.
     """
-    scale = words.Scale(percent(test))
+    if test.primary.startswith(LIKELIHOOD) and pair.a.kind != pair.b.kind:
+        raise ConfigError(
+            f"{test.primary} decides nothing between tuned and untouched models: training improves "
+            "it whatever the answers are worth. Score the runs with a metric of the task."
+        )
+    scale = scale_of(test)
     delta = margin / 100.0 if scale.percent else margin
     p = pair.p_not_worse(delta)
     found = status(pair, p, pair.p_equivalent(delta))

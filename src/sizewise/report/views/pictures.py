@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,12 @@ MOST_LABELS = 14
 
 
 def size_versus_quality(test: TestSet, points: Sequence[Point], title: str = "") -> Figure:
-    """Quality over parameters: zero-shot and tuned of a base connected, 95 % intervals.
-
-    A model of unknown size has no place in it.
-    """
-    points = [point for point in points if point.arm.params]
+    """Quality over parameters: zero-shot and tuned of a base connected, 95 % intervals."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
         scale = scale_of(test)
+        points = [point for point in points if math.isfinite(point.arm.params)]
         for point in points:
             _point(axes, point, scale.unit)
         for point in best_points(points, test.sign, MOST_LABELS):
