@@ -16,7 +16,7 @@ import sizewise.metrics
 from sizewise.commands.run import prepare
 from sizewise.composition.jobs import JobComposer
 from sizewise.config import SweepConfig, conf_dir
-from sizewise.sweep.baselines import has_closed_answers
+from sizewise.sweep.baselines import is_closed
 from sizewise.sweep.plan import Plan, make_plan
 
 LORA = ("lora=all_linear", "lora.r=4", "trainer.batch_size=16", "evaluation.batch_size=64")
@@ -44,7 +44,7 @@ def test_what_planning_knows_without_torch_is_what_the_metrics_declare() -> None
         found = vars(importlib.import_module(f"sizewise.metrics.{module.name}"))
         for name, kind in found.items():
             own = getattr(kind, "__module__", "") == f"sizewise.metrics.{module.name}"
-            if own and getattr(kind, "closed_answers", False):
+            if own and getattr(kind, "closed", False):
                 declared.add(f"{kind.__module__}.{name}")
     assert declared == sizewise.metrics.CLOSED_ANSWERS != set()
 
@@ -57,9 +57,9 @@ def test_somebodys_own_metric_says_so_itself(tmp_path: Path) -> None:
 
     Mine.__module__ = __name__
     globals()["Mine"] = Mine
-    assert has_closed_answers({"mine": {"_target_": f"{__name__}.Mine"}})
-    assert not has_closed_answers({"x": {"_target_": "sizewise.metrics.rouge.Rouge"}, "y": None})
-    assert not has_closed_answers({"gone": {"_target_": "nowhere.at_all.Metric"}})
+    assert is_closed({"mine": {"_target_": f"{__name__}.Mine"}})
+    assert not is_closed({"x": {"_target_": "sizewise.metrics.rouge.Rouge"}, "y": None})
+    assert not is_closed({"gone": {"_target_": "nowhere.at_all.Metric"}})
 
 
 def test_every_sweep_over_codes_gets_both_baselines_once(composer: Any, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = (), seed: in
     Each small model is stood for by the adapter with the best validation loss, and beats size if it
     beats every larger zero-shot model, in every way it was asked; the smallest winner is named. If
     none wins, the pair is the one that comes nearest, against the model that is hardest to beat.
-    Holm's correction over all pairs covers that choice.
+    The correction over all pairs covers that choice.
     With ``by`` the pairs are those that differ in these configuration keys only.
     """
     verdict = _by_key(test, pairs, ", ".join(by)) if by else _judged(test, pairs, seed)
