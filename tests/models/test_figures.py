@@ -9,9 +9,10 @@ import torch
 from omegaconf import OmegaConf
 from tests.tiny_models import resolve_targets
 
-from sizewise.config import ModelConfig, conf_dir
+from sizewise.config import LoraConfig, ModelConfig, conf_dir
 from sizewise.models.architecture import context_length, meta_model, model_config
 from sizewise.models.base import load_base
+from sizewise.models.encoder import around_head
 from sizewise.models.tokenizer import load_tokenizer
 
 PUBLISHED = {
@@ -26,8 +27,35 @@ PUBLISHED = {
     "flan_t5_small": 76_961_152,
     "flan_t5_base": 247_577_856,
     "flan_t5_large": 783_150_080,
+    "gemma3_270m": 268_098_176,
+    "gemma3_1b": 999_885_952,
+    "gemma3_12b": 12_187_325_040,
+    "gemma3_27b": 27_432_406_640,
+    "llama1b": 1_235_814_400,
+    "llama70b": 70_553_706_496,
+    "ministral8b": 8_019_808_256,
+    "mistral_small": 23_572_403_200,
+    "phi4mini": 3_836_021_760,
+    "qwen3_0_6b": 596_049_920,
+    "qwen3_1_7b": 1_720_574_976,
+    "qwen3_4b": 4_022_468_096,
+    "qwen3_8b": 8_190_735_360,
+    "qwen3_14b": 14_768_307_200,
+    "qwen3_32b": 32_762_123_264,
+    "smollm2_135m": 134_515_008,
+    "smollm2_360m": 361_821_120,
+    "smollm2_1_7b": 1_711_376_384,
+    "smollm3_3b": 3_075_098_624,
 }
 LADDER = ("nano", "micro", "mini")
+# Of the body: what is published counts a head of masked words besides (ModernBERT: 149,655,232 with
+# 640,960 of it; RoBERTa: 124,697,433 with 642,393).
+ENCODERS = {
+    "minilm_l6": 22_713_216,
+    "roberta_base": 124_055_040,
+    "deberta_v3_base": 183_831_552,
+    "modernbert_base": 149_014_272,
+}
 
 
 def option(name: str) -> ModelConfig:
@@ -41,8 +69,8 @@ def option(name: str) -> ModelConfig:
 def test_every_option_with_figures_is_checked_here() -> None:
     paths = list(Path(conf_dir() / "model").glob("*.yaml"))
     figured = {path.stem for path in paths if "architecture" in OmegaConf.load(path)}
-    assert figured == {*PUBLISHED, *LADDER}
-    assert {*PUBLISHED, *LADDER, "local"} <= {path.stem for path in paths}
+    assert figured == {*PUBLISHED, *LADDER, *ENCODERS}
+    assert {*PUBLISHED, *LADDER, *ENCODERS, "local", "encoder"} <= {path.stem for path in paths}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -52,6 +80,18 @@ def test_parameters_are_those_published(name: str) -> None:
     assert sum(p.numel() for p in meta.parameters()) == PUBLISHED[name]
     assert all(p.is_meta for p in meta.parameters())
     targets = model.lora_targets
+    assert resolve_targets(meta, "all_linear", targets) == targets.all_linear
+    assert set(resolve_targets(meta, "attention", targets)) < set(targets.all_linear)
+    assert model.license
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_parameters_of_encoders_are_those_published(name: str) -> None:
+    model = option(name)
+    meta = meta_model(model_config(model))
+    assert sum(p.numel() for p in meta.base_model.parameters()) == ENCODERS[name]
+    _, known = around_head(meta, LoraConfig(), model)
+    targets = known.lora_targets
     assert resolve_targets(meta, "all_linear", targets) == targets.all_linear
     assert set(resolve_targets(meta, "attention", targets)) < set(targets.all_linear)
     assert model.license

@@ -444,7 +444,7 @@ def test_pairs_that_win_are_counted(tmp_path: Path) -> None:
     grid(tmp_path, Task(examples=100))
     (result,) = compare([tmp_path], by=("lora.alpha",)).sets
     assert result.verdict.status == DIFFER
-    assert result.verdict.headline == "2 of 2 pairs differ"
+    assert result.verdict.headline == "1 of 1 pair differ"
 
 
 def test_baseline_costs_its_training_and_is_no_point_of_the_fit(tmp_path: Path) -> None:

@@ -12,12 +12,19 @@ from tests.report.factory import PRIMARY, Spec, Task, make_run, make_sweep
 
 from sizewise.errors import ConfigError
 from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_outcome
+from sizewise.report import words
+from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT
 from sizewise.report.comparison.compare import Comparison, SetComparison, compare
 from sizewise.report.comparison.pairs import (
+    BASELINES,
+    ENCODERS,
+    METHODS,
+    MODELS,
     OWN_BASE,
     RANKS,
     SMALL_LARGE,
     STORAGE,
+    TARGETS,
     Pair,
     compare_pairs,
 )
@@ -173,11 +180,12 @@ def test_variants_of_training_are_chosen_by_validation_never_by_test(tmp_path: P
 def test_seeds_are_a_level_of_their_own(tmp_path: Path) -> None:
     few = compared(tmp_path / "few", [Spec(seed=s) for s in (1, 2, 3)])
     many = compared(tmp_path / "many", [Spec(seed=s) for s in range(6)])
-    assert not of(few, OWN_BASE)[0].result.seeds_are_random
-    assert of(many, OWN_BASE)[0].result.seeds_are_random
-    assert of(few, OWN_BASE)[0].result.n == 200
-    assert "conditional on these seeds" in few.verdict.sentence
-    assert "conditional on these seeds" not in many.verdict.sentence
+    for result in (few, many):
+        (pair,) = of(result, OWN_BASE)
+        assert pair.result.seeds_are_random
+        assert pair.result.n == 200
+        assert pair.given_seeds != pair.uncorrected
+        assert "conditional on these seeds" not in result.verdict.sentence
     assert list(many.table["seeds"]) == [6]
 
 
@@ -343,3 +351,182 @@ def test_a_difference_beyond_the_scale_is_not_said_to_be_detectable(tmp_path: Pa
     result = compared(tmp_path, specs)
     assert all(not p.result.minimum_detectable_effect <= 1 for p in result.pairs)
     assert "could have been found" not in result.verdict.sentence
+
+
+def chosen(root: Path, specs: list[Spec], validated: dict[str, float]) -> SetComparison:
+    """Runs with the validation scores of their untouched or tuned models, by the run's name."""
+    for directory, spec in zip(make_sweep(root, specs), specs, strict=True):
+        outcome = read_outcome(directory)
+        side = "base" if spec.tuned is None else "tuned"
+        score = {side: {PRIMARY: validated[spec.name]}} if spec.name in validated else {}
+        asked = replace(outcome.data, prompt_fingerprint=str(outcome.config["dataset"]))
+        write_outcome(replace(outcome, validated=score, data=asked), directory)
+    (only,) = compare([root]).sets
+    return only
+
+
+def primary(result: SetComparison) -> Pair:
+    (pair,) = [pair for pair in result.pairs if pair.primary]
+    return pair
+
+
+def test_the_best_by_validation_of_either_side_are_tested_first(tmp_path: Path) -> None:
+    """The test scores would choose others; the largest model is not the best by validation."""
+    small = [Spec("nano", 0.1, 0.5, r=4), Spec("nano", 0.1, 0.6, r=8)]
+    large = [Spec("micro", 0.3, None), Spec("mini", 0.5, None)]
+    scores = dict(zip([s.name for s in (*small, *large)], (0.9, 0.1, 0.9, 0.1), strict=True))
+    pair = primary(chosen(tmp_path, [*small, *large], scores))
+    assert (pair.a.model.lora_r, pair.b.model.name) == (4, "micro")
+    assert pair.question == SMALL_LARGE
+
+
+def test_without_validation_scores_the_largest_model_stored_whole_is_tested_first(
+    tmp_path: Path,
+) -> None:
+    large = [Spec("micro", 0.9, None), Spec("mini", 0.9, None, quantization="nf4")]
+    result = compared(tmp_path, [Spec("nano", 0.1, 0.5), *large, Spec("mini", 0.3, None)])
+    assert (primary(result).b.model.name, primary(result).b.model.quantization) == ("mini", "none")
+
+
+def test_the_primary_pair_keeps_its_power_and_hands_it_on(tmp_path: Path) -> None:
+    """Its p-value is not multiplied by the number of pairs; the others get its level once found."""
+    specs = [Spec("nano", 0.2, 0.6, r=r) for r in (2, 4, 8, 16)] + [Spec("mini", 0.4, None)]
+    result = compared(tmp_path, specs)
+    pair = primary(result)
+    assert pair.level == pytest.approx(0.96)
+    assert pair.p_corrected == pytest.approx(pair.result.p_value / 0.8)
+    open_still = [p for p in result.pairs if not p.found]
+    assert len(open_still) > 1
+    assert [p.level for p in open_still] == pytest.approx(
+        [1 - 0.05 / len(open_still)] * len(open_still)
+    )
+    assert all(p.low <= p.uncorrected[0] <= p.uncorrected[1] <= p.high for p in result.pairs)
+
+
+def test_wordings_of_an_untouched_model_are_one_cell_chosen_by_validation(tmp_path: Path) -> None:
+    config = {"name": "icd10_dialogues", "label": "code"}
+    wordings = [
+        Spec("mini", rate, None, lr=number, extra={"dataset": {**config, "prompt": f"p{number}"}})
+        for number, rate in enumerate((0.7, 0.3, 0.5))
+    ]
+    specs = [Spec("nano", 0.1, 0.6), *wordings]
+    scores = dict(zip([s.name for s in wordings], (0.2, 0.9, 0.1), strict=True))
+    made = chosen(tmp_path / "asked", specs, scores)
+    (pair,) = of(made, SMALL_LARGE)
+    assert pair.b.score() == pytest.approx(0.3)
+    assert len(of(chosen(tmp_path / "not", specs, {}), SMALL_LARGE)) == 3
+
+
+def with_lora(spec: Spec, **lora: object) -> Spec:
+    return replace(spec, extra={"lora": {"method": "lora", "r": spec.r, **lora}})
+
+
+def test_the_pairs_of_the_question_are_tested(tmp_path: Path) -> None:
+    """Sizes, methods and targets against each other, and all against baseline and encoder."""
+    planted = [
+        (with_lora(Spec("nano", 0.1, 0.6), target="all_linear"), {"lora_method": "lora"}),
+        (with_lora(Spec("nano", 0.1, 0.5, lr=2.0), target="attention"), {"lora_method": "lora"}),
+        (with_lora(Spec("nano", 0.1, 0.5, lr=3.0), target="all_linear", method="dora"),
+         {"lora_method": "dora"}),
+        (with_lora(Spec("nano", 0.1, 0.5, lr=4.0), target="x", method="full"),
+         {"lora_method": "full", "lora_r": None}),
+        (with_lora(Spec("micro", 0.1, 0.5), target="all_linear"), {"lora_method": "lora"}),
+        (Spec("mini", 0.4, None), {}),
+        (Spec("mini", 0.3, None, lr=5.0, family="classical"), {"name": "words"}),
+        (Spec("micro", 0.1, 0.7, lr=6.0, family="encoder"), {"name": "minilm"}),
+    ]  # fmt: skip
+    for directory, (_, facts) in zip(make_sweep(tmp_path, [s for s, _ in planted]), planted,
+                                     strict=True):  # fmt: skip
+        outcome = read_outcome(directory)
+        write_outcome(replace(outcome, model=replace(outcome.model, **facts)), directory)
+    (result,) = compare([tmp_path]).sets
+    asked = {q: [(p.a.label, p.b.label) for p in of(result, q)] for q in (MODELS, METHODS, TARGETS)}
+    assert len(asked[MODELS]) == 1
+    methods = [{p.a.model.lora_method, p.b.model.lora_method} for p in of(result, METHODS)]
+    assert sorted(map(sorted, methods)) == [["dora", "full"], ["dora", "lora"], ["full", "lora"]]
+    assert len(asked[TARGETS]) == 1
+    against = of(result, BASELINES)
+    assert {p.b.kind for p in against} == {CLASSICAL}
+    assert {p.a.kind for p in against} == {TUNED, ENCODER, ZERO_SHOT}
+    assert {(p.a.model.name, p.b.kind) for p in of(result, ENCODERS)} == {
+        ("nano", ENCODER), ("micro", ENCODER)
+    }  # fmt: skip
+
+
+def test_an_encoder_has_seeds_and_is_no_tuned_model(tmp_path: Path) -> None:
+    specs = [Spec("micro", 0.1, 0.7, seed=s, family="encoder") for s in (1, 2)]
+    result = compared(tmp_path, [*specs, Spec("mini", 0.3, None)])
+    (encoder,) = [arm for arm in result.test.arms if arm.kind == ENCODER]
+    assert encoder.seeds == (1, 2)
+    assert encoder.fitted
+    assert not encoder.tuned
+    assert {arm.kind for arm in result.test.arms} == {ENCODER, ZERO_SHOT}
+    assert not of(result, SMALL_LARGE)
+
+
+def test_by_model_pairs_tuned_models_whatever_their_learning_rates(tmp_path: Path) -> None:
+    """The best learning rate of each by validation; what stands in no pair is said, with why."""
+    rates = (("nano", 1e-2), ("nano", 3e-2), ("micro", 5e-3))
+    specs = [Spec(model, 0.1, 0.5, lr=lr) for model, lr in rates]
+    odd = Spec("mini", 0.1, 0.5, r=16, lr=1e-3)
+    for directory, spec in zip(make_sweep(tmp_path, [*specs, odd]), [*specs, odd], strict=True):
+        outcome = read_outcome(directory)
+        model = {**outcome.config["model"], "suggested_lr": spec.lr}
+        loss = {"val_loss": 2.0 if spec.lr == 1e-2 else 1.0}
+        config = {**outcome.config, "model": model}
+        write_outcome(replace(outcome, config=config, validation=loss), directory)
+    (result,) = compare([tmp_path], by=["model"]).sets
+    tuned = [(p.a.label, p.b.label) for p in result.pairs if p.a.tuned]
+    assert tuned == [("nano LoRA r=8 lr=0.03", "micro LoRA r=8")]
+    said = " ".join(result.left_out)
+    assert "nano LoRA r=8 lr=0.01: a setting of the training that was worse on validation" in said
+    assert "mini LoRA r=16: nothing differs from it in model alone (also in lora.r)" in said
+
+
+def test_a_wrong_key_says_which_keys_differ_and_that_nothing_was_compared(tmp_path: Path) -> None:
+    make_sweep(tmp_path, [Spec(r=4), Spec(r=8)])
+    with pytest.raises(ConfigError, match=r"2 configurations|3 configurations") as caught:
+        compare([tmp_path], by=["lora.rank"])
+    assert "They differ in: " in str(caught.value)
+    assert "lora.r," in str(caught.value)
+    assert "lora" in str(caught.value).rpartition("Groups of keys:")[2]
+
+
+def test_a_key_is_not_the_beginning_of_another(tmp_path: Path) -> None:
+    """``lora.r`` is the rank and not also ``lora.random``."""
+    specs = [with_lora(Spec(r=r, lr=lr), random=lr) for r, lr in ((4, 1.0), (8, 1.0), (8, 2.0))]
+    result = compared(tmp_path, specs, by=["lora.r"])
+    assert [p.a.config["lora"]["random"] for p in result.pairs] == [1.0]
+
+
+def test_what_cannot_be_printed_is_no_win(tmp_path: Path) -> None:
+    """Six examples that differ by next to nothing in one direction are significant at 0.031."""
+    directories = make_sweep(tmp_path, [Spec(task=Task(examples=6))])
+    outcome = read_outcome(directories[0])
+    assert outcome.tuned is not None
+    path = directories[0] / "predictions" / "tuned.test.jsonl"
+    lines = (directories[0] / "predictions" / "base.test.jsonl").read_text().splitlines()
+    table = [json.loads(line) for line in lines]
+    for number, row in enumerate(table):
+        row["scores"][PRIMARY] += 1e-5 * (number + 1)
+    path.write_text("".join(json.dumps(row) + "\n" for row in table))
+    ((name, evaluation),) = outcome.tuned.items()
+    fresh = replace(evaluation, predictions=file_ref(path, directories[0]))
+    write_outcome(replace(outcome, tuned={name: fresh}), directories[0])
+    (result,) = compare([tmp_path]).sets
+    (pair,) = of(result, OWN_BASE)
+    assert pair.found
+    assert pair.low > 0
+    assert pair.negligible
+    assert not pair.wins
+
+
+def test_p_values_at_the_floor_of_the_draws_are_bounds(tmp_path: Path) -> None:
+    specs = [Spec("nano", 0.1, 0.9, task=Task(groups=100)), Spec("mini", 0.1, None,
+             task=Task(groups=100))]  # fmt: skip
+    result = compared(tmp_path, specs)
+    pair = primary(result)
+    assert pair.at_floor
+    assert pair.p_floor == pair.result.p_value
+    assert words.p_value(0.0012, at_most=True) == "p ≤ 0.001"
+    assert words.level(1 - 0.01 / 30) == "99.967 %"

@@ -202,7 +202,14 @@ def test_results_are_strict_json(tmp_path: Path) -> None:
     record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in results.json"))
     pair = record["test_sets"][0]["pairs"][0]
     assert pair["interval_95"][0] < pair["gain"] < pair["interval_95"][1]
-    assert pair["p_holm"] >= pair["p_value"]
+    pairs = record["test_sets"][0]["pairs"]
+    assert sorted(p["interval_level"] for p in pairs) == pytest.approx([0.95, 0.99])
+    assert [p["interval"][0] < p["interval_95"][0] for p in pairs] == [
+        p["interval_level"] > 0.951 for p in pairs
+    ]
+    assert [p["primary"] for p in pairs] == [True, False]
+    assert pair["p_corrected"] >= pair["p_value"]
+    assert pair["interval_95_given_seeds"][0] < pair["gain"] < pair["interval_95_given_seeds"][1]
 
 
 def test_results_hold_everything_that_the_page_draws(tmp_path: Path) -> None:
@@ -261,7 +268,8 @@ def test_summary_for_trackers_holds_every_configuration(tmp_path: Path) -> None:
     paths = write_report(comparison, tmp_path / "out")
     summary = sweep_summary(comparison, paths)
     assert len(summary.rows) == 4
-    assert summary.values["verdict"] == comparison.verdict.sentence
+    verdict = comparison.verdict
+    assert summary.values["verdict"] == f"{verdict.headline}. {verdict.sentence}"
     pictures = {"report/quality-params", "report/forest", "report/scaling", "report/hybrid"}
     assert set(summary.figures) >= {"parallel_coordinates", *pictures}
     assert list(summary.images) == ["size_vs_quality"]

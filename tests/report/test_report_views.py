@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simple_icd_10_cm as icd
-from tests.report.factory import Spec, Task, make_sweep
+from tests.report.factory import Spec, Task, make_sweep, plant, share
 
 from sizewise.config import PricesConfig
 from sizewise.record.outcome import read_outcome, write_outcome
@@ -36,11 +36,10 @@ def test_strata_cover_all_examples_and_average_to_the_score(tmp_path: Path) -> N
         mean = sum(v.examples * v.means["nano LoRA r=8"] for v in stratum.levels) / 200
         assert mean == pytest.approx(0.6)
     level = strata["language"].levels[0]
-    assert level.gain == pytest.approx(level.means["nano LoRA r=8"] - level.means["mini zero-shot"])
-    assert level.low is not None
-    assert level.high is not None
-    assert level.gain is not None
-    assert level.low < level.gain < level.high
+    difference = level.means["nano LoRA r=8"] - level.means["mini zero-shot"]
+    assert level.tested is not None
+    assert level.tested.gain == pytest.approx(difference)
+    assert level.tested.low < level.tested.gain < level.tested.high
 
 
 def test_counts_become_bands_and_texts_without_end_are_left_out() -> None:
@@ -214,6 +213,8 @@ def test_reviewers_warnings(tmp_path: Path) -> None:
     write_outcome(changed, dirs[2])
     (result,) = compare([tmp_path]).sets
     text = "\n".join(result.warnings)
+    worst = result.everything["unusable"].max()
+    assert worst == pytest.approx(0.0625)  # of the six unparsed one is counted as right
     for part in (
         "One seed only",
         "Only 80 test examples",
@@ -221,7 +222,7 @@ def test_reviewers_warnings(tmp_path: Path) -> None:
         "2 different wordings",
         "decoded in 2 different ways",
         "Unequal tuning budgets: between 1 and 2",
-        "up to 7.5 %",
+        "up to 6.2 %",
         "repeats training answers: 50.0 %",
         "share 20.0 % of their word runs",
         "choices were made on the test set",
@@ -242,8 +243,23 @@ def test_point_24_int8_answered_in_different_batches_is_an_objection(
 
 
 def test_clean_comparison_has_no_warnings(tmp_path: Path) -> None:
-    specs = [Spec(m, seed=s) for m in ("nano", "micro") for s in (1, 2, 3)]
-    assert compared(tmp_path, [*specs, Spec("mini", 0.4, None)]).warnings == []
+    """Three seeds, a baseline, every reading on validation, and probabilities that are kept."""
+    task = Task(examples=200)
+    names = [f"icd10/{name}" for name in ("exact_match", "lenient_match", "likelihood_match")]
+    validated = {"base": dict(zip(names, (0.4, 0.3, 0.2), strict=True))}
+
+    def read(rate: float, offset: int) -> dict[str, np.ndarray]:
+        return {name: share(rate, 200, offset) for name in names}
+
+    for seed in (1, 2, 3):
+        plant(tmp_path / f"nano{seed}", Spec("nano", seed=seed, task=task), read(0.58, 9),
+              read(0.6, seed), rows={"token_log_prob": math.log(0.6), "new_tokens": 1},
+              seed=seed, validated=validated)  # fmt: skip
+    plant(tmp_path / "mini", Spec("mini", 0.4, None, task=task), read(0.4, 7),
+          rows={"token_log_prob": math.log(0.4), "new_tokens": 1}, validated=validated)  # fmt: skip
+    words = {"name": "tfidf", "path": "classical:tfidf_logreg", "family": "classical"}
+    plant(tmp_path / "words", Spec("nano", 0.1, None, task=task), read(0.3, 8), model=words)
+    assert compare([tmp_path]).sets[0].warnings == []
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.9, True), (0.05, False)])

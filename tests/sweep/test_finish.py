@@ -22,13 +22,18 @@ from .conftest import Submit
 from .fake import make_outcome
 
 FUNCTION = f"{__name__}:summary"
-calls: list[tuple[int, list[str], PricesConfig]] = []
+calls: list[tuple[int, list[str], PricesConfig, float | None]] = []
 
 
 def summary(
-    sweep_dir: Path, run_dirs: list[Path], failures: list[JobFailure], *, prices: PricesConfig
+    sweep_dir: Path,
+    run_dirs: list[Path],
+    failures: list[JobFailure],
+    *,
+    prices: PricesConfig,
+    margin: float | None,
 ) -> None:
-    calls.append((len(run_dirs), [failure.reason for failure in failures], prices))
+    calls.append((len(run_dirs), [failure.reason for failure in failures], prices, margin))
     (sweep_dir / "summary.txt").write_text(f"table of {len(run_dirs)}\n")
 
 
@@ -57,7 +62,10 @@ def test_a_finished_sweep_shows_its_table_again_and_makes_nothing(
     assert len(calls) == 1
     priced = PricesConfig(device_per_hour=2.0, api_per_1000_tokens=0.1)
     finish(plan, FUNCTION, priced)
-    assert [call[2] for call in calls] == [free, priced], "other prices are another summary"
+    finish(plan, FUNCTION, priced, 1.0)
+    assert [call[2:] for call in calls] == [(free, None), (priced, None), (priced, 1.0)], (
+        "other prices or another margin are another summary"
+    )
 
 
 def test_another_reason_of_a_failure_is_news(tmp_path: Path, submitted: Submit) -> None:

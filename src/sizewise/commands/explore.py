@@ -102,7 +102,12 @@ def _cut(text: str) -> str:
 
 
 def check_language_model(model: ModelConfig, what: str) -> None:
-    """Raise ConfigError for a baseline or an endpoint: neither tokens nor weights are here."""
+    """Raise ConfigError for an encoder, a baseline or an endpoint: no language model is here."""
+    if model.family == "encoder":
+        raise ConfigError(
+            f"model={model.name} is an encoder, which only chooses one of its classes: there is "
+            f"nothing to {what}. Choose a language model."
+        )
     if not model.has_weights:
         raise ConfigError(
             f"model={model.name} has no weights on this machine: there is nothing to {what}. "

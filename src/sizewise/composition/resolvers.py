@@ -20,6 +20,7 @@ from sizewise.config.register import explain, to_run_config
 from sizewise.config.training import default_learning_rate
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.files import hash_text, parse_json
+from sizewise.models.sources import PACKAGE, package_folder
 from sizewise.record.identity import Identity, plain_config, run_identity
 
 # Overrides of these keys do not change which jobs a command means.
@@ -99,15 +100,20 @@ def _learning_rate(*, _root_: DictConfig) -> float:
         return float(given)
     trainer = _root_.trainer
     batch = trainer.batch_size * trainer.accumulate * trainer.devices * trainer.num_nodes
-    return default_learning_rate(_width(_root_.model), _root_.lora.method != "full", batch)
+    adapter, encoder = _root_.lora.method != "full", _root_.model.family == "encoder"
+    return default_learning_rate(_width(_root_.model), adapter, batch, encoder)
 
 
 def _width(model: DictConfig) -> int | None:
     """Return the hidden size that the option names or a local folder says; None for others."""
     if model.get("architecture") is not None:
         return int(model.architecture.hidden_size)
-    path = Path(str(model.path)) / "config.json"
-    if OmegaConf.is_missing(model, "path") or not path.is_file():
+    if OmegaConf.is_missing(model, "path"):
+        return None
+    place = str(model.path)
+    folder = package_folder(place) if place.startswith(PACKAGE) else Path(place)
+    path = folder / "config.json" if folder is not None else None
+    if path is None or not path.is_file():
         return None
     try:
         said = parse_json(path.read_text(encoding="utf-8"))

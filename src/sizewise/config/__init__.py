@@ -3,6 +3,7 @@
 from sizewise.config.data import DatasetConfig, FilterConfig, SourceConfig, SplitConfig
 from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
 from sizewise.config.model import (
+    WITHOUT_LIKELIHOODS,
     WITHOUT_WEIGHTS,
     ArchitectureConfig,
     LoraConfig,
@@ -16,6 +17,7 @@ from sizewise.config.run import PathsConfig, PricesConfig, RunConfig, SweepConfi
 from sizewise.config.training import OptimizerConfig, SchedulerConfig, TrainerConfig
 
 __all__ = [
+    "WITHOUT_LIKELIHOODS",
     "WITHOUT_WEIGHTS",
     "ArchitectureConfig",
     "DatasetConfig",

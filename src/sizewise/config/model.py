@@ -11,9 +11,11 @@ from sizewise.config.checks import above, at_least, is_regex, is_seed, one_of, w
 from sizewise.config.endpoint import EndpointConfig
 from sizewise.errors import ConfigError
 
-FAMILIES = ("causal", "seq2seq", "classical", "endpoint")
+FAMILIES = ("causal", "seq2seq", "encoder", "classical", "endpoint")
 # Of these nothing is loaded: a baseline is fitted, and an endpoint is asked.
 WITHOUT_WEIGHTS = ("classical", "endpoint")
+# Of these no likelihood of a text is known; an encoder chooses a class.
+WITHOUT_LIKELIHOODS = (*WITHOUT_WEIGHTS, "encoder")
 INITS = ("pretrained", "random", "tiny_random")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 METHODS = ("none", "lora", "dora", "rslora", "full")
@@ -69,8 +71,10 @@ class LoraTargets:
 class ModelConfig:
     """A base model: where its weights are and how its prompts are written.
 
-    ``path`` is a hub id, a local directory, ``embedded:NAME``, or ``classical:NAME`` (family
-    ``classical``: a baseline without a language model, fitted on the training split).
+    ``path`` is a hub id, a local directory, ``embedded:NAME``, ``package:NAME/FOLDER`` (a folder
+    of an installed Python package), or ``classical:NAME`` (family ``classical``: a baseline without
+    a language model, fitted on the training split). Family ``encoder``: a head over the different
+    training answers is put on the base and trained with it (``lora=full``, or an adapter).
     ``chat_template`` is None (the tokenizer's own), ``plain`` (for bases without one),
     or the path of a jinja file. ``template_kwargs`` reach the template in training and in
     inference alike (``enable_thinking``, ``date_string``). ``suggested_lr`` is the learning rate

@@ -21,18 +21,31 @@ FULL_RATE, ADAPTER_FACTOR, REFERENCE_WIDTH, WIDTH_POWER = 5e-5, 10.0, 2000, 0.77
 REFERENCE_BATCH = 32
 
 
-def default_learning_rate(width: int | None, adapter: bool, batch: int) -> float:
+# All weights of an encoder: 2e-5 to 5e-5 at width 768 in batches of 16 and 32 (Devlin et al. 2019,
+# A.3; Liu et al. 2019, Table 10; He et al. 2023), far below a decoder's of that width.
+ENCODER_RATE, ENCODER_WIDTH, ENCODER_BATCH = 3e-5, 768, 16
+
+
+def default_learning_rate(
+    width: int | None, adapter: bool, batch: int, encoder: bool = False
+) -> float:
     """Return AdamW's peak rate by a rule, two digits long; it is where a search should start.
 
     Args:
         width: hidden size of the base; None where it is not known before a download, which counts
-            as 2,000 (bases of 1 to 8 B parameters have 2,048 to 4,096).
+            as 2,000 (bases of 1 to 8 B parameters have 2,048 to 4,096), of an encoder as 768.
         adapter: whether an adapter is trained (alpha 32), or all weights.
         batch: examples per optimiser step.
+        encoder: whether the base is an encoder under a new head.
     """
-    rate = FULL_RATE * (ADAPTER_FACTOR if adapter else 1.0)
-    rate *= (REFERENCE_WIDTH / (width or REFERENCE_WIDTH)) ** WIDTH_POWER
-    rate *= (min(batch, REFERENCE_BATCH) / REFERENCE_BATCH) ** 0.5
+    full, reference, most = (
+        (ENCODER_RATE, ENCODER_WIDTH, ENCODER_BATCH)
+        if encoder
+        else (FULL_RATE, REFERENCE_WIDTH, REFERENCE_BATCH)
+    )
+    rate = full * (ADAPTER_FACTOR if adapter else 1.0)
+    rate *= (reference / (width or reference)) ** WIDTH_POWER
+    rate *= (min(batch, most) / most) ** 0.5
     return float(f"{rate:.2g}")
 
 

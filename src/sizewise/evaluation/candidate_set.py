@@ -96,11 +96,9 @@ def automatic_choice(
 
 def cannot_score(model: ModelConfig) -> str | None:
     """Return why a model does not score candidates; None where it does."""
-    if model.family == "seq2seq":
-        return f"candidates are scored with causal models only, and {model.name} is none"
-    if model.attn_implementation not in ("sdpa", "eager"):
-        return f"candidates need model.attn_implementation=sdpa, not {model.attn_implementation}"
-    return None
+    if model.family == "seq2seq" or model.attn_implementation in ("sdpa", "eager"):
+        return None
+    return f"candidates need model.attn_implementation=sdpa, not {model.attn_implementation}"
 
 
 def _lines(choice: str) -> list[str]:

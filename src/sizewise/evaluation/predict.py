@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sizewise.config.evaluation import GenerationConfig
-from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.example import Example
+from sizewise.data.tokens.encode import Encoded, EncodedSplit
 from sizewise.data.tokens.template import Template
 from sizewise.devices import (
     BatchSize,
@@ -32,6 +33,9 @@ from sizewise.evaluation.candidate_set import CandidateSet
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +68,16 @@ class Predicted:
     prior: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class Answers:
+    """The answers to one split, where they are kept, and whether another run computed them."""
+
+    predicted: Predicted
+    store: PredictionStore
+    reused: bool = False
+    warnings: tuple[str, ...] = ()
+
+
 def predict(
     model: Any,
     split_: EncodedSplit,
@@ -77,25 +91,67 @@ def predict(
     candidates: CandidateSet | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predicted:
+    """Let a language model answer every example that ``store`` does not hold yet; see ``measured``.
+
+    ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
+    best one in each reading is kept for each example.
+    """
+    _refuse_none(split_)
+    measure = Measurer(model, template, generation, candidates)
+    tokens = min(WARMUP_TOKENS, generation.max_new_tokens)
+    short = dataclasses.replace(generation, max_new_tokens=tokens)
+    warm_up = dataclasses.replace(measure, generation=short)
+    device = device_of(model)
+    predicted = measured(
+        measure, split_, store, device, batch_size, warm_up, warmup_batches, retries, progress
+    )
+    prior = (candidates.prior if candidates is not None else None) or ()
+    found = observations(model, template, metrics)
+    return dataclasses.replace(predicted, observed=found, prior=prior)
+
+
+Measure = Callable[[Sequence[Example], Sequence[Encoded]], list[Prediction]]
+
+
+def measured(
+    measure: Measure,
+    split_: EncodedSplit,
+    store: PredictionStore,
+    device: torch.device,
+    batch_size: int,
+    warm_up: Measure,
+    warmup_batches: int = 1,
+    retries: int = 3,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predicted:
     """Predict every example that ``store`` does not hold yet and return all of them.
 
     Batches are planned over the whole split, so that a resumed evaluation forms the same ones.
-    ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
-    best one in each reading is kept for each example; ``progress`` is called with the number of
-    examples done and of all.
+
+    Args:
+        measure: answers one batch.
+        split_: the examples.
+        store: where answers are kept as they are made.
+        device: where the model is.
+        batch_size: examples at once; fewer where memory does not suffice.
+        warm_up: answers a batch whose answers are forgotten: first calls compile and allocate.
+        warmup_batches: so many batches are warmed up with.
+        retries: of a batch that failed for a passing reason.
+        progress: called with the number of examples done and of all.
 
     Raises:
         EvaluationError: the split is empty.
         OutOfMemoryError: not even one example at a time fits.
     """
-    if not split_.examples:
-        raise EvaluationError("There is no example to evaluate. Check the filters of the data set.")
+    _refuse_none(split_)
     batches = BatchSize(batch_size, lower="dataset.max_length or generation.max_new_tokens")
     done = {prediction.id: prediction for prediction in store.read()}
-    bill = Bill(store.path, len(done), PeakMemory(device_of(model)))
+    bill = Bill(store.path, len(done), PeakMemory(device))
     pending = _pending(split_, set(done), batch_size)
-    measure = Measurer(model, template, generation, candidates)
-    _warm_up(measure, split_, pending[:warmup_batches], batches, retries)
+    for _ in halve_on_oom(
+        pending[:warmup_batches], batches, partial(_measure, warm_up, split_, retries)
+    ):
+        pass
     bill.begin()
     for _, rows in halve_on_oom(pending, batches, partial(_measure, measure, split_, retries)):
         new = {row.id: row for row in rows if row.id not in done}
@@ -105,13 +161,14 @@ def predict(
         if progress is not None:
             progress(sum(e.id in done for e in split_.examples), len(split_.examples))
     found = tuple(done[example.id] for example in split_.examples)
+    how = conditions(device, batch_size)
     failed = tuple(batches.failed)
-    observed = observations(model, template, metrics)
-    how = conditions(device_of(model), batch_size)
-    prior = candidates.prior if candidates is not None else None
-    return Predicted(
-        found, bill.seconds, bill.peak_bytes, batches.size, failed, observed, how, prior or ()
-    )
+    return Predicted(found, bill.seconds, bill.peak_bytes, batches.size, failed, conditions=how)
+
+
+def _refuse_none(split_: EncodedSplit) -> None:
+    if not split_.examples:
+        raise EvaluationError("There is no example to evaluate. Check the filters of the data set.")
 
 
 def observations(
@@ -135,25 +192,10 @@ def _pending(split_: EncodedSplit, done: set[str], batch_size: int) -> list[list
 
 
 def _measure(
-    measure: Measurer, split_: EncodedSplit, retries: int, batch: Sequence[int]
+    measure: Measure, split_: EncodedSplit, retries: int, batch: Sequence[int]
 ) -> list[Prediction]:
     examples, encoded = [split_.examples[i] for i in batch], [split_.encoded[i] for i in batch]
     return with_retries(lambda: measure(examples, encoded), retries)
-
-
-def _warm_up(
-    measure: Measurer,
-    split_: EncodedSplit,
-    batches: Sequence[Sequence[int]],
-    sizes: BatchSize,
-    retries: int,
-) -> None:
-    """Run batches for a few tokens and forget them: first calls compile, allocate and load."""
-    tokens = min(WARMUP_TOKENS, measure.generation.max_new_tokens)
-    generation = dataclasses.replace(measure.generation, max_new_tokens=tokens)
-    short = dataclasses.replace(measure, generation=generation)
-    for _ in halve_on_oom(batches, sizes, partial(_measure, short, split_, retries)):
-        pass
 
 
 Result = TypeVar("Result")

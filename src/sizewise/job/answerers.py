@@ -1,7 +1,8 @@
-"""What answers the examples of a job: one protocol, and a class for each kind of model.
+"""Which model answers the examples of a job; the language model and the baseline stand here.
 
-A further kind (a model behind an endpoint, a fine-tuned encoder) is one more class here, and one
-more line in ``kind_of_answerer``. The path of a run (``job.run``) knows the protocol alone.
+A further kind is one more class in a file of its own, as ``job.encoder`` and ``job.endpoint`` are,
+and one more line in ``kind_of_answerer``. The path of a run (``job.run``) knows the protocol alone
+(``job.protocol``).
 """
 
 from __future__ import annotations
@@ -23,22 +24,30 @@ from sizewise.devices import conditions
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fit
 from sizewise.evaluation.candidate_set import CandidateSet, candidate_prior, encode_candidates
-from sizewise.evaluation.predict import Predicted, evaluation_bar, predict
+from sizewise.evaluation.predict import Answers, Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
 from sizewise.evaluation.zero_shot import cached, changed_conditions, zero_shot_key, zero_shot_parts
 from sizewise.files import hash_text
-from sizewise.job.bases import check_adapter, give_back, load_evaluated, storage_of, take_base
+from sizewise.job.bases import (
+    check_adapter,
+    evaluation_cost,
+    give_back,
+    load_evaluated,
+    model_facts,
+    storage_of,
+    take_base,
+    with_fit,
+)
 from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
+from sizewise.job.encoder import ENCODER, Encoder
 from sizewise.job.endpoint import Endpoint
 from sizewise.job.fitting import train
-from sizewise.job.protocol import Answerer, Answers, evaluation_cost
-from sizewise.models.adapter.wrapping import lora_settings
+from sizewise.job.protocol import Answerer
 from sizewise.models.architecture import context_length
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.models.preflight import check_model
-from sizewise.models.size import model_sizes
-from sizewise.models.sources import find_source, weight_files, weights_fingerprint
+from sizewise.models.sources import find_source, weights_fingerprint
 from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
@@ -58,7 +67,11 @@ PREFIX = "classical:"
 
 def kind_of_answerer(cfg: RunConfig) -> type[Answerer]:
     """Return the class of the model that a job names."""
-    kinds: dict[str, type[Answerer]] = {CLASSICAL: Baseline, "endpoint": Endpoint}
+    kinds: dict[str, type[Answerer]] = {
+        CLASSICAL: Baseline,
+        ENCODER: Encoder,
+        "endpoint": Endpoint,
+    }
     return kinds.get(cfg.model.family, LanguageModel)
 
 
@@ -73,6 +86,7 @@ class LanguageModel:
     priors: dict[tuple[str, ...], tuple[float, ...]] = field(default_factory=dict)
     has_likelihoods: ClassVar[bool] = True
     uses_energy: ClassVar[bool] = True
+    answers_untouched: ClassVar[bool] = True
 
     @staticmethod
     def check(cfg: RunConfig) -> tuple[str, ...]:
@@ -128,7 +142,8 @@ class LanguageModel:
         if cfg.stage == "evaluate":
             model = load_evaluated(self.model, cfg)
             return LanguageModel(model, self.template, untouched=False)
-        model, fitted = train(cfg, self.model, job.task, self.template, loggers, job.run_dir)
+        padding = pad_id(self.template)
+        model, fitted = train(cfg, self.model, job.task, padding, loggers, job.run_dir)
         return LanguageModel(model, self.template, untouched=False, fit=fitted)
 
     def validation_loss(self, job: PreparedJob) -> dict[str, float]:
@@ -145,47 +160,13 @@ class LanguageModel:
 
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the model; its adapter as the weights that were scored have it."""
-        model, cfg = self.model, job.cfg.model
-        sizes, lora = model_sizes(model), lora_settings(model)
-        return ModelFacts(
-            name=cfg.name,
-            path=cfg.path,
-            revision=getattr(model.config, "_commit_hash", None) or cfg.revision,
-            family=cfg.family,
-            model_type=str(model.config.model_type),
-            params_total=sizes.total,
-            params_trainable=sizes.trainable,
-            params_base=sizes.base,
-            base_bytes=_bytes_on_disk(job.cfg) or sizes.memory_bytes,
-            memory_bytes=sizes.memory_bytes,
-            adapter_bytes=sizes.adapter_bytes,
-            dtype=str(model.dtype).removeprefix("torch."),
-            quantization=job.cfg.quantization.method,
-            lora_method=lora.method,
-            lora_r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_scale=lora.scale,
-            chat_template=self.template.fingerprint,
-            template_kwargs=dict(getattr(self.template, "template_kwargs", {})),
-        )
+        template = self.template
+        kwargs = dict(getattr(template, "template_kwargs", {}))
+        return model_facts(job.cfg, self.model, template.fingerprint, kwargs)
 
     def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
         """Sum up what the fit and the evaluations cost."""
-        cost = evaluation_cost(evaluations, joules)
-        fitted = self.fit
-        if fitted is None:
-            return cost
-        return dataclasses.replace(
-            cost,
-            train_seconds=fitted.seconds,
-            train_tokens=fitted.tokens,
-            train_answer_tokens=fitted.answer_tokens,
-            train_steps=fitted.steps,
-            train_peak_bytes=fitted.peak_bytes,
-            batch_size=fitted.batch_size,
-            accumulate=fitted.accumulate,
-            out_of_memory=list(fitted.out_of_memory),
-        )
+        return with_fit(evaluation_cost(evaluations, joules), self.fit)
 
     def give_back(self, job: PreparedJob) -> None:
         """Keep the base in memory for the next job of this process."""
@@ -257,6 +238,7 @@ class Baseline:
     seconds: float = field(default=0.0)
     has_likelihoods: ClassVar[bool] = False
     uses_energy: ClassVar[bool] = False
+    answers_untouched: ClassVar[bool] = True
 
     @staticmethod
     def check(cfg: RunConfig) -> tuple[str, ...]:
@@ -357,11 +339,3 @@ def as_candidate(prediction: Prediction, calibrated: bool) -> Prediction:
         candidate_per_token=prediction.text,
         candidate_calibrated=prediction.text if calibrated else None,
     )
-
-
-def _bytes_on_disk(cfg: RunConfig) -> int:
-    """Return the bytes of the files that a base is loaded from; 0 where there are none."""
-    if cfg.model.init != "pretrained":
-        return 0
-    folder = find_source(cfg.model.path, cfg.model.revision).folder
-    return sum(file.stat().st_size for file in weight_files(folder)) if folder is not None else 0

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sizewise.config import ModelConfig, QuantizationConfig, RunConfig
 from sizewise.devices import free_memory
 from sizewise.errors import ConfigError, ModelError
+from sizewise.evaluation.score import EvaluationResult
 from sizewise.files import file_hash, read_json
 from sizewise.models.adapter.attach import (
     CONFIG,
@@ -20,12 +22,15 @@ from sizewise.models.adapter.attach import (
     load_adapter,
 )
 from sizewise.models.adapter.full import is_full
-from sizewise.models.adapter.wrapping import is_adapted
-from sizewise.models.architecture import meta_model, model_config
+from sizewise.models.adapter.wrapping import is_adapted, lora_settings
+from sizewise.models.architecture import meta_model, model_config, name_classes
 from sizewise.models.base import load_base
 from sizewise.models.dtypes import weights_dtype
 from sizewise.models.plan.planner import MemoryPlan, Workload
+from sizewise.models.size import model_sizes
 from sizewise.models.sources import HUB_ID, find_source, weight_files
+from sizewise.record.fit import FitResult
+from sizewise.record.outcome import CostFacts, ModelFacts
 
 if TYPE_CHECKING:
     import torch
@@ -101,8 +106,14 @@ def plan_job(cfg: RunConfig, device_type: str = "cuda", advise: bool = True) -> 
     ``advise``: also look for changes that would make it fit where it does not.
 
     Raises:
-        ModelError: the architecture is not known here and its config cannot be read.
+        ModelError: the architecture is not known here and its config cannot be read, or the model
+            is an encoder.
     """
+    if cfg.model.family == "encoder":
+        raise ModelError(
+            f"{cfg.model.name} is an encoder, whose memory is not planned: fully trained it takes "
+            "some 16 bytes per parameter for weights, gradients and Adam's states, and activations."
+        )
     from sizewise.models.plan.planner import plan_memory
 
     length, new = cfg.dataset.max_length, cfg.generation.max_new_tokens
@@ -141,10 +152,11 @@ def memory_key(cfg: RunConfig) -> str:
     return json.dumps(parts, default=str)
 
 
-def check_adapter(cfg: RunConfig) -> tuple[str, ...]:
+def check_adapter(cfg: RunConfig, classes: Sequence[str] = ()) -> tuple[str, ...]:
     """Refuse an adapter that is not evaluated, or that belongs to another base.
 
-    The base is only outlined. Returns what a reader of the scores has to know.
+    The base is only outlined. Returns what a reader of the scores has to know. ``classes``: the
+    answers of an encoder's head.
 
     Raises:
         ConfigError: the job trains.
@@ -167,7 +179,10 @@ def check_adapter(cfg: RunConfig) -> tuple[str, ...]:
         raise ModelError(f"{path} cannot be read: it is no JSON record. Copy the adapter again.")
     recorded = settings.get("base_model_name_or_path")
     warning = compare_bases(recorded, cfg.model, cfg.adapter) if recorded else None
-    outline = meta_model(model_config(cfg.model))
+    config = model_config(cfg.model)
+    if classes:
+        name_classes(config, classes)
+    outline = meta_model(config)
     outline.name_or_path = str(recorded)  # PEFT warns of another one
     fitting_adapter(outline, path.parent)
     return (warning,) if warning else ()
@@ -214,3 +229,78 @@ def load_evaluated(base: PreTrainedModel, cfg: RunConfig) -> PreTrainedModel | P
 
 def _weights(folder: Path) -> list[str]:
     return [file_hash(file, sampled=True) for file in weight_files(folder)]
+
+
+def model_facts(
+    cfg: RunConfig,
+    model: PreTrainedModel | PeftModel,
+    chat_template: str,
+    template_kwargs: Mapping[str, Any],
+) -> ModelFacts:
+    """Describe a model that was scored; its adapter as the weights have it.
+
+    Args:
+        cfg: the job.
+        model: with its adapter, where it has one.
+        chat_template: fingerprint of how prompts were written.
+        template_kwargs: what reached the template.
+    """
+    sizes, lora = model_sizes(model), lora_settings(model)
+    return ModelFacts(
+        name=cfg.model.name,
+        path=cfg.model.path,
+        revision=getattr(model.config, "_commit_hash", None) or cfg.model.revision,
+        family=cfg.model.family,
+        model_type=str(model.config.model_type),
+        params_total=sizes.total,
+        params_trainable=sizes.trainable,
+        params_base=sizes.base,
+        base_bytes=_bytes_on_disk(cfg) or sizes.memory_bytes,
+        memory_bytes=sizes.memory_bytes,
+        adapter_bytes=sizes.adapter_bytes,
+        dtype=str(model.dtype).removeprefix("torch."),
+        quantization=cfg.quantization.method,
+        lora_method=lora.method,
+        lora_r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_scale=lora.scale,
+        chat_template=chat_template,
+        template_kwargs=dict(template_kwargs),
+    )
+
+
+def _bytes_on_disk(cfg: RunConfig) -> int:
+    """Return the bytes of the files that a base is loaded from; 0 where there are none."""
+    if cfg.model.init != "pretrained":
+        return 0
+    folder = find_source(cfg.model.path, cfg.model.revision).folder
+    return sum(file.stat().st_size for file in weight_files(folder)) if folder is not None else 0
+
+
+def evaluation_cost(evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
+    """Sum up what answering cost; ``joules`` is the energy of all of it, where it was measured."""
+    peaks = [e.peak_bytes for e in evaluations if e.peak_bytes is not None]
+    known = [e.seconds for e in evaluations if e.seconds is not None]
+    whole = bool(known) and len(known) == len(evaluations)
+    return CostFacts(
+        eval_seconds=sum(known) if whole else None,
+        eval_peak_bytes=max(peaks, default=None),
+        energy_joules=joules,
+    )
+
+
+def with_fit(cost: CostFacts, fitted: FitResult | None) -> CostFacts:
+    """Add what the fit cost, where there was one."""
+    if fitted is None:
+        return cost
+    return replace(
+        cost,
+        train_seconds=fitted.seconds,
+        train_tokens=fitted.tokens,
+        train_answer_tokens=fitted.answer_tokens,
+        train_steps=fitted.steps,
+        train_peak_bytes=fitted.peak_bytes,
+        batch_size=fitted.batch_size,
+        accumulate=fitted.accumulate,
+        out_of_memory=list(fitted.out_of_memory),
+    )

@@ -132,7 +132,7 @@ def load_task(
         for name in names
     }
     task = Task(dataset, splits, encoded)
-    _say(task)
+    say_encoded(task)
     return task
 
 
@@ -210,7 +210,8 @@ def shared_questions(tasks: Sequence[Task]) -> list[str]:
     return found
 
 
-def _say(task: Task) -> None:
+def say_encoded(task: Task) -> None:
+    """Log how many examples a data set has, and what was dropped or cut."""
     report = task.splits.report
     sizes = ", ".join(f"{len(split.encoded)} {name}" for name, split in task.encoded.items())
     log.info("%s: %s examples from %d rows.", task.name, sizes, report.rows)
@@ -225,7 +226,7 @@ def _say(task: Task) -> None:
     if any(sum(counts.values()) for counts in dropped.values()):
         log.info("%s: dropped while encoding: %s.", task.name, dropped)
     if cut := shortened(task):
-        log.info("%s: prompts cut from the left until the answer fits: %s.", task.name, cut)
+        log.info("%s: prompts cut to the length that is read: %s.", task.name, cut)
 
 
 def shortened(task: Task) -> dict[str, int]:

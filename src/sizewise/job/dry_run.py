@@ -17,8 +17,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from sizewise.config import DatasetConfig, RunConfig
-from sizewise.metrics.similarity import package_folder
-from sizewise.models.sources import PACKAGE, STAND_IN
+from sizewise.models.sources import PACKAGE, STAND_IN, is_cached, package_folder
 
 log = logging.getLogger(__name__)
 WARNING = (
@@ -71,8 +70,6 @@ def _with_encoder(name: str, node: Any) -> Any:
 
 
 def _usable(encoder: str) -> bool:
-    from sizewise.models.sources import is_cached
-
     if find_spec("sentence_transformers") is None:
         return False
     if encoder.startswith(PACKAGE):

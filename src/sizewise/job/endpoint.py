@@ -21,12 +21,12 @@ from sizewise.evaluation.endpoint import (
     stand_in_client,
     warnings_of,
 )
-from sizewise.evaluation.predict import Predicted, evaluation_bar
+from sizewise.evaluation.predict import Answers, Predicted, evaluation_bar
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.zero_shot import cached, zero_shot_key
 from sizewise.files import hash_text
+from sizewise.job.bases import evaluation_cost
 from sizewise.job.data import PreparedJob, Task, load_plain_tasks
-from sizewise.job.protocol import Answers, evaluation_cost
 from sizewise.record.directories import RunDir
 from sizewise.record.outcome import CostFacts, ModelFacts
 from sizewise.record.predictions import PredictionStore
@@ -43,6 +43,7 @@ class Endpoint:
     server: Server
     has_likelihoods: ClassVar[bool] = False
     uses_energy: ClassVar[bool] = False
+    answers_untouched: ClassVar[bool] = True
 
     @staticmethod
     def check(cfg: RunConfig) -> tuple[str, ...]:

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sizewise.config import RunConfig
-from sizewise.data.batches.collate import collate_seq2seq, collate_training
+from sizewise.data.batches.collate import collate_classes, collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
-from sizewise.data.tokens.template import Template
-from sizewise.evaluation.text import pad_id
 from sizewise.job.bases import give_back, storage_of
 from sizewise.job.data import Task
 from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
@@ -42,13 +40,14 @@ def train(
     cfg: RunConfig,
     base: PreTrainedModel,
     task: Task,
-    template: Template,
+    padding: int,
     loggers: Sequence[Logger],
     run_dir: Path,
 ) -> tuple[PreTrainedModel | PeftModel, FitResult]:
     """Attach the adapter and fit it; return the model with its best weights, and the record.
 
     A fully trained model comes back in the base's own dtype, as it will be loaded again.
+    ``padding``: the id to pad with.
     """
     seed_everything(cfg.seed)
     dtype = base.dtype
@@ -56,7 +55,7 @@ def train(
     if cfg.trainer.gradient_checkpointing:
         enable_checkpointing(model)
     module = build_module(cfg, model)
-    data = _batches(cfg, task, template)
+    data = _batches(cfg, task, padding)
     if cfg.dry_run:
         stop_once(cfg, module, data, run_dir)
     stop_at, chosen = submitted_stop(run_dir), callbacks(cfg, run_dir)
@@ -102,9 +101,10 @@ def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
 
 def build_module(cfg: RunConfig, model: PreTrainedModel | PeftModel) -> AnswerModule:
     """Return the Lightning module of a job around its model."""
-    from sizewise.training.module import CausalModule, Seq2SeqModule
+    from sizewise.training.module import CausalModule, EncoderModule, Seq2SeqModule
 
-    kind = Seq2SeqModule if cfg.model.family == "seq2seq" else CausalModule
+    kinds: dict[str, type[AnswerModule]] = {"seq2seq": Seq2SeqModule, "encoder": EncoderModule}
+    kind = kinds.get(cfg.model.family, CausalModule)
     precision = resolve_precision(cfg.trainer, resolve_device(cfg.trainer))
     return kind(
         model,
@@ -114,16 +114,16 @@ def build_module(cfg: RunConfig, model: PreTrainedModel | PeftModel) -> AnswerMo
     )
 
 
-def _batches(cfg: RunConfig, task: Task, template: Template) -> SizewiseDataModule:
-    trainer = cfg.trainer
+def _batches(cfg: RunConfig, task: Task, padding: int) -> SizewiseDataModule:
+    trainer, collates = cfg.trainer, {"seq2seq": collate_seq2seq, "encoder": collate_classes}
     return SizewiseDataModule(
         train=task.encoded["train"],
-        validation=task.encoded["validation"],
+        validation=task.encoded["validation"].answered,
         batch_size=trainer.batch_size,
         accumulate=trainer.accumulate,
         eval_batch_size=cfg.evaluation.batch_size or trainer.batch_size,
         length_grouping=trainer.length_grouping,
         seed=cfg.seed,
-        pad_token_id=pad_id(template),
-        collate=collate_seq2seq if cfg.model.family == "seq2seq" else collate_training,
+        pad_token_id=padding,
+        collate=collates.get(cfg.model.family, collate_training),
     )

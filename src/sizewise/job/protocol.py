@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from sizewise.config import RunConfig
 from sizewise.data.example import SplitName
 from sizewise.data.tokens.template import Template
-from sizewise.evaluation.predict import Predicted
+from sizewise.evaluation.predict import Answers
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.job.data import PreparedJob, Task
 from sizewise.record.outcome import CostFacts, ModelFacts
-from sizewise.record.predictions import PredictionStore
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers to one split, where they are kept, and whether another run computed them."""
-
-    predicted: Predicted
-    store: PredictionStore
-    reused: bool = False
-    warnings: tuple[str, ...] = ()
 
 
 class Answerer(Protocol):
@@ -35,6 +23,7 @@ class Answerer(Protocol):
 
     has_likelihoods: ClassVar[bool]
     uses_energy: ClassVar[bool]
+    answers_untouched: ClassVar[bool]
 
     @staticmethod
     def check(cfg: RunConfig) -> tuple[str, ...]:
@@ -65,14 +54,3 @@ class Answerer(Protocol):
 
     def give_back(self, job: PreparedJob) -> None:
         """Keep what the next job may use."""
-
-
-def evaluation_cost(evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
-    peaks = [e.peak_bytes for e in evaluations if e.peak_bytes is not None]
-    known = [e.seconds for e in evaluations if e.seconds is not None]
-    whole = bool(known) and len(known) == len(evaluations)
-    return CostFacts(
-        eval_seconds=sum(known) if whole else None,
-        eval_peak_bytes=max(peaks, default=None),
-        energy_joules=joules,
-    )

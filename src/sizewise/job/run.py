@@ -138,7 +138,7 @@ def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
 def score_untouched(job: PreparedJob, base: Answerer) -> dict[str, EvaluationResult]:
     """Score the untouched model on every test split, where that is wanted."""
     wanted = job.cfg.evaluation.zero_shot or not job.specialises
-    if job.cfg.stage == "train" or not wanted:
+    if job.cfg.stage == "train" or not wanted or not base.answers_untouched:
         return {}
     return {task.name: score(job, base, task, "base") for task in job.tested}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from sizewise.errors import ConfigError
 from sizewise.metrics.text import TextMetric
-from sizewise.models.sources import PACKAGE, STAND_IN, check_encoder
+from sizewise.models.sources import PACKAGE, STAND_IN, check_encoder, package_folder
 
 if TYPE_CHECKING:
     from sizewise.record.predictions import Prediction
@@ -100,15 +99,6 @@ def encoder_path(path: str, key: str = "metric.similarity.encoder") -> str:
             "or name a local folder or a hub id."
         )
     return str(found)
-
-
-def package_folder(path: str) -> Path | None:
-    """Return the folder that ``package:NAME/FOLDER`` stands for, where there is one."""
-    name, _, folder = path.removeprefix(PACKAGE).partition("/")
-    # Of a dotted name, the packages above would be imported.
-    spec = find_spec(name) if name.isidentifier() else None
-    found = Path(spec.origin).parent / folder if spec and spec.origin else None
-    return found if found and found.is_dir() else None
 
 
 def cosines(

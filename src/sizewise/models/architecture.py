@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Classes whose config takes `attention_bias`; Qwen2's biases on q, k and v are built in.
 BIAS_OPTION = ("llama", "gemma", "gemma2", "qwen3")
+# transformers' own mark of a base that classifies texts; here every base of family ``encoder``.
+CLASSIFIES = "single_label_classification"
 
 
 def to_transformers_config(figures: ArchitectureConfig) -> PretrainedConfig:
@@ -89,6 +91,22 @@ def _vision_values(vision: VisionConfig) -> dict[str, Any]:
     }
 
 
+def _encoder(figures: ArchitectureConfig) -> PretrainedConfig:
+    from transformers import CONFIG_MAPPING
+
+    values = {
+        "vocab_size": figures.vocab_size,
+        "hidden_size": figures.hidden_size,
+        "intermediate_size": figures.intermediate_size,
+        "num_hidden_layers": figures.num_layers,
+        "num_attention_heads": figures.num_heads,
+        "max_position_embeddings": figures.max_positions,
+        "problem_type": CLASSIFIES,
+    }
+    config: PretrainedConfig = CONFIG_MAPPING[figures.model_type](**(values | figures.extra))
+    return config
+
+
 def _t5(figures: ArchitectureConfig) -> PretrainedConfig:
     from transformers import T5Config
 
@@ -123,8 +141,10 @@ def untie_t5_head(model: PreTrainedModel) -> None:
 
 BUILDERS: dict[str, Callable[[ArchitectureConfig], PretrainedConfig]] = {
     **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"), _decoder
+        ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "smollm3"),
+        _decoder,
     ),
+    **dict.fromkeys(("bert", "roberta", "deberta-v2", "modernbert"), _encoder),
     "gemma3": _gemma3,
     "t5": _t5,
 }
@@ -149,22 +169,32 @@ def load_config(source: Source, model: ModelConfig) -> PretrainedConfig:
         said = " ".join(str(error).split())
         raise ModelError(f"The config of {source.path!r} cannot be read: {said}") from error
     check_family(config, model)
+    config.problem_type = CLASSIFIES if model.family == "encoder" else None
     return config
 
 
 def check_family(config: PretrainedConfig, model: ModelConfig) -> None:
     """Raise ModelError if the architecture is not of ``model.family``."""
-    actual = "seq2seq" if config.is_encoder_decoder else "causal"
-    if actual != model.family:
-        raise ModelError(
-            f"model.family={model.family} but {model.path!r} ({config.model_type}) is {actual}. "
-            f"Set model.family={actual}."
-        )
-    if actual == "causal" and not getattr(config, "is_decoder", False) and reads_both_ways(config):
-        raise ModelError(
+    actual = family_of(config)
+    if actual == model.family:
+        return
+    said = f"model.family={model.family} but {model.path!r} ({config.model_type}) is {actual}. "
+    if actual == "encoder":
+        said = (
             f"{model.path!r} ({config.model_type}) is an encoder, which reads answers in both "
-            "directions and cannot write them. Choose a causal or encoder-decoder model."
+            "directions and cannot write them. Choose a causal or encoder-decoder model; or, for "
+            "answers that are classes, "
         )
+        raise ModelError(f"{said}set model.family=encoder (model=encoder model.path=…).")
+    raise ModelError(f"{said}Set model.family={actual}.")
+
+
+def family_of(config: PretrainedConfig) -> str:
+    """Return ``causal``, ``seq2seq`` or ``encoder``."""
+    if config.is_encoder_decoder:
+        return "seq2seq"
+    decoder = getattr(config, "is_decoder", False)
+    return "encoder" if reads_both_ways(config) and not decoder else "causal"
 
 
 def reads_both_ways(config: PretrainedConfig) -> bool:
@@ -214,9 +244,21 @@ def check_vocabulary(config: PretrainedConfig, model: ModelConfig) -> None:
 
 
 def auto_class(config: PretrainedConfig) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+    )
 
+    if config.problem_type == CLASSIFIES:
+        return AutoModelForSequenceClassification
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def name_classes(config: PretrainedConfig, classes: Sequence[str]) -> None:
+    """Write the answers of an encoder's head, one row each, into its config."""
+    config.id2label = dict(enumerate(classes))
+    config.label2id = {name: number for number, name in enumerate(classes)}
 
 
 def meta_model(config: PretrainedConfig, **options: Any) -> PreTrainedModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import ModelError, SizewiseError
-from sizewise.models.architecture import auto_class, load_config
+from sizewise.models.architecture import auto_class, load_config, name_classes
 from sizewise.models.dtypes import resolve_dtype
 from sizewise.models.sources import Source, find_source
 from sizewise.models.tiny import random_checkpoint
@@ -30,8 +30,11 @@ def load_base(
     model: ModelConfig,
     quantization: QuantizationConfig | None = None,
     device: torch.device = CPU,
+    classes: Sequence[str] = (),
 ) -> PreTrainedModel:
     """Load the base: frozen, in eval mode, on ``device``, with no generation defaults of its own.
+
+    ``classes``: the answers that the head of an encoder tells apart; it may be drawn at random.
 
     ``model.init``: ``pretrained`` weights, ``random`` ones of the real size, or ``tiny_random``
     (the same architecture, a few thousand weights). A multimodal base comes as its own class;
@@ -44,10 +47,10 @@ def load_base(
     quantization = quantization or QuantizationConfig()
     if model.init == "pretrained":
         source = find_source(model.path, model.revision)
-        base = _from_pretrained(source, model, quantization, device)
+        base = _from_pretrained(source, model, quantization, device, classes)
     else:
         with random_checkpoint(model) as folder:
-            base = _from_pretrained(Source(str(folder)), model, quantization, device)
+            base = _from_pretrained(Source(str(folder)), model, quantization, device, classes)
     if model.added_tokens:
         grow_embeddings(base, len(load_tokenizer(model)))
     return _freeze(base)
@@ -65,13 +68,21 @@ def grow_embeddings(base: PreTrainedModel, size: int) -> None:
 
 
 def _from_pretrained(
-    source: Source, model: ModelConfig, quantization: QuantizationConfig, device: torch.device
+    source: Source,
+    model: ModelConfig,
+    quantization: QuantizationConfig,
+    device: torch.device,
+    classes: Sequence[str],
 ) -> PreTrainedModel:
     config = load_config(source, model)
+    if classes:
+        name_classes(config, classes)
     bits = bnb_config(quantization, device, config)
     dtype = compute_dtype(quantization, device) if bits else resolve_dtype(model.dtype, device)
     auto = auto_class(config)
-    options = {"quantization_config": bits} if bits else {}
+    options: dict[str, Any] = {"quantization_config": bits} if bits else {}
+    if classes:  # a head over other classes, as some checkpoints have, is drawn anew
+        options["ignore_mismatched_sizes"] = True
     try:
         base, report = auto.from_pretrained(
             source.path,
@@ -88,7 +99,7 @@ def _from_pretrained(
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(f"{source.path!r} could not be loaded: {error}") from error
-    _check_report(source.path, report)
+    _check_report(source.path, _of_body(report, base) if classes else report)
     loaded: PreTrainedModel = base
     return loaded
 
@@ -100,6 +111,24 @@ def _attention(auto: Any, config: PretrainedConfig, wanted: str) -> str:
         log.info("%s has no SDPA attention: eager attention is used.", config.model_type)
         return "eager"
     return wanted
+
+
+def _of_body(report: dict[str, Any], base: PreTrainedModel) -> dict[str, Any]:
+    """Leave out of a loading report what is no weight of an encoder's body.
+
+    A masked language model's head is left over, and that of the classes may be missing.
+    """
+    body = f"{base.base_model_prefix}."
+
+    def inside(name: str) -> bool:
+        return name.startswith(body) and not name.startswith(f"{body}pooler.")
+
+    keys = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    kept = {
+        key: [n for n in report.get(key) or () if inside(str(n[0] if isinstance(n, tuple) else n))]
+        for key in keys
+    }
+    return {**report, **kept}
 
 
 def _check_report(path: str, report: dict[str, Any]) -> None:
@@ -149,6 +178,8 @@ def _freeze(base: PreTrainedModel) -> PreTrainedModel:
     switch_off_cpu_repacking(base)
     base.requires_grad_(False)
     base.eval()
+    if getattr(base, "generation_config", None) is None:  # an encoder generates nothing
+        return base
     tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     kept = {name: getattr(base.generation_config, name, None) for name in tokens}
     base.generation_config = GenerationConfig(**kept)

@@ -16,6 +16,7 @@ from sizewise.models.adapter.targets import check_ranks, choose_targets, matchin
 from sizewise.models.architecture import check_family, check_vocabulary, meta_model, model_config
 from sizewise.models.base import compute_dtype
 from sizewise.models.dtypes import computes_in_bf16, resolve_dtype, resolve_precision
+from sizewise.models.encoder import around_head
 from sizewise.models.plan.weights import quantizable
 from sizewise.models.sources import check_place
 from sizewise.runtime import quiet_libraries, resolve_device
@@ -58,6 +59,7 @@ def check_adapter(
     base: PreTrainedModel, model: ModelConfig, quantization: QuantizationConfig, lora: LoraConfig
 ) -> None:
     """Raise if targets, ranks or ``modules_to_save`` do not suit ``base`` (on the meta device)."""
+    lora, model = around_head(base, lora, model)
     targets = choose_targets(base, lora, model.lora_targets)
     check_ranks(base, lora, targets)
     whole = whole_modules(base, lora.modules_to_save)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sizewise.errors import ModelError
 from sizewise.files import file_hash, hash_text
 
 EMBEDDED = "embedded:"
-PACKAGE = "package:"  # an encoder that an installed package carries
+PACKAGE = "package:"  # a folder of weights that an installed package carries
 STAND_IN = "stand_in:words"  # a count of words in place of an encoder that is not here
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 HUB_TIMEOUT = 10.0
@@ -58,10 +59,13 @@ def find_source(
         ModelError: nothing is there, it is damaged or gated, or it cannot be reached.
     """
     if path.startswith(EMBEDDED):
-        pass  # DROPPED
-
         return Source(str(embedded_model_path(path.removeprefix(EMBEDDED))))
-    folder = Path(path).expanduser()
+    folder = package_folder(path) if path.startswith(PACKAGE) else Path(path).expanduser()
+    if folder is None:
+        raise ModelError(
+            f"{key}={path!r}: there is no such package, or no such folder in it. Install it, or "
+            "name a local folder or a hub id."
+        )
     if path and folder.is_dir():
         return _folder_source(folder, marker, weights, key)
     if not HUB_ID.match(path):
@@ -118,9 +122,19 @@ def check_encoder(path: str, key: str) -> None:
     find_source(path, weights=False, key=key)
 
 
+def package_folder(path: str) -> Path | None:
+    """Return the folder that ``package:NAME/FOLDER`` stands for, where there is one."""
+    name, _, folder = path.removeprefix(PACKAGE).partition("/")
+    # Of a dotted name, the packages above would be imported.
+    spec = find_spec(name) if name.isidentifier() else None
+    found = Path(spec.origin).parent / folder if spec and spec.origin else None
+    return found if found and found.is_dir() else None
+
+
 def is_local(path: str, revision: str | None, marker: str) -> bool:
     """Whether ``path`` is an embedded base, a folder, or a hub id whose ``marker`` is cached."""
     local = path.startswith(EMBEDDED) or Path(path).expanduser().is_dir()
+    local = local or (path.startswith(PACKAGE) and package_folder(path) is not None)
     return local or is_cached(path, revision, marker, weights=False)
 
 

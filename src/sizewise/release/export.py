@@ -69,7 +69,8 @@ def export_run(
         remote_code: let code run that comes with the base.
 
     Raises:
-        ModelError: the run trained nothing or is an evaluation, or the folder is not empty.
+        ModelError: the run trained nothing, or an encoder, or is an evaluation; or the folder is
+            not empty.
         DataError: the run's data cannot be read for the comparison.
     """
     run = open_run(run_dir, remote_code)
@@ -120,6 +121,11 @@ def _write_weights(run: FinishedRun, adapter: Path, folder: Path, merged: bool) 
 
 
 def _check_trains(run: FinishedRun) -> None:
+    if run.cfg.model.family == "encoder":
+        raise ModelError(
+            f"{run.folder} trained an encoder, which is not exported: it lies in the run's folder "
+            "adapter, with the answers of its head in classes.json."
+        )
     if run.cfg.stage == "evaluate":
         origin = f"run={run.cfg.run}" if run.cfg.run else "the run that trained what it scored"
         raise ModelError(
@@ -211,6 +217,8 @@ def _decoder_start(model: Any | None) -> int | None:
 def rehearse_export(cfg: RunConfig, run_dir: Path) -> None:
     """Write, reload and compare a release of a dry run; a real one is exported when asked for."""
     if not cfg.dry_run or not cfg.lora.trains or cfg.stage == "evaluate":
+        return
+    if cfg.model.family == "encoder":
         return
     done = export_run(run_dir, RunDir(run_dir).export, merged=cfg.lora.is_adapter, examples=2)
     log.info("Dry run: exported to %s.", done.folder)

@@ -35,6 +35,7 @@ def finish_sweep(
     failures: Sequence[Failure] = (),
     console: Console | None = None,
     prices: PricesConfig | None = None,
+    margin: float | None = None,
 ) -> Comparison:
     """Write the report of a sweep into its directory, show it, and record it in W&B.
 
@@ -42,7 +43,8 @@ def finish_sweep(
     left out.
     """
     there = [path for path in run_dirs if path.is_dir()]
-    comparison = compare_loaded(load_runs(there) if there else Loaded((), ()), prices=prices)
+    loaded = load_runs(there) if there else Loaded((), ())
+    comparison = compare_loaded(loaded, prices=prices, margin=margin)
     paths = write_report(comparison, sweep_dir, failures, title=sweep_dir.name)
     record_in_wandb(sweep_dir, comparison, paths)
     shown = ("table", "picture", "report")

@@ -74,13 +74,23 @@ def signed(value: float, digits: int) -> str:
     return f"{'−' if rounded < 0 else '+'}{abs(rounded):.{digits}f}"
 
 
-def p_value(p: float | None) -> str:
-    """``p = 0.012``, ``p < 0.001``; a dash where no test was possible."""
+def p_value(p: float | None, at_most: bool = False) -> str:
+    """``p = 0.012``, ``p < 0.001``; a dash where no test was possible.
+
+    ``at_most``: the p-value is an upper bound, as where the draws of a test cannot go lower.
+    """
     if p is None or not math.isfinite(p):
         return "–"
     if p < 0.001:
         return "p < 0.001"
-    return f"p = {p:.3f}" if p < 0.995 else "p = 1"
+    return f"p {'≤' if at_most else '='} {p:.3f}" if p < 0.995 else "p = 1"
+
+
+def level(share: float) -> str:
+    """Level of an interval, never rounded up to all: ``95 %``, ``99.8 %``, ``99.967 %``."""
+    left = max(100.0 * (1.0 - share), 1e-6)
+    text = f"{100.0 * share:.{max(1, 1 - math.floor(math.log10(left)))}f}"
+    return text.rstrip("0").rstrip(".") + " %"
 
 
 def count(number: float | None) -> str:

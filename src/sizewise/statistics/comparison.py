@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.bootstrap import (
@@ -27,6 +24,7 @@ from sizewise.statistics.effect import (
     discordant_odds_ratio,
     minimum_detectable_effect,
 )
+from sizewise.statistics.margin import OneSided, same_everywhere
 from sizewise.statistics.paired import McNemarTest, is_binary, mcnemar_test, sign_flip_tests
 from sizewise.statistics.resampling import Groups
 from sizewise.statistics.sides import MINIMUM_SEEDS, SeedSpread, Side, Sides, sides_of
@@ -177,12 +175,12 @@ def _finish(
     differences = sides.differences
     interval, given = intervals
     components = variance_components(differences, [m for _, m in sides.random_scores], sides.units)
-    equal = float(np.ptp(differences)) == 0.0 and components.standard_error == 0.0
-    if binary and equal and differences.flat[0] in (-1.0, 0.0, 1.0):
+    if binary and same_everywhere(sides, components.standard_error):
         interval = _same_everywhere(float(differences.flat[0]), sides.units.count, interval.level)
         given = interval
     name, p_value = _test(sides, components, test)
     error, df = components.standard_error, components.degrees_of_freedom
+    detectable = minimum_detectable_effect(*components.planned, alpha=alpha, power=power)
     return PairedComparison(
         names=pair.names,
         mean_a=float(sides.a.scores.mean()),
@@ -196,9 +194,10 @@ def _finish(
         smallest_p=test.smallest_p,
         p_floor=test.smallest_p if test.drawn and name == test.name else 0.0,
         effect=_effect(sides, binary, test.mcnemar, interval.level),
-        minimum_detectable_effect=minimum_detectable_effect(error, df, alpha=alpha, power=power),
+        minimum_detectable_effect=detectable,
         standard_error=error,
         degrees_of_freedom=df,
+        planned=components.planned,
         n=sides.units.examples,
         n_clusters=sides.units.count if sides.units.clustered else None,
         seeds_a=sides.a.spread,
@@ -238,7 +237,8 @@ class PairedComparison:
     alone (equal to `p_value` where no seeds vary). `smallest_p` is the least p-value the test over
     the examples can give, `p_floor` the least that its random draws can show: at it the p-value
     is an upper bound; 0 where nothing was drawn. `n_clusters` is None for independent examples.
-    `minimum_detectable_effect` has the scale of the difference (NaN if nothing varies).
+    `minimum_detectable_effect` has the scale of the difference (NaN if nothing varies), `planned`
+    is what it follows from (see `VarianceComponents`).
     `seed_difference_range`: lowest and highest difference that single seeds give.
     """
 
@@ -257,6 +257,7 @@ class PairedComparison:
     minimum_detectable_effect: float
     standard_error: float
     degrees_of_freedom: float
+    planned: tuple[float, float]
     n: int
     n_clusters: int | None
     seeds_a: SeedSpread
@@ -282,41 +283,24 @@ class PairedComparison:
             return _same_everywhere(self.difference, self.n_units, level)
         df = self.degrees_of_freedom
         ratio = t_quantile(df, level) / t_quantile(df, seen.level)
-        low, high = (
-            self.difference + ratio * (end - self.difference) for end in (seen.low, seen.high)
-        )
+        low = self.difference + ratio * (seen.low - self.difference)
+        high = self.difference + ratio * (seen.high - self.difference)
         return Interval(low, high, level, seen.method)
 
-    def p_at_most(self, value: float) -> float:
-        """One-sided p-value of "the true difference is at most `value`"; NaN if nothing varies.
-
-        That of the t statistic over seeds and examples, or, for binary differences that are the
-        same everywhere, the level at which their bound reaches `value`.
-        """
-        if self.interval.method == SAME_EVERYWHERE:
-            if value >= self.difference:
-                return 1.0
-            share = min(1.0, (self.difference - value) / (1.0 + self.difference))
-            return float((1.0 - share) ** self.n_units)
-        if self.standard_error == 0.0:
-            return math.nan
-        t = (self.difference - value) / self.standard_error
-        return float(special.stdtr(self.degrees_of_freedom, -t))
-
-    def p_at_least(self, value: float) -> float:
-        """One-sided p-value of "the true difference is at least `value`"."""
-        return self.reversed.p_at_most(-value)
-
     @property
-    def reversed(self) -> PairedComparison:
-        """The same with its sign turned, as far as `p_at_most` and `interval_at` read it."""
-        interval = self.interval.negated()
-        return replace(self, difference=-self.difference, interval=interval)
+    def one_sided(self) -> OneSided:
+        """What one-sided tests against any value need."""
+        return OneSided(
+            self.difference,
+            self.standard_error,
+            self.degrees_of_freedom,
+            self.n_units,
+            self.interval.method == SAME_EVERYWHERE,
+        )
 
     def detectable(self, alpha: float, power: float = 0.8) -> float:
         """Minimum detectable effect of a test at level `alpha`."""
-        df = self.degrees_of_freedom
-        return minimum_detectable_effect(self.standard_error, df, alpha=alpha, power=power)
+        return minimum_detectable_effect(*self.planned, alpha=alpha, power=power)
 
 
 FEW_EXAMPLES = 100

@@ -25,12 +25,15 @@ class VarianceComponents:
     `examples`: share of the sampled examples; `seeds`: one share per side with random seeds
     (residual included); `examples_raw`: the examples' share before the residual was taken out;
     `degrees_of_freedom`: of the t distribution of estimate / standard error (`few_seeds`).
+    `planned`: standard error and degrees of freedom for what a study like this could find: few
+    seeds mostly show less than their variance, which is put right by its median.
     """
 
     examples: float
     seeds: tuple[float, ...]
     examples_raw: float
     degrees_of_freedom: float
+    planned: tuple[float, float]
 
     @property
     def standard_error(self) -> float:
@@ -64,11 +67,14 @@ def variance_components(
         mean_square = np.square(residual_SU).sum() / ((n_seeds - 1) * (units.count - 1))
         twice_counted += float(mean_square) / (n_seeds * units.count)
     examples = max(0.0, raw - twice_counted)
-    weights = [(examples, units.count - 1)]
-    for share, scores_SN in zip(shares, seed_scores, strict=True):
-        df = scores_SN.shape[0] - 1
-        weights.append((share * few_seeds(df), df))
-    return VarianceComponents(examples, tuple(shares), raw, satterthwaite(weights))
+    counted = [(share, m.shape[0] - 1) for share, m in zip(shares, seed_scores, strict=True)]
+    median = [(share * df / float(special.chdtri(df, 0.5)), df) for share, df in counted]
+    planned = math.sqrt(examples + sum(share for share, _ in median))
+    dfs = [
+        satterthwaite([(examples, units.count - 1), *((s * few_seeds(d), d) for s, d in shown)])
+        for shown in (counted, median)
+    ]
+    return VarianceComponents(examples, tuple(shares), raw, dfs[0], (planned, dfs[1]))
 
 
 # The seeds' variance may be larger than it looks; with this confidence it is not.

@@ -34,10 +34,13 @@ class ReportError(SweepError):
         self.failures = failures
 
 
-def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFailure]:
+def finish(
+    plan: Plan, function: str | None, prices: PricesConfig, margin: float | None = None
+) -> list[JobFailure]:
     """Call the summary function, or show what it said if it has seen these results already.
 
-    ``function``: import path of ``(sweep_dir, run_dirs, failures, *, prices) -> None``, or None.
+    ``function``: import path of ``(sweep_dir, run_dirs, failures, *, prices, margin) -> None``, or
+    None.
     Returns a failure for every job without a result. Where the function failed, ReportError; its
     traceback is in ``SweepDir.report_error``.
     """
@@ -46,7 +49,7 @@ def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFa
     if function is None or not done:
         return failures
     try:
-        _summarise(plan, function, prices, done, failures)
+        _summarise(plan, function, prices, margin, done, failures)
     except Exception as error:
         raise _report_error(error, plan, failures) from error
     return failures
@@ -56,10 +59,11 @@ def _summarise(
     plan: Plan,
     function: str,
     prices: PricesConfig,
+    margin: float | None,
     done: list[Path],
     failures: list[JobFailure],
 ) -> None:
-    results = {"results": _digest(done, failures, prices, plan.sweep_dir)}
+    results = {"results": _digest(done, failures, (prices, margin), plan.sweep_dir)}
     # Two processes may share a sweep; only one at a time may write its summary.
     while (claim := try_claim(plan.sweep_dir)) is None:
         time.sleep(0.5)
@@ -68,7 +72,7 @@ def _summarise(
             _show_again(plan.sweep_dir)
             return
         summarise: Any = load_function(function)
-        summarise(plan.sweep_dir, done, failures, prices=prices)
+        summarise(plan.sweep_dir, done, failures, prices=prices, margin=margin)
         SweepDir(plan.sweep_dir).report_error.unlink(missing_ok=True)
         write_json(plan.sweep_dir / FINISHED_FILE, results)
 
@@ -118,10 +122,8 @@ def unfinished(run_dirs: list[Path]) -> list[JobFailure]:
     return failures
 
 
-def _digest(
-    done: list[Path], failures: list[JobFailure], prices: PricesConfig, sweep_dir: Path
-) -> str:
-    digest = hashlib.sha256(repr(prices).encode())
+def _digest(done: list[Path], failures: list[JobFailure], asked: object, sweep_dir: Path) -> str:
+    digest = hashlib.sha256(repr(asked).encode())
     if (tuned := read_tuning(sweep_dir)) is not None:
         digest.update(repr(tuned).encode())
     for run_dir in sorted(done):

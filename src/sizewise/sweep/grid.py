@@ -118,7 +118,7 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
         make_directory(plan.sweep_dir)
         plan = _carry_out(plan, context, backend, command)
         if not _left_running(plan, backend):
-            sum_up(plan, finish, context.options.prices)
+            sum_up(plan, finish, context.options.prices, context.options.margin)
 
 
 def _carry_out(
@@ -218,8 +218,10 @@ def _directory(job: Job) -> tuple[str, str]:
     return f"hydra.sweep.dir='{parent}'", f"hydra.sweep.subdir={job.identity.slug}"
 
 
-def sum_up(plan: Plan, function: str | None, prices: PricesConfig) -> None:
+def sum_up(
+    plan: Plan, function: str | None, prices: PricesConfig, margin: float | None = None
+) -> None:
     """Write the sweep's summary; raises SweepError that names every job without a result."""
-    failures = finish(plan, function, prices)
+    failures = finish(plan, function, prices, margin)
     if failures:
         raise SweepError(listed(failures, len(plan.jobs)))

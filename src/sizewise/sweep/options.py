@@ -17,7 +17,7 @@ class GridSweeperConf:
     """Runs a grid or a named sweep. ``job`` and ``finish`` are import paths, ``module:function``.
 
     ``finish`` (null: nothing) is called with the sweep's directory, its finished run directories,
-    its failures, and ``prices=`` (``sweep.prices``).
+    its failures, and ``prices=`` (``sweep.prices``) and ``margin=`` (``sweep.margin``).
     """
 
     _target_: str = "hydra_plugins.sizewise_sweepers.GridSweeper"

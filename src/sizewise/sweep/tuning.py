@@ -45,7 +45,8 @@ def rates_of(config: Mapping[str, Any], given: bool, tuning: TuningConfig) -> li
     if not tuning.on or given or not trains(config):
         return [None]
     own = float(config["optimizer"]["lr"])
-    return [None if factor == 1 else float(f"{own * factor:.4g}") for factor in tuning.lr_factors]
+    factors = tuning.lr_factors or ()
+    return [None if factor == 1 else float(f"{own * factor:.4g}") for factor in factors]
 
 
 @dataclass(frozen=True)

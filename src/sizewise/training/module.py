@@ -1,4 +1,4 @@
-"""The Lightning module of a fit: loss, optimiser, schedule, validation loss; causal and seq2seq."""
+"""The Lightning module of a fit: loss, optimiser, schedule, validation loss; a class per family."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sizewise.data.batches.collate import IGNORED
 from sizewise.devices import BatchSize, halve_on_oom
 from sizewise.errors import DivergedError, ModelError, TrainingError
 from sizewise.models.base import is_quantized
+from sizewise.models.encoder import class_logits
 from sizewise.models.head import answer_logits, answer_targets
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
 from sizewise.training.trainable import load_trainable, trainable_state
@@ -294,3 +295,11 @@ class Seq2SeqModule(AnswerModule):
                 "NaN. Choose bf16-mixed, bf16-true or 32-true."
             )
         super().on_fit_start()
+
+
+class EncoderModule(AnswerModule):
+    """A head over classes: ``labels`` (B,) are their numbers, and an answer counts as one token."""
+
+    def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits (B, C) of the classes and the classes of the answers (B,)."""
+        return class_logits(self.model, batch), batch["labels"]

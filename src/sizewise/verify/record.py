@@ -105,6 +105,7 @@ def _missing(outcome: Outcome) -> list[str]:
     specialises = _specialises(config)
     answered = config.get("stage", "full") != "train"
     zero_shot = _said(config, "evaluation.zero_shot") is not False or not specialises
+    zero_shot = zero_shot and outcome.model.family != "encoder"  # untouched, it has no head
     faults = []
     if specialises != (outcome.tuned is not None):
         state = "a tuned model" if specialises else "no training"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sizewise.config import WITHOUT_WEIGHTS
+from sizewise.config import WITHOUT_LIKELIHOODS
 from sizewise.errors import SizewiseError
 from sizewise.metrics.closed import READINGS
 from sizewise.record.outcome import Evaluation
@@ -69,7 +69,7 @@ def check_scores(
 def _left_out(metric: ExampleMetric, config: Mapping[str, Any]) -> bool:
     """Whether a run without weights leaves a metric out, for want of likelihoods."""
     family = (config.get("model") or {}).get("family")
-    return family in WITHOUT_WEIGHTS and metric.needs_likelihood
+    return family in WITHOUT_LIKELIHOODS and metric.needs_likelihood
 
 
 def _examples(predictions: Sequence[Prediction], evaluation: Evaluation) -> Check:

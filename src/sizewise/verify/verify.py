@@ -223,7 +223,9 @@ def _compared(before: Mapping[str, Any], directory: Path) -> Check:
     sets = before.get("test_sets") or [{}]
     prices = PricesConfig(**(sets[0].get("prices") or {}))
     by = tuple(before.get("by") or ())
-    after = results_record(compare_loaded(replace(loaded, runs=runs), by, prices))
+    margin = sets[0].get("margin")
+    again = compare_loaded(replace(loaded, runs=runs), by, prices, margin=margin)
+    after = results_record(again)
     changed = [k for k in ("runs", "run_ids", "test_sets") if not same(before.get(k), after.get(k))]
     if not changed:
         return Check(RESULTS_FILE, OK)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sizewise.app.chat.engine import Engine, Reply
 from sizewise.composition.inputs import names_hub
-from sizewise.config import WITHOUT_WEIGHTS, GenerationConfig, RunConfig
+from sizewise.config import WITHOUT_LIKELIHOODS, GenerationConfig, RunConfig
 from sizewise.config.targets import recorded_config
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
@@ -47,12 +47,12 @@ class Speaker:
 
 
 def speakers_of(run: Run) -> list[Speaker]:
-    """Return the tuned model and the base of a run; none for one without weights of its own.
+    """Return the tuned model and the base of a run; none for one that writes no text here.
 
     A tuned model whose adapter was not kept is left out.
     """
     outcome = run.outcome
-    if outcome.model.family in WITHOUT_WEIGHTS:
+    if outcome.model.family in WITHOUT_LIKELIHOODS:
         return []
     config = recorded_config(outcome.config)
     name = run.directory.name

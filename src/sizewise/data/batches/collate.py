@@ -63,6 +63,31 @@ def collate_seq2seq(
     }
 
 
+def collate_classes(
+    items: Sequence[Encoded], pad_token_id: int, step_tokens: int, multiple: int = 8
+) -> dict[str, Any]:
+    """Pad texts to be classified on the right.
+
+    Args:
+        items: the one answer id of each is the number of its class.
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` (B, T), ``labels`` (B,), the int ``step_tokens``
+        (examples of the whole optimiser step).
+
+    Raises:
+        DataError: no example has a class.
+    """
+    _require_answers(items)
+    texts = [item.prompt_ids for item in items]
+    return {
+        "input_ids": pad(texts, pad_token_id, multiple),
+        "attention_mask": pad([[1] * len(ids) for ids in texts], 0, multiple),
+        "labels": torch.tensor([item.answer_ids[0] for item in items]),
+        "step_tokens": step_tokens,
+    }
+
+
 def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1, left: bool = False) -> Tensor:
     """Pad rows of ids to one length, a multiple of ``multiple``: (B, T), int64."""
     longest = max(len(row) for row in rows)

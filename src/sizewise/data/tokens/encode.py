@@ -39,7 +39,7 @@ class EncodedSplit:
     Attributes:
         dropped: examples left out, by reason.
         max_length: the bound in tokens that was applied.
-        shortened: kept examples whose prompt was cut from the left.
+        shortened: kept examples whose prompt was cut.
     """
 
     encoded: tuple[Encoded, ...]
@@ -67,6 +67,15 @@ class EncodedSplit:
     def answer_lengths(self) -> LengthStatistics:
         """Token lengths of the answers, end of turn included."""
         return LengthStatistics.of([len(e.answer_ids) for e in self.encoded])
+
+    @property
+    def answered(self) -> EncodedSplit:
+        """The examples whose answer has tokens: all, but for answers that are no class."""
+        kept = [
+            pair for pair in zip(self.encoded, self.examples, strict=True) if pair[0].answer_ids
+        ]
+        encoded, examples = zip(*kept, strict=True) if kept else ((), ())
+        return replace(self, encoded=tuple(encoded), examples=tuple(examples))
 
     def first(self, count: int | None) -> EncodedSplit:
         """Return the first ``count`` examples (all for None), for quick runs."""

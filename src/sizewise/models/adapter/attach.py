@@ -18,6 +18,7 @@ from sizewise.models.adapter.fast_lora import speed_up
 from sizewise.models.adapter.targets import Targets, choose_targets, exclude_pattern, matching
 from sizewise.models.adapter.wrapping import adapted_modules, base_of, base_only, is_adapted
 from sizewise.models.base import fit_weights, is_quantized
+from sizewise.models.encoder import around_head
 from sizewise.models.size import is_adapter_weight
 from sizewise.models.sources import check_weights, find_source
 from sizewise.models.tokenizer import load_tokenizer
@@ -58,6 +59,7 @@ def attach_adapter(
     if lora.method == "full":
         trained = full.make_trainable(base)
         return trained.float() if model.dtype == "auto" else trained
+    lora, model = around_head(base, lora, model)
     targets = choose_targets(base, lora, model.lora_targets)
     _say_left_out(lora, targets)
     with seeded(seed if lora.init_seed is None else lora.init_seed):
@@ -93,8 +95,9 @@ def peft_config(
         "alpha_pattern": follows | lora.alpha_pattern,
         "modules_to_save": whole,
         "trainable_token_indices": _token_rows(base, model, whole),
-        "ensure_weight_tying": bool(whole) and base.config.get_text_config().tie_word_embeddings,
+        "ensure_weight_tying": bool(whole) and _ties(base),
     }
+    tasks = {"seq2seq": TaskType.SEQ_2_SEQ_LM, "encoder": TaskType.SEQ_CLS}
     return PeftLoraConfig(
         r=lora.r,
         lora_alpha=lora.effective_alpha,
@@ -104,9 +107,14 @@ def peft_config(
         use_dora=lora.method == "dora",
         use_rslora=lora.method == "rslora",
         bias="none",
-        task_type=TaskType.SEQ_2_SEQ_LM if model.family == "seq2seq" else TaskType.CAUSAL_LM,
+        task_type=tasks.get(model.family, TaskType.CAUSAL_LM),
         **{key: value for key, value in options.items() if value},
     )
+
+
+def _ties(base: PreTrainedModel) -> bool:
+    tied = bool(getattr(base.config.get_text_config(), "tie_word_embeddings", False))
+    return tied and base.get_output_embeddings() is not None
 
 
 def _wrap(base: PreTrainedModel, config: Any, fast: bool = True) -> PeftModel:

@@ -183,7 +183,8 @@ def matching(found: Iterable[str], names: Iterable[str]) -> set[str]:
 
 
 def _left_out(base: PreTrainedModel, covered: set[str]) -> float:
-    outside = {id(m.weight) for m in (base.get_input_embeddings(), base.get_output_embeddings())}
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    outside = {id(module.weight) for module in ends if module is not None}
     sizes: Mapping[str, int] = {
         name: parameter_count(weight)
         for name, weight in base.named_parameters()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +19,7 @@ from sizewise.report.comparison.runs import Answers, FloatArray, Problem, Run
 ZERO_SHOT = "zero-shot"
 TUNED = "tuned"
 CLASSICAL = "classical"
+ENCODER = "encoder"
 
 
 @dataclass
@@ -32,8 +34,8 @@ class Member:
 
 @dataclass
 class Arm:
-    """One configuration of a model with all its seeds: zero-shot, tuned, or classical (a baseline
-    without a language model).
+    """One configuration of a model with all its seeds: zero-shot, tuned, classical (a baseline
+    without a language model), or a fine-tuned encoder.
 
     ``config`` is the canonical configuration without its seed (see ``config_key``), of a zero-shot
     model only what its answers depend on. ``own`` is False for the zero-shot scores that only came
@@ -76,17 +78,27 @@ class Arm:
 
     @property
     def fitted(self) -> bool:
-        return self.kind in (TUNED, CLASSICAL)
+        return self.kind in (TUNED, CLASSICAL, ENCODER)
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether another seed would have given another model."""
+        return self.kind in (TUNED, ENCODER)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the members; empty for a zero-shot model, which has none."""
-        return tuple(m.run.outcome.seed for m in self.members) if self.tuned else ()
+        return tuple(m.run.outcome.seed for m in self.members) if self.has_seeds else ()
 
     @property
-    def params(self) -> int:
+    def size(self) -> float:
+        """Parameters of the base; infinite where a server does not say how large its model is."""
+        return self.model.params_base or math.inf
+
+    @property
+    def params(self) -> float:
         """Parameters of the model that answers: the adapter only counts where it is used."""
-        return self.model.params_total if self.tuned else self.model.params_base
+        return self.model.params_total if self.has_seeds else self.size
 
     @property
     def has_form(self) -> bool:
@@ -134,6 +146,11 @@ class Arm:
     def validation(self) -> float | None:
         """Mean validation loss over seeds, the only figure that may choose between variants."""
         return self.cost(lambda run: run.outcome.validation.get("val_loss"))
+
+    def validated(self, name: str) -> float | None:
+        """Mean over seeds of a score on the validation split; None where it was not asked."""
+        side = "tuned" if self.has_seeds else "base"
+        return self.cost(lambda run: run.outcome.validated.get(side, {}).get(name))
 
     @property
     def max_train(self) -> int:
@@ -205,7 +222,8 @@ class TestSet:
     def name(self) -> None:
         """Give every arm a label that tells it from the others."""
         facts = [
-            (c.model, c.tuned, {**c.config, "facts": hidden_facts(c.first.run)}) for c in self.arms
+            (c.model, c.has_seeds, {**c.config, "facts": hidden_facts(c.first.run)})
+            for c in self.arms
         ]
         for arm, label in zip(self.arms, name_all(facts), strict=True):
             arm.label = label

@@ -17,9 +17,11 @@ from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import find_contrast
 from sizewise.report.comparison.costs import PaidBack, paid_back, peak_of
+from sizewise.report.comparison.decision import Decision, decide
 from sizewise.report.comparison.detail import Views, make_views
 from sizewise.report.comparison.objections import warnings_of
-from sizewise.report.comparison.pairs import Pair, compare_pairs, gains
+from sizewise.report.comparison.pair import Pair
+from sizewise.report.comparison.pairs import compare_pairs, gains, left_out, undecidable
 from sizewise.report.comparison.points import Front, Point, fronts, make_points
 from sizewise.report.comparison.readings import three_readings, unusable
 from sizewise.report.comparison.runs import AnswerCache, Loaded, Problem, Run, load_runs
@@ -33,8 +35,8 @@ class SetComparison:
 
     ``table`` has one row per configuration that was run (see ``arm_rows``), ``everything``
     also the zero-shot scores that came with tuned runs; ``gains`` are keyed by the position of a
-    tuned arm in ``test.arms``. What only pictures and the page need is computed when
-    it is first asked for.
+    tuned arm in ``test.arms``. ``left_out`` says, where pairs along keys were asked for, which arms
+    stand in none. What only pictures and the page need is computed when it is first asked for.
     """
 
     test: TestSet
@@ -46,10 +48,17 @@ class SetComparison:
     warnings: list[str]
     prices: PricesConfig | None = None
     seed: int = 0
+    margin: float | None = None
+    left_out: tuple[str, ...] = ()
+
+    @cached_property
+    def decision(self) -> Decision | None:
+        """What is good enough at the margin; None where there is nothing to decide between."""
+        return decide(self.test, self.pairs, self.margin, self.seed)
 
     @cached_property
     def points(self) -> list[Point]:
-        return make_points(self.test, self.seed)
+        return make_points(self.test, self.seed, self.prices)
 
     @cached_property
     def fronts(self) -> list[Front]:
@@ -125,22 +134,30 @@ class Comparison:
 
 
 def compare(
-    paths: Sequence[Path], by: Sequence[str] = (), prices: PricesConfig | None = None, seed: int = 0
+    paths: Sequence[Path],
+    by: Sequence[str] = (),
+    prices: PricesConfig | None = None,
+    seed: int = 0,
+    margin: float | None = None,
 ) -> Comparison:
     """Compare all finished runs at or below ``paths``; ConfigError if ``by`` names no key of them.
 
     ``by``: compare pairs that differ in these configuration keys only, instead of the pairs of the
-    question. The same ``seed`` gives the same figures.
+    question. The same ``seed`` gives the same figures. ``margin``: see ``decision.decide``.
     """
-    return compare_loaded(load_runs(paths), by, prices, seed)
+    return compare_loaded(load_runs(paths), by, prices, seed, margin)
 
 
 def compare_loaded(
-    loaded: Loaded, by: Sequence[str] = (), prices: PricesConfig | None = None, seed: int = 0
+    loaded: Loaded,
+    by: Sequence[str] = (),
+    prices: PricesConfig | None = None,
+    seed: int = 0,
+    margin: float | None = None,
 ) -> Comparison:
     """``compare`` of runs that were read already."""
     tests = build_test_sets(loaded.runs, AnswerCache())
-    sets = [_compare_set(test, by, prices, seed) for test in tests]
+    sets = [_compare_set(test, by, prices, seed, margin) for test in tests]
     problems = list(loaded.problems)
     for compared in sets:
         problems += compared.test.problems
@@ -148,7 +165,7 @@ def compare_loaded(
 
 
 def _compare_set(
-    test: TestSet, by: Sequence[str], prices: PricesConfig | None, seed: int
+    test: TestSet, by: Sequence[str], prices: PricesConfig | None, seed: int, margin: float | None
 ) -> SetComparison:
     pairs = compare_pairs(test, by, seed)
     verdict = judge(test, pairs, by, seed)
@@ -160,9 +177,11 @@ def _compare_set(
         table=arm_rows(test, gained),
         everything=arm_rows(test, gained, own=False),
         verdict=verdict,
-        warnings=warnings_of(test, pairs),
+        warnings=[*warnings_of(test, pairs), *undecidable(pairs)],
         prices=prices,
         seed=seed,
+        margin=margin,
+        left_out=tuple(left_out(test, by, pairs)),
     )
 
 
@@ -193,17 +212,17 @@ def _row(test: TestSet, arm: Arm, gain: Pair | None) -> dict[str, Any]:
         "model": model.name,
         "params": arm.params,
         "trainable": model.params_trainable if arm.fitted else 0,
-        "lora": model.lora_method if arm.tuned else "none",
-        "r": model.lora_r if arm.tuned else None,
+        "lora": model.lora_method if arm.has_seeds else "none",
+        "r": model.lora_r if arm.has_seeds else None,
         "quantization": model.quantization,
         "train_examples": arm.max_train or None,
         "memory_bytes": model.memory_bytes,
         "eval_peak_bytes": peak_of(arm),
-        "adapter_bytes": model.adapter_bytes if arm.tuned else 0,
+        "adapter_bytes": model.adapter_bytes if arm.has_seeds else 0,
         "train_seconds": arm.train_seconds,
         "latency_seconds": arm.latency,
         "energy_joules": arm.energy_joules,
-        "seeds": len(arm.members) if arm.tuned else None,
+        "seeds": len(arm.members) if arm.has_seeds else None,
         "zero_shot": zero_shot,
         "tuned": score if arm.fitted else None,
         "score": score,

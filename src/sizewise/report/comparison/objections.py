@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from sizewise.record.identity import flatten
 from sizewise.report import words
 from sizewise.report.comparison.arms import DATA, Arm, TestSet
-from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, Pair, rest, variant_key
+from sizewise.report.comparison.pair import Pair
+from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, rest, variant_key
 from sizewise.report.comparison.readings import (
     MOST_UNFINISHED,
     calibration_of,

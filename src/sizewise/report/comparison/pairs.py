@@ -1,11 +1,11 @@
-"""One tested pair of configurations."""
+"""Which pairs are compared, and their tests: one primary pair first, then all others."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -13,92 +13,119 @@ import numpy as np
 from sizewise.errors import ConfigError
 from sizewise.record.identity import flatten
 from sizewise.record.stops import by_loss
-from sizewise.report.comparison.arms import DATA, TUNED, ZERO_SHOT, Arm, TestSet
-from sizewise.statistics.comparison import PairedComparison, PairedScores, compare_paired_many
-from sizewise.statistics.paired import holm
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A against B, with the comparison in units of the score and the corrected p-value.
-
-    ``gain`` is how much better A is (for a score of which less is better the difference with its
-    sign turned); ``found`` whether the corrected test rejects equality.
-    """
-
-    question: str
-    a: Arm
-    b: Arm
-    result: PairedComparison
-    p_corrected: float
-    found: bool
-    sign: float
-
-    @property
-    def gain(self) -> float:
-        return self.sign * self.result.difference
-
-    @property
-    def low(self) -> float:
-        interval = self.result.interval
-        return interval.low if self.sign > 0 else -interval.high
-
-    @property
-    def high(self) -> float:
-        interval = self.result.interval
-        return interval.high if self.sign > 0 else -interval.low
-
-    @property
-    def wins(self) -> bool:
-        """Whether A is shown to be better: corrected test and interval agree."""
-        return self.found and self.low > 0
-
-    @property
-    def loses(self) -> bool:
-        """Whether A is shown to be worse."""
-        return self.found and self.high < 0
-
+from sizewise.report.comparison.arms import (
+    CLASSICAL,
+    DATA,
+    ENCODER,
+    TUNED,
+    ZERO_SHOT,
+    Arm,
+    TestSet,
+)
+from sizewise.report.comparison.pair import Pair
+from sizewise.report.comparison.test_sets import COUNTED
+from sizewise.statistics.comparison import PairedScores, compare_paired_many
+from sizewise.statistics.paired import PRIMARY_SHARE, fallback, resamples_needed
 
 SMALL_LARGE = "small tuned against large zero-shot"
 OWN_BASE = "tuned against its own base"
+BASELINES = "against a baseline without a language model"
+ENCODERS = "tuned against a fine-tuned encoder"
+MODELS = "tuned model against tuned model"
+METHODS = "method against method"
+TARGETS = "target against target"
 RANKS = "rank against rank"
 STORAGE = "quantised against not"
 BY = "by "
 ALPHA = 0.05
 RESAMPLES, MOST_RESAMPLES = 10_000, 50_000
-# Chosen between by the validation loss; everything else is a question of its own.
+MOST_PERMUTATIONS = 200_000
+# Chosen between by validation; everything else is a question of its own.
 CHOSEN = (
     "optimizer.", "scheduler.", "trainer.", "callbacks.", "evaluation.",
     "lora.alpha", "lora.dropout", "lora.init_seed", "lora.fast",
 )  # fmt: skip
 UNCHANGING = ("metric.", "eval_dataset.")
+# Chosen between by validation for a model that was not trained: its only settings.
+WORDING = (
+    "dataset.prompt", "dataset.system", "dataset.answer", "dataset.few_shot",
+    "dataset.max_train", "dataset.max_validation",
+)  # fmt: skip
+Wanted = tuple[str, Arm, Arm]
 
 
-def compare_pairs(test: TestSet, by: Sequence[str] = (), seed: int = 0) -> list[Pair]:
+def compare_pairs(
+    test: TestSet, by: Sequence[str] = (), seed: int = 0, resamples: int | None = None
+) -> list[Pair]:
     """Compare every pair of the question, or with ``by`` those that differ in these keys only.
 
-    Holm's correction runs over all of them. Where configurations differ in nothing but settings
-    of the training (learning rate, epochs, …) the one with the best validation loss stands for
-    them: the test set chooses nothing.
+    Where configurations differ in nothing but settings of the training (learning rate, epochs, …)
+    the best by validation stands for them, and so for wordings of the prompt of a model that was
+    not trained: the test set chooses nothing. The primary pair is tested first and all others
+    corrected after it (``statistics.paired.fallback``); with ``by`` there is none, and Holm's
+    correction runs over all. ``resamples``: fewer draws, for simulations.
+
+    Raises:
+        ConfigError: ``by`` names no key of the arms.
     """
-    wanted = list(_by(test, by)) if by else list(_question(test))
-    return _compare(test, wanted, seed)
+    if by:
+        return _compare(test, list(_along(test, by)), None, seed, resamples)
+    wanted = list(_question(test))
+    return _compare(test, wanted, _primary(test, wanted), seed, resamples)
 
 
 def gains(test: TestSet, seed: int = 0) -> dict[int, Pair]:
     """Compare every tuned arm with its own base, uncorrected; keyed by position."""
-    wanted: dict[int, tuple[str, Arm, Arm]] = {}
+    wanted: dict[int, Wanted] = {}
     for position, arm in enumerate(test.arms):
         base = test.zero_shot_of(arm) if arm.tuned else None
         if arm.scores is not None and base is not None and base.scores is not None:
             wanted[position] = (OWN_BASE, arm, base)
-    return dict(zip(wanted, _compare(test, list(wanted.values()), seed, False), strict=False))
+    pairs = _compare(test, list(wanted.values()), None, seed, correct=False)
+    return dict(zip(wanted, pairs, strict=False))
 
 
-def representatives(test: TestSet) -> list[Arm]:
-    """Tuned arms, one per question: variants of training are chosen by validation loss."""
-    groups = _alike([arm for arm in test.scored if arm.tuned], (*CHOSEN, *UNCHANGING))
-    return [min(group, key=by_validation) for group in groups]
+def primary_pair(test: TestSet, seed: int = 0) -> Pair | None:
+    """The pair that is tested first, alone; None where no tuned model has a larger general one."""
+    wanted = list(_question(test))
+    primary = _primary(test, wanted)
+    alone = [] if primary is None else [wanted[primary]]
+    return next(iter(_compare(test, alone, None, seed)), None)
+
+
+def pair_of(test: TestSet, a: str, b: str, seed: int = 0) -> Pair | None:
+    """Two arms by their labels; None where one has no scores in this test set."""
+    arms = {arm.label: arm for arm in test.scored}
+    if a not in arms or b not in arms:
+        return None
+    return next(iter(_compare(test, [("asked for", arms[a], arms[b])], None, seed)), None)
+
+
+def representatives(test: TestSet, kind: str = TUNED) -> list[Arm]:
+    """Arms of a kind, one per question: what is a mere setting is chosen by validation.
+
+    Zero-shot arms whose wordings were not asked on the validation split all stand for themselves.
+    """
+    arms = [arm for arm in test.scored if arm.kind == kind]
+    if kind == CLASSICAL:
+        return arms
+    if kind != ZERO_SHOT:
+        return [best(test, group) for group in _alike(arms, (*CHOSEN, *UNCHANGING))]
+    found: list[Arm] = []
+    for group in _alike(arms, WORDING):
+        asked = all(arm.validated(test.primary) is not None for arm in group)
+        found += [best(test, group)] if asked else group
+    return found
+
+
+def best(test: TestSet, arms: Sequence[Arm]) -> Arm:
+    """The best by validation: by the primary score where all have it, else by the loss."""
+    scores = [arm.validated(test.primary) for arm in arms]
+    known = [score for score in scores if score is not None and np.isfinite(score)]
+    if len(known) < len(arms):
+        return min(arms, key=by_validation)
+    ranked = zip(arms, known, strict=True)
+    return min(ranked, key=lambda entry: (-test.sign * entry[1], *by_validation(entry[0])))[0]
 
 
 def by_validation(arm: Arm) -> tuple[float, str]:
@@ -122,21 +149,73 @@ def rest(arm: Arm, ignored: tuple[str, ...]) -> str:
     return json.dumps(flat, sort_keys=True, default=str)
 
 
-def _question(test: TestSet) -> Iterator[tuple[str, Arm, Arm]]:
-    tuned = representatives(test)
-    zero_shot = [c for c in test.scored if c.kind == ZERO_SHOT]
-    for arm in tuned:
-        for other in zero_shot:
-            if arm.model.params_base < other.model.params_base:
-                yield SMALL_LARGE, arm, other
+def _question(test: TestSet) -> Iterator[Wanted]:
+    tuned, zero_shot = representatives(test), representatives(test, ZERO_SHOT)
+    for arm, other in product(tuned, zero_shot):
+        if arm.size < other.size:
+            yield SMALL_LARGE, arm, other
     for arm in tuned:
         base = test.zero_shot_of(arm)
         if base is not None and base.scores is not None:
             yield OWN_BASE, arm, base
+    models = _one_per_model(test, tuned)
+    encoders = representatives(test, ENCODER)
+    baselines = representatives(test, CLASSICAL)
+    yield from ((BASELINES, *pair) for pair in product([*models, *encoders], baselines))
+    yield from ((BASELINES, *pair) for pair in product(_general(test, models), baselines))
+    yield from ((ENCODERS, *pair) for pair in product(models, encoders))
+    yield from _models(models)
+    yield from _methods(test, tuned)
+    yield from _differing(TARGETS, tuned, ("lora.target",), _target)
     yield from _differing(RANKS, tuned, ("lora.r",), _rank)
     yield from _differing(STORAGE, tuned, ("quantization.",), _stored)
     untrained = ("quantization.", "lora.", "dataset.max_train", "dataset.max_validation")
     yield from _differing(STORAGE, zero_shot, untrained, _stored)
+
+
+# What is no question between two tuned models, each taken at its best: their own settings, and the
+# rows that their tokenizers leave.
+OF_THE_MODEL = ("model.", "lora.", "quantization.", DATA)
+
+
+def _one_per_model(test: TestSet, tuned: Sequence[Arm]) -> list[Arm]:
+    """The best adapter of every base, for each data set and prompt that was tried."""
+    found: list[Arm] = []
+    for group in _alike(tuned, (*OF_THE_MODEL, *CHOSEN, *UNCHANGING)):
+        bases: dict[tuple[str, int], list[Arm]] = {}
+        for arm in group:
+            bases.setdefault((arm.model.path, arm.model.params_base), []).append(arm)
+        found += [best(test, arms) for arms in bases.values()]
+    return found
+
+
+def _models(models: Sequence[Arm]) -> Iterator[Wanted]:
+    for group in _alike(models, (*OF_THE_MODEL, *CHOSEN, *UNCHANGING)):
+        ordered = sorted(group, key=lambda arm: (arm.size, arm.label))
+        yield from ((MODELS, *pair) for pair in combinations(ordered, 2))
+
+
+def _methods(test: TestSet, tuned: Sequence[Arm]) -> Iterator[Wanted]:
+    """Methods with all else equal; where two never are, the best of each (full has no rank)."""
+    equal = list(_differing(METHODS, tuned, ("lora.method",), _method))
+    yield from equal
+    for group in _alike(tuned, ("lora.", *CHOSEN, *UNCHANGING)):
+        met = {frozenset((a.model.lora_method, b.model.lora_method))
+               for _, a, b in equal if any(a is arm for arm in group)}  # fmt: skip
+        methods: dict[str, list[Arm]] = {}
+        for arm in sorted(group, key=_method):
+            methods.setdefault(arm.model.lora_method, []).append(arm)
+        for (one, first), (other, second) in combinations(methods.items(), 2):
+            if frozenset((one, other)) not in met:
+                yield METHODS, best(test, first), best(test, second)
+
+
+def _method(arm: Arm) -> tuple[str, str]:
+    return (arm.model.lora_method, arm.label)
+
+
+def _target(arm: Arm) -> tuple[str, str]:
+    return (str(flatten(arm.config).get("lora.target")), arm.label)
 
 
 def _rank(arm: Arm) -> tuple[float, str]:
@@ -151,10 +230,10 @@ def _differing(
     question: str,
     arms: Sequence[Arm],
     ignored: tuple[str, ...],
-    order: Callable[[Arm], tuple[float, str]],
-) -> Iterator[tuple[str, Arm, Arm]]:
+    order: Callable[[Arm], tuple[Any, str]],
+) -> Iterator[Wanted]:
     """Pairs whose configurations are equal but for the ignored keys (and chosen settings)."""
-    for group in _alike(arms, (*ignored, *CHOSEN)):
+    for group in _alike(arms, (*ignored, *CHOSEN, *UNCHANGING)):
         for a, b in combinations(sorted(group, key=order), 2):
             if order(a)[0] != order(b)[0]:
                 yield question, a, b
@@ -168,21 +247,158 @@ def _alike(arms: Sequence[Arm], ignored: tuple[str, ...]) -> list[list[Arm]]:
     return list(groups.values())
 
 
-def _by(test: TestSet, by: Sequence[str]) -> Iterator[tuple[str, Arm, Arm]]:
-    known = {key for c in test.arms for key in flatten(c.config)}
-    for name in by:
-        if not any(key.startswith(name) for key in known):
-            raise ConfigError(
-                f"--by {name} names no key of these runs. Give keys such as lora.r or model."
-            )
-    for kind in (TUNED, ZERO_SHOT):
-        for group in _alike([c for c in test.scored if c.kind == kind], tuple(by)):
-            for a, b in combinations(group, 2):
+def _primary(test: TestSet, wanted: Sequence[Wanted]) -> int | None:
+    """Position of the one pair that is tested first: the best of either side by validation.
+
+    Where the large models were not asked on the validation split the largest is taken, stored
+    whole: what opposes may not be chosen by the test set.
+    """
+    contested = [(i, a, b) for i, (question, a, b) in enumerate(wanted) if question == SMALL_LARGE]
+    if not contested:
+        return None
+    small = _best_small(test, list({id(a): a for _, a, _ in contested}.values()))
+    against = [(i, b) for i, a, b in contested if a is small]
+    large = _best_large(test, [b for _, b in against])
+    return next(i for i, b in against if b is large)
+
+
+def _best_small(test: TestSet, arms: Sequence[Arm]) -> Arm:
+    """By validation; losses of unlike tokens say nothing, so that there the largest is taken."""
+    asked = all(arm.validated(test.primary) is not None for arm in arms)
+    if asked or len({_tokens(test, arm) for arm in arms}) == 1:
+        return best(test, arms)
+    largest = max(arm.size for arm in arms)
+    return best(test, [arm for arm in arms if arm.size == largest])
+
+
+def _tokens(test: TestSet, arm: Arm) -> tuple[float, ...]:
+    answers = arm.first.answers
+    if answers is None:
+        return ()
+    return tuple(answers.weights[COUNTED][answers.positions(test.ids)].tolist())
+
+
+def _best_large(test: TestSet, arms: Sequence[Arm]) -> Arm:
+    if all(arm.validated(test.primary) is not None for arm in arms):
+        return best(test, arms)
+    return min(arms, key=lambda a: (-a.size, -a.model.memory_bytes, a.label))
+
+
+def _general(test: TestSet, tuned: Sequence[Arm]) -> list[Arm]:
+    """The best model that was not trained, by the rule of the primary pair, as a list."""
+    arms = representatives(test, ZERO_SHOT)
+    return [_best_large(test, arms)] if arms else []
+
+
+def named(key: str, by: Sequence[str]) -> bool:
+    """Whether a flat key is one of ``by`` or belongs to such a group."""
+    return any(key == name or key.startswith(f"{name.rstrip('.')}.") for name in by)
+
+
+def _along(test: TestSet, by: Sequence[str]) -> Iterator[Wanted]:
+    """Pairs that differ in these keys only, settings of the training chosen by validation."""
+    _check_keys(test, by)
+    for kind in (TUNED, ENCODER, ZERO_SHOT, CLASSICAL):
+        for cells in _cells(test, kind, by):
+            for a, b in combinations(cells, 2):
                 yield BY + ", ".join(by), a, b
 
 
+def _cells(test: TestSet, kind: str, by: Sequence[str]) -> Iterator[list[Arm]]:
+    """Arms that are equal but for ``by`` and for what is chosen, the best of each value of it."""
+    chosen = (*CHOSEN, *UNCHANGING) if kind in (TUNED, ENCODER) else UNCHANGING
+    if named("model.name", by):
+        chosen = (*chosen, DATA)
+    groups: dict[str, dict[str, list[Arm]]] = {}
+    for arm in test.scored:
+        if arm.kind == kind:
+            flat = flatten(arm.config)
+            value = json.dumps({k: v for k, v in flat.items() if named(k, by)}, default=str)
+            ignored = chosen if not any(n.startswith("dataset") for n in by) else (*chosen, DATA)
+            alike = {
+                k: v for k, v in flat.items() if not k.startswith(ignored) and not named(k, by)
+            }
+            key = json.dumps(alike, sort_keys=True, default=str)
+            groups.setdefault(key, {}).setdefault(value, []).append(arm)
+    for values in groups.values():
+        yield [best(test, arms) for arms in values.values()]
+
+
+def _check_keys(test: TestSet, by: Sequence[str]) -> None:
+    flats = [flatten(arm.config) for arm in test.arms]
+    known = sorted({key for flat in flats for key in flat if not key.startswith(DATA)})
+    for name in by:
+        if any(named(key, [name]) for key in known):
+            continue
+        differing = [k for k in known if len({repr(flat.get(k)) for flat in flats}) > 1]
+        groups = sorted({key.partition(".")[0] for key in known})
+        raise ConfigError(
+            f"--by {name} names no key of these runs; nothing was compared and "
+            f"{len(test.arms)} configurations were left out. They differ in: "
+            f"{', '.join(differing) or 'nothing'}. Groups of keys: {', '.join(groups)}."
+        )
+
+
+MOST_NAMED = 4
+
+
+def left_out(test: TestSet, by: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
+    """With ``by``: which arms stand in no pair, and why, each a sentence."""
+    if not by:
+        return []
+    paired = {id(arm) for pair in pairs for arm in (pair.a, pair.b)}
+    others = [arm for arm in test.arms if id(arm) not in paired]
+    reasons: dict[str, list[str]] = {}
+    for arm in others:
+        reasons.setdefault(_reason(test, arm, by, paired), []).append(arm.label)
+    found = []
+    for reason, labels in reasons.items():
+        more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
+        found.append(f"Left out: {', '.join(labels[:MOST_NAMED])}{more}: {reason}.")
+    return found
+
+
+def _reason(test: TestSet, arm: Arm, by: Sequence[str], paired: set[int]) -> str:
+    if arm.scores is None:
+        return f"no {test.primary} per example"
+    same = [other for other in test.scored if other.kind == arm.kind and other is not arm]
+    if not same:
+        return f"the only {arm.kind} model"
+    away = {id(other): _distance(arm, other, by) for other in same}
+    if any(id(other) in paired and not away[id(other)] for other in same):
+        return "a setting of the training that was worse on validation"
+    nearest = min(away.values(), key=len)
+    if not nearest:
+        return f"nothing differs from it in {', '.join(by)}"
+    return f"nothing differs from it in {', '.join(by)} alone (also in {', '.join(nearest)})"
+
+
+def _distance(arm: Arm, other: Arm, by: Sequence[str]) -> list[str]:
+    """Keys in which two arms differ, less those of ``by`` and those that are chosen."""
+    one, two = flatten(arm.config), flatten(other.config)
+    ignored = (*CHOSEN, *UNCHANGING, DATA) if arm.has_seeds else (*UNCHANGING, DATA)
+    keys = sorted(k for k in one.keys() | two.keys() if repr(one.get(k)) != repr(two.get(k)))
+    return [k for k in keys if not k.startswith(ignored) and not named(k, by)]
+
+
+def undecidable(pairs: Sequence[Pair]) -> list[str]:
+    """Say where the random draws are too few to show anything after the correction."""
+    stuck = [pair for pair in pairs if pair.at_floor and pair.p_corrected > ALPHA]
+    if not stuck:
+        return []
+    return [
+        f"{len(stuck)} of {len(pairs)} pairs are so many that the draws of the test cannot show a "
+        "difference after the correction. Compare fewer runs, or train each with several seeds."
+    ]
+
+
 def _compare(
-    test: TestSet, wanted: Sequence[tuple[str, Arm, Arm]], seed: int, correct: bool = True
+    test: TestSet,
+    wanted: Sequence[Wanted],
+    primary: int | None,
+    seed: int,
+    resamples: int | None = None,
+    correct: bool = True,
 ) -> list[Pair]:
     if not wanted or len(set(test.groups)) < 2:
         return []
@@ -190,14 +406,34 @@ def _compare(
         PairedScores(rows(a), rows(b), test.groups, names=(a.label, b.label), weights=test.weights)
         for _, a, b in wanted
     ]
-    resamples = min(MOST_RESAMPLES, max(RESAMPLES, 100 * len(wanted)))
-    results = compare_paired_many(scores, seed, n_resamples=resamples)
+    number = len(wanted)
+    draws = min(MOST_RESAMPLES, max(RESAMPLES, 100 * number))
+    needed = resamples_needed(number, (1.0 - PRIMARY_SHARE) * ALPHA)
+    results = compare_paired_many(
+        scores,
+        seed,
+        n_resamples=resamples or draws,
+        n_permutations=resamples or max(draws, min(MOST_PERMUTATIONS, needed)),
+    )
     p_values = np.array([r.p_value for r in results])
-    if correct:
-        p_values = holm(p_values, ALPHA, nan="propagate").adjusted
+    if not correct:
+        return [
+            Pair(*names, result, float(p), bool(p <= ALPHA), test.sign)
+            for names, result, p in zip(wanted, results, p_values, strict=True)
+        ]
+    tested = fallback(p_values, primary, ALPHA)
+    levels = np.where(np.isnan(tested.levels), ALPHA, tested.levels)
     return [
-        Pair(question, a, b, result, float(p), bool(p <= ALPHA), test.sign)
-        for (question, a, b), result, p in zip(wanted, results, p_values, strict=True)
+        Pair(
+            *names,
+            replace(result, minimum_detectable_effect=result.detectable(float(levels[i]))),
+            float(tested.adjusted[i]),
+            bool(tested.rejected[i]),
+            test.sign,
+            1.0 - float(levels[i]),
+            i == primary,
+        )
+        for i, (names, result) in enumerate(zip(wanted, results, strict=True))
     ]
 
 
@@ -205,4 +441,4 @@ def rows(arm: Arm) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Scores as the statistics take them: [S, N] for seeds, [N] for a model without a seed."""
     if arm.scores is None:
         raise ConfigError(f"{arm.label} has no per-example scores.")
-    return arm.scores if arm.tuned else arm.scores[0]
+    return arm.scores if arm.has_seeds else arm.scores[0]

@@ -9,7 +9,7 @@ from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import Tested, described, scale_of
 from sizewise.report.comparison.costs import costs_sentence
-from sizewise.report.comparison.pairs import Pair
+from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.readings import reading_of, unusable
 from sizewise.report.comparison.strata import Reversal, Stratum
 from sizewise.statistics.routing import RoutingCurve
@@ -146,8 +146,8 @@ def _undecided(test: TestSet, pair: Pair) -> str:
 
 def _evidence(test: TestSet, pair: Pair) -> str:
     scale, result = scale_of(test), pair.result
-    parts = [f"95 % interval of this pair alone {scale.interval(pair.low, pair.high)}"]
-    parts.append(f"{words.p_value(pair.p_corrected)} after Holm's correction")
+    parts = [f"{words.level(pair.level)} interval {scale.interval(pair.low, pair.high)}"]
+    parts.append(f"{words.p_value(pair.p_corrected, pair.at_floor)}, both corrected for all pairs")
     examples = words.plural(result.n, "test example")
     if result.n_clusters is not None:
         examples += f" in {words.plural(result.n_clusters, 'group')}"

@@ -20,10 +20,11 @@ from dataclasses import replace
 from sizewise.config.targets import TARGET, build
 from sizewise.errors import OutcomeError
 from sizewise.files import hash_text
-from sizewise.record.outcome import Evaluation
+from sizewise.record.outcome import Evaluation, Outcome
 from sizewise.record.predictions import WEIGHTED_BY
 from sizewise.report.comparison.arms import (
     CLASSICAL,
+    ENCODER,
     TUNED,
     ZERO_SHOT,
     base_config,
@@ -43,16 +44,15 @@ def build_test_sets(runs: Sequence[Run], cache: AnswerCache) -> list[TestSet]:
     arms: dict[tuple[int, str, str], Arm] = {}
     for run in sorted(runs, key=_order):
         outcome = run.outcome
-        untuned = CLASSICAL if outcome.model.family == CLASSICAL else ZERO_SHOT
-        for kind, evaluations in ((untuned, outcome.base), (TUNED, outcome.tuned or {})):
+        for kind, evaluations in _kinds(outcome):
             for evaluation in evaluations.values():
                 where = (evaluation.dataset, evaluation.fingerprint, outcome.primary)
                 key = (*where, outcome.direction)
                 test = sets.setdefault(key, TestSet(*where, outcome.direction, []))
                 _add(test, arms, kind, Member(run, evaluation, _read(test, run, evaluation, cache)))
-    for (*where, _), test in sets.items():
+    for (*asked, _), test in sets.items():
         _report_others(test)
-        if sum(key[:-1] == tuple(where) for key in sets) > 1:
+        if sum(key[:-1] == tuple(asked) for key in sets) > 1:
             better = "more" if test.direction == "max" else "less"
             test.notes.append(
                 f"Some runs count {test.primary} as better the higher and some the lower it is: "
@@ -64,6 +64,17 @@ def build_test_sets(runs: Sequence[Run], cache: AnswerCache) -> list[TestSet]:
         align(test)
         test.name()
     return sorted(parts, key=lambda t: (-len(t.arms), t.dataset, t.fingerprint))
+
+
+def _kinds(outcome: Outcome) -> list[tuple[str, Mapping[str, Evaluation]]]:
+    """The evaluations of a run by the kind of arm that they belong to.
+
+    An encoder that was not fine-tuned has a head of random numbers: it is nobody's base.
+    """
+    if outcome.model.family == ENCODER:
+        return [(ENCODER, outcome.tuned or {})]
+    untuned = CLASSICAL if outcome.model.family == CLASSICAL else ZERO_SHOT
+    return [(untuned, outcome.base), (TUNED, outcome.tuned or {})]
 
 
 def _order(run: Run) -> tuple[int, bool, str]:
@@ -84,12 +95,12 @@ def _add(test: TestSet, arms: dict[tuple[int, str, str], Arm], kind: str, member
         key, config = base_key(member.run, test.dataset), base_config(member.run)
     else:
         key, config = config_key(member.run, test.dataset)
-    own = kind == TUNED or member.run.outcome.tuned is None
+    own = kind in (TUNED, ENCODER) or member.run.outcome.tuned is None
     arm = arms.get((id(test), kind, key))
     if arm is None:
         arm = arms[id(test), kind, key] = Arm(kind, config, [member], own)
         test.arms.append(arm)
-    elif kind == TUNED:
+    elif arm.has_seeds:
         _add_seed(test, arm, member)
     else:
         _add_base(test, arm, member, own)
@@ -268,12 +279,14 @@ def _stack(test: TestSet, arm: Arm) -> FloatArray | None:
     ]
     if len(rows) < len(arm.members):
         arm.missing = f"{name} has no value per example"
-        return _unusable(test, arm, "no interval and no test is possible.")
+        _unusable(test, arm, "no interval and no test is possible.")
+        return None
     matrix = np.stack(rows)
     bad = int(np.count_nonzero(~np.isfinite(matrix)))
     if bad:
         arm.missing = f"{name} is not a number on {bad} of {matrix.size} answers"
-        return _unusable(test, arm, "not compared.")
+        _unusable(test, arm, "not compared.")
+        return None
     return matrix
 
 
@@ -339,7 +352,7 @@ def _by_rule(node: Any, member: Member, ids: set[str], names: set[str]) -> dict[
 
     What a metric measured on the model itself does not depend on the examples.
     """
-    metric, recorded = _own_metric(node), member.evaluation.scores
+    metric, recorded = own_metric(node), member.evaluation.scores
     wanted = {n: n.partition("/")[2] for n in names if metric and n.startswith(f"{metric.name}/")}
     if metric is None or member.answers is None or not wanted:
         return {}
@@ -360,7 +373,7 @@ def _short(scores: Mapping[str, float], metric: str) -> dict[str, float]:
     return {n.removeprefix(prefix): v for n, v in scores.items() if n.startswith(prefix)}
 
 
-def _own_metric(node: Any) -> ExampleMetric | None:
+def own_metric(node: Any) -> ExampleMetric | None:
     """Build a metric of this package; nothing else that a record may name is called."""
     from sizewise.metrics.base import ExampleMetric
 

@@ -16,7 +16,8 @@ from sizewise.report.comparison.contrast import (
     find_contrast,
     scale_of,
 )
-from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE, Pair, by_validation, rows
+from sizewise.report.comparison.pair import Pair
+from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE, by_validation, rows
 from sizewise.report.comparison.readings import has_no_usable_answer, read_as
 from sizewise.report.comparison.sentences import Baseline, Findings
 from sizewise.report.comparison.strata import Reversal, Stratum, hybrid_of, reversals, strata_of
@@ -126,7 +127,7 @@ def _decisive(contested: Sequence[Pair]) -> Pair:
     hardest = [min(pairs, key=_ease) for pairs in of_small.values()]
     winners = [p for p in hardest if p.wins]
     if winners:
-        return min(winners, key=lambda p: (p.a.model.params_base, -p.gain))
+        return min(winners, key=lambda p: (p.a.size, -p.gain))
     return max(hardest, key=lambda p: p.gain)
 
 
@@ -136,9 +137,9 @@ def _ease(pair: Pair) -> tuple[int, float]:
 
 def _chosen(pairs: Sequence[Pair]) -> list[Arm]:
     """Per small model the adapter with the best validation loss."""
-    best: dict[tuple[str, int], Arm] = {}
+    best: dict[tuple[str, float], Arm] = {}
     for pair in pairs:
-        key = (pair.a.model.name, pair.a.model.params_base)
+        key = (pair.a.model.name, pair.a.size)
         if key not in best or by_validation(pair.a) < by_validation(best[key]):
             best[key] = pair.a
     return list(best.values())
@@ -288,8 +289,8 @@ def _missing(test: TestSet) -> str:
     if not any(arm.tuned for arm in test.scored):
         lost = next(arm for arm in test.arms if arm.tuned)
         return f"{unsaid}: {lost.label} was tuned, but {lost.missing}."
-    small = min(arm.model.params_base for arm in test.scored if arm.tuned)
-    larger = [a for a in test.arms if a.kind == ZERO_SHOT and a.model.params_base > small]
+    small = min(arm.size for arm in test.scored if arm.tuned)
+    larger = [a for a in test.arms if a.kind == ZERO_SHOT and a.size > small]
     if larger and all(arm.scores is None for arm in larger):
         return f"{unsaid}: {larger[0].label} is larger, but {larger[0].missing}."
     return ""

@@ -21,6 +21,7 @@ from sizewise.report.page.results import clean
 from sizewise.report.page.tables import (
     calibration_table,
     configuration_table,
+    decision_table,
     pair_table,
     readings_table,
     run_table,
@@ -89,6 +90,9 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "strata": [strata_table(s, scale_of(test)) for s in views.strata],
         "configurations": configuration_table(compared),
         "pairs": pair_table(compared),
+        "decision": compared.decision,
+        "choices": decision_table(compared),
+        "left_out": compared.left_out,
         "scaling": prose.scaling_sentence(test, views),
         "learning": prose.learning_sentences(views),
         "hybrid": prose.hybrid_sentence(test, views),

@@ -13,7 +13,8 @@ from sizewise.report.comparison.compare import SetComparison
 from sizewise.report.comparison.contrast import best_of, scale_of
 from sizewise.report.comparison.costs import PaidBack, alike, timing_of
 from sizewise.report.comparison.detail import Views
-from sizewise.report.comparison.pairs import SMALL_LARGE, Pair
+from sizewise.report.comparison.pair import Pair
+from sizewise.report.comparison.pairs import SMALL_LARGE
 from sizewise.report.comparison.verdict import SHOWN, Verdict
 from sizewise.statistics.learning_curve import AT_SMALLEST, REACHED
 

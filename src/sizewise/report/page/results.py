@@ -12,7 +12,8 @@ import numpy as np
 
 from sizewise.config import PricesConfig
 from sizewise.report.comparison.compare import Comparison, SetComparison
-from sizewise.report.comparison.pairs import Pair
+from sizewise.report.comparison.decision import Decision, Relation
+from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.points import Curve, LearningCurve, Point
 from sizewise.report.comparison.readings import reading_of
 from sizewise.report.comparison.strata import Stratum
@@ -21,7 +22,7 @@ from sizewise.report.page.prose import cards_of
 from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 
 
 def results_record(comparison: Comparison) -> dict[str, Any]:
@@ -58,7 +59,10 @@ def _set(compared: SetComparison) -> dict[str, Any]:
         "cards": [asdict(card) for card in cards_of(compared)],
         "warnings": compared.warnings,
         "configurations": compared.everything.to_dict("records"),
-        "pairs": [pair_record(pair) for pair in compared.pairs],
+        "pairs": _pairs(compared),
+        "left_out": compared.left_out,
+        "decision": None if compared.decision is None else _decision(compared.decision),
+        "margin": compared.margin,
         "prices": asdict(compared.prices or PricesConfig()),
         "paid_back": [asdict(entry) for entry in compared.paid_back],
         **views_record(compared),
@@ -87,7 +91,51 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _pairs(compared: SetComparison) -> list[dict[str, Any]]:
+    decision = compared.decision
+    if decision is None:
+        return [pair_record(pair) for pair in compared.pairs]
+    return [
+        {**pair_record(pair), **_relation(relation)}
+        for pair, relation in zip(compared.pairs, decision.relations, strict=True)
+    ]
+
+
+def _relation(relation: Relation) -> dict[str, Any]:
+    return {
+        "at_margin": relation.status,
+        "p_not_worse": relation.p_not_worse,
+        "p_equivalent": relation.p_equivalent,
+    }
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    smallest, cheapest = decision.smallest, decision.cheapest
+    return {
+        "margin": decision.margin,
+        "sentences": decision.sentences,
+        "smallest": smallest and smallest.arm.label,
+        "cheapest": cheapest and cheapest.arm.label,
+        "configurations": [
+            {
+                "configuration": choice.arm.label,
+                "kind": choice.arm.kind,
+                "score": choice.score,
+                "params": choice.params,
+                "seconds_per_answer": choice.seconds,
+                "probability_of_being_best": choice.share_best,
+                "p_not_worse_than_best": choice.p_near,
+                "not_worse_than_best": choice.near,
+            }
+            for choice in decision.choices
+        ],
+    }
+
+
 def pair_record(pair: Pair) -> dict[str, Any]:
+    """One pair: ``interval`` is at ``interval_level``, corrected like ``p_corrected``; the two of
+    95 % are of this pair alone, the second conditional on the seeds.
+    """
     result = pair.result
     return {
         "question": pair.question,
@@ -96,11 +144,18 @@ def pair_record(pair: Pair) -> dict[str, Any]:
         "mean_a": result.mean_a,
         "mean_b": result.mean_b,
         "gain": pair.gain,
-        "interval_95": [pair.low, pair.high],
+        "primary": pair.primary,
+        "interval": [pair.low, pair.high],
+        "interval_level": pair.level,
+        "interval_95": pair.uncorrected,
+        "interval_95_given_seeds": pair.given_seeds,
         "test": result.test,
         "p_value": result.p_value,
-        "p_holm": pair.p_corrected,
+        "p_corrected": pair.p_corrected,
+        "p_is_upper_bound": pair.at_floor,
         "found": pair.found,
+        "wins": pair.wins,
+        "loses": pair.loses,
         "cohens_d_z": result.effect.cohens_d_z,
         "odds_ratio": result.effect.odds_ratio,
         "minimum_detectable_effect": result.minimum_detectable_effect,

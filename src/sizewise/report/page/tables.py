@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -118,8 +119,8 @@ def run_table(comparison: Comparison) -> PageTable:
 def pair_table(compared: SetComparison) -> PageTable:
     scale = scale_of(compared.test)
     columns = (
-        "A", "B", "Question", "A scores", "B scores", "Gain", "95 % interval", "p", "p (Holm)",
-        "Test", "d", "Detectable",
+        "A", "B", "Question", "A scores", "B scores", "Gain", "Interval", "p", "p (corrected)",
+        "Test", "d", "Detectable", "Level",
     )  # fmt: skip
     rows = []
     for pair in compared.pairs[:MOST_PAIRS]:
@@ -131,15 +132,43 @@ def pair_table(compared: SetComparison) -> PageTable:
                 _cell(scale.value, result.mean_b),
                 _cell(scale.points, pair.gain),
                 Cell(scale.interval(pair.low, pair.high), pair.low),
-                *[_cell(_p_value, p) for p in (result.p_value, pair.p_corrected)],
+                *[
+                    _cell(partial(_p_value, at_most=pair.at_floor), p)
+                    for p in (result.p_value, pair.p_corrected)
+                ],
                 _text(result.test),
                 Cell(words.signed(result.effect.cohens_d_z, 2), number(result.effect.cohens_d_z)),
                 _cell(lambda v: scale.points(v).lstrip("+"), result.minimum_detectable_effect),
+                _cell(words.level, pair.level),
             ]
         )
     more = len(compared.pairs) - MOST_PAIRS
     note = f"{more} more pairs are in results.json." if more > 0 else ""
-    return PageTable(columns, (False,) * 3 + (True,) * 6 + (False, True, True), rows, note)
+    return PageTable(columns, (False,) * 3 + (True,) * 6 + (False, *[True] * 3), rows, note)
+
+
+def decision_table(compared: SetComparison) -> PageTable | None:
+    """How every configuration stands to the best of all; None where nothing is decided."""
+    decision, scale = compared.decision, scale_of(compared.test)
+    if decision is None:
+        return None
+    columns = (
+        "Configuration", "Scores", "Parameters", "Per answer", "Best in resamples",
+        f"Not worse than the best by {decision.points}", "p",
+    )  # fmt: skip
+    rows = [
+        [
+            _text(choice.arm.label),
+            _cell(scale.value, choice.score),
+            _cell(words.count, choice.params),
+            _cell(words.seconds, choice.seconds),
+            _cell("{:.1%}".format, choice.share_best),
+            _text("shown" if choice.near else "open"),
+            _cell(_p_value, choice.p_near),
+        ]
+        for choice in decision.choices
+    ]
+    return PageTable(columns, (False, *[True] * 4, False, True), rows)
 
 
 def strata_table(stratum: Stratum, scale: words.Scale) -> tuple[str, PageTable]:
@@ -156,7 +185,7 @@ def strata_table(stratum: Stratum, scale: words.Scale) -> tuple[str, PageTable]:
                 Cell(str(level.examples), level.examples),
                 *[_cell(scale.value, level.means.get(m)) for m in models],
                 _cell(scale.points, tested and tested.gain),
-                Cell(interval, tested and tested.low),
+                Cell(interval, None if tested is None else tested.low),
                 _cell(_p_value, tested and tested.p),
             ]
         )
@@ -215,8 +244,8 @@ def _cell(text: Callable[[float], str], value: Any) -> Cell:
     return Cell("–" if known is None else text(known), known)
 
 
-def _p_value(p: float) -> str:
-    return words.p_value(p).removeprefix("p ")
+def _p_value(p: float, at_most: bool = False) -> str:
+    return words.p_value(p, at_most).removeprefix("p ")
 
 
 LATEX = {
@@ -235,7 +264,7 @@ def latex_tables(compared: SetComparison) -> str:
     first = _latex(configurations, CONFIGURATION_COLUMNS, caption)
     if not pairs.rows:
         return first
-    about = "Paired differences with 95\\,\\% bootstrap intervals; p after Holm's correction."
+    about = "Paired differences; intervals and p are corrected for the number of pairs."
     return first + "\n" + _latex(pairs, PAIR_COLUMNS, about)
 
 
@@ -251,7 +280,10 @@ def markdown_tables(compared: SetComparison) -> str:
     if pairs.rows:
         parts.append(_markdown(pairs, PAIR_COLUMNS))
     unit = "percentage points" if scale.percent else "the unit of the score"
-    parts.append(f"Gains in {unit}, with 95 % bootstrap intervals paired on the test examples.")
+    parts.append(
+        f"Gains in {unit}, with bootstrap intervals paired on the test examples: of 95 % over the "
+        "own base, of pairs corrected like their p-values."
+    )
     parts += [f"- {_markdown_text(warning)}" for warning in compared.warnings]
     return "\n\n".join(parts) + "\n"
 

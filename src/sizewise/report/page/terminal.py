@@ -112,7 +112,9 @@ def _verdict(console: Console, compared: SetComparison) -> None:
     )
     for sentence in paid_back_sentences(compared.paid_back):
         console.print(f"Break-even. {words.literal(sentence)}")
-    for warning in compared.warnings:
+    if compared.decision is not None:
+        console.print(f"Decision. {words.literal(' '.join(compared.decision.sentences))}")
+    for warning in (*compared.left_out, *compared.warnings):
         console.print(f"  [dim]•[/] {words.literal(warning)}")
     console.print()
 

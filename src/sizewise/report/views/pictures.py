@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sizewise.palette import GRID, INK, MUTED, TUNED, ZERO
 from sizewise.report import words
 from sizewise.report.comparison.arms import TestSet
 from sizewise.report.comparison.contrast import scale_of
-from sizewise.report.comparison.pairs import Pair
+from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.points import Point, best_points
 
 STYLE: Any = {
@@ -41,6 +42,7 @@ def size_versus_quality(test: TestSet, points: Sequence[Point], title: str = "")
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
         scale = scale_of(test)
+        points = [point for point in points if math.isfinite(point.arm.params)]
         for point in points:
             _point(axes, point, scale.unit)
         for point in best_points(points, test.sign, MOST_LABELS):

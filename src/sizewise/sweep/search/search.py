@@ -84,8 +84,9 @@ def run_search(
         except KeyboardInterrupt:
             sys.stderr.write(f"Stopped. The same command continues in {context.sweep_dir}.\n")
             raise SystemExit(130) from None
-        prices = context.options.prices
-        report_search(study, list(goals), context.sweep_dir, search.plan(), finish, prices)
+        prices, margin = context.options.prices, context.options.margin
+        plan = search.plan()
+        report_search(study, list(goals), context.sweep_dir, plan, finish, prices, margin)
 
 
 def check_settings(n_trials: int, sampler: str, pruner: str, seed: int) -> None:
@@ -219,6 +220,7 @@ def report_search(
     plan: Plan,
     function: str | None,
     prices: PricesConfig,
+    margin: float | None = None,
 ) -> None:
     """Write and show the trials and the front, then the summary; SweepError without any figure."""
     trials = [trial for trial in study.trials if "overrides" in trial.user_attrs]
@@ -233,7 +235,7 @@ def report_search(
     )
     broken: ReportError | None = None
     try:
-        failures = finish(plan, function, prices)
+        failures = finish(plan, function, prices, margin)
     except ReportError as error:  # said last: the best trial is known without the summary
         failures, broken = error.failures, error
     for failure in failures:
