@@ -43,16 +43,15 @@ def run_validation(trainer: Trainer, unseen: bool = False) -> None:
     steps" when an epoch ends with an incomplete accumulation; and a checkpoint that is saved just
     before its validation makes a resumed fit leave that validation out.
     """
-    host: Any = trainer
-    callbacks = host.callbacks
+    callbacks = trainer.callbacks
     connector = trainer._logger_connector
     first_iteration = connector._first_loop_iter
     trainer.validating = True
     trainer.lightning_module.zero_grad()
-    host.callbacks = [] if unseen else callbacks
+    trainer.callbacks = [] if unseen else callbacks
     try:
         trainer.fit_loop.epoch_loop.val_loop.run()
     finally:
-        host.callbacks = callbacks
+        trainer.callbacks = callbacks
     trainer.training = True
     connector._first_loop_iter = first_iteration
