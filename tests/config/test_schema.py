@@ -41,7 +41,7 @@ def test_a_minimal_config_becomes_typed_objects():
     ("path", "value", "words"),
     [
         ("lora.r", 0, ("lora.r=0", "at least 1")),
-        ("sweep.prices.device_per_hour", 2.0, ("api_per_1000_tokens", "belong together")),
+        ("sweep.prices.api_per_1000_tokens", 2.0, ("device_per_hour", "beside it")),
         ("sweep.prices.device_per_hour", -1.0, ("device_per_hour=-1", "at least 0")),
         ("lora.rr", 4, ("rr",)),
         ("lora.r", "many", ("lora.r",)),

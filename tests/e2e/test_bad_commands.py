@@ -65,7 +65,7 @@ def test_a_grid_in_which_one_job_is_wrong_names_it_before_any_starts(
         ("launcher", ["-m", "seed=1,2", "hydra/launcher=pbs"]),
         ("sweep.order='fast'", ["-m", "seed=1,2", "sweep.order=fast"]),
         ("sweep.limit=0", ["-m", "seed=1,2", "sweep.limit=0"]),
-        ("belong together", ["-m", "seed=1,2", "sweep.prices.device_per_hour=1"]),
+        ("beside it", ["-m", "seed=1,2", "sweep.prices.api_per_1000_tokens=1"]),
         ("sweep.arms", ["+sweep.arms.one=3"]),
         ("sweep.arms.one", ["+sweep.arms.one=['lora.r=[']"]),
         ("none_such", ["sweep=none_such"]),

@@ -22,6 +22,7 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
             sys.executable, str(ROOT / "train.py"), "-m", "seed=1,901,902,903,2,3",
             f"paths.sweeps={folder}", "sweep.name=all", "hydra/launcher=ray",
             "hydra.sweeper.job=sweep.fake:job", "hydra.sweeper.finish=sweep.fake:finish",
+            "sweep.baselines=false",
         ],
         env={
             **os.environ, "PYTHONPATH": os.pathsep.join(paths),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long]
 SMALL = [
     "-m", "debug=fast", "trainer.max_steps=4", "trainer.checkpoint_every=1",
-    "trainer.accelerator=cpu", "lora.dropout=0.0",
+    "trainer.accelerator=cpu", "lora.dropout=0.0", "sweep.baselines=false",
 ]  # fmt: skip
 GRID = ["model=nano,micro", "lora.r=2,4", "seed=1,2,3", "logger=wandb"]
 

@@ -35,6 +35,7 @@ def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen
             "sweep.name=all",
             "hydra.sweeper.job=sweep.fake:job",
             "hydra.sweeper.finish=sweep.fake:finish",
+            "sweep.baselines=false",
             "hydra/launcher=slurm",
             "hydra.launcher.poll_seconds=0.5",
             "hydra.launcher.cpus_per_task=1",

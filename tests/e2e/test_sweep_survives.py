@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FAKES = ROOT / "tests"
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 JOBS = 12
-GRID = ["-m", "lora.r=2,4,8", "seed=1,2,3,4", "hydra.launcher.n_jobs=2"]
+GRID = ["-m", "lora.r=2,4,8", "seed=1,2,3,4", "hydra.launcher.n_jobs=2", "sweep.baselines=false"]
 
 
 def start(folder: Path, seconds: float, **environment: str) -> subprocess.Popen[str]:

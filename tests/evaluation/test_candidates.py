@@ -2,22 +2,36 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.tiny_models import build_tiny
 
 from sizewise.config.evaluation import GenerationConfig
+from sizewise.config.model import ModelConfig
+from sizewise.data.example import Example, Message
 from sizewise.errors import ConfigError, EvaluationError
-from sizewise.evaluation.candidate_set import choose, encode_candidates, read_candidates
+from sizewise.evaluation.candidate_set import (
+    CandidateSet,
+    automatic_choice,
+    candidate_prior,
+    choose,
+    encode_candidates,
+    read_candidates,
+)
 from sizewise.evaluation.candidates import build_trie, candidate_log_probs
 from sizewise.metrics.icd10 import Icd10
+from sizewise.metrics.label import Label
+from sizewise.metrics.perplexity import Perplexity
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.record.predictions import PredictionStore
 
 from .conftest import sharpened
-from .helpers import EOS, VOCAB, Pair, StubSplit, StubTemplate, evaluate
+from .helpers import EOS, VOCAB, Pair, StubSplit, evaluate, fails_above
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +60,62 @@ def test_equal_to_each_candidate_alone(
     assert found.std(dim=0).min() > 0, "the prompt makes no difference"
 
 
+def test_an_encoder_decoder_model_scores_each_candidate_as_if_alone(
+    seq2seq, candidates: list[list[int]]
+) -> None:
+    prompts = [[5, 6, 7, 1], [9, 1]]
+    found = candidate_log_probs(seq2seq, prompts, candidates, rows_per_pass=60)
+    pairs = [Pair(prompt, candidate) for prompt in prompts for candidate in candidates]
+    expected = torch.tensor(answer_log_probs(seq2seq, pairs, 16), dtype=torch.float64)
+    assert torch.allclose(found.flatten(), expected, atol=1e-4)
+
+
+SEQUENCES = st.lists(st.lists(st.integers(10, 13), min_size=1, max_size=5), min_size=2, max_size=9)
+PROMPTS = st.lists(st.lists(st.integers(5, 90), min_size=1, max_size=6), min_size=1, max_size=4)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Any:
+    return sharpened(build_tiny("qwen3", VOCAB))
+
+
+@settings(max_examples=25, deadline=None)
+@given(texts=SEQUENCES, prompts=PROMPTS, others=PROMPTS)
+def test_every_reading_is_that_of_each_candidate_scored_alone(
+    tiny: Any, texts: list[list[int]], prompts: list[list[int]], others: list[list[int]]
+) -> None:
+    answers = [[*text, EOS] for text in texts]
+    trie, lengths = build_trie(answers), [len(answer) for answer in answers]
+
+    def alone(asked: list[list[int]]) -> torch.Tensor:
+        pairs = [Pair(prompt, answer) for prompt in asked for answer in answers]
+        values = torch.tensor(answer_log_probs(tiny, pairs, 64), dtype=torch.float64)
+        return values.view(len(asked), len(answers))
+
+    prior = candidate_prior(tiny, others, trie, batch_size=3)
+    sums, mean = alone(prompts), alone(others).mean(0)
+    assert torch.allclose(torch.tensor(prior, dtype=torch.float64), mean, atol=1e-4)
+    assert CandidateSet(("",) * len(texts), trie).lengths == lengths
+    found = choose(candidate_log_probs(tiny, prompts, trie), lengths, prior)
+    per_token = sums / torch.tensor(lengths)
+    for row, choice in enumerate(found):
+        # Equal candidates and near ties may go either way: the chosen one is a best one.
+        assert sums[row, choice.index] >= sums[row].max() - 1e-4
+        assert per_token[row, choice.per_token] >= per_token[row].max() - 1e-4
+        gained = sums[row] - mean
+        assert choice.calibrated is not None
+        assert gained[choice.calibrated] >= gained.max() - 2e-4
+
+
+def test_a_prior_is_taken_over_smaller_batches_where_memory_runs_out(causal, candidates) -> None:
+    prompts, trie = [[5], [6, 7], [8], [9, 4, 3]], build_trie(candidates)
+    wanted = candidate_prior(causal, prompts, trie, batch_size=4)
+    seen = fails_above(causal, 1)
+    found = candidate_prior(causal, prompts, trie, batch_size=4)
+    assert found == pytest.approx(wanted, abs=1e-4)
+    assert max(seen) == 4
+
+
 def test_prompts_of_one_token(causal, candidates) -> None:
     found = candidate_log_probs(causal, [[5], [9]], candidates)
     pairs = [Pair([prompt], candidate) for prompt in (5, 9) for candidate in candidates]
@@ -72,9 +142,22 @@ def test_a_trie_shares_beginnings() -> None:
     assert visible.tolist()[4] == [True, True, False, False, True]
 
 
-def test_what_cannot_be_scored(causal, seq2seq, template: StubTemplate) -> None:
-    with pytest.raises(EvaluationError, match="causal"):
-        candidate_log_probs(seq2seq, [[5]], [[6]])
+def test_length_and_what_is_always_likely_are_taken_out() -> None:
+    """The first candidate is short, the second likely whatever is asked."""
+    log_probs = torch.tensor([[-4.0, -5.0, -6.0]], dtype=torch.float64)
+    (plain,) = choose(log_probs, [1, 5, 3])
+    assert (plain.index, plain.per_token, plain.calibrated) == (0, 1, None)
+    (calibrated,) = choose(log_probs, [1, 5, 3], prior_C=[-4.0, -4.0, -9.0])
+    assert calibrated.calibrated == 2
+    assert calibrated.named(("a", "b", "c")) == {
+        "candidate": "a",
+        "candidate_probability": pytest.approx(0.665, abs=1e-3),
+        "candidate_per_token": "b",
+        "candidate_calibrated": "c",
+    }
+
+
+def test_what_cannot_be_scored(causal) -> None:
     with pytest.raises(EvaluationError, match="candidate"):
         candidate_log_probs(causal, [[5]], [])
     with pytest.raises(EvaluationError, match="no tokens"):
@@ -106,3 +189,33 @@ def test_candidates_from_a_file(tmp_path: Path) -> None:
         read_candidates(str(tmp_path / "none.txt"), ())
     with pytest.raises(ConfigError, match="no candidate"):
         read_candidates("train", ())
+
+
+def labelled(*answers: str) -> list[Example]:
+    return [Example((Message("user", f"q{i}"),), a, f"g{i}") for i, a in enumerate(answers)]
+
+
+def test_reasoning_is_no_part_of_a_candidate() -> None:
+    train = labelled("<think>one</think> A", "<think>other</think> A", "B")
+    assert read_candidates("train", train) == ("A", "B")
+
+
+def test_closed_answer_sets_are_compared_by_themselves_and_nothing_else() -> None:
+    model, few = ModelConfig(name="m", path="p"), labelled("A", "B", "A")
+    assert automatic_choice([Label(), Perplexity()], few, model) == ("train", None)
+    assert automatic_choice([Icd10()], few, model) == ("train", None)
+    assert automatic_choice([Perplexity()], few, model) == (None, None)
+
+
+def test_too_many_answers_are_not_compared_without_a_word() -> None:
+    model, many = ModelConfig(name="m", path="p"), labelled(*map(str, range(513)))
+    chosen, warning = automatic_choice([Label()], many, model)
+    assert chosen is None
+    assert warning is not None
+    assert "513 different answers" in warning
+    assert "evaluation.candidates=train" in warning
+    assert automatic_choice([Icd10(answer="candidate")], many, model) == ("train", None)
+    flash = ModelConfig(name="m", path="p", attn_implementation="flash_attention_2")
+    chosen, warning = automatic_choice([Label()], labelled("A", "B"), flash)
+    assert chosen is None
+    assert "attn_implementation=sdpa" in str(warning)

@@ -92,9 +92,16 @@ def test_the_key_depends_on_everything_that_predictions_depend_on(template: Stub
         {"split": make_split(template, 2)},
         {"split": make_split(template, 3, rejected="no")},
     ]
+    known = {"candidates": ("a", "b")}
+    changes += [known, known | {"calibration": split}]
+    changes += [known | {"calibration": replace(split, encoded=prompts)}]
     keys = [zero_shot_key(zero_shot_parts(**base | change)) for change in [{}, *changes]]
     assert len(set(keys)) == len(keys)
-    same = [{"model": replace(model, name="b")}, {"split": make_split(template, 3, band="rare")}]
+    same = [
+        {"model": replace(model, name="b")},
+        {"calibration": split},
+        {"split": make_split(template, 3, band="rare")},
+    ]
     assert {zero_shot_key(zero_shot_parts(**base | change)) for change in same} == {keys[0]}
 
 

@@ -52,7 +52,8 @@ def test_icd10_is_one_command_with_its_arms() -> None:
     assert (cfg.dataset.split.validation, cfg.dataset.split.test) == (0.15, 0.15)
     stopping = cfg.callbacks["early_stopping"]
     assert (stopping["patience"], stopping["min_delta"]) == (3, 0.001)
-    assert set(cfg.sweep.arms) == {"general", "few_shot", "specialised", "classical"}
+    arms = cfg.sweep.arms
+    assert set(arms) == {"general", "few_shot", "specialised", "as_the_field_does", "classical"}
     assert "model=llama8b,mistral7b" in cfg.sweep.arms["general"]
     assert "quantization=nf4" in cfg.sweep.arms["general"]
     assert cfg.evaluation.candidates == "labels"
@@ -62,8 +63,23 @@ def test_icd10_is_one_command_with_its_arms() -> None:
 def test_icd10_baseline_and_training_are_arms_of_their_own() -> None:
     baseline = experiment("icd10_size_vs_specialization", "sweep=icd10_baseline").sweep.arms
     training = experiment("icd10_size_vs_specialization", "sweep=icd10_training").sweep.arms
+    assert set(training) == {"specialised", "as_the_field_does"}
     assert all("lora=none" in arm for arm in baseline.values())
     assert all("stage=train" in arm for arm in training.values())
+
+
+def test_icd10_keeps_the_projects_arm_beside_one_as_the_field_does_it() -> None:
+    sweep = experiment("icd10_size_vs_specialization").sweep
+    assert sweep.tuning.on
+    theirs, ours = sweep.arms["specialised"], sweep.arms["as_the_field_does"]
+    assert {"lora=attention", "optimizer.lr=2e-5", "seed=1,2,3"} <= set(theirs)
+    assert {"lora=all_linear", "lora.dropout=0", "seed=1,2,3"} <= set(ours)
+    assert "optimizer.lr=3e-5,1e-4,3e-4" in ours
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_experiment_that_trains_tunes_its_learning_rate_in_a_grid(name: str) -> None:
+    assert experiment(name).sweep.tuning.lr_factors == [0.333, 1, 3]
 
 
 def test_counseling() -> None:

@@ -113,12 +113,19 @@ def test_what_a_metric_lacks_is_said_before_anything_is_loaded(
         start(*overrides, "stage=train")
 
 
-def test_candidates_are_for_causal_models() -> None:
-    cfg = compose_run(["model=flan_t5_small", "evaluation.candidates=train"])
-    with pytest.raises(
-        ConfigError, match=r"evaluation\.candidates=train: candidates are scored with causal"
-    ):
+def test_candidates_need_an_attention_that_takes_masks() -> None:
+    flash = "model.attn_implementation=flash_attention_2"
+    cfg = compose_run(["model=nano", "evaluation.candidates=train", flash])
+    with pytest.raises(ConfigError, match=r"candidates=train: .*attn_implementation=sdpa"):
         check_candidates(cfg, [])
+    check_candidates(compose_run(["model=nano", flash]), [])
+
+
+def test_a_score_by_likelihood_needs_candidates(start) -> None:
+    with pytest.raises(ConfigError, match=r"likelihood_match.* is no score of the metric"):
+        start("dataset.primary=icd10/likelihood_match", "evaluation.candidates=null")
+    with pytest.raises(AssertionError, match="weights were loaded"):
+        start("dataset.primary=icd10/likelihood_match")
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,8 @@ def test_small_models_share_the_processor_job_by_job_and_large_ones_do_not() -> 
     assert rough_size(rough(64)) < SMALL_MODEL < rough_size(rough(4096))
     assert rough_size({"model": {"architecture": None, "path": "owner/name"}}) == 0
     assert rough_size(rough(4096, init="tiny_random")) <= SMALL_MODEL
+    classical = {"path": "classical:majority", "family": "classical"}
+    assert 0 < rough_size({"model": classical}) <= SMALL_MODEL
 
 
 def test_a_folder_of_weights_says_how_large_a_model_is(tmp_path: Path) -> None:

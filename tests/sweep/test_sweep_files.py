@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from sizewise.commands.run import prepare
 from sizewise.composition.jobs import JobComposer
-from sizewise.config import SweepConfig, conf_dir
+from sizewise.config import SweepConfig, TuningConfig, conf_dir
 from sizewise.sweep.grid import expand
 from sizewise.sweep.plan import make_plan
 
@@ -39,11 +39,25 @@ def test_there_are_sweeps_to_check() -> None:
 def test_every_job_of_a_named_sweep_is_valid(
     path: Path, composer: JobComposer, tmp_path: Path
 ) -> None:
-    sweep = SweepConfig(**yaml.safe_load(path.read_text()))
+    sweep = read(path)
     grid = expand([], sweep.arms, composer.parse)
     plan = make_plan(grid, composer, tmp_path, sweep, "x:y")
     assert sweep.description
     assert len(plan.to_do) > 1
+
+
+def read(path: Path) -> SweepConfig:
+    values = yaml.safe_load(path.read_text())
+    return SweepConfig(**{**values, "tuning": TuningConfig(**values.get("tuning", {}))})
+
+
+def test_every_shipped_sweep_that_trains_tunes_and_has_three_seeds() -> None:
+    for path in NAMED:
+        sweep, arms = read(path), read(path).arms.values()
+        trained = [arm for arm in arms if "lora=none" not in arm]
+        if trained and path.stem != "five_ancestors":  # which is what the projects did
+            assert sweep.tuning.on, path
+            assert all("seed=1,2,3" in arm for arm in trained), path
 
 
 @pytest.mark.parametrize("path", WANDB, ids=lambda path: path.stem)

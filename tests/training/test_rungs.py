@@ -27,8 +27,9 @@ def stopped(run_dir: Path, share: float, **settings: Any) -> Stop:
     return left.value.stop
 
 
-# 12 steps with validations after 4, 8 and 12: rungs that are no validation, one, and two in turn.
-@pytest.mark.parametrize("shares", [[0.25], [1 / 3], [0.42], [1 / 3, 0.75]])
+# 12 steps, validations after 4, 8 and 12, an epoch has 6: a rung that is no validation, one that
+# is, one at the end of an epoch, and two in turn.
+@pytest.mark.parametrize("shares", [[0.25], [1 / 3], [0.5], [0.42, 0.75]])
 def test_what_goes_on_from_a_rung_is_the_undisturbed_fit(
     tmp_path: Path, undisturbed: dict[str, Any], shares: list[float]
 ) -> None:

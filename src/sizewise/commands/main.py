@@ -20,6 +20,10 @@ app = typer.Typer(
 )
 
 Directories = Annotated[list[Path], typer.Argument(help="Directories of sweeps or runs.")]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(help="Directories of sweeps or runs; logs of lm-evaluation-harness or Inspect."),
+]
 Directory = Annotated[Path, typer.Argument(help="Directory of a sweep or a run.")]
 Trust = Annotated[
     bool,
@@ -59,7 +63,7 @@ def status(directory: Directory) -> None:
 
 @app.command()
 def compare(
-    directories: Directories,
+    paths: Paths,
     by: Annotated[list[str] | None, typer.Option(help="Also pair runs along these keys.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write table, pictures and page here.")] = None,
     device_per_hour: Annotated[
@@ -71,18 +75,25 @@ def compare(
     margin: Annotated[
         float | None, typer.Option(help="Points that may be lost for a smaller model (default 2).")
     ] = None,
+    id_field: Annotated[
+        str | None, typer.Option(help="Of logs: the field that holds an example's id.")
+    ] = None,
+    harness_score: Annotated[
+        str | None, typer.Option(help="Of logs: take this figure, do not score answers anew.")
+    ] = None,
 ) -> None:
     """Compare finished runs, of one or many sweeps: table, paired tests, verdict."""
-    from sizewise.commands.provenance import compare_command
+    from sizewise.commands.provenance import Imports, compare_command
     from sizewise.config import PricesConfig
 
     prices = PricesConfig(device_per_hour, api_per_1000_tokens)
-    compare_command(directories, tuple(by or ()), out, prices, margin)
+    imports = Imports(id_field, harness_score)
+    compare_command(paths, tuple(by or ()), out, prices, margin, imports)
 
 
 @app.command()
 def gate(
-    directories: Directories,
+    paths: Paths,
     margin: Annotated[float, typer.Option(help="Points by which it may be worse.")] = 2.0,
     a: Annotated[str | None, typer.Option("--a", help="Label of what is to be taken.")] = None,
     b: Annotated[str | None, typer.Option("--b", help="Label of what it is held against.")] = None,
@@ -93,7 +104,7 @@ def gate(
     """
     from sizewise.commands.provenance import gate_command
 
-    raise typer.Exit(gate_command(directories, margin, a, b))
+    raise typer.Exit(gate_command(paths, margin, a, b))
 
 
 @app.command()

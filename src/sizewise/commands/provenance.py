@@ -6,7 +6,9 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
@@ -15,11 +17,12 @@ from sizewise.errors import ConfigError, OutcomeError, SizewiseError
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import run_identity
 from sizewise.record.outcome import Outcome, read_outcome
-from sizewise.report.comparison.compare import compare
+from sizewise.report.comparison.compare import compare_loaded
 from sizewise.report.comparison.decision import Gate, gate
 from sizewise.report.comparison.pairs import pair_of, primary_pair
-from sizewise.report.comparison.runs import AnswerCache, load_runs
+from sizewise.report.comparison.runs import AnswerCache, Loaded, load_runs
 from sizewise.report.comparison.test_sets import build_test_sets
+from sizewise.report.imports.convert import split_paths, with_imports
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import report_folder, write_report
 from sizewise.report.words import literal, visible
@@ -106,39 +109,68 @@ def score_changes(before: Outcome, after: Outcome) -> list[str]:
     return lines
 
 
+TEMPORARY = "sizewise-imports-"
+
+
+@dataclass(frozen=True)
+class Imports:
+    """How logs of other harnesses are read; see ``report.imports.convert.with_imports``."""
+
+    id_field: str | None = None
+    score: str | None = None
+
+
 def compare_command(
-    directories: Sequence[Path],
+    paths: Sequence[Path],
     by: Sequence[str],
     out: Path | None,
     prices: PricesConfig,
     margin: float | None = None,
+    imports: Imports | None = None,
 ) -> None:
-    """Print the comparison of all finished runs below ``directories``.
+    """Print the comparison of all finished runs at or below ``paths``, and of logs among them.
 
     Args:
         by: compare pairs that differ in these configuration keys only.
         out: directory for the files of a report; None: print only.
+        imports: how logs of other harnesses are read.
 
     Raises:
-        OutcomeError: a path is no directory, there is no run, or ``out`` cannot be written.
+        OutcomeError: a path is no directory, there is no run, a log shares no example with the
+            runs, or ``out`` cannot be written.
         ConfigError: ``by`` names no key of the runs.
     """
     if out is not None:
         report_folder(out)  # before the work, which may take long
-    comparison = compare(directories, by, prices, margin=margin)
-    if not comparison.runs:
-        where = ", ".join(map(str, directories))
-        found = "".join(f"\n  {p.where}: {p.reason}" for p in comparison.problems)
-        raise OutcomeError(f"{where}: no finished run, so there is nothing to compare.{found}")
-    paths = write_report(comparison, out, title=out.name) if out is not None else {}
-    show(comparison, (), {name: path for name, path in paths.items() if path.is_file()})
+    with TemporaryDirectory(prefix=TEMPORARY) as temporary:
+        loaded = load_all(paths, Path(temporary) if out is None else out / "imports", imports)
+        comparison = compare_loaded(loaded, by, prices, margin=margin)
+        if not comparison.runs:
+            where = ", ".join(map(str, paths))
+            found = "".join(f"\n  {p.where}: {p.reason}" for p in comparison.problems)
+            raise OutcomeError(f"{where}: no finished run, so there is nothing to compare.{found}")
+        written = write_report(comparison, out, title=out.name) if out is not None else {}
+        show(comparison, (), {name: path for name, path in written.items() if path.is_file()})
+
+
+def load_all(paths: Sequence[Path], folder: Path, imports: Imports | None = None) -> Loaded:
+    """Read the runs at or below ``paths``, and the logs among them; these are kept in ``folder``.
+
+    Raises:
+        OutcomeError: a path is no directory, or a log shares no example with the runs.
+    """
+    directories, logs = split_paths(paths)
+    loaded, asked = load_runs(directories), imports or Imports()
+    if not logs or not loaded.runs:
+        return loaded
+    return with_imports(loaded, logs, folder, asked.id_field, asked.score)
 
 
 UNANSWERED = 3
 
 
 def gate_command(
-    directories: Sequence[Path], margin: float, a: str | None = None, b: str | None = None
+    paths: Sequence[Path], margin: float, a: str | None = None, b: str | None = None
 ) -> int:
     """Print in one line whether A is good enough and return the exit code.
 
@@ -150,7 +182,8 @@ def gate_command(
         such runs.
     """
     try:
-        found = _gate(directories, margin, a, b)
+        with TemporaryDirectory(prefix=TEMPORARY) as folder:
+            found = _gate(load_all(paths, Path(folder)), margin, a, b)
     except SizewiseError as error:
         sys.stderr.write(f"sizewise: {error}\n")
         return UNANSWERED
@@ -158,12 +191,12 @@ def gate_command(
     return found.code
 
 
-def _gate(directories: Sequence[Path], margin: float, a: str | None, b: str | None) -> Gate:
+def _gate(loaded: Loaded, margin: float, a: str | None, b: str | None) -> Gate:
     if (a is None) != (b is None):
         raise ConfigError("--a and --b belong together: give the labels of two configurations.")
     if not margin > 0:
         raise ConfigError(f"--margin {margin}: give the points that may be lost, more than 0.")
-    tests = build_test_sets(load_runs(directories).runs, AnswerCache())
+    tests = build_test_sets(loaded.runs, AnswerCache())
     for test in tests:
         pair = primary_pair(test) if a is None or b is None else pair_of(test, a, b)
         if pair is not None:

@@ -27,20 +27,21 @@ class PathsConfig:
 @dataclass
 class PricesConfig:
     """For the break-even in money: what an hour of your device costs, and what 1,000 tokens (of
-    prompt or answer) of a rented large model cost. Both in one currency; both or neither.
+    prompt or answer) of a rented large model cost, in one currency. The second may be left out
+    where the large model is behind a server, whose money is measured (``model.endpoint.prices``).
     """
 
     device_per_hour: float | None = None
     api_per_1000_tokens: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that one price does not stand alone: the other side would seem to be free."""
+        """Check that a rented model is not compared with a device that would seem to be free."""
         at_least("sweep.prices.device_per_hour", self.device_per_hour, 0)
         at_least("sweep.prices.api_per_1000_tokens", self.api_per_1000_tokens, 0)
-        if (self.device_per_hour is None) != (self.api_per_1000_tokens is None):
+        if self.device_per_hour is None and self.api_per_1000_tokens is not None:
             raise ConfigError(
-                "sweep.prices.device_per_hour and sweep.prices.api_per_1000_tokens belong "
-                "together. Give both (0 for what costs nothing), or neither."
+                "sweep.prices.api_per_1000_tokens needs sweep.prices.device_per_hour beside it. "
+                "Give both (0 for what costs nothing), or neither."
             )
 
 

@@ -1,4 +1,8 @@
-"""Likelihoods of many candidate answers: each prompt read once, then all candidates as a tree."""
+"""Likelihoods of many candidate answers: each prompt read once, then all candidates behind it.
+
+A causal model reads the candidates as a tree. An encoder-decoder model's decoder may know positions
+by their order alone (T5's biases), so it reads every candidate on its own, from the beginning.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
-from sizewise.data.batches.collate import pad_with_mask
+from sizewise.data.batches.collate import IGNORED, pad_with_mask
 from sizewise.devices import device_of, evaluating
 from sizewise.errors import EvaluationError
 from sizewise.models.adapter.wrapping import base_of
+from sizewise.models.likelihood import target_log_probs
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,11 @@ class Trie:
             if node != 0:
                 seen[i] |= seen[place[int(self.parents[node])]]
         return seen
+
+    def sequences(self) -> list[list[int]]:
+        """Return the tokens of each candidate."""
+        paths = ([*self._ancestors(int(end)), int(end)] for end in self.ends)
+        return [[int(self.tokens[node]) for node in path if node != 0] for path in paths]
 
     def _ancestors(self, node: int) -> list[int]:
         path: list[int] = []
@@ -106,23 +116,23 @@ def candidate_log_probs(
     """Return the summed log-probability [B, C] (fp64, CPU) of each candidate after each prompt.
 
     Args:
-        model: a causal model with SDPA or eager attention, or a PEFT model around one.
+        model: a causal model with SDPA or eager attention, an encoder-decoder model, or a PEFT
+            model around one.
         prompt_ids: B encoded prompts, none empty.
         candidates: C encoded answers, end of turn included, or the tree made of them.
         padding: a valid token id to pad prompts with; it is masked.
         rows_per_pass: bounds the logits in memory to about this number × vocabulary.
 
     Raises:
-        EvaluationError: an encoder-decoder model, an empty prompt or an empty candidate.
+        EvaluationError: an empty prompt or an empty candidate.
     """
     inner, device = base_of(model), device_of(model)
-    if inner.config.is_encoder_decoder:
-        raise EvaluationError(
-            "Candidates are scored with causal models only. Unset evaluation.candidates."
-        )
     if any(not prompt for prompt in prompt_ids):
         raise EvaluationError("A prompt has no tokens. Check dataset.prompt and the chat template.")
     trie = candidates if isinstance(candidates, Trie) else build_trie(candidates)
+    if inner.config.is_encoder_decoder:
+        with evaluating(model):
+            return _decoded(inner, prompt_ids, trie.sequences(), padding, rows_per_pass)
     nodes_per_pass = max(1, rows_per_pass // len(prompt_ids))
     edges_BM = torch.zeros((len(prompt_ids), len(trie.tokens)), dtype=torch.float64)
     with evaluating(model):
@@ -201,6 +211,33 @@ def _read_prompts(
         use_cache=True,
     )
     return _Prefix(cache, mask_BT, last_B1)
+
+
+def _decoded(
+    inner: Any,
+    prompt_ids: Sequence[Sequence[int]],
+    candidates: Sequence[Sequence[int]],
+    padding: int,
+    rows_per_pass: int,
+) -> Tensor:
+    """Return log-probabilities [B, C] by a decoder that reads each candidate on its own."""
+    device, count = device_of(inner), len(prompt_ids)
+    tokens_BT, mask_BT = pad_with_mask(prompt_ids, padding, left=False, device=device)
+    states_BTD = inner.get_encoder()(input_ids=tokens_BT, attention_mask=mask_BT)[0]
+    size = max(1, rows_per_pass // (count * max(map(len, candidates))))
+    parts = []
+    for start in range(0, len(candidates), size):
+        part = candidates[start : start + size]
+        labels_CL, _ = pad_with_mask(part, IGNORED, left=False, device=device)
+        labels_RL = labels_CL.repeat(count, 1)
+        logits_RLV = inner(
+            encoder_outputs=(states_BTD.repeat_interleave(len(part), 0),),
+            attention_mask=mask_BT.repeat_interleave(len(part), 0),
+            labels=labels_RL,
+        ).logits
+        values_N = target_log_probs(logits_RLV.flatten(0, 1), labels_RL.flatten())
+        parts.append(values_N.view(count, len(part), -1).double().sum(-1).cpu())
+    return torch.cat(parts, dim=1)
 
 
 def _additive(allowed_BMK: Tensor, dtype: torch.dtype) -> Tensor:

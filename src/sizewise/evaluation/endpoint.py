@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 # Beginning of what only a server's answers carry beside the scores of metrics.
 SERVED = "endpoint/"
-REFUSED, TOO_LONG, COST = f"{SERVED}refused", f"{SERVED}too_long", f"{SERVED}cost"
+REFUSED, TOO_LONG = f"{SERVED}refused", f"{SERVED}too_long"
 REASONING, CACHED = f"{SERVED}reasoning_tokens", f"{SERVED}cached_tokens"
 PER_1000 = f"{SERVED}cost_per_1000"
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -145,7 +145,7 @@ class Server:
         if self.options.prices.known:
             cost = self.options.prices.cost(usage.prompt, usage.answer, usage.cached)
             self.ledger.settle(number, cost)
-            scores[COST] = cost
+            scores[PER_1000] = 1000 * cost
         refused = choice.finish_reason == "content_filter" or bool(choice.message.refusal)
         return _row(
             example,
@@ -311,9 +311,9 @@ def observed(rows: Sequence[Prediction]) -> dict[str, float]:
         name: sum(row.scores.get(name, 0.0) for row in rows) / len(rows)
         for name in (REFUSED, TOO_LONG, REASONING, CACHED)
     }
-    priced = [row.scores[COST] for row in rows if COST in row.scores]
+    priced = [row.scores[PER_1000] for row in rows if PER_1000 in row.scores]
     if priced:
-        found[PER_1000] = 1000 * sum(priced) / len(priced)
+        found[PER_1000] = sum(priced) / len(priced)
     return found
 
 

@@ -173,7 +173,7 @@ def read_tuning(sweep_dir: Path) -> TuningRecord | None:
             CellRecord(c["name"], c["share"], [Candidate(**each) for each in c["candidates"]])
             for c in plain["cells"]
         ]
-        return TuningRecord(cells, plain["audit"])
+        return TuningRecord(cells, plain["audit"]) if cells else None
     except (ValueError, TypeError, KeyError):
         return None
 
@@ -197,7 +197,7 @@ def _regret(kept: Candidate, other: Candidate) -> float:
     """Return how much higher the kept one's final loss is, as a share of the other's."""
     assert kept.final is not None
     assert other.final is not None
-    return (kept.final - other.final) / other.final
+    return (kept.final - other.final) / other.final if other.final else 0.0
 
 
 def tuning_sentence(record: TuningRecord) -> str:
@@ -207,10 +207,11 @@ def tuning_sentence(record: TuningRecord) -> str:
     rates = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     shares = sorted({cell.share for cell in record.cells})
     seconds = sum(c.seconds or 0.0 for _, c in record.stopped)
+    count = len(record.cells)
     return (
-        f"Tuned: {len(record.cells)} configurations × {rates} learning rates with one seed each, "
-        f"compared by validation loss {_where(shares)}; {len(record.stopped)} of {tried} went no "
-        f"further ({seconds:.0f} s of training)."
+        f"Tuned: {count} configuration{'s'[: count != 1]} × {rates} learning rates with one seed "
+        f"each, compared by validation loss {_where(shares)}; {len(record.stopped)} of {tried} "
+        f"went no further ({seconds:.0f} s of training)."
     )
 
 

@@ -59,8 +59,7 @@ class Plan:
         for job in self.jobs:
             if job.identity.hash not in screened and self.states[job.identity.slug] not in FINAL:
                 due[job.identity.hash] = job
-        order = [job.identity.hash for job in self.pool or self.jobs]
-        return sorted(due.values(), key=lambda job: order.index(job.identity.hash))
+        return [due[j.identity.hash] for j in self.pool or self.jobs if j.identity.hash in due]
 
     @property
     def later(self) -> int:
@@ -96,8 +95,7 @@ def make_plan(
         )
     named = len(make.jobs)
     if sweep.baselines:
-        for overrides in baseline_overrides(list(make.jobs.values())):
-            make.add(overrides)
+        _add_baselines(make)
     ordered = _ordered(list(make.jobs.values()), sweep.order)
     cells = make_cells(ordered, sweep.tuning)
     added = len(ordered) - named
@@ -105,6 +103,14 @@ def make_plan(
     plan = current(plan)
     limited = plan.jobs if cells else _limited(plan.jobs, plan.states, sweep.limit)
     return replace(plan, jobs=limited)
+
+
+def _add_baselines(make: _Maker) -> None:
+    for overrides in baseline_overrides(list(make.jobs.values())):
+        try:
+            make.add(overrides)
+        except ConfigError as error:  # nobody asked for it: the sweep itself is valid
+            log.warning("Left out the baseline %s: %s", " ".join(overrides), error)
 
 
 def current(plan: Plan) -> Plan:
@@ -116,8 +122,7 @@ def current(plan: Plan) -> Plan:
     open_ -= {job.identity.hash for choice in chosen for job in choice.further}
     jobs = [job for job in plan.pool if job.identity.hash not in open_]
     states = {job.identity.slug: job_state(job.run_dir) for job in jobs}
-    joined = plan.asked - len(plan.pool)
-    return replace(plan, jobs=jobs, states=states, asked=len(jobs) + joined)
+    return replace(plan, jobs=jobs, states=states)
 
 
 class _Maker:
@@ -186,7 +191,7 @@ def _limited(jobs: list[Job], states: dict[str, JobState], limit: int | None) ->
 
 def print_plan(plan: Plan, details: bool) -> None:
     """Say what a sweep is going to do; with ``details`` job by job."""
-    joined = plan.asked - len({job.identity.hash for job in plan.jobs})
+    joined = plan.asked - len(plan.pool if plan.cells else plan.jobs)
     same = f", {joined} joined with equal ones or left out" if joined else ""
     done = len(plan.done)
     log.info(

@@ -36,17 +36,22 @@ def epoch_progress(trainer: Trainer) -> float:
     return trainer.current_epoch + (done / batches if batches else 0.0)
 
 
-def run_validation(trainer: Trainer) -> None:
-    """Run the validation loop now, in the midst of a fit.
+def run_validation(trainer: Trainer, unseen: bool = False) -> None:
+    """Run the validation loop now, in the midst of a fit; ``unseen``: no callback hears of it.
 
     Lightning itself validates by counting micro-batches, which cannot express "every n optimiser
     steps" when an epoch ends with an incomplete accumulation; and a checkpoint that is saved just
     before its validation makes a resumed fit leave that validation out.
     """
+    callbacks = trainer.callbacks
     connector = trainer._logger_connector
     first_iteration = connector._first_loop_iter
     trainer.validating = True
     trainer.lightning_module.zero_grad()
-    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.callbacks = [] if unseen else callbacks
+    try:
+        trainer.fit_loop.epoch_loop.val_loop.run()
+    finally:
+        trainer.callbacks = callbacks
     trainer.training = True
     connector._first_loop_iter = first_iteration

@@ -68,13 +68,7 @@ class Milestones(StepCallback):
         assert isinstance(pl_module, AnswerModule)
         before = pl_module.val_loss
         if self.validated_step != trainer.global_step:
-            callbacks, validated = trainer.callbacks, self.validated_step
-            trainer.callbacks = []
-            try:
-                self._validate(trainer, pl_module)
-            finally:
-                trainer.callbacks = callbacks
-                self.validated_step = validated
+            self._validate(trainer, pl_module, unseen=True)
         loss = pl_module.val_loss
         pl_module.val_loss = before
         return loss
@@ -85,12 +79,13 @@ class Milestones(StepCallback):
             return True
         return trainer.is_last_batch if self.every is None else step % self.every == 0
 
-    def _validate(self, trainer: Trainer, pl_module: Module) -> None:
+    def _validate(self, trainer: Trainer, pl_module: Module, unseen: bool = False) -> None:
         self.meter.pause()
         state = capture(pl_module.device)
-        run_validation(trainer)
+        run_validation(trainer, unseen)
         restore(state, pl_module.device)
-        self.validated_step = trainer.global_step
+        if not unseen:
+            self.validated_step = trainer.global_step
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         """Store whether training has been stopped for good, which Lightning forgets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -90,9 +91,14 @@ class Arm:
         return tuple(m.run.outcome.seed for m in self.members) if self.has_seeds else ()
 
     @property
-    def params(self) -> int:
+    def size(self) -> float:
+        """Parameters of the base; infinite where a server does not say how large its model is."""
+        return self.model.params_base or math.inf
+
+    @property
+    def params(self) -> float:
         """Parameters of the model that answers: the adapter only counts where it is used."""
-        return self.model.params_total if self.has_seeds else self.model.params_base
+        return self.model.params_total if self.has_seeds else self.size
 
     @property
     def has_form(self) -> bool:

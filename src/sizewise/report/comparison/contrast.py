@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ def scale_of(test: TestSet) -> words.Scale:
 
 def described(arm: Arm) -> str:
     """Label with the size: ``nano LoRA r=8 (0.3 M)``."""
-    return f"{arm.label} ({words.count(arm.params)})"
+    size = words.count(arm.params) if math.isfinite(arm.params) else "size unknown"
+    return f"{arm.label} ({size})"
 
 
 def best_of(test: TestSet, arms: Sequence[Arm] | None = None) -> Arm | None:
@@ -59,11 +61,7 @@ def find_contrast(test: TestSet, pair: Pair | None) -> Contrast | None:
         small = min(tuned, key=by_validation)
     base = test.zero_shot_of(small)
     base = base if base is not None and base.scores is not None else None
-    larger = [
-        c
-        for c in test.scored
-        if c.kind == ZERO_SHOT and c.model.params_base > small.model.params_base
-    ]
+    larger = [c for c in test.scored if c.kind == ZERO_SHOT and c.size > small.size]
     large = pair.b if pair is not None and pair.b in larger else best_of(test, larger)
     return Contrast(small, base, large)
 

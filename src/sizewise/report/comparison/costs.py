@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 
 from sizewise.config import PricesConfig
+from sizewise.record.outcome import Outcome
+from sizewise.record.stops import read_tuning
 from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, Member, TestSet
 from sizewise.report.comparison.contrast import Contrast
+from sizewise.report.comparison.runs import Run
 from sizewise.statistics.cost import BreakEven, api_cost_per_answer, break_even, device_cost
 
+# A score of the answers of a server (see evaluation.endpoint).
+PER_1000 = "endpoint/cost_per_1000"
 REUSED = "were reused from another run and timed under other conditions"
 
 
@@ -52,7 +57,7 @@ def timing_of(test: TestSet, arm: Arm) -> Timing | None:
     if per_answer is None:
         return None
     outcomes = [m.run.outcome for m in arm.members]
-    machines = {_machine(outcome.provenance.get("hardware") or {}) for outcome in outcomes}
+    machines = {_machine(outcome) for outcome in outcomes}
     reused = any(REUSED in warning for outcome in outcomes for warning in outcome.warnings)
     batches = {_batch(m) for m in arm.members}
     batch = batches.pop() if len(batches) == 1 else None
@@ -72,7 +77,11 @@ def _range(values: Sequence[float]) -> Range | None:
     return Range(float(np.mean(values)), min(values), max(values))
 
 
-def _machine(hardware: Any) -> str:
+def _machine(outcome: Outcome) -> str:
+    """The devices, else the processor and its threads; a server's own are not known."""
+    if outcome.model.family == "endpoint":
+        return f"server of {outcome.model.path}"
+    hardware: Any = outcome.provenance.get("hardware") or {}
     devices = ", ".join(str(device.get("name")) for device in hardware.get("devices") or ())
     return devices or f"{hardware.get('cpu')}, {hardware.get('threads')} threads"
 
@@ -172,12 +181,12 @@ def paid_back(
 ) -> list[PaidBack]:
     """Break-even in device time, and in money where prices are given.
 
-    All tuned runs of the test set are to be paid back: the choice was made among them.
+    All tuned runs of the test set are to be paid back, those that were stopped among them: the
+    choice was made between them.
     """
     small, large = contrast.small, contrast.large
-    spent = [
-        m.run.outcome.cost.train_seconds for arm in test.arms if arm.tuned for m in arm.members
-    ]
+    tuned = [m.run for arm in test.arms if arm.tuned for m in arm.members]
+    spent = [*(run.outcome.cost.train_seconds for run in tuned), *_stopped(tuned)]
     known = [seconds for seconds in spent if seconds is not None]
     if large is None or small.train_seconds is None or len(known) < len(spent):
         return []
@@ -190,19 +199,54 @@ def paid_back(
         found.append(
             _paid(large.label, "device seconds", training, ours.per_answer, theirs.per_answer.mean)
         )
-    if prices is None or large.first.answers is None:
+    hourly, api = None if prices is None else prices.device_per_hour, _api_cost(test, large, prices)
+    if hourly is None or api is None:
         return found
-    hourly, per_1000 = prices.device_per_hour, prices.api_per_1000_tokens
-    if hourly is None or per_1000 is None:
-        return found
-    answers = large.first.answers
-    tokens = float(answers.tokens[answers.positions(test.ids)].mean())
-    api = api_cost_per_answer(tokens, 0.0, per_1000)
     all_runs, one_run = (device_cost(seconds, hourly) for seconds in training[:2])
     answer = Range(*(device_cost(v, hourly) for v in _ends(ours.per_answer)))
-    name = f"{large.label} over an API"
+    name = large.label if measured_money(large) is not None else f"{large.label} over an API"
     found.append(_paid(name, "currency", (all_runs, one_run, training[2]), answer, api))
     return found
+
+
+def measured_money(arm: Arm) -> float | None:
+    """Money of 1,000 answers as a server's own counts of tokens make it; None for other models."""
+    value = arm.score(PER_1000)
+    return value if math.isfinite(value) else None
+
+
+def money_per_1000(arm: Arm, prices: PricesConfig | None) -> float | None:
+    """Money of 1,000 answers: measured at a server, else by seconds on a device with a price."""
+    measured = measured_money(arm)
+    hourly = None if prices is None else prices.device_per_hour
+    if measured is not None or hourly is None or arm.latency is None:
+        return measured
+    return 1000 * device_cost(arm.latency, hourly)
+
+
+def _api_cost(test: TestSet, large: Arm, prices: PricesConfig | None) -> float | None:
+    """Money of one answer of the large model: measured where a server gave it, else by tokens."""
+    measured = measured_money(large)
+    if measured is not None:
+        return measured / 1000
+    answers = large.first.answers
+    if prices is None or prices.api_per_1000_tokens is None or answers is None:
+        return None
+    tokens = float(answers.tokens[answers.positions(test.ids)].mean())
+    return api_cost_per_answer(tokens, 0.0, prices.api_per_1000_tokens)
+
+
+def _stopped(runs: Sequence[Run]) -> list[float]:
+    """Training seconds of the candidates that the sweeps of these runs stopped."""
+    finished = {run.directory.name for run in runs}
+    records = [read_tuning(sweep) for sweep in sorted({run.directory.parent for run in runs})]
+    return [
+        candidate.seconds
+        for record in records
+        if record is not None
+        for _, candidate in record.stopped
+        if candidate.seconds is not None and candidate.run not in finished
+    ]
 
 
 def _ends(values: Range) -> tuple[float, float, float]:

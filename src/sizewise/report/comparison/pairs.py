@@ -152,7 +152,7 @@ def rest(arm: Arm, ignored: tuple[str, ...]) -> str:
 def _question(test: TestSet) -> Iterator[Wanted]:
     tuned, zero_shot = representatives(test), representatives(test, ZERO_SHOT)
     for arm, other in product(tuned, zero_shot):
-        if arm.model.params_base < other.model.params_base:
+        if arm.size < other.size:
             yield SMALL_LARGE, arm, other
     for arm in tuned:
         base = test.zero_shot_of(arm)
@@ -191,7 +191,7 @@ def _one_per_model(test: TestSet, tuned: Sequence[Arm]) -> list[Arm]:
 
 def _models(models: Sequence[Arm]) -> Iterator[Wanted]:
     for group in _alike(models, (*OF_THE_MODEL, *CHOSEN, *UNCHANGING)):
-        ordered = sorted(group, key=lambda arm: (arm.model.params_base, arm.label))
+        ordered = sorted(group, key=lambda arm: (arm.size, arm.label))
         yield from ((MODELS, *pair) for pair in combinations(ordered, 2))
 
 
@@ -267,8 +267,8 @@ def _best_small(test: TestSet, arms: Sequence[Arm]) -> Arm:
     asked = all(arm.validated(test.primary) is not None for arm in arms)
     if asked or len({_tokens(test, arm) for arm in arms}) == 1:
         return best(test, arms)
-    largest = max(arm.model.params_base for arm in arms)
-    return best(test, [arm for arm in arms if arm.model.params_base == largest])
+    largest = max(arm.size for arm in arms)
+    return best(test, [arm for arm in arms if arm.size == largest])
 
 
 def _tokens(test: TestSet, arm: Arm) -> tuple[float, ...]:
@@ -281,7 +281,7 @@ def _tokens(test: TestSet, arm: Arm) -> tuple[float, ...]:
 def _best_large(test: TestSet, arms: Sequence[Arm]) -> Arm:
     if all(arm.validated(test.primary) is not None for arm in arms):
         return best(test, arms)
-    return min(arms, key=lambda a: (-a.model.params_base, -a.model.memory_bytes, a.label))
+    return min(arms, key=lambda a: (-a.size, -a.model.memory_bytes, a.label))
 
 
 def _general(test: TestSet, tuned: Sequence[Arm]) -> list[Arm]:

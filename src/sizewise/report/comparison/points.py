@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from sizewise.config import PricesConfig
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.contrast import Contrast
+from sizewise.report.comparison.costs import money_per_1000
 from sizewise.report.comparison.labels import tell_apart
 from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, representatives, rest, rows
 from sizewise.statistics.bootstrap import difference_intervals
@@ -26,6 +29,7 @@ COSTS = {
     "latency_seconds": "Seconds per answer (median)",
     "train_seconds": "Training time (seconds)",
     "energy_joules": "Energy (joules)",
+    "money_per_1000": "Money per 1,000 answers",
 }
 
 
@@ -74,8 +78,11 @@ class Front:
         return any(arm is point.arm for arm in self.arms)
 
 
-def make_points(test: TestSet, seed: int = 0) -> list[Point]:
-    """Return a point per arm with a finite score, in the order of the arms."""
+def make_points(test: TestSet, seed: int = 0, prices: PricesConfig | None = None) -> list[Point]:
+    """Return a point per arm with a finite score, in the order of the arms.
+
+    ``prices`` give what an answer of a local model costs in money, by its seconds.
+    """
     intervals = _intervals(test, seed)
     found = []
     for position, arm in enumerate(test.arms):
@@ -83,7 +90,7 @@ def make_points(test: TestSet, seed: int = 0) -> list[Point]:
         if np.isfinite(score):
             base = test.zero_shot_of(arm) if arm.tuned else None
             low, high = intervals.get(id(arm), (None, None))
-            costs = {name: cost_of(arm, name) for name in COSTS}
+            costs = {name: cost_of(arm, name, prices) for name in COSTS}
             found.append(Point(arm, position, base, score, low, high, costs))
     return found
 
@@ -98,16 +105,18 @@ def best_points(points: Sequence[Point], sign: float, most: int) -> list[Point]:
     return list(best.values())[:most]
 
 
-def cost_of(arm: Arm, name: str) -> float | None:
+def cost_of(arm: Arm, name: str, prices: PricesConfig | None = None) -> float | None:
     """One cost of an arm, in the unit of ``COSTS``."""
     if name == "params":
-        return float(arm.params)
+        return float(arm.params) if math.isfinite(arm.params) else None
     if name == "memory_bytes":
-        return float(arm.model.memory_bytes)
+        return float(arm.model.memory_bytes) or None
     if name == "latency_seconds":
         return arm.latency
     if name == "train_seconds":
         return arm.train_seconds if arm.fitted else 0.0
+    if name == "money_per_1000":
+        return money_per_1000(arm, prices)
     return arm.energy_joules
 
 
@@ -234,7 +243,8 @@ def scaling_of(test: TestSet, contrast: Contrast, seed: int = 0) -> ScalingMatch
     """
     by_size: dict[int, Arm] = {}
     for arm in test.scored:
-        if arm.kind == ZERO_SHOT and arm.model.quantization == "none":
+        known = arm.model.quantization == "none" and math.isfinite(arm.size)
+        if arm.kind == ZERO_SHOT and known:
             size = arm.model.params_base
             held = by_size.get(size)
             better = held is None or test.sign * arm.score() > test.sign * held.score()

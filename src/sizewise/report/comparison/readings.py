@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sizewise.metrics.closed import EXACT, LENIENT, LIKELIHOOD
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.runs import Answers, FloatArray
 
-SAID, FORGIVEN = "exact_match", "lenient_match"
-LIKELIHOODS = ("likelihood_match", "likelihood_per_token_match", "likelihood_calibrated_match")
 READINGS = {
-    SAID: "as said",
-    FORGIVEN: "with form forgiven",
+    EXACT: "as said",
+    LENIENT: "with form forgiven",
     "likelihood_match": "by likelihood",
     "likelihood_per_token_match": "by likelihood per token",
     "likelihood_calibrated_match": "by calibrated likelihood",
@@ -30,7 +29,7 @@ MOST_UNFINISHED = 0.05
 
 def is_closed(test: TestSet) -> bool:
     """Whether an answer is one of a closed set: right as a whole, or not."""
-    return test.said.endswith(f"/{SAID}")
+    return test.said.endswith(f"/{EXACT}")
 
 
 def reading_of(test: TestSet) -> str:
@@ -64,7 +63,7 @@ def available(test: TestSet) -> list[str]:
 
 def likelihood_of(test: TestSet) -> str | None:
     """The likelihood's variant that is shown: the best on validation, else the first there is."""
-    names = [n for n in available(test) if n.partition("/")[2] in LIKELIHOODS]
+    names = [n for n in available(test) if n.partition("/")[2] in LIKELIHOOD]
     found = _validated(test, names)
     return max(names, key=lambda name: found.get(name, -1.0)) if names else None
 
@@ -74,7 +73,7 @@ def three_readings(test: TestSet) -> dict[str, str]:
     if not is_closed(test):
         return {}
     names = available(test)
-    forgiven = next((n for n in names if n.endswith(f"/{FORGIVEN}")), None)
+    forgiven = next((n for n in names if n.endswith(f"/{LENIENT}")), None)
     likelihood = likelihood_of(test)
     found = {"As said": test.said, "Form forgiven": forgiven, "By likelihood": likelihood}
     known = {title: name for title, name in found.items() if name is not None}
@@ -93,8 +92,8 @@ def read_as(arm: Arm, name: str, test: TestSet) -> FloatArray | None:
 def _general(test: TestSet) -> list[Arm]:
     """The untouched models that stand for size; all of them where none is larger than a tuned."""
     untouched = [arm for arm in test.arms if arm.kind == ZERO_SHOT]
-    tuned = [arm.model.params_base for arm in test.arms if arm.tuned]
-    larger = [arm for arm in untouched if tuned and arm.model.params_base > min(tuned)]
+    tuned = [arm.size for arm in test.arms if arm.tuned]
+    larger = [arm for arm in untouched if tuned and arm.size > min(tuned)]
     return larger or untouched
 
 
@@ -132,10 +131,10 @@ def _objections(test: TestSet, found: Mapping[str, float]) -> list[str]:
 def unusable(test: TestSet, arm: Arm) -> float | None:
     """Share of unusable answers, mean over seeds; None where nothing tells.
 
-    Of a closed set: no answer, or one that does not exist, could be read, and the reading that
-    counts does not find it right either. Of free text: cut by the limit of new tokens.
+    Of a closed set, as said: no answer, or one that does not exist, could be read, and it does not
+    count as right. Of free text: cut by the limit of new tokens.
     """
-    if not arm.has_form or test.primary.partition("/")[2] in LIKELIHOODS or not test.ids:
+    if not arm.has_form or test.primary != test.said or not test.ids:
         return None
     answers = [m.answers for m in arm.members if m.answers is not None]
     shares = [_unusable(test, a) for a in answers]
@@ -212,8 +211,8 @@ def _probabilities(test: TestSet, arm: Arm) -> FloatArray | None:
     if len(answers) < len(arm.members) or not test.ids:
         return None
     reading = test.primary.partition("/")[2]
-    if arm.has_form and reading in LIKELIHOODS:
-        if reading != LIKELIHOODS[0]:
+    if arm.has_form and reading in LIKELIHOOD:
+        if reading != "likelihood_match":
             return None
         rows = [a.candidate_probability[a.positions(test.ids)] for a in answers]
     else:

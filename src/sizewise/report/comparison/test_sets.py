@@ -352,7 +352,7 @@ def _by_rule(node: Any, member: Member, ids: set[str], names: set[str]) -> dict[
 
     What a metric measured on the model itself does not depend on the examples.
     """
-    metric, recorded = _own_metric(node), member.evaluation.scores
+    metric, recorded = own_metric(node), member.evaluation.scores
     wanted = {n: n.partition("/")[2] for n in names if metric and n.startswith(f"{metric.name}/")}
     if metric is None or member.answers is None or not wanted:
         return {}
@@ -373,7 +373,7 @@ def _short(scores: Mapping[str, float], metric: str) -> dict[str, float]:
     return {n.removeprefix(prefix): v for n, v in scores.items() if n.startswith(prefix)}
 
 
-def _own_metric(node: Any) -> ExampleMetric | None:
+def own_metric(node: Any) -> ExampleMetric | None:
     """Build a metric of this package; nothing else that a record may name is called."""
     from sizewise.metrics.base import ExampleMetric
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -85,7 +86,7 @@ def quality_chart(
 def _log_ticks(points: Sequence[Point], cost: str, log: bool) -> dict[str, Any]:
     if cost != "params" or not log:
         return {}
-    sizes = sorted({float(p.arm.model.params_base) for p in points})
+    sizes = sorted({p.arm.size for p in points if math.isfinite(p.arm.size)})
     apart = [s for i, s in enumerate(sizes) if i == 0 or s / sizes[i - 1] > 1.4]
     return {"tickvals": apart, "ticktext": [words.count(s) for s in apart]}
 
@@ -325,6 +326,7 @@ def scaling_chart(
 ) -> go.Figure:
     """Zero-shot quality over size with its fit, and the tuned model's level."""
     zero = [p for p in points if p.arm.kind == ZERO_SHOT and p.arm.model.quantization == "none"]
+    zero = [p for p in zero if math.isfinite(p.arm.params)]
     sizes = sorted(float(p.arm.params) for p in zero)
     grid = np.geomspace(sizes[0], sizes[-1], 60)
     figure = go.Figure()

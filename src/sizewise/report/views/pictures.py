@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def size_versus_quality(test: TestSet, points: Sequence[Point], title: str = "")
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
         scale = scale_of(test)
+        points = [point for point in points if math.isfinite(point.arm.params)]
         for point in points:
             _point(axes, point, scale.unit)
         for point in best_points(points, test.sign, MOST_LABELS):

@@ -51,7 +51,7 @@ def rough_size(config: Mapping[str, Any]) -> int:
     """Estimate a model's weights from its figures or its files; 0 where there are neither."""
     model = config.get("model") or {}
     figures = model.get("architecture")
-    if model.get("init") == "tiny_random":
+    if model.get("init") == "tiny_random" or model.get("family") == "classical":
         return 1
     if not figures:
         files = Path(str(model.get("path"))).expanduser().glob("*.safetensors")

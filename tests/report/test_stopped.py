@@ -1,0 +1,82 @@
+"""Learning rates that were tried and stopped: told by every report, and no arm of it."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tests.report.factory import Spec, Task, make_sweep
+
+from sizewise.record.directories import SweepDir
+from sizewise.record.stops import Candidate, CellRecord, TuningRecord, read_tuning, write_tuning
+from sizewise.report.comparison.compare import Comparison, compare
+from sizewise.report.comparison.pairs import representatives
+from sizewise.report.page.page import render_page
+from sizewise.report.page.results import results_text
+from sizewise.report.page.terminal import show
+
+SMALL = Task(examples=40)
+KEPT = [Spec(seed=seed, lr=1e-3, task=SMALL) for seed in (1, 2, 3)]
+AUDITED = Spec(seed=1, lr=3e-3, tuned=0.9, task=SMALL)
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Path:
+    """A sweep that kept one rate, audited a second, and stopped a third and one that diverged."""
+    make_sweep(tmp_path, [*KEPT, AUDITED, Spec(model="mini", tuned=None, task=SMALL)])
+    candidates = [
+        Candidate(KEPT[0].name, 1e-3, "kept", 0.9, 50, 150, 10.0, 5000, final=0.5),
+        Candidate(AUDITED.name, 3e-3, "audited", 0.95, 50, 150, 11.0, 5000, final=0.4),
+        Candidate("gone", 3e-4, "stopped", 1.2345, 50, 150, 12.0, 5000),
+        Candidate("burst", 1.0, "diverged", None, 7, 150, 1.0, 100),
+    ]
+    write_tuning(tmp_path, TuningRecord([CellRecord("model=nano", 1 / 3, candidates)], audit=0.5))
+    return tmp_path
+
+
+def test_what_was_not_kept_is_no_arm_also_where_it_was_run_to_its_end(tuned: Path) -> None:
+    """Its one seed would otherwise stand for the configuration, which has three."""
+    comparison = compare([tuned])
+    assert len(comparison.runs) == 4
+    (chosen,) = representatives(comparison.sets[0].test)
+    assert chosen.seeds == (1, 2, 3)
+    SweepDir(tuned).tuning.unlink()
+    assert len(compare([tuned]).runs) == 5
+
+
+def test_every_form_of_the_report_tells_what_was_stopped_and_what_it_cost(tuned: Path) -> None:
+    comparison = compare([tuned])
+    for text in (render_page(comparison), terminal(comparison)):
+        assert "Stopped at a rung" in text
+        assert "1.2345" in text
+        assert "50 of 150" in text
+        assert "model=nano (diverged)" in text
+        assert "1 configuration × 4 learning rates" in text
+        assert "better in 0 of 1, mean regret 25.00% of the validation loss" in text
+    (record,) = json.loads(results_text(comparison))["tuning"]
+    states = [candidate["state"] for candidate in record["cells"][0]["candidates"]]
+    assert states == ["kept", "audited", "stopped", "diverged"]
+
+
+def test_without_tuning_nothing_is_said(tmp_path: Path) -> None:
+    make_sweep(tmp_path, KEPT)
+    comparison = compare([tmp_path])
+    assert "rung" not in terminal(comparison)
+    assert "Stopped at a rung" not in render_page(comparison)
+    assert json.loads(results_text(comparison))["tuning"] == []
+
+
+def test_a_damaged_record_hides_nothing(tuned: Path) -> None:
+    path = SweepDir(tuned).tuning
+    path.write_text(path.read_text().replace("0.95", "0.15"))
+    assert read_tuning(tuned) is None
+    assert len(compare([tuned]).runs) == 5
+
+
+def terminal(comparison: Comparison) -> str:
+    text = StringIO()
+    show(comparison, console=Console(width=160, file=text))
+    return " ".join(text.getvalue().split())
