@@ -121,7 +121,7 @@ def interval_over_levels(
         means_S = scores_SN.mean(axis=1)
         deviations_R = deviations_R + sign * seed_deviations(means_S, deviations_R.size, rng)
     tail = (1.0 - level) / 2.0
-    stretch = t_stretch(components.degrees_of_freedom, level)
+    stretch = t_stretch(components.df_at(1.0 - level), level)
     low, high = np.quantile(deviations_R, [tail, 1.0 - tail]) * stretch
     levels = "hierarchical bootstrap over seeds and" if random else "bootstrap over"
     method = f"{levels} examples, t-expanded"
