@@ -144,6 +144,9 @@ def test_the_p_value_is_the_level_at_which_the_interval_ends_at_zero() -> None:
         p = parts.p_value(estimate)
         edge = t_quantile(parts.df_at(p), 1.0 - p) * parts.standard_error
         assert edge == pytest.approx(estimate, rel=1e-6)
+    assert 0.0 < parts.p_value(1e6) <= parts.p_value(1e5) < 1e-6
+    no_spread = VarianceComponents(1e-6, 99_999, ((0.0, 2),), 1e-6)
+    assert 0.0 < no_spread.p_value(5.0) < 1e-40
     assert parts.p_value(4.0) < parts.p_value(1.5) < parts.p_value(0.8) < parts.p_value(0.1)
 
 

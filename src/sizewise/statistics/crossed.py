@@ -70,6 +70,8 @@ class VarianceComponents:
             p = math.exp(log_p)
             return float(2.0 * special.stdtr(self.df_at(p), t)) - p
 
+        if excess(LOWEST) <= 0.0:
+            return math.exp(LOWEST)
         return math.exp(optimize.brentq(excess, LOWEST, math.log(LEVEL), xtol=1e-9))
 
     @property
@@ -114,7 +116,7 @@ def variance_components(
 
 
 LEVEL = 0.05
-LOWEST = -650.0  # logarithm of the least p-value that is told apart from 0
+LOWEST = -100.0  # logarithm of the least p-value over seeds that is told apart from 0
 # Chance that the seeds' variance lies above its upper limit: of a 95 % interval, and how fast it
 # falls with the level. Chosen by simulation, see docs/statistics.md.
 BEYOND, FALL = 0.3, 0.7
