@@ -143,7 +143,11 @@ class LanguageModel:
             model = load_evaluated(self.model, cfg)
             return LanguageModel(model, self.template, untouched=False)
         padding = pad_id(self.template)
-        model, fitted = train(cfg, self.model, job.task, padding, loggers, job.run_dir)
+        try:
+            model, fitted = train(cfg, self.model, job.task, padding, loggers, job.run_dir)
+        except FitStopped:
+            self.give_back(job)
+            raise
         return LanguageModel(model, self.template, untouched=False, fit=fitted)
 
     def validation_loss(self, job: PreparedJob) -> dict[str, float]:
