@@ -53,6 +53,7 @@ from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
 from sizewise.record.predictions import Prediction, PredictionStore
+from sizewise.record.stops import FitStopped
 from sizewise.training.preflight import check_training
 
 if TYPE_CHECKING:
