@@ -31,6 +31,17 @@ def test_energy_is_the_difference_of_the_package_counters(tmp_path):
     assert meter.stop() == 2.5 + 15.0
 
 
+def test_what_is_done_in_a_pause_does_not_count(tmp_path):
+    meter = EnergyMeter(powercap=tmp_path)
+    _package(tmp_path, "intel-rapl:0", 990.0)
+    meter.start()
+    _package(tmp_path, "intel-rapl:0", 995.0)
+    with meter.paused():
+        _package(tmp_path, "intel-rapl:0", 20.0)
+    _package(tmp_path, "intel-rapl:0", 21.0)
+    assert meter.stop() == 6.0
+
+
 def test_without_counters_energy_is_not_measured(tmp_path):
     meter = EnergyMeter(powercap=tmp_path / "none")
     meter.start()

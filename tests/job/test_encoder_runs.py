@@ -17,6 +17,7 @@ from sizewise.composition.compose import compose_run
 from sizewise.errors import ConfigError, DataError, ModelError
 from sizewise.job import fitting
 from sizewise.job.run import run_job
+from sizewise.metrics.closed import READINGS
 from sizewise.record.outcome import Outcome, read_outcome
 from sizewise.release.export import export_run
 from sizewise.report.comparison.compare import compare
@@ -57,6 +58,9 @@ def test_it_is_trained_by_the_projects_own_fit_and_answers_with_its_classes(
     root, outcome = full
     classes = json.loads((root / "full" / "adapter" / "classes.json").read_text())
     assert outcome.base == {}, "an untouched encoder has no head"
+    assert outcome.validated.keys() == {"tuned"}
+    scores = outcome.validated["tuned"]
+    assert len({scores[f"icd10/{reading}"] for reading in READINGS}) == 1
     assert outcome.tuned is not None
     rows = answers(root / "full" / outcome.tuned["icd10_dialogues"].predictions.path)
     assert len(rows) == 12

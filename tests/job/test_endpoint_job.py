@@ -43,6 +43,7 @@ def test_a_server_answers_a_job_and_a_second_run_asks_nothing_again(
     scores = outcome.base["icd10_dialogues"].scores
     assert outcome.tuned is None
     assert outcome.model.family == "endpoint"
+    assert outcome.validated == {}, "a server that is paid by the answer is asked for the test only"
     assert not any(name.startswith("perplexity/") for name in scores)
     assert scores["endpoint/cost_per_1000"] == pytest.approx(10 + 10)
     assert outcome.cost.money == pytest.approx(asked * 0.02)

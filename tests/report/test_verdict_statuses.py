@@ -96,7 +96,7 @@ def test_a_baseline_within_chance_of_the_winner_is_not_beaten(tmp_path: Path) ->
     classical(tmp_path, "tfidf_logreg", 0.48, 3)
     verdict = only(tmp_path).verdict
     assert verdict.status == v.BEATS_SIZE
-    assert "not shown for the baseline" in verdict.headline
+    assert verdict.headline == "Beats size, not shown to beat the baseline"
 
 
 def test_tutorial_run_ends_with_neither_is_useful_yet(tmp_path: Path) -> None:
@@ -163,6 +163,19 @@ def test_the_winner_must_beat_every_larger_model_and_not_the_largest_only(tmp_pa
     assert "loses to micro zero-shot" in result.verdict.sentence
     assert "It beats mini zero-shot (20.0 %)" in result.verdict.sentence
     assert result.paid_back == []
+
+
+def test_a_break_even_needs_quality_that_is_shown_not_to_be_worse(tmp_path: Path) -> None:
+    """The same answers but for one: not better, and not worse by 2 points or more."""
+    tuned = said(0.5)
+    large = {name: values.copy() for name, values in tuned.items()}
+    large[PRIMARY][np.flatnonzero(large[PRIMARY] == 1)[0]] = 0.0
+    pair(tmp_path, tuned, large)
+    result = only(tmp_path)
+    assert result.verdict.status == v.NOT_SHOWN
+    assert len(result.paid_back) == 1
+    classical(tmp_path, "tfidf_logreg", 0.49, 3)
+    assert only(tmp_path).paid_back == []
 
 
 def test_equal_and_losing_models_have_no_break_even(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ class EvaluationConfig:
     ``val_loss`` (mean loss per answer token) or ``primary`` (the data set's primary score).
     ``answer_validation``: which models answer the validation split too, so that wordings, readings
     and models are chosen there and not on the test split: ``none``, ``base`` (the untouched one),
-    ``both``, or ``auto`` (both where the primary score is one of labels or codes, else none).
+    ``both``, or ``auto`` (both where the primary score is one of labels or codes, else none; a
+    server, which may be paid by the answer, is asked only where ``base`` or ``both`` says so).
     ``candidates``: answers whose likelihoods are compared beside free generation: ``train`` (all
     different training answers), ``labels`` (those of all splits), a text file with one per line,
     null (none), or ``auto`` (``train`` where a metric is one of labels or codes and training has no

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sizewise.errors import ConfigError
 from sizewise.evaluation.candidates import Trie, build_trie, candidate_log_probs
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.likelihood import plan_batches
+from sizewise.record.predictions import Prediction
 
 AUTO_LIMIT = 512
 """Different training answers beyond which ``evaluation.candidates=auto`` compares none."""
@@ -195,3 +197,19 @@ def candidate_prior(
     for _, sums_C in halve_on_oom(batches, BatchSize(batch_size), sums):
         total_C += sums_C
     return tuple((total_C / len(prompts)).tolist())
+
+
+def as_candidate(prediction: Prediction, calibrated: bool) -> Prediction:
+    """Return the answer of a classifier as the candidate that it chose, in every reading.
+
+    Args:
+        prediction: its class is the text, with the class's probability.
+        calibrated: whether language models have a calibrated reading beside it.
+    """
+    return replace(
+        prediction,
+        candidate=prediction.text,
+        candidate_probability=math.exp(prediction.token_log_prob or 0.0),
+        candidate_per_token=prediction.text,
+        candidate_calibrated=prediction.text if calibrated else None,
+    )

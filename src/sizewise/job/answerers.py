@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,12 @@ from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fit
-from sizewise.evaluation.candidate_set import CandidateSet, candidate_prior, encode_candidates
+from sizewise.evaluation.candidate_set import (
+    CandidateSet,
+    as_candidate,
+    candidate_prior,
+    encode_candidates,
+)
 from sizewise.evaluation.predict import Answers, Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
@@ -52,7 +56,7 @@ from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
-from sizewise.record.predictions import Prediction, PredictionStore
+from sizewise.record.predictions import PredictionStore
 from sizewise.record.stops import FitStopped
 from sizewise.training.preflight import check_training
 
@@ -328,19 +332,3 @@ class Baseline:
 
     def give_back(self, job: PreparedJob) -> None:
         """Nothing is worth keeping."""
-
-
-def as_candidate(prediction: Prediction, calibrated: bool) -> Prediction:
-    """Return the answer of a classifier as the candidate that it chose, in every reading.
-
-    Args:
-        prediction: its class is the text, with the class's probability.
-        calibrated: whether language models have a calibrated reading beside it.
-    """
-    return dataclasses.replace(
-        prediction,
-        candidate=prediction.text,
-        candidate_probability=math.exp(prediction.token_log_prob or 0.0),
-        candidate_per_token=prediction.text,
-        candidate_calibrated=prediction.text if calibrated else None,
-    )

@@ -164,15 +164,17 @@ def answers_validation(cfg: RunConfig, metrics: Sequence[ExampleMetric], side: s
 
     Something is chosen by these answers: trials of a search by the primary score; prompt wordings,
     readings and models on closed answer sets; anything where ``evaluation.answer_validation`` says.
+    A server is asked only where that is said: it may be paid by the answer.
     """
     evaluation, own = cfg.evaluation, "tuned" if specialises(cfg) else "base"
     if side != own and (side == "tuned" or not evaluation.zero_shot):
         return False
     if side == own and evaluation.objective == "primary":
         return True
+    if cfg.stage == "train" or evaluation.answer_validation != "auto":
+        return cfg.stage != "train" and evaluation.answer_validation in ("both", side)
     closed = any(metric.closed and metric.gives(cfg.dataset.primary) for metric in metrics)
-    wanted = {"both", side, *(("auto",) if closed else ())}
-    return cfg.stage != "train" and evaluation.answer_validation in wanted
+    return closed and cfg.model.family != "endpoint"
 
 
 def load_splits(

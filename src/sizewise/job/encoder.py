@@ -19,6 +19,7 @@ from sizewise.data.example import SplitName
 from sizewise.data.tokens.classes import classes_of, encode_texts
 from sizewise.data.tokens.reasoning import answer_of
 from sizewise.errors import ConfigError
+from sizewise.evaluation.candidate_set import as_candidate
 from sizewise.evaluation.classify import Classifier, mean_nll
 from sizewise.evaluation.predict import Answers, evaluation_bar, measured
 from sizewise.evaluation.score import EvaluationResult
@@ -118,7 +119,7 @@ class Encoder:
         return cls(model, classes, int(padding or 0))
 
     def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
-        """Answer a split with the most probable class of each example."""
+        """Answer a split with the most probable class of each example, in every reading."""
         parts = [job.identity, task.splits.fingerprint(split), task.name, split]
         store = job.store(kind, task, hash_text(json.dumps(parts), 32))
         classifier = Classifier(self.model, self.classes, self.padding)
@@ -128,7 +129,9 @@ class Encoder:
                 classifier, task.encoded[split], store, job.device, job.eval_batch_size, classifier,
                 evaluation.warmup_batches, evaluation.retries, progress,
             )  # fmt: skip
-        return Answers(predicted, store)
+        calibrated = bool(job.task.examples("validation"))
+        rows = tuple(as_candidate(p, calibrated) for p in predicted.predictions)
+        return Answers(dataclasses.replace(predicted, predictions=rows), store)
 
     def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Encoder:
         """Train head and body (or an adapter in it), or load what is to be evaluated."""

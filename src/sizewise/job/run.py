@@ -164,7 +164,7 @@ def score_validation(
         model: who answers.
         side: ``base`` (untouched) or ``tuned`` (specialised).
     """
-    if not job.validates(side):
+    if not job.validates(side) or (side == "base" and not model.answers_untouched):
         return {}
     return {side: score(job, model, job.task, f"{side}_{VALIDATION}").scores}
 

@@ -55,7 +55,7 @@ def overtaking_size(
     of the tuned model; `level_scores` [N] or [S, N]: the model to overtake, same test examples.
     Interpolated linearly in log(1 + size) between measured sizes, never beyond. The last crossing
     counts: a curve that falls below again has not overtaken. Examples (whole groups) are
-    resampled jointly, seeds from five on. `weights` [N]: how much each example counts.
+    resampled jointly, seeds from two on. `weights` [N]: how much each example counts.
     """
     grid = _checked_sizes(sizes, len(curve))
     joint = joint_replicates(

@@ -28,7 +28,7 @@ class ScalingMatch:
 
     `parameters` is None unless `status` says it lies within the measured sizes. Ends of
     `interval` outside them are 0 (below) or infinity (above): nothing is extrapolated. The
-    interval holds the sampling of the test examples (and seeds from five on), not the choice of
+    interval holds the sampling of the test examples (and seeds from two on), not the choice of
     models: other families have other curves. `exact_fit`: two sizes only, no residual to check.
     `fit` is None where least squares found no curve.
     """

@@ -17,7 +17,7 @@ from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import find_contrast
 from sizewise.report.comparison.costs import PaidBack, paid_back, peak_of
-from sizewise.report.comparison.decision import Decision, decide
+from sizewise.report.comparison.decision import EQUIVALENT, NOT_WORSE, Decision, decide
 from sizewise.report.comparison.detail import Views, make_views
 from sizewise.report.comparison.objections import warnings_of
 from sizewise.report.comparison.pair import Pair
@@ -26,7 +26,7 @@ from sizewise.report.comparison.points import Front, Point, fronts, make_points
 from sizewise.report.comparison.readings import three_readings, unusable
 from sizewise.report.comparison.runs import AnswerCache, Loaded, Problem, Run, load_runs
 from sizewise.report.comparison.test_sets import build_test_sets
-from sizewise.report.comparison.verdict import OPEN, Verdict, judge
+from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, Verdict, judge
 
 
 @dataclass
@@ -66,13 +66,29 @@ class SetComparison:
 
     @cached_property
     def paid_back(self) -> list[PaidBack]:
-        """Break-even of the tuned model of the verdict; none unless it is shown to be better."""
-        contrast = find_contrast(self.test, self.verdict.pair) if self.verdict.pays else None
+        """Break-even of the tuned model of the verdict; none unless shown not to be worse."""
+        if not _pays(self.verdict, self.decision):
+            return []
+        contrast = find_contrast(self.test, self.verdict.pair)
         return [] if contrast is None else paid_back(self.test, contrast, self.prices)
 
     @cached_property
     def views(self) -> Views:
         return make_views(self.test, self.points, self.verdict, self.seed)
+
+
+def _pays(verdict: Verdict, decision: Decision | None) -> bool:
+    """Whether a break-even may be stated: quality is shown to be better, or not to be worse.
+
+    Not where anything limits that, nor beside a baseline that is not beaten.
+    """
+    pair = verdict.pair
+    if pair is None or verdict.also or (verdict.baseline and not verdict.baseline.beaten):
+        return False
+    if verdict.status != NOT_SHOWN:
+        return verdict.status == SHOWN
+    relations = decision.relations if decision is not None else []
+    return any(r.pair is pair and r.status in (EQUIVALENT, NOT_WORSE) for r in relations)
 
 
 @dataclass
@@ -216,7 +232,7 @@ def _row(test: TestSet, arm: Arm, gain: Pair | None) -> dict[str, Any]:
         "r": model.lora_r if arm.has_seeds else None,
         "quantization": model.quantization,
         "train_examples": arm.max_train or None,
-        "memory_bytes": model.memory_bytes,
+        "memory_bytes": model.memory_bytes or None,
         "eval_peak_bytes": peak_of(arm),
         "adapter_bytes": model.adapter_bytes if arm.has_seeds else 0,
         "train_seconds": arm.train_seconds,
@@ -260,7 +276,7 @@ def run_rows(
             "dataset": outcome.data.name,
             "train_examples": outcome.data.sizes.get("train"),
             "seed": outcome.seed,
-            "memory_bytes": outcome.model.memory_bytes,
+            "memory_bytes": outcome.model.memory_bytes or None,
             "train_seconds": outcome.cost.train_seconds,
             "eval_seconds": outcome.cost.eval_seconds,
             "val_loss": outcome.validation.get("val_loss"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from sizewise.record.identity import flatten
 from sizewise.report import words
-from sizewise.report.comparison.arms import DATA, Arm, TestSet
+from sizewise.report.comparison.arms import CLASSICAL, DATA, Arm, TestSet
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, rest, variant_key
 from sizewise.report.comparison.readings import (
@@ -49,7 +49,7 @@ def _names(arms: list[Arm]) -> str:
 def _baselines(test: TestSet) -> Iterator[str]:
     """Beating another language model means little where counting words does better."""
     known = [c for c in test.arms if c.score() == c.score()]
-    simple = [c for c in known if not c.has_form]
+    simple = [c for c in known if c.kind == CLASSICAL]
     models = [c for c in known if c.has_form]
     if is_closed(test) and any(c.tuned for c in models) and not simple:
         yield (
@@ -207,13 +207,12 @@ def _cut(test: TestSet) -> Iterator[str]:
 
 def _sure(test: TestSet) -> Iterator[str]:
     found = [calibration_of(test, c) for c in test.scored if c.has_form]
-    off = [c for c in found if c is not None and abs(c.confidence - c.accuracy) > MOST_OFF]
+    off = [c for c in found if c is not None and c.confidence - c.accuracy > MOST_OFF]
     if not off:
         return
-    worst = max(off, key=lambda c: abs(c.confidence - c.accuracy))
-    how = "surer" if worst.confidence > worst.accuracy else "less sure"
+    worst = max(off, key=lambda c: c.confidence - c.accuracy)
     yield (
-        f"{worst.model} is {how} than it is right: mean probability {worst.confidence:.2f} at "
+        f"{worst.model} is surer than it is right: mean probability {worst.confidence:.2f} at "
         f"accuracy {worst.accuracy:.2f} (calibration error {worst.error:.2f}). Do not read its "
         "probabilities as chances."
     )

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from sizewise.report import words
-from sizewise.report.comparison.arms import Arm, TestSet
+from sizewise.report.comparison.arms import ENCODER, Arm, TestSet
 from sizewise.report.comparison.contrast import Tested, described, scale_of
 from sizewise.report.comparison.costs import costs_sentence
 from sizewise.report.comparison.pair import Pair
@@ -92,9 +92,9 @@ def verdict_sentence(found: Findings) -> str:
         _no_use(found),
         _form(found),
         _others(found),
-        _baseline(found),
         _reversed(found),
         _hybrid(found),
+        _baseline(found),
         costs_sentence(test, pair.a, pair.b),
     ]
     return " ".join(filter(None, parts))
@@ -207,7 +207,10 @@ def _baseline(found: Findings) -> str:
         return ""
     value = scale_of(found.test).value(best.arm.score())
     name = f"{best.arm.label} ({value})"
-    simple = "the commonest answer" if best.is_commonest else "without a language model"
+    simple = (
+        "the commonest answer" if best.is_commonest else
+        "a fine-tuned encoder" if best.arm.kind == ENCODER else "without a language model"
+    )  # fmt: skip
     how = _tested_against(found, best)
     said = f"The best baseline, {name}, {simple}, {how}."
     commonest = next((b for b in found.baselines if b.is_commonest and b is not best), None)

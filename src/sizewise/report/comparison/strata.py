@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from sizewise.data.splits.frequency import STRATUM
+from sizewise.metrics.closed import LIKELIHOOD
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases
 from sizewise.report.comparison.pairs import rows
@@ -202,9 +203,16 @@ def hybrid_of(test: TestSet, contrast: Contrast, seed: int = 0) -> RoutingCurve 
 
 
 def confidences_of(test: TestSet, arm: Arm) -> FloatArray | None:
-    """Mean log-probability of the generated tokens, [S, N]; None where not computed."""
+    """How sure an arm is, [S, N]; None where not computed.
+
+    The mean log-probability of the generated tokens; of answers that are read by likelihood the
+    candidate's share of the probability.
+    """
     answers = [m.answers for m in arm.members if m.answers is not None]
-    matrix = np.stack([a.confidence[a.positions(test.ids)] for a in answers])
+    by_likelihood = test.primary.partition("/")[2] in LIKELIHOOD
+    sure = [a.candidate_probability if by_likelihood else a.confidence for a in answers]
+    places = [a.positions(test.ids) for a in answers]
+    matrix = np.stack([values[at] for values, at in zip(sure, places, strict=True)])
     return matrix if len(answers) == len(arm.members) and np.isfinite(matrix).all() else None
 
 

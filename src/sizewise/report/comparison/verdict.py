@@ -17,7 +17,7 @@ from sizewise.report.comparison.contrast import (
     scale_of,
 )
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE, by_validation, rows
+from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE, best, rows
 from sizewise.report.comparison.readings import has_no_usable_answer, read_as
 from sizewise.report.comparison.sentences import Baseline, Findings
 from sizewise.report.comparison.strata import Reversal, Stratum, hybrid_of, reversals, strata_of
@@ -71,11 +71,6 @@ class Verdict:
     def tone(self) -> str:
         return TONES[self.status]
 
-    @property
-    def pays(self) -> bool:
-        """Whether a break-even may be stated: quality is shown to be better, without a limit."""
-        return self.status == SHOWN and self.pair is not None and self.pair.wins
-
 
 def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = (), seed: int = 0) -> Verdict:
     """Say whether a small tuned model beats the larger zero-shot ones.
@@ -83,7 +78,7 @@ def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = (), seed: in
     Each small model is stood for by the adapter with the best validation loss, and beats size if it
     beats every larger zero-shot model, in every way it was asked; the smallest winner is named. If
     none wins, the pair is the one that comes nearest, against the model that is hardest to beat.
-    Holm's correction over all pairs covers that choice.
+    The correction over all pairs covers that choice.
     With ``by`` the pairs are those that differ in these configuration keys only.
     """
     verdict = _by_key(test, pairs, ", ".join(by)) if by else _judged(test, pairs, seed)
@@ -102,8 +97,8 @@ def _judged(test: TestSet, pairs: Sequence[Pair], seed: int) -> Verdict:
         return _no_score_of_the_task(test)
     if not contested:
         return _without_contest(test, pairs)
-    pair = _decisive(contested)
-    found = _findings(test, pair, contested, seed)
+    pair = _decisive(test, contested)
+    found = _findings(test, pair, pairs, seed)
     statuses = _statuses(found)
     return Verdict(
         status=statuses[0],
@@ -117,10 +112,10 @@ def _judged(test: TestSet, pairs: Sequence[Pair], seed: int) -> Verdict:
     )
 
 
-def _decisive(contested: Sequence[Pair]) -> Pair:
+def _decisive(test: TestSet, contested: Sequence[Pair]) -> Pair:
     """The smallest winner's pair with the model hardest to beat, else the nearest to winning."""
     of_small: dict[int, list[Pair]] = {}
-    chosen = _chosen(contested)
+    chosen = _chosen(test, [p.a for p in contested])
     for pair in contested:
         if any(pair.a is arm for arm in chosen):
             of_small.setdefault(id(pair.a), []).append(pair)
@@ -135,26 +130,25 @@ def _ease(pair: Pair) -> tuple[int, float]:
     return (2 if pair.wins else 0 if pair.loses else 1, pair.gain)
 
 
-def _chosen(pairs: Sequence[Pair]) -> list[Arm]:
-    """Per small model the adapter with the best validation loss."""
-    best: dict[tuple[str, float], Arm] = {}
-    for pair in pairs:
-        key = (pair.a.model.name, pair.a.size)
-        if key not in best or by_validation(pair.a) < by_validation(best[key]):
-            best[key] = pair.a
-    return list(best.values())
+def _chosen(test: TestSet, arms: Sequence[Arm]) -> list[Arm]:
+    """Per small model the adapter that is best by validation."""
+    of_model: dict[tuple[str, float], list[Arm]] = {}
+    for arm in arms:
+        of_model.setdefault((arm.model.name, arm.size), []).append(arm)
+    return [best(test, same) for same in of_model.values()]
 
 
-def _findings(test: TestSet, pair: Pair, contested: Sequence[Pair], seed: int) -> Findings:
+def _findings(test: TestSet, pair: Pair, pairs: Sequence[Pair], seed: int) -> Findings:
     contrast = find_contrast(test, pair)
     strata = tuple(strata_of(test, contrast, seed)) if contrast else ()
     turned = tuple(reversals(strata, pair.wins, pair.loses))
-    baselines = _baselines(test, pair, seed)
     return Findings(
         test=test,
         pair=pair,
-        others=tuple(p for p in contested if p.a is pair.a and p is not pair),
-        baselines=baselines,
+        others=tuple(
+            p for p in pairs if p.question == SMALL_LARGE and p.a is pair.a and p is not pair
+        ),
+        baselines=_baselines(test, pair, pairs, seed),
         strata=strata,
         reversals=turned,
         hybrid=hybrid_of(test, contrast, seed) if turned and contrast else None,
@@ -163,19 +157,36 @@ def _findings(test: TestSet, pair: Pair, contested: Sequence[Pair], seed: int) -
     )
 
 
-def _baselines(test: TestSet, pair: Pair, seed: int) -> tuple[Baseline, ...]:
-    """Models that write no text, best first, each tested against both sides where it can be."""
+def _baselines(test: TestSet, pair: Pair, pairs: Sequence[Pair], seed: int) -> tuple[Baseline, ...]:
+    """Models that write no text, best first, each tested against both sides where it can be.
+
+    A test among the pairs goes before one of its own.
+    """
     arms = [arm for arm in test.arms if not arm.has_form and arm.score() == arm.score()]
     arms.sort(key=lambda arm: -test.sign * arm.score())
-    scored = [arm for arm in arms if arm.scores is not None]
-    cases = [Case(rows(side), rows(arm)) for side in (pair.a, pair.b) for arm in scored]
-    tested = compare_cases(test, cases, seed)
-    found: dict[int, tuple[Tested | None, Tested | None]] = {
-        id(arm): (tested[i], tested[len(scored) + i]) for i, arm in enumerate(scored)
+    wanted = [(side, arm) for arm in arms if arm.scores is not None for side in (pair.a, pair.b)]
+    tested = compare_cases(test, [Case(rows(side), rows(arm)) for side, arm in wanted], seed)
+    found = {
+        (id(side), id(arm)): _among(pairs, side, arm) or result
+        for (side, arm), result in zip(wanted, tested, strict=True)
     }
     return tuple(
-        Baseline(arm, *found.get(id(arm), (None, None)), *_ahead(test, arm, pair)) for arm in arms
+        Baseline(
+            arm,
+            found.get((id(pair.a), id(arm))),
+            found.get((id(pair.b), id(arm))),
+            *_ahead(test, arm, pair),
+        )
+        for arm in arms
     )
+
+
+def _among(pairs: Sequence[Pair], a: Arm, b: Arm) -> Tested | None:
+    for p in pairs:
+        if p.a is a and p.b is b:
+            means = (p.result.mean_a, p.result.mean_b)
+            return Tested(*means, p.gain, p.low, p.high, p.p_corrected, p.result.n)
+    return None
 
 
 def _ahead(test: TestSet, baseline: Arm, pair: Pair) -> tuple[bool, bool]:
@@ -215,16 +226,16 @@ def _statuses(found: Findings) -> list[str]:
 
 def _neither(found: Findings) -> bool:
     """Whether no side is of use: without a right or readable answer, or below a baseline."""
-    pair, best = found.pair, found.baseline
+    pair, rival = found.pair, found.baseline
     nothing = scale_of(found.test).percent and pair.result.mean_a == pair.result.mean_b == 0
     if nothing or len(found.useless) == 2:
         return True
     if not pair.wins:
-        return best is not None and best.beats_small and best.beats_large
+        return rival is not None and rival.beats_small and rival.beats_large
     commonest = [b for b in found.baselines if b.is_commonest]
     if any(not b.beaten for b in commonest):
         return True
-    return bool(found.useless) and best is not None and not best.beaten
+    return bool(found.useless) and rival is not None and not rival.beaten
 
 
 def _headline(status: str, found: Findings) -> str:
@@ -236,8 +247,8 @@ def _headline(status: str, found: Findings) -> str:
         NOT_SHOWN: "Not shown",
     }
     if status == BEATS_SIZE and found.baseline is not None:
-        beaten = "not the baseline" if found.baseline.beats_small else "not shown for the baseline"
-        return f"Beats size, {beaten}"
+        beaten = "not" if found.baseline.beats_small else "not shown to beat"
+        return f"Beats size, {beaten} the baseline"
     if status == NO_CONTEST:
         return f"No contest: {found.useless[0].label} gives no usable answer"
     if status == MIXED:
@@ -276,12 +287,12 @@ def _missing(test: TestSet) -> str:
     """What stands in the way of any pair, the first reason that holds; empty if nothing does."""
     unsaid = "Whether specialisation beats size cannot be said"
     if not any(arm.tuned for arm in test.arms):
-        best = best_of(test)
-        if best is None:
+        first = best_of(test)
+        if first is None:
             return f"No run has usable values of {test.primary} per example; nothing is compared."
-        score = scale_of(test).value(best.score())
-        kind = "zero-shot model" if best.kind == ZERO_SHOT else "model"
-        return f"Nothing was tuned. Best {kind}: {best.label} with {score}."
+        score = scale_of(test).value(first.score())
+        kind = "zero-shot model" if first.kind == ZERO_SHOT else "model"
+        return f"Nothing was tuned. Best {kind}: {first.label} with {score}."
     if not test.scored:
         return f"No run has usable values of {test.primary} per example; nothing is compared."
     if single := _single_unit(test):

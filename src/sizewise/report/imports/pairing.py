@@ -103,10 +103,15 @@ def _by_text(sample: Sample, texts: Sequence[str]) -> list[int]:
     whole, parts = own[0], [text for text in own[1:] if len(text) >= LEAST]
     longest = max(parts, key=len, default="")
     if longest:
-        inside = [place for place, text in enumerate(texts) if longest in text or text in longest]
+        inside = [place for place, text in enumerate(texts) if _holds(text, longest)]
         if inside:
             return inside
     return [place for place, text in enumerate(texts) if len(text) >= LEAST and text in whole]
+
+
+def _holds(text: str, other: str) -> bool:
+    """Whether one text holds the other, which has to be long enough."""
+    return other in text or (len(text) >= LEAST and text in other)
 
 
 def _one_to_one(

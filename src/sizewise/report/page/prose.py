@@ -35,8 +35,8 @@ def cards_of(compared: SetComparison) -> list[Card]:
     if pair is None:
         return _lone(compared)
     scale = scale_of(test)
-    interval = scale.interval(pair.low, pair.high)
-    gain = Card("Gain", scale.difference(pair.gain), f"95 % interval {interval}")
+    interval = f"{words.level(pair.level)} interval {scale.interval(pair.low, pair.high)}"
+    gain = Card("Gain", scale.difference(pair.gain), interval)
     if pair.question != SMALL_LARGE:
         return [gain, *_tuning(pair), *_lone(compared)]
     limits = [*_baseline(verdict, scale), *_reversal(verdict, scale)]

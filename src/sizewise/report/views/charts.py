@@ -369,7 +369,7 @@ def parallel_chart(frame: pd.DataFrame, metric: str) -> go.Figure:
 
 
 def forest_chart(pairs: Sequence[Pair], scale: words.Scale) -> go.Figure:
-    """Gain of A over B with its interval; filled where Holm's corrected test rejects equality."""
+    """Gain of A over B with its corrected interval; filled where a difference is shown."""
     shown = _some_of_each(pairs, MOST_PAIRS)
     labels, heights, headings = _forest_rows(shown)
     figure = go.Figure()
@@ -428,7 +428,8 @@ def _forest_trace(
     symbol = "circle-open" if name == "not shown" else "circle"
     hover = [
         f"<b>{escape(p.a.label)}</b> − {escape(p.b.label)}<br>{scale.difference(p.gain)} "
-        f"({scale.interval(p.low, p.high)})<br>{words.p_value(p.p_corrected)} (Holm)"
+        f"({scale.interval(p.low, p.high)}, {words.level(p.level)})<br>"
+        f"{words.p_value(p.p_corrected, p.at_floor)}, corrected"
         for p in pairs
     ]
     up, down = [unit * (p.high - p.gain) for p in pairs], [unit * (p.gain - p.low) for p in pairs]

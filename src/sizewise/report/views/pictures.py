@@ -63,7 +63,7 @@ def size_versus_quality(test: TestSet, points: Sequence[Point], title: str = "")
 
 
 def paired_differences(test: TestSet, pairs: Sequence[Pair], most: int = 30) -> Figure:
-    """Forest plot: gain of A over B with its 95 % interval; filled where Holm's test rejects."""
+    """Forest plot: gain of A over B with its corrected interval; filled where the test rejects."""
     with mpl.rc_context(STYLE):
         shown = list(pairs)[:most]
         figure = Figure(figsize=(7.2, 1.2 + 0.3 * max(len(shown), 1)), layout="constrained")
