@@ -107,8 +107,9 @@ def interval_over_levels(
     The deviations of examples and seeds add up, each of unbiased variance. A percentile interval
     of them is too narrow for few units because its tails are the normal's; the remedy is that of
     Hesterberg (2015, The American Statistician 69, "expanded percentile interval"), applied to the
-    deviations instead of to the nominal level, so that it also works for the few distinct
-    resamples that a few seeds have.
+    deviations instead of to the nominal level. Effects of seeds are drawn from a normal
+    distribution: resamples of two to five seeds have so few values that their quantiles are those
+    of the extremes, and the interval would not agree with the t test.
     """
     differences, units = sides.differences, sides.units
     random = [] if given else sides.random_scores
@@ -117,14 +118,14 @@ def interval_over_levels(
     rescale = math.sqrt(units.count / (units.count - 1)) * components.shrinkage
     deviations_R = (means_R - estimate) * rescale
     rng = np.random.default_rng([seed, 1])
-    for sign, scores_SN in random:
-        means_S = scores_SN.mean(axis=1)
-        deviations_R = deviations_R + sign * seed_deviations(means_S, deviations_R.size, rng)
+    for (sign, _), (share, _) in zip(random, components.seeds, strict=True):
+        effects_R = rng.normal(0.0, math.sqrt(share), deviations_R.size)
+        deviations_R = deviations_R + sign * effects_R
     tail = (1.0 - level) / 2.0
-    stretch = t_stretch(components.degrees_of_freedom, level)
+    stretch = t_stretch(components.df_at(1.0 - level), level)
     low, high = np.quantile(deviations_R, [tail, 1.0 - tail]) * stretch
-    levels = "hierarchical bootstrap over seeds and" if random else "bootstrap over"
-    method = f"{levels} examples, t-expanded"
+    seeds = ", normal effects of the seeds" if random else ""
+    method = f"bootstrap over examples{seeds}, t-expanded"
     return Interval(estimate + float(low), estimate + float(high), level, method)
 
 

@@ -16,7 +16,7 @@ from sizewise.statistics.bootstrap import (
     differences_of,
     t_quantile,
 )
-from sizewise.statistics.crossed import VarianceComponents, t_test_p_value, variance_components
+from sizewise.statistics.crossed import VarianceComponents, variance_components
 from sizewise.statistics.effect import (
     EffectSize,
     cohens_d_z,
@@ -159,8 +159,14 @@ def _same_everywhere(seen: float, n_units: int, level: float) -> Interval:
 def _test(sides: Sides, components: VarianceComponents, test: _ExampleTest) -> tuple[str, float]:
     if sides.seeds_are_random and components.standard_error > 0.0:
         name = "t over seeds and examples (Satterthwaite)"
-        return name, t_test_p_value(float(sides.differences.mean()), components)
+        return name, components.p_value(float(sides.differences.mean()))
     return test.name, test.p_value
+
+
+def _detectable(components: VarianceComponents, alpha: float, power: float) -> float:
+    planned = components.planned
+    error, df = planned.standard_error, planned.df_at(alpha)
+    return minimum_detectable_effect(error, df, alpha=alpha, power=power)
 
 
 def _finish(
@@ -180,7 +186,7 @@ def _finish(
         given = interval
     name, p_value = _test(sides, components, test)
     error, df = components.standard_error, components.degrees_of_freedom
-    detectable = minimum_detectable_effect(*components.planned, alpha=alpha, power=power)
+    detectable = _detectable(components, alpha, power)
     return PairedComparison(
         names=pair.names,
         mean_a=float(sides.a.scores.mean()),
@@ -197,7 +203,7 @@ def _finish(
         minimum_detectable_effect=detectable,
         standard_error=error,
         degrees_of_freedom=df,
-        planned=components.planned,
+        components=components,
         n=sides.units.examples,
         n_clusters=sides.units.count if sides.units.clustered else None,
         seeds_a=sides.a.spread,
@@ -237,8 +243,8 @@ class PairedComparison:
     alone (equal to `p_value` where no seeds vary). `smallest_p` is the least p-value the test over
     the examples can give, `p_floor` the least that its random draws can show: at it the p-value
     is an upper bound; 0 where nothing was drawn. `n_clusters` is None for independent examples.
-    `minimum_detectable_effect` has the scale of the difference (NaN if nothing varies), `planned`
-    is what it follows from (see `VarianceComponents`).
+    `minimum_detectable_effect` has the scale of the difference (NaN if nothing varies);
+    `components` are what that and the t tests follow from.
     `seed_difference_range`: lowest and highest difference that single seeds give.
     """
 
@@ -257,7 +263,7 @@ class PairedComparison:
     minimum_detectable_effect: float
     standard_error: float
     degrees_of_freedom: float
-    planned: tuple[float, float]
+    components: VarianceComponents
     n: int
     n_clusters: int | None
     seeds_a: SeedSpread
@@ -281,8 +287,10 @@ class PairedComparison:
         seen = self.interval
         if seen.method == SAME_EVERYWHERE:
             return _same_everywhere(self.difference, self.n_units, level)
-        df = self.degrees_of_freedom
-        ratio = t_quantile(df, level) / t_quantile(df, seen.level)
+        wide, known = (
+            t_quantile(self.components.df_at(1.0 - each), each) for each in (level, seen.level)
+        )
+        ratio = wide / known
         low = self.difference + ratio * (seen.low - self.difference)
         high = self.difference + ratio * (seen.high - self.difference)
         return Interval(low, high, level, seen.method)
@@ -292,15 +300,14 @@ class PairedComparison:
         """What one-sided tests against any value need."""
         return OneSided(
             self.difference,
-            self.standard_error,
-            self.degrees_of_freedom,
+            self.components,
             self.n_units,
             self.interval.method == SAME_EVERYWHERE,
         )
 
     def detectable(self, alpha: float, power: float = 0.8) -> float:
         """Minimum detectable effect of a test at level `alpha`."""
-        return minimum_detectable_effect(*self.planned, alpha=alpha, power=power)
+        return _detectable(self.components, alpha, power)
 
 
 FEW_EXAMPLES = 100

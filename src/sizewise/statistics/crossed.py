@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special
+from scipy import optimize, special
 
 from sizewise.statistics.arrays import FloatArray
 from sizewise.statistics.resampling import Units
@@ -22,22 +22,64 @@ from sizewise.statistics.resampling import Units
 class VarianceComponents:
     """Parts of the variance of an estimated mean (or difference of means).
 
-    `examples`: share of the sampled examples; `seeds`: one share per side with random seeds
-    (residual included); `examples_raw`: the examples' share before the residual was taken out;
-    `degrees_of_freedom`: of the t distribution of estimate / standard error (`few_seeds`).
-    `planned`: standard error and degrees of freedom for what a study like this could find: few
-    seeds mostly show less than their variance, which is put right by its median.
+    `examples`: share of the sampled examples, with `examples_df` degrees of freedom; `seeds`: one
+    (share, degrees of freedom) per side with random seeds (residual included); `examples_raw`: the
+    examples' share before the residual was taken out.
     """
 
     examples: float
-    seeds: tuple[float, ...]
+    examples_df: int
+    seeds: tuple[tuple[float, int], ...]
     examples_raw: float
-    degrees_of_freedom: float
-    planned: tuple[float, float]
 
     @property
     def standard_error(self) -> float:
-        return math.sqrt(self.examples + sum(self.seeds))
+        """Standard error of the estimate."""
+        return math.sqrt(self.examples + sum(share for share, _ in self.seeds))
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Those of a 95 % interval, see `df_at`."""
+        return self.df_at(LEVEL)
+
+    def df_at(self, alpha: float) -> float:
+        """Degrees of freedom of the t distribution of estimate / standard error, at level `alpha`.
+
+        Satterthwaite's, which take the shares as known. A seeds' share that two or three seeds
+        show too small by chance lets them jump to those of the examples: 95 % intervals cover 87 %
+        (two seeds) and 92 % (three), and the further out the worse. Therefore the seeds' shares
+        enter them, but not the standard error, at an upper confidence limit (`few_seeds`).
+        """
+        shares = [(share * few_seeds(df, alpha), df) for share, df in self.seeds]
+        return satterthwaite([(self.examples, self.examples_df), *shares])
+
+    def p_value(self, estimate: float) -> float:
+        """Two-sided p-value of a mean of 0 over examples and seeds; NaN if nothing varies.
+
+        The level at which the interval ends at 0.
+        """
+        error = self.standard_error
+        if error == 0.0:
+            return math.nan
+        t = -abs(estimate) / error
+        plain = float(2.0 * special.stdtr(self.degrees_of_freedom, t))
+        if plain >= LEVEL or not self.seeds:
+            return plain
+
+        def excess(log_p: float) -> float:
+            p = math.exp(log_p)
+            return float(2.0 * special.stdtr(self.df_at(p), t)) - p
+
+        return math.exp(optimize.brentq(excess, LOWEST, math.log(LEVEL), xtol=1e-9))
+
+    @property
+    def planned(self) -> VarianceComponents:
+        """For what a study like this could find: few seeds mostly show less than their variance.
+
+        Their shares are put right by the median of chi-squared.
+        """
+        median = ((share * df / float(special.chdtri(df, 0.5)), df) for share, df in self.seeds)
+        return replace(self, seeds=tuple(median))
 
     @property
     def shrinkage(self) -> float:
@@ -58,39 +100,35 @@ def variance_components(
     of the examples' part, which would count it again.
     """
     raw = float(units.standard_error(average_N[None, :])[0] ** 2)
-    shares: list[float] = []
+    shares: list[tuple[float, int]] = []
     twice_counted = 0.0
     for scores_SN in seed_scores:
         n_seeds = scores_SN.shape[0]
-        shares.append(float(np.var(scores_SN.mean(axis=1), ddof=1)) / n_seeds)
+        share = float(np.var(scores_SN.mean(axis=1), ddof=1)) / n_seeds
+        shares.append((share, n_seeds - 1))
         residual_SU = units.influence(scores_SN - scores_SN.mean(axis=0, keepdims=True))
         mean_square = np.square(residual_SU).sum() / ((n_seeds - 1) * (units.count - 1))
         twice_counted += float(mean_square) / (n_seeds * units.count)
     examples = max(0.0, raw - twice_counted)
-    counted = [(share, m.shape[0] - 1) for share, m in zip(shares, seed_scores, strict=True)]
-    median = [(share * df / float(special.chdtri(df, 0.5)), df) for share, df in counted]
-    planned = math.sqrt(examples + sum(share for share, _ in median))
-    dfs = [
-        satterthwaite([(examples, units.count - 1), *((s * few_seeds(d), d) for s, d in shown)])
-        for shown in (counted, median)
-    ]
-    return VarianceComponents(examples, tuple(shares), raw, dfs[0], (planned, dfs[1]))
+    return VarianceComponents(examples, units.count - 1, tuple(shares), raw)
 
 
-# The seeds' variance may be larger than it looks; with this confidence it is not.
-UPPER = 0.7
+LEVEL = 0.05
+LOWEST = -650.0  # logarithm of the least p-value that is told apart from 0
+# Chance that the seeds' variance lies above its upper limit: of a 95 % interval, and how fast it
+# falls with the level. Chosen by simulation, see docs/statistics.md.
+BEYOND, FALL = 0.3, 0.7
 
 
-def few_seeds(df: int) -> float:
+def few_seeds(df: int, alpha: float) -> float:
     """Upper confidence limit of a variance with `df` degrees of freedom, as a multiple of it.
 
-    Satterthwaite's degrees of freedom take the shares as known. A seeds' share that two or three
-    seeds show too small by chance lets them jump to those of the examples, and intervals cover
-    87 % (two seeds) and 92 % (three). Therefore the seeds' shares enter them, but not the standard
-    error, at their upper limit: 6.7 times for two seeds, 2.8 for three, 1 in the limit of many.
-    What this gives is measured in docs/statistics.md.
+    At `alpha` = 0.05 it holds with a confidence of 70 %: 6.7 times for two seeds, 2.8 for three.
+    The smaller `alpha`, the more confident it must be: a test that errs once in a thousand may
+    not rest on a variance that is this small once in ten.
     """
-    return float(df / special.chdtri(df, UPPER))
+    beyond = BEYOND * min(1.0, alpha / LEVEL) ** FALL
+    return float(df / (2.0 * special.gammaincinv(df / 2.0, beyond)))
 
 
 def satterthwaite(variances: Sequence[tuple[float, int]]) -> float:
@@ -99,11 +137,3 @@ def satterthwaite(variances: Sequence[tuple[float, int]]) -> float:
     if total <= 0.0:
         return float(sum(df for _, df in variances))
     return 1.0 / sum((v / total) ** 2 / df for v, df in variances)
-
-
-def t_test_p_value(estimate: float, components: VarianceComponents) -> float:
-    """Two-sided p-value of a mean of 0 over examples and seeds; NaN if nothing varies."""
-    error = components.standard_error
-    if error == 0.0:
-        return math.nan
-    return float(2.0 * special.stdtr(components.degrees_of_freedom, -abs(estimate) / error))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray
 from sizewise.statistics.bootstrap import joint_replicates
-from sizewise.statistics.crossed import variance_components
+from sizewise.statistics.crossed import VarianceComponents, variance_components
 from sizewise.statistics.paired import fallback, is_binary
 from sizewise.statistics.resampling import Groups
 from sizewise.statistics.sides import Sides, sides_of
@@ -104,8 +102,7 @@ class OneSided:
     """
 
     difference: float
-    standard_error: float
-    degrees_of_freedom: float
+    components: VarianceComponents
     n_units: int
     everywhere: bool
 
@@ -117,8 +114,7 @@ class OneSided:
         parts = variance_components(differences, random, sides.units)
         return cls(
             float(differences.mean()),
-            parts.standard_error,
-            parts.degrees_of_freedom,
+            parts,
             sides.units.count,
             same_everywhere(sides, parts.standard_error),
         )
@@ -126,13 +122,7 @@ class OneSided:
     @property
     def negated(self) -> OneSided:
         """The same with the sides changed over."""
-        return OneSided(
-            -self.difference,
-            self.standard_error,
-            self.degrees_of_freedom,
-            self.n_units,
-            self.everywhere,
-        )
+        return replace(self, difference=-self.difference)
 
     def p_at_most(self, value: float) -> float:
         """p-value of "the true difference is at most `value`"; NaN if nothing varies.
@@ -145,10 +135,9 @@ class OneSided:
                 return 1.0
             share = min(1.0, (self.difference - value) / (1.0 + self.difference))
             return float((1.0 - share) ** self.n_units)
-        if self.standard_error == 0.0:
-            return math.nan
-        t = (self.difference - value) / self.standard_error
-        return float(special.stdtr(self.degrees_of_freedom, -t))
+        above = self.difference - value
+        half = self.components.p_value(above) / 2.0
+        return half if above > 0.0 else 1.0 - half
 
 
 def same_everywhere(sides: Sides, standard_error: float) -> bool:
