@@ -17,7 +17,7 @@ from sizewise.errors import ConfigError
         ),
         ("lora.rr=3", "lora.rr: Key 'rr' not in 'LoraConfig'. Known keys: method, r, alpha"),
         ("lora.r=abc", "lora.r: Value 'abc' of type 'str' could not be converted to Integer"),
-        ("model=nope", "Could not find 'model/nope'. Available options in 'model': flan_t5_base, "),
+        ("model=nope", "Could not find 'model/nope'. Available options in 'model': deberta_"),
         (
             "metric=[icd10,nope]",
             "Could not load 'metric/nope'. Available options in 'metric': bert",

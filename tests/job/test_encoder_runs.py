@@ -193,6 +193,19 @@ def test_what_makes_no_sense_with_an_encoder_is_refused_before_a_weight_is_loade
         run(tmp_path, "run", *overrides)
 
 
+def test_a_dry_run_goes_all_the_way_on_rows_that_stand_in_for_the_hub(tmp_path: Path) -> None:
+    cfg = compose_run(
+        [
+            "debug=dry_run", "model=roberta_base", "dataset=counseling", "logger=none",
+            "metric=[label]", "dataset.primary=label/exact_match", "dataset.direction=max",
+            f"paths.cache={tmp_path / 'cache'}",
+        ]
+    )  # fmt: skip
+    outcome = run_job(cfg, tmp_path / "dry")
+    assert outcome.tuned is not None
+    assert outcome.cost.train_steps
+
+
 def test_nobody_talks_to_it_plans_or_exports_it(full: tuple[Path, Outcome], tmp_path: Path) -> None:
     root, _ = full
     (found,) = load_runs([root / "full"]).runs

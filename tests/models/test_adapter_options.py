@@ -81,7 +81,7 @@ def check_round_trip(
 @pytest.mark.parametrize("name", sorted(MIXTURES))
 def test_all_linear_adapts_the_experts_of_a_mixture(name: str, batch: Any, tmp_path: Path) -> None:
     config = ModelConfig(name=name, path=name)
-    model = attach_adapter(mixture(name), LoraConfig(r=2), config, 1)
+    model = attach_adapter(mixture(name), LoraConfig(r=2, dropout=0.05), config, 1)
     stacks = [n for n in adapted_modules(model) if "experts" in n]
     assert len(stacks) == 4
     assert any("gate_up_proj" in n for n in stacks)
@@ -129,12 +129,17 @@ def test_targets_by_list_regex_and_layer(base_of_type: Any, tiny: Any) -> None:
             wrapped(**options)
 
 
-def test_the_alpha_of_a_rank_pattern_follows_its_rank(base_of_type: Any, tiny: Any) -> None:
-    lora = LoraConfig(r=8, rank_pattern={"down_proj": 4}, alpha_pattern={"q_proj": 40.0})
+@pytest.mark.parametrize(("ratio", "scales"), [(2.0, (2.0, 2.0)), (None, (4.0, 8.0))])
+def test_a_rank_pattern_has_the_alpha_of_all_unless_it_follows_the_rank(
+    base_of_type: Any, tiny: Any, ratio: float | None, scales: tuple[float, float]
+) -> None:
+    whole, down = scales
+    patterns: Any = {"rank_pattern": {"down_proj": 4}, "alpha_pattern": {"q_proj": 40.0}}
+    lora = LoraConfig(r=8, alpha_ratio=ratio, **patterns)
     model = attach_adapter(base_of_type("llama"), lora, tiny("llama"), 1)
     layers = {n.rsplit(".", 1)[-1]: m for n, m in model.named_modules() if hasattr(m, "lora_A")}
     assert {n: (m.r["default"], m.scaling["default"]) for n, m in layers.items()} == {
-        **{n: (8, 2.0) for n in layers}, "down_proj": (4, 2.0), "q_proj": (8, 5.0),
+        **{n: (8, whole) for n in layers}, "down_proj": (4, down), "q_proj": (8, 5.0),
     }  # fmt: skip
 
 

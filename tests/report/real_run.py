@@ -58,7 +58,11 @@ def real_run(
     )
     (weights,) = embedded_model_path("nano").glob("*.safetensors")
     sizes = replace(
-        outcome.model, params_base=parameters_of(weights), base_bytes=weights.stat().st_size
+        outcome.model,
+        params_base=parameters_of(weights),
+        base_bytes=weights.stat().st_size,
+        lora_alpha=cfg.lora.effective_alpha,
+        lora_scale=cfg.lora.effective_alpha / cfg.lora.r,
     )
     changed = replace(
         outcome,

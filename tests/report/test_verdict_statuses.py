@@ -585,3 +585,17 @@ def test_a_server_is_another_machine_than_the_one_that_asks_it(tmp_path: Path) -
     server = replace(outcome.model, family="endpoint")
     write_outcome(replace(outcome, model=server), tmp_path / "large")
     assert "Speed is not compared" in only(tmp_path).verdict.sentence
+
+
+def test_rates_that_a_sweep_stopped_were_tried(tmp_path: Path) -> None:
+    task = Task(examples=60)
+    dirs = make_sweep(tmp_path, [Spec(r=r, task=task) for r in (4, 8)])
+    cells = [
+        CellRecord(f"r={i}", 1 / 3, [Candidate(d.name, 1e-3, KEPT), Candidate("x", 3e-3, STOPPED)])
+        for i, d in enumerate(dirs)
+    ]
+    write_tuning(tmp_path, TuningRecord(cells))
+    warnings = only(tmp_path).warnings
+    assert not any("one learning rate" in w or "tuning budgets" in w for w in warnings)
+    write_tuning(tmp_path, TuningRecord(cells[:1]))
+    assert any("Unequal tuning budgets: between 1 and 2" in w for w in only(tmp_path).warnings)

@@ -75,7 +75,12 @@ def no_file_grows() -> None:
 
 
 def finish(
-    sweep_dir: Path, run_dirs: list[Path], failures: list[object], *, prices: PricesConfig
+    sweep_dir: Path,
+    run_dirs: list[Path],
+    failures: list[object],
+    *,
+    prices: PricesConfig,
+    margin: float | None,
 ) -> None:
     with (sweep_dir / "summaries.jsonl").open("a") as handle:
         handle.write(json.dumps({"done": len(run_dirs), "failed": len(failures)}) + "\n")

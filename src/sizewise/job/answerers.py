@@ -57,6 +57,7 @@ from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
 from sizewise.record.predictions import PredictionStore
+from sizewise.record.stops import FitStopped
 from sizewise.training.preflight import check_training
 
 if TYPE_CHECKING:
@@ -147,7 +148,11 @@ class LanguageModel:
             model = load_evaluated(self.model, cfg)
             return LanguageModel(model, self.template, untouched=False)
         padding = pad_id(self.template)
-        model, fitted = train(cfg, self.model, job.task, padding, loggers, job.run_dir)
+        try:
+            model, fitted = train(cfg, self.model, job.task, padding, loggers, job.run_dir)
+        except FitStopped:
+            self.give_back(job)
+            raise
         return LanguageModel(model, self.template, untouched=False, fit=fitted)
 
     def validation_loss(self, job: PreparedJob) -> dict[str, float]:

@@ -169,7 +169,7 @@ def _classes(cfg: RunConfig, task: Task) -> tuple[str, ...]:
     """Return the answers of the head: the adapter's own, else those of the training split."""
     if cfg.adapter is not None:
         return read_classes(Path(cfg.adapter).expanduser())
-    return classes_of(task.splits.train)
+    return classes_of(task.splits.train, shared=not cfg.dry_run)
 
 
 def _encoded(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from sizewise.config import RunConfig
 from sizewise.data.batches.collate import collate_classes, collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
-from sizewise.job.bases import give_back, storage_of
+from sizewise.job.bases import storage_of
 from sizewise.job.data import Task
 from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
 from sizewise.job.submit import submitted_stop
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
+from sizewise.models.adapter.wrapping import is_adapted
 from sizewise.models.dtypes import resolve_precision
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
@@ -62,8 +63,8 @@ def train(
     try:
         fit = fit_job(module, data, cfg.trainer, chosen, loggers, run_dir, cfg.seed, stop_at)
     except FitStopped:
-        # For the next job of this process.
-        give_back(model, *storage_of(cfg), resolve_device(cfg.trainer))
+        if is_adapted(model):
+            model.unload()  # the base is as it was, for the next job
         raise
     if cfg.lora.method == "full":
         model = model.to(dtype)

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def classes_of(train: Sequence[Example]) -> tuple[str, ...]:
+def classes_of(train: Sequence[Example], shared: bool = True) -> tuple[str, ...]:
     """Return the different training answers, less reasoning, in order.
+
+    Args:
+        train: the training split.
+        shared: refuse answers of which no two examples share one; the few of a dry run may.
 
     Raises:
         DataError: there are none, there is one only, or no two examples share one.
@@ -27,7 +31,7 @@ def classes_of(train: Sequence[Example]) -> tuple[str, ...]:
             f"An encoder tells answers apart, and the training split has {len(found)} different "
             "ones. Check dataset.answer, dataset.max_train and the split."
         )
-    if len(found) == len(train) > 2:
+    if shared and len(found) == len(train) > 2:
         raise DataError(
             f"All {len(train)} training answers are different, so they are no classes that an "
             "encoder could learn. Choose a data set of labels or codes, or a language model."

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 from sizewise.record.identity import flatten
+from sizewise.record.stops import read_tuning
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, DATA, Arm, TestSet
 from sizewise.report.comparison.pair import Pair
@@ -134,16 +135,37 @@ def _int8(test: TestSet) -> Iterator[str]:
         )
 
 
-def _budgets(test: TestSet) -> Iterator[str]:
-    """Settings tried per question: whoever tries more learning rates finds a better one."""
-    tried: dict[str, set[str]] = {}
+def _tried(test: TestSet) -> dict[str, int]:
+    """Settings tried per question; candidates that a sweep stopped count as those that ended."""
+    settings: dict[str, set[str]] = {}
+    candidates: dict[str, int] = {}
+    in_cell = _candidates(test)
     for arm in test.arms:
         if arm.tuned:
-            flat = flatten(arm.config)
-            settings = {k: v for k, v in flat.items() if k.startswith(CHOSEN)}
-            text = json.dumps(settings, sort_keys=True, default=str)
-            tried.setdefault(variant_key(arm), set()).add(text)
-    counts = {len(settings) for settings in tried.values()}
+            flat = {k: v for k, v in flatten(arm.config).items() if k.startswith(CHOSEN)}
+            key = variant_key(arm)
+            settings.setdefault(key, set()).add(json.dumps(flat, sort_keys=True, default=str))
+            several = max(in_cell.get(m.run.directory.name, 0) for m in arm.members)
+            candidates[key] = max(candidates.get(key, 0), several)
+    return {key: max(len(found), candidates[key]) for key, found in settings.items()}
+
+
+def _candidates(test: TestSet) -> dict[str, int]:
+    """Run → number of candidates of its cell, as the sweeps of the runs have recorded."""
+    runs = [m.run for arm in test.arms if arm.tuned for m in arm.members]
+    records = [read_tuning(sweep) for sweep in {run.directory.parent for run in runs}]
+    return {
+        candidate.run: len(cell.candidates)
+        for record in records
+        if record is not None
+        for cell in record.cells
+        for candidate in cell.candidates
+    }
+
+
+def _budgets(test: TestSet) -> Iterator[str]:
+    """Whoever tries more learning rates finds a better one."""
+    counts = set(_tried(test).values())
     if len(counts) > 1:
         yield (
             f"Unequal tuning budgets: between {min(counts)} and {max(counts)} settings (learning "
@@ -153,14 +175,16 @@ def _budgets(test: TestSet) -> Iterator[str]:
 
 def _one_rate(test: TestSet) -> Iterator[str]:
     """A rank is judged at its own best learning rate, or with the one that happened to suit it."""
-    rates: dict[str, set[object]] = {}
     ranks: dict[str, set[object]] = {}
+    rates: dict[str, set[object]] = {}
     for arm in test.arms:
         if arm.tuned and arm.model.lora_r is not None:
-            rates.setdefault(variant_key(arm), set()).add(flatten(arm.config).get("optimizer.lr"))
             ranks.setdefault(arm.model.name, set()).add(arm.model.lora_r)
+            rates.setdefault(variant_key(arm), set()).add(flatten(arm.config).get("optimizer.lr"))
     several = any(len(found) > 1 for found in ranks.values())
-    if several and all(len(found) == 1 for found in rates.values()):
+    if not several or any(len(found) > 1 for found in rates.values()):
+        return
+    if max(_candidates(test).values(), default=1) < 2:
         yield (
             "Ranks were compared at one learning rate: a rank may win because the rate suits it. "
             "Try several rates for each (optimizer.lr=…) and let validation choose."

@@ -113,7 +113,8 @@ def _validated(test: TestSet, names: Sequence[str]) -> dict[str, float]:
 
 
 def _objections(test: TestSet, found: Mapping[str, float]) -> list[str]:
-    if not any(arm.kind == ZERO_SHOT for arm in test.arms):
+    by_likelihood = test.said.partition("/")[0].endswith("_candidate")
+    if by_likelihood or not any(arm.kind == ZERO_SHOT for arm in test.arms):
         return []
     if len(available(test)) < 2:
         return [

@@ -41,8 +41,8 @@ def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             runs.append(path)
     if logs and not runs:
         raise OutcomeError(
-            "Logs of other harnesses are compared with runs of sizewise on the same examples. "
-            "Name a run's directory, too."
+            f"{', '.join(map(str, logs))}: logs of other harnesses are compared with runs of "
+            "sizewise on the same examples. Name a run's directory, too."
         )
     return runs, logs
 
