@@ -101,7 +101,8 @@ def _learning_rate(*, _root_: DictConfig) -> float:
     trainer = _root_.trainer
     batch = trainer.batch_size * trainer.accumulate * trainer.devices * trainer.num_nodes
     adapter, encoder = _root_.lora.method != "full", _root_.model.family == "encoder"
-    return default_learning_rate(_width(_root_.model), adapter, batch, encoder)
+    # A batch of 0 is refused where it is declared, and not as a rate of 0.
+    return default_learning_rate(_width(_root_.model), adapter, max(batch, 1), encoder)
 
 
 def _width(model: DictConfig) -> int | None:
