@@ -73,7 +73,7 @@ def test_scale_and_method(method: str, base_of_type: Any, tiny: Any) -> None:
     layers = [m for m in model.modules() if hasattr(m, "lora_A")]
     assert len(layers) == 14
     assert all(layer.scaling["default"] == pytest.approx(lora.scale) for layer in layers)
-    assert lora.effective_alpha == 8.0
+    assert lora.effective_alpha == 32.0
     magnitudes = [n for n, _ in model.named_parameters() if "lora_magnitude" in n]
     assert len(magnitudes) == (14 if method == "dora" else 0)
 

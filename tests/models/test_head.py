@@ -9,7 +9,7 @@ import torch
 
 from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
-from sizewise.models.architecture import BUILDERS
+from sizewise.models.architecture import BUILDERS, ENCODERS
 from sizewise.models.head import answer_logits, answer_rows, answer_targets
 
 
@@ -20,7 +20,7 @@ def full_logits(model: Any, batch: dict[str, torch.Tensor], seq2seq: bool) -> to
     return model(**inputs, **labels).logits
 
 
-@pytest.mark.parametrize("model_type", BUILDERS)
+@pytest.mark.parametrize("model_type", sorted(BUILDERS.keys() - ENCODERS))
 def test_equals_the_full_forward(model_type: str, base_of_type: Any, batch: Any) -> None:
     base, seq2seq = base_of_type(model_type), model_type == "t5"
     reference = full_logits(base, batch, seq2seq)[answer_rows(batch["labels"], seq2seq)]

@@ -261,7 +261,7 @@ def test_bf16_true_stores_all_weights_in_bf16() -> None:
 
 def test_jobs_that_need_other_memory_are_not_planned_as_one() -> None:
     usual = ["model=nano"]
-    for more in ("trainer.precision=bf16-true", "lora.dropout=0", "optimizer=sgd"):
+    for more in ("trainer.precision=bf16-true", "lora.dropout=0.1", "optimizer=sgd"):
         assert memory_key(compose_run([*usual, more])) != memory_key(compose_run(usual)), more
     momentum = [["optimizer=sgd", f"optimizer.kwargs.momentum={value}"] for value in (0, 0.9)]
     keys = {memory_key(compose_run([*usual, *more])) for more in momentum}

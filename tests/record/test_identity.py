@@ -47,7 +47,7 @@ def test_whatever_changes_the_result_changes_the_identity(path: str, value: obje
 )
 def test_options_of_an_adapter_name_no_run_without_one(key: str, value: object) -> None:
     full = job_config()
-    full["lora"]["method"] = "full"
+    full["lora"] |= {"method": "full", "alpha_ratio": 2.0, "dropout": 0.05}
     before = {**full, "lora": {**full["lora"]}}
     full["lora"][key] = value
     assert run_identity(full).slug == run_identity(before).slug
@@ -149,19 +149,29 @@ def test_a_finished_run_that_is_scored_again_is_named_after_itself(tmp_path: Pat
     assert found.slug == f"evaluated_0123456789ab_{found.hash}"
 
 
+# What was the default when these runs were named.
+ASKED = ("evaluation.candidates=null", "evaluation.answer_validation=none")
+OLD = (*ASKED, "lora.alpha_ratio=2.0", "lora.dropout=0.05")
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (("model=nano",), "11f4e4c280c2"),
+        (("model=nano", *OLD, "optimizer.lr=1e-2"), "11f4e4c280c2"),
         (
-            ("model=qwen3b", "lora.r=16", "quantization=nf4", "trainer.max_steps=20"),
+            ("model=qwen3b", *OLD, "optimizer.lr=2e-4", "lora.r=16", "quantization=nf4",
+             "trainer.max_steps=20"),
             "4ded4ec44d13",
         ),
-        (("model=gemma4b", "lora=dora", "lora.target=attention", "seed=7"), "d84a3379d6f0"),
-        (("model=mini", "lora=full"), "1a9298c34e2f"),
-        (("model=mini", "lora=none"), "0685946b1d1e"),
+        (
+            ("model=gemma4b", "lora=dora", *OLD, "optimizer.lr=2e-4", "lora.target=attention",
+             "seed=7"),
+            "d84a3379d6f0",
+        ),
+        (("model=mini", "lora=full", *ASKED, "optimizer.lr=3e-3"), "1a9298c34e2f"),
+        (("model=mini", "lora=none", *ASKED), "0685946b1d1e"),
     ],
-)
+)  # fmt: skip
 def test_point_18_options_that_are_new_leave_the_names_of_runs_as_they_were(
     overrides: tuple[str, ...], expected: str
 ) -> None:

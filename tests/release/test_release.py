@@ -344,7 +344,7 @@ def test_a_push_that_fails_says_what_to_do(tmp_path):
 
 def test_a_baseline_without_a_language_model_is_named_as_such(tuned, monkeypatch):
     for ask in (plan_command, lambda words: explore_command(words, None, 1)):
-        with pytest.raises(ConfigError, match="majority is a baseline"):
+        with pytest.raises(ConfigError, match="model=majority has no weights"):
             ask(["model=majority"])
     run = open_run(tuned)
     baseline = replace(run, cfg=replace(run.cfg, model=replace(run.cfg.model, family="classical")))

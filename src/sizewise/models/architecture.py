@@ -139,12 +139,13 @@ def untie_t5_head(model: PreTrainedModel) -> None:
         model.get_output_embeddings().weight = torch.nn.Parameter(head)
 
 
+ENCODERS = ("bert", "roberta", "deberta-v2", "modernbert")
 BUILDERS: dict[str, Callable[[ArchitectureConfig], PretrainedConfig]] = {
     **dict.fromkeys(
         ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "smollm3"),
         _decoder,
     ),
-    **dict.fromkeys(("bert", "roberta", "deberta-v2", "modernbert"), _encoder),
+    **dict.fromkeys(ENCODERS, _encoder),
     "gemma3": _gemma3,
     "t5": _t5,
 }

@@ -42,9 +42,13 @@ SCORING_TRAINER = ("batch_size", "precision", "deterministic")
 OPTIONAL = (
     "model.content", "model.added_tokens", "evaluation.candidates_sha256", "model.base_url",
     "model.parameters",
+    "evaluation.answer_validation",
     "lora.layers_to_transform", "lora.rank_pattern", "lora.alpha_pattern", "lora.modules_to_save",
 )  # fmt: skip
-NO_ADAPTER = {key: value for key, value in asdict(LoraConfig()).items() if key != "method"}
+UNUSED: tuple[Any, ...] = (None, "none", "", [], {})
+# The defaults of the time when such runs were first named.
+FIRST = {"alpha_ratio": 2.0, "dropout": 0.05}
+NO_ADAPTER = {k: v for k, v in (asdict(LoraConfig()) | FIRST).items() if k != "method"}
 HASH_LENGTH = 12
 PART_LENGTH = 36
 
@@ -114,7 +118,7 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
         _drop(kept, "model.endpoint")
     for dotted in OPTIONAL:
         group, key = dotted.split(".")
-        if not (kept.get(group) or {}).get(key):
+        if (kept.get(group) or {}).get(key) in UNUSED:
             _drop(kept, dotted)
     target = (kept.get("lora") or {}).get("target")
     if isinstance(target, list):
