@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from sizewise.files import hash_text
@@ -20,7 +21,12 @@ SHORT = {
     "trainer.max_epochs": "epochs",
     "trainer.max_steps": "steps",
     "dataset.few_shot": "shots",
+    "dataset.prompt": "prompt",
+    "dataset.system": "system",
 }
+# Of wordings the words that all begin with tell nothing apart.
+WORDINGS = ("dataset.prompt", "dataset.system")
+LONGEST_WORDING = 20
 # What the configuration does not say: the rows trained on, and facts of the model and the prompt.
 FACTS = {
     "data.train": "training-data",
@@ -103,12 +109,25 @@ def _rank(key: str) -> int:
 
 def _texts(key: str, values: Sequence[Any]) -> list[str]:
     texts = [_value(key, value) for value in values]
+    if key in WORDINGS:
+        texts = _without_common_start([str(value) for value in values])
     meant: dict[str, set[str]] = {}
     for text, value in zip(texts, values, strict=True):
         meant.setdefault(text, set()).add(repr(value))
     return [
         text if len(meant[text]) == 1 else f"{text}({hash_text(repr(value), HASH_LENGTH)})"
         for text, value in zip(texts, values, strict=True)
+    ]
+
+
+def _without_common_start(texts: Sequence[str]) -> list[str]:
+    """Leave out the words that all texts begin with: ``…is that?`` for the end of a question."""
+    split = [text.split() for text in texts]
+    columns = zip(*split, strict=False)
+    shared = sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, columns))
+    cut = [("…" if shared else "") + " ".join(words[shared:]) for words in split]
+    return [
+        text if len(text) <= LONGEST_WORDING else text[: LONGEST_WORDING - 1] + "…" for text in cut
     ]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sizewise.config import PricesConfig
-from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
+from sizewise.report.comparison.arms import CLASSICAL, ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.contrast import Contrast
 from sizewise.report.comparison.costs import money_per_1000
 from sizewise.report.comparison.labels import tell_apart
@@ -105,10 +105,18 @@ def best_points(points: Sequence[Point], sign: float, most: int) -> list[Point]:
     return list(best.values())[:most]
 
 
+def sizes_apart(points: Sequence[Point]) -> list[float]:
+    """The sizes of the bases at which an axis has a name, without those that would touch."""
+    sizes = sorted({point.arm.size for point in points if point.costs["params"] is not None})
+    return [size for i, size in enumerate(sizes) if i == 0 or size / sizes[i - 1] > 1.4]
+
+
 def cost_of(arm: Arm, name: str, prices: PricesConfig | None = None) -> float | None:
     """One cost of an arm, in the unit of ``COSTS``."""
     if name == "params":
-        return float(arm.params) if math.isfinite(arm.params) else None
+        # Words and their weights are no size of a model.
+        known = math.isfinite(arm.params) and arm.kind != CLASSICAL
+        return float(arm.params) if known else None
     if name == "memory_bytes":
         return float(arm.model.memory_bytes) or None
     if name == "latency_seconds":

@@ -13,10 +13,18 @@ import plotly.graph_objects as go
 
 from sizewise.palette import LARGE, MUTED, SERIES, TUNED, ZERO
 from sizewise.report import words
-from sizewise.report.comparison.arms import ZERO_SHOT, TestSet
+from sizewise.report.comparison.arms import CLASSICAL, ZERO_SHOT, TestSet
 from sizewise.report.comparison.contrast import Contrast
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.points import COSTS, Curve, Front, LearningCurve, Point, best_points
+from sizewise.report.comparison.points import (
+    COSTS,
+    Curve,
+    Front,
+    LearningCurve,
+    Point,
+    best_points,
+    sizes_apart,
+)
 from sizewise.report.comparison.readings import Calibration
 from sizewise.report.comparison.strata import Confusion, Stratum
 from sizewise.statistics.routing import RoutingCurve
@@ -77,17 +85,28 @@ def quality_chart(
         chosen = [p for p in known if p.tuned is tuned]
         if chosen:
             figure.add_trace(_markers(chosen, named, name, front, scale))
+    for point in points if front.cost == "params" else ():
+        if point.arm.kind == CLASSICAL:
+            _level(figure, point, scale)
     log = {"type": "log" if positive else "linear", **_log_ticks(known, front.cost, positive)}
     x, y = _axis(COSTS[front.cost], **log), _axis(test.primary, scale)
     figure.update_layout(**layout(xaxis=x, yaxis=y))
     return figure
 
 
+def _level(figure: go.Figure, point: Point, scale: words.Scale) -> None:
+    """A baseline as a line: it has a score, but no size to stand at."""
+    line = {"color": MUTED, "width": 1, "dash": "dot"}
+    text = {"text": escape(point.label), "font": {"size": 11, "color": MUTED}}
+    figure.add_hline(
+        y=scale.unit * point.score, line=line, annotation=text, annotation_position="top left"
+    )
+
+
 def _log_ticks(points: Sequence[Point], cost: str, log: bool) -> dict[str, Any]:
     if cost != "params" or not log:
         return {}
-    sizes = sorted({p.arm.size for p in points if math.isfinite(p.arm.size)})
-    apart = [s for i, s in enumerate(sizes) if i == 0 or s / sizes[i - 1] > 1.4]
+    apart = sizes_apart(points)
     return {"tickvals": apart, "ticktext": [words.count(s) for s in apart]}
 
 

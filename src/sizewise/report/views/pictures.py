@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from sizewise.palette import GRID, INK, MUTED, TUNED, ZERO
 from sizewise.report import words
-from sizewise.report.comparison.arms import TestSet
+from sizewise.report.comparison.arms import CLASSICAL, TestSet
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.points import Point, best_points
+from sizewise.report.comparison.points import Point, best_points, sizes_apart
 
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -42,7 +41,10 @@ def size_versus_quality(test: TestSet, points: Sequence[Point], title: str = "")
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
         scale = scale_of(test)
-        points = [point for point in points if math.isfinite(point.arm.params)]
+        levels = [point for point in points if point.arm.kind == CLASSICAL]
+        points = [point for point in points if point.costs["params"] is not None]
+        for level in levels:
+            _level(axes, level, scale.unit)
         for point in points:
             _point(axes, point, scale.unit)
         for point in best_points(points, test.sign, MOST_LABELS):
@@ -52,6 +54,9 @@ def size_versus_quality(test: TestSet, points: Sequence[Point], title: str = "")
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: words.count(v)))
         axes.xaxis.set_minor_formatter(NullFormatter())
+        if points:
+            axes.set_xticks(sizes_apart(points))
+            axes.minorticks_off()
         axes.margins(x=0.12, y=0.12)
         _frame(axes, "Parameters", test.primary + (" (%)" if scale.percent else ""))
         if not points:
@@ -97,6 +102,15 @@ def _point(axes: Axes, point: Point, unit: float) -> None:
         axes.plot([point.base.params, x], [start, y], color=MUTED, lw=0.7, ls=(0, (3, 2)), zorder=0)
     marker = "o" if point.tuned else "s"
     axes.plot(x, y, marker, color=colour, ms=6, mec="white", mew=0.8, zorder=3)
+
+
+def _level(axes: Axes, point: Point, unit: float) -> None:
+    """A baseline as a line: it has a score, but no size to stand at."""
+    y = unit * point.score
+    axes.axhline(y, color=MUTED, lw=0.9, ls=(0, (1, 2)), zorder=0)
+    where: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    style: Any = {"ha": "right", "va": "bottom", "fontsize": 7.5, "color": MUTED}
+    axes.annotate(point.label, (1.0, y), (-2, 2), **where, **style)
 
 
 def _frame(axes: Axes, x: str, y: str) -> None:
