@@ -398,6 +398,8 @@ def open_client(model: ModelConfig) -> OpenAI:
         ) from error
     options = model.endpoint
     key = _key_of(model)
+    for name in ("httpx", "httpx2"):  # a line for every request
+        logging.getLogger(name).setLevel(logging.WARNING)
     return OpenAI(api_key=key, base_url=model.base_url, timeout=options.timeout, max_retries=0)
 
 
