@@ -41,14 +41,15 @@ def build(node: Any, key: str, *kinds: type) -> Any:
     arguments = {name: value for name, value in node.items() if name not in OF_HYDRA}
     for where, name in named_targets(arguments, key):
         raise ConfigError(f"{where}={name!r}: {key} itself names a class, its values may not.")
-    kind = _find(target, key, kinds)
+    kind = find_class(target, key, kinds)
     try:
         return kind(**arguments)
     except Exception as error:
         raise ConfigError(f"{key} ({target}) cannot be built: {error}") from error
 
 
-def _find(target: str, key: str, kinds: tuple[type, ...]) -> type:
+def find_class(target: str, key: str, kinds: tuple[type, ...] = (object,)) -> type:
+    """Look up a class by its import path; ConfigError where it is none, or none of ``kinds``."""
     from hydra.utils import get_class
 
     try:

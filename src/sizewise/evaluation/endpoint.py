@@ -25,7 +25,7 @@ from sizewise.evaluation.answer import strata_of
 from sizewise.evaluation.predict import Predicted
 from sizewise.files import parse_json
 from sizewise.record.predictions import Prediction, PredictionStore
-from sizewise.record.spending import Ledger
+from sizewise.record.spending import PER_1000, Ledger
 
 if TYPE_CHECKING:
     from openai import APIError, OpenAI
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 SERVED = "endpoint/"
 REFUSED, TOO_LONG = f"{SERVED}refused", f"{SERVED}too_long"
 REASONING, CACHED = f"{SERVED}reasoning_tokens", f"{SERVED}cached_tokens"
-PER_1000 = f"{SERVED}cost_per_1000"
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 # Tokens of a chat template around each message, generously.
 AROUND_A_MESSAGE = 16

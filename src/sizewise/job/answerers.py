@@ -305,25 +305,12 @@ class Baseline:
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the baseline: its coefficients are its parameters."""
         cfg, fitted = job.cfg.model, self.fitted
-        return ModelFacts(
-            name=cfg.name,
-            path=cfg.path,
-            revision=None,
-            family=CLASSICAL,
-            model_type=cfg.path.removeprefix(PREFIX),
-            params_total=fitted.parameters,
-            params_trainable=fitted.parameters,
-            params_base=fitted.parameters,
-            base_bytes=fitted.bytes,
-            memory_bytes=fitted.bytes,
-            adapter_bytes=0,
-            dtype="float64",
-            quantization="none",
-            lora_method="none",
-            lora_r=None,
-            lora_alpha=None,
-            lora_scale=None,
-            chat_template="",
+        kind, params = cfg.path.removeprefix(PREFIX), fitted.parameters
+        facts = ModelFacts.without_weights(
+            cfg.name, cfg.path, CLASSICAL, kind, params, dtype="float64"
+        )
+        return dataclasses.replace(
+            facts, params_trainable=params, base_bytes=fitted.bytes, memory_bytes=fitted.bytes
         )
 
     def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:

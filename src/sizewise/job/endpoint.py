@@ -92,26 +92,8 @@ class Endpoint:
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe what is known of the model; a size of 0 is one that is not known."""
         cfg = job.cfg.model
-        return ModelFacts(
-            name=cfg.name,
-            path=cfg.path,
-            revision=None,
-            family=cfg.family,
-            model_type="endpoint",
-            params_total=cfg.parameters or 0,
-            params_trainable=0,
-            params_base=cfg.parameters or 0,
-            base_bytes=0,
-            memory_bytes=0,
-            adapter_bytes=0,
-            dtype="unknown",
-            quantization="none",
-            lora_method="none",
-            lora_r=None,
-            lora_alpha=None,
-            lora_scale=None,
-            chat_template="",
-        )
+        params = cfg.parameters or 0
+        return ModelFacts.without_weights(cfg.name, cfg.path, cfg.family, "endpoint", params)
 
     def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
         """Sum up time and money; money is what this run spent, kept answers cost nothing again."""

@@ -90,6 +90,32 @@ class ModelFacts:
     chat_template: str
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def without_weights(
+        cls, name: str, path: str, family: str, model_type: str, params: int, dtype: str = "unknown"
+    ) -> ModelFacts:
+        """Describe a model of which nothing is loaded here; ``params`` 0: not known."""
+        return cls(
+            name=name,
+            path=path,
+            revision=None,
+            family=family,
+            model_type=model_type,
+            params_total=params,
+            params_trainable=0,
+            params_base=params,
+            base_bytes=0,
+            memory_bytes=0,
+            adapter_bytes=0,
+            dtype=dtype,
+            quantization="none",
+            lora_method="none",
+            lora_r=None,
+            lora_alpha=None,
+            lora_scale=None,
+            chat_template="",
+        )
+
 
 @dataclass(frozen=True)
 class DataFacts:

@@ -11,6 +11,9 @@ from sizewise.config.endpoint import TokenPrices
 from sizewise.errors import EvaluationError
 from sizewise.files import parse_json
 
+# The price of an answer among the scores of a prediction.
+PER_1000 = "endpoint/cost_per_1000"
+
 
 class Ledger:
     """What a run has spent, and may have spent, at a server; kept in a file that outlives kills.

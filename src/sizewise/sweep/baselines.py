@@ -7,8 +7,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.utils import get_class
-
+from sizewise.config.targets import find_class
+from sizewise.errors import ConfigError
 from sizewise.job.submit import Job
 from sizewise.metrics import CLOSED_ANSWERS
 from sizewise.record.identity import trains
@@ -67,9 +67,9 @@ def _is_closed(target: str) -> bool:
     if target.startswith("sizewise."):
         return target in CLOSED_ANSWERS  # known without the libraries that metrics need
     try:
-        return bool(getattr(get_class(target), "closed", False))
-    except Exception as error:  # whatever somebody's module does; the job itself will say so
-        log.warning("No baselines for %s, which cannot be imported: %s", target, error)
+        return bool(getattr(find_class(target, "metric"), "closed", False))
+    except ConfigError as error:  # whatever somebody's module does; the job itself will say so
+        log.warning("No baselines: %s", error)
         return False
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from sizewise.config import PricesConfig
 from sizewise.record.outcome import Outcome
+from sizewise.record.spending import PER_1000
 from sizewise.record.stops import read_tuning
 from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, Member, TestSet
@@ -18,8 +19,6 @@ from sizewise.report.comparison.contrast import Contrast
 from sizewise.report.comparison.runs import Run
 from sizewise.statistics.cost import BreakEven, api_cost_per_answer, break_even, device_cost
 
-# A score of the answers of a server (see evaluation.endpoint).
-PER_1000 = "endpoint/cost_per_1000"
 REUSED = "were reused from another run and timed under other conditions"
 
 

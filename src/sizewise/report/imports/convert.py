@@ -221,26 +221,7 @@ def _outcome(
     """Return a log as the record of a model that was only asked; a size of 0 is unknown."""
     model = Path(log.model).name
     name, size = f"{model} ({log.harness}, {log.task})", log.parameters or 0
-    facts = ModelFacts(
-        name=name,
-        path=log.model,
-        revision=None,
-        family=FAMILY,
-        model_type="unknown",
-        params_total=size,
-        params_trainable=0,
-        params_base=size,
-        base_bytes=0,
-        memory_bytes=0,
-        adapter_bytes=0,
-        dtype="unknown",
-        quantization="none",
-        lora_method="none",
-        lora_r=None,
-        lora_alpha=None,
-        lora_scale=None,
-        chat_template="",
-    )
+    facts = ModelFacts.without_weights(name, log.model, FAMILY, "unknown", size)
     data = DataFacts(
         name=like.data.name,
         sizes={"test": evaluation.examples},
