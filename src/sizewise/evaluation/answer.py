@@ -91,23 +91,30 @@ def _prediction(
     batch_size: int,
 ) -> Prediction:
     return Prediction(
-        id=example.id,
-        group=example.group,
-        prompt=example.prompt_text,
-        reference=example.answer,
+        **of_example(example),
         text=answer.text,
         log_prob=log_prob,
         answer_tokens=len(encoded.answer_ids),
-        answer_bytes=len(example.answer.encode()),
         prompt_tokens=len(encoded.prompt_ids),
         new_tokens=len(answer.token_ids),
         finished=answer.finished,
         latency=answer.latency,
         batch_size=batch_size,
         token_log_prob=answer.token_log_prob,
-        strata=strata_of(example),
         scores=dict(scores),
     )
+
+
+def of_example(example: Example) -> dict[str, Any]:
+    """Return the fields of a prediction that its example decides."""
+    return {
+        "id": example.id,
+        "group": example.group,
+        "prompt": example.prompt_text,
+        "reference": example.answer,
+        "answer_bytes": len(example.answer.encode()),
+        "strata": strata_of(example),
+    }
 
 
 def strata_of(example: Example) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from sizewise.data.example import Example
 from sizewise.data.tokens.reasoning import answer_of
 from sizewise.errors import ConfigError, DataError
-from sizewise.evaluation.answer import strata_of
+from sizewise.evaluation.answer import of_example
 from sizewise.record.predictions import Prediction
 
 Answers = tuple[list[str], list[float]]
@@ -134,21 +134,16 @@ def answer_all(fitted: Fitted, test: Sequence[Example]) -> tuple[list[Prediction
     seconds = time.perf_counter() - started
     rows = [
         Prediction(
-            id=example.id,
-            group=example.group,
-            prompt=example.prompt_text,
-            reference=example.answer,
+            **of_example(example),
             text=text,
             log_prob=float("nan"),
             answer_tokens=1,
-            answer_bytes=len(example.answer.encode()),
             prompt_tokens=0,
             new_tokens=0,
             finished=True,
             latency=seconds,
             batch_size=len(test),
             token_log_prob=confidence,
-            strata=strata_of(example),
         )
         for example, text, confidence in zip(test, texts, confidences, strict=True)
     ]

@@ -15,7 +15,7 @@ from sizewise.data.batches.collate import collate_classes, pad_with_mask
 from sizewise.data.example import Example
 from sizewise.data.tokens.encode import Encoded
 from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, synchronize
-from sizewise.evaluation.answer import strata_of
+from sizewise.evaluation.answer import of_example
 from sizewise.models.encoder import class_logits
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Prediction
@@ -61,14 +61,10 @@ class Classifier:
         self, e: Example, item: Encoded, number: int, log_prob: float, seconds: float, size: int
     ) -> Prediction:
         return Prediction(
-            id=e.id,
-            group=e.group,
-            prompt=e.prompt_text,
-            reference=e.answer,
+            **of_example(e),
             text=self.classes[number],
             log_prob=float("nan"),
             answer_tokens=1,
-            answer_bytes=len(e.answer.encode()),
             prompt_tokens=len(item.prompt_ids),
             new_tokens=0,
             finished=True,
@@ -77,7 +73,6 @@ class Classifier:
             token_log_prob=log_prob,
             candidate=self.classes[number],
             candidate_probability=math.exp(log_prob),
-            strata=strata_of(e),
         )
 
 

@@ -21,7 +21,7 @@ from sizewise.config.endpoint import EndpointConfig, check_base_url, is_local
 from sizewise.data.example import Example
 from sizewise.data.tokens.reasoning import answer_of
 from sizewise.errors import ConfigError, DataError, EvaluationError
-from sizewise.evaluation.answer import strata_of
+from sizewise.evaluation.answer import of_example
 from sizewise.evaluation.predict import Predicted
 from sizewise.files import parse_json
 from sizewise.record.predictions import Prediction, PredictionStore
@@ -224,21 +224,16 @@ def _row(
     scores: Mapping[str, float] | None = None,
 ) -> Prediction:
     return Prediction(
-        id=example.id,
-        group=example.group,
-        prompt=example.prompt_text,
-        reference=example.answer,
+        **of_example(example),
         text=text,
         log_prob=float("nan"),
         answer_tokens=1,
-        answer_bytes=len(example.answer.encode()),
         prompt_tokens=tokens[0],
         new_tokens=tokens[1],
         finished=finished,
         latency=latency,
         batch_size=1,
         token_log_prob=confidence,
-        strata=strata_of(example),
         scores=dict(scores or {}),
     )
 
