@@ -34,6 +34,18 @@ def test_everything_else_stays_as_it_is(text: str) -> None:
     assert spelt_out([text]) == [text]
 
 
+@pytest.mark.parametrize("option", ["mine", "team/mine"])
+def test_an_option_of_ones_own_is_no_folder_and_no_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / option).mkdir(parents=True)
+    own = tmp_path / "conf" / "model" / f"{option}.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("name: mine")
+    assert spelt_out([f"model={option}"]) == [f"model={option}"]
+
+
 def test_what_is_neither_option_nor_place_still_gets_the_list_of_options() -> None:
     with pytest.raises(ConfigError, match="nano"):
         compose_run(["model=nanoo"])

@@ -34,7 +34,8 @@ def _spelt_out(text: str, named: bool) -> list[str]:
 
 def _is_place(value: str) -> bool:
     """Whether a value that is no option is written like a hub id or a path."""
-    if "," in value or (conf_dir() / "model" / f"{value}.yaml").is_file():
+    options = (conf_dir(), Path("conf"))  # the shipped ones, and those of the folder one is in
+    if "," in value or any((place / "model" / f"{value}.yaml").is_file() for place in options):
         return False
     path = value.startswith((".", "/", "~")) or Path(value).expanduser().is_dir()
     return path or ("/" in value and HUB_ID.match(value) is not None)
