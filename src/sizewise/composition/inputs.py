@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from sizewise.composition.others import other_model, others_of, pin_others
 from sizewise.config import WITHOUT_WEIGHTS, DatasetConfig, RunConfig, SourceConfig, to_run_config
 from sizewise.data.rows.read import find_files, kind_of, plain_content_hash, sources_of
 from sizewise.errors import ConfigError
@@ -33,6 +34,7 @@ def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
     evaluation = copy.get("evaluation")
     if isinstance(evaluation, dict) and not evaluation.get("candidates_sha256"):
         evaluation["candidates_sha256"] = candidates_content(evaluation)
+    pin_others(copy)
     return copy
 
 
@@ -91,6 +93,8 @@ def names_hub(cfg: RunConfig) -> bool:
     metrics = [metric for metric in cfg.metric.values() if isinstance(metric, Mapping)]
     encoders = [metric.get("encoder") for metric in metrics]
     base = [cfg.model.path, cfg.model.tokenizer] if cfg.model.has_weights else []
+    others = [other_model(value, key).model for key, value in others_of({"metric": cfg.metric})]
+    base += [place for m in others if m.has_weights for place in (m.path, m.tokenizer)]
     places = [*base, cfg.adapter, *encoders]
     return any(
         place is not None and not place.startswith(OWN) and not Path(place).exists()

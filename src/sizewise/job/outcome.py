@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from sizewise.composition.others import judge_nodes
+from sizewise.config import RunConfig
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.job.data import SPLITS, PreparedJob, Task, shortened
 from sizewise.job.dry_run import dry_run_warnings
@@ -14,6 +16,7 @@ from sizewise.job.protocol import Answerer
 from sizewise.job.submit import submitted_overrides
 from sizewise.record.directories import ADAPTER, VALIDATION, RunDir
 from sizewise.record.outcome import (
+    CostFacts,
     DataFacts,
     Evaluation,
     FileRef,
@@ -89,6 +92,21 @@ def run_files(run_dir: Path, dataset: str, validated: Collection[str]) -> Mappin
 Results = Mapping[str, EvaluationResult]
 
 
+def with_judging(cost: CostFacts, cfg: RunConfig, sides: Sequence[Results]) -> CostFacts:
+    """Add what judging all answers cost; nothing where nobody judged."""
+    results = [result for side in sides for result in side.values()]
+    if not any(judge_nodes({"metric": cfg.metric})):
+        return cost
+    seconds = [result.judge_seconds for result in results]
+    money = [result.judge_money for result in results if result.judge_money is not None]
+    known = [value for value in seconds if value is not None]
+    return replace(
+        cost,
+        judge_seconds=sum(known) if len(known) == len(seconds) else None,
+        judge_money=sum(money) if money else None,
+    )
+
+
 def make_outcome(
     job: PreparedJob,
     model: Answerer,
@@ -120,7 +138,7 @@ def make_outcome(
         config=asdict(cfg),
         model=model.facts(job),
         data=data,
-        cost=model.cost(list(own.values()), joules),
+        cost=with_judging(model.cost(list(own.values()), joules), cfg, (base, tuned or {})),
         primary=cfg.dataset.primary,
         direction=cfg.dataset.direction,
         base=untouched,

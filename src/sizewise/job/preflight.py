@@ -12,6 +12,7 @@ from sizewise.evaluation.candidate_set import cannot_score
 from sizewise.job.answerers import kind_of_answerer
 from sizewise.job.data import PreparedJob, Task, shared_questions
 from sizewise.job.dry_run import reachable_metrics
+from sizewise.job.others.asking import check_others
 from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.metrics.closed import LIKELIHOOD
 from sizewise.models.architecture import context_length
@@ -61,7 +62,7 @@ def preflight(cfg: RunConfig) -> tuple[tuple[ExampleMetric, ...], tuple[str, ...
             f"dataset.primary={cfg.dataset.primary} needs likelihoods, which model="
             f"{cfg.model.name} does not give. Choose a data set whose answers are classes."
         )
-    return usable, warnings
+    return usable, (*warnings, *check_others(cfg))
 
 
 def preflight_data(job: PreparedJob) -> list[str]:

@@ -128,7 +128,22 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("run", "adapter"):
         if kept.get(key):
             kept[key] = _content_of(str(kept[key]))
+    for metric in (kept.get("metric") or {}).values():
+        models = metric.get("models") if isinstance(metric, dict) else None
+        for other in models.values() if isinstance(models, dict) else ():
+            _drop_volatile_of(other)
+        if isinstance(metric, dict) and metric.get("against"):
+            metric["against"] = _content_of(str(metric["against"]))
     return kept
+
+
+def _drop_volatile_of(other: Any) -> None:
+    """Leave of a judge or teacher what its answers depend on."""
+    if isinstance(other, dict) and isinstance(other.get("model"), dict):
+        for dotted in (*VOLATILE, *DESCRIPTIVE):
+            _drop(other, dotted)
+        if "adapter_content" in other:
+            other.pop("adapter", None)
 
 
 def trains(config: Mapping[str, Any]) -> bool:

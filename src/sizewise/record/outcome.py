@@ -136,7 +136,8 @@ class CostFacts:
 
     ``train_tokens`` counts all tokens that went through the model in training, padding excluded;
     ``out_of_memory`` lists the batch sizes that did not fit; ``money`` is what was
-    spent at a server.
+    spent at a server. ``judge_…`` is what judging the answers cost when it was done, and no part of
+    the other figures.
     """
 
     train_seconds: float | None = None
@@ -151,6 +152,8 @@ class CostFacts:
     accumulate: int | None = None
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
     money: float | None = None
+    judge_seconds: float | None = None
+    judge_money: float | None = None
 
 
 @dataclass(frozen=True)
