@@ -107,7 +107,7 @@ def test_a_judged_run_is_verified_without_asking(
     root: Path, server: FakeServer, outcome: Outcome
 ) -> None:
     before = len(server.bodies)
-    checks = {check.title: check for check in verify_run(root / "nano").checks}
+    checks = {check.name: check for check in verify_run(root / "nano").checks}
     assert checks["metric judge"].status == "ok"
     assert len(server.bodies) == before
 
