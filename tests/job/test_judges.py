@@ -108,7 +108,7 @@ def test_a_judged_run_is_verified_without_asking(
 ) -> None:
     before = len(server.bodies)
     checks = {check.name: check for check in verify_run(root / "nano").checks}
-    assert checks["metric judge"].status == "ok"
+    assert checks[f"base on {DATA}: metric judge"].status == "ok"
     assert len(server.bodies) == before
 
 

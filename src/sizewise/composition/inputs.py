@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(evaluation, dict) and not evaluation.get("candidates_sha256"):
         evaluation["candidates_sha256"] = candidates_content(evaluation)
     pin_others(copy)
+    teaching = (copy.get("dataset") or {}).get("teaching")
+    if isinstance(teaching, dict) and teaching.get("prompts") and not teaching["prompts_sha256"]:
+        source = {"kind": "hub", "path": teaching["prompts"]}
+        teaching["prompts_sha256"] = plain_content_hash(source)
     return copy
 
 
@@ -93,7 +98,7 @@ def names_hub(cfg: RunConfig) -> bool:
     metrics = [metric for metric in cfg.metric.values() if isinstance(metric, Mapping)]
     encoders = [metric.get("encoder") for metric in metrics]
     base = [cfg.model.path, cfg.model.tokenizer] if cfg.model.has_weights else []
-    others = [other_model(value, key).model for key, value in others_of({"metric": cfg.metric})]
+    others = [other_model(value, key).model for key, value in others_of(asdict(cfg))]
     base += [place for m in others if m.has_weights for place in (m.path, m.tokenizer)]
     places = [*base, cfg.adapter, *encoders]
     return any(

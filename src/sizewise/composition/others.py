@@ -27,6 +27,7 @@ from sizewise.record.directories import RunDir
 from sizewise.record.identity import canonical_config
 
 JUDGE = "sizewise.metrics.judge.Judge"
+TEACHER = "dataset.teacher"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FAMILIES = ("causal", "seq2seq", "endpoint")
 
@@ -121,6 +122,9 @@ def pin_others(config: dict[str, Any]) -> None:
                 name: spelt_other(value, f"metric.judge.models.{name}")
                 for name, value in judges.items()
             }
+    dataset = config.get("dataset")
+    if isinstance(dataset, dict) and dataset.get("teacher") is not None:
+        dataset["teacher"] = spelt_other(dataset["teacher"], TEACHER)
 
 
 def judge_nodes(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -148,6 +152,9 @@ def others_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for node in judge_nodes(config):
         for name, value in judges_of(node.get("models")).items():
             yield f"metric.judge.models.{name}", value
+    dataset = config.get("dataset") or {}
+    if dataset.get("teacher") is not None and dataset.get("answers_from") != "gold":
+        yield TEACHER, dataset["teacher"]
 
 
 def _of_option(value: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def data_facts(tasks: Sequence[Task]) -> DataFacts:
 
 def _report(task: Task) -> dict[str, Any]:
     cut = shortened(task)
-    return {**asdict(task.splits.report), **({"shortened": cut} if cut else {})}
+    report = {**asdict(task.splits.report), **({"shortened": cut} if cut else {})}
+    return report if task.teacher is None else {**report, "teacher": dict(task.teacher)}
 
 
 def _dropped(task: Task) -> dict[str, int]:
@@ -78,13 +79,14 @@ def evaluation_record(result: EvaluationResult, task: Task, run_dir: Path) -> Ev
 
 
 def run_files(run_dir: Path, dataset: str, validated: Collection[str]) -> Mapping[str, FileRef]:
-    """Describe the files that a run leaves: configuration, adapter, history, validation answers."""
+    """Describe the files that a run leaves beside its answers to the test split."""
     run = RunDir(run_dir)
     found = {"config": run.config, "metrics": run.history, "fit": run.fit}
     found |= {
         f"{side}_{VALIDATION}": run.predictions(f"{side}_{VALIDATION}", dataset)
         for side in validated
     }
+    found["teacher"] = run.taught
     found |= {f"{ADAPTER}/{path.name}": path for path in sorted(run.adapter.glob("*"))}
     return {key: file_ref(path, run_dir) for key, path in found.items() if path.is_file()}
 

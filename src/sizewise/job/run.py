@@ -70,15 +70,25 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
 
 
 def prepare(cfg: RunConfig, run_dir: Path, identity: str) -> PreparedJob:
-    """Check everything, read, split and encode all data; no weight is touched."""
+    """Check everything, read, split and encode all data; no weight is touched.
+
+    But where a teacher writes training answers: it is asked here, and let go of.
+    """
     from sizewise.job.answerers import kind_of_answerer
-    from sizewise.job.data import PreparedJob
+    from sizewise.job.data import PreparedJob, with_lesson
+    from sizewise.job.others.teacher import learn_from_teacher
     from sizewise.job.preflight import preflight, preflight_data
+    from sizewise.models.architecture import context_length
 
     metrics, warnings = preflight(cfg)
     seed_everything(cfg.seed)
     template, tasks = kind_of_answerer(cfg).read_data(cfg, run_dir)
     device = resolve_device(cfg.trainer)
+    if template is not None and cfg.learns_from_teacher:
+        lesson = learn_from_teacher(cfg, device, run_dir, tasks[0], metrics)
+        tasks[0] = with_lesson(
+            tasks[0], lesson.examples, lesson.facts, template, context_length(cfg.model), cfg
+        )
     job = PreparedJob(cfg, run_dir, identity, device, metrics, tuple(tasks), template, warnings)
     return replace(job, warnings=(*warnings, *preflight_data(job)))
 

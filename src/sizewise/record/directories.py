@@ -81,6 +81,8 @@ class RunDir(_Directory):
     """What judges said of the answers, while it is asked, and what they cost."""
     teacher = _Inside("teacher")
     """The same of a teacher that writes training answers."""
+    taught = _Inside("teacher", "answers.jsonl")
+    """What the teacher wrote to every prompt, kept or not and why, a line each."""
     claims = _Inside(".claims")
     """Who works, or worked, on the run."""
 

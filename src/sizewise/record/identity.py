@@ -120,6 +120,8 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
         group, key = dotted.split(".")
         if (kept.get(group) or {}).get(key) in UNUSED:
             _drop(kept, dotted)
+    for dataset in (kept.get("dataset"), *(kept.get("eval_dataset") or {}).values()):
+        _canonical_teacher(dataset, trains(kept))
     target = (kept.get("lora") or {}).get("target")
     if isinstance(target, list):
         kept["lora"]["target"] = ",".join(map(str, target))
@@ -135,6 +137,18 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(metric, dict) and metric.get("against"):
             metric["against"] = _content_of(str(metric["against"]))
     return kept
+
+
+def _canonical_teacher(dataset: Any, trains: bool) -> None:
+    """Leave out a teacher that teaches nothing; say whose answers are trained on where one does."""
+    if not isinstance(dataset, dict) or "teacher" not in dataset:
+        return
+    if dataset["teacher"] is None or dataset.get("answers_from") == "gold" or not trains:
+        for key in ("teacher", "answers_from", "teaching"):
+            dataset.pop(key, None)
+        return
+    dataset["answers_from"] = dataset.get("answers_from") or "teacher"
+    _drop_volatile_of(dataset["teacher"])
 
 
 def _drop_volatile_of(other: Any) -> None:

@@ -35,6 +35,27 @@ class Groups(TypedDict, total=False):
     sweep: Group
 
 
+class TeacherFacts(TypedDict, total=False):
+    """Who wrote training answers: how many were asked for and kept, and what that cost.
+
+    ``key`` names the answers: runs that share it had them written once. ``seconds`` are those of a
+    device of one's own; a server has none.
+    """
+
+    key: str
+    model: str
+    path: str
+    family: str
+    answers_from: str
+    asked: int
+    held_out: int
+    kept: int
+    left_out: Mapping[str, int]
+    score: float | None
+    seconds: float | None
+    money: float | None
+
+
 class Report(TypedDict, total=False):
     """What is read of the report of a data set."""
 
@@ -45,6 +66,7 @@ class Report(TypedDict, total=False):
     leaking_rows: int | None
     row_split_leak: float | None
     noted: Mapping[str, int] | None
+    teacher: TeacherFacts | None
 
 
 @dataclass(frozen=True)

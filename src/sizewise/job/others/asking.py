@@ -71,7 +71,7 @@ def ask(
     unique = tuple({question.id: question for question in questions}.values())
     if not unique:
         return Replies({}, 0.0, None)
-    asked = config_of(cfg, other, _name(folder, unique), generation, bool(choices))
+    asked = config_of(cfg, other, _name(folder, unique, generation), generation, bool(choices))
     job = _job(asked, device, unique, folder, choices)
     predicted = _kept(job, other, choices)
     known = [row.scores[PER_1000] for row in predicted.predictions if PER_1000 in row.scores]
@@ -79,9 +79,10 @@ def ask(
     return Replies({row.id: row for row in predicted.predictions}, predicted.seconds, money)
 
 
-def _name(folder: Path, questions: Sequence[Example]) -> str:
-    """Name a set of questions: each has a file of answers of its own."""
-    return f"{folder.name}-{hash_text(' '.join(q.content_id for q in questions), 8)}"
+def _name(folder: Path, questions: Sequence[Example], generation: GenerationConfig) -> str:
+    """Name a set of questions, and how it is answered: each has a file of answers of its own."""
+    parts = [[question.content_id for question in questions], asdict(generation)]
+    return f"{folder.name}-{hash_text(json.dumps(parts), 8)}"
 
 
 def config_of(
@@ -102,7 +103,7 @@ def config_of(
         if model.init == "tiny_random"
         else other.quantization,
         lora=LoraConfig(method="none"),
-        dataset=replace(cfg.dataset, name=name, few_shot=0),
+        dataset=replace(cfg.dataset, name=name, few_shot=0, teacher=None, answers_from=None),
         eval_dataset={},
         metric={},
         generation=replace(generation, max_new_tokens=1) if chooses else generation,
@@ -120,7 +121,8 @@ def config_of(
 def check_others(cfg: RunConfig) -> list[str]:
     """Refuse judges and teachers that cannot work here; return what a reader has to know."""
     warnings: list[str] = []
-    for key, value in others_of(asdict(cfg)):
+    chosen = asdict(cfg) if cfg.learns_from_teacher else {"metric": cfg.metric}
+    for key, value in others_of(chosen):
         other = other_model(value, key)
         asked = config_of(cfg, other, "asked", cfg.generation)
         if asked.model.init == "tiny_random":

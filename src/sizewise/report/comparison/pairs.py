@@ -36,6 +36,8 @@ METHODS = "method against method"
 TARGETS = "target against target"
 RANKS = "rank against rank"
 STORAGE = "quantised against not"
+TEACHERS = "a teacher's answers against gold"
+OF_TEACHERS = ("dataset.teacher", "dataset.answers_from", "dataset.teaching")
 BY = "by "
 ALPHA = 0.05
 RESAMPLES, MOST_RESAMPLES = 10_000, 50_000
@@ -169,6 +171,7 @@ def _question(test: TestSet) -> Iterator[Wanted]:
     yield from _differing(TARGETS, tuned, ("lora.target",), _target)
     yield from _differing(RANKS, tuned, ("lora.r",), _rank)
     yield from _differing(STORAGE, tuned, ("quantization.",), _stored)
+    yield from _differing(TEACHERS, tuned, OF_TEACHERS, _answers_from)
     untrained = ("quantization.", "lora.", "dataset.max_train", "dataset.max_validation")
     yield from _differing(STORAGE, zero_shot, untrained, _stored)
 
@@ -220,6 +223,13 @@ def _target(arm: Arm) -> tuple[str, str]:
 
 def _rank(arm: Arm) -> tuple[float, str]:
     return (-(arm.model.lora_r or 0), arm.label)
+
+
+def _answers_from(arm: Arm) -> tuple[tuple[bool, str], str]:
+    flat = flatten(arm.config)
+    taught = str(flat.get("dataset.answers_from") or "")
+    who = f"{taught} {flat.get('dataset.teacher.model.path')} {arm.label}"
+    return ((not taught, who if taught else ""), arm.label)
 
 
 def _stored(arm: Arm) -> tuple[float, str]:
