@@ -1,4 +1,4 @@
-"""One batch of examples through one model: answers, and likelihoods of the references."""
+"""One batch of examples through one model: answers, and likelihoods behind the same reading."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from sizewise.data.tokens.encode import Encoded
 from sizewise.data.tokens.template import Template
 from sizewise.evaluation.candidate_set import CandidateSet, choose
 from sizewise.evaluation.candidates import candidate_log_probs
-from sizewise.evaluation.generate import Generated, generate_batch
+from sizewise.evaluation.generate import Generated, generate_behind
+from sizewise.evaluation.prompts import Prompts, open_prompts
 from sizewise.evaluation.text import pad_id
 from sizewise.metrics.preference import REJECTED, REJECTED_LOG_PROB, REJECTED_TOKENS
-from sizewise.models.likelihood import batch_log_probs
+from sizewise.models.likelihood import check_scorable
 from sizewise.record.predictions import Prediction
 
 MEASURED = (REJECTED_LOG_PROB, REJECTED_TOKENS)
@@ -35,51 +36,45 @@ class Measurer:
 
     def __call__(self, examples: Sequence[Example], encoded: Sequence[Encoded]) -> list[Prediction]:
         """Measure one batch; examples with a rejected answer get its likelihood as well."""
-        prompts = [item.prompt_ids for item in encoded]
-        ids = [example.id for example in examples]
-        answers = generate_batch(self.model, prompts, self.template, self.generation, ids)
-        log_probs = self._log_probs(encoded)
-        extra = self._rejected(examples, encoded)
+        check_scorable(encoded)
+        ids = [item.prompt_ids for item in encoded]
+        prompts = open_prompts(self.model, ids, pad_id(self.template))
+        names = [example.id for example in examples]
+        answers = generate_behind(prompts, self.template, self.generation, names)
+        log_probs = prompts.log_probs([item.answer_ids for item in encoded])
+        extra = self._rejected(examples, prompts)
         rows = [
-            _prediction(e, item, answer, log_prob, extra.get(e.id, {}), len(examples))
-            for e, item, answer, log_prob in zip(examples, encoded, answers, log_probs, strict=True)
-        ]
-        return rows if self.candidates is None else self._choose(rows, prompts, self.candidates)
-
-    def _choose(
-        self,
-        rows: Sequence[Prediction],
-        prompts: Sequence[Sequence[int]],
-        candidates: CandidateSet,
-    ) -> list[Prediction]:
-        log_probs_BC = candidate_log_probs(
-            self.model, prompts, candidates.trie, pad_id(self.template)
-        )
-        choices = choose(log_probs_BC, candidates.lengths, candidates.prior)
-        return [
-            replace(row, **choice.named(candidates.texts))
-            for row, choice in zip(rows, choices, strict=True)
-        ]
-
-    def _log_probs(self, encoded: Sequence[Encoded]) -> list[float]:
-        return batch_log_probs(self.model, encoded, pad_id(self.template))
-
-    def _rejected(
-        self, examples: Sequence[Example], encoded: Sequence[Encoded]
-    ) -> dict[str, dict[str, float]]:
-        pairs = [(e, i) for e, i in zip(examples, encoded, strict=True) if e.meta.get(REJECTED)]
-        if not pairs:
-            return {}
-        answered = [
-            Encoded(item.prompt_ids, self.template.answer_ids(e.messages, e.meta[REJECTED]))
-            for e, item in pairs
-        ]
-        return {
-            example.id: {REJECTED_LOG_PROB: value, REJECTED_TOKENS: float(len(answer.answer_ids))}
-            for (example, _), answer, value in zip(
-                pairs, answered, self._log_probs(answered), strict=True
+            _prediction(e, item, answer, log_prob, scores, len(examples))
+            for e, item, answer, log_prob, scores in zip(
+                examples, encoded, answers, log_probs, extra, strict=True
             )
-        }
+        ]
+        return rows if self.candidates is None else _choose(rows, prompts, self.candidates)
+
+    def _rejected(self, examples: Sequence[Example], prompts: Prompts) -> list[dict[str, float]]:
+        """Return what was measured of each rejected answer; nothing of an example without one."""
+        texts = [example.meta.get(REJECTED) for example in examples]
+        if not any(texts):
+            return [{} for _ in examples]
+        answers = [
+            self.template.answer_ids(example.messages, text) if text else []
+            for example, text in zip(examples, texts, strict=True)
+        ]
+        return [
+            {REJECTED_LOG_PROB: value, REJECTED_TOKENS: float(len(answer))} if answer else {}
+            for answer, value in zip(answers, prompts.log_probs(answers), strict=True)
+        ]
+
+
+def _choose(
+    rows: Sequence[Prediction], prompts: Prompts, candidates: CandidateSet
+) -> list[Prediction]:
+    log_probs_BC = candidate_log_probs(prompts, candidates.trie)
+    choices = choose(log_probs_BC, candidates.lengths, candidates.prior)
+    return [
+        replace(row, **choice.named(candidates.texts))
+        for row, choice in zip(rows, choices, strict=True)
+    ]
 
 
 def _prediction(

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
 
 from sizewise.data.batches.collate import IGNORED, pad_with_mask
-from sizewise.devices import device_of, evaluating
+from sizewise.devices import evaluating
 from sizewise.errors import EvaluationError
-from sizewise.models.adapter.wrapping import base_of
+from sizewise.evaluation.prompts import CachedPrompts, EncodedPrompts, Prompts
 from sizewise.models.likelihood import target_log_probs
 
 
@@ -107,130 +106,84 @@ ROWS_PER_PASS = 2048
 
 
 def candidate_log_probs(
-    model: Any,
-    prompt_ids: Sequence[Sequence[int]],
+    prompts: Prompts,
     candidates: Sequence[Sequence[int]] | Trie,
-    padding: int = 0,
     rows_per_pass: int = ROWS_PER_PASS,
 ) -> Tensor:
     """Return the summed log-probability [B, C] (fp64, CPU) of each candidate after each prompt.
 
     Args:
-        model: a causal model with SDPA or eager attention, an encoder-decoder model, or a PEFT
-            model around one.
-        prompt_ids: B encoded prompts, none empty.
+        prompts: of a causal model with SDPA or eager attention, or of an encoder-decoder model.
         candidates: C encoded answers, end of turn included, or the tree made of them.
-        padding: a valid token id to pad prompts with; it is masked.
         rows_per_pass: bounds the logits in memory to about this number × vocabulary.
 
     Raises:
-        EvaluationError: an empty prompt or an empty candidate.
+        EvaluationError: there is no candidate, or an empty one.
     """
-    inner, device = base_of(model), device_of(model)
-    if any(not prompt for prompt in prompt_ids):
-        raise EvaluationError("A prompt has no tokens. Check dataset.prompt and the chat template.")
     trie = candidates if isinstance(candidates, Trie) else build_trie(candidates)
-    if inner.config.is_encoder_decoder:
-        with evaluating(model):
-            return _decoded(inner, prompt_ids, trie.sequences(), padding, rows_per_pass)
-    nodes_per_pass = max(1, rows_per_pass // len(prompt_ids))
-    edges_BM = torch.zeros((len(prompt_ids), len(trie.tokens)), dtype=torch.float64)
-    with evaluating(model):
-        prefix = _read_prompts(inner, prompt_ids, padding, device)
-        for nodes, extra in trie.slices(nodes_per_pass):
-            logits_BMV = prefix.logits(inner, trie, nodes)[:, extra:]
+    with evaluating(prompts.model):
+        if isinstance(prompts, EncodedPrompts):
+            return _decoded(prompts, trie.sequences(), rows_per_pass)
+        if not isinstance(prompts, CachedPrompts):
+            prompts = CachedPrompts(prompts.model, prompts.ids, prompts.tokens, prompts.mask)
+        edges_BM = torch.zeros((len(prompts.ids), len(trie.tokens)), dtype=torch.float64)
+        for nodes, extra in trie.slices(max(1, rows_per_pass // len(prompts.ids))):
+            logits_BMV = _tree_logits(prompts, trie, nodes)[:, extra:]
             _fill_edges(edges_BM, logits_BMV, trie, nodes[extra:])
     return _path_sums(edges_BM, trie)
 
 
-@dataclass(frozen=True)
-class _Prefix:
-    """All prompts but their last tokens [B, 1], read; the last ones are the roots of the trees.
-
-    ``cache`` is None where every prompt is one token; ``mask`` [B, T] is left-padded.
-    """
-
-    cache: DynamicCache | None
-    mask: Tensor
-    last: Tensor
-
-    def logits(self, inner: Any, trie: Trie, nodes: np.ndarray[Any, Any]) -> Tensor:
-        """Return logits [B, M, V] behind each node; the cache is left as it was."""
-        device, rows = self.last.device, len(self.last)
-        tokens_BM = torch.as_tensor(trie.tokens[nodes], device=device).repeat(rows, 1)
-        tokens_BM[:, nodes == 0] = self.last
-        depths_M = torch.as_tensor(trie.depths[nodes], device=device)
-        positions_BM = self.mask.sum(1, keepdim=True) + depths_M
-        tree_MM = torch.as_tensor(trie.visible(nodes), device=device)
-        output = inner(
-            input_ids=tokens_BM,
-            attention_mask=self._masks(inner, tree_MM, positions_BM),
-            position_ids=positions_BM,
-            past_key_values=self.cache,
-            use_cache=self.cache is not None,
-        )
-        if self.cache is not None:
-            self.cache.crop(-len(nodes))
-        logits: Tensor = output.logits
-        return logits
-
-    def _masks(self, inner: Any, tree_MM: Tensor, positions_BM: Tensor) -> Any:
-        """Additive masks [B, 1, M, T + M]; one per kind of layer where some have a window."""
-        rows, nodes = positions_BM.shape
-        prompt_BMT = self.mask.bool()[:, None].expand(-1, nodes, -1)
-        allowed = torch.cat([prompt_BMT, tree_MM.expand(rows, -1, -1)], dim=2)
-        config = inner.config.get_text_config()
-        window: int | None = getattr(config, "sliding_window", None)
-        kinds = getattr(config, "layer_types", None)
-        if window is None or (kinds and "sliding_attention" not in kinds):
-            return _additive(allowed, inner.dtype)
-        near = _additive(allowed & self._near(positions_BM, window), inner.dtype)
-        if not kinds:
-            return near
-        return {"full_attention": _additive(allowed, inner.dtype), "sliding_attention": near}
-
-    def _near(self, positions_BM: Tensor, window: int) -> Tensor:
-        keys_BT = torch.cat([self.mask.cumsum(1) - 1, positions_BM], dim=1)
-        return keys_BT[:, None] > positions_BM[:, :, None] - window
-
-
-def _read_prompts(
-    inner: Any, prompt_ids: Sequence[Sequence[int]], padding: int, device: torch.device
-) -> _Prefix:
-    last_B1 = torch.tensor([[prompt[-1]] for prompt in prompt_ids], device=device)
-    if max(len(prompt) for prompt in prompt_ids) == 1:
-        return _Prefix(None, torch.zeros((len(prompt_ids), 0), device=device).long(), last_B1)
-    rows = [prompt[:-1] for prompt in prompt_ids]
-    tokens_BT, mask_BT = pad_with_mask(rows, padding, left=True, device=device)
-    cache = DynamicCache()
-    inner.base_model(
-        input_ids=tokens_BT,
-        attention_mask=mask_BT,
-        position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0),
+def _tree_logits(prompts: CachedPrompts, trie: Trie, nodes: NDArray[np.int64]) -> Tensor:
+    """Return logits [B, M, V] behind each node; the last prompt tokens are the roots."""
+    device, mask_BT, cache = prompts.tokens.device, prompts.kept_mask, prompts.rewind()
+    tokens_BM = torch.as_tensor(trie.tokens[nodes], device=device).repeat(len(mask_BT), 1)
+    tokens_BM[:, nodes == 0] = prompts.last
+    depths_M = torch.as_tensor(trie.depths[nodes], device=device)
+    positions_BM = mask_BT.sum(1, keepdim=True) + depths_M
+    tree_MM = torch.as_tensor(trie.visible(nodes), device=device)
+    logits: Tensor = prompts.inner(
+        input_ids=tokens_BM,
+        attention_mask=_masks(prompts.inner, mask_BT, tree_MM, positions_BM),
+        **prompts.placed(positions_BM),
         past_key_values=cache,
         use_cache=True,
-    )
-    return _Prefix(cache, mask_BT, last_B1)
+    ).logits
+    return logits
+
+
+def _masks(inner: Any, mask_BT: Tensor, tree_MM: Tensor, positions_BM: Tensor) -> Any:
+    """Additive masks [B, 1, M, T + M]; one per kind of layer where some have a window."""
+    rows, nodes = positions_BM.shape
+    prompt_BMT = mask_BT.bool()[:, None].expand(-1, nodes, -1)
+    allowed = torch.cat([prompt_BMT, tree_MM.expand(rows, -1, -1)], dim=2)
+    config = inner.config.get_text_config()
+    window: int | None = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if window is None or (kinds and "sliding_attention" not in kinds):
+        return _additive(allowed, inner.dtype)
+    near = _additive(allowed & _near(mask_BT, positions_BM, window), inner.dtype)
+    if not kinds:
+        return near
+    return {"full_attention": _additive(allowed, inner.dtype), "sliding_attention": near}
+
+
+def _near(mask_BT: Tensor, positions_BM: Tensor, window: int) -> Tensor:
+    keys_BT = torch.cat([mask_BT.cumsum(1) - 1, positions_BM], dim=1)
+    return keys_BT[:, None] > positions_BM[:, :, None] - window
 
 
 def _decoded(
-    inner: Any,
-    prompt_ids: Sequence[Sequence[int]],
-    candidates: Sequence[Sequence[int]],
-    padding: int,
-    rows_per_pass: int,
+    prompts: EncodedPrompts, candidates: Sequence[Sequence[int]], rows_per_pass: int
 ) -> Tensor:
     """Return log-probabilities [B, C] by a decoder that reads each candidate on its own."""
-    device, count = device_of(inner), len(prompt_ids)
-    tokens_BT, mask_BT = pad_with_mask(prompt_ids, padding, left=False, device=device)
-    states_BTD = inner.get_encoder()(input_ids=tokens_BT, attention_mask=mask_BT)[0]
+    mask_BT, states_BTD, count = prompts.mask, prompts.states, len(prompts.ids)
     size = max(1, rows_per_pass // (count * max(map(len, candidates))))
     parts = []
     for start in range(0, len(candidates), size):
         part = candidates[start : start + size]
-        labels_CL, _ = pad_with_mask(part, IGNORED, left=False, device=device)
+        labels_CL, _ = pad_with_mask(part, IGNORED, left=False, device=mask_BT.device)
         labels_RL = labels_CL.repeat(count, 1)
-        logits_RLV = inner(
+        logits_RLV = prompts.inner(
             encoder_outputs=(states_BTD.repeat_interleave(len(part), 0),),
             attention_mask=mask_BT.repeat_interleave(len(part), 0),
             labels=labels_RL,
@@ -245,9 +198,7 @@ def _additive(allowed_BMK: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill(~allowed_BMK, torch.finfo(dtype).min)[:, None]
 
 
-def _fill_edges(
-    edges_BM: Tensor, logits_BMV: Tensor, trie: Trie, nodes: np.ndarray[Any, Any]
-) -> None:
+def _fill_edges(edges_BM: Tensor, logits_BMV: Tensor, trie: Trie, nodes: NDArray[np.int64]) -> None:
     """Write the log-probability of every child of ``nodes`` into ``edges``."""
     children = np.flatnonzero(np.isin(trie.parents, nodes) & (trie.depths > 0))
     rows = torch.as_tensor(np.searchsorted(nodes, trie.parents[children]), device=logits_BMV.device)

@@ -20,12 +20,10 @@ from transformers.generation.logits_process import (
 )
 
 from sizewise.config.evaluation import GenerationConfig
-from sizewise.data.batches.collate import pad_with_mask
 from sizewise.data.tokens.template import Template
-from sizewise.devices import device_of, evaluating, synchronize
-from sizewise.errors import EvaluationError
+from sizewise.devices import evaluating, synchronize
+from sizewise.evaluation.prompts import Prompts, open_prompts
 from sizewise.evaluation.text import decode_answer, opened_thought, pad_id
-from sizewise.models.adapter.wrapping import base_of
 
 
 @dataclass(frozen=True)
@@ -57,41 +55,51 @@ def generate_batch(
     example_ids: Sequence[str] | None = None,
     stopping: transformers.StoppingCriteria | None = None,
 ) -> list[Generated]:
-    """Answer every prompt of one batch; nothing of the model's own generation defaults counts.
-
-    Args:
-        prompt_ids: B encoded prompts, none empty.
-        generation: decoding; ``max_new_tokens`` always bounds an answer.
-        example_ids: seeds of sampled answers, one per prompt (default: their positions).
-        stopping: asked after every new token; may watch the answers and end them early.
+    """Answer every prompt of one batch; see ``generate_behind``.
 
     Raises:
         EvaluationError: a prompt is empty.
     """
-    if any(not prompt for prompt in prompt_ids):
-        raise EvaluationError("A prompt has no tokens. Check dataset.prompt and the chat template.")
-    inner, device = base_of(model), device_of(model)
+    prompts = open_prompts(model, prompt_ids, pad_id(template))
+    return generate_behind(prompts, template, generation, example_ids, stopping)
+
+
+def generate_behind(
+    prompts: Prompts,
+    template: Template,
+    generation: GenerationConfig,
+    example_ids: Sequence[str] | None = None,
+    stopping: transformers.StoppingCriteria | None = None,
+) -> list[Generated]:
+    """Answer every prompt of one batch; nothing of the model's own generation defaults counts.
+
+    Args:
+        prompts: read by this where they were not yet.
+        generation: decoding; ``max_new_tokens`` always bounds an answer.
+        example_ids: seeds of sampled answers, one per prompt (default: their positions).
+        stopping: asked after every new token; may watch the answers and end them early.
+    """
+    inner, device = prompts.inner, prompts.tokens.device
     seq2seq = bool(inner.config.is_encoder_decoder)
-    tokens_BT, mask_BT = pad_with_mask(
-        prompt_ids, pad_id(template), left=not seq2seq, device=device
-    )
-    names = example_ids or [str(i) for i in range(len(prompt_ids))]
+    names = example_ids or [str(i) for i in range(len(prompts.ids))]
     recorder = ConfidenceRecorder()
+    mask_BT = prompts.mask
     start_mask_BT = mask_BT.new_zeros(len(names), 1) if seq2seq else mask_BT
-    with evaluating(model), own_defaults_set_aside(inner):
+    with evaluating(prompts.model), own_defaults_set_aside(inner):
         synchronize(device)
         started = time.perf_counter()
         sequences = inner.generate(
-            input_ids=tokens_BT,
+            input_ids=prompts.tokens,
             attention_mask=mask_BT,
+            **prompts.generation_inputs(),
             generation_config=_limits(inner, template, generation),
             logits_processor=decoding_steps(generation, recorder, start_mask_BT, names),
             stopping_criteria=transformers.StoppingCriteriaList([stopping] if stopping else []),
         )
         synchronize(device)
         latency = time.perf_counter() - started
-    new_BT = sequences[:, 1 if seq2seq else tokens_BT.shape[1] :]
-    opened = ["" if seq2seq else opened_thought(template.tokenizer, ids) for ids in prompt_ids]
+    new_BT = sequences[:, 1 if seq2seq else mask_BT.shape[1] :]
+    opened = ["" if seq2seq else opened_thought(template.tokenizer, ids) for ids in prompts.ids]
     return _answers(new_BT, recorder.log_probs(new_BT), opened, template, latency)
 
 
