@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ class CandidateSet:
     def lengths(self) -> list[int]:
         """Tokens of each candidate, end of turn included."""
         return [int(depth) for depth in self.trie.depths[self.trie.ends]]
+
+    @cached_property
+    def places(self) -> dict[tuple[int, ...], int]:
+        """Position of each candidate by its tokens."""
+        return {tuple(tokens): i for i, tokens in enumerate(self.trie.sequences())}
 
 
 def read_candidates(

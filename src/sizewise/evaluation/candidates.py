@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from sizewise.data.batches.collate import IGNORED, pad_with_mask
 from sizewise.devices import evaluating
 from sizewise.errors import EvaluationError
+from sizewise.evaluation.drafts import Best, Known
 from sizewise.evaluation.prompts import CachedPrompts, EncodedPrompts, Prompts
 from sizewise.models.likelihood import target_log_probs
 
@@ -38,7 +40,13 @@ class Trie:
     depths: NDArray[np.int64]
     ends: NDArray[np.int64]
 
-    @property
+    @cached_property
+    def children(self) -> dict[tuple[int, int], int]:
+        """The child of each node under each token."""
+        keys = zip(self.parents[1:].tolist(), self.tokens[1:].tolist(), strict=True)
+        return {key: node for node, key in enumerate(keys, 1)}
+
+    @cached_property
     def inner(self) -> NDArray[np.int64]:
         """Nodes with children, in depth-first order: those that the model has to read."""
         return np.unique(self.parents[1:])
@@ -105,32 +113,87 @@ def build_trie(candidates: Sequence[Sequence[int]]) -> Trie:
 ROWS_PER_PASS = 2048
 
 
-def candidate_log_probs(
+@dataclass(frozen=True)
+class Scored:
+    """Candidates read behind B prompts.
+
+    Attributes:
+        log_probs: summed log-probability [B, C] (fp64, CPU) of each candidate after each prompt.
+        known: the first tokens of each greedy answer, as far as it stays among the candidates;
+            nothing where it was not asked for.
+    """
+
+    log_probs: Tensor
+    known: Sequence[Known]
+
+
+def score_candidates(
     prompts: Prompts,
     candidates: Sequence[Sequence[int]] | Trie,
+    stops: Sequence[int] | None = None,
     rows_per_pass: int = ROWS_PER_PASS,
-) -> Tensor:
-    """Return the summed log-probability [B, C] (fp64, CPU) of each candidate after each prompt.
+) -> Scored:
+    """Read all candidates behind each prompt.
 
     Args:
         prompts: of a causal model with SDPA or eager attention, or of an encoder-decoder model.
         candidates: C encoded answers, end of turn included, or the tree made of them.
+        stops: tokens that end an answer; given where the greedy answers are wanted as well.
         rows_per_pass: bounds the logits in memory to about this number × vocabulary.
 
     Raises:
         EvaluationError: there is no candidate, or an empty one.
     """
     trie = candidates if isinstance(candidates, Trie) else build_trie(candidates)
+    count = len(prompts.ids)
     with evaluating(prompts.model):
         if isinstance(prompts, EncodedPrompts):
-            return _decoded(prompts, trie.sequences(), rows_per_pass)
+            return Scored(_decoded(prompts, trie.sequences(), rows_per_pass), [Known()] * count)
         if not isinstance(prompts, CachedPrompts):
             prompts = CachedPrompts(prompts.model, prompts.ids, prompts.tokens, prompts.mask)
-        edges_BM = torch.zeros((len(prompts.ids), len(trie.tokens)), dtype=torch.float64)
-        for nodes, extra in trie.slices(max(1, rows_per_pass // len(prompts.ids))):
-            logits_BMV = _tree_logits(prompts, trie, nodes)[:, extra:]
-            _fill_edges(edges_BM, logits_BMV, trie, nodes[extra:])
-    return _path_sums(edges_BM, trie)
+        edges_BM = torch.zeros((count, len(trie.tokens)), dtype=torch.float64)
+        best: list[Best] = []
+        for nodes, extra in trie.slices(max(1, rows_per_pass // count)):
+            logits_BMV = _tree_logits(prompts, trie, nodes)[:, extra:].float()
+            log_probs_BMV = logits_BMV.log_softmax(-1)
+            _fill_edges(edges_BM, log_probs_BMV, trie, nodes[extra:])
+            if stops is not None:
+                best.append(Best.of(logits_BMV, log_probs_BMV))
+    known = [Known()] * count if stops is None else walk(trie, best, stops)
+    return Scored(_path_sums(edges_BM, trie), known)
+
+
+def candidate_log_probs(
+    prompts: Prompts,
+    candidates: Sequence[Sequence[int]] | Trie,
+    rows_per_pass: int = ROWS_PER_PASS,
+) -> Tensor:
+    """Return the log-probabilities [B, C] alone; see ``score_candidates``."""
+    return score_candidates(prompts, candidates, None, rows_per_pass).log_probs
+
+
+def walk(trie: Trie, best: Sequence[Best], stops: Sequence[int]) -> list[Known]:
+    """Follow the best tokens of each prompt through the tree, and one step out of it.
+
+    ``best``: the best tokens [B, M] behind the inner nodes, in parts.
+    """
+    tokens, log_probs, sure = (
+        torch.cat([getattr(part, name) for part in best], dim=1).tolist()
+        for name in ("tokens", "log_probs", "sure")
+    )
+    place = {int(node): i for i, node in enumerate(trie.inner)}
+    found = []
+    for row in range(len(tokens)):
+        path: list[int] = []
+        node: int | None = 0
+        while node in place and sure[row][place[node]]:
+            path.append(place[node])
+            token = tokens[row][path[-1]]
+            node = None if token in stops else trie.children.get((node, token))
+        found.append(
+            Known(tuple(tokens[row][i] for i in path), tuple(log_probs[row][i] for i in path))
+        )
+    return found
 
 
 def _tree_logits(prompts: CachedPrompts, trie: Trie, nodes: NDArray[np.int64]) -> Tensor:
@@ -198,13 +261,15 @@ def _additive(allowed_BMK: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill(~allowed_BMK, torch.finfo(dtype).min)[:, None]
 
 
-def _fill_edges(edges_BM: Tensor, logits_BMV: Tensor, trie: Trie, nodes: NDArray[np.int64]) -> None:
+def _fill_edges(
+    edges_BM: Tensor, log_probs_BMV: Tensor, trie: Trie, nodes: NDArray[np.int64]
+) -> None:
     """Write the log-probability of every child of ``nodes`` into ``edges``."""
     children = np.flatnonzero(np.isin(trie.parents, nodes) & (trie.depths > 0))
-    rows = torch.as_tensor(np.searchsorted(nodes, trie.parents[children]), device=logits_BMV.device)
-    tokens = torch.as_tensor(trie.tokens[children], device=logits_BMV.device)
-    logits_BMV = logits_BMV.float()
-    values = logits_BMV[:, rows, tokens] - logits_BMV.logsumexp(-1)[:, rows]
+    device = log_probs_BMV.device
+    rows = torch.as_tensor(np.searchsorted(nodes, trie.parents[children]), device=device)
+    tokens = torch.as_tensor(trie.tokens[children], device=device)
+    values = log_probs_BMV[:, rows, tokens]
     edges_BM[:, torch.as_tensor(children)] = values.double().cpu()
 
 

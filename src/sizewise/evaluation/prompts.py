@@ -24,7 +24,7 @@ from sizewise.devices import device_of, evaluating
 from sizewise.errors import EvaluationError
 from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.head import head_rows, takes
-from sizewise.models.likelihood import batch_log_probs, summed_log_probs
+from sizewise.models.likelihood import batch_logits, summed_log_probs
 
 
 @dataclass
@@ -45,8 +45,19 @@ class Prompts(ABC):
         """Return what ``generate`` needs beside tokens and mask to share the reading."""
 
     @abstractmethod
+    def logits(self, answers: Sequence[Sequence[int]]) -> Tensor:
+        """Return logits [N, V] that predict the N tokens of one answer (or none) to each prompt."""
+
     def log_probs(self, answers: Sequence[Sequence[int]]) -> list[float]:
         """Return the summed natural-log probability of one answer to each prompt; 0 for none."""
+        if not any(answers):
+            return [0.0] * len(answers)
+        return self.summed(self.logits(answers), answers)
+
+    def summed(self, logits_NV: Tensor, answers: Sequence[Sequence[int]]) -> list[float]:
+        """Return the same from the answers' logits."""
+        targets = torch.tensor([token for answer in answers for token in answer])
+        return summed_log_probs(logits_NV, targets.to(logits_NV.device), answers)
 
 
 def open_prompts(model: Any, ids: Sequence[Sequence[int]], padding: int) -> Prompts:
@@ -121,27 +132,50 @@ class CachedPrompts(Prompts):
         """Return the positions as an input, where the model takes them."""
         return {"position_ids": positions} if takes(self.inner, "position_ids") else {}
 
-    def log_probs(self, answers: Sequence[Sequence[int]]) -> list[float]:
+    def logits(self, answers: Sequence[Sequence[int]]) -> Tensor:
         """Read one answer behind each prompt; the head sees the rows that predict it only."""
         device, base = self.tokens.device, self.inner
         rows = [[prompt[-1], *a[:-1]] for prompt, a in zip(self.ids, answers, strict=True)]
         read_BU = pad(rows, rows[0][0]).to(device)
         chosen_BU = pad([[1] * len(answer) for answer in answers], 0).bool().to(device)
-        targets = [token for answer in answers for token in answer]
         # Padding behind an answer is no harm: nothing before it sees it.
         behind_BU = torch.ones_like(read_BU)
         positions_BU = self.kept_mask.sum(1, keepdim=True) + behind_BU.cumsum(1) - 1
         with evaluating(self.model):
             cache = self.rewind()
             with head_rows(base, chosen_BU):
-                logits_NV = base(
+                logits_NV: Tensor = base(
                     input_ids=read_BU,
                     attention_mask=torch.cat([self.kept_mask, behind_BU], dim=1),
                     **self.placed(positions_BU),
                     past_key_values=cache,
                     use_cache=True,
                 ).logits
-        return summed_log_probs(logits_NV, torch.tensor(targets, device=device), answers)
+        return logits_NV
+
+    def going_on(self, rows: Sequence[int], known: Sequence[Sequence[int]]) -> CachedPrompts:
+        """Return some of the prompts with the first tokens of their answers, to be gone on with.
+
+        What is known is read with the next token. Since ``generate`` reads as many tokens of every
+        row, a row of which less is known reads some of its prompt again.
+        """
+        cache, device = self.rewind(), self.tokens.device
+        ids = [[*self.ids[row], *tokens] for row, tokens in zip(rows, known, strict=True)]
+        tokens_BT, mask_BT = pad_with_mask(ids, self.ids[0][0], left=True, device=device)
+        kept = tokens_BT.shape[1] - max(map(len, known)) - 1
+        # Both are left-padded: the columns of each row move to the right by as much.
+        lengths = torch.tensor([[len(self.ids[row]), len(ids[i])] for i, row in enumerate(rows)])
+        moved_B1 = (tokens_BT.shape[1] - lengths[:, 1:]) - (self.tokens.shape[1] - lengths[:, :1])
+        columns_BT = (torch.arange(kept) - moved_B1).clamp(min=0).to(device)
+        chosen = torch.as_tensor(rows, device=device)
+        data = [tuple(_columns(part[chosen], columns_BT) for part in layer[:2]) for layer in cache]
+        return CachedPrompts(self.model, ids, tokens_BT, mask_BT, DynamicCache(data))
+
+
+def _columns(values_BHTD: Tensor, columns_BT: Tensor) -> Tensor:
+    """Choose other columns of keys or values for every row."""
+    heads, size = values_BHTD.shape[1], values_BHTD.shape[3]
+    return values_BHTD.gather(2, columns_BT[:, None, :, None].expand(-1, heads, -1, size))
 
 
 @dataclass
@@ -166,19 +200,19 @@ class EncodedPrompts(Prompts):
         """Give ``generate`` the encoder's states."""
         return {"encoder_outputs": self.encoded}
 
-    def log_probs(self, answers: Sequence[Sequence[int]]) -> list[float]:
+    def logits(self, answers: Sequence[Sequence[int]]) -> Tensor:
         """Decode one answer to each prompt behind the encoder's states."""
         base = self.inner
         labels_BU = pad(answers, IGNORED).to(self.tokens.device)
         chosen_BU = labels_BU != IGNORED
         with evaluating(self.model), head_rows(base, chosen_BU):
-            logits_NV = base(
+            logits_NV: Tensor = base(
                 encoder_outputs=(self.states,),
                 attention_mask=self.mask,
                 decoder_input_ids=base.prepare_decoder_input_ids_from_labels(labels=labels_BU),
                 use_cache=False,
             ).logits
-        return summed_log_probs(logits_NV, labels_BU[chosen_BU], answers)
+        return logits_NV
 
 
 @dataclass
@@ -189,8 +223,7 @@ class SeparatePrompts(Prompts):
         """Nothing is shared."""
         return {}
 
-    def log_probs(self, answers: Sequence[Sequence[int]]) -> list[float]:
+    def logits(self, answers: Sequence[Sequence[int]]) -> Tensor:
         """Read prompts and answers together."""
         pairs = [Encoded(list(p), list(a)) for p, a in zip(self.ids, answers, strict=True) if a]
-        found = iter(batch_log_probs(self.model, pairs, int(self.tokens[0, -1])))
-        return [next(found) if answer else 0.0 for answer in answers]
+        return batch_logits(self.model, pairs, int(self.tokens[0, -1]))

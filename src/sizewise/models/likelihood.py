@@ -14,7 +14,7 @@ from sizewise.data.tokens.encode import Encoded
 from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, split
 from sizewise.errors import EvaluationError
 from sizewise.models.adapter.wrapping import base_of
-from sizewise.models.head import answer_logits, answer_targets
+from sizewise.models.head import answer_logits
 
 CHUNK_ROWS = 256
 
@@ -48,12 +48,17 @@ def answer_log_probs(
 def batch_log_probs(model: Any, items: Sequence[Encoded], padding: int = 0) -> list[float]:
     """Return the same of all ``items`` in one forward pass; out of memory is the caller's."""
     check_scorable(items)
+    logits_NV = batch_logits(model, items, padding)
+    targets = torch.tensor([token for item in items for token in item.answer_ids])
+    answers = [item.answer_ids for item in items]
+    return summed_log_probs(logits_NV, targets.to(logits_NV.device), answers)
+
+
+def batch_logits(model: Any, items: Sequence[Encoded], padding: int = 0) -> Tensor:
+    """Return logits [N, V] that predict the N answer tokens of all items, one after the other."""
     seq2seq = bool(base_of(model).config.is_encoder_decoder)
-    batch = _batch(items, padding, seq2seq, device_of(model))
     with evaluating(model):
-        logits_NV = answer_logits(model, batch)
-    targets_N = answer_targets(batch, seq2seq=seq2seq)
-    return summed_log_probs(logits_NV, targets_N, [item.answer_ids for item in items])
+        return answer_logits(model, _batch(items, padding, seq2seq, device_of(model)))
 
 
 def summed_log_probs(
