@@ -37,7 +37,6 @@ TARGETS = "target against target"
 RANKS = "rank against rank"
 STORAGE = "quantised against not"
 TEACHERS = "a teacher's answers against gold"
-OF_TEACHERS = ("dataset.teacher", "dataset.answers_from", "dataset.teaching")
 BY = "by "
 ALPHA = 0.05
 RESAMPLES, MOST_RESAMPLES = 10_000, 50_000
@@ -168,10 +167,11 @@ def _question(test: TestSet) -> Iterator[Wanted]:
     yield from ((ENCODERS, *pair) for pair in product(models, encoders))
     yield from _models(models)
     yield from _methods(test, tuned)
-    yield from _differing(TARGETS, tuned, ("lora.target",), _target)
+    yield from _differing(TARGETS, tuned, ("lora.target",), _valued("lora.target"))
     yield from _differing(RANKS, tuned, ("lora.r",), _rank)
     yield from _differing(STORAGE, tuned, ("quantization.",), _stored)
-    yield from _differing(TEACHERS, tuned, OF_TEACHERS, _answers_from)
+    last = _valued("dataset.answers_from", missing="~gold")
+    yield from _differing(TEACHERS, tuned, ("dataset.teach", "dataset.answers_from"), last)
     untrained = ("quantization.", "lora.", "dataset.max_train", "dataset.max_validation")
     yield from _differing(STORAGE, zero_shot, untrained, _stored)
 
@@ -217,19 +217,13 @@ def _method(arm: Arm) -> tuple[str, str]:
     return (arm.model.lora_method, arm.label)
 
 
-def _target(arm: Arm) -> tuple[str, str]:
-    return (str(flatten(arm.config).get("lora.target")), arm.label)
+def _valued(key: str, missing: str = "") -> Callable[[Arm], tuple[str, str]]:
+    """Order by a key of the configuration; ``missing`` stands for what is not said."""
+    return lambda arm: (str(flatten(arm.config).get(key) or missing), arm.label)
 
 
 def _rank(arm: Arm) -> tuple[float, str]:
     return (-(arm.model.lora_r or 0), arm.label)
-
-
-def _answers_from(arm: Arm) -> tuple[tuple[bool, str], str]:
-    flat = flatten(arm.config)
-    taught = str(flat.get("dataset.answers_from") or "")
-    who = f"{taught} {flat.get('dataset.teacher.model.path')} {arm.label}"
-    return ((not taught, who if taught else ""), arm.label)
 
 
 def _stored(arm: Arm) -> tuple[float, str]:
