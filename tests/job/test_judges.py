@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.evaluation.server import FakeServer, serving
 from tests.job.runs import SMALL
 from typer.testing import CliRunner
@@ -17,13 +19,15 @@ from sizewise.commands.main import app
 from sizewise.composition.compose import compose_run
 from sizewise.composition.inputs import pinned
 from sizewise.config import RunConfig
-from sizewise.errors import ConfigError
+from sizewise.errors import ConfigError, EvaluationError
+from sizewise.job.finished import of_finished_run
+from sizewise.job.others.judge import compare_with_people
 from sizewise.job.run import run_job
 from sizewise.record.identity import run_identity
-from sizewise.record.outcome import Outcome
+from sizewise.record.outcome import Outcome, write_outcome
 from sizewise.record.predictions import read_predictions
 from sizewise.report.comparison.runs import load_runs
-from sizewise.report.ratings.judges import read_agreements
+from sizewise.report.ratings.judges import RatedPair, read_agreements
 from sizewise.report.ratings.pairs import make_matchup, present, sides_of
 from sizewise.report.ratings.store import RatingStore
 from sizewise.verify.verify import verify_run
@@ -146,6 +150,41 @@ def test_judges_are_compared_with_what_people_rated(
     assert found["far"].items == len(matchup.pairs)
     assert found["near"].kappa is None or found["near"].kappa < 0.4
     assert "far: Cohen's kappa with people is 1.00" in said.output
+
+
+def test_a_server_that_a_record_names_is_asked_only_where_somebody_trusts_it(
+    root: Path, outcome: Outcome, tmp_path: Path
+) -> None:
+    node = outcome.config["metric"]["judge"]
+    far = {**node["models"]["far"]["model"], "base_url": "https://api.example.com/v1"}
+    models = {"far": {"model": far, "quantization": {"method": "none"}}}
+    config = {**outcome.config, "metric": {"judge": {**node, "models": models}}}
+    shutil.copytree(root / "nano", tmp_path / "nano")
+    shutil.copytree(root / "ratings", tmp_path / "ratings", dirs_exist_ok=True)
+    (tmp_path / "nano" / "config.yaml").write_text(yaml.safe_dump(config))
+    write_outcome(replace(outcome, config=config), tmp_path / "nano")
+    with pytest.raises(ConfigError, match="stands in the record"):
+        of_finished_run(compose_run([f"run={tmp_path / 'nano'}"], "evaluate"))
+    pair = RatedPair("i", "q", "one", "two", "a", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sizewise.job.others.judge.rated_pairs", lambda _: [pair])
+        with pytest.raises(ConfigError, match="stands in the record"):
+            compare_with_people(tmp_path)
+
+
+def test_a_judge_that_fails_in_the_middle_is_asked_nothing_twice(tmp_path: Path) -> None:
+    def breaks(body: dict[str, Any]) -> dict[str, Any]:
+        broken = len(state.bodies) == 6 and len(state.answered) < 6
+        return {"status": 400, "error": {"message": "no"}} if broken else longer(body)
+
+    with serving(FakeServer(breaks)) as state:
+        far = f"{{base_url: '{state.url}', path: org/j, endpoint: {{concurrency: 1, alone: 99}}}}"
+        cfg = planned(tmp_path, *CHOSEN, f"metric.judge.models={{far: {far}}}")
+        with pytest.raises(EvaluationError, match="refused the request"):
+            run_job(cfg, tmp_path / "run")
+        assert len(state.answered) == 5
+        outcome = run_job(cfg, tmp_path / "run")
+    assert len(state.answered) == len(set(state.answered)) == 2 * outcome.base[DATA].examples
 
 
 def test_a_judge_is_part_of_what_a_run_is_but_not_how_it_is_asked(root: Path) -> None:

@@ -83,6 +83,8 @@ def test_position_bias_is_found_and_cancelled(tmp_path: Path) -> None:
     assert one.first == pytest.approx(0.5)
     assert other.first == pytest.approx(2 / 3, abs=0.03)
     assert biased.verdict.status == "shown"
+    assert any("leans to the order: 6" in warning for warning in biased.warnings)
+    assert not any("leans to the order" in warning for warning in plain.warnings)
     by_label = {arm.label: biased.test.mean(arm) for arm in biased.test.scored}
     for arm in plain.test.scored:
         # In a third of the decisions each order takes its own: half a win on the whole.
@@ -120,6 +122,19 @@ def test_models_judged_by_different_panels_are_not_compared(tmp_path: Path) -> N
     found = sweep(tmp_path, "perfect", prompt="{{ prompt }}? {{ first }} {{ second }}")
     assert found.verdict.status == "open"
     assert "not all judged by the same judges" in found.verdict.sentence
+
+
+@pytest.mark.parametrize("models", [None, 5, [[]], {"a b": 1}, "x"])
+def test_a_record_that_does_not_say_who_judged_gives_no_verdict(
+    tmp_path: Path, models: object
+) -> None:
+    config = {"metric": {"judge": {"_target_": NODE["_target_"], "models": models}}}
+    spec = Spec("nano", task=TASK, extra=config)
+    plant(tmp_path / "nano", spec, columns("perfect", 0.2, 1), columns("perfect", 0.7, 2),
+          primary="judge/win")  # fmt: skip
+    (found,) = compare([tmp_path]).sets
+    assert found.verdict.status == "open"
+    assert "not usable" in found.verdict.headline
 
 
 def test_the_page_says_why_there_is_no_verdict(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sizewise.config import ModelConfig, QuantizationConfig, conf_dir
+from sizewise.config.endpoint import is_local
 from sizewise.config.register import explain
 from sizewise.errors import ConfigError
 from sizewise.files import hash_text
@@ -134,17 +135,37 @@ def judge_nodes(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield node
 
 
+def check_recorded_judges(metrics: Mapping[str, Any], trust: bool = False) -> None:
+    """Refuse judges behind a server elsewhere that a record names, unless somebody said ``trust``.
+
+    They would get this run's answers, and a key out of the environment.
+
+    Raises:
+        ConfigError: there is one, or a judge that cannot be.
+    """
+    for node in judge_nodes({"metric": metrics}):
+        for name, value in judges_of(node.get("models")).items():
+            model = other_model(value, f"metric.judge.models.{name}").model
+            if not (model.has_weights or trust or is_local(model.base_url or "")):
+                raise ConfigError(
+                    f"metric.judge.models.{name} stands in the record of a run and is a server "
+                    f"({model.base_url}): answers and a key would go there. If you trust the run, "
+                    "add --trust (evaluate.py: trust=true)."
+                )
+
+
 def judge_key(node: Mapping[str, Any], name: str) -> str:
     """Name what a judge's answers depend on, in any run: who it is, and how it is asked."""
     plain = canonical_config({"metric": {"judge": dict(node)}})["metric"]["judge"]
-    judges = judges_of(plain["models"])
-    return hash_text(json.dumps([judges.get(name), plain["prompt"]], sort_keys=True), 16)
+    judges = judges_of(plain.get("models"))
+    parts = [judges.get(name), plain.get("prompt")]
+    return hash_text(json.dumps(parts, sort_keys=True, default=str), 16)
 
 
 def panel_key(node: Mapping[str, Any]) -> str:
     """Name a whole panel: its judges, how they are asked, and against whom."""
     plain = canonical_config({"metric": {"judge": dict(node)}})["metric"]["judge"]
-    return hash_text(json.dumps(plain, sort_keys=True), 16)
+    return hash_text(json.dumps(plain, sort_keys=True, default=str), 16)
 
 
 def others_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -6,9 +6,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sizewise.composition.others import judge_key, judge_nodes, other_model
+from sizewise.composition.inputs import names_hub
+from sizewise.composition.others import (
+    check_recorded_judges,
+    judge_key,
+    judge_nodes,
+    judges_of,
+    other_model,
+)
 from sizewise.config import GenerationConfig, RunConfig
 from sizewise.config.targets import recorded_config
 from sizewise.data.example import Example, SplitName
@@ -22,8 +29,14 @@ from sizewise.metrics.judge import REFERENCE, Judge, both_orders, points_of, ver
 from sizewise.record.directories import RunDir
 from sizewise.record.outcome import read_outcome
 from sizewise.record.predictions import Prediction, read_predictions
-from sizewise.report.comparison.runs import load_runs
-from sizewise.report.ratings.judges import JudgeAgreement, agreement, rated_pairs, write_agreements
+from sizewise.report.comparison.runs import Run, load_runs
+from sizewise.report.ratings.judges import (
+    JudgeAgreement,
+    RatedPair,
+    agreement,
+    rated_pairs,
+    write_agreements,
+)
 from sizewise.report.ratings.store import FOLDER
 from sizewise.runtime import prepare_environment, resolve_device
 
@@ -128,7 +141,9 @@ def _opponents(
     return found
 
 
-def compare_with_people(directory: Path, ratings: Path | None = None) -> list[JudgeAgreement]:
+def compare_with_people(
+    directory: Path, ratings: Path | None = None, trust: bool = False
+) -> list[JudgeAgreement]:
     """Ask the judges of the runs in ``directory`` what people rated, and keep how far they agree.
 
     The reports of ``directory`` read it from ``ratings/judges.json`` there.
@@ -136,8 +151,10 @@ def compare_with_people(directory: Path, ratings: Path | None = None) -> list[Ju
     Args:
         directory: a sweep or a run.
         ratings: the sweep or run whose blind ratings are taken; None: the same.
+        trust: also ask servers elsewhere that the records name.
 
     Raises:
+        ConfigError: a record names such a server.
         OutcomeError: no run has a judge, or nothing was rated.
     """
     pairs = rated_pairs(ratings or directory)
@@ -145,21 +162,36 @@ def compare_with_people(directory: Path, ratings: Path | None = None) -> list[Ju
     found: dict[str, JudgeAgreement] = {}
     for run in load_runs([directory]).runs:
         for node in judge_nodes(run.outcome.config):
-            new = {n: v for n, v in node["models"].items() if judge_key(node, n) not in found}
-            if not new:
-                continue
-            cfg = recorded_config(run.outcome.config)
-            prepare_environment(True)
-            metric = Judge(new, node["prompt"], max_new_tokens=node.get("max_new_tokens", 16))
-            metric.check_settings()
-            folder = directory / FOLDER / "judges"
-            said, _ = ask_judges(cfg, resolve_device(cfg.trainer), folder, metric, duels)
-            for name in new:
-                verdicts = {
-                    key: verdict_of(both_orders(*points_of(row, name))) for key, row in said.items()
-                }
-                found[judge_key(node, name)] = agreement(name, verdicts, pairs)
+            check_recorded_judges({"judge": node}, trust)
+            judges = judges_of(node.get("models"))
+            new = {n: v for n, v in judges.items() if judge_key(node, n) not in found}
+            for name, people in _compared(run, node, new, duels, pairs, directory).items():
+                found[judge_key(node, name)] = people
     if not found:
         raise OutcomeError(f"No run in {directory} has a judge. Add metric=[judge,…] to its runs.")
     write_agreements(directory, found)
     return list(found.values())
+
+
+def _compared(
+    run: Run,
+    node: Mapping[str, Any],
+    judges: Mapping[str, Any],
+    duels: Sequence[Duel],
+    pairs: Sequence[RatedPair],
+    directory: Path,
+) -> dict[str, JudgeAgreement]:
+    """Ask judges as a run has asked them, and compare them with people."""
+    if not judges:
+        return {}
+    cfg = recorded_config(run.outcome.config)
+    prepare_environment(names_hub(cfg))
+    metric = Judge(judges, str(node.get("prompt")), max_new_tokens=node.get("max_new_tokens", 16))
+    metric.check_settings()
+    folder = directory / FOLDER / "judges"
+    said, _ = ask_judges(cfg, resolve_device(cfg.trainer), folder, metric, duels)
+    verdicts = {
+        name: {key: verdict_of(both_orders(*points_of(row, name))) for key, row in said.items()}
+        for name in judges
+    }
+    return {name: agreement(name, verdicts[name], pairs) for name in judges}

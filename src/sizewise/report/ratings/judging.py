@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from sizewise.composition.others import judge_key, judge_nodes, panel_key
+from sizewise.composition.others import judge_key, judge_nodes, judges_of, panel_key
+from sizewise.errors import ConfigError
 from sizewise.metrics.judge import JUDGED, both_orders, decided, habits, points_of, verdict_of
 from sizewise.report.comparison.arms import Member, TestSet
 from sizewise.report.ratings.judges import JudgeAgreement, read_agreements
@@ -15,6 +17,7 @@ from sizewise.statistics.agreement import WinRate, krippendorff_alpha, win_rate
 PREFIX = "judge/"
 LEAST_KAPPA = 0.4
 MOST_UNREAD = 0.1
+MOST_LEANING = 0.1
 LEAST_ALPHA = 0.667  # below it conclusions are not even tentative (Krippendorff 2004, p. 241)
 Row = Mapping[str, float]
 
@@ -86,7 +89,10 @@ def unusable_judges(test: TestSet) -> str:
     }
     if len(panels) > 1:
         return "the models were not all judged by the same judges, prompt and opponent"
-    return "; ".join(judge.fault for judge in judges_on(test) if judge.fault)
+    judges = judges_on(test)
+    if not judges:
+        return "the record does not name who judged"
+    return "; ".join(judge.fault for judge in judges if judge.fault)
 
 
 def judge_warnings(test: TestSet) -> Iterator[str]:
@@ -95,7 +101,14 @@ def judge_warnings(test: TestSet) -> Iterator[str]:
     for judge in judges:
         if judge.fault:
             yield f"A judge is not usable: {judge.fault}."
-        elif judge.people is None or judge.people.kappa is None:
+        first = 0.5 if judge.first is None else judge.first
+        if not judge.fault and abs(first - 0.5) > MOST_LEANING:
+            yield (
+                f"The judge {judge.name} leans to the order: {_percent(first)} of its "
+                "decisions were for what stood first. Both orders were asked, so that this favours "
+                "nobody."
+            )
+        if not judge.fault and (judge.people is None or judge.people.kappa is None):
             yield (
                 f"The judge {judge.name} was not compared with people: rate answers in the app, "
                 "then run `sizewise judge DIR`."
@@ -141,8 +154,8 @@ def _names(member: Member) -> Iterator[tuple[str, str]]:
     if member.answers is None or not any(n.startswith(PREFIX) for n in member.answers.scores):
         return
     for node in judge_nodes(member.run.outcome.config):
-        for name in node["models"]:
-            yield name, judge_key(node, name)
+        with suppress(ConfigError):  # a record that names none: there is no verdict by it
+            yield from [(name, judge_key(node, name)) for name in judges_of(node.get("models"))]
 
 
 def _places(members: Sequence[Member]) -> set:  # type: ignore[type-arg]
