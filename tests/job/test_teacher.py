@@ -19,6 +19,7 @@ from sizewise.config import RunConfig
 from sizewise.data.example import Example
 from sizewise.errors import ConfigError
 from sizewise.job.data import PreparedJob
+from sizewise.job.fitting import _batches
 from sizewise.job.run import prepare, run_job
 from sizewise.record.identity import run_identity
 from sizewise.verify.verify import verify_run
@@ -77,7 +78,9 @@ def prepared(root: Path, server: FakeServer, name: str, *more: str) -> PreparedJ
 
 
 def learnt(job: PreparedJob) -> list[Example]:
-    return list(job.task.encoded["train"].examples)
+    """All that a run learns from, in order, with what chooses among its checkpoints."""
+    back = job.task.held_back.examples if job.task.held_back else ()
+    return sorted([*job.task.encoded["train"].examples, *back], key=lambda e: (number(e), e.answer))
 
 
 def number(example: Example) -> int:
@@ -120,10 +123,27 @@ def test_gold_teacher_and_both_train_on_unlike_answers_of_the_same_split(
     assert [e.prompt_text for e in teacher] == [e.prompt_text for e in gold]
     assert all(int(e.answer) == 2 * number(e) + number(e) % 2 for e in teacher)
     odd = [e for e in teacher if number(e) % 2]
-    assert [e.id for e in both] == [e.id for e in (*gold, *odd)], "what repeats gold is left out"
+    assert {e.id for e in both} == {e.id for e in (*gold, *odd)}, "what repeats gold is left out"
     assert len({e.id for e in both}) == len(both)
     assert jobs["gold"].task.teacher is None
     assert len(server.questions) == len(gold), "the second arm asked nothing again"
+
+
+def test_a_tenth_of_what_a_teacher_wrote_chooses_and_is_not_trained_on(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    """The loss on gold answers would choose who words its answers like gold."""
+    taught = prepared(tmp_path, server, "taught").task
+    both = prepared(tmp_path, server, "both", "dataset.answers_from=both").task
+    assert taught.held_back is not None
+    assert both.held_back is None
+    back, train = taught.held_back.examples, taught.encoded["train"].examples
+    assert len(train) + len(back) == len(taught.splits.train)
+    assert 0.1 <= len(back) / len(taught.splits.train) < 0.15
+    assert not {e.group for e in back} & {e.group for e in train}
+    assert taught.encoded["validation"].examples == taught.splits.validation
+    data = _batches(planned(tmp_path, server), taught, 0)
+    assert data.validation.examples == back
 
 
 def test_answers_are_filtered_by_the_metric(tmp_path: Path, server: FakeServer) -> None:
@@ -218,7 +238,8 @@ def test_a_larger_base_teaches_a_smaller_one_and_the_record_says_so(tmp_path: Pa
     assert (facts["model"], facts["answers_from"], facts["asked"]) == ("mini", "teacher", 24)
     assert facts["seconds"] > 0
     assert facts["money"] is None
-    assert outcome.data.sizes["train"] == facts["kept"]
+    assert outcome.data.sizes["train"] == facts["kept"] - facts["held_back"]
+    assert facts["held_back"] > 0
     rows = [json.loads(x) for x in (tmp_path / "run" / outcome.files["teacher"].path).open()]
     assert sum(not row["reason"] for row in rows) == facts["kept"]
     assert outcome.tuned is not None

@@ -86,9 +86,7 @@ def prepare(cfg: RunConfig, run_dir: Path, identity: str) -> PreparedJob:
     device = resolve_device(cfg.trainer)
     if template is not None and cfg.learns_from_teacher:
         lesson = learn_from_teacher(cfg, device, run_dir, tasks[0], metrics)
-        tasks[0] = with_lesson(
-            tasks[0], lesson.examples, lesson.facts, template, context_length(cfg.model), cfg
-        )
+        tasks[0] = with_lesson(tasks[0], lesson, template, context_length(cfg.model), cfg)
     job = PreparedJob(cfg, run_dir, identity, device, metrics, tuple(tasks), template, warnings)
     return replace(job, warnings=(*warnings, *preflight_data(job)))
 

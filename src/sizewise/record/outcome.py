@@ -38,6 +38,7 @@ class Groups(TypedDict, total=False):
 class TeacherFacts(TypedDict, total=False):
     """Who wrote training answers: how many were asked for and kept, and what that cost.
 
+    ``held_back`` of the kept choose among checkpoints and are not trained on.
     ``key`` names the answers: runs that share it had them written once. ``seconds`` are those of a
     device of one's own; a server has none.
     """
@@ -50,6 +51,7 @@ class TeacherFacts(TypedDict, total=False):
     asked: int
     held_out: int
     kept: int
+    held_back: int
     left_out: Mapping[str, int]
     score: float | None
     seconds: float | None

@@ -49,7 +49,12 @@ def rebuild(outcome: Outcome) -> dict[str, Rebuilt]:
 def trained_on(outcome: Outcome, directory: Path, splits: DataSplits | None) -> Sequence[Example]:
     """Return the examples that a run was trained on: a teacher's answers where it had one."""
     from sizewise.config.targets import recorded_config
-    from sizewise.data.splits.teaching import askable, taught_examples, unanswered_prompts
+    from sizewise.data.splits.teaching import (
+        askable,
+        hold_back,
+        taught_examples,
+        unanswered_prompts,
+    )
 
     facts, file = outcome.data.report.get("teacher"), outcome.files.get("teacher")
     if splits is None or not facts or file is None:
@@ -57,10 +62,11 @@ def trained_on(outcome: Outcome, directory: Path, splits: DataSplits | None) -> 
     try:
         rows = [parse_json(line) for line in (directory / file.path).read_bytes().splitlines()]
         answers = {row["id"]: row["text"] for row in rows if not row["reason"]}
-        extra = unanswered_prompts(recorded_config(outcome.config).dataset)
-        return taught_examples(
-            splits.train, askable(splits, extra)[0], answers, str(facts["answers_from"])
-        )
+        dataset = recorded_config(outcome.config).dataset
+        asked, _ = askable(splits, unanswered_prompts(dataset))
+        source = str(facts["answers_from"])
+        taught = taught_examples(splits.train, asked, answers, source)
+        return hold_back(taught, dataset.split.seed)[0] if source == "teacher" else taught
     except (SizewiseError, OSError, ValueError, KeyError, TypeError):
         return ()  # what depends on it is then said not to be checked
 

@@ -9,10 +9,11 @@ from sizewise.config.data import DatasetConfig, SourceConfig, SplitConfig
 from sizewise.data.example import DataSplits, Example
 from sizewise.data.rows.examples import make_examples
 from sizewise.data.rows.read import check_content, read_rows
-from sizewise.data.splits.groups import connect, row_key
+from sizewise.data.splits.groups import connect, rank, row_key
 from sizewise.errors import ConfigError
 
 TO_BE_WRITTEN = "(to be written)"
+HELD_BACK = 0.1
 UNANSWERED = {"unanswered": "yes"}
 
 
@@ -65,6 +66,20 @@ def askable(splits: DataSplits, extra: Sequence[Example]) -> tuple[list[Example]
     forbidden, own = set(groups[: len(held)]), groups[len(held) :]
     kept = [e for e, group in zip(asked, own, strict=True) if group not in forbidden]
     return kept, len(asked) - len(kept)
+
+
+def hold_back(
+    examples: Sequence[Example], seed: int
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Part a tenth of the examples from the others, by groups; nothing of a single group."""
+    order = sorted({example.group for example in examples}, key=lambda name: rank(seed, name))
+    held: set[str] = set()
+    for group in order[:-1]:
+        if sum(example.group in held for example in examples) >= HELD_BACK * len(examples):
+            break
+        held.add(group)
+    kept = tuple(example for example in examples if example.group not in held)
+    return kept, tuple(example for example in examples if example.group in held)
 
 
 def taught_examples(

@@ -15,6 +15,7 @@ from sizewise.config import DatasetConfig, GenerationConfig, RunConfig
 from sizewise.data.example import Example
 from sizewise.data.splits.teaching import (
     askable,
+    hold_back,
     is_unanswered,
     taught_examples,
     unanswered_prompts,
@@ -23,7 +24,7 @@ from sizewise.data.tokens.reasoning import answer_of
 from sizewise.errors import ConfigError, DataError
 from sizewise.evaluation.score import score_predictions
 from sizewise.files import hash_text, write_atomically
-from sizewise.job.data import Task
+from sizewise.job.data import Lesson, Task
 from sizewise.job.others.asking import Replies, ask
 from sizewise.metrics.base import ExampleMetric
 from sizewise.record.directories import RunDir
@@ -51,14 +52,6 @@ class Written:
     reason: str
     score: float | None = None
     agreement: float | None = None
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """The examples that are trained on in place of the training split, and where they are from."""
-
-    examples: tuple[Example, ...]
-    facts: TeacherFacts
 
 
 def check_teacher(cfg: RunConfig, metrics: Sequence[ExampleMetric], writes: bool) -> None:
@@ -131,6 +124,9 @@ def learn_from_teacher(
     examples = taught_examples(splits.train, asked, answers, source)
     if not answers:
         raise DataError(f"None of the teacher's {len(written)} answers is kept: {_why(written)}.")
+    held_back: tuple[Example, ...] = ()
+    if source == "teacher":
+        examples, held_back = hold_back(examples, dataset.split.seed)
     scores = [row.score for row in written if row.score is not None]
     server = not other.model.has_weights
     facts = TeacherFacts(
@@ -142,13 +138,14 @@ def learn_from_teacher(
         asked=len(asked),
         held_out=held_out,
         kept=len(answers),
+        held_back=len(held_back),
         left_out=dict(Counter(row.reason for row in written if row.reason)),
         score=sum(scores) / len(scores) if scores else None,
         seconds=None if server else _sum([reply.seconds for reply in replies]),
         money=_sum([reply.money for reply in replies]),
     )
     log.info("Of %d answers %d are kept (%s).", len(written), len(answers), _why(written))
-    return Lesson(examples, facts)
+    return Lesson(examples, held_back, facts)
 
 
 def _generations(cfg: RunConfig) -> Iterator[GenerationConfig]:

@@ -267,19 +267,20 @@ def _primary(test: TestSet, wanted: Sequence[Wanted]) -> int | None:
 
 
 def _best_small(test: TestSet, arms: Sequence[Arm]) -> Arm:
-    """By validation; losses of unlike tokens say nothing, so that there the largest is taken."""
+    """By validation; losses of unlike tokens or answers say nothing: there the largest is taken."""
     asked = all(arm.validated(test.primary) is not None for arm in arms)
     if asked or len({_tokens(test, arm) for arm in arms}) == 1:
         return best(test, arms)
-    largest = max(arm.size for arm in arms)
-    return best(test, [arm for arm in arms if arm.size == largest])
+    first = max((arm.size, not arm.chosen_by_teacher) for arm in arms)
+    return best(test, [a for a in arms if (a.size, not a.chosen_by_teacher) == first])
 
 
 def _tokens(test: TestSet, arm: Arm) -> tuple[float, ...]:
     answers = arm.first.answers
     if answers is None:
         return ()
-    return tuple(answers.weights[COUNTED][answers.positions(test.ids)].tolist())
+    counts = answers.weights[COUNTED][answers.positions(test.ids)]
+    return (float(arm.chosen_by_teacher), *counts.tolist())
 
 
 def _best_large(test: TestSet, arms: Sequence[Arm]) -> Arm:

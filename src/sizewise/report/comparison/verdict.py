@@ -134,10 +134,11 @@ def _ease(pair: Pair) -> tuple[int, float]:
 
 
 def _chosen(test: TestSet, arms: Sequence[Arm]) -> list[Arm]:
-    """Per small model the adapter that is best by validation."""
-    of_model: dict[tuple[str, float], list[Arm]] = {}
+    """Per small model the adapter that is best by validation, a teacher's apart from gold's."""
+    of_model: dict[tuple[str, float, bool], list[Arm]] = {}
     for arm in arms:
-        of_model.setdefault((arm.model.name, arm.size), []).append(arm)
+        key = (arm.model.name, arm.size, arm.chosen_by_teacher)
+        of_model.setdefault(key, []).append(arm)
     return [best(test, same) for same in of_model.values()]
 
 
