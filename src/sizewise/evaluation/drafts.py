@@ -89,7 +89,8 @@ def agreed(
     found = []
     for draft in drafts:
         steps = [next(rows) for _ in draft]
-        tokens, log_probs = [], []
+        tokens: list[int] = []
+        log_probs: list[float] = []
         for wanted, (token, log_prob, sure) in zip(draft, steps, strict=True):
             if not sure or len(tokens) == most:
                 break
