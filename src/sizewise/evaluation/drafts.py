@@ -68,6 +68,8 @@ def can_draft(inner: Any, generation: GenerationConfig) -> bool:
         return False
     if torch.get_float32_matmul_precision() != "highest":
         return False
+    if torch.is_autocast_enabled(inner.device.type):
+        return False
     linears = quantized_linears(inner).values()
     return all(getattr(layer, "compute_dtype", None) == torch.float32 for layer in linears)
 

@@ -78,7 +78,7 @@ def time_sides(
         count: answers at batch 1 in every round, and rounds of as many prompts.
         batch_size: the batch used.
     """
-    samples = {1: _sample(split_, count), batch_size: _sample(split_, batch_size)}
+    samples = {batch_size: _sample(split_, batch_size), 1: _sample(split_, count)}
     runs: dict[tuple[str, int], list[_Run]] = {(s, b): [] for b in samples for s in sides}
     started = time.perf_counter()
     for number in range(MOST_ROUNDS):

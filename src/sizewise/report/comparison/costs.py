@@ -139,7 +139,7 @@ def _batch(member: Member) -> int | None:
 def _per_token(test: TestSet, member: Member) -> float:
     if member.answers is None or not test.ids:
         return math.nan
-    places = member.answers.positions(test.ids)
+    places = np.array(member.answers.positions(test.ids))
     timed = places[np.isfinite(member.answers.seconds[places])]
     tokens = float(member.answers.new_tokens[timed].sum())
     return float(member.answers.seconds[timed].sum()) / tokens if tokens else math.nan
