@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
@@ -24,6 +24,7 @@ from sizewise.record.timing import Timing
 
 Side = Callable[[], AbstractContextManager[Any]]
 """Opens the block in which the model answers as one of the two sides."""
+WARM_UP = 4
 MOST_ROUNDS = 3
 ENOUGH_SECONDS = 2.0
 """Rounds after the first are made only while all of them took less than this."""
@@ -107,17 +108,19 @@ def _timed(
     generation: GenerationConfig,
     number: int,
 ) -> list[_Run]:
-    """Answer all prompts; the first call of a session is made twice, and counted once."""
+    """Answer all prompts; before the first round a few tokens of one batch, which do not count."""
     batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
-    again = batches[:1] if number == 0 else []
+    if number == 0:
+        short = replace(generation, max_new_tokens=min(WARM_UP, generation.max_new_tokens))
+        generate_batch(model, batches[0], template, short)
     runs = []
-    for batch in (*again, *batches):
+    for batch in batches:
         cpu = time.process_time()
         answers: list[Generated] = generate_batch(model, batch, template, generation)
         spent = time.process_time() - cpu
         tokens = sum(len(answer.token_ids) for answer in answers)
         runs.append(_Run(answers[0].latency, spent, len(batch), tokens))
-    return runs[len(again) :]
+    return runs
 
 
 def _summary(side: str, size: int, runs: Sequence[_Run], on_cpu: bool) -> Timing:
