@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sizewise.record.outcome import (
     file_ref,
 )
 from sizewise.record.provenance import collect_provenance
+from sizewise.record.timing import Timing
 
 
 def data_facts(tasks: Sequence[Task]) -> DataFacts:
@@ -97,6 +98,7 @@ def make_outcome(
     validation: Mapping[str, float],
     validated: Mapping[str, Mapping[str, float]],
     joules: float | None,
+    timings: Sequence[Timing] = (),
 ) -> Outcome:
     """Return the record of a finished job.
 
@@ -108,6 +110,7 @@ def make_outcome(
         validation: figures of the validation split; the objective is one of them.
         validated: scores of the answers to that split, by side.
         joules: energy that the run cost, where all of it was measured.
+        timings: how fast both sides answered a sample.
     """
     cfg, run_dir = job.cfg, job.run_dir
     objective = "val_loss" if cfg.evaluation.objective == "val_loss" else cfg.dataset.primary
@@ -120,7 +123,7 @@ def make_outcome(
         config=asdict(cfg),
         model=model.facts(job),
         data=data,
-        cost=model.cost(list(own.values()), joules),
+        cost=replace(model.cost(list(own.values()), joules), timings=list(timings)),
         primary=cfg.dataset.primary,
         direction=cfg.dataset.direction,
         base=untouched,
