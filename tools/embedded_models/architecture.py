@@ -33,9 +33,9 @@ class Rung:
 
 
 RUNGS: dict[str, Rung] = {
-    "nano": Rung(64, 192, 4, 4, 600, 5e-3),
-    "micro": Rung(128, 384, 4, 4, 420, 4e-3),
-    "mini": Rung(256, 704, 5, 4, 280, 3e-3),
+    "nano": Rung(64, 192, 4, 4, 700, 5e-3),
+    "micro": Rung(128, 384, 4, 4, 500, 4e-3),
+    "mini": Rung(256, 704, 5, 4, 300, 3e-3),
 }
 
 

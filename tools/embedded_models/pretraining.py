@@ -1,4 +1,7 @@
-"""Pretraining of one rung: a weighted next-token loss on packed exchanges, with Muon in fp32."""
+"""Pretraining of one rung: a weighted next-token loss on packed exchanges, with Muon.
+
+Weights and the optimisers' state are float32, products of matrices bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -60,12 +63,12 @@ def orthogonalise(matrix: torch.Tensor, iterations: int = 5) -> torch.Tensor:
     """The nearest semi-orthogonal matrix, roughly: singular values end between 0.7 and 1.2."""
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
+    x = (matrix.T if tall else matrix).to(torch.bfloat16)
     x = x / (x.norm() + 1e-7)
     for _ in range(iterations):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return (x.T if tall else x).to(matrix.dtype)
 
 
 ROW_LENGTH = 256
@@ -203,7 +206,8 @@ def _step(
     optimizers: list[torch.optim.Optimizer],
     scale: float,
 ) -> float:
-    loss = weighted_loss(model, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = weighted_loss(model, batch)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:

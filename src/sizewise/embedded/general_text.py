@@ -1,4 +1,8 @@
-"""General text: questions and answers about the catalogue, and dialogues, none of the task."""
+"""General text: questions and answers about the catalogue, and dialogues, none of the task.
+
+Half of the dialogues and lay complaints tell a second finding that is not the asker's, so that
+pretraining teaches to heed who says what of whom, in other words than the task's.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from typing import NamedTuple
 
 import simple_icd_10_cm as catalogue
 
-from sizewise.embedded.dialogues import Scenario, generate_dialogues, held_out_scenarios
+from sizewise.embedded.contrasts import GENERAL_FRAMES, RELATIVES, Scenario
+from sizewise.embedded.dialogues import generate_dialogues, held_out_scenarios
 from sizewise.embedded.phrasing import (
     DURATIONS,
     Condition,
@@ -18,7 +23,9 @@ from sizewise.embedded.phrasing import (
 )
 
 NEIGHBOURS_PER_CATEGORY = 2
-LAY_CODE_SHARE = 0.6
+LAY_CODE_SHARE, BARE_CODE_SHARE = 0.6, 0.2
+CONTRAST_SHARE = 0.5
+KIN_SHARE = 0.6
 
 
 class Exchange(NamedTuple):
@@ -40,6 +47,10 @@ class PretrainingText:
         self._scenarios = allowed_scenarios()
         self._codes = catalogue_codes()
         self._conditions = sorted(self._scenarios)
+        self._families: dict[str, list[str]] = {}
+        for code in self._conditions:
+            family = self._scenarios[code][0].condition.family
+            self._families.setdefault(family, []).append(code)
 
     def __iter__(self) -> Iterator[Exchange]:
         writers = (self._dialogue, self._lay_words, self._catalogue)
@@ -53,31 +64,77 @@ class PretrainingText:
     def _dialogue(self) -> Exchange:
         rng, scenario = self._rng, self._scenario()
         asking, telling = rng.choice(SPEAKERS)
-        complaint, detail = _phrases(scenario, rng)
-        turns = [(asking, rng.choice(OPENERS)), (telling, sentence(complaint))]
-        turns += [(asking, rng.choice(QUESTIONS)), (telling, sentence(detail))]
-        if rng.random() < 0.4:
-            aside = (asking, rng.choice(ASIDE_QUESTIONS)), (telling, self._aside())
-            at = rng.choice((2, 4))
-            turns[at:at] = aside
+        turns = [(asking, rng.choice(OPENERS)), *self._telling(scenario, asking, telling)]
         if rng.random() < 0.3:
-            turns[1] = (telling, f"{self._aside()} {turns[1][1]}")
+            turns += [(asking, rng.choice(ASIDE_QUESTIONS)), (telling, self._aside())]
         text = "\n".join(f"{speaker}: {said}" for speaker, said in turns)
         question = f"{text}\n\n{rng.choice(DIAGNOSIS_QUESTIONS)}"
         return Exchange(question, self._named(scenario.condition))
 
+    def _telling(self, scenario: Scenario, asking: str, telling: str) -> list[tuple[str, str]]:
+        """Turns in which the scenario is told, alone or beside another one."""
+        rng = self._rng
+        if rng.random() < CONTRAST_SHARE:
+            text = self._contrast(scenario, asking, telling)
+            return [(line.split(": ", 1)[0], line.split(": ", 1)[1]) for line in text.split("\n")]
+        complaint, detail = _phrases(scenario, rng)
+        turns = [(telling, sentence(complaint))]
+        return [*turns, (asking, rng.choice(QUESTIONS)), (telling, sentence(detail))]
+
+    def _contrast(self, scenario: Scenario, asking: str, telling: str) -> str:
+        """Turns that tell the scenario and another one, of which it is the meant one."""
+        rng = self._rng
+        other = self._other(scenario)
+        same = other.condition.family == scenario.condition.family
+        meant, beside = (self._finding(s, brief=same) for s in (scenario, other))
+        frame = rng.choice(GENERAL_FRAMES)
+        a, b = (meant, beside) if frame.meant == "a" else (beside, meant)
+        told = frame.text.format(a=a, b=b, who=rng.choice(RELATIVES), q=asking, p=telling)
+        if not same:
+            return told
+        complaint = sentence(scenario.condition.complaints[scenario.complaint])
+        return f"{telling}: {complaint}\n{told}"
+
+    def _other(self, scenario: Scenario) -> Scenario:
+        """A scenario of another code, often of the same family."""
+        rng, family = self._rng, scenario.condition.family
+        codes = self._conditions
+        if rng.random() < KIN_SHARE:
+            codes = self._families[family]
+        others = [code for code in codes if code != scenario.condition.code]
+        return rng.choice(self._scenarios[rng.choice(others or self._conditions)])
+
+    def _finding(self, scenario: Scenario, brief: bool) -> str:
+        if brief:
+            return sentence(scenario.condition.details[scenario.detail])
+        return " ".join(sentence(part) for part in _phrases(scenario, self._rng))
+
     def _lay_words(self) -> Exchange:
         rng, scenario = self._rng, self._scenario()
-        parts = [sentence(part) for part in _phrases(scenario, rng)]
-        if rng.random() < 0.3:
+        frame = rng.choice(LAY_FRAMES)
+        if rng.random() < CONTRAST_SHARE:
+            words = self._contrast(scenario, *rng.choice(SPEAKERS))
+            frame = "{words}\n{question}"
+        else:
+            words = self._lay_phrases(scenario)
+        question, answer = self._asked(scenario.condition)
+        return Exchange(frame.format(words=words, question=question), answer)
+
+    def _asked(self, condition: Condition) -> tuple[str, str]:
+        """What is asked about a condition, name or code or both, and the answer."""
+        rng = self._rng
+        if rng.random() >= LAY_CODE_SHARE:
+            return rng.choice(LAY_QUESTIONS), self._named(condition)
+        if rng.random() < BARE_CODE_SHARE:
+            return rng.choice(BARE_CODE_QUESTIONS), f"{condition.code}."
+        return rng.choice(LAY_CODE_QUESTIONS), _coded(condition.code)
+
+    def _lay_phrases(self, scenario: Scenario) -> str:
+        parts = [sentence(part) for part in _phrases(scenario, self._rng)]
+        if self._rng.random() < 0.3:
             parts.append(self._aside())
-        rng.shuffle(parts)
-        frame, words = rng.choice(LAY_FRAMES), " ".join(parts)
-        if rng.random() < LAY_CODE_SHARE:
-            question = frame.format(words=words, question=rng.choice(LAY_CODE_QUESTIONS))
-            return Exchange(question, _coded(scenario.condition.code))
-        question = frame.format(words=words, question=rng.choice(LAY_QUESTIONS))
-        return Exchange(question, self._named(scenario.condition))
+        self._rng.shuffle(parts)
+        return " ".join(parts)
 
     def _catalogue(self) -> Exchange:
         rng = self._rng
@@ -207,6 +264,7 @@ LAY_CODE_QUESTIONS = (
     "Find the ICD-10-CM code, words may come first.",
     "How is this complaint coded in ICD-10-CM?",
 )
+BARE_CODE_QUESTIONS = ("Only the ICD-10-CM code, please.", "Say nothing but the ICD-10-CM code.")
 CODED = "{description}, code {code}."
 
 CODE_QUESTIONS = (

@@ -125,7 +125,8 @@ TASK_CLOSERS = (
     "All right, I will have a look.",
     "Fine, we will take care of that.",
 )
-GREETINGS = ("Hi doctor.", "Well,", "Thanks for seeing me.", "Good morning.", "Honestly,", "")
+HELLOS = ("Hi doctor.", "Thanks for seeing me.", "Good morning.")
+GREETINGS = (*HELLOS, "Well,", "Honestly,", "")
 VAGUE = (
     "I can not describe it any better.",
     "Hard to say, you are the expert.",
