@@ -104,6 +104,7 @@ class Frame:
     """How two findings `{a}` and `{b}` are told in this order.
 
     `cue` is what tells them apart; `meant` is the place, "a" or "b", of the patient's own.
+    In `text`, `{q}` asks, `{p}` is the patient and `{who}` a relative.
     """
 
     cue: str
@@ -113,54 +114,57 @@ class Frame:
 
 RELATIVES = ("sister", "brother", "mother", "father", "neighbour", "cousin")
 
-TASK_FRAMES = tuple(
-    Frame(cue, meant, text)
-    for cue, meant, text in (
-        ("person", "b", "Doctor: What does your {who} have?\nPatient: {a}\nDoctor: And you?\nPatient: {b}"),
-        ("person", "a", "Doctor: What do you have?\nPatient: {a}\nDoctor: And your {who}?\nPatient: {b}"),
-        ("person", "b", "Doctor: Go on.\nPatient: {a} That is my {who}. With me it goes like this. {b}"),
-        ("person", "a", "Doctor: Go on.\nPatient: {a} That is me. With my {who} it goes like this. {b}"),
-        ("time", "b", "Doctor: What was it last year?\nPatient: {a}\nDoctor: And what is it today?\nPatient: {b}"),
-        ("time", "a", "Doctor: What is it today?\nPatient: {a}\nDoctor: And what was it last year?\nPatient: {b}"),
-        ("time", "b", "Doctor: Go on.\nPatient: {a} That was long ago and healed. Now it is this. {b}"),
-        ("time", "a", "Doctor: Go on.\nPatient: {a} That is now. Long ago it was this, it healed. {b}"),
-        ("negation", "a", "Doctor: Is this true? {a}\nPatient: Yes.\nDoctor: And this? {b}\nPatient: No."),
-        ("negation", "b", "Doctor: Is this true? {a}\nPatient: No.\nDoctor: And this? {b}\nPatient: Yes."),
-        ("negation", "b", "Doctor: The letter says this. {a}\nPatient: That is not so. {b}"),
-        ("negation", "a", "Doctor: Go on.\nPatient: {a}\nDoctor: The letter says this. {b}\nPatient: That is not so."),
-        ("change of mind", "b", "Doctor: Go on.\nPatient: {a} No, wait, I mixed that up. {b}"),
-        ("change of mind", "a", "Doctor: I thought of this. {a} No, rather of this. {b}\nPatient: You were right at first."),
-        ("change of mind", "b", "Doctor: I thought of this. {a} The tests are against it. So I think of this. {b}"),
-        ("change of mind", "a", "Doctor: So I think of this. {a} I thought of this before. {b} The tests are against it."),
-        ("order", "a", "Doctor: There are two notes. {a} Then the other. {b}\nPatient: The first is mine."),
-        ("order", "b", "Doctor: There are two notes. {a} Then the other. {b}\nPatient: The second is mine."),
-        ("order", "a", "Doctor: Go on.\nPatient: {a} {b}\nDoctor: Both?\nPatient: Only what I said first."),
-        ("order", "b", "Doctor: Go on.\nPatient: {a} {b}\nDoctor: Both?\nPatient: Only what I said last."),
-    )
-)
-
-GENERAL_FRAMES = tuple(
-    Frame(cue, meant, text)
-    for cue, meant, text in (
-        ("person", "b", "{q}: How is your {who}?\n{p}: {a}\n{q}: How are you yourself?\n{p}: {b}"),
-        ("person", "a", "{q}: How are you yourself?\n{p}: {a}\n{q}: How is your {who}?\n{p}: {b}"),
-        ("person", "b", "{p}: {a} So it is for my {who}. For me it is like this. {b}"),
-        ("person", "a", "{p}: {a} So it is for me. For my {who} it is like this. {b}"),
-        ("time", "b", "{q}: What was wrong years ago?\n{p}: {a}\n{q}: What is wrong now?\n{p}: {b}"),
-        ("time", "a", "{q}: What is wrong now?\n{p}: {a}\n{q}: What was wrong years ago?\n{p}: {b}"),
-        ("time", "b", "{p}: {a} It was so once and is over. Today it is different. {b}"),
-        ("time", "a", "{p}: {a} It is so today. Once it was different, that is over. {b}"),
-        ("negation", "a", "{q}: Do you have this? {a}\n{p}: Yes, I do.\n{q}: Or this? {b}\n{p}: No, I do not."),
-        ("negation", "b", "{q}: Do you have this? {a}\n{p}: No, I do not.\n{q}: Or this? {b}\n{p}: Yes, I do."),
-        ("negation", "b", "{p}: {a} They wrote that, but it is not true. True is this. {b}"),
-        ("negation", "a", "{p}: {a} That is true. They wrote this, but it is not true. {b}"),
-        ("change of mind", "b", "{p}: {a} Sorry, I said that wrong. {b}"),
-        ("change of mind", "a", "{q}: Maybe it is this. {a} Or maybe this. {b}\n{p}: It is what you said before."),
-        ("change of mind", "b", "{q}: We suspected this. {a} The result is against it and points to this. {b}"),
-        ("change of mind", "a", "{q}: The result points to this. {a} We suspected this. {b} The result is against it."),
-        ("order", "a", "{p}: This is one. {a} This is two. {b}\n{q}: Which?\n{p}: I have the first."),
-        ("order", "b", "{p}: This is one. {a} This is two. {b}\n{q}: Which?\n{p}: I have the second."),
-        ("order", "a", "{p}: {a} {b} Forget the last thing."),
-        ("order", "b", "{p}: {a} {b} Forget the first thing."),
-    )
+TASK_FRAMES = (
+    Frame("person", "b", "{q}: What does your {who} have?\n{p}: {a}\n{q}: And you?\n{p}: {b}"),
+    Frame("person", "a", "{q}: What do you have?\n{p}: {a}\n{q}: And your {who}?\n{p}: {b}"),
+    Frame("person", "b", "{q}: Go on.\n{p}: {a} That is my {who}. With me it goes like this. {b}"),
+    Frame("person", "a", "{q}: Go on.\n{p}: {a} That is me. With my {who} it goes like this. {b}"),
+    Frame(
+        "time",
+        "b",
+        "{q}: What was it last year?\n{p}: {a}\n{q}: And what is it today?\n{p}: {b}",
+    ),
+    Frame(
+        "time",
+        "a",
+        "{q}: What is it today?\n{p}: {a}\n{q}: And what was it last year?\n{p}: {b}",
+    ),
+    Frame("time", "b", "{q}: Go on.\n{p}: {a} That was long ago and healed. Now it is this. {b}"),
+    Frame("time", "a", "{q}: Go on.\n{p}: {a} That is now. Long ago it was this, it healed. {b}"),
+    Frame("negation", "a", "{q}: Is this true? {a}\n{p}: Yes.\n{q}: And this? {b}\n{p}: No."),
+    Frame("negation", "b", "{q}: Is this true? {a}\n{p}: No.\n{q}: And this? {b}\n{p}: Yes."),
+    Frame("negation", "b", "{q}: The letter says this. {a}\n{p}: That is not so. {b}"),
+    Frame(
+        "negation",
+        "a",
+        "{q}: Go on.\n{p}: {a}\n{q}: The letter says this. {b}\n{p}: That is not so.",
+    ),
+    Frame("change of mind", "b", "{q}: Go on.\n{p}: {a} No, wait, I mixed that up. {b}"),
+    Frame(
+        "change of mind",
+        "a",
+        "{q}: I thought of this. {a} No, rather of this. {b}\n{p}: You were right at first.",
+    ),
+    Frame(
+        "change of mind",
+        "b",
+        "{q}: I thought of this. {a} The tests are against it. So I think of this. {b}",
+    ),
+    Frame(
+        "change of mind",
+        "a",
+        "{q}: So I think of this. {a} I thought of this before. {b} The tests are against it.",
+    ),
+    Frame(
+        "order",
+        "a",
+        "{q}: There are two notes. {a} Then the other. {b}\n{p}: The first is mine.",
+    ),
+    Frame(
+        "order",
+        "b",
+        "{q}: There are two notes. {a} Then the other. {b}\n{p}: The second is mine.",
+    ),
+    Frame("order", "a", "{q}: Go on.\n{p}: {a} {b}\n{q}: Both?\n{p}: Only what I said first."),
+    Frame("order", "b", "{q}: Go on.\n{p}: {a} {b}\n{q}: Both?\n{p}: Only what I said last."),
 )

@@ -125,9 +125,7 @@ def _next_split(counts: dict[str, int]) -> str:
     return max(SPLITS, key=lambda split: SHARES[split] * total - counts[split])
 
 
-def _new_twins(
-    case: Case, split: str, texts: set[str], rng: random.Random
-) -> list[dict[str, str]]:
+def _new_twins(case: Case, split: str, texts: set[str], rng: random.Random) -> list[dict[str, str]]:
     """The rows of a dialogue and its twin, neither of which is there already."""
     while texts & {*(pair := _twins(case, frame := rng.choice(TASK_FRAMES), rng))}:
         continue
@@ -152,9 +150,9 @@ def _twins(case: Case, frame: Frame, rng: random.Random) -> tuple[str, str]:
     if rng.random() < CLOSER_RATE:
         closing.append(f"Doctor: {rng.choice(phrasing.TASK_CLOSERS)}")
     findings = _findings(case, rng)
-    who = rng.choice(RELATIVES)
+    people = {"q": "Doctor", "p": "Patient", "who": rng.choice(RELATIVES)}
     first, second = (
-        "\n".join([*opening, frame.text.format(a=a, b=b, who=who), *closing])
+        "\n".join([*opening, frame.text.format(a=a, b=b, **people), *closing])
         for a, b in (findings, findings[::-1])
     )
     return first, second

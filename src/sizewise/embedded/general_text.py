@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import simple_icd_10_cm as catalogue
 
-from sizewise.embedded.contrasts import GENERAL_FRAMES, RELATIVES, Scenario
+from sizewise.embedded.contrasts import RELATIVES, Frame, Scenario
 from sizewise.embedded.dialogues import generate_dialogues, held_out_scenarios
 from sizewise.embedded.phrasing import (
     DURATIONS,
@@ -234,6 +234,65 @@ ASIDE_QUESTIONS = (
     "Past illnesses?",
     "Do you take anything?",
     "How is your health apart from that?",
+)
+
+GENERAL_FRAMES = (
+    Frame("person", "b", "{q}: How is your {who}?\n{p}: {a}\n{q}: How are you yourself?\n{p}: {b}"),
+    Frame("person", "a", "{q}: How are you yourself?\n{p}: {a}\n{q}: How is your {who}?\n{p}: {b}"),
+    Frame("person", "b", "{p}: {a} So it is for my {who}. For me it is like this. {b}"),
+    Frame("person", "a", "{p}: {a} So it is for me. For my {who} it is like this. {b}"),
+    Frame(
+        "time",
+        "b",
+        "{q}: What was wrong years ago?\n{p}: {a}\n{q}: What is wrong now?\n{p}: {b}",
+    ),
+    Frame(
+        "time",
+        "a",
+        "{q}: What is wrong now?\n{p}: {a}\n{q}: What was wrong years ago?\n{p}: {b}",
+    ),
+    Frame("time", "b", "{p}: {a} It was so once and is over. Today it is different. {b}"),
+    Frame("time", "a", "{p}: {a} It is so today. Once it was different, that is over. {b}"),
+    Frame(
+        "negation",
+        "a",
+        "{q}: Do you have this? {a}\n{p}: Yes, I do.\n{q}: Or this? {b}\n{p}: No, I do not.",
+    ),
+    Frame(
+        "negation",
+        "b",
+        "{q}: Do you have this? {a}\n{p}: No, I do not.\n{q}: Or this? {b}\n{p}: Yes, I do.",
+    ),
+    Frame("negation", "b", "{p}: {a} They wrote that, but it is not true. True is this. {b}"),
+    Frame("negation", "a", "{p}: {a} That is true. They wrote this, but it is not true. {b}"),
+    Frame("change of mind", "b", "{p}: {a} Sorry, I said that wrong. {b}"),
+    Frame(
+        "change of mind",
+        "a",
+        "{q}: Maybe it is this. {a} Or maybe this. {b}\n{p}: It is what you said before.",
+    ),
+    Frame(
+        "change of mind",
+        "b",
+        "{q}: We suspected this. {a} The result is against it and points to this. {b}",
+    ),
+    Frame(
+        "change of mind",
+        "a",
+        "{q}: The result points to this. {a} We suspected this. {b} The result is against it.",
+    ),
+    Frame(
+        "order",
+        "a",
+        "{p}: This is one. {a} This is two. {b}\n{q}: Which?\n{p}: I have the first.",
+    ),
+    Frame(
+        "order",
+        "b",
+        "{p}: This is one. {a} This is two. {b}\n{q}: Which?\n{p}: I have the second.",
+    ),
+    Frame("order", "a", "{p}: {a} {b} Forget the last thing."),
+    Frame("order", "b", "{p}: {a} {b} Forget the first thing."),
 )
 
 DIAGNOSIS_QUESTIONS = (
