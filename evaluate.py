@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-import hydra
-from omegaconf import DictConfig
-
-from sizewise.commands.run import prepare, run_command, run_task
-
-prepare()
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
-def main(cfg: DictConfig) -> float | None:
-    """Score what the config names and return the objective, a figure of the validation split."""
-    return run_task(cfg)
-
+from sizewise.commands.run import hydra_command
 
 if __name__ == "__main__":
-    run_command(main)
+    hydra_command("evaluate")

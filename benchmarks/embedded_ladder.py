@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sizewise.embedded.dialogues import PROMPT, generate_dialogues
-from sizewise.embedded.ladder import EMBEDDED_MODELS, models_folder
+from sizewise.models.sources import EMBEDDED_MODELS, models_folder
 
 Row = dict[str, str]
 CODE = re.compile(r"\b[A-Z]\d[0-9A-Z](?:\.[0-9A-Z]{1,4})?\b")

@@ -22,9 +22,9 @@ from transformers import pipeline
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig
 from sizewise.data.example import Message
+from sizewise.data.tokens.encode import Encoded
 from sizewise.data.tokens.template import ChatTemplate
 from sizewise.embedded.dialogues import PROMPT, generate_dialogues
-from sizewise.evaluation.answer import Answered
 from sizewise.evaluation.candidates import build_trie, candidate_log_probs
 from sizewise.evaluation.generate import generate_batch
 from sizewise.models.base import load_base
@@ -101,7 +101,7 @@ class Candidates:
         return candidate_log_probs(self.bench.model, self.prompts, self.trie)
 
     def alone(self, batch: int = 1) -> torch.Tensor:
-        pairs = [Answered(prompt, ids) for prompt in self.prompts for ids in self.ids]
+        pairs = [Encoded(prompt, ids) for prompt in self.prompts for ids in self.ids]
         values = answer_log_probs(self.bench.model, pairs, batch)
         return torch.tensor(values, dtype=torch.float64).view(len(self.prompts), -1)
 

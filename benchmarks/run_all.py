@@ -11,6 +11,7 @@ SCRIPTS = (
     "training_step.py",
     "loop_overhead.py",
     "generation.py",
+    "int8_threshold.py",
     "sweep_overhead.py",
     "report_size.py",
     "embedded_ladder.py",

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from statsmodels.stats.proportion import proportion_confint
 
-from sizewise.app.crisis.classifier import LABELS, Sentence, read_labelled
-from sizewise.app.crisis.detector import CrisisDetector
+from sizewise.app.crisis.detector import LABELS, CrisisDetector, Sentence, read_labelled
 from sizewise.app.crisis.phrases import CATEGORIES
 from sizewise.app.crisis.settings import read_settings
 from sizewise.files import write_atomically

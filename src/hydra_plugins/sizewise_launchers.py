@@ -10,7 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from sizewise.composition.hydra_internals import HydraParts
+from sizewise.composition.jobs import HydraParts
 from sizewise.sweep.options import register_options
 
 if TYPE_CHECKING:
@@ -34,26 +34,23 @@ class JobLauncher(Launcher):
         task_function: Callable[[Any], Any],
         config: DictConfig,
     ) -> None:
-        """Keep what Hydra hands over; the task function is not used, jobs are read from disk."""
+        """The task function is not used, jobs are read from disk."""
         self.hydra = HydraParts(config, hydra_context)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
-        """Run jobs for another sweeper than sizewise's own."""
         from sizewise.sweep.launch.backend import launch_for_hydra
 
         return launch_for_hydra(self.hydra, self.backend(), job_overrides)
 
     @abstractmethod
-    def backend(self) -> Backend:
-        """Return what runs the jobs."""
+    def backend(self) -> Backend: ...
 
 
 class LocalLauncher(JobLauncher):
     """Worker processes on this machine."""
 
     def backend(self) -> Backend:
-        """Return the pool."""
-        from sizewise.sweep.launch.local import LocalBackend
+        from sizewise.sweep.launch.local_launcher import LocalBackend
 
         return LocalBackend(**self.settings)
 
@@ -62,7 +59,6 @@ class SlurmLauncher(JobLauncher):
     """A SLURM job array."""
 
     def backend(self) -> Backend:
-        """Return the array."""
         from sizewise.sweep.launch.slurm_launcher import SlurmBackend
 
         return SlurmBackend(**self.settings)
@@ -72,7 +68,6 @@ class RayLauncher(JobLauncher):
     """Ray tasks."""
 
     def backend(self) -> Backend:
-        """Return the tasks."""
         from sizewise.sweep.launch.ray_launcher import RayBackend
 
         return RayBackend(**self.settings)

@@ -9,7 +9,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from sizewise.composition.hydra_internals import HydraParts
+from sizewise.composition.jobs import HydraParts
 from sizewise.sweep.options import register_options
 
 register_options()
@@ -30,7 +30,6 @@ class GridSweeper(Sweeper):
         task_function: Callable[[Any], Any],
         config: DictConfig,
     ) -> None:
-        """Keep what Hydra hands over and make the launcher."""
         from hydra.core.plugins import Plugins
 
         launcher = Plugins.instance().instantiate_launcher(
@@ -39,7 +38,6 @@ class GridSweeper(Sweeper):
         self.hydra = HydraParts(config, hydra_context, launcher)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Plan and run the sweep that the command line names."""
         from sizewise.sweep.grid import run_sweep
 
         return run_sweep(self.hydra, arguments, **self.settings)
@@ -49,7 +47,6 @@ class SearchSweeper(GridSweeper):
     """Searches the values of a grid with Optuna."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run, or continue, the search that the command line names."""
         from sizewise.sweep.search.search import run_search
 
         return run_search(self.hydra, arguments, **self.settings)

@@ -1,17 +1,27 @@
-"""The device while a model is evaluated: synchronisation, peak memory, evaluation mode."""
+"""The device: its memory (peaks, what is free, what does not fit), waiting, evaluation mode.
+
+torch is imported where it is needed only, so that a process without it can use the rest.
+"""
 
 from __future__ import annotations
 
 import gc
+import logging
 import platform
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import nn
+from sizewise.errors import OutOfMemoryError
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+log = logging.getLogger(__name__)
 _NO_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -21,12 +31,13 @@ _NO_MEMORY = (
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return the device of the model's first parameter."""
     return next(model.parameters()).device
 
 
 def synchronize(device: torch.device) -> None:
     """Wait until all work queued on ``device`` is done."""
+    import torch
+
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -35,6 +46,8 @@ def synchronize(device: torch.device) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that the device or the machine has no memory left."""
+    import torch
+
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
@@ -43,17 +56,94 @@ def is_out_of_memory(error: BaseException) -> bool:
 def free_memory() -> None:
     """Return what is no longer referenced to the device."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if cuda := _cuda_in_use():
+        cuda.empty_cache()
+
+
+def reset_peaks(device: torch.device | None = None) -> None:
+    """Begin new peaks of memory: CUDA's (of ``device``, or the current one) and the process's."""
+    if cuda := _cuda_in_use():
+        cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # not every kernel allows it: the process's own peak remains
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _cuda_in_use() -> Any:
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return cuda if cuda is not None and cuda.is_available() and cuda.is_initialized() else None
+
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class BatchSize:
+    """How many examples go at once, halved whenever memory runs out.
+
+    Attributes:
+        size: examples that fitted, or are to be tried.
+        single: what is done with one, for the message where that did not fit.
+        lower: settings that would need less, for the same message.
+        failed: numbers of examples that did not fit.
+    """
+
+    size: int
+    single: str = "one single example was evaluated"
+    lower: str = "dataset.max_length"
+    failed: list[int] = field(default_factory=list)
+
+    def halve(self, attempted: int) -> None:
+        """Remember that ``attempted`` examples did not fit and take half as many.
+
+        Raises:
+            OutOfMemoryError: a single example did not fit.
+        """
+        self.failed.append(attempted)
+        if attempted <= 1:
+            raise OutOfMemoryError(
+                f"Memory ran out while {self.single}. Lower {self.lower}, or use quantization=nf4."
+            )
+        self.size = attempted // 2
+        log.warning("Out of memory with %d examples; going on with %d.", attempted, self.size)
+
+
+def halve_on_oom(
+    batches: Iterable[Sequence[int]], sizes: BatchSize, call: Callable[[Sequence[int]], Result]
+) -> Iterator[tuple[Sequence[int], Result]]:
+    """Yield each batch of positions with ``call(batch)``; where memory runs out go on with halves.
+
+    Raises:
+        OutOfMemoryError: a single example did not fit.
+    """
+    pending = [list(batch) for batch in batches]
+    while pending:
+        batch = pending.pop(0)
+        if len(batch) > sizes.size:
+            pending[:0] = split(batch, sizes.size)
+            continue
+        try:
+            result = call(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            yield batch, result
+            continue
+        # Outside of `except`: the error's traceback would keep the batch's tensors alive.
+        free_memory()
+        sizes.halve(len(batch))
+        pending.insert(0, batch)
+
+
+def split(batch: Sequence[int], size: int) -> list[list[int]]:
+    """Cut a batch into consecutive parts of at most ``size``."""
+    return [list(batch[i : i + size]) for i in range(0, len(batch), size)]
 
 
 def conditions(device: torch.device, batch_size: int) -> dict[str, str | int]:
-    """Return what latencies depend on besides the model: batch size, device and, on a CPU, threads.
+    """Return what latencies depend on beside the model: batch, device and, on a CPU, threads."""
+    import torch
 
-    Args:
-        device: where the model is.
-        batch_size: examples of a batch, as asked for.
-    """
     found: dict[str, str | int] = {"batch_size": batch_size, "device": device_name(device)}
     if device.type == "cpu":
         found["threads"] = torch.get_num_threads()
@@ -63,6 +153,8 @@ def conditions(device: torch.device, batch_size: int) -> dict[str, str | int]:
 def device_name(device: torch.device) -> str:
     """Return the name of the GPU, or of the processor where Linux tells it."""
     if device.type == "cuda":
+        import torch
+
         return str(torch.cuda.get_device_name(device))
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -78,6 +170,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     ``no_grad`` and not ``inference_mode``: buffers that are made inside must stay usable in a
     later training step.
     """
+    import torch
+
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -88,11 +182,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def inner_model(model: Any) -> Any:
-    """Return the transformers model inside a PEFT wrapper (its layers keep the adapter)."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 class PeakMemory:
     """Peak memory in bytes since construction: CUDA's allocator, else the process's resident set.
 
@@ -101,15 +190,13 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            with suppress(OSError):  # not every kernel allows it: the process's own peak remains
-                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        reset_peaks(device if device.type == "cuda" else None)
 
     def read(self) -> int | None:
         """Return the peak so far, or None where the system does not tell."""
         if self.device.type == "cuda":
+            import torch
+
             return int(torch.cuda.max_memory_allocated(self.device))
         return resident_peak(Path("/proc/self/status"))
 

@@ -30,9 +30,8 @@ WHOLE_MACHINE = "psys"
 class EnergyMeter:
     """Joules used between ``start`` and ``stop`` by the processor packages and the given GPUs.
 
-    Args:
-        gpus: NVML's UUIDs of the GPUs that do the work (``gpu_uuids``); others do not count.
-        powercap: where Linux keeps the packages' counters.
+    ``gpus``: NVML's UUIDs of the GPUs that do the work (``gpu_uuids``); others do not count.
+    ``powercap``: where Linux keeps the packages' counters.
     """
 
     def __init__(self, gpus: Sequence[str] = (), powercap: Path = POWERCAP) -> None:
@@ -41,7 +40,6 @@ class EnergyMeter:
         self._begin: Mapping[str, float] = {}
 
     def start(self) -> None:
-        """Read all counters."""
         self._begin = self._read()
 
     def stop(self) -> float | None:
@@ -51,7 +49,7 @@ class EnergyMeter:
             log.info(NOT_MEASURED)
             return None
         used = [
-            _difference(self._begin[name], value, self._range(name))
+            _difference(self._begin[name], value, self._powercap / name / "max_energy_range_uj")
             for name, value in end.items()
             if name in self._begin
         ]
@@ -60,13 +58,10 @@ class EnergyMeter:
     def _read(self) -> dict[str, float]:
         return {**_read_packages(self._powercap), **_read_nvml(self._gpus)}
 
-    def _range(self, name: str) -> float | None:
-        limit = self._powercap / name / "max_energy_range_uj"
-        return _number(limit, 1e-6)
 
-
-def _difference(begin: float, end: float, wraps_at: float | None) -> float:
+def _difference(begin: float, end: float, limit: Path) -> float:
     """Joules from ``begin`` to ``end`` of a counter that may have wrapped around once."""
+    wraps_at = _number(limit, 1e-6)
     return end - begin if end >= begin or wraps_at is None else end - begin + wraps_at
 
 
@@ -116,10 +111,7 @@ def gpu_uuids(device: torch.device, devices: int = 1) -> tuple[str, ...]:
     """Return NVML's UUIDs of the GPUs that a job uses on this machine; none for a job without.
 
     They are asked of CUDA, whose numbers follow CUDA_VISIBLE_DEVICES and an order of its own.
-
-    Args:
-        device: this process's device.
-        devices: processes of the job on this machine, one GPU each.
+    ``devices``: processes of the job on this machine, one GPU each.
     """
     if device.type != "cuda":
         return ()

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what a file holds as a hash."""
+"""Files that are there whole or not at all, and hashes by which damage to them is found."""
 
 from __future__ import annotations
 
@@ -7,19 +7,38 @@ import json
 import os
 import time
 import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` beside ``path``, flush it to the disk, and rename it into place."""
-    temporary = temporary_beside(path)
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def written_whole(path: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """Yield a name beside ``path`` to write to; then flush that file and rename it into place.
+
+    Where anything fails, nothing is left behind. ``temporary``: the name, where only one process
+    writes and what it leaves when it is killed has to be written over by the next.
+    """
+    temporary = temporary or temporary_beside(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def temporary_beside(path: Path) -> Path:
@@ -37,6 +56,11 @@ BLOCKS = 1024
 SETTLED_NS = 3_000_000_000
 
 
+def hash_text(text: str, digits: int = 64) -> str:
+    """Return the first hexadecimal digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
 def file_hash(path: Path, sampled: bool = False) -> str:
     """Return the SHA-256 of a file, from memory if it is as it was then.
 
@@ -45,10 +69,16 @@ def file_hash(path: Path, sampled: bool = False) -> str:
     everywhere, so that no block in a thousand would be equal by chance.
     """
     stat = path.stat()
-    # One that changed just now may change again within the same tick of the file system's clock.
-    settled = time.time_ns() - stat.st_mtime_ns > SETTLED_NS
-    read = _kept if settled else _kept.__wrapped__
+    read = _kept if settled(stat) else _kept.__wrapped__
     return read(path, stat.st_size, stat.st_mtime_ns, sampled)
+
+
+def settled(stat: os.stat_result) -> bool:
+    """Whether a file of equal size and time is equal.
+
+    One that changed just now may change again within the same tick of the file system's clock.
+    """
+    return time.time_ns() - stat.st_mtime_ns > SETTLED_NS
 
 
 @lru_cache(maxsize=1024)
@@ -63,10 +93,67 @@ def _kept(path: Path, size: int, changed_ns: int, sampled: bool) -> str:
         return digest.hexdigest()
 
 
+SEAL = "sha256"
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of plain values with the hash of its content."""
+    return {**record, SEAL: _content_hash(record)}
+
+
+def unsealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record without its hash; one that was written before there were any has none.
+
+    Raises:
+        ValueError: it does not hold what was written.
+    """
+    content = {key: value for key, value in record.items() if key != SEAL}
+    if SEAL in record and record[SEAL] != _content_hash(content):
+        raise ValueError("its content is not what was written")
+    return content
+
+
+def _content_hash(record: Mapping[str, Any]) -> str:
+    # Read back first: keys are texts then, and in the order in which they will be read.
+    plain = json.loads(json.dumps(record, default=str))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def zip_damage(path: Path) -> str | None:
+    """Say what is wrong with an archive by the checksums of its parts; None if it is whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except Exception as error:  # whatever a flipped bit makes of it
+        return str(error) or type(error).__name__
+    return None if part is None else f"its part {part} does not fit its checksum"
+
+
+# Records nest about ten levels; what copies or compares them recurses, up to Python's limit.
+DEEPEST = 100
+_NESTS = (dict, list)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; ValueError for whatever is wrong with it, also if it is nested too deeply."""
+    too_deep = f"it is nested more than {DEEPEST} levels deep"
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(too_deep) from error
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, _NESTS))
+        level = list(chain.from_iterable(inner))
+        if not level:
+            return value
+    raise ValueError(too_deep)
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the record in ``path``; None where there is none or it is torn."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return record if isinstance(record, dict) else None

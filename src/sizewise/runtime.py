@@ -5,16 +5,14 @@ Nothing here imports torch at module top, so that ``prepare_environment`` can ru
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import random
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-import torch
 
 from sizewise.errors import ConfigError
 
@@ -75,11 +73,7 @@ def prepare_environment(hub: bool = True) -> None:
     """Set the environment that libraries read when they are imported; what is set already stays.
 
     Telemetry is off and the CUDA allocator grows its segments. Call it before torch and
-    transformers are imported.
-
-    Args:
-        hub: whether the configuration names something on the hub; without, the hub's client is
-            told to stay offline.
+    transformers are imported. Unless something on the ``hub`` is named, its client stays offline.
     """
     for key, value in _DEFAULTS.items():
         os.environ.setdefault(key, value)
@@ -104,16 +98,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def free_memory() -> None:
-    """Collect garbage and give cached device memory back; call it between jobs."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
 
 
 def is_ddp_child() -> bool:
@@ -185,14 +169,11 @@ SILENCED_WARNINGS = (
 
 
 class _Drop(logging.Filter):
-    """Drop records whose text holds one of some phrases."""
-
     def __init__(self, phrases: tuple[str, ...]) -> None:
         super().__init__()
         self.phrases = phrases
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether ``record`` is kept."""
         return not any(phrase in record.getMessage() for phrase in self.phrases)
 
 
@@ -213,7 +194,14 @@ def quiet_libraries() -> None:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch inside the block and restore its random state (CPU and CUDA) afterwards."""
+    import torch
+
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def command_line(name: str) -> tuple[str, ...]:
+    """Return how ``sizewise NAME`` is begun as a process of its own, wherever it is installed."""
+    return (sys.executable, "-m", "sizewise.commands.main", name)

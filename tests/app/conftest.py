@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "report"))
-
-from factory import Spec, Task, make_sweep
+from tests.report.factory import Spec, Task, make_sweep
 
 
 @pytest.fixture

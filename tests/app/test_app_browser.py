@@ -71,7 +71,8 @@ def address(runs: Path) -> Iterator[str]:
         assert process.poll() is None, (runs / "app.log").read_text()
         assert time.monotonic() < deadline, "the app did not start"
         time.sleep(0.3)
-    yield url
+    printed = (runs / "app.log").read_text().split()
+    yield next(word for word in printed if word.startswith(f"{url}/?token="))
     process.terminate()
     process.wait(timeout=120)
     log.close()
@@ -173,6 +174,18 @@ def test_a_visit(visit: Visit, runs: Path) -> None:
     assert visit.complaints == []
     assert visit.hosts == {"127.0.0.1"}
     assert visit.page.title() != "owned"
+
+
+def test_a_visitor_without_the_token_sees_nothing(address: str) -> None:
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(address.partition("?")[0])
+        expect(page.get_by_role("alert")).to_contain_text("Open the whole address")
+        expect(page.get_by_role("note")).to_have_count(0)
+        expect(page.get_by_role("link", name="Chat")).to_have_count(0)
+        browser.close()
 
 
 def see_results(visit: Visit) -> None:

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from tools.crisis_figures import measure, share, with_figures
 
-from sizewise.app.crisis.classifier import (
+from sizewise.app.crisis.detector import (
+    CLASSIFIER,
     LABELS,
+    CrisisDetector,
     EncoderClassifier,
     Sentence,
     make_classifier,
     read_labelled,
 )
-from sizewise.app.crisis.detector import CLASSIFIER, CrisisDetector
 from sizewise.app.crisis.phrases import CATEGORIES, PhraseList, normalise, one_edit_apart
 from sizewise.app.crisis.settings import CrisisSettings, read_settings
 from sizewise.errors import ConfigError

@@ -25,8 +25,7 @@ from sizewise.report.ratings.pairs import (
     present,
     sides_of,
 )
-from sizewise.report.ratings.store import RatingStore, file_name, read_ratings
-from sizewise.report.ratings.summary import ratings_summary
+from sizewise.report.ratings.store import RatingStore, file_name, ratings_summary, read_ratings
 
 
 @pytest.fixture

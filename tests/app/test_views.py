@@ -22,7 +22,7 @@ from sizewise.app.evaluations import (
     read_progress,
 )
 from sizewise.app.launch import app_command
-from sizewise.app.pages.common import datasets, load_library, run_named, split_settings, stamp
+from sizewise.app.pages.common import datasets, run_named, split_settings, stamp
 from sizewise.app.views import (
     KINDS,
     clicked,
@@ -43,6 +43,7 @@ from sizewise.data.explore import Exploration
 from sizewise.errors import ConfigError, OutcomeError
 from sizewise.files import write_json
 from sizewise.report.comparison.compare import SetComparison, compare
+from sizewise.report.comparison.runs import load_runs
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_examples_are_filtered_by_who_was_right(compared: SetComparison) -> None
 def test_the_library_notices_changes(sweep: Path) -> None:
     before = stamp(sweep)
     assert stamp(sweep) == before
-    loaded = load_library(sweep)
+    loaded = load_runs([sweep])
     assert list(datasets(loaded)) == ["counselling"]
     name = loaded.runs[0].directory.name
     assert run_named(loaded, name) is loaded.runs[0]
@@ -132,7 +133,7 @@ def test_the_library_notices_changes(sweep: Path) -> None:
         run_named(loaded, "other")
     os.utime(loaded.runs[0].directory / "outcome.json", ns=(1, 1))
     assert stamp(sweep) != before
-    assert load_library(sweep.parent / "sweep" / name / "predictions").runs == ()
+    assert load_runs([sweep.parent / "sweep" / name / "predictions"]).runs == ()
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def test_a_failure_says_why(tmp_path: Path) -> None:
     wait(running)
     assert running.progress().state == "failed"
     assert running.progress().message == "no such model"
-    write_json(running.plan.run_dir / "failed.json", {"message": "data is missing"})
+    write_json(running.plan.run_dir / "failed.json", {"reason": "data is missing"})
     assert running.progress().message == "data is missing"
 
 
@@ -201,12 +202,12 @@ def test_an_evaluation_can_be_stopped(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_is_named_by_what_it_is(sweep: Path, tmp_path: Path) -> None:
-    run = next(r for r in load_library(sweep).runs if r.outcome.tuned)
+    run = next(r for r in load_runs([sweep]).runs if r.outcome.tuned)
     plan = plan_evaluation(run, tmp_path / "outputs")
     assert plan == plan_evaluation(run, tmp_path / "outputs")
     assert (plan.total, plan.title) == (120, run.directory.name)
     assert plan.run_dir.parent == tmp_path / "outputs"
-    assert Path(plan.command[1]).name == "evaluate.py"
+    assert plan.command[1:4] == ("-m", "sizewise.commands.main", "evaluate")
     assert f"run='{run.directory}'" in plan.command
     more = plan_evaluation(run, tmp_path / "outputs", ["metric=[rouge]"])
     assert more.run_dir != plan.run_dir
@@ -217,10 +218,10 @@ def test_an_evaluation_is_named_by_what_it_is(sweep: Path, tmp_path: Path) -> No
 def test_a_run_below_a_folder_with_an_apostrophe_is_evaluated(sweep: Path, tmp_path: Path) -> None:
     place = tmp_path / "it's mine"
     shutil.copytree(sweep, place)
-    run = load_library(place).runs[0]
+    run = load_runs([place]).runs[0]
     plan = plan_evaluation(run, place / "outputs")
     assert plan.run_dir.parent == place / "outputs"
-    composed = compose_config(list(plan.command[2:]), "evaluate")
+    composed = compose_config(list(plan.command[4:]), "evaluate")
     assert composed.run == str(run.directory)
 
 

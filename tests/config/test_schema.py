@@ -33,7 +33,7 @@ def _with(path: str, value: object) -> dict:
 def test_a_minimal_config_becomes_typed_objects():
     cfg = to_run_config(MINIMAL)
     assert isinstance(cfg, RunConfig)
-    assert cfg.lora.effective_alpha == 16.0
+    assert cfg.lora.effective_alpha == 32.0
     assert cfg.dataset.source.kind == "csv"
 
 
@@ -52,6 +52,19 @@ def test_a_minimal_config_becomes_typed_objects():
         ("dataset.split.test", 1.5, ("dataset.split.test",)),
         ("trainer.precision", "fp8", ("trainer.precision", "bf16-mixed")),
         ("stage", "fulll", ("stage", "evaluate")),
+        # Point 23 of the review: what was found too late, or came as a library's error.
+        ("optimizer.lr", float("inf"), ("optimizer.lr=inf", "no finite number")),
+        ("optimizer.weight_decay", float("nan"), ("weight_decay=nan", "no finite number")),
+        ("trainer.max_steps", 0, ("trainer.max_steps=0", "trains nothing", "-1")),
+        ("trainer.max_epochs", 0, ("trainer.max_epochs=0", "trains nothing")),
+        ("trainer.max_epochs", -2, ("trainer.max_epochs=-2", "trains nothing")),
+        ("trainer.max_epochs", -1, ("trainer.max_epochs=-1", "never end")),
+        ("trainer.max_epochs", 0.5, ("max_epochs=0.5", "no whole number", "trainer.max_steps")),
+        ("seed", 12345678901234567890, ("seed=12345678901234567890", "19 digits")),
+        ("lora.init_seed", -1, ("lora.init_seed=-1", "too small")),
+        ("generation.seed", 2**63, ("generation.seed", "too large for a seed")),
+        ("lora.rank_pattern", {"q_proj": 0}, ("lora.rank_pattern.q_proj=0", "above 0")),
+        ("model.added_tokens", ["", "<a>"], ("model.added_tokens", "empty")),
     ],
 )
 def test_a_wrong_value_names_its_key_and_what_is_allowed(path, value, words):
@@ -68,8 +81,8 @@ def test_a_missing_value_names_its_key():
         to_run_config(config)
 
 
-def test_alpha_follows_the_rank_so_that_the_scale_stays():
-    scales = {LoraConfig(r=r).scale for r in (4, 8, 16, 64)}
+def test_alpha_follows_the_rank_where_a_ratio_is_given():
+    scales = {LoraConfig(r=r, alpha_ratio=2.0).scale for r in (4, 8, 16, 64)}
     assert scales == {2.0}
     assert LoraConfig(r=16, alpha=16).scale == 1.0
     assert LoraConfig(r=16, alpha=32, method="rslora").scale == 8.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from sizewise.data.rows.columns import TextTemplate, as_text, resolve_column, tidy
@@ -54,3 +56,15 @@ def test_unknown_column_names_key_columns_and_the_closest() -> None:
 
 def test_tidy_keeps_paragraphs() -> None:
     assert tidy("  a \t b\u00a0c \r\n\n\n\n  d ") == "a b c\n\nd"
+
+
+def test_structured_answers_keep_their_keys() -> None:
+    span = {"type": "text", "text": "Ann", "start": 3}
+    for answer in (span, [{"type": "text", "text": "Bob", "label": "PER"}]):
+        assert json.loads(as_text(answer, structured=True)) == answer
+        assert json.loads(as_text(answer)) == answer
+    parts = [
+        {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}},
+        {"type": "output_text", "text": "b", "annotations": [], "image_url": None},
+    ]
+    assert as_text(parts, structured=True) == as_text(parts) == "ab"

@@ -185,6 +185,18 @@ def test_a_damaged_cache_is_encoded_again(tmp_path: Path, damage: bytes | None) 
     assert TokenCache(tmp_path).load(path.stem, 10) is not None
 
 
+def test_no_flipped_bit_of_a_cache_is_taken_for_token_ids(tmp_path: Path) -> None:
+    encode_examples(many(), chat(), 1000, cache_dir=tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole, found = path.read_bytes(), TokenCache(tmp_path).load(path.stem, 10)
+    assert found is not None
+    for offset in range(0, len(whole), 11):
+        damaged = bytearray(whole)
+        damaged[offset] ^= 1 << offset % 8
+        path.write_bytes(damaged)
+        assert TokenCache(tmp_path).load(path.stem, 10) in (None, found), offset
+
+
 def test_a_pickle_in_the_cache_is_not_read(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -250,3 +262,39 @@ def test_seq2seq_neutralises_control_tokens_and_needs_eos() -> None:
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match="EOS"):
         Seq2SeqTemplate(tokenizer)
+
+
+def test_behaviour_51_prompts_without_room_for_an_answer_are_left_out_and_counted() -> None:
+    template = chat()
+    examples = [example("x" * length, "y") for length in (1, 40, 80)]
+    context = frame(template) + 60
+    split = encode_examples(examples, template, 10_000, context=context, reserve=20)
+    assert [len(e.messages[-1].content) for e in split.examples] == [1, 40]
+    assert split.dropped == {"answer_cut": 1}
+    split = encode_examples(examples, template, 10_000, context=context + 30, reserve=20)
+    assert [len(e.messages[-1].content) for e in split.examples] == [1, 40]
+    assert split.dropped == {"no_room_to_answer": 1}
+    assert len(encode_examples(examples, template, 10_000, context=context + 30)) == 3
+
+
+def test_behaviour_51_prompts_that_may_be_cut_are_cut_to_leave_room(tmp_path: Path) -> None:
+    template = chat()
+    examples = [example("x" * length, "y") for length in (1, 80)]
+    context = frame(template) + 60
+    for _ in range(2):  # the second time from the cache
+        split = encode_examples(
+            examples, template, 10_000, True, tmp_path, context=context, reserve=20
+        )
+        assert split.dropped == {}
+        assert split.shortened == 1
+        assert max(len(item.prompt_ids) for item in split.encoded) == context - 20
+    longer = encode_examples(examples, template, 10_000, True, tmp_path, context=context)
+    assert max(len(item.prompt_ids) for item in longer.encoded) > context - 20
+
+
+def test_behaviour_51_where_no_prompt_has_room_all_stay_to_be_refused() -> None:
+    """Nothing would be left to answer: the job says how long prompts and answers may be."""
+    template = chat()
+    split = encode_examples([example("x" * 50, "y")], template, 10_000, context=200, reserve=190)
+    assert len(split) == 1
+    assert split.dropped == {}

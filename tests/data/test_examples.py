@@ -113,3 +113,11 @@ def test_rows_that_differ_in_the_system_text_alone_have_ids_of_their_own() -> No
     assert [e.id for e in told] == [e.id for e in backwards[::-1]]
     (alone,) = make_examples(data[-1:], config()).examples
     assert told[-1].id == alone.id
+
+
+@pytest.mark.parametrize("answer", ["<think>I was cut", "<think>all</think>\n", "So </think> "])
+def test_an_answer_that_is_nothing_but_reasoning_is_dropped_and_counted(answer: str) -> None:
+    data = [{"q": "one", "a": answer}, {"q": "two", "a": "<think>so</think> 2"}]
+    made = make_examples(data, config())
+    assert [example.answer for example in made.examples] == ["<think>so</think> 2"]
+    assert made.filtered == {"only_reasoning": 1}

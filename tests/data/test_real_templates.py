@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from sizewise.data.example import Message
+from sizewise.data.example import Example, Message
 from sizewise.data.rows.conversation import answered_turns
+from sizewise.data.rows.examples import make_examples
 from sizewise.data.tokens.template import ChatTemplate
+from sizewise.errors import ModelError
+
+from .toys import config
 
 pytestmark = pytest.mark.shared
 
@@ -140,3 +144,42 @@ def test_t5_target_is_the_answer_and_eos(shared_dir: Path) -> None:
     assert tokenizer.decode(ids) == "I am sorry to hear that.</s>"
     assert prompt[-1] == tokenizer.eos_token_id
     assert prompt.count(tokenizer.eos_token_id) == 1
+
+
+CONVERSATION = [
+    {"role": "user", "content": "weather?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {"id": "abcdefghi", "function": {"name": "look", "arguments": '{"town": 7}'}}
+        ],
+    },
+    {"role": "tool", "content": "rain", "tool_call_id": "abcdefghi"},
+    {"role": "assistant", "content": "It rains."},
+]
+LOOK = {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}}
+
+
+def asked_with_tools() -> Example:
+    row = {"m": CONVERSATION, "tools": [{"type": "function", "function": LOOK}]}
+    (example,) = make_examples([row], config(prompt="", answer="", conversation="m")).examples
+    return example
+
+
+@pytest.mark.parametrize("name", ["llama3_2", "mistral_v3", "qwen2_5"])
+def test_point_4_published_templates_write_tools_calls_and_results(
+    shared_dir: Path, name: str
+) -> None:
+    template, example = load(shared_dir, name), asked_with_tools()
+    prompts, answers = template.encode_pairs([(example.messages, example.answer)])
+    text = template.prompt(example.messages)
+    assert all(part in text for part in ("Looks.", '"town": 7', "rain"))
+    assert template.tokenizer.decode(answers[0]).strip() == f"It rains.{ENDS[name]}"
+    assert len(prompts[0]) > 50
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3"])
+def test_point_4_published_templates_without_tools_are_refused(shared_dir: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="definitions of tools, which the chat template does not"):
+        load(shared_dir, name).prompt(asked_with_tools().messages)

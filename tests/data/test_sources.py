@@ -144,6 +144,46 @@ def test_sqlite_is_opened_read_only(tmp_path: Path) -> None:
     assert len(read_rows(SourceConfig("sqlite", str(path)))) == 2
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["VACUUM INTO '{}'", "ATTACH '{}' AS other", "PRAGMA journal_mode=WAL", "SELECT 1; SELECT 2"],
+)
+def test_a_query_of_a_record_may_only_read_its_own_file(tmp_path: Path, query: str) -> None:
+    path = tmp_path / "a.sqlite"
+    make_database(path)
+    with pytest.raises(DataError, match=r"only read this file|one statement"):
+        read_rows(SourceConfig("sqlite", str(path), query=query.format(tmp_path / "written")))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.sqlite"]
+
+
+def test_a_query_without_an_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.sqlite"
+    make_database(path)
+    monkeypatch.setattr("sizewise.data.rows.sqlite.MAX_STEPS", 20_000)
+    counting = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n{}) SELECT * FROM n"
+    with pytest.raises(DataError, match="stopped after 20,000 steps"):
+        read_rows(SourceConfig("sqlite", str(path), query=counting.format("")))
+    few = counting.format(" WHERE i < 9")
+    assert len(read_rows(SourceConfig("sqlite", str(path), query=few))) == 9
+
+
+def test_a_query_may_unpack_json(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    make_database(path)
+    query = 'SELECT upper(value) AS v FROM json_each(\'["a", "b"]\')'
+    assert read_rows(SourceConfig("sqlite", str(path), query=query)) == [{"v": "A"}, {"v": "B"}]
+
+
+def test_a_full_text_table_is_read_as_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE VIRTUAL TABLE found USING fts5(q, a)")
+        connection.execute("INSERT INTO found VALUES ('sore throat', 'J02'), ('cough', 'R05')")
+    query = "SELECT a FROM found WHERE found MATCH 'throat'"
+    assert read_rows(SourceConfig("sqlite", str(path), query=query)) == [{"a": "J02"}]
+    assert len(read_rows(SourceConfig("sqlite", str(path), table="found"))) == 2
+
+
 def test_unknown_sqlite_table_names_those_that_exist(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     make_database(path)

@@ -185,8 +185,8 @@ def test_missing_validation_is_drawn_from_training_by_groups() -> None:
 
 
 def test_unknown_values_of_the_own_split_are_named() -> None:
-    data = [{"q": "a", "a": "b", "s": "dev"}]
-    with pytest.raises(DataError, match="'dev'"):
+    data = [{"q": "a", "a": "b", "s": "part 7"}]
+    with pytest.raises(DataError, match="'part 7'"):
         split(data, owned())
 
 

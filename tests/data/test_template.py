@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sizewise
 from sizewise.data.example import Message
-from sizewise.data.tokens.template import ChatTemplate
+from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
+from sizewise.data.tokens.template import ChatTemplate, Template
 from sizewise.errors import ModelError
 
 from .toys import (
@@ -232,3 +235,19 @@ def test_fingerprint_does_not_depend_on_earlier_calls() -> None:
     chat = template(CHATML)
     chat.tokenizer(["a", "bcd"], padding=True, truncation=True, max_length=2)
     assert chat.fingerprint == template(CHATML).fingerprint
+
+
+def test_one_protocol_describes_every_template() -> None:
+    members = {name for name in vars(Template) if not name.startswith("_")}
+    assert len(members) > 10
+    for made in (template(CHATML), Seq2SeqTemplate(byte_tokenizer())):
+        assert not {name for name in members if not hasattr(made, name)}
+    found = [
+        node.name
+        for path in Path(sizewise.__file__).parent.glob("**/*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+        and {getattr(part, "name", "") for part in node.body} & {"stop_ids", "encode_prompts"}
+    ]
+    assert found == ["Template"]

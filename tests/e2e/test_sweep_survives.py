@@ -47,7 +47,9 @@ def start(folder: Path, seconds: float, **environment: str) -> subprocess.Popen[
 
 def outcomes(folder: Path) -> dict[str, object]:
     return {
-        path.parent.name: {k: v for k, v in json.loads(path.read_text()).items() if k != "config"}
+        path.parent.name: {
+            k: v for k, v in json.loads(path.read_text()).items() if k not in ("config", "sha256")
+        }
         for path in (folder / "all").glob("*/outcome.json")
     }
 

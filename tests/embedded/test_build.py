@@ -23,7 +23,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from sizewise.embedded.general_text import PretrainingText
-from sizewise.embedded.ladder import embedded_model_path
+from sizewise.models.sources import embedded_model_path
 
 
 @pytest.fixture(scope="module")

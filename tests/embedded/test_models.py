@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sizewise.embedded.dialogues import PROMPT, fingerprint, generate_dialogues
 from sizewise.embedded.general_text import PretrainingText
-from sizewise.embedded.ladder import EMBEDDED_MODELS, embedded_model_path, models_folder
 from sizewise.errors import ModelError
+from sizewise.models.sources import EMBEDDED_MODELS, embedded_model_path, models_folder
 
 PARAMETERS = {"nano": (0.2e6, 0.4e6), "micro": (0.8e6, 1.2e6), "mini": (3.5e6, 4.5e6)}
 

@@ -8,8 +8,8 @@ from itertools import islice
 import pytest
 import simple_icd_10_cm as catalogue
 
+from sizewise.embedded import contrasts, phrasing
 from sizewise.embedded import general_text as frames
-from sizewise.embedded import phrasing
 from sizewise.embedded.dialogues import (
     INSTRUCTION,
     generate_dialogues,
@@ -45,16 +45,27 @@ def test_neither_dialogues_nor_instruction_of_the_task_occur(exchanges: list[Exc
 
 
 def test_frames_of_task_and_pretraining_are_disjoint() -> None:
-    task = {*phrasing.TASK_OPENERS, *phrasing.TASK_QUESTIONS, *phrasing.TASK_FOLLOW_UPS}
-    other = {*frames.OPENERS, *frames.QUESTIONS, *frames.ASIDE_QUESTIONS}
-    assert not task & other
-    assert not {*phrasing.DISTRACTORS} & {*frames.ASIDES}
-    assert INSTRUCTION not in {*frames.LAY_CODE_QUESTIONS, *frames.CODE_QUESTIONS}
+    own, general = (
+        {line for frame in told for line in re.split(r"[.?\n]|{.}:|{[ab]}", frame.text)}
+        for told in (contrasts.TASK_FRAMES, frames.GENERAL_FRAMES)
+    )
+    assert not {line.strip() for line in own} & {line.strip() for line in general} - {""}
+    assert not {*phrasing.TASK_OPENERS} & {*frames.OPENERS, *frames.QUESTIONS}
+    questions = {*frames.LAY_CODE_QUESTIONS, *frames.BARE_CODE_QUESTIONS, *frames.CODE_QUESTIONS}
+    assert INSTRUCTION not in questions
 
 
 def test_no_scenario_of_validation_or_test_is_told() -> None:
     told = {scenario.key for options in allowed_scenarios().values() for scenario in options}
     assert not told & held_out_scenarios(generate_dialogues())
+
+
+def test_half_of_what_is_told_holds_a_finding_that_is_not_meant(
+    exchanges: list[Exchange],
+) -> None:
+    details = {phrasing.sentence(d): c for c in load_conditions() for d in c.details}
+    told = [sum(detail in question for detail in details) for question, _ in exchanges]
+    assert 0.4 < sum(n > 1 for n in told) / sum(n > 0 for n in told) < 0.6
 
 
 def test_every_second_condition_keeps_one_detail_back(exchanges: list[Exchange]) -> None:

@@ -38,6 +38,7 @@ class StubTemplate:
     tokenizer: Any
     stop_ids: tuple[int, ...] = (EOS,)
     fingerprint: str = "stub"
+    answer_lead: tuple[int, ...] = ()
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         return list(self.tokenizer("\n".join(m.content for m in messages)).input_ids)
@@ -112,4 +113,4 @@ def evaluate(
     predicted = predict(
         model, split, template, generation, store, 4, metrics=metrics, candidates=candidates
     )
-    return score_predicted(predicted, split, metrics, store, train_examples)
+    return score_predicted(predicted, split.examples, metrics, store, train_examples)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.job.test_run_job import run
+from tests.job.runs import run
 
 from sizewise.evaluation.predict import evaluation_bar
 
@@ -31,3 +31,18 @@ def test_there_is_no_bar_in_a_file_or_where_none_is_wanted(monkeypatch: pytest.M
     monkeypatch.setattr(sys, "stderr", Terminal())
     with evaluation_bar("x", wanted=False) as tell:
         assert tell is None
+
+
+@pytest.mark.parametrize("name", ["base.[/b] {x} data", "base.[INST] a", "{"])
+def test_a_name_of_a_data_set_with_brackets_is_shown_as_it_is(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    with evaluation_bar(name, wanted=True) as tell:
+        assert tell is not None
+        tell(1, 2)
+    assert name in terminal.getvalue()
+    assert "1/2" in terminal.getvalue()

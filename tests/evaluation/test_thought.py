@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,12 @@ import pytest
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example, Message
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.evaluation.predict import predict
-from sizewise.evaluation.text import opened_thought, with_thought
-from sizewise.metrics.codes import strip_reasoning
+from sizewise.evaluation.text import decode_answer, opened_thought
 from sizewise.record.predictions import PredictionStore
 
-from .helpers import Pair, StubSplit
-
-
-class Words:
-    """A tokenizer of words, of which one may be special."""
-
-    WORDS = ("E11.9", "so", "<think>", "</think>", "I10")
-
-    def __init__(self, special: str = "") -> None:
-        self.special = special
-
-    def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
-        words = [self.WORDS[i] for i in ids]
-        return " ".join(w for w in words if not (skip_special_tokens and w == self.special))
+from .helpers import Pair, StubSplit, StubTemplate, byte_tokenizer
 
 
 def asked(template: Any, ending: str) -> StubSplit:
@@ -45,21 +31,31 @@ def test_a_thought_that_was_cut_off_is_no_answer(causal, template, tmp_path: Pat
         )  # fmt: skip
         texts[ending] = [p.text for p in found.predictions]
     assert all(text.startswith("<think>") for text in texts["\n<think>\n"])
-    assert [strip_reasoning(text).strip() for text in texts.pop("\n<think>\n")] == ["", ""]
+    assert [answer_of(text) for text in texts.pop("\n<think>\n")] == ["", ""]
     assert not any(text.startswith("<think>") for found in texts.values() for text in found)
 
 
 @pytest.mark.parametrize(
-    ("prompt", "tag"), [([0, 1, 2], "<think>"), ([2, 1, 3], ""), ([2, 1], ""), ([], "")]
-)
-def test_only_the_end_of_a_prompt_counts(prompt: list[int], tag: str) -> None:
-    assert opened_thought(Words(), prompt) == tag
+    ("prompt", "tag"),
+    [("E11.9 so <think>", "<think>"), ("<think>\n\n", "<think>"), ("<think> so", ""), ("so", ""),
+     ("<think>\n\n</think>\n\n", ""), ("", "")],
+)  # fmt: skip
+def test_only_the_end_of_a_prompt_counts(prompt: str, tag: str) -> None:
+    tokenizer = byte_tokenizer()
+    assert opened_thought(tokenizer, tokenizer(prompt).input_ids) == tag
 
 
-def test_a_closing_tag_that_decoding_drops_keeps_its_answer() -> None:
-    ids = [0, 1, 3, 4]
-    for special, expected in (("", "I10"), ("</think>", "E11.9 so I10")):
-        tokenizer = Words(special)
-        text = tokenizer.decode(ids, skip_special_tokens=True)
-        found = with_thought(tokenizer, "<think>", ids, text)
-        assert strip_reasoning(found).strip() == expected
+@pytest.mark.parametrize("special", [True, False])
+def test_tags_of_reasoning_are_read_whether_special_or_not(special: bool) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["<think>", "</think>", "<|x|>"], special_tokens=special)
+    template = StubTemplate(tokenizer)
+    ids = tokenizer("maybe E11.9</think>I10<|x|>").input_ids
+    left = "" if special else "<|x|>"
+    for opened in ("", "<think>"):
+        text = decode_answer(template, ids, opened)
+        assert text == f"{opened}maybe E11.9</think>I10{left}"
+        assert answer_of(text) == f"I10{left}"
+    assert decode_answer(template, tokenizer("<think>so</think> I10").input_ids).startswith(
+        "<think>"
+    )

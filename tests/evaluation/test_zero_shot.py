@@ -1,24 +1,24 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig, QuantizationConfig
-from sizewise.errors import ModelError, OutcomeError
-from sizewise.evaluation.lock import held_lock
+from sizewise.errors import ModelError
 from sizewise.evaluation.predict import Predicted
 from sizewise.evaluation.zero_shot import (
+    MEASURED,
+    PREDICTIONS,
     cached,
     changed_conditions,
     entry_path,
@@ -27,6 +27,8 @@ from sizewise.evaluation.zero_shot import (
 )
 from sizewise.files import file_hash
 from sizewise.models.sources import weights_fingerprint
+from sizewise.record import claims
+from sizewise.record.claims import attempts, this_process
 from sizewise.record.predictions import Prediction
 
 from .helpers import StubTemplate, make_split
@@ -53,8 +55,9 @@ def test_the_second_time_nothing_is_computed(tmp_path: Path) -> None:
     assert cached(tmp_path, PARTS, compute) == (PREDICTED, True)
     assert cached(tmp_path, PARTS | {"data": "other"}, compute)[1] is False
     assert len(calls) == 2
-    left = {path.name for path in entry_path(tmp_path, zero_shot_key(PARTS)).parent.iterdir()}
-    assert left == {zero_shot_key(PARTS)}, "locks or half-built entries are left behind"
+    entry = entry_path(tmp_path, zero_shot_key(PARTS))
+    assert {path.name for path in entry.parent.iterdir()} == {zero_shot_key(PARTS)}
+    assert {path.name for path in entry.iterdir()} == {PREDICTIONS, MEASURED, ".claims"}
 
 
 def test_the_key_depends_on_everything_that_predictions_depend_on(template: StubTemplate) -> None:
@@ -103,13 +106,79 @@ def test_answers_timed_under_other_conditions_say_so(tmp_path: Path) -> None:
     assert warning is not None
     assert "(batch_size 8, this run: 4; device A, this run: B)" in warning
     assert "not recorded" in str(changed_conditions("d", {}, stored))
+    texts = "int8 model's texts may differ"  # point 24
+    other = {**stored, "batch_size": 4}
+    assert texts not in warning
+    assert texts in str(changed_conditions("d", stored, other, "int8"))
+    assert texts not in str(changed_conditions("d", stored, {**stored, "device": "B"}, "int8"))
 
 
-def test_a_damaged_entry_is_an_error(tmp_path: Path) -> None:
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (PREDICTIONS, lambda path: edit(path, '"t"', '"u"')),
+        (PREDICTIONS, lambda path: path.write_text(path.read_text()[:-30])),
+        (PREDICTIONS, lambda path: path.write_bytes(b"\xff\xfe")),
+        (PREDICTIONS, lambda path: path.unlink()),
+        (MEASURED, lambda path: edit(path, '"seconds": 1.5', '"seconds": 0.5')),
+        (MEASURED, lambda path: path.write_text('{"cost": ')),
+        (MEASURED, lambda path: path.write_text("[]")),
+        (MEASURED, lambda path: path.write_bytes(b"\xff")),
+    ],
+)
+def test_a_damaged_entry_of_the_cache_is_computed_again_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Any
+) -> None:
     cached(tmp_path, PARTS, lambda: PREDICTED)
-    (entry_path(tmp_path, zero_shot_key(PARTS)) / "measured.json").write_text('{"cost": ')
-    with pytest.raises(OutcomeError, match="damaged"):
-        cached(tmp_path, PARTS, lambda: PREDICTED)
+    entry = entry_path(tmp_path, zero_shot_key(PARTS))
+    damage(entry / name)
+    assert cached(tmp_path, PARTS, lambda: PREDICTED, ["a"]) == (PREDICTED, False)
+    (warning,) = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert "damaged" in warning
+    assert "\n" not in warning
+    assert cached(tmp_path, PARTS, lambda: PREDICTED, ["a"]) == (PREDICTED, True)
+
+
+def test_an_entry_of_an_earlier_version_is_reused_unless_answers_are_missing(
+    tmp_path: Path,
+) -> None:
+    entry = entry_path(tmp_path, zero_shot_key(PARTS))
+    cached(tmp_path, PARTS, lambda: PREDICTED)
+    record = json.loads((entry / MEASURED).read_text())
+    (entry / MEASURED).write_text(json.dumps({k: record[k] for k in ("cost", "parts")}))
+    assert cached(tmp_path, PARTS, lambda: PREDICTED, ["a"])[1]
+    assert not cached(tmp_path, PARTS, lambda: PREDICTED, ["a", "b"])[1]
+
+
+@pytest.mark.parametrize("where", ["full", "read-only", "absent"])
+def test_a_cache_that_cannot_be_used_does_not_fail_the_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    cache = tmp_path / "cache"
+    if where == "absent":
+        cache.write_text("a file stands where the folder should be")
+    elif where == "read-only":
+        monkeypatch.setattr(claims.os, "open", refuse(30, "Read-only file system"))
+    else:
+        monkeypatch.setattr("sizewise.files.os.fsync", refuse(28, "No space left on device"))
+    assert cached(cache, PARTS, lambda: PREDICTED) == (PREDICTED, False)
+    said = [record.message for record in caplog.records if "going on without" in record.message]
+    assert len(said) == 1
+    monkeypatch.undo()
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def refuse(number: int, text: str) -> Any:
+    def call(*_: object, **__: object) -> None:
+        raise OSError(number, text)
+
+    return call
 
 
 def test_of_several_at_once_one_computes(tmp_path: Path) -> None:
@@ -144,50 +213,71 @@ def test_after_a_failure_another_one_computes(tmp_path: Path) -> None:
 
 
 OWNER = """
-import os, sys, time
+import os, sys
 from pathlib import Path
-from sizewise.evaluation.lock import held_lock
-with held_lock(Path(sys.argv[1]), lambda: False):
-    print("held", flush=True)
-    os.kill(os.getpid(), 9)
+from sizewise.record.claims import claim_or_find
+claim_or_find(Path(sys.argv[1]), lambda: None)
+print("held", flush=True)
+os.kill(os.getpid(), 9)
 """
 
 
-def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> None:
-    lock = tmp_path / "a.lock"
-    process = subprocess.run([sys.executable, "-c", OWNER, str(lock)], check=False)
+def test_the_entry_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> None:
+    entry = entry_path(tmp_path, zero_shot_key(PARTS))
+    process = subprocess.run([sys.executable, "-c", OWNER, str(entry)], check=False)
     assert process.returncode == -9
-    assert lock.is_dir()
-    assert acquired(lock, lambda: False, stale=3600)
-    assert not lock.exists()
+    assert attempts(entry) == 1
+    assert cached(tmp_path, PARTS, lambda: PREDICTED) == (PREDICTED, False)
+    assert attempts(entry) == 2
 
 
-def test_the_lock_of_a_silent_machine_is_taken_over(tmp_path: Path) -> None:
-    lock = tmp_path / "a.lock"
-    lock.mkdir()
-    (lock / "owner.json").write_text('{"token": "x", "host": "elsewhere", "pid": 1}')
-    assert acquired(lock, lambda: False, stale=0.2)
+def in_another_container(entry: Path, age: float = 0.0) -> Path:
+    """Claim an entry as a process with this one's host name and number in another container."""
+    owner = replace(this_process(), machine="boot:pid:[4026530000]", started="1")
+    path = entry / ".claims" / "000001.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(asdict(owner)))
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
 
 
-def test_a_beating_lock_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock, now = tmp_path / "a.lock", 0.0
-    lock.mkdir()
-    (lock / "owner.json").write_text('{"token": "x", "host": "elsewhere", "pid": 1}')
+def test_of_two_containers_with_equal_names_and_numbers_one_computes(tmp_path: Path) -> None:
+    """Asking whether process 7 of host x lives would ask about another process 7 of a host x."""
+    entry, made = entry_path(tmp_path, zero_shot_key(PARTS)), tmp_path / "elsewhere"
+    in_another_container(entry)
+    cached(made, PARTS, lambda: PREDICTED)
+    results: list[tuple[Predicted, bool]] = []
 
-    def sleep(seconds: float) -> None:
-        """Let time pass, in which the owner beats once a second."""
-        nonlocal now
-        now += seconds
-        os.utime(lock, (int(now) + 1, int(now) + 1))
+    def compute() -> Predicted:
+        raise AssertionError("both containers compute")
 
-    clock = SimpleNamespace(monotonic=lambda: now, sleep=sleep)
-    monkeypatch.setattr("sizewise.evaluation.lock.time", clock)
-    assert not acquired(lock, lambda: now > 60, stale=2)
+    waiter = threading.Thread(target=lambda: results.append(cached(tmp_path, PARTS, compute)))
+    waiter.start()
+    waiter.join(0.3)
+    assert waiter.is_alive()
+    for name in (PREDICTIONS, MEASURED):
+        (entry_path(made, zero_shot_key(PARTS)) / name).rename(entry / name)
+    waiter.join()
+    assert results == [(PREDICTED, True)]
 
 
-def acquired(lock: Path, done: Callable[[], bool], stale: float) -> bool:
-    with held_lock(lock, done, stale=stale, poll=0.02) as mine:
-        return mine
+def test_an_entry_is_taken_over_from_a_container_that_is_silent(tmp_path: Path) -> None:
+    entry = entry_path(tmp_path, zero_shot_key(PARTS))
+    in_another_container(entry, age=claims.STALE_SECONDS + 10)
+    assert cached(tmp_path, PARTS, lambda: PREDICTED) == (PREDICTED, False)
+
+
+def test_who_lost_an_entry_goes_on_with_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that make the same entry waste time; two in one run's directory would mix files."""
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(claims, "_stop_main", lambda: pytest.fail("the job was stopped"))
+    claim = claims.claim_or_find(tmp_path, lambda: None)
+    assert isinstance(claim, claims.Claim)
+    (claim.path.parent / "000002.json").write_text("{}")
+    claim._thread.join()
+    assert claim.lost
 
 
 def test_weights_are_known_by_content(tmp_path: Path) -> None:

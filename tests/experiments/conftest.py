@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from sizewise.commands.run import finish_alone
 from sizewise.composition.compose import compose_run
 from sizewise.job.run import run_job
 from sizewise.record.outcome import Outcome
-from sizewise.release.export import rehearse_export
 
 Run = Callable[..., Outcome]
 
@@ -38,7 +38,7 @@ def run(root: Path) -> Run:
         )
         config = compose_run([*overrides, *quiet])
         outcome = run_job(config, root / name)
-        rehearse_export(config, root / name)
+        finish_alone(config, root / name)
         return outcome
 
     return run_one

@@ -14,7 +14,7 @@ TIMED_SCORES = ("efficiency/latency", "efficiency/batch_latency", "efficiency/ex
 def comparable(run_dir: Path) -> dict[str, Any]:
     """Return the outcome of a run without what differs between two undisturbed runs."""
     record = json.loads((run_dir / "outcome.json").read_text())
-    for key in ("cost", "provenance", "run_id", "files"):
+    for key in ("cost", "provenance", "run_id", "files", "sha256"):
         record.pop(key)
     for key in ("paths", "sweep"):
         record["config"].pop(key)

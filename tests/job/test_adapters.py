@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.job.test_run_job import run
+from tests.job.runs import run
 
 from sizewise.composition.compose import compose_run
 from sizewise.config import ModelConfig
-from sizewise.embedded.ladder import embedded_model_path
 from sizewise.errors import ConfigError, ModelError
-from sizewise.job import bases, pipeline
+from sizewise.job import answerers, bases
 from sizewise.job.bases import compare_bases
-from sizewise.models.sources import weight_files
+from sizewise.models.sources import embedded_model_path, weight_files
 from sizewise.record.outcome import Outcome
 
 FEW = (
@@ -58,7 +57,7 @@ def test_an_adapter_is_refused_on_another_base_of_the_same_shape(
     weights = load_file(copied / "model.safetensors")
     moved = {name: tensor + 0.1 for name, tensor in weights.items()}
     save_file(moved, copied / "model.safetensors", metadata={"format": "pt"})
-    monkeypatch.setattr(pipeline, "take_base", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(answerers, "take_base", lambda *_: pytest.fail("weights were loaded"))
     with pytest.raises(ModelError, match="is another base"):
         run(root, "other", *options)
 

@@ -34,7 +34,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Any:
         return base
 
     monkeypatch.setattr(bases, "load_base", load)
-    monkeypatch.setattr(bases, "_kept", {})
+    monkeypatch.setattr(bases, "loaded_bases", {})
     yield found
     gc.unfreeze()
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from sizewise.composition.compose import compose_run
+from sizewise.composition.inputs import names_hub
 from sizewise.errors import ConfigError, DataError, EvaluationError, SizewiseError
 from sizewise.job import bases
-from sizewise.job.preflight import check_candidates, names_hub
+from sizewise.job.preflight import check_candidates
 from sizewise.job.run import run_job
 
 SMALL = (
@@ -30,7 +31,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         raise AssertionError("weights were loaded")
 
     monkeypatch.setattr(bases, "load_base", load_base)
-    monkeypatch.setattr(bases, "_kept", {})  # an earlier job of this process may have left its base
+    monkeypatch.setattr(
+        bases, "loaded_bases", {}
+    )  # an earlier job of this process may have left its base
 
     def begin(*overrides: str) -> None:
         run_job(compose_run([*SMALL, f"paths.cache={tmp_path}", *overrides]), tmp_path / "run")

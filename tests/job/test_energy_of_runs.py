@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.job.test_run_job import run
+from tests.job.runs import run
 
-from sizewise.job import pipeline
+from sizewise import energy
 
 
 class Counter:
@@ -26,7 +26,7 @@ class Counter:
 
 def test_only_whole_runs_have_an_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers out of the cache cost nothing, and a run that goes on has spent some before."""
-    monkeypatch.setattr(pipeline, "EnergyMeter", Counter)
+    monkeypatch.setattr(energy, "EnergyMeter", Counter)
     assert run(tmp_path, "zero", "lora=none").cost.energy_joules == 7.0
     assert run(tmp_path, "reused", "lora=none", "seed=43").cost.energy_joules is None
     assert run(tmp_path, "tuned").cost.energy_joules == 7.0

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.job.test_run_job import run
+from tests.job.runs import run
 from torch import nn
 
 from sizewise.composition.compose import compose_run
-from sizewise.job import bases, fitting, pipeline
+from sizewise.job import answerers, bases, fitting
 from sizewise.models.base import load_base
 from sizewise.record.outcome import Outcome
 
@@ -22,7 +22,7 @@ def test_no_fused_step_where_auto_means_fp16(
     """Under loss scaling a fused step would unscale gradients that were clipped already."""
     monkeypatch.setattr(fitting, "resolve_device", lambda trainer: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
-    module = fitting._module(compose_run(["trainer.precision=auto"]), nn.Linear(2, 2))
+    module = fitting.build_module(compose_run(["trainer.precision=auto"]), nn.Linear(2, 2))
     optimizer = module.optimizer_factory(module.model.parameters())
     assert optimizer.defaults["fused"] == fused
 
@@ -31,12 +31,12 @@ def test_a_16_bit_base_is_trained_in_fp32_and_scored_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, where ``model.dtype=auto`` is bf16."""
-    take_base = pipeline.take_base
+    take_base = answerers.take_base
 
     def half(*arguments: Any) -> Any:
         return take_base(*arguments).to(torch.bfloat16)
 
-    monkeypatch.setattr(pipeline, "take_base", half)
+    monkeypatch.setattr(answerers, "take_base", half)
     outcome = run(tmp_path, "full", "lora=full", "optimizer.lr=1e-5", "model.dtype=auto")
     weights = load_file(str(tmp_path / "full" / "adapter" / "full_model.safetensors"))
     assert {w.dtype for w in weights.values()} == {torch.float32}
@@ -51,9 +51,9 @@ def test_true_bf16_is_one_precision_for_the_whole_job_and_no_other(tmp_path: Pat
         "trainer.precision=bf16-true", "trainer.max_steps=1", "dataset.max_test=4",
         "dataset.max_validation=4", "generation.max_new_tokens=2",
     )  # fmt: skip
-    bases._kept.clear()
+    bases.loaded_bases.clear()
     first = run(tmp_path, "run", *few)
-    (kept,) = bases._kept.values()
+    (kept,) = bases.loaded_bases.values()
     cfg = compose_run(["model=nano", *few])
     fresh = load_base(*bases.storage_of(cfg))
     assert fresh.dtype == torch.bfloat16

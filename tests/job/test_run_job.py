@@ -1,34 +1,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from tests.job.comparing import answers, comparable
+from tests.job.runs import run
 
-from sizewise.composition.compose import compose_run
 from sizewise.errors import ConfigError, DataError, ModelError
-from sizewise.job.run import run_job
 from sizewise.record.outcome import Outcome, read_outcome
-
-SMALL = (
-    "model=nano",
-    "lora.r=4",
-    "logger=none",
-    "callbacks=none",
-    "dataset.max_train=24",
-    "dataset.max_validation=8",
-    "dataset.max_test=8",
-    "trainer.max_epochs=1",
-    "trainer.progress_bar=false",
-    "optimizer.lr=3e-3",
-    "generation.max_new_tokens=8",
-)
-
-
-def run(root: Path, name: str, *overrides: str) -> Outcome:
-    cfg = compose_run([*SMALL, f"paths.cache={root / 'cache'}", *overrides])
-    return run_job(cfg, root / name)
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +93,12 @@ def test_the_same_seed_gives_the_same_outcome_and_another_differs(tuned):
 
 def test_zero_shot_answers_are_computed_once_for_all_runs_of_a_base(tuned, monkeypatch):
     root, _ = tuned
-    import sizewise.job.scoring as scoring
+    from sizewise.job import answerers
 
     def refuse(*_: object) -> None:
         raise AssertionError("the base was asked again")
 
-    monkeypatch.setattr(scoring, "predict", refuse)
+    monkeypatch.setattr(answerers, "predict", refuse)
     outcome = run(root, "zero", "lora=none")
     assert outcome.tuned is None
     assert outcome.base["icd10_dialogues"].scores["icd10/exact_match"] == pytest.approx(
@@ -179,12 +158,12 @@ def test_stage_train_leaves_the_test_split_alone(tmp_path):
 def test_bad_input_is_one_clear_error_before_a_weight_is_loaded(
     tmp_path, monkeypatch, overrides, error, words
 ):
-    import sizewise.job.pipeline as pipeline
+    from sizewise.job import answerers
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a base was loaded")
 
-    monkeypatch.setattr(pipeline, "take_base", refuse)
+    monkeypatch.setattr(answerers, "take_base", refuse)
     with pytest.raises(error) as caught:
         run(tmp_path, "run", *overrides)
     assert words in str(caught.value)

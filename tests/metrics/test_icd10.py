@@ -5,6 +5,7 @@ import random
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
+from sizewise.data.tokens.reasoning import strip_reasoning
 from sizewise.errors import ConfigError, EvaluationError
 from sizewise.metrics.codes import (
     dotted,
@@ -12,7 +13,6 @@ from sizewise.metrics.codes import (
     find_codes,
     load_catalogue,
     normalise,
-    strip_reasoning,
 )
 from sizewise.metrics.icd10 import Icd10, averages, match_scores
 

@@ -51,3 +51,16 @@ def test_averages_are_those_of_scikit_learn() -> None:
             references, answers, labels=["a", "b", "c"], average=kind, zero_division=0
         )
         assert found[f"{kind}_f1"] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("<think>something else", "<think>I was cut"),
+        ("", "<think>cut"),
+        ("<think>x</think>", "<think>the true answer</think>"),
+    ],
+)
+def test_an_answer_without_content_matches_nothing(text: str, reference: str) -> None:
+    found = measure(Label(), prediction(text, reference))
+    assert (found["exact_match"], found["unparsed"], found["empty"]) == (0.0, 1.0, 1.0)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.tiny_models import resolve_targets
 
 from sizewise.config.model import LoraConfig, LoraTargets, ModelConfig, QuantizationConfig
 from sizewise.errors import ModelError
@@ -20,7 +21,6 @@ from sizewise.models.adapter.attach import (
     load_adapter,
     save_adapter,
 )
-from sizewise.models.adapter.targets import resolve_targets
 from sizewise.models.base import load_base
 from sizewise.models.head import answer_logits
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tests.tiny_models import resolve_targets
 
 from sizewise.config import ModelConfig, conf_dir
-from sizewise.models.adapter.targets import resolve_targets
 from sizewise.models.architecture import context_length, meta_model, model_config
 from sizewise.models.base import load_base
 from sizewise.models.tokenizer import load_tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +20,13 @@ from sizewise.config.model import (
     QuantizationConfig,
 )
 from sizewise.config.training import OptimizerConfig
+from sizewise.errors import ModelError
 from sizewise.job.bases import memory_key, plan_job
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.architecture import model_config
 from sizewise.models.base import load_base
 from sizewise.models.head import answer_logits, answer_targets
+from sizewise.models.plan import trace
 from sizewise.models.plan.planner import GB, MemoryPlan, Workload, plan_memory, smaller_batches
 from sizewise.models.plan.trace import Shape, trace_training, with_layers
 from sizewise.models.plan.weights import optimizer_bytes, weight_bytes
@@ -152,12 +155,12 @@ def test_counts_are_those_of_the_loaded_model(tiny: Any) -> None:
 def test_many_layers_continue_the_line_of_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     model, shape = wide("llama", layers=7), Shape(4, 96, 32)
 
-    def trace() -> dict[str, int]:
+    def traced() -> dict[str, int]:
         return trace_training(model_config(model), model, LORA, torch.float32, shape, False)
 
-    continued = trace()
+    continued = traced()
     monkeypatch.setattr(trace, "MORE", 7)
-    assert sum(continued.values()) == pytest.approx(sum(trace().values()), rel=0.02)
+    assert sum(continued.values()) == pytest.approx(sum(traced().values()), rel=0.02)
 
 
 def test_a_config_with_fewer_layers() -> None:
@@ -263,3 +266,17 @@ def test_jobs_that_need_other_memory_are_not_planned_as_one() -> None:
     momentum = [["optimizer=sgd", f"optimizer.kwargs.momentum={value}"] for value in (0, 0.9)]
     keys = {memory_key(compose_run([*usual, *more])) for more in momentum}
     assert len(keys) == 2
+
+
+def test_a_mixture_of_experts_is_no_traceback(tmp_path: Path) -> None:
+    """Its layers ask for values; the plan says so in one message."""
+    from transformers import MixtralConfig
+
+    MixtralConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    mixture = ModelConfig(name="m", path=str(tmp_path), init="tiny_random")
+    adamw = OptimizerConfig(target="torch.optim.AdamW")
+    with pytest.raises(ModelError, match="mixtral cannot be planned"):
+        plan_memory(mixture, QuantizationConfig(), LoraConfig(r=2), adamw, Workload(2, 8, 4, 4, 2))

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sizewise.config.model import ArchitectureConfig, ModelConfig
+from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
 from sizewise.errors import ModelError
 from sizewise.models.base import load_base
-from sizewise.models.tokenizer import TEMPLATES, ensure_padding, load_tokenizer, stand_in_template
+from sizewise.models.sources import embedded_model_path
+from sizewise.models.tokenizer import (
+    TEMPLATES,
+    ensure_padding,
+    load_template,
+    load_tokenizer,
+    own_stop_ids,
+    stand_in_template,
+)
 
 CHAT = [
     {"role": "user", "content": "First?"},
@@ -82,7 +92,7 @@ def test_an_empty_folder_and_pickled_weights_are_refused(tmp_path: Path, tiny: A
     source = Path(tiny("llama").path)
     (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
     (tmp_path / "pytorch_model.bin").write_bytes(b"not to be unpickled")
-    with pytest.raises(ModelError, match="could not be loaded"):
+    with pytest.raises(ModelError, match=r"holds no .*safetensors file"):
         load_base(ModelConfig(name="x", path=str(tmp_path)))
 
 
@@ -144,3 +154,63 @@ def test_missing_weights_raise(tmp_path: Path, tiny: Any) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
     with pytest.raises(ModelError, match="unexpected keys"):
         load_base(ModelConfig(name="x", path=str(tmp_path)))
+
+
+def with_ends(source: str, folder: Path, written: str | None) -> ModelConfig:
+    shutil.copytree(source, folder)
+    if written is None:
+        (folder / "generation_config.json").unlink()
+    else:
+        (folder / "generation_config.json").write_text(written)
+    return ModelConfig(name="x", path=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("written", "more"),
+    [('{"eos_token_id": [1, 3, 4]}', {3, 4}), ('{"eos_token_id": 3}', {3}), ("{}", set()),
+     ('{"eos_token_id": null}', set()), (None, set())],
+)  # fmt: skip
+def test_the_models_own_end_tokens_stop_its_answers(
+    tmp_path: Path, written: str | None, more: set[int]
+) -> None:
+    model = with_ends(str(embedded_model_path("nano")), tmp_path / "model", written)
+    template = load_template(model)
+    assert set(template.stop_ids) == {template.tokenizer.eos_token_id} | more
+    assert template.end_of_turn == template.tokenizer.eos_token_id
+    random = ModelConfig(name="x", path=model.path, init="tiny_random")
+    assert load_template(random).stop_ids == [template.tokenizer.eos_token_id]
+
+
+def test_own_end_tokens_are_the_bases_where_the_tokenizer_is_anothers(tmp_path: Path) -> None:
+    nano = str(embedded_model_path("nano"))
+    model = with_ends(nano, tmp_path / "model", '{"eos_token_id": [1, 3]}')
+    for path, expected in ((model.path, [1, 3]), ("nobody/not-here", [])):
+        assert own_stop_ids(ModelConfig(name="x", path=path, tokenizer=nano)) == expected
+
+
+def test_own_end_tokens_of_a_cached_revision_are_read_without_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--who--base" / "snapshots" / commit
+    with_ends(str(embedded_model_path("nano")), snapshot, '{"eos_token_id": [1, 3]}')
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = ModelConfig(name="x", path="who/base", revision=commit)
+    assert own_stop_ids(model) == [1, 3]
+    (snapshot / "generation_config.json").unlink()
+    assert own_stop_ids(model) == []
+
+
+def test_damaged_generation_settings_are_named(tmp_path: Path) -> None:
+    for number, written in enumerate(("{", "[1]", '{"eos_token_id": ["x"]}')):
+        folder = tmp_path / str(number)
+        model = with_ends(str(embedded_model_path("nano")), folder, written)
+        with pytest.raises(ModelError, match=r"generation_config\.json cannot be read"):
+            own_stop_ids(model)
+
+
+def test_every_family_has_its_template() -> None:
+    assert isinstance(load_template(dry("t5")), Seq2SeqTemplate)
+    assert load_template(dry("t5")).source is None
+    assert load_template(dry("phi3")).source == stand_in_template("phi3")

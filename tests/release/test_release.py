@@ -19,11 +19,11 @@ from sizewise.errors import ConfigError, EvaluationError, ModelError
 from sizewise.job.data import load_splits
 from sizewise.job.run import run_job
 from sizewise.models.tiny import save_tiny_checkpoint
+from sizewise.models.tokenizer import load_template
 from sizewise.record.identity import plain_config
 from sizewise.release.card import write_card
-from sizewise.release.export import export_run
-from sizewise.release.generate import conversation, load_run_model, load_run_template, open_run
-from sizewise.release.hub import push
+from sizewise.release.export import export_run, push
+from sizewise.release.generate import conversation, load_run_model, open_run
 from sizewise.release.merging import answer_all
 
 SMALL = (
@@ -78,7 +78,7 @@ def test_the_adapter_loads_with_plain_peft(tuned, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sizewise.embedded.ladder import embedded_model_path
+    from sizewise.models.sources import embedded_model_path
 
     done = export_run(tuned, tmp_path / "adapter", examples=8)
     assert done.report.equal_texts == 8
@@ -261,7 +261,7 @@ def test_a_question_is_put_into_the_words_of_training(tuned, capsys, monkeypatch
     asked = []
 
     def answer(model, prompts, *_):
-        asked.append(load_run_template(open_run(tuned)).tokenizer.decode(prompts[0]))
+        asked.append(load_template(open_run(tuned).cfg.model).tokenizer.decode(prompts[0]))
         return [SimpleNamespace(text="E11.9")]
 
     monkeypatch.setattr("sizewise.commands.release.generate_batch", answer)
@@ -283,7 +283,7 @@ def test_the_base_of_a_fully_trained_run_answers_too(runs, capsys):
 
 
 def test_export_and_run_are_compared_greedily(tuned):
-    template, model = load_run_template(open_run(tuned)), load_run_model(open_run(tuned))
+    template, model = load_template(open_run(tuned).cfg.model), load_run_model(open_run(tuned))
     prompts = [template.prompt_ids((Message("user", text),)) for text in ("My head.", "My arm.")]
     encoded = tuple(Encoded(ids, [template.end_of_turn]) for ids in prompts)
     split = EncodedSplit(encoded, ())
@@ -348,7 +348,7 @@ def test_a_baseline_without_a_language_model_is_named_as_such(tuned, monkeypatch
             ask(["model=majority"])
     run = open_run(tuned)
     baseline = replace(run, cfg=replace(run.cfg, model=replace(run.cfg.model, family="classical")))
-    monkeypatch.setattr("sizewise.commands.release.open_run", lambda _: baseline)
+    monkeypatch.setattr("sizewise.commands.release.open_run", lambda *_: baseline)
     with pytest.raises(ConfigError, match="nothing to ask"):
         generate_command([f"run={tuned}", "My head hurts."], base=False)
 

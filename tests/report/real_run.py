@@ -8,17 +8,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from factory import CODES, Spec, Task, make_run
 from safetensors import safe_open
+from tests.report.factory import CODES, Spec, Task, make_run
 
 from sizewise.config.run import RunConfig
 from sizewise.data.example import DataSplits, Example
-from sizewise.embedded.ladder import embedded_model_path
 from sizewise.evaluation.answer import strata_of
 from sizewise.evaluation.score import score_predictions
 from sizewise.job.data import SPLITS, load_splits
 from sizewise.job.data import Task as JobTask
 from sizewise.metrics.base import build_metrics
+from sizewise.models.sources import embedded_model_path
 from sizewise.record.identity import plain_config, run_identity
 from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_outcome
 from sizewise.record.predictions import Prediction, read_predictions

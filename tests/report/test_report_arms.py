@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factory import PRIMARY, Spec, Task, make_run
 from rich.console import Console
+from tests.report.factory import PRIMARY, Spec, Task, make_run
 
 from sizewise.evaluation.score import score_predictions
 from sizewise.metrics.efficiency import Efficiency

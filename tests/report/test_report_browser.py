@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factory import Spec, Task, make_sweep
+from tests.report.factory import Spec, Task, make_sweep
 
 from sizewise.record.outcome import read_outcome, write_outcome
 from sizewise.report.comparison.compare import compare

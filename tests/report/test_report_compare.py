@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factory import PRIMARY, Spec, Task, make_run, make_sweep
+from tests.report.factory import PRIMARY, Spec, Task, make_run, make_sweep
 
 from sizewise.errors import ConfigError
 from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_outcome

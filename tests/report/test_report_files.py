@@ -12,8 +12,8 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from factory import Spec, Task, make_run, make_sweep
 from rich.console import Console
+from tests.report.factory import Spec, Task, make_run, make_sweep
 from typer.testing import CliRunner
 
 from sizewise import palette
@@ -312,3 +312,33 @@ def test_whole_numbers_stay_whole_beside_bases_that_only_came_along(tmp_path: Pa
     make_sweep(tmp_path, [Spec("nano", r=8), Spec("micro", r=16)])
     table = compare([tmp_path]).table
     assert sorted(table.to_csv(index=False, columns=["r"]).split()) == ["16", "8", "r"]
+
+
+def test_point_2_the_page_says_what_of_the_rows_did_not_become_examples(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", Spec(task=Task(examples=30)))
+    outcome = read_outcome(run)
+    report = {
+        **outcome.data.report, "rows": 1234, "filtered": {"too_long": 7, "empty_answer": 0},
+        "duplicates": 2, "noted": {"turns with <b>unknown</b> keys": 5},
+        "shortened": {"test": 4},
+    }  # fmt: skip
+    data = replace(outcome.data, report=report, dropped={"test/no_room_to_answer": 3})
+    write_outcome(replace(outcome, data=data), run)
+    page = render_page(compare([tmp_path]))
+    assert (
+        "1,234 rows. Left out: 7 too long, 2 duplicates, 3 test/no room to answer. "
+        "Prompts cut: 4 test. Noted: turns with &lt;b&gt;unknown&lt;/b&gt; keys (5)."
+    ) in page
+    clean = make_run(tmp_path / "clean" / "run", Spec(task=Task(examples=30)))
+    assert "What was left out of the data" not in render_page(compare([clean.parent]))
+
+
+def test_point_2_a_further_test_set_has_its_own_words_on_the_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", Spec(task=Task(examples=30)))
+    outcome = read_outcome(run)
+    further = {outcome.data.name: {"rows": 77, "filtered": {"too_long": 6}, "dropped": {}}}
+    data = replace(outcome.data, name="elsewhere", report={"rows": 9, "further": further})
+    write_outcome(replace(outcome, data=data), run)
+    page = render_page(compare([tmp_path]))
+    assert f"{outcome.data.name}, 77 rows. Left out: 6 too long." in page
+    assert "elsewhere, 9 rows" not in page

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from factory import PRIMARY, Spec, Task, make_run, make_sweep
+from tests.report.factory import PRIMARY, Spec, Task, make_run, make_sweep
 
 from sizewise.errors import OutcomeError
 from sizewise.record.directories import RunDir

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simple_icd_10_cm as icd
-from factory import Spec, Task, make_sweep
+from tests.report.factory import Spec, Task, make_sweep
 
 from sizewise.config import PricesConfig
 from sizewise.record.outcome import read_outcome, write_outcome
@@ -228,6 +228,17 @@ def test_reviewers_warnings(tmp_path: Path) -> None:
         "Own warning.",
     ):
         assert part in text, part
+
+
+@pytest.mark.parametrize(("method", "said"), [("int8", True), ("nf4", False)])
+def test_point_24_int8_answered_in_different_batches_is_an_objection(
+    tmp_path: Path, method: str, said: bool
+) -> None:
+    smaller = {"evaluation": {"batch_size": 2}}
+    specs = [Spec(m, seed=s, quantization=method) for m in ("nano",) for s in (1, 2, 3)]
+    specs += [Spec("mini", seed=s, quantization=method, extra=smaller) for s in (1, 2, 3)]
+    text = "\n".join(compared(tmp_path, specs).warnings)
+    assert ("int8 models were asked in batches of 2 and 8" in text) is said
 
 
 def test_clean_comparison_has_no_warnings(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sizewise.config import DatasetConfig, ModelConfig, OptimizerConfig, RunConf
 from sizewise.job.submit import Job, submit
 from sizewise.record.identity import run_identity
 from sizewise.sweep.launch.backend import LaunchOptions
-from sizewise.sweep.launch.local import LocalBackend
+from sizewise.sweep.launch.local_launcher import LocalBackend
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import time
 from dataclasses import asdict
@@ -34,6 +35,17 @@ def job(cfg: RunConfig, run_dir: Path) -> Outcome:
     write_outcome(outcome, run_dir)
     note(run_dir, "end", {})
     return outcome
+
+
+def full_disk(cfg: RunConfig, run_dir: Path) -> Outcome:
+    """From here on no file may grow in this process, unless the sweep was repaired."""
+    if not repaired(run_dir):
+        no_file_grows()
+    return job(cfg, run_dir)
+
+
+def no_file_grows() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def finish(

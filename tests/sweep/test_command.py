@@ -9,13 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.waiting import wait_for
 
 from sizewise.record.state import JobState
 from sizewise.sweep.status import sweep_status
 
 from .conftest import Command, command_line, run_dirs
 from .fake import EXITS, RAISES, trace
-from .test_claims import wait_for
 
 pytestmark = pytest.mark.e2e
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sizewise.config import PricesConfig
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.errors import SweepError
 from sizewise.job.submit import Job
 from sizewise.record.outcome import write_outcome
@@ -16,7 +16,7 @@ from sizewise.record.study import open_study
 from sizewise.sweep.finish import finish
 from sizewise.sweep.grid import sum_up
 from sizewise.sweep.plan import Plan
-from sizewise.sweep.search.report import report_search
+from sizewise.sweep.search.search import report_search
 
 from .conftest import Submit
 from .fake import make_outcome
@@ -37,7 +37,7 @@ def crash(sweep_dir: Path, *rest: object, **prices: object) -> None:
 
 
 def done(job: Job) -> Job:
-    write_outcome(make_outcome(run_config(job.config), 1.0), job.run_dir)
+    write_outcome(make_outcome(to_run_config(job.config, check_types=False), 1.0), job.run_dir)
     return job
 
 

@@ -17,7 +17,7 @@ from sizewise.job.execute import WORKER_MODULE, worker_arguments
 from sizewise.record.claims import attempts, try_claim
 from sizewise.record.state import JobState, job_state, read_failure
 from sizewise.sweep.launch.backend import LaunchOptions
-from sizewise.sweep.launch.local import SMALL_MODEL, LocalBackend, Pool, rough_size
+from sizewise.sweep.launch.local_launcher import SMALL_MODEL, LocalBackend, Pool, rough_size
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
 
@@ -133,7 +133,7 @@ def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
         assert worker.stdin is not None
         worker.stdin.write(json.dumps({"run_dir": str(job.run_dir)}) + "\n")
         worker.stdin.flush()
-        from .test_claims import wait_for
+        from tests.waiting import wait_for
 
         wait_for(lambda: trace(job.run_dir))
         assert job_state(job.run_dir) == JobState.RUNNING
@@ -166,12 +166,12 @@ def test_a_job_that_another_process_took_over_is_waited_for(
     claim = try_claim(job.run_dir)
     assert claim is not None
     pool = Pool([], [job], LaunchOptions(tmp_path), Progress(1, live=False))
-    pool._ended(Slot(0, None, 1), job, 130)
+    pool.ended(Slot(0, None, 1), job, 130)
     assert read_failure(job.run_dir) is None, "another process's job was called failed"
-    assert pool._elsewhere == [job]
+    assert pool.elsewhere == [job]
     claim.release("interrupted")
-    pool._look_elsewhere()
-    assert pool._waiting == [job, job]
+    pool.look_elsewhere()
+    assert pool.waiting == [job, job]
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"version": 1'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,12 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sizewise.config import SweepConfig, to_run_config
-from sizewise.config.register import run_config
 from sizewise.errors import SweepError
 from sizewise.files import write_json
 from sizewise.job.submit import Job
-from sizewise.record.directories import RunDir
+from sizewise.record.directories import RunDir, SweepDir
 from sizewise.record.outcome import write_outcome
 from sizewise.record.study import PruningReporter, TrialPruned, open_study
-from sizewise.sweep.grid import SweepContext
 from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.search.search import check_options, run_search
 from sizewise.sweep.search.space import corners, objective_values, parse_objectives, search_space
@@ -54,6 +53,66 @@ def test_every_category_and_both_ends_are_looked_at_before_the_first_trial() -> 
         ["lora.r=4", "lora.dropout=0.3"],
         ["lora.r=8", "lora.dropout=0.3"],
     ]
+
+
+def searched(folder: Path) -> Path:
+    """A study of three trials that have ended; return its journal."""
+    study = open_study(folder, ["minimize"], "random", "none", 0)
+    for value in (3.5, 1.25, 2.5):
+        study.tell(study.ask(), value)
+    return SweepDir(folder).study
+
+
+def values(folder: Path) -> list[float]:
+    study = open_study(folder, ["minimize"], "random", "none", 0)
+    return [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "left"),
+    [
+        (lambda text: text[: text.rindex(b"2.5") + 1], [3.5, 1.25]),
+        (lambda text: text.replace(b"1.25", b"0.25"), [3.5]),
+        (lambda text: text.replace(b"1.25", b"1,25"), [3.5]),
+        (lambda text: text.replace(b"1.25", b"\xff.25"), [3.5]),
+        (lambda text: b"", []),
+    ],
+)
+def test_a_damaged_study_goes_on_from_before_the_damage_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Any, left: list[float]
+) -> None:
+    path = searched(tmp_path)
+    assert values(tmp_path) == [3.5, 1.25, 2.5]
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    assert values(tmp_path) == left
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == bool(damaged)
+    assert all("is damaged at line" in line for line in said)
+    study = open_study(tmp_path, ["minimize"], "random", "none", 0)
+    study.tell(study.ask(), 0.5)
+    assert values(tmp_path) == [*left, 0.5]
+
+
+def test_a_study_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    path = searched(tmp_path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert all(line.pop("sha256") for line in lines)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert values(tmp_path) == [3.5, 1.25, 2.5]
+
+
+def test_a_damaged_note_of_a_trial_is_one_message(tmp_path: Path) -> None:
+    searched(tmp_path)
+    for record in ({}, {"folder": str(tmp_path / "other"), "trial_id": 0, "pruner": "median"}):
+        write_json(RunDir(tmp_path).pruning, record)
+        with pytest.raises(SweepError, match="names no trial of a search"):
+            PruningReporter.for_run(tmp_path)
+
+
+def test_a_number_of_trials_that_starts_none_is_refused_and_not_waited_for() -> None:
+    with pytest.raises(SweepError, match=r"hydra\.sweeper\.parallel=-1 starts no trial"):
+        check_options(SweepConfig(), -1)
 
 
 def test_nothing_to_search_over_is_an_error() -> None:
@@ -165,7 +224,9 @@ class ThreeAtOnce:
     def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
         self.batches.append(len(jobs))
         for job in jobs:
-            write_outcome(make_outcome(run_config(job.config), 1.0), job.run_dir)
+            write_outcome(
+                make_outcome(to_run_config(job.config, check_types=False), 1.0), job.run_dir
+            )
 
     def close(self) -> None:
         self.slots = 0
@@ -175,7 +236,7 @@ def search(folder: Path, backend: ThreeAtOnce, monkeypatch: pytest.MonkeyPatch) 
     context = SimpleNamespace(
         composer=Composer(), options=SweepConfig(), sweep_dir=folder, own=parse
     )
-    monkeypatch.setattr(SweepContext, "of", lambda hydra: context)
+    monkeypatch.setattr("sizewise.sweep.search.search.SweepContext", lambda hydra: context)
     monkeypatch.setattr("sizewise.sweep.search.search.job_backend", lambda context: backend)
     hydra: Any = None
     command, goals = ["seed=range(0,1000)"], ["minimize:objective"]

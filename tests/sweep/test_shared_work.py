@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.files import write_json
 from sizewise.job.submit import Job
 from sizewise.record.claims import Claim, this_process, try_claim
@@ -18,8 +20,10 @@ from sizewise.record.outcome import write_outcome
 from sizewise.record.state import JobState, job_state, read_failure
 from sizewise.sweep.launch import ray_launcher
 from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.local_launcher import Pool
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.ray_launcher import _Tasks
+from sizewise.sweep.launch.slot import Slot
 from sizewise.sweep.launch.slurm_launcher import GRACE_POLLS, SlurmBackend
 
 from .conftest import Submit
@@ -54,7 +58,7 @@ def held(job: Job) -> Claim:
 
 
 def done(job: Job) -> None:
-    write_outcome(make_outcome(run_config(job.config), 1.0), job.run_dir)
+    write_outcome(make_outcome(to_run_config(job.config, check_types=False), 1.0), job.run_dir)
 
 
 def test_ray_begins_a_job_again_when_whoever_had_it_is_gone(
@@ -68,6 +72,30 @@ def test_ray_begins_a_job_again_when_whoever_had_it_is_gone(
     assert (ray.begun, job_state(job.run_dir)) == (2, JobState.DONE)
 
 
+def test_a_second_launcher_says_who_holds_a_job_and_not_that_it_starts(
+    tmp_path: Path,
+    submitted: Submit,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job, other = submitted(1), submitted(2)
+    claim = held(job)
+    who = f"held    {job.identity.slug} by process {os.getpid()} on {socket.gethostname()}"
+    pool = Pool([], [job, other], LaunchOptions(tmp_path), Progress(2, live=False))
+    begun: list[Job] = []
+    monkeypatch.setattr(pool, "_begin", lambda slot, job: begun.append(job))
+    pool.begin_next(Slot(0, None, 1))
+    assert (begun, pool.elsewhere) == ([other], [job])
+    assert capsys.readouterr().err == f"{who}: waiting for it\n"
+    monkeypatch.setattr(ray_launcher.time, "sleep", lambda _: done(job))
+    ray: Any = Ray(lambda number: None)
+    _Tasks(ray, ray, LaunchOptions(tmp_path), Progress(1, live=False)).run([job])
+    claim.release("done")
+    said = capsys.readouterr().err
+    assert said.startswith(who)
+    assert "start" not in said
+
+
 def test_ray_waits_for_a_job_that_another_sweep_ends(
     tmp_path: Path, submitted: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,7 +104,7 @@ def test_ray_waits_for_a_job_that_another_sweep_ends(
     monkeypatch.setattr(ray_launcher.time, "sleep", lambda _: done(job))
     ray: Any = Ray(lambda number: None)
     _Tasks(ray, ray, LaunchOptions(tmp_path), Progress(1, live=False)).run([job])
-    assert (ray.begun, job_state(job.run_dir)) == (1, JobState.DONE)
+    assert (ray.begun, job_state(job.run_dir)) == (0, JobState.DONE)
     claim.release("done")
 
 
@@ -85,10 +113,10 @@ def test_slurm_does_not_call_a_job_failed_that_another_process_has(submitted: Su
     write_json(RunDir(job.run_dir).queued, {"job_id": "77_1"})
     claim, missed = held(job), {job.identity.hash: 0}
     for _ in range(GRACE_POLLS + 1):
-        assert not backend._ended(job, set(), missed)
+        assert not backend.ended(job, set(), missed)
     assert read_failure(job.run_dir) is None
     claim.release("interrupted")
-    assert [backend._ended(job, set(), missed) for _ in range(GRACE_POLLS)][-1]
+    assert [backend.ended(job, set(), missed) for _ in range(GRACE_POLLS)][-1]
 
 
 def test_slurm_calls_its_own_dead_job_failed_at_once(
@@ -100,6 +128,6 @@ def test_slurm_calls_its_own_dead_job_failed_at_once(
     owner = replace(this_process(), machine="another", queue_job="77_1")
     monkeypatch.setattr("sizewise.record.claims.this_process", lambda: owner)
     claim, missed = held(job), {job.identity.hash: 0}
-    assert [backend._ended(job, set(), missed) for _ in range(GRACE_POLLS)][-1]
+    assert [backend.ended(job, set(), missed) for _ in range(GRACE_POLLS)][-1]
     assert read_failure(job.run_dir) is not None
     claim.release("failed")

@@ -12,7 +12,7 @@ from sizewise.errors import SweepError
 from sizewise.record.state import JobState, job_state
 from sizewise.sweep.launch import slurm_queue
 from sizewise.sweep.launch.slurm_launcher import SlurmBackend, check_resources
-from sizewise.sweep.launch.slurm_queue import queued_ids, require_queued_ids, require_slurm
+from sizewise.sweep.launch.slurm_queue import queue_reasons, require_queued_ids, require_slurm
 from sizewise.sweep.launch.worker import SlurmTask
 
 from .conftest import Submit
@@ -57,15 +57,15 @@ def test_a_machine_without_slurm_says_so(
         require_slurm()
     with pytest.raises(SweepError, match="sbatch"):
         SlurmBackend().check([submitted(1)])
-    assert queued_ids() is None
+    assert queue_reasons() is None
 
 
 def test_a_silent_controller_is_asked_again_and_never_taken_for_an_empty_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(slurm_queue, "WAIT_SECONDS", 0.0)
-    answers = iter([None, {"7"}])
-    monkeypatch.setattr(slurm_queue, "queued_ids", lambda: next(answers, None))
+    answers = iter([None, {"7": "Priority"}])
+    monkeypatch.setattr(slurm_queue, "queue_reasons", lambda: next(answers, None))
     assert require_queued_ids() == {"7"}
     with pytest.raises(SweepError, match=r"squeue did not answer 4 times.*Nothing was submitted"):
         require_queued_ids()

@@ -6,10 +6,10 @@ import csv
 from pathlib import Path
 
 import pytest
-from factory import Spec, Task, make_run
 from hydra.utils import get_class
 from omegaconf import OmegaConf
-from tracking_helpers import fit
+from tests.report.factory import Spec, Task, make_run
+from tests.tracking.tracking_helpers import fit
 
 from sizewise.config.evaluation import LoggerConfig
 from sizewise.config.register import conf_dir
@@ -70,7 +70,7 @@ def test_a_lightning_logger_of_the_users_own_is_taken_as_it_is(tmp_path: Path) -
 
 
 def test_what_is_no_logger_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"logger\.backends\.odd makes a PosixPath"):
+    with pytest.raises(ConfigError, match=r"logger\.backends\.odd \(pathlib\.Path\) is no Logger"):
         make_loggers(LoggerConfig(False, {"odd": {"_target_": "pathlib.Path"}}), tmp_path, "a")
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factory import Spec, Task, make_run
 from omegaconf import OmegaConf
-from tracking_helpers import (
+from tests.report.factory import Spec, Task, make_run
+from tests.tracking.tracking_helpers import (
     fit,
     history,
     inspect_records,
@@ -109,7 +109,7 @@ DIES = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from tracking_helpers import TinyModule, fit
+from tests.tracking.tracking_helpers import TinyModule, fit
 import pytorch_lightning as pl
 from sizewise.config.evaluation import LoggerConfig
 from sizewise.tracking import make_loggers
@@ -130,7 +130,7 @@ fit(run, loggers, [save, Kill()])
 def test_killed_run_goes_on_as_one_run_with_one_history(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     expected = history(one_run(whole))
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", DIES, str(killed), here], capture_output=True, text=True
     )

@@ -29,7 +29,7 @@ from torch import nn
 
 from sizewise.errors import ConfigError, ModelError, OutOfMemoryError, TrainingError
 from sizewise.models.head import answer_logits, answer_targets
-from sizewise.training.attempt import fit_plan
+from sizewise.training.fit import fit_plan
 from sizewise.training.module import CausalModule
 
 
@@ -45,7 +45,7 @@ def validation_loss(model: nn.Module) -> float:
 def test_best_weights_are_left_loaded_and_saved(tmp_path: Path) -> None:
     from sizewise.models.adapter.attach import load_adapter
 
-    module, result = fit_toy(tmp_path, lr=2.0, validate_every=1)
+    module, result = fit_toy(tmp_path, lr=20.0, validate_every=1)
     assert result.best_step < result.steps
     assert validation_loss(module.model) == pytest.approx(result.best_val_loss, rel=1e-5)
     assert not module.model.training

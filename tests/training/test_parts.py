@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from tests.training.toys import adapted, fit_toy, make_module, tiny_base, toy_data
 from torch import nn
 
+from sizewise.composition.compose import compose_run
 from sizewise.config import OptimizerConfig, SchedulerConfig, conf_dir
 from sizewise.errors import ConfigError, TrainingError
 from sizewise.training.checkpoint import BatchShape
@@ -84,10 +85,8 @@ def options(group: str) -> list[Path]:
 
 
 def optimizer_option(path: Path) -> OptimizerConfig:
-    """The option as it is composed; a learning rate that follows the model's is filled in."""
-    node = OmegaConf.merge({"model": {"suggested_lr": 1e-3}}, {"optimizer": OmegaConf.load(path)})
-    values: Any = OmegaConf.to_container(node, resolve=True)
-    return OptimizerConfig(**values["optimizer"])
+    """The option as it is composed; a learning rate by the rule is filled in."""
+    return compose_run([f"optimizer={path.stem}", "model.suggested_lr=1e-3"]).optimizer
 
 
 @pytest.mark.parametrize("path", options("optimizer"), ids=lambda p: p.stem)
@@ -142,8 +141,7 @@ def test_options_that_do_not_suit_the_optimiser() -> None:
 @pytest.mark.parametrize("name", ["adamw8bit", "adafactor"])
 def test_optimiser_states_resume(tmp_path: Path, name: str) -> None:
     """States that are no plain fp32 tensors come back as they were."""
-    from tests.training.test_resume import KillAt, KilledError
-    from tests.training.toys import weights
+    from tests.training.toys import KillAt, KilledError, weights
 
     config = optimizer_option(conf_dir() / "optimizer" / f"{name}.yaml")
 

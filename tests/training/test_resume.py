@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
+from safetensors.torch import save_file
 from tests.training.toys import (
+    KillAt,
+    KilledError,
     adapted,
     fit_toy,
     make_module,
@@ -20,24 +24,8 @@ from tests.training.toys import (
 )
 
 from sizewise.errors import TrainingError
-from sizewise.training.checkpoint import read_checkpoint
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
-
-
-class KillAt(pl.Callback):
-    """Ends a fit when a hook is called for the n-th time."""
-
-    def __init__(self, hook: str, count: int) -> None:
-        self.remaining = count
-        setattr(self, hook, self._kill)
-
-    def _kill(self, *args: Any, **kwargs: Any) -> None:
-        self.remaining -= 1
-        if self.remaining == 0:
-            raise KilledError
+from sizewise.record.directories import RunDir
+from sizewise.training.checkpoint import read_best, read_checkpoint, write_checkpoint
 
 
 def history(run_dir: Path) -> list[Any]:
@@ -177,19 +165,147 @@ def test_checkpoint_of_another_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         fit_toy(tmp_path, callbacks=[KillAt("on_train_batch_start", 12)])
     other = get_peft_model(tiny_base(), LoraConfig(r=2, target_modules=["q_proj", "o_proj"]))
-    with pytest.raises(TrainingError, match="trainable weights are missing"):
+    with pytest.raises(TrainingError, match="weights are missing"):
         fit_toy(tmp_path, make_module(other))
 
 
-def test_damaged_or_pickled_checkpoint_is_refused(tmp_path: Path) -> None:
-    last = tmp_path / "checkpoints" / "last.ckpt"
-    last.parent.mkdir()
-    last.write_bytes(b"PK\x03\x04 truncated")
-    with pytest.raises(TrainingError, match="cannot be read"):
-        fit_toy(tmp_path)
-    torch.save({"state_dict": KilledError("code")}, last)
-    with pytest.raises(TrainingError, match="cannot be read"):
-        fit_toy(tmp_path)
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def flip_a_weight(path: Path) -> None:
+    """Change one bit of the largest part of an archive, and not of the padding between parts."""
+    with zipfile.ZipFile(path) as archive:
+        part = max(archive.infolist(), key=lambda info: info.file_size)
+    content = bytearray(path.read_bytes())
+    names = content[part.header_offset + 26 : part.header_offset + 30]
+    start = part.header_offset + 30 + sum(struct.unpack("<HH", names))
+    content[start + part.file_size // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pickled(path: Path) -> None:
+    torch.save({"state_dict": KilledError("code")}, path)
+
+
+def foreign(path: Path) -> None:
+    torch.save({"state_dict": {}}, path)
+
+
+DAMAGES = [
+    *(("last.ckpt", way) for way in (flip_a_weight, cut, pickled, foreign)),
+    *(("best.safetensors", way) for way in (flip, cut, Path.unlink)),
+    ("last.ckpt", lambda path: path.write_bytes(b"")),
+    ("best.safetensors", lambda path: path.write_bytes(b"")),
+    (
+        "best.safetensors",
+        lambda path: path.write_bytes(path.read_bytes().replace(b"loss", b"lost")),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_a_damaged_checkpoint_falls_back_to_the_start_and_says_so(
+    tmp_path: Path,
+    undisturbed: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    damage: Any,
+) -> None:
+    with pytest.raises(KilledError):
+        fit_toy(tmp_path, callbacks=[KillAt("on_train_batch_start", 17)])
+    damage(tmp_path / "checkpoints" / name)
+    module, result = fit_toy(tmp_path)
+    assert_same(state(tmp_path, module, result), undisturbed)
+    (said,) = [r.message for r in caplog.records if "trained from the start" in r.message]
+    assert name in said
+    assert "\n" not in said
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(
+    tmp_path: Path, undisturbed: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(KilledError):
+        fit_toy(tmp_path, callbacks=[KillAt("on_train_batch_start", 17)])
+    last, best = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "checkpoints/best.safetensors"
+    stored = read_checkpoint(last)
+    del stored["sizewise_best"]
+    torch.save(stored, last)
+    record, tensors = read_best(best)
+    save_file(tensors, best, metadata={"sizewise": json.dumps(record)})
+    module, result = fit_toy(tmp_path)
+    assert_same(state(tmp_path, module, result), undisturbed)
+    assert "from the start" not in caplog.text
+
+
+def other_loss(run_dir: Path) -> None:
+    path = run_dir / "fit.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "best_val_loss": record["best_val_loss"] / 2}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        other_loss,
+        lambda run_dir: (run_dir / "fit.json").write_text("{"),
+        lambda run_dir: (run_dir / "fit.json").write_bytes(b"\xff"),
+        lambda run_dir: flip(run_dir / "adapter" / "adapter_model.safetensors"),
+        lambda run_dir: (run_dir / "adapter" / "adapter_model.safetensors").unlink(),
+    ],
+)
+def test_a_damaged_adapter_or_record_of_a_fit_is_not_believed(
+    tmp_path: Path, undisturbed: dict[str, Any], caplog: pytest.LogCaptureFixture, damage: Any
+) -> None:
+    fit_toy(tmp_path)
+    answers = RunDir(tmp_path).predictions("tuned", "d")
+    answers.parent.mkdir()
+    answers.write_text("of the damaged adapter\n")
+    damage(tmp_path)
+    module, result = fit_toy(tmp_path)
+    assert_same(state(tmp_path, module, result), undisturbed)
+    (said,) = [r.message for r in caplog.records if "is damaged" in r.message]
+    assert "\n" not in said
+    assert not answers.exists()
+
+
+def test_a_fit_of_an_earlier_version_is_not_repeated_unless_it_is_torn(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    _, result = fit_toy(tmp_path)
+    record = json.loads((tmp_path / "fit.json").read_text())
+    old = {key: value for key, value in record.items() if key not in ("adapter", "sha256")}
+    (tmp_path / "fit.json").write_text(json.dumps(old))
+    never = [KillAt("on_train_batch_start", 1)]
+    assert (
+        fit_toy(tmp_path, make_module(adapted(tiny_base(), seed=9)), callbacks=never)[1] == result
+    )
+    cut(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert_same(state(tmp_path, *fit_toy(tmp_path)), undisturbed)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    write_checkpoint({"step": 1}, path)
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sizewise.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_checkpoint({"step": 2}, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+    assert path.read_bytes() == before
 
 
 def test_fresh_start_forgets_an_older_best(tmp_path: Path) -> None:

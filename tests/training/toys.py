@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
@@ -150,3 +151,20 @@ def fit_toy(
 def weights(module: CausalModule) -> dict[str, Tensor]:
     """Copies of the trainable weights."""
     return {n: p.detach().clone() for n, p in module.model.named_parameters() if p.requires_grad}
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+class KillAt(pl.Callback):
+    """Ends a fit when a hook is called for the n-th time."""
+
+    def __init__(self, hook: str, count: int) -> None:
+        self.remaining = count
+        setattr(self, hook, self._kill)
+
+    def _kill(self, *args: Any, **kwargs: Any) -> None:
+        self.remaining -= 1
+        if self.remaining == 0:
+            raise KilledError

@@ -21,8 +21,8 @@ from tools.embedded_models.tokenizer import load_tokenizer, train_tokenizer
 
 from sizewise.embedded.dialogues import fingerprint, generate_dialogues
 from sizewise.embedded.general_text import PretrainingText
-from sizewise.embedded.ladder import models_folder
 from sizewise.errors import ModelError, SizewiseError
+from sizewise.models.sources import models_folder
 
 TOKENIZER_EXCHANGES = 8000
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "simple-icd-10-cm")
@@ -115,9 +115,6 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
 MANIFEST = "manifest.json"
 
 
@@ -171,3 +168,7 @@ def differences(folder: Path, data_fingerprint: str) -> list[str]:
         if name in present and present[name] != facts
     ]
     return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

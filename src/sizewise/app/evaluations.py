@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,16 +11,20 @@ from typing import Literal
 
 from sizewise.composition.compose import compose_config
 from sizewise.composition.inputs import pinned
-from sizewise.config import conf_dir, to_run_config
+from sizewise.config import to_run_config
+from sizewise.config.targets import check_own
 from sizewise.errors import ConfigError
 from sizewise.files import read_json, tail
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config, run_identity
 from sizewise.report.comparison.runs import Run
+from sizewise.runtime import command_line
 
-SCRIPT = "evaluate.py"
 LOG = "app.log"
 STOP_SECONDS = 30.0
+SETTINGS = ("metric", "eval_dataset", "evaluation")
+# What makes more of a value than a value: a class, code of a base, an interpolation.
+REFUSED = ("_target_", "trust_remote_code", "${")
 State = Literal["running", "done", "failed", "stopped"]
 
 
@@ -29,7 +33,6 @@ class EvaluationPlan:
     """A command and where its results will be.
 
     Attributes:
-        command: arguments of the process.
         run_dir: directory of the evaluation, named by its configuration: the same evaluation
             goes on where it stopped, or is found done.
         total: answers that will be written; None where further test sets were asked for.
@@ -59,35 +62,51 @@ class Progress:
         return min(1.0, self.done / self.total) if self.total else 0.0
 
 
-def plan_evaluation(run: Run, outputs: Path, overrides: Sequence[str] = ()) -> EvaluationPlan:
+def check_named(overrides: Sequence[str], groups: Sequence[str]) -> None:
+    """Raise ConfigError for all but options of ``groups`` by name, and values below them."""
+    option = rf"({'|'.join(groups)})=\[?[\w, -]*\]?"
+    value = rf"({'|'.join(groups)})(\.[\w-]+)+=.*"
+    for text in overrides:
+        named = re.fullmatch(option, text) or re.fullmatch(value, text, re.DOTALL)
+        if not named or any(word in text for word in REFUSED):
+            raise ConfigError(
+                f"{text}: here only options of {', '.join(groups)} can be given, by their names, "
+                "and plain values of them. Use the command line for everything else."
+            )
+
+
+def plan_evaluation(
+    run: Run, outputs: Path, overrides: Sequence[str] = (), trust: bool = False
+) -> EvaluationPlan:
     """Plan the evaluation of a finished run.
 
     Args:
-        run: what to evaluate.
         outputs: parent of the new directory.
-        overrides: further settings as for ``evaluate.py`` (``eval_dataset=[counsel_chat]`` …).
+        overrides: further settings as for ``evaluate.py`` (``eval_dataset=[counsel_chat]`` …):
+            named options of ``SETTINGS`` and their values.
+        trust: let it call metrics that the run names and that are not sizewise's.
 
     Raises:
-        ConfigError: an override is wrong, or this installation has no ``evaluate.py``.
+        ConfigError: an override is wrong.
     """
-    script = conf_dir().parent / SCRIPT
-    if not script.is_file():
-        raise ConfigError(f"There is no {SCRIPT} beside the options: use a checkout of sizewise.")
+    check_named(overrides, SETTINGS)
     chosen = [f"run={quoted(run.directory)}", "logger=none"]
     chosen.append(f"paths.outputs={quoted(outputs.resolve())}")
     cache = (run.outcome.config.get("paths") or {}).get("cache")
     if cache:
         chosen.append(f"paths.cache={quoted(cache)}")
+    chosen += ["trust=true"] if trust else []
     chosen += list(overrides)
     config = compose_config(chosen, "evaluate")
     plain = plain_config(config)
     to_run_config(plain)
+    check_own(plain.get("metric"), "metric")
     known = run.outcome.tuned or run.outcome.base
     models = 1 if run.outcome.tuned is None else 2
     total = models * sum(e.examples for e in known.values())
     more = bool(plain.get("eval_dataset"))
     return EvaluationPlan(
-        command=(sys.executable, str(script), *chosen),
+        command=(*command_line("evaluate"), *chosen),
         run_dir=outputs.resolve() / run_identity(pinned(plain)).slug,
         total=None if more or not total else total,
         title=" ".join((run.directory.name, *overrides)),
@@ -100,12 +119,6 @@ def quoted(path: Path | str) -> str:
 
 
 class RunningEvaluation:
-    """A started evaluation.
-
-    Args:
-        plan: what to run.
-    """
-
     def __init__(self, plan: EvaluationPlan) -> None:
         self.plan = plan
         self._stopped = False
@@ -116,7 +129,6 @@ class RunningEvaluation:
             )
 
     def progress(self) -> Progress:
-        """Read how far it is."""
         progress = read_progress(self.plan, self._process.poll())
         stopped = self._stopped and progress.state == "failed"
         return replace(progress, state="stopped", message="") if stopped else progress
@@ -141,7 +153,7 @@ def read_progress(plan: EvaluationPlan, exit_code: int | None) -> Progress:
     if exit_code == 0 and RunDir(plan.run_dir).outcome.is_file():
         return Progress(done, plan.total, "done")
     failure = read_json(RunDir(plan.run_dir).failure) or {}
-    said = failure.get("message") or " ".join(tail(plan.run_dir / LOG, 3))
+    said = failure.get("reason") or " ".join(tail(plan.run_dir / LOG, 3))
     return Progress(done, plan.total, "failed", str(said or f"exit code {exit_code}"))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from sizewise import palette
+from sizewise.app.evaluations import check_named
 from sizewise.composition.compose import compose_run
 from sizewise.config import RunConfig
+from sizewise.config.data import SPLITS
 from sizewise.data.build import build_splits
-from sizewise.data.explore import SPLITS, Exploration, explore
-from sizewise.job.data import make_template
-from sizewise.models.tokenizer import load_tokenizer
+from sizewise.data.explore import Exploration, explore
+from sizewise.models.tokenizer import load_template
 from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.compare import SetComparison
@@ -30,13 +31,14 @@ SAMPLES = 200
 
 def explore_config(config: RunConfig, seed: int = 0) -> Exploration:
     """Describe the data set of a configuration in tokens of its model."""
-    template = make_template(load_tokenizer(config.model), config.model)
+    template = load_template(config.model)
     return explore(build_splits(config.dataset), template, SAMPLES, seed)
 
 
 def explore_overrides(overrides: list[str]) -> Exploration:
     """Describe what ``train.py`` would read with these overrides; raises ConfigError."""
-    return explore_config(replace(compose_run(overrides)))
+    check_named(overrides, ("dataset", "model"))
+    return explore_config(compose_run(overrides))
 
 
 def length_figure(found: Exploration, part: str) -> go.Figure:
@@ -101,6 +103,8 @@ def leak_sentences(found: Exploration) -> list[str]:
     ]
     if any(report.filtered.values()):
         lines.append(f"Left out: {report.reasons}.")
+    if any(report.noted.values()):
+        lines.append(f"To be noted: {report.notes}.")
     return lines
 
 

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from sizewise.composition.compose import compose_run
+from sizewise.composition.inputs import names_hub
 from sizewise.config import ModelConfig
 from sizewise.data.build import build_splits
 from sizewise.data.explore import Exploration, TokenLengths, draw_lengths, explore
 from sizewise.errors import ConfigError
 from sizewise.files import write_atomically
-from sizewise.job.data import make_template
-from sizewise.job.preflight import names_hub
-from sizewise.models.tokenizer import load_tokenizer
+from sizewise.models.tokenizer import load_template
+from sizewise.report.words import literal
 from sizewise.runtime import prepare_environment, quiet
 
 SHOWN_LABELS = 10
@@ -28,13 +28,8 @@ SHOWN_CHARS = 600
 def explore_command(overrides: Sequence[str], out: Path | None, samples: int) -> None:
     """Print sizes, token lengths, repetitions, leaks, labels and samples of a data set.
 
-    Args:
-        overrides: as for ``train.py``; ``dataset=`` and ``model=`` (its tokenizer) matter.
-        out: also write ``exploration.json`` and ``token_lengths.png`` there.
-        samples: how many training examples to show.
-
-    Raises:
-        SizewiseError: the data or the tokenizer cannot be read.
+    ``dataset=`` and ``model=`` (its tokenizer) matter of the overrides; ``exploration.json`` and
+    ``token_lengths.png`` are also written to ``out``.
     """
     cfg = compose_run(overrides)
     check_language_model(cfg.model, "count tokens with")
@@ -42,9 +37,9 @@ def explore_command(overrides: Sequence[str], out: Path | None, samples: int) ->
         raise ConfigError(f"--samples={samples} is too small. Give 0 or more.")
     prepare_environment(hub=names_hub(cfg))
     quiet()
-    template = make_template(load_tokenizer(cfg.model), cfg.model)
+    template = load_template(cfg.model)
     found = explore(build_splits(cfg.dataset), template, samples, cfg.seed)
-    show(found, f"{cfg.dataset.name}, tokens of {cfg.model.name}", Console())
+    show(found, f"{cfg.dataset.name}, tokens of {cfg.model.name}", Console(emoji=False))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "exploration.json", json.dumps(asdict(found), indent=2))
@@ -52,13 +47,14 @@ def explore_command(overrides: Sequence[str], out: Path | None, samples: int) ->
 
 
 def show(found: Exploration, title: str, console: Console) -> None:
-    """Print an exploration."""
     console.print(_sizes(found, title))
     report = found.report
     console.print(
-        f"{report.rows} rows read; filtered: {report.reasons}; "
+        f"{report.rows} rows read; filtered: {literal(report.reasons)}; "
         f"{report.duplicates} exact repetitions removed."
     )
+    if any(report.noted.values()):
+        console.print(f"To be noted: {report.notes}.", markup=False)
     console.print(
         f"Groups in more than one split: {report.shared_groups}. A random split of rows would "
         f"have put {report.row_split_leak:.1%} of the test rows' questions into training. "
@@ -68,14 +64,13 @@ def show(found: Exploration, title: str, console: Console) -> None:
         if labels.counts:
             common = ", ".join(f"{name} {count}" for name, count in labels.counts[:SHOWN_LABELS])
             console.print(
-                f"{split}: {len(labels.counts)} labels ({common} …), "
-                f"{len(labels.unseen)} never seen in training.",
-                markup=False,
+                f"{split}: {len(labels.counts)} labels ({literal(common)} …), "
+                f"{len(labels.unseen)} never seen in training."
             )
     for example in found.samples:
         console.rule()
-        console.print(_cut(example.prompt_text), markup=False)
-        console.print(f"→ {_cut(example.answer)}", markup=False, style="bold")
+        console.print(literal(_cut(example.prompt_text)))
+        console.print(f"→ {literal(_cut(example.answer))}", style="bold")
 
 
 def _sizes(found: Exploration, title: str) -> Table:
@@ -90,7 +85,7 @@ def _sizes(found: Exploration, title: str) -> Table:
         "p95",
         "max",
     )
-    table = Table(*columns, title=title)
+    table = Table(*columns, title=literal(title))
     for split, lengths in found.lengths.items():
         cells = [found.sizes[split], found.repetition[split].groups, *_cells(lengths)]
         table.add_row(split, *map(str, cells))

@@ -1,4 +1,4 @@
-"""``sizewise …``: what is not a run. Runs are ``train.py`` and ``evaluate.py``."""
+"""``sizewise …``: every command. ``train`` and ``evaluate`` take Hydra's grammar as it is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sizewise.errors import SizewiseError
+from sizewise.report.words import visible
 
 app = typer.Typer(
     name="sizewise",
@@ -20,9 +21,32 @@ app = typer.Typer(
 
 Directories = Annotated[list[Path], typer.Argument(help="Directories of sweeps or runs.")]
 Directory = Annotated[Path, typer.Argument(help="Directory of a sweep or a run.")]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Call classes that the record names and sizewise does not have."),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides as for train.py: model=gemma4b lora.r=16 …")
 ]
+
+
+AS_TYPED = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+@app.command(add_help_option=False, context_settings=AS_TYPED)
+def train() -> None:
+    """Run one job, or with -m or sweep=NAME many: sizewise train -m model=nano,mini lora.r=8,16."""
+    from sizewise.commands.run import hydra_command
+
+    hydra_command("train", sys.argv[2:])
+
+
+@app.command(add_help_option=False, context_settings=AS_TYPED)
+def evaluate() -> None:
+    """Score an untouched base, a finished run (run=DIR) or an adapter (adapter=PATH_OR_ID)."""
+    from sizewise.commands.run import hydra_command
+
+    hydra_command("evaluate", sys.argv[2:])
 
 
 @app.command()
@@ -75,7 +99,10 @@ def explore(
 
 @app.command()
 def export(
-    values: Annotated[list[str], typer.Argument(help="run=DIR [out=DIR merge=true push_to=…]")],
+    values: Annotated[
+        list[str],
+        typer.Argument(help="run=DIR [out=DIR merge=true push_to=… trust_remote_code=true]"),
+    ],
 ) -> None:
     """Write adapter or merged model, tokenizer, settings and a model card; optionally push."""
     from sizewise.commands.release import export_command
@@ -95,11 +122,11 @@ def generate(
 
 
 @app.command()
-def verify(directory: Directory) -> None:
+def verify(directory: Directory, trust: Trust = False) -> None:
     """Recompute every reported number from the stored predictions and check all hashes."""
     from sizewise.commands.provenance import verify_command
 
-    if not verify_command(directory):
+    if not verify_command(directory, trust):
         raise typer.Exit(1)
 
 
@@ -107,11 +134,12 @@ def verify(directory: Directory) -> None:
 def reproduce(
     directory: Directory,
     run: Annotated[bool, typer.Option("--run", help="Run the command, too.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Print command, code and versions of a run; with --run, run it with those that are here."""
     from sizewise.commands.provenance import reproduce_command
 
-    raise typer.Exit(reproduce_command(directory, run))
+    raise typer.Exit(reproduce_command(directory, run, trust))
 
 
 @app.command("app")
@@ -120,11 +148,12 @@ def serve(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8501,
     crisis: Annotated[Path | None, typer.Option(help="Settings of the crisis detector.")] = None,
     outputs: Annotated[Path | None, typer.Option(help="Where evaluations are written.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Open the app: explore data, results, chat, blind ratings, evaluations. Local only."""
-    from sizewise.app.launch import launch
+    from sizewise.app.launch import app_command, launch
 
-    raise typer.Exit(launch(directory, port, crisis, outputs))
+    raise typer.Exit(launch(app_command(directory, port, crisis, outputs, trust), port))
 
 
 def main() -> None:
@@ -132,7 +161,7 @@ def main() -> None:
     try:
         app()
     except SizewiseError as error:
-        sys.stderr.write(f"sizewise: {error}\n")
+        sys.stderr.write(visible(f"sizewise: {error}\n"))
         raise SystemExit(1) from error
 
 

@@ -9,21 +9,15 @@ from rich.table import Table
 
 from sizewise.commands.explore import check_language_model
 from sizewise.composition.compose import compose_run
+from sizewise.composition.inputs import names_hub
 from sizewise.job.bases import GB, plan_job
-from sizewise.job.preflight import names_hub
 from sizewise.models.plan.planner import MemoryPlan
+from sizewise.report.words import literal
 from sizewise.runtime import prepare_environment, quiet
 
 
 def plan_command(overrides: Sequence[str]) -> None:
-    """Print the memory plan of a job.
-
-    Args:
-        overrides: as for ``train.py``.
-
-    Raises:
-        SizewiseError: the job cannot be composed, or its architecture is not known.
-    """
+    """Print the memory plan of a job; SizewiseError where its architecture is not known."""
     cfg = compose_run(overrides)
     check_language_model(cfg.model, "plan memory for")
     prepare_environment(hub=names_hub(cfg))
@@ -32,12 +26,11 @@ def plan_command(overrides: Sequence[str]) -> None:
         f"{cfg.model.name}, {cfg.quantization.method} base, {cfg.lora.method}, "
         f"batch {cfg.trainer.batch_size}, {cfg.dataset.max_length} tokens"
     )
-    show(plan_job(cfg), title, cfg.lora.trains, Console())
+    show(plan_job(cfg), title, cfg.lora.trains, Console(emoji=False))
 
 
 def show(plan: MemoryPlan, title: str, trains: bool, console: Console) -> None:
-    """Print parameters, bytes by part, peaks and the cards."""
-    console.print(f"[bold]{title}[/]")
+    console.print(f"[bold]{literal(title)}[/]")
     share = plan.trainable / plan.total
     console.print(f"{plan.total:,} parameters, {plan.trainable:,} of them trained ({share:.2%}).")
     columns = {"training": plan.training, "generation": plan.generation}
@@ -48,7 +41,7 @@ def show(plan: MemoryPlan, title: str, trains: bool, console: Console) -> None:
     for card, fits in plan.fits.items():
         advice = plan.advice.get(card)
         line = "fits" if fits else f"does not fit; would fit with {advice}" if advice else "no"
-        console.print(f"{card:>3} GB: {line}", style="green" if fits else None)
+        console.print(f"{card:>3} GB: {literal(line)}", style="green" if fits else None)
 
 
 def _parts(
@@ -57,7 +50,7 @@ def _parts(
     table = Table("GB (10⁹ bytes)", *columns)
     names = dict.fromkeys(name for parts in columns.values() for name in parts)
     for name in names:
-        table.add_row(name, *(_gb(parts.get(name)) for parts in columns.values()))
+        table.add_row(literal(name), *(_gb(parts.get(name)) for parts in columns.values()))
     table.add_row("device and allocator", *(_gb(overhead) for _ in columns))
     table.add_row("peak", *(_gb(peaks[name]) for name in columns), style="bold")
     return table

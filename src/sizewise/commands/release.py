@@ -7,29 +7,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sizewise.commands.explore import check_language_model
+from sizewise.composition.inputs import names_hub
 from sizewise.errors import ConfigError
 from sizewise.evaluation.generate import generate_batch
-from sizewise.job.preflight import names_hub
 from sizewise.models.adapter.full import is_full
 from sizewise.models.adapter.wrapping import base_only
-from sizewise.release.export import export_run
+from sizewise.models.tokenizer import load_template
+from sizewise.release.export import export_run, push
 from sizewise.release.generate import (
     conversation,
     load_run_base,
     load_run_model,
-    load_run_template,
     open_run,
     prompt_ids,
 )
-from sizewise.release.hub import push
+from sizewise.report.words import visible
 from sizewise.runtime import prepare_environment, quiet
 
-EXPORT_KEYS = ("run", "out", "merge", "push_to", "private", "examples")
+REMOTE_CODE = "trust_remote_code"
+EXPORT_KEYS = ("run", "out", "merge", "push_to", "private", "examples", REMOTE_CODE)
 FLAGS = {"true": True, "false": False}
 
 
 def export_command(values: Sequence[str]) -> None:
     """Export a run: ``run=DIR [out=DIR] [merge=true] [push_to=owner/name private=true]``.
+
+    ``trust_remote_code=true``: let code run that comes with the base; no record says so.
 
     Raises:
         SizewiseError: a value is wrong, the run trained nothing, or the hub refuses.
@@ -43,7 +46,8 @@ def export_command(values: Sequence[str]) -> None:
         raise ConfigError("push_to= names no repository. Give push_to=owner/name, or leave it out.")
     prepare_environment(hub="push_to" in given or names_hub(open_run(run_dir).cfg))
     quiet()
-    done = export_run(run_dir, out, merged, number(given, "examples", 32))
+    remote_code = flag(given, REMOTE_CODE, False)
+    done = export_run(run_dir, out, merged, number(given, "examples", 32), remote_code)
     report = done.report
     sys.stdout.write(f"{'Whole model' if done.merged else 'Adapter'} and card: {done.folder}\n")
     if report is not None:
@@ -56,37 +60,33 @@ def export_command(values: Sequence[str]) -> None:
 
 
 def generate_command(values: Sequence[str], base: bool) -> None:
-    """Answer one question with a run: ``run=DIR "question"``; with ``base``, the base's beside it.
-
-    The question is put as the run's test examples are (see ``release.asking.conversation``).
-
-    Raises:
-        SizewiseError: there is no question, it is too long, or the run cannot be loaded.
-    """
-    given = pairs([v for v in values if v.startswith("run=")], ("run",))
-    questions = [v for v in values if not v.startswith("run=")]
+    """Answer ``run=DIR "question"``, put as the test examples are; ``base``: its answer, too."""
+    known = ("run", REMOTE_CODE)
+    named = [v for v in values if v.partition("=")[0] in known and "=" in v]
+    given = pairs(named, known)
+    questions = [v for v in values if v not in named]
     if len(questions) != 1 or not questions[0].strip():
         raise ConfigError('Ask one question: sizewise generate run=DIR "question".')
-    run = open_run(Path(required(given, "run")))
+    run = open_run(Path(required(given, "run")), flag(given, REMOTE_CODE, False))
     check_language_model(run.cfg.model, "ask")
     prepare_environment(hub=names_hub(run.cfg))
     quiet()
-    template = load_run_template(run)
+    template = load_template(run.cfg.model)
     prompt = prompt_ids(run, template, conversation(run, questions[0]))
     model = load_run_model(run)
     answer = generate_batch(model, [prompt], template, run.cfg.generation)[0]
     if not base:
-        sys.stdout.write(answer.text + "\n")
+        sys.stdout.write(visible(answer.text) + "\n")
         return
     if is_full(model):
         model = load_run_base(run)
     with base_only(model):
         before = generate_batch(model, [prompt], template, run.cfg.generation)[0]
-    sys.stdout.write(f"base:  {before.text}\ntuned: {answer.text}\n")
+    sys.stdout.write(visible(f"base:  {before.text}\ntuned: {answer.text}\n"))
 
 
 def pairs(values: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """Split ``key=value`` words; raises ConfigError for an unknown key or a word without ``=``."""
+    """Split ``key=value`` words; ConfigError for an unknown key or a word without ``=``."""
     found = {}
     for value in values:
         key, sign, text = value.partition("=")
@@ -99,14 +99,12 @@ def pairs(values: Sequence[str], known: Sequence[str]) -> dict[str, str]:
 
 
 def required(given: Mapping[str, str], key: str) -> str:
-    """Return a value that has to be there."""
     if not given.get(key):
         raise ConfigError(f"{key}= is missing. Give {key}=DIR, the directory of a finished run.")
     return given[key]
 
 
 def flag(given: Mapping[str, str], key: str, default: bool) -> bool:
-    """Return a true/false value."""
     text = given.get(key, str(default)).lower()
     if text not in FLAGS:
         raise ConfigError(f"{key}={given[key]} is neither true nor false.")
@@ -114,7 +112,6 @@ def flag(given: Mapping[str, str], key: str, default: bool) -> bool:
 
 
 def number(given: Mapping[str, str], key: str, default: int) -> int:
-    """Return a whole number of at least 0."""
     text = given.get(key, str(default))
     if not text.isdigit():
         raise ConfigError(f"{key}={text} is no whole number of at least 0.")

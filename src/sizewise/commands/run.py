@@ -1,4 +1,4 @@
-"""What train.py and evaluate.py call: preparation, and one job under Hydra."""
+"""``sizewise train`` and ``sizewise evaluate`` (and ``train.py``, ``evaluate.py``) under Hydra."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from sizewise.composition.resolvers import exit_on_error, register_resolvers
-from sizewise.config import register_schema
-from sizewise.config.register import explain
+from sizewise.composition.resolvers import exit_on_error, make_directory, register_resolvers
+from sizewise.config import RunConfig, conf_dir, register_schema
+from sizewise.config.register import explained
 from sizewise.errors import SweepError
 from sizewise.job.execute import JobResult, execute
+from sizewise.job.run import sweep_name
 from sizewise.job.submit import DEFAULT_FUNCTION, load_job, make_job, submit
 from sizewise.record.claims import holder
 from sizewise.record.directories import RunDir
@@ -44,11 +45,24 @@ def run_command(main: Callable[[], object]) -> None:
         main()
         return
     os.environ[FULL_ERROR] = "1"  # Hydra raises what it otherwise prints, with advice that misleads
-    try:
+    with exit_on_error(), explained(sys.argv[1:]):
         main()
-    except CompactHydraException as error:
-        sys.stderr.write(f"sizewise: {explain(error)}\n")
-        raise SystemExit(1) from None
+
+
+def hydra_command(name: str, arguments: Sequence[str] | None = None) -> None:
+    """Run the command whose primary configuration is ``name``: ``train`` or ``evaluate``.
+
+    ``arguments`` are overrides and Hydra's own flags; None: those of this process.
+    """
+    prepare()
+    if arguments is not None:
+        sys.argv = [f"sizewise {name}", *arguments]
+    with exit_on_error():  # Hydra makes it a moment later, with a traceback where that fails
+        for text in sys.argv[1:]:
+            if text.startswith("hydra.run.dir=") and "${" not in text:
+                make_directory(Path(text.partition("=")[2].strip("'\"")))
+    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
+    run_command(main(run_task))
 
 
 def run_task(cfg: DictConfig) -> float | None:
@@ -58,17 +72,17 @@ def run_task(cfg: DictConfig) -> float | None:
     process with one message and exit code 1, an interrupted one with 130; as part of a sweep in
     this process the error is raised, so that the next job runs.
     """
-    hydra = HydraConfig.get()
-    alone = hydra.mode != RunMode.MULTIRUN
-    run_dir = Path(hydra.runtime.output_dir)
+    command = HydraConfig.get()
+    alone = command.mode != RunMode.MULTIRUN
+    run_dir = Path(command.runtime.output_dir)
     with exit_on_error() if alone else nullcontext():
         if alone or not RunDir(run_dir).job.exists():
             # A sweep has already written the job as it was when it was planned.
-            submit(make_job(plain_config(cfg), run_dir, tuple(hydra.overrides.task), _function()))
+            submit(make_job(plain_config(cfg), run_dir, tuple(command.overrides.task), _function()))
         result = _execute(run_dir, alone)
         objective = _report(result)
         if alone and result.fresh:
-            _rehearse(run_dir)
+            finish_alone(load_job(run_dir)[0], run_dir)
     return objective
 
 
@@ -93,15 +107,27 @@ def _report(result: JobResult) -> float | None:
     return result.objective
 
 
-def _rehearse(run_dir: Path) -> None:
-    config, _ = load_job(run_dir)
-    if config.dry_run:
-        from sizewise.release.export import rehearse_export
+def finish_alone(cfg: RunConfig, run_dir: Path) -> None:
+    """Report on a run that belongs to no sweep; rehearse the release of a dry run."""
+    if not cfg.report or sweep_name(cfg, run_dir) is not None:
+        return
+    from sizewise.release.export import rehearse_export
 
-        rehearse_export(config, run_dir)
+    write_own_report(run_dir)
+    rehearse_export(cfg, run_dir)
+
+
+def write_own_report(run_dir: Path) -> None:
+    from sizewise.report.comparison.compare import compare_loaded
+    from sizewise.report.comparison.runs import load_runs
+    from sizewise.report.page.write import write_report
+
+    comparison = compare_loaded(load_runs([run_dir]))
+    paths = write_report(comparison, RunDir(run_dir).report, (), run_dir.name)
+    log.info("Report: %s", paths["report"])
 
 
 def _function() -> str:
     # Tests and other programs may put another function in the place of a job.
-    hydra: Any = HydraConfig.get()
-    return OmegaConf.select(hydra, "sweeper.job") or DEFAULT_FUNCTION
+    command: Any = HydraConfig.get()
+    return OmegaConf.select(command, "sweeper.job") or DEFAULT_FUNCTION

@@ -7,10 +7,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from sizewise.data.rows.read import plain_content_hash, sources_of
+from sizewise.config import DatasetConfig, RunConfig, SourceConfig, to_run_config
+from sizewise.data.rows.read import find_files, kind_of, plain_content_hash, sources_of
 from sizewise.errors import ConfigError
 from sizewise.files import file_hash
-from sizewise.models.sources import local_content
+from sizewise.models.sources import EMBEDDED, HUB_ID, PACKAGE, STAND_IN, check_place, local_content
+
+LOCAL = ("csv", "json", "parquet", "sqlite")
 
 
 def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,3 +53,47 @@ def check_candidates_content(evaluation: Mapping[str, Any]) -> None:
             f"than when this run was planned ({planned}). Start the command again: with a changed "
             "file it is another run. The old run needs the old file."
         )
+
+
+def check_places(config: Mapping[str, Any], ask_hub: bool = False) -> None:
+    """Raise if local files or folders that a job names are not there.
+
+    Needs none of the large libraries, so that a wrong path is refused at once. ``ask_hub``: look
+    for a model of the hub, too.
+
+    Raises:
+        SizewiseError: the message names the path.
+    """
+    model = to_run_config({"model": config["model"]}, check_types=False).model
+    local = not (HUB_ID.match(model.path) or model.path.startswith(OWN) or model.tokenizer)
+    if ask_hub or local:
+        check_place(model)
+    for dataset in (config.get("dataset"), *(config.get("eval_dataset") or {}).values()):
+        for node in sources_of(dataset):
+            source = SourceConfig(**node)
+            for _, part in source.by_split() if source.kind in LOCAL else ():
+                find_files(part.path)
+
+
+# What stands for itself: nothing of these is fetched.
+OWN = (EMBEDDED, "classical:", PACKAGE, STAND_IN)
+
+
+def names_hub(cfg: RunConfig) -> bool:
+    """Whether the configuration names something that may have to be fetched from the hub."""
+    datasets = [cfg.dataset, *cfg.eval_dataset.values()]
+    if any(_from_hub(dataset) for dataset in datasets):
+        return True
+    metrics = [metric for metric in cfg.metric.values() if isinstance(metric, Mapping)]
+    encoders = [metric.get("encoder") for metric in metrics]
+    places = [cfg.model.path, cfg.model.tokenizer, cfg.adapter, *encoders]
+    return any(
+        place is not None and not place.startswith(OWN) and not Path(place).exists()
+        for place in places
+    )
+
+
+def _from_hub(dataset: DatasetConfig) -> bool:
+    kinds = {kind_of(dataset.source)}
+    kinds |= {part.get("source", {}).get("kind") for part in dataset.parts.values()}
+    return "hub" in kinds

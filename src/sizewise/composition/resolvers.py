@@ -1,9 +1,8 @@
-"""Resolvers that name Hydra's directories by identity. They import nothing heavy."""
+"""Resolvers: directories by identity, the default learning rate. Nothing heavy is imported."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
+import errno
 import json
 import os
 import sys
@@ -17,8 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sizewise.composition.inputs import pinned
 from sizewise.config import conf_dir
-from sizewise.config.register import explain, run_config
+from sizewise.config.register import explain, to_run_config
+from sizewise.config.training import default_learning_rate
 from sizewise.errors import ConfigError, SizewiseError, SweepError
+from sizewise.files import hash_text, parse_json
 from sizewise.record.identity import Identity, plain_config, run_identity
 
 # Overrides of these keys do not change which jobs a command means.
@@ -28,24 +29,33 @@ _NOT_THE_GRID = ("hydra", "sweep.", "logger", "paths.")
 def register_resolvers() -> None:
     """Register the resolvers that ``conf/hydra/layout`` uses (idempotent)."""
     folder = str(conf_dir().parent)
-    if importlib.util.find_spec("sweeps") is None and folder not in sys.path:
-        sys.path.append(folder)  # for pkg://sweeps where the command is not run beside it
+    if folder not in sys.path:  # for pkg://sweeps, whatever folder of that name the user has
+        sys.path.append(folder)
     for name, function in (
         ("sizewise.mode", _mode),
         ("sizewise.slug", _slug),
         ("sizewise.run_dir", _run_dir),
         ("sizewise.sweep_dir", sweep_dir),
+        ("sizewise.learning_rate", _learning_rate),
     ):
         OmegaConf.register_new_resolver(name, function, replace=True)
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn an error that sizewise raises on purpose into one message and exit code 1."""
+    """Turn an error that sizewise raises on purpose, or a full disk, into one message and exit."""
     try:
         yield
     except SizewiseError as error:
         sys.stderr.write(f"sizewise: {error}\n")
+        raise SystemExit(1) from error
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        sys.stderr.write(f"sizewise: {error}. Nothing is lost: make room, then start it again.\n")
         raise SystemExit(1) from error
 
 
@@ -63,7 +73,6 @@ def sweep_dir(*, _root_: DictConfig) -> str:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, or say in one message why that cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         writable = os.access(path, os.W_OK)
@@ -74,12 +83,43 @@ def make_directory(path: Path) -> None:
     if not writable:
         raise SweepError(
             f"{path} cannot be written: {reason}. "
-            "Set paths.outputs (one run) or paths.sweeps (several) to a folder you can write to."
+            "Set paths.outputs or hydra.run.dir (one run), or paths.sweeps or sweep.dir (several), "
+            "to a folder you can write to."
         )
 
 
 def _mode(*, _root_: DictConfig) -> str | None:
     return "MULTIRUN" if _root_.sweep.arms else None
+
+
+def _learning_rate(*, _root_: DictConfig) -> float:
+    """Return the base's own suggestion, else what the rule says of width, method and batch."""
+    given = _root_.model.get("suggested_lr")
+    if given is not None:
+        return float(given)
+    trainer = _root_.trainer
+    batch = trainer.batch_size * trainer.accumulate * trainer.devices * trainer.num_nodes
+    return default_learning_rate(_width(_root_.model), _root_.lora.method != "full", batch)
+
+
+def _width(model: DictConfig) -> int | None:
+    """Return the hidden size that the option names or a local folder says; None for others."""
+    if model.get("architecture") is not None:
+        return int(model.architecture.hidden_size)
+    path = Path(str(model.path)) / "config.json"
+    if OmegaConf.is_missing(model, "path") or not path.is_file():
+        return None
+    try:
+        said = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # refused with the file's name when the model is checked
+    nodes = [said, said.get("text_config") or {}] if isinstance(said, dict) else []
+    found = [node.get(key) for key in WIDTHS for node in nodes]
+    return next((value for value in found if isinstance(value, int) and value > 0), None)
+
+
+# How the config.json of a model calls it.
+WIDTHS = ("hidden_size", "d_model", "n_embd")
 
 
 def _slug(*, _root_: DictConfig) -> str:
@@ -101,7 +141,7 @@ def _identity(root: DictConfig) -> Identity:
             config = pinned(plain_config(root))
         except OmegaConfBaseException as error:
             raise ConfigError(explain(error)) from error
-        run_config(config)
+        to_run_config(config, check_types=False)
         return run_identity(config)
 
 
@@ -118,5 +158,4 @@ def _command_hash(root: DictConfig) -> str:
             text for text in root.hydra.overrides.task if not text.startswith(_NOT_THE_GRID)
         ),
     }
-    text = json.dumps(config, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hash_text(json.dumps(config, sort_keys=True), 8)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omegaconf import MISSING
@@ -10,6 +11,17 @@ from omegaconf import MISSING
 from sizewise.config.checks import at_least, one_of, within
 from sizewise.errors import ConfigError
 
+SPLITS = ("train", "validation", "test")
+SYNONYMS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "development"),
+    "test": ("test", "testing"),
+}
+EITHER = ("eval", "evaluation")
+"""Where there is a test split, or none is wanted, these are validation, else the test split."""
+KNOWN_SPLITS = {*EITHER, *(word for words in SYNONYMS.values() for word in words)}
+SPLIT_COLUMN = "__split__"
+"""Column that holds the split which the source itself gives a row."""
 SOURCES = ("embedded", "hub", "csv", "json", "parquet", "sqlite", "mixture")
 
 
@@ -18,14 +30,17 @@ class SourceConfig:
     """Where the rows come from.
 
     ``path`` is a file or a glob (csv, json/jsonl, parquet, sqlite), a hub id (or a local file with
-    the same columns, read by its extension), or the name of an embedded data set. ``table`` or
-    ``query`` choose the rows of a SQLite file; ``subset`` and ``hub_split`` those of a hub data set
+    the same columns, read by its extension, or a folder of ``save_to_disk``), or the name of an
+    embedded data set; or a mapping of train, validation and test to such files, which then are the
+    splits. Under ``csv``, files ending in .tsv and .xlsx are read as what they are. ``table`` or
+    ``query`` choose the rows of a SQLite file, ``table`` also the sheet of an Excel file;
+    ``subset`` and ``hub_split`` those of a hub data set
     (``hub_split`` null: every split, kept in the column ``__split__``). ``sha256`` is the content
     of local files (16 digits); it is filled in when a job is planned, and other files are refused.
     """
 
     kind: str = MISSING
-    path: str = MISSING
+    path: Any = MISSING
     revision: str | None = None
     subset: str | None = None
     hub_split: str | None = None
@@ -35,8 +50,30 @@ class SourceConfig:
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the kind."""
         one_of("dataset.source.kind", self.kind, SOURCES)
+        if len(self.delimiter.replace("\\t", "\t")) != 1 or self.delimiter in '"\r\n':
+            raise ConfigError(
+                f"dataset.source.delimiter={self.delimiter!r} is not one sign. Give the one "
+                "between columns, such as 'dataset.source.delimiter=\";\"' (\\t for a tab)."
+            )
+        if isinstance(self.path, Mapping):
+            known = set(self.path) <= set(SPLITS) and {"train", "test"} & set(self.path)
+            if known and all(path and isinstance(path, str) for path in self.path.values()):
+                return
+        elif isinstance(self.path, str):
+            return
+        raise ConfigError(
+            f"dataset.source.path={self.path!r} names no files. Give one path, or one for each "
+            "split: 'dataset.source.path={train: FILE, validation: FILE, test: FILE}' (validation "
+            "may be left out, and train or test)."
+        )
+
+    def by_split(self) -> list[tuple[str | None, SourceConfig]]:
+        """Return the source of each split that has files of its own, else the one there is."""
+        if not isinstance(self.path, Mapping):
+            return [(None, self)]
+        named = [name for name in SPLITS if name in self.path]
+        return [(name, replace(self, path=self.path[name])) for name in named]
 
 
 @dataclass
@@ -53,9 +90,10 @@ class FilterConfig:
 class SplitConfig:
     """How examples are divided; groups never straddle splits.
 
-    ``column`` names the source's own split column (values mapped by ``names``); otherwise groups
-    are drawn by ``seed`` into the given fractions. ``seed`` is apart from the run's seed, so that
-    runs with different seeds share one test set.
+    ``column`` names the source's own split column (values mapped by ``names``, else known synonyms
+    such as ``dev``, in any case; a further entry of ``names`` says that a value is left out);
+    otherwise groups are drawn by ``seed`` into the given fractions. ``seed`` is apart from the
+    run's seed, so that runs with different seeds share one test set.
     ``on_leak``: what to do where the source's own split leaks (``report``, ``drop`` the leaking
     training rows, or ``error``).
     """
@@ -70,7 +108,6 @@ class SplitConfig:
     on_leak: str = "report"
 
     def __post_init__(self) -> None:
-        """Check the fractions."""
         within("dataset.split.validation", self.validation, 0.0, 0.9)
         within("dataset.split.test", self.test, 0.0, 1.0)
         one_of("dataset.split.on_leak", self.on_leak, ("report", "drop", "error"))
@@ -132,7 +169,6 @@ class DatasetConfig:
     parts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check counts, directions and choices."""
         one_of("dataset.train_on", self.train_on, ("all", "last"))
         one_of("dataset.direction", self.direction, ("max", "min"))
         one_of("dataset.few_shot_style", self.few_shot_style, ("turns", "text"))
@@ -141,3 +177,28 @@ class DatasetConfig:
         at_least("dataset.max_length", self.max_length, 8)
         at_least("dataset.few_shot", self.few_shot, 0)
         at_least("dataset.frequent", self.frequent, 2)
+        for name, part in self.parts.items():
+            if not isinstance(part, Mapping):
+                raise ConfigError(
+                    f"dataset.parts.{name}={part!r} is no data set. Give the keys of one, such as "
+                    f"dataset.parts.{name}.source.path; or leave it out."
+                )
+        if isinstance(self.source.path, Mapping) and self.split.column is not None:
+            raise ConfigError(
+                f"dataset.source.path names a file for each split, and dataset.split.column="
+                f"{self.split.column} divides the rows too. Set dataset.split.column=null."
+            )
+
+    @property
+    def own_split(self) -> SplitConfig:
+        """How examples are divided: files of their own are splits, and nothing but training is cut.
+
+        Without a file for training, nothing is drawn for what else has none.
+        """
+        if not isinstance(self.source.path, Mapping):
+            return self.split
+        split = replace(self.split, column=SPLIT_COLUMN, names={n: n for n in SPLITS})
+        if "train" in self.source.path:
+            return split
+        validation = 0.5 if "validation" in self.source.path else 0.0
+        return replace(split, validation=validation, test=1 - validation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sizewise.config.checks import above, at_least, one_of, within
+from sizewise.config.checks import above, at_least, is_seed, one_of, within
 
 
 @dataclass
@@ -21,12 +21,12 @@ class GenerationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         at_least("generation.max_new_tokens", self.max_new_tokens, 1)
         above("generation.temperature", self.temperature, 0)
         within("generation.top_p", self.top_p, 1e-6, 1.0)
         at_least("generation.top_k", self.top_k, 0)
         above("generation.repetition_penalty", self.repetition_penalty, 0)
+        is_seed("generation.seed", self.seed)
 
 
 @dataclass
@@ -51,7 +51,6 @@ class EvaluationConfig:
     retries: int = 3
 
     def __post_init__(self) -> None:
-        """Check counts and the objective."""
         at_least("evaluation.batch_size", self.batch_size, 1)
         at_least("evaluation.warmup_batches", self.warmup_batches, 0)
         at_least("evaluation.retries", self.retries, 0)

@@ -7,12 +7,14 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sizewise.config.checks import above, at_least, one_of, within
+from sizewise.config.checks import above, at_least, is_regex, is_seed, one_of, within
+from sizewise.errors import ConfigError
 
 FAMILIES = ("causal", "seq2seq", "classical")
 INITS = ("pretrained", "random", "tiny_random")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 METHODS = ("none", "lora", "dora", "rslora", "full")
+ALPHA = 32.0
 
 
 @dataclass
@@ -55,6 +57,10 @@ class LoraTargets:
     all_linear: list[str] = field(default_factory=list)
     exclude: str | None = None
 
+    def __post_init__(self) -> None:
+        """Check the expression."""
+        is_regex("model.lora_targets.exclude", self.exclude)
+
 
 @dataclass
 class ModelConfig:
@@ -65,9 +71,11 @@ class ModelConfig:
     ``chat_template`` is None (the tokenizer's own), ``plain`` (for bases without one),
     or the path of a jinja file. ``template_kwargs`` reach the template in training and in
     inference alike (``enable_thinking``, ``date_string``). ``suggested_lr`` is the learning rate
-    that AdamW takes unless ``optimizer.lr`` says otherwise: models of a few million weights need
-    far larger steps than models of billions. ``content`` is a hash of local weights, tokenizer and
-    template, filled in when a run is planned: a changed base makes another run.
+    that AdamW takes unless ``optimizer.lr`` says otherwise; null: by the rule of
+    ``config.training.default_learning_rate``. ``content`` is a hash of local weights, tokenizer and
+    template, filled in when a run is planned: a changed base makes another run. ``added_tokens``
+    are put into the vocabulary where it lacks them; the embedding grows with it, and an adapter
+    trains and keeps their rows.
     """
 
     name: str = MISSING
@@ -76,6 +84,7 @@ class ModelConfig:
     family: str = "causal"
     init: str = "pretrained"
     tokenizer: str | None = None
+    added_tokens: list[str] = field(default_factory=list)
     content: str | None = None
     chat_template: str | None = None
     template_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -84,22 +93,33 @@ class ModelConfig:
     trust_remote_code: bool = False
     gated: bool = False
     license: str | None = None
-    suggested_lr: float = 2e-4
+    suggested_lr: float | None = None
     lora_targets: LoraTargets = field(default_factory=LoraTargets)
     architecture: ArchitectureConfig | None = None
 
     def __post_init__(self) -> None:
-        """Check the values that do not depend on another group."""
         one_of("model.family", self.family, FAMILIES)
         one_of("model.init", self.init, INITS)
         one_of("model.dtype", self.dtype, DTYPES)
+        if not all(token.strip() for token in self.added_tokens):
+            raise ConfigError("model.added_tokens holds an empty token. Leave it out.")
 
 
 @dataclass
 class LoraConfig:
-    """The adapter. ``alpha`` follows the rank (``alpha_ratio`` × r) unless it is given.
+    """The adapter. ``alpha`` is 32 unless it is given, so that all ranks share a learning rate:
+    the update is scaled by alpha/r, and the best rate then hardly moves with the rank (Schulman
+    et al., "LoRA Without Regret", 2025; arXiv 2602.06204). With ``alpha_ratio`` it is
+    ``alpha_ratio`` × r instead, and another rank is another step size.
 
-    ``target`` is ``all_linear``, ``attention`` or a comma-separated list of module names.
+    ``target`` is ``all_linear``, ``attention``, a list of module names (``[q_proj,v_proj]``) or
+    ``regex:PATTERN``, which has to match whole names (``regex:.*layers\\.[0-3]\\..*_proj``). In a
+    mixture of experts ``all_linear`` covers the stacked weights of the experts too, which take no
+    dropout (and no DoRA, with which they are left out). ``layers_to_transform`` are the numbers of
+    the only layers to adapt. ``rank_pattern`` and ``alpha_pattern`` give modules another rank or
+    alpha by the ends of their names, as regular expressions (``+lora.rank_pattern={down_proj:4}``);
+    alpha_ratio counts for such a rank as for ``r``. ``modules_to_save`` are trained whole and
+    stored with the adapter, such as ``[embed_tokens,lm_head]``.
     ``fast``: lean forward and backward passes for plain adapters on unquantised bases (the same
     result, other random numbers in dropout); false: PEFT's own everywhere.
     """
@@ -107,14 +127,36 @@ class LoraConfig:
     method: str = "lora"
     r: int = 8
     alpha: float | None = None
-    alpha_ratio: float = 2.0
-    dropout: float = 0.05
-    target: str = "all_linear"
+    alpha_ratio: float | None = None
+    dropout: float = 0.0
+    target: Any = "all_linear"
     init_seed: int | None = None
     fast: bool = True
+    layers_to_transform: list[int] | None = None
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    modules_to_save: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Check rank, scale and dropout."""
+        """Check rank, scale and dropout; a list of targets becomes the text that means the same."""
+        if isinstance(self.target, (list, tuple)):
+            self.target = ",".join(map(str, self.target))
+        if not isinstance(self.target, str) or not self.target:
+            raise ConfigError(
+                f"lora.target={self.target!r} names no modules. Give all_linear, attention, names "
+                "such as 'lora.target=[q_proj,v_proj]', or regex:PATTERN."
+            )
+        if self.layers_to_transform == []:
+            raise ConfigError(
+                "lora.layers_to_transform=[] adapts no layer. Give their numbers, or null for all."
+            )
+        if not all(name.strip() for name in self.modules_to_save):
+            raise ConfigError("lora.modules_to_save holds an empty name. Leave it out.")
+        for key in ("rank_pattern", "alpha_pattern"):
+            for name, value in getattr(self, key).items():
+                is_regex(f"lora.{key}", name)
+                above(f"lora.{key}.{name}", value, 0)
+        is_seed("lora.init_seed", self.init_seed)
         one_of("lora.method", self.method, METHODS)
         at_least("lora.r", self.r, 1)
         above("lora.alpha", self.alpha, 0)
@@ -123,7 +165,6 @@ class LoraConfig:
 
     @property
     def trains(self) -> bool:
-        """Whether a run with this adapter trains anything."""
         return self.method != "none"
 
     @property
@@ -133,8 +174,9 @@ class LoraConfig:
 
     @property
     def effective_alpha(self) -> float:
-        """The alpha that is used: the given one, else ``alpha_ratio`` × r."""
-        return self.alpha if self.alpha is not None else self.alpha_ratio * self.r
+        if self.alpha is not None:
+            return self.alpha
+        return ALPHA if self.alpha_ratio is None else self.alpha_ratio * self.r
 
     @property
     def scale(self) -> float:
@@ -152,7 +194,6 @@ class QuantizationConfig:
     int8_threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check method and dtype."""
         one_of("quantization.method", self.method, ("none", "int8", "nf4"))
         one_of("quantization.compute_dtype", self.compute_dtype, DTYPES)
         at_least("quantization.int8_threshold", self.int8_threshold, 0)

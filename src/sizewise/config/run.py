@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sizewise.config.checks import at_least, one_of
+from sizewise.config.checks import at_least, is_seed, one_of
 from sizewise.config.data import DatasetConfig
 from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
@@ -66,7 +66,6 @@ class SweepConfig:
     prices: PricesConfig = field(default_factory=PricesConfig)
 
     def __post_init__(self) -> None:
-        """Check counts and the order."""
         one_of("sweep.order", self.order, ("base", "given"))
         at_least("sweep.retries", self.retries, 0)
         at_least("sweep.limit", self.limit, 1)
@@ -81,7 +80,8 @@ class RunConfig:
     ``report``: also write table, pictures and page of this run on its own (a sweep always writes
     those of all its runs). ``save_data``: also write the splits as SQLite and the distribution of
     their token lengths. ``dry_run``: a few examples, an interruption on purpose, stand-ins for what
-    cannot be reached; chosen by ``debug=dry_run``.
+    cannot be reached; chosen by ``debug=dry_run``. ``trust``: with ``run=DIR``, also call metrics
+    that the record of that run names and that are not sizewise's (see SECURITY.md).
     """
 
     seed: int = 42
@@ -91,6 +91,7 @@ class RunConfig:
     report: bool = False
     save_data: bool = False
     dry_run: bool = False
+    trust: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     eval_dataset: dict[str, DatasetConfig] = field(default_factory=dict)
@@ -108,6 +109,5 @@ class RunConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
     def __post_init__(self) -> None:
-        """Check what no group can check alone."""
         one_of("stage", self.stage, STAGES)
-        at_least("seed", self.seed, 0)
+        is_seed("seed", self.seed)

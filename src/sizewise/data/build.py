@@ -8,18 +8,13 @@ import random
 import re
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataSplits
 from sizewise.data.rows.examples import make_examples
-from sizewise.data.rows.read import (
-    check_content,
-    is_local_file,
-    plain_content_hash,
-    read_rows,
-    sources_of,
-)
+from sizewise.data.rows.read import check_content, plain_content_hash, read_rows, sources_of
 from sizewise.data.splits.draw import split_examples
 from sizewise.data.splits.few_shot import add_demonstrations
 from sizewise.data.splits.mixture import build_mixture
@@ -53,7 +48,9 @@ def text_columns(cfg: DatasetConfig) -> list[str]:
 
 
 def _row(cfg: DatasetConfig, number: int, draw: random.Random) -> dict[str, Any]:
-    row: dict[str, Any] = {name: _text(name, draw) for name in text_columns(cfg)}
+    row: dict[str, Any] = {
+        name: f"{MARK} {name.strip()}: {_sentences(draw)}" for name in text_columns(cfg)
+    }
     for name in cfg.strata:
         row[name] = draw.choice(("first", "second", "third"))
     row |= {name: f"{number // 2}" for name in cfg.group}
@@ -63,10 +60,10 @@ def _row(cfg: DatasetConfig, number: int, draw: random.Random) -> dict[str, Any]
         row[cfg.history] = [turn["content"] for turn in _dialogue(draw, turns=draw.choice((1, 3)))]
     if cfg.label:
         row[cfg.label] = CODES[min(int(draw.expovariate(0.6)), len(CODES) - 1)]
-    if cfg.split.column:
-        shares = cfg.split.names
+    if cfg.own_split.column:
+        shares = cfg.own_split.names
         part = ("train", "validation", "test", "train", "train")[(number // 2) % 5]
-        row[cfg.split.column] = shares.get(part, part)
+        row[cfg.own_split.column] = shares.get(part, part)
     return row
 
 
@@ -75,10 +72,6 @@ def _dialogue(draw: random.Random, turns: int) -> list[dict[str, str]]:
     return [
         {"role": roles[turn % 2], "content": f"{MARK} {_sentences(draw)}"} for turn in range(turns)
     ]
-
-
-def _text(column: str, draw: random.Random) -> str:
-    return f"{MARK} {column.strip()}: {_sentences(draw)}"
 
 
 def _sentences(draw: random.Random) -> str:
@@ -93,10 +86,7 @@ def build_splits(cfg: DatasetConfig, stand_in: bool = False) -> DataSplits:
     """Read, map, filter, split and limit a data set.
 
     Deterministic: the same rows in any order and the same configuration give the same splits.
-
-    Args:
-        cfg: the data set.
-        stand_in: use synthetic rows with the same columns where the hub is out of reach.
+    ``stand_in``: use synthetic rows with the same columns where the hub is out of reach.
 
     Raises:
         DataError: the source cannot be read, a column does not exist, or a split is empty.
@@ -132,9 +122,10 @@ def rows_or_stand_in(cfg: DatasetConfig) -> list[dict[str, Any]]:
     """
     from sizewise.data.rows.hub import go_offline, reachable
 
-    if cfg.source.kind != "hub" or is_local_file(cfg.source):
-        return read_rows(cfg.source)
-    there = reachable(cfg.source.path)
+    source = cfg.source
+    if source.kind != "hub" or source.by_split()[0][0] or Path(source.path).expanduser().exists():
+        return read_rows(source)
+    there = reachable(source.path)
     if not there:
         go_offline()
     try:

@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-Role = Literal["system", "user", "assistant"]
+from sizewise.files import hash_text
+
+Role = Literal["system", "user", "assistant", "tool", "tools"]
 SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: who speaks; ``tools`` stands before all turns and holds the definitions of tools (a
+            JSON list), which templates take apart from the turns.
+        extra: what else a chat template may write of it: ``tool_calls`` (their arguments as
+            mappings), ``tool_call_id``, ``name`` and ``reasoning_content``.
+        weight: 0 for an answer that is neither trained on nor tested.
+    """
 
     role: Role
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    weight: int = 1
 
-    def as_dict(self) -> dict[str, str]:
+    @property
+    def leads(self) -> bool:
+        """Whether it stands before the turns: the system text, or definitions of tools."""
+        return self.role in ("system", "tools")
+
+    @property
+    def text(self) -> str:
+        """The content with the calls of tools, for people."""
+        calls = [as_json(call) for call in self.extra.get("tool_calls", ())]
+        return "\n".join([*([self.content] if self.content or not calls else []), *calls])
+
+    def as_dict(self) -> dict[str, Any]:
         """Return the mapping that chat templates take."""
-        return {"role": self.role, "content": self.content}
+        unweighted = {"role": self.role, "content": self.content, **self.extra}
+        return unweighted if self.weight else {**unweighted, "weight": self.weight}
+
+
+def as_json(value: Any) -> str:
+    """Write JSON on one line, with letters as they are."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -29,9 +57,9 @@ class Example:
     """One prompt with its reference answer.
 
     Attributes:
-        messages: the prompt: an optional system turn, then alternating turns that end with a
-            user turn. The answer is not among them.
-        answer: the reference answer's text.
+        messages: the prompt: optional definitions of tools and an optional system turn, then
+            turns that end with one of the user or the result of a tool. The answer is not among
+            them.
         group: examples with the same group never straddle splits.
         meta: strings kept for breakdowns: ``label``, ``rejected``, and one entry per stratum.
         origin: hash of the row's values that the example was made of, whatever the wording of the
@@ -59,14 +87,15 @@ class Example:
     @property
     def content_id(self) -> str:
         """Hash of exactly what the model reads and should write (16 hex digits)."""
-        content = [[m.role, m.content] for m in self.messages] + [["answer", self.answer]]
-        text = json.dumps(content, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        content = [
+            [m.role, m.content, *([dict(m.extra)] if m.extra else [])] for m in self.messages
+        ]
+        return hash_text(as_json([*content, ["answer", self.answer]]), 16)
 
     @property
     def prompt_text(self) -> str:
         """The turns as plain text, for people and for duplicate search (not for the model)."""
-        return "\n\n".join(m.content for m in self.messages)
+        return "\n\n".join(m.text for m in self.messages)
 
 
 @dataclass(frozen=True)
@@ -82,6 +111,8 @@ class DataReport:
         leaking_rows: evaluation rows whose group occurs in training, under the source's own split.
         row_split_leak: share of test rows whose group would be in training under a random split
             of rows of the same sizes (expected value), the leak that grouping avoided.
+        noted: what was read otherwise than it stands, or not at all, in words, with how often; no
+            example is left out by it.
     """
 
     rows: int
@@ -90,6 +121,7 @@ class DataReport:
     shared_groups: int
     leaking_rows: int
     row_split_leak: float
+    noted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def reasons(self) -> str:
@@ -97,15 +129,24 @@ class DataReport:
         said = [f"{n:,} {why.replace('_', ' ')}" for why, n in self.filtered.items() if n]
         return ", ".join(said) or "none"
 
+    @property
+    def notes(self) -> str:
+        """What was noted, in words: "empty turns (3), …", or "none"."""
+        return ", ".join(f"{what} ({n:,})" for what, n in self.noted.items() if n) or "none"
+
 
 @dataclass(frozen=True)
 class DataSplits:
-    """The three splits of one data set."""
-
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     report: DataReport
+
+    def map(self, change: Callable[[Example], Example]) -> DataSplits:
+        train, validation, test = (
+            tuple(map(change, part)) for part in (self.train, self.validation, self.test)
+        )
+        return DataSplits(train, validation, test, self.report)
 
     def fingerprint(self, split: SplitName) -> str:
         """Hash of a split's examples in order, prompt wording included (16 hex digits)."""
@@ -130,7 +171,4 @@ def question_fingerprint(examples: Sequence[Example]) -> str:
 
 
 def _digest(lines: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(f"{line}\n".encode())
-    return digest.hexdigest()[:16]
+    return hash_text("".join(f"{line}\n" for line in lines), 16)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from sizewise import palette
+from sizewise.config.data import SPLITS
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.splits.groups import text_key
-from sizewise.data.tokens.encode import LengthStatistics, PromptFormat
-
-SPLITS = ("train", "validation", "test")
+from sizewise.data.tokens.encode import LengthStatistics
+from sizewise.data.tokens.template import Template
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,7 @@ class TokenLengths:
 
 @dataclass(frozen=True)
 class Repetition:
-    """How often texts recur within one split.
-
-    Attributes:
-        prompts: examples whose prompt another example before them has.
-        answers: examples whose answer another example before them has.
-        groups: number of groups.
-        largest_group: examples of the largest group.
-    """
+    """How often texts recur within one split: examples whose text another one before them has."""
 
     prompts: int
     answers: int
@@ -66,8 +59,6 @@ class LabelFrequencies:
 
 @dataclass(frozen=True)
 class Exploration:
-    """Everything that is said about a data set."""
-
     sizes: Mapping[str, int]
     report: DataReport
     lengths: Mapping[str, TokenLengths]
@@ -77,17 +68,8 @@ class Exploration:
     samples: tuple[Example, ...]
 
 
-def explore(
-    splits: DataSplits, template: PromptFormat, samples: int = 3, seed: int = 0
-) -> Exploration:
-    """Describe the three splits of a data set.
-
-    Args:
-        splits: what ``build_splits`` gave.
-        template: decides about token lengths.
-        samples: how many training examples to show.
-        seed: which ones.
-    """
+def explore(splits: DataSplits, template: Template, samples: int = 3, seed: int = 0) -> Exploration:
+    """Describe the three splits, in tokens of ``template``, with some training examples."""
     parts: dict[str, Sequence[Example]] = {name: getattr(splits, name) for name in SPLITS}
     filled = {name: rows for name, rows in parts.items() if rows}
     return Exploration(
@@ -103,7 +85,7 @@ def explore(
 
 def token_lengths(
     examples: Sequence[Example],
-    template: PromptFormat,
+    template: Template,
     bounds: Sequence[int] = (256, 512, 1024, 2048, 4096, 8192),
 ) -> TokenLengths:
     """Measure examples in tokens, without dropping any."""
@@ -153,14 +135,12 @@ def shared_answers(splits: DataSplits) -> int:
 
 
 def draw_samples(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """Draw ``count`` examples without replacement."""
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(examples))[:count]
     return [examples[int(place)] for place in chosen]
 
 
 def draw_lengths(found: Exploration, path: Path) -> None:
-    """Draw the distribution of prompt and answer lengths of every split."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2 * len(found.lengths)), layout="constrained")

@@ -30,6 +30,12 @@ class Scenario:
         return f"{self.condition.code}/{self.complaint}/{self.detail}"
 
 
+def scenarios_of(condition: Condition, details: int) -> list[Scenario]:
+    """All complaints with each of the first ``details`` details."""
+    complaints = range(len(condition.complaints))
+    return [Scenario(condition, told, detail) for told in complaints for detail in range(details)]
+
+
 @dataclass(frozen=True)
 class Case:
     """Two scenarios that are told together, `twins` times each way round."""

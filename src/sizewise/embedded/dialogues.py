@@ -23,6 +23,7 @@ from sizewise.embedded.contrasts import (
     Scenario,
     Unit,
     pair_up,
+    scenarios_of,
 )
 from sizewise.embedded.phrasing import Condition, load_conditions
 
@@ -82,11 +83,7 @@ def _sizes(codes: int) -> list[int]:
 
 def _draw_scenarios(condition: Condition, size: int, rng: random.Random) -> list[Unit]:
     """Scenarios of a code in random order with their numbers of rows, as even as possible."""
-    scenarios = [
-        Scenario(condition, complaint, detail)
-        for complaint in range(len(condition.complaints))
-        for detail in range(len(condition.details))
-    ]
+    scenarios = scenarios_of(condition, len(condition.details))
     rng.shuffle(scenarios)
     whole, rest = divmod(size, len(scenarios))
     drawn = [(scenario, whole + (i < rest)) for i, scenario in enumerate(scenarios)]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import simple_icd_10_cm as catalogue
 
-from sizewise.embedded.contrasts import RELATIVES, Frame, Scenario
+from sizewise.embedded.contrasts import RELATIVES, Frame, Scenario, scenarios_of
 from sizewise.embedded.dialogues import generate_dialogues, held_out_scenarios
 from sizewise.embedded.phrasing import (
     DURATIONS,
@@ -29,8 +29,6 @@ KIN_SHARE = 0.6
 
 
 class Exchange(NamedTuple):
-    """One question of a user and the assistant's answer."""
-
     question: str
     answer: str
 
@@ -167,12 +165,7 @@ def allowed_scenarios() -> dict[str, list[Scenario]]:
     forbidden = held_out_scenarios(generate_dialogues())
     allowed: dict[str, list[Scenario]] = {}
     for number, condition in enumerate(load_conditions()):
-        details = len(condition.details) - number % 2
-        scenarios = [
-            Scenario(condition, complaint, detail)
-            for complaint in range(len(condition.complaints))
-            for detail in range(details)
-        ]
+        scenarios = scenarios_of(condition, len(condition.details) - number % 2)
         kept = [scenario for scenario in scenarios if scenario.key not in forbidden]
         if kept:
             allowed[condition.code] = kept

@@ -31,7 +31,6 @@ class Condition:
 
     @property
     def description(self) -> str:
-        """Text of the catalogue."""
         return str(catalogue.get_description(self.code))
 
     @property
@@ -41,18 +40,15 @@ class Condition:
 
     @property
     def other_side(self) -> str:
-        """The side that is not affected."""
         return "right" if self.side == "left" else "left"
 
 
 def chapter_title(code: str) -> str:
-    """Title of the chapter a code belongs to."""
     return str(catalogue.get_description(catalogue.get_ancestors(code)[-1]))
 
 
 @lru_cache(maxsize=1)
 def load_conditions() -> tuple[Condition, ...]:
-    """All conditions, sorted by code."""
     found: list[Condition] = []
     for entry in files("sizewise.embedded").joinpath("phrases").iterdir():
         if entry.name.endswith(".toml"):
@@ -106,20 +102,6 @@ TASK_OPENERS = (
     "Hi, tell me what is going on.",
     "So, what can I do for you?",
 )
-TASK_QUESTIONS = (
-    "Can you tell me more about it?",
-    "What exactly do you notice?",
-    "I see. Anything particular about it?",
-    "Go on, how would you describe it?",
-    "What else should I know?",
-    "Okay. And what did you find out so far?",
-)
-TASK_FOLLOW_UPS = (
-    "Any other illnesses or medicines?",
-    "Is there anything in the family?",
-    "Anything else on your list?",
-    "Did you have other problems before?",
-)
 TASK_CLOSERS = (
     "Thank you, let me examine you.",
     "All right, I will have a look.",
@@ -139,32 +121,9 @@ SEVERITIES = (
     "It gets in the way at work.",
 )
 NEGATIONS = ("No fever.", "No chest pain.", "No rash.", "I have not travelled.", "No accident.")
-DISTRACTORS = (
-    "My sister has asthma.",
-    "I take a pill for blood pressure.",
-    "I broke my left wrist as a child.",
-    "My mother has diabetes.",
-    "Last year I had shingles, that is over.",
-    "I had my appendix out at twelve.",
-    "My husband has gout in the right foot.",
-    "I used to smoke, I stopped long ago.",
-    "My father had a bad heart.",
-    "I had a kidney stone once, years ago.",
-    "The thyroid was checked and is fine.",
-    "My knee was operated on, it healed well.",
-    "My son brought home a cold.",
-    "I had migraine as a teenager, not any more.",
-)
-SIDE_DISTRACTORS = (
-    "Nothing on the {other} side.",
-    "The {other} side had it years ago, that healed.",
-    "I lie on the {other} side to sleep.",
-    "My wife has it on the {other}.",
-)
 
 
 def sentence(text: str) -> str:
-    """Text with a capital first letter and a full stop."""
     text = text.strip()
     closed = text if text[-1] in ".?!" else text + "."
     return closed[0].upper() + closed[1:]

@@ -8,50 +8,35 @@ from typing import Any
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
+from sizewise.data.tokens.encode import Encoded
+from sizewise.data.tokens.template import Template
 from sizewise.evaluation.candidates import CandidateSet, candidate_log_probs, choose
 from sizewise.evaluation.generate import Generated, generate_batch
-from sizewise.evaluation.text import AnswerTemplate, opened_thought, pad_id, with_thought
-from sizewise.models.likelihood import EncodedAnswer, batch_log_probs
+from sizewise.evaluation.text import pad_id
+from sizewise.metrics.preference import REJECTED, REJECTED_LOG_PROB, REJECTED_TOKENS
+from sizewise.models.likelihood import batch_log_probs
 from sizewise.record.predictions import Prediction
 
-REJECTED = "rejected"
-REJECTED_LOG_PROB = "rejected/log_prob"
-REJECTED_TOKENS = "rejected/tokens"
 MEASURED = (REJECTED_LOG_PROB, REJECTED_TOKENS)
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A prompt with some answer, encoded."""
-
-    prompt_ids: Sequence[int]
-    answer_ids: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Measurer:
     """Everything that turns examples into predictions, except the examples.
 
-    Args:
-        model: a causal or encoder-decoder model in any mode.
-        template: the model's chat template.
-        generation: decoding.
-        candidates: answers whose likelihoods are compared beside free generation.
+    ``candidates``: answers whose likelihoods are compared beside free generation.
     """
 
     model: Any
-    template: AnswerTemplate
+    template: Template
     generation: GenerationConfig
     candidates: CandidateSet | None = None
 
-    def __call__(
-        self, examples: Sequence[Example], encoded: Sequence[EncodedAnswer]
-    ) -> list[Prediction]:
+    def __call__(self, examples: Sequence[Example], encoded: Sequence[Encoded]) -> list[Prediction]:
         """Measure one batch; examples with a rejected answer get its likelihood as well."""
         prompts = [item.prompt_ids for item in encoded]
         ids = [example.id for example in examples]
         answers = generate_batch(self.model, prompts, self.template, self.generation, ids)
-        answers = [self._whole(p, a) for p, a in zip(prompts, answers, strict=True)]
         log_probs = self._log_probs(encoded)
         extra = self._rejected(examples, encoded)
         rows = [
@@ -59,12 +44,6 @@ class Measurer:
             for e, item, answer, log_prob in zip(examples, encoded, answers, log_probs, strict=True)
         ]
         return rows if self.candidates is None else self._choose(rows, prompts, self.candidates)
-
-    def _whole(self, prompt_ids: Sequence[int], answer: Generated) -> Generated:
-        tokenizer = self.template.tokenizer
-        opened = opened_thought(tokenizer, prompt_ids)
-        text = with_thought(tokenizer, opened, answer.token_ids, answer.text)
-        return replace(answer, text=text)
 
     def _choose(
         self,
@@ -84,17 +63,17 @@ class Measurer:
             for row, choice in zip(rows, choose(log_probs_BC), strict=True)
         ]
 
-    def _log_probs(self, encoded: Sequence[EncodedAnswer]) -> list[float]:
+    def _log_probs(self, encoded: Sequence[Encoded]) -> list[float]:
         return batch_log_probs(self.model, encoded, pad_id(self.template))
 
     def _rejected(
-        self, examples: Sequence[Example], encoded: Sequence[EncodedAnswer]
+        self, examples: Sequence[Example], encoded: Sequence[Encoded]
     ) -> dict[str, dict[str, float]]:
         pairs = [(e, i) for e, i in zip(examples, encoded, strict=True) if e.meta.get(REJECTED)]
         if not pairs:
             return {}
         answered = [
-            Answered(item.prompt_ids, self.template.answer_ids(e.messages, e.meta[REJECTED]))
+            Encoded(item.prompt_ids, self.template.answer_ids(e.messages, e.meta[REJECTED]))
             for e, item in pairs
         ]
         return {
@@ -107,7 +86,7 @@ class Measurer:
 
 def _prediction(
     example: Example,
-    encoded: EncodedAnswer,
+    encoded: Encoded,
     answer: Generated,
     log_prob: float,
     scores: Mapping[str, float],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sizewise.data.example import Example
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.errors import ConfigError, DataError
 from sizewise.evaluation.answer import strata_of
 from sizewise.record.predictions import Prediction
@@ -23,12 +24,9 @@ MOST_WEIGHTS = 20_000_000
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted baseline.
+    """A fitted baseline: its answers with the natural-log probability of each, and its size.
 
-    Attributes:
-        answer: examples → answers and the natural-log probability of each.
-        parameters: numbers that were fitted.
-        bytes: what they occupy in memory.
+    ``parameters``: numbers that were fitted; ``bytes``: what they occupy in memory.
     """
 
     answer: Callable[[Sequence[Example]], Answers]
@@ -43,25 +41,28 @@ def fit(name: str, train: Sequence[Example], seed: int = 0) -> Fitted:
         ConfigError: there is no such baseline.
         DataError: the training split is empty.
     """
+    check_baseline(name)
     if name == "majority":
         return fit_majority(train)
-    if name == "tfidf_logreg":
-        classes = len({example.answer for example in train})
-        return fit_tfidf(train, seed, features_for(classes))
-    raise ConfigError(
-        f"model.path=classical:{name} is not known. There is: classical:tfidf_logreg, "
-        "classical:majority."
-    )
+    return fit_tfidf(train, seed, features_for(len(set(_labels(train)))))
+
+
+def check_baseline(name: str) -> None:
+    """Raise ConfigError unless there is a baseline of that name."""
+    if name not in ("majority", "tfidf_logreg"):
+        raise ConfigError(
+            f"model.path=classical:{name} is not known. There is: classical:tfidf_logreg, "
+            "classical:majority."
+        )
 
 
 def features_for(classes: int) -> int:
-    """Return how many features keep the weights within bounds."""
     return min(MOST_FEATURES, max(2_000, MOST_WEIGHTS // max(classes, 1)))
 
 
 def fit_majority(train: Sequence[Example]) -> Fitted:
     """Fit the baseline that always gives the most frequent answer (of equals the first)."""
-    counts = Counter(example.answer for example in _not_empty(train))
+    counts = Counter(_labels(train))
     answer = min(counts, key=lambda text: (-counts[text], text))
     share = float(np.log(counts[answer] / counts.total()))
     return Fitted(
@@ -80,12 +81,8 @@ def fit_tfidf(
 ) -> Fitted:
     """Fit TF-IDF and logistic regression; one class alone is the majority baseline.
 
-    Args:
-        train: examples whose whole answers are the classes.
-        seed: of the solver.
-        max_features: most frequent words and pairs that are kept.
-        inverse_strength: inverse of the L2 penalty (scikit-learn's ``C``).
-        max_iter: of the solver (L-BFGS).
+    The classes are the whole answers, less reasoning; ``max_features`` the most frequent words and
+    pairs that are kept; ``inverse_strength`` that of the L2 penalty (scikit-learn's ``C``).
 
     Raises:
         DataError: the training split is empty.
@@ -94,7 +91,7 @@ def fit_tfidf(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    answers = [example.answer for example in _not_empty(train)]
+    answers = _labels(train)
     if len(set(answers)) == 1:
         return fit_majority(train)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=max_features)
@@ -121,10 +118,10 @@ def _classify(classifier: Any, examples: Sequence[Example]) -> Answers:
     return [str(classifier.classes_[i]) for i in best_N], [float(value) for value in values]
 
 
-def _not_empty(train: Sequence[Example]) -> Sequence[Example]:
+def _labels(train: Sequence[Example]) -> list[str]:
     if not train:
         raise DataError("A baseline needs training examples. Check dataset.max_train and split.")
-    return train
+    return [answer_of(example.answer) for example in train]
 
 
 def answer_all(fitted: Fitted, test: Sequence[Example]) -> tuple[list[Prediction], float]:

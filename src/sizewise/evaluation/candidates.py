@@ -15,9 +15,10 @@ from transformers import DynamicCache
 
 from sizewise.data.batches.collate import pad_with_mask
 from sizewise.data.example import Example, Message
-from sizewise.devices import device_of, evaluating, inner_model
+from sizewise.data.tokens.template import Template
+from sizewise.devices import device_of, evaluating
 from sizewise.errors import ConfigError, EvaluationError
-from sizewise.evaluation.text import AnswerTemplate
+from sizewise.models.adapter.wrapping import base_of
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,9 @@ ROWS_PER_PASS = 2048
 
 @dataclass(frozen=True)
 class Choice:
-    """The most likely candidate of one prompt.
+    """The most likely candidate of one prompt, by its position.
 
-    Attributes:
-        index: its position among the candidates.
-        log_prob: natural-log probability of its tokens.
-        probability: its share of the probability of all candidates.
+    ``log_prob``: natural-log probability of its tokens; ``probability``: its share of that of all.
     """
 
     index: int
@@ -142,7 +140,7 @@ def candidate_log_probs(
     Raises:
         EvaluationError: an encoder-decoder model, an empty prompt or an empty candidate.
     """
-    inner, device = inner_model(model), device_of(model)
+    inner, device = base_of(model), device_of(model)
     if inner.config.is_encoder_decoder:
         raise EvaluationError(
             "Candidates are scored with causal models only. Unset evaluation.candidates."
@@ -162,12 +160,9 @@ def candidate_log_probs(
 
 @dataclass(frozen=True)
 class _Prefix:
-    """All prompts but their last tokens, read; the last ones are the roots of the trees.
+    """All prompts but their last tokens [B, 1], read; the last ones are the roots of the trees.
 
-    Attributes:
-        cache: keys and values of what was read; None where every prompt is one token.
-        mask: [B, T] of what was read, left-padded.
-        last: [B, 1] last token of each prompt.
+    ``cache`` is None where every prompt is one token; ``mask`` [B, T] is left-padded.
     """
 
     cache: DynamicCache | None
@@ -261,8 +256,6 @@ def _path_sums(edges_BM: Tensor, trie: Trie) -> Tensor:
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Candidate answers as texts and as one tree of their tokens."""
-
     texts: tuple[str, ...]
     trie: Trie
 
@@ -270,13 +263,10 @@ class CandidateSet:
 def read_candidates(
     choice: str, train_examples: Sequence[Example], all_examples: Sequence[Example] = ()
 ) -> tuple[str, ...]:
-    """Return candidate answers: ``train``, ``labels``, or a file's lines.
+    """Return candidate answers: ``train``, ``labels``, or the lines of a file.
 
-    Args:
-        choice: ``train`` (all different training answers), ``labels`` (those of all splits: the
-            closed list of a task's labels, which never says whose label it is), or a file.
-        train_examples: the training split.
-        all_examples: the examples of all splits.
+    ``train`` are all different training answers, ``labels`` those of all splits: the closed list of
+    a task's labels, which never says whose label it is.
 
     Raises:
         ConfigError: the file cannot be read, or there is no candidate.
@@ -288,10 +278,10 @@ def read_candidates(
     else:
         try:
             lines = Path(choice).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"evaluation.candidates={choice!r} is neither `train` nor `labels` nor a readable "
-                f"file: {error}"
+                f"file of UTF-8 text: {error}"
             ) from error
         texts = sorted({line.strip() for line in lines if line.strip()})
     if not texts:
@@ -300,7 +290,7 @@ def read_candidates(
 
 
 def encode_candidates(
-    texts: Sequence[str], template: AnswerTemplate, messages: Sequence[Message]
+    texts: Sequence[str], template: Template, messages: Sequence[Message]
 ) -> CandidateSet:
     """Encode candidates as answers to ``messages`` (of any example) and merge them to a tree."""
     ids = [template.answer_ids(messages, text) for text in texts]

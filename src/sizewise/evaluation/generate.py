@@ -21,9 +21,11 @@ from transformers.generation.logits_process import (
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.batches.collate import pad_with_mask
-from sizewise.devices import device_of, evaluating, inner_model, synchronize
+from sizewise.data.tokens.template import Template
+from sizewise.devices import device_of, evaluating, synchronize
 from sizewise.errors import EvaluationError
-from sizewise.evaluation.text import AnswerTemplate, decode_answer, pad_id
+from sizewise.evaluation.text import decode_answer, opened_thought, pad_id
+from sizewise.models.adapter.wrapping import base_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Generated:
 
     Attributes:
         token_ids: new tokens, up to and including the end of turn.
-        text: those tokens decoded, special tokens and surrounding white space removed.
+        text: those tokens decoded, special tokens and surrounding white space removed; it begins
+            with the tag of a thought where the prompt opened one.
         finished: whether an end-of-turn token was generated.
         latency: seconds of the whole batch, device synchronised.
         token_log_prob: mean natural-log probability of the new tokens under the model's own
@@ -49,7 +52,7 @@ class Generated:
 def generate_batch(
     model: Any,
     prompt_ids: Sequence[Sequence[int]],
-    template: AnswerTemplate,
+    template: Template,
     generation: GenerationConfig,
     example_ids: Sequence[str] | None = None,
     stopping: transformers.StoppingCriteria | None = None,
@@ -57,9 +60,7 @@ def generate_batch(
     """Answer every prompt of one batch; nothing of the model's own generation defaults counts.
 
     Args:
-        model: a causal or encoder-decoder transformers model, or a PEFT model around one.
         prompt_ids: B encoded prompts, none empty.
-        template: says which tokens end an answer, and decodes.
         generation: decoding; ``max_new_tokens`` always bounds an answer.
         example_ids: seeds of sampled answers, one per prompt (default: their positions).
         stopping: asked after every new token; may watch the answers and end them early.
@@ -69,7 +70,7 @@ def generate_batch(
     """
     if any(not prompt for prompt in prompt_ids):
         raise EvaluationError("A prompt has no tokens. Check dataset.prompt and the chat template.")
-    inner, device = inner_model(model), device_of(model)
+    inner, device = base_of(model), device_of(model)
     seq2seq = bool(inner.config.is_encoder_decoder)
     tokens_BT, mask_BT = pad_with_mask(
         prompt_ids, pad_id(template), left=not seq2seq, device=device
@@ -90,7 +91,8 @@ def generate_batch(
         synchronize(device)
         latency = time.perf_counter() - started
     new_BT = sequences[:, 1 if seq2seq else tokens_BT.shape[1] :]
-    return _answers(new_BT, recorder.log_probs(new_BT), template, latency)
+    opened = ["" if seq2seq else opened_thought(template.tokenizer, ids) for ids in prompt_ids]
+    return _answers(new_BT, recorder.log_probs(new_BT), opened, template, latency)
 
 
 @contextmanager
@@ -104,7 +106,7 @@ def own_defaults_set_aside(model: Any) -> Iterator[None]:
         model.generation_config = kept
 
 
-def _limits(model: Any, template: AnswerTemplate, generation: GenerationConfig) -> Any:
+def _limits(model: Any, template: Template, generation: GenerationConfig) -> Any:
     """Always greedy for ``generate``: a sampled token is drawn by our own last decoding step."""
     start = getattr(model.config, "decoder_start_token_id", None)
     return transformers.GenerationConfig(
@@ -119,15 +121,16 @@ def _limits(model: Any, template: AnswerTemplate, generation: GenerationConfig) 
 
 
 def _answers(
-    new_BT: Tensor, log_probs_BT: Tensor, template: AnswerTemplate, latency: float
+    new_BT: Tensor, log_probs_BT: Tensor, opened: list[str], template: Template, latency: float
 ) -> list[Generated]:
     stops = set(template.stop_ids)
     answers = []
-    for row, log_probs in zip(new_BT.tolist(), log_probs_BT.tolist(), strict=True):
+    rows = zip(new_BT.tolist(), log_probs_BT.tolist(), opened, strict=True)
+    for row, log_probs, tag in rows:
         end = next((i for i, token in enumerate(row) if token in stops), None)
         length = len(row) if end is None else end + 1
         confidence = sum(log_probs[:length]) / length
-        text = decode_answer(template, row[:length])
+        text = decode_answer(template, row[:length], tag)
         answers.append(Generated(tuple(row[:length]), text, end is not None, latency, confidence))
     return answers
 
@@ -171,7 +174,6 @@ class RepetitionPenalty(LogitsProcessor):
         self.prompt_mask_BT = prompt_mask_BT.bool()
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return penalised scores [B, V]."""
         prompt = self.prompt_mask_BT.shape[1]
         seen = torch.zeros_like(scores, dtype=torch.int32)
         seen.scatter_add_(1, input_ids[:, :prompt], self.prompt_mask_BT.int())

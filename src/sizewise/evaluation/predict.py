@@ -9,37 +9,33 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sizewise.config.evaluation import GenerationConfig
-from sizewise.data.example import Example
-from sizewise.devices import PeakMemory, conditions, device_of, free_memory, is_out_of_memory
+from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.template import Template
+from sizewise.devices import (
+    BatchSize,
+    PeakMemory,
+    conditions,
+    device_of,
+    halve_on_oom,
+    is_out_of_memory,
+)
 from sizewise.errors import EvaluationError
 from sizewise.evaluation.answer import Measurer
-from sizewise.evaluation.candidates import CandidateSet, encode_candidates
-from sizewise.evaluation.text import AnswerTemplate
+from sizewise.evaluation.candidates import encode_candidates
 from sizewise.metrics.base import ExampleMetric
-from sizewise.models.likelihood import BatchSize, EncodedAnswer, plan_batches, split
+from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
 
 log = logging.getLogger(__name__)
 
 WARMUP_TOKENS = 4
-
-
-class Split(Protocol):
-    """Examples with their encodings, position by position (``data.encode.EncodedSplit``)."""
-
-    @property
-    def encoded(self) -> Sequence[EncodedAnswer]:
-        """Token ids of prompt and answer."""
-
-    @property
-    def examples(self) -> Sequence[Example]:
-        """The examples."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +64,8 @@ class Predicted:
 
 def predict(
     model: Any,
-    split_: Split,
-    template: AnswerTemplate,
+    split_: EncodedSplit,
+    template: Template,
     generation: GenerationConfig,
     store: PredictionStore,
     batch_size: int,
@@ -92,23 +88,16 @@ def predict(
     """
     if not split_.examples:
         raise EvaluationError("There is no example to evaluate. Check the filters of the data set.")
-    batches = BatchSize(batch_size)
+    batches = BatchSize(batch_size, lower="dataset.max_length or generation.max_new_tokens")
     done = {prediction.id: prediction for prediction in store.read()}
     bill = Bill(store.path, len(done), PeakMemory(device_of(model)))
     pending = _pending(split_, set(done), batch_size)
-    chosen = _candidate_set(candidates, template, split_)
+    messages = split_.examples[0].messages
+    chosen = encode_candidates(candidates, template, messages) if candidates else None
     measure = Measurer(model, template, generation, chosen)
     _warm_up(measure, split_, pending[:warmup_batches], batches, retries)
     bill.begin()
-    while pending:
-        batch = pending.pop(0)
-        if len(batch) > batches.size:
-            pending[:0] = split(batch, batches.size)
-            continue
-        rows = _try_batch(measure, split_, batch, batches, retries)
-        if rows is None:
-            pending.insert(0, batch)
-            continue
+    for _, rows in halve_on_oom(pending, batches, partial(_measure, measure, split_, retries)):
         new = {row.id: row for row in rows if row.id not in done}
         bill.note(len(new))
         store.append(new.values())
@@ -122,16 +111,8 @@ def predict(
     return Predicted(found, bill.seconds, bill.peak_bytes, batches.size, failed, observed, how)
 
 
-def _candidate_set(
-    candidates: Sequence[str], template: AnswerTemplate, split_: Split
-) -> CandidateSet | None:
-    if not candidates:
-        return None
-    return encode_candidates(candidates, template, split_.examples[0].messages)
-
-
 def observations(
-    model: Any, template: AnswerTemplate, metrics: Sequence[ExampleMetric]
+    model: Any, template: Template, metrics: Sequence[ExampleMetric]
 ) -> dict[str, float]:
     """Return what the metrics measure of the model itself, by ``metric/score``."""
     return {
@@ -141,7 +122,7 @@ def observations(
     }
 
 
-def _pending(split_: Split, done: set[str], batch_size: int) -> list[list[int]]:
+def _pending(split_: EncodedSplit, done: set[str], batch_size: int) -> list[list[int]]:
     """Batches with at least one example left; an example that occurs twice is predicted once."""
     first = {example.id: i for i, example in reversed(list(enumerate(split_.examples)))}
     positions = sorted(first.values())
@@ -150,28 +131,16 @@ def _pending(split_: Split, done: set[str], batch_size: int) -> list[list[int]]:
     return [b for b in batches if any(split_.examples[i].id not in done for i in b)]
 
 
-def _measure(measure: Measurer, split_: Split, batch: Sequence[int]) -> list[Prediction]:
-    return measure([split_.examples[i] for i in batch], [split_.encoded[i] for i in batch])
-
-
-def _try_batch(
-    measure: Measurer, split_: Split, batch: Sequence[int], sizes: BatchSize, retries: int
-) -> list[Prediction] | None:
-    """Measure a batch, or halve the batch size and return None where memory ran out."""
-    try:
-        return with_retries(lambda: _measure(measure, split_, batch), retries)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside of `except`: the error's traceback would keep the batch's tensors alive.
-    free_memory()
-    sizes.halve(len(batch))
-    return None
+def _measure(
+    measure: Measurer, split_: EncodedSplit, retries: int, batch: Sequence[int]
+) -> list[Prediction]:
+    examples, encoded = [split_.examples[i] for i in batch], [split_.encoded[i] for i in batch]
+    return with_retries(lambda: measure(examples, encoded), retries)
 
 
 def _warm_up(
     measure: Measurer,
-    split_: Split,
+    split_: EncodedSplit,
     batches: Sequence[Sequence[int]],
     sizes: BatchSize,
     retries: int,
@@ -180,8 +149,8 @@ def _warm_up(
     tokens = min(WARMUP_TOKENS, measure.generation.max_new_tokens)
     generation = dataclasses.replace(measure.generation, max_new_tokens=tokens)
     short = dataclasses.replace(measure, generation=generation)
-    for batch in batches:
-        _try_batch(short, split_, batch[: sizes.size], sizes, retries)
+    for _ in halve_on_oom(batches, sizes, partial(_measure, short, split_, retries)):
+        pass
 
 
 Result = TypeVar("Result")
@@ -235,20 +204,18 @@ Tell = Callable[[int, int], None]
 def evaluation_bar(label: str, wanted: bool) -> Iterator[Tell | None]:
     """Yield what is to be called with the examples done and all of them; None without a bar.
 
-    It is drawn when it is told, never beside a measured batch.
-
-    Args:
-        label: what is evaluated.
-        wanted: whether to draw a bar where standard error is a terminal.
+    It is drawn when it is told, never beside a measured batch, and where standard error is a
+    terminal only.
     """
     if not wanted or not sys.stderr.isatty():
         yield None
         return
     bar = Progress(
-        TextColumn(label), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.description}", markup=False), BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), auto_refresh=False, transient=True,
     )  # fmt: skip
     with bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total, refresh=True)

@@ -10,25 +10,19 @@ from pathlib import Path
 from sizewise.data.example import Example
 from sizewise.errors import ConfigError
 from sizewise.evaluation.answer import MEASURED, strata_of
-from sizewise.evaluation.predict import Predicted, Split
+from sizewise.evaluation.predict import Predicted
 from sizewise.metrics.base import ExampleMetric
 from sizewise.record.predictions import Prediction, PredictionStore
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Scores of one model on one split.
+    """Scores of one model on one split; the figures of cost are those of ``Predicted``.
 
     Attributes:
         scores: aggregates by ``metric/score``.
         predictions: one per example, in the split's order, each with its own scores.
         path: the file that holds them.
-        examples: how many there are.
-        seconds: wall time of generation and likelihoods (of the run that computed them); None
-            where a part of it is not known.
-        peak_bytes: peak memory of the same; None where the system does not tell.
-        batch_size: the batch size that fitted.
-        out_of_memory: batch sizes that did not fit.
         reused: whether the predictions came from the cache of zero-shot results.
         warnings: what a reader of the scores has to know.
     """
@@ -47,20 +41,21 @@ class EvaluationResult:
 
 def score_predicted(
     predicted: Predicted,
-    split: Split,
+    examples: Sequence[Example],
     metrics: Sequence[ExampleMetric],
     store: PredictionStore,
     train_examples: Sequence[Example] = (),
     reused: bool = False,
     base: Sequence[Prediction] = (),
+    warnings: tuple[str, ...] = (),
 ) -> EvaluationResult:
     """Score predictions, however old, and write them with their scores in one piece.
 
-    Groups and strata are taken from ``split``: a stratum such as the frequency of a label in
+    Groups and strata are taken from ``examples``: a stratum such as the frequency of a label in
     training differs between runs that share one set of zero-shot predictions. ``base``: the base's
     predictions, where those of a tuned model are scored.
     """
-    rows = [_with_example(p, e) for p, e in zip(predicted.predictions, split.examples, strict=True)]
+    rows = [_with_example(p, e) for p, e in zip(predicted.predictions, examples, strict=True)]
     scores, scored = score_predictions(rows, metrics, train_examples, base)
     store.finish(scored)
     return EvaluationResult(
@@ -73,6 +68,7 @@ def score_predicted(
         batch_size=predicted.batch_size,
         out_of_memory=predicted.out_of_memory,
         reused=reused,
+        warnings=warnings,
     )
 
 

@@ -5,18 +5,19 @@ training set). One directory per key::
 
     <cache>/zero_shot/<first two digits>/<key>/
         predictions.jsonl
-        measured.json        cost, conditions, and the values the key was made from
+        measured.json        cost, conditions, the values the key was made from, and hashes
+        .claims/             who computes it, or did
 
-Batch size, device and threads are no part of the key, for they change no answer; but latencies
-depend on them, so a reuse under others is said (``changed_conditions``).
+The second file is written last: an entry without it is none. One that does not fit its hashes is
+damaged, and computed again. Batch size, device and threads are no part of the key, for they change
+no answer; but latencies depend on them, so a reuse under others is said (``changed_conditions``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,16 +25,30 @@ from typing import Any
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig, QuantizationConfig
-from sizewise.errors import OutcomeError
-from sizewise.evaluation.answer import REJECTED
-from sizewise.evaluation.lock import held_lock
-from sizewise.evaluation.predict import Predicted, Split
-from sizewise.evaluation.text import AnswerTemplate, opened_thought
-from sizewise.files import write_atomically
+from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.template import Template
+from sizewise.errors import EvaluationError
+from sizewise.evaluation.predict import Predicted
+from sizewise.evaluation.text import opened_thought, special_tags
+from sizewise.files import (
+    file_hash,
+    hash_text,
+    read_json,
+    sealed,
+    unsealed,
+    write_atomically,
+    write_json,
+)
 from sizewise.metrics.base import ExampleMetric
+from sizewise.metrics.preference import REJECTED
+from sizewise.record.claims import Claim, claim_or_find
 from sizewise.record.predictions import read_predictions
 
+log = logging.getLogger(__name__)
+
 EVALUATION_VERSION = 1
+INT8 = " An int8 model's texts may differ between batches too: set the same evaluation.batch_size."
+PREDICTIONS, MEASURED = "predictions.jsonl", "measured.json"
 _MODEL_KEYS = (
     "path",
     "revision",
@@ -53,8 +68,8 @@ def zero_shot_parts(
     weights: str,
     dtype: str,
     device_type: str,
-    template: AnswerTemplate,
-    split: Split,
+    template: Template,
+    split: EncodedSplit,
     metrics: Sequence[ExampleMetric] = (),
     candidates: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -68,6 +83,7 @@ def zero_shot_parts(
     every = asdict(model)
     first = split.encoded[0].prompt_ids if split.encoded else ()
     opened = opened_thought(template.tokenizer, first)
+    read = [sorted(special_tags(template.tokenizer)), list(template.answer_lead)]
     return {
         "model": {name: every[name] for name in _MODEL_KEYS},
         "quantization": asdict(quantization),
@@ -79,13 +95,14 @@ def zero_shot_parts(
         "stop_ids": list(template.stop_ids),
         "split": split_fingerprint(split),
         "observed": {m.name: m.observation for m in metrics if m.observation},
-        "candidates": hashlib.sha256(repr(tuple(candidates)).encode()).hexdigest()[:16],
+        "candidates": hash_text(repr(tuple(candidates)), 16),
         "version": EVALUATION_VERSION,
         **({"opened": opened} if opened else {}),
+        **({"read": read} if any(read) else {}),
     }
 
 
-def split_fingerprint(split: Split) -> str:
+def split_fingerprint(split: EncodedSplit) -> str:
     """Hash what a model reads and should write, example by example (16 hex digits)."""
     digest = hashlib.sha256()
     for example, item in zip(split.examples, split.encoded, strict=True):
@@ -97,31 +114,49 @@ def split_fingerprint(split: Split) -> str:
 
 def zero_shot_key(parts: Mapping[str, Any]) -> str:
     """Return the hash (32 hex digits) of the parts, whatever their order."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hash_text(json.dumps(parts, sort_keys=True, default=str), 32)
 
 
 def cached(
-    cache: Path, parts: Mapping[str, Any], compute: Callable[[], Predicted]
+    cache: Path,
+    parts: Mapping[str, Any],
+    compute: Callable[[], Predicted],
+    ids: Sequence[str] | None = None,
 ) -> tuple[Predicted, bool]:
     """Return the stored predictions for ``parts``, or compute and store them.
 
     Of several processes that ask at the same time one computes and the others wait; if it dies,
-    another takes over. The second value says whether the predictions were reused.
+    another takes over. A damaged entry is computed again, and a cache that cannot be read or
+    written is done without; both are said. ``ids``: the examples that were asked. The second
+    value says whether the predictions were reused.
     """
     entry = entry_path(cache, zero_shot_key(parts))
-    with held_lock(entry.with_name(f"{entry.name}.lock"), entry.is_dir) as mine:
-        if not mine:
-            return load(entry), True
+    try:
+        claim = claim_or_find(entry, lambda: _find(entry, ids))
+    except OSError as error:
+        log.warning("The cache %s cannot be used (%s): going on without.", cache, error)
+        return compute(), False
+    if not isinstance(claim, Claim):
+        return claim, True
+    with claim:
+        if (entry / MEASURED).exists():
+            log.warning("The zero-shot answers in %s are damaged: they are computed again.", entry)
+            (entry / MEASURED).unlink()  # whoever waits need not read them again
         predicted = compute()
-        save(entry, parts, predicted)
-        return predicted, False
+        _save(entry, parts, predicted)
+    return predicted, False
 
 
 def changed_conditions(
-    dataset: str, stored: Mapping[str, str | int], here: Mapping[str, str | int]
+    dataset: str,
+    stored: Mapping[str, str | int],
+    here: Mapping[str, str | int],
+    quantization: str = "none",
 ) -> str | None:
-    """Say that reused answers were timed under other conditions than this run's; None if not."""
+    """Say that reused answers were timed under other conditions than this run's; None if not.
+
+    ``quantization``: that of the base; the answers of an int8 one depend on the batch as well.
+    """
     if not stored:
         how = "it was not recorded how"
     else:
@@ -132,43 +167,50 @@ def changed_conditions(
     return (
         f"The zero-shot answers of {dataset} were reused from another run and timed under other "
         f"conditions ({how}): do not compare their latency, throughput and memory with this run's."
+        + (INT8 if quantization == "int8" and "batch_size" in how else "")
     )
 
 
 def entry_path(cache: Path, key: str) -> Path:
-    """Return the directory of a key."""
     return cache / "zero_shot" / key[:2] / key
 
 
-def save(entry: Path, parts: Mapping[str, Any], predicted: Predicted) -> None:
-    """Store an entry in one rename; if somebody was faster, theirs stays."""
-    building = entry.with_name(f".{entry.name}.{uuid.uuid4().hex}")
-    building.mkdir(parents=True)
+def _save(entry: Path, parts: Mapping[str, Any], predicted: Predicted) -> None:
+    """Store an entry; on a full disk there is none."""
+    predictions = entry / PREDICTIONS
     lines = [json.dumps(p.to_json()) + "\n" for p in predicted.predictions]
-    write_atomically(building / "predictions.jsonl", "".join(lines))
     cost = {name: value for name, value in vars(predicted).items() if name != "predictions"}
-    text = json.dumps({"cost": cost, "parts": parts}, indent=2, default=str)
-    write_atomically(building / "measured.json", text)
     try:
-        building.rename(entry)
-    except OSError:
-        shutil.rmtree(building)
-        if not entry.is_dir():
-            raise
+        write_atomically(predictions, "".join(lines))
+        record = {"cost": cost, "parts": parts, "predictions_sha256": file_hash(predictions)}
+        write_json(entry / MEASURED, sealed(record))
+    except OSError as error:
+        log.warning("The cache %s cannot be written (%s): going on without.", entry, error)
 
 
-def load(entry: Path) -> Predicted:
-    """Read an entry.
+def _find(entry: Path, ids: Sequence[str] | None) -> Predicted | None:
+    if not (entry / MEASURED).is_file():
+        return None
+    try:
+        return load(entry, ids)
+    except (EvaluationError, FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def load(entry: Path, ids: Sequence[str] | None = None) -> Predicted:
+    """Read an entry and check it against its hashes; one of an earlier version has none.
 
     Raises:
-        OutcomeError: it is damaged.
+        EvaluationError, ValueError, KeyError, TypeError: it is damaged.
+        OSError: it cannot be read.
     """
-    try:
-        cost = json.loads((entry / "measured.json").read_text(encoding="utf-8"))["cost"]
-        cost["out_of_memory"] = tuple(cost["out_of_memory"])
-        predictions = tuple(read_predictions(entry / "predictions.jsonl"))
-        return Predicted(predictions=predictions, **cost)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutcomeError(
-            f"The cached zero-shot result {entry} is damaged ({error}). Remove that directory."
-        ) from error
+    record = unsealed(read_json(entry / MEASURED) or {})
+    path = entry / PREDICTIONS
+    if record.get("predictions_sha256") not in (None, file_hash(path)):
+        raise ValueError(f"{path.name} is not what was written")
+    predictions = tuple(read_predictions(path))
+    if ids is not None and [prediction.id for prediction in predictions] != list(ids):
+        raise ValueError(f"{path.name} does not hold the answers to these examples")
+    cost = dict(record["cost"])
+    cost["out_of_memory"] = tuple(cost["out_of_memory"])
+    return Predicted(predictions=predictions, **cost)

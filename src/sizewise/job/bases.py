@@ -6,25 +6,34 @@ import gc
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sizewise.config import ModelConfig, QuantizationConfig, RunConfig
+from sizewise.devices import free_memory
 from sizewise.errors import ConfigError, ModelError
-from sizewise.files import file_hash
-from sizewise.models.adapter.attach import CONFIG, adapter_folder, cast_adapter, load_adapter
+from sizewise.files import file_hash, read_json
+from sizewise.models.adapter.attach import (
+    CONFIG,
+    adapter_folder,
+    cast_adapter,
+    fitting_adapter,
+    load_adapter,
+)
 from sizewise.models.adapter.full import is_full
 from sizewise.models.adapter.wrapping import is_adapted
+from sizewise.models.architecture import meta_model, model_config
 from sizewise.models.base import load_base
 from sizewise.models.dtypes import weights_dtype
 from sizewise.models.plan.planner import MemoryPlan, Workload
 from sizewise.models.sources import HUB_ID, find_source, weight_files
-from sizewise.runtime import free_memory
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
-_kept: dict[str, Any] = {}
+loaded_bases: dict[str, PreTrainedModel] = {}
 
 
 def storage_of(cfg: RunConfig) -> tuple[ModelConfig, QuantizationConfig]:
@@ -42,24 +51,27 @@ def storage_of(cfg: RunConfig) -> tuple[ModelConfig, QuantizationConfig]:
 
 
 def take_base(
-    model: ModelConfig, quantization: QuantizationConfig, device: torch.device, reuse: bool = True
-) -> Any:
+    model: ModelConfig, quantization: QuantizationConfig, device: torch.device
+) -> PreTrainedModel:
     """Return the frozen base: the one kept from the last job if it is the same, else a fresh one.
 
     The caller owns it until ``give_back``; a job that fails simply does not give it back.
     """
     key = _key(model, quantization, device)
-    found = _kept.pop(key, None) if reuse else None
+    found = loaded_bases.pop(key, None)
     if found is not None:
         return found
-    _kept.clear()
+    loaded_bases.clear()
     gc.unfreeze()  # workers freeze what outlives a job, the base among it
     free_memory()
     return load_base(model, quantization, device)
 
 
 def give_back(
-    model: Any, config: ModelConfig, quantization: QuantizationConfig, device: torch.device
+    model: PreTrainedModel | PeftModel,
+    config: ModelConfig,
+    quantization: QuantizationConfig,
+    device: torch.device,
 ) -> None:
     """Keep the base of ``model`` for the next job, without its adapter.
 
@@ -68,10 +80,10 @@ def give_back(
     base = model.unload() if is_adapted(model) else model
     if any(p.requires_grad for p in base.parameters()) or is_full(base) or _recomputes(base):
         return
-    _kept[_key(config, quantization, device)] = base.eval()
+    loaded_bases[_key(config, quantization, device)] = base.eval()
 
 
-def _recomputes(base: Any) -> bool:
+def _recomputes(base: PreTrainedModel) -> bool:
     return bool(getattr(base, "is_gradient_checkpointing", False))
 
 
@@ -120,7 +132,7 @@ def memory_key(cfg: RunConfig) -> str:
     parts = (
         asdict(cfg.model),
         asdict(cfg.quantization),
-        (cfg.lora.method, cfg.lora.r, cfg.lora.target, cfg.lora.dropout > 0, cfg.lora.fast),
+        {**asdict(cfg.lora), "dropout": cfg.lora.dropout > 0, "alpha": None},
         (cfg.optimizer.target, bool(cfg.optimizer.kwargs.get("momentum"))),
         cfg.trainer.precision,
         (cfg.trainer.batch_size, cfg.trainer.gradient_checkpointing, cfg.evaluation.batch_size),
@@ -132,11 +144,11 @@ def memory_key(cfg: RunConfig) -> str:
 def check_adapter(cfg: RunConfig) -> tuple[str, ...]:
     """Refuse an adapter that is not evaluated, or that belongs to another base.
 
-    Only its configuration is read. Returns what a reader of the scores has to know.
+    The base is only outlined. Returns what a reader of the scores has to know.
 
     Raises:
         ConfigError: the job trains.
-        ModelError: the adapter names another base, or is not there.
+        ModelError: the adapter names another base, does not fit it, or is not there.
     """
     if cfg.adapter is None:
         return ()
@@ -150,8 +162,14 @@ def check_adapter(cfg: RunConfig) -> tuple[str, ...]:
     path = adapter_folder(cfg.adapter) / CONFIG
     if not path.is_file():  # a fully trained model brings all weights
         return ()
-    recorded = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    settings = read_json(path)
+    if settings is None:
+        raise ModelError(f"{path} cannot be read: it is no JSON record. Copy the adapter again.")
+    recorded = settings.get("base_model_name_or_path")
     warning = compare_bases(recorded, cfg.model, cfg.adapter) if recorded else None
+    outline = meta_model(model_config(cfg.model))
+    outline.name_or_path = str(recorded)  # PEFT warns of another one
+    fitting_adapter(outline, path.parent)
     return (warning,) if warning else ()
 
 
@@ -187,7 +205,7 @@ def compare_bases(recorded: str, model: ModelConfig, adapter: str) -> str | None
     )
 
 
-def load_evaluated(base: Any, cfg: RunConfig) -> Any:
+def load_evaluated(base: PreTrainedModel, cfg: RunConfig) -> PreTrainedModel | PeftModel:
     """Load ``cfg.adapter`` onto ``base``, in the precision that the job asks for."""
     model = load_adapter(base, str(cfg.adapter))
     cast_adapter(model, cfg.trainer)

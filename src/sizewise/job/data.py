@@ -5,26 +5,31 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-from sizewise.config import DatasetConfig, ModelConfig, RunConfig
+from sizewise.config import DatasetConfig, RunConfig
 from sizewise.data.build import kept_splits
-from sizewise.data.example import DataSplits, SplitName
+from sizewise.data.example import DataReport, DataSplits, Example, SplitName
 from sizewise.data.explore import draw_lengths, explore
 from sizewise.data.rows.sqlite import write_splits
 from sizewise.data.splits.frequency import add_frequency, count_labels
 from sizewise.data.splits.groups import question_keys
 from sizewise.data.splits.mixture import prompt_fingerprint
 from sizewise.data.tokens.encode import EncodedSplit, encode_examples
-from sizewise.data.tokens.template import ChatTemplate
-from sizewise.errors import ConfigError
+from sizewise.data.tokens.template import Template
+from sizewise.evaluation.candidates import read_candidates
 from sizewise.files import write_atomically
 from sizewise.job.dry_run import few
+from sizewise.metrics.base import ExampleMetric
+from sizewise.record.directories import RunDir
+from sizewise.record.predictions import PredictionStore
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    import torch
+
+    pass
 
 log = logging.getLogger(__name__)
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -37,12 +42,19 @@ class Task:
     Attributes:
         config: where it comes from and how it is written.
         splits: the examples.
-        encoded: the same, encoded; only the splits that were asked for.
+        encoded: the same, encoded; only the splits that were asked for, none where the model reads
+            words.
     """
 
     config: DatasetConfig
     splits: DataSplits
-    encoded: Mapping[SplitName, EncodedSplit]
+    encoded: Mapping[SplitName, EncodedSplit] = field(default_factory=dict)
+
+    def examples(self, split: SplitName) -> Sequence[Example]:
+        """Return the examples of a split that the model is asked: those that were encoded."""
+        if self.encoded:
+            return self.encoded[split].examples
+        return cast(Sequence[Example], getattr(self.splits, split))
 
     @property
     def name(self) -> str:
@@ -55,23 +67,40 @@ class Task:
         return prompt_fingerprint(self.config)
 
 
-def make_template(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> Any:
-    """Return how prompts and answers are written for ``model``."""
-    if model.family == "seq2seq":
-        from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
+def load_encoded_tasks(cfg: RunConfig, template: Template, max_positions: int | None) -> list[Task]:
+    """Read, split and encode the data set of a run and the test split of every further one."""
+    room, cache, dry_run = answer_room(cfg), Path(cfg.paths.cache), cfg.dry_run
+    first = load_task(cfg.dataset, template, max_positions, cache, dry_run=dry_run, reserve=room)
+    labels = count_labels(first.splits.train)
+    return [
+        first,
+        *(
+            load_task(dataset, template, max_positions, cache, ("test",), labels, dry_run, room)
+            for dataset in cfg.eval_dataset.values()
+        ),
+    ]
 
-        return Seq2SeqTemplate(tokenizer)
-    return ChatTemplate(tokenizer, model.chat_template, model.template_kwargs)
+
+def load_plain_tasks(cfg: RunConfig) -> list[Task]:
+    """Read and split the same for a model that reads words."""
+    first = load_splits(cfg.dataset, None, cfg.dry_run)
+    labels = count_labels(first.train)
+    further = cfg.eval_dataset.values()
+    return [
+        Task(cfg.dataset, first),
+        *(Task(dataset, load_splits(dataset, labels, cfg.dry_run)) for dataset in further),
+    ]
 
 
 def load_task(
     dataset: DatasetConfig,
-    template: Any,
+    template: Template,
     max_positions: int | None,
     cache_dir: Path,
     names: tuple[SplitName, ...] = SPLITS,
     labels: Mapping[str, int] | None = None,
     dry_run: bool = False,
+    reserve: Mapping[SplitName, int] | None = None,
 ) -> Task:
     """Read, split and encode a data set.
 
@@ -83,6 +112,7 @@ def load_task(
         names: the splits to encode.
         labels: label → training examples of the run; None: those of this data set.
         dry_run: take a few examples, synthetic ones where the hub is out of reach.
+        reserve: tokens that an answer may take in each split that is to be answered.
 
     Raises:
         DataError: a split is empty, or all its answers are cut away.
@@ -97,12 +127,30 @@ def load_task(
             cache_dir,
             context=max_positions,
             name=name,
+            reserve=(reserve or {}).get(name, 0),
         )
         for name in names
     }
     task = Task(dataset, splits, encoded)
     _say(task)
     return task
+
+
+def answer_room(cfg: RunConfig) -> dict[SplitName, int]:
+    """Return the tokens that an answer may take in each split that the job answers.
+
+    A dry run reserves none: its tiny model has positions enough, and its tokenizer may be another
+    one than the base's.
+    """
+    answered: dict[SplitName, bool] = {
+        "test": cfg.stage != "train",
+        "validation": cfg.evaluation.objective == "primary",
+    }
+    return {
+        name: cfg.generation.max_new_tokens
+        for name, wanted in answered.items()
+        if wanted and not cfg.dry_run
+    }
 
 
 def load_splits(
@@ -116,21 +164,9 @@ def load_splits(
         dry_run: take a few examples, synthetic ones where the hub is out of reach.
     """
     splits = kept_splits(few(dataset) if dry_run else dataset, stand_in=dry_run)
+    _say_report(dataset.name, splits.report)
     counts = count_labels(splits.train) if labels is None else labels
     return add_frequency(splits, counts, dataset.frequent)
-
-
-def check_objective(cfg: RunConfig, task: Task) -> None:
-    """Refuse an objective that would have to come from an empty validation split.
-
-    Raises:
-        ConfigError: ``evaluation.objective=primary`` without validation examples.
-    """
-    if cfg.evaluation.objective == "primary" and not task.splits.validation:
-        raise ConfigError(
-            f"evaluation.objective=primary is scored on validation examples, and {task.name} has "
-            "none. Raise dataset.split.validation, or leave the objective at val_loss."
-        )
 
 
 def shared_questions(tasks: Sequence[Task]) -> list[str]:
@@ -166,21 +202,36 @@ def _say(task: Task) -> None:
     dropped = {name: dict(split.dropped) for name, split in task.encoded.items() if split.dropped}
     if any(sum(counts.values()) for counts in dropped.values()):
         log.info("%s: dropped while encoding: %s.", task.name, dropped)
+    if cut := shortened(task):
+        log.info("%s: prompts cut from the left until the answer fits: %s.", task.name, cut)
+
+
+def shortened(task: Task) -> dict[str, int]:
+    """Count the prompts that were cut, by split."""
+    return {name: split.shortened for name, split in task.encoded.items() if split.shortened}
+
+
+def _say_report(name: str, report: DataReport) -> None:
+    """Say what of the rows did not become examples as they stand."""
+    if any(report.filtered.values()) or report.duplicates:
+        reasons = f"{report.reasons}; {report.duplicates} duplicates"
+        log.info("%s: left out of %d rows: %s.", name, report.rows, reasons)
+    if any(report.noted.values()):
+        log.warning("%s: %s.", name, report.notes)
     if report.leaking_rows:
         log.warning(
             "%s: %d evaluation rows share a group with training in the source's own split.",
-            task.name,
+            name,
             report.leaking_rows,
         )
 
 
-DATA = "data"
 SPLITS_FILE = "splits.sqlite"
 EXPLORATION_FILE = "exploration.json"
 LENGTHS_FILE = "token_lengths.png"
 
 
-def save_data(task: Task, template: Any, folder: Path) -> None:
+def save_data(task: Task, template: Template, folder: Path) -> None:
     """Write ``splits.sqlite``, ``exploration.json`` and ``token_lengths.png`` into ``folder``.
 
     The SQLite file holds the table ``examples`` and is read back by ``dataset=sqlite``.
@@ -193,3 +244,67 @@ def save_data(task: Task, template: Any, folder: Path) -> None:
     found = explore(task.splits, template, samples=0)
     write_atomically(folder / EXPLORATION_FILE, json.dumps(asdict(found), indent=2))
     draw_lengths(found, folder / LENGTHS_FILE)
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A job whose data is ready and whose model is still to be loaded.
+
+    Attributes:
+        cfg: what is asked for.
+        run_dir: the directory of the run.
+        identity: hash of the configuration.
+        device: where a model goes.
+        metrics: what is computed from answers.
+        tasks: the data set of the run first, then every further test set.
+        template: how prompts are written; None where the answerer reads no tokens.
+        warnings: what a reader of the scores has to know.
+    """
+
+    cfg: RunConfig
+    run_dir: Path
+    identity: str
+    device: torch.device
+    metrics: tuple[ExampleMetric, ...]
+    tasks: tuple[Task, ...]
+    template: Template | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def tested(self) -> tuple[Task, ...]:
+        """The data sets that are answered: those that have a test split."""
+        return tuple(task for task in self.tasks if task.splits.test)
+
+    @property
+    def task(self) -> Task:
+        """The data set of the run."""
+        return self.tasks[0]
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Examples that are answered together."""
+        return self.cfg.evaluation.batch_size or self.cfg.trainer.batch_size
+
+    @property
+    def specialises(self) -> bool:
+        """Whether the model that stands for the run is another than its untouched base."""
+        if self.cfg.stage == "evaluate":
+            return self.cfg.adapter is not None
+        return self.cfg.lora.trains
+
+    def candidates(self, task: Task) -> tuple[str, ...]:
+        """Return the answers whose likelihoods are compared; none where none are configured.
+
+        Raises:
+            ConfigError: their file cannot be read, or holds none.
+        """
+        chosen = self.cfg.evaluation.candidates
+        if chosen is None:
+            return ()
+        trained, tested = self.task.splits, task.splits
+        every = (*trained.train, *tested.train, *tested.validation, *tested.test)
+        return read_candidates(chosen, trained.train, every)
+
+    def store(self, kind: str, task: Task, key: str) -> PredictionStore:
+        """Open the predictions of ``base``, ``tuned`` or ``validation`` on a data set."""
+        return PredictionStore(RunDir(self.run_dir).predictions(kind, task.name), key)

@@ -17,7 +17,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from sizewise.config import DatasetConfig, RunConfig
-from sizewise.metrics.similarity import PACKAGE, STAND_IN, package_folder
+from sizewise.metrics.similarity import package_folder
+from sizewise.models.sources import PACKAGE, STAND_IN
 
 log = logging.getLogger(__name__)
 WARNING = (

@@ -20,9 +20,9 @@ from sizewise.errors import SizewiseError
 from sizewise.files import write_json
 from sizewise.job.submit import load_job
 from sizewise.record.claims import try_claim
-from sizewise.record.directories import FAILURE_FILE, PRUNED_FILE, RunDir
+from sizewise.record.directories import RunDir
 from sizewise.record.outcome import Outcome
-from sizewise.record.state import JobState, finished, record_failure
+from sizewise.record.state import JobState, finished, forget_failure, record_failure
 from sizewise.record.study import TrialPruned
 from sizewise.runtime import is_ddp_child
 from sizewise.signals import SignalHandlers
@@ -55,7 +55,10 @@ def execute(run_dir: Path, interrupts: Interrupts | None = None) -> JobResult:
         return run_child(run_dir)
     if (result := stored_result(run_dir)) is not None:
         return result
-    claim = try_claim(run_dir)
+    try:
+        claim = try_claim(run_dir)
+    except OSError as error:  # a full disk, or one that is gone
+        return _record(run_dir, f"{run_dir} cannot be claimed: {error}", None)
     if claim is None:
         return JobResult(run_dir, JobState.RUNNING, fresh=False)
     with interrupts or Interrupts() as interrupts:
@@ -83,9 +86,9 @@ def stored_result(run_dir: Path) -> JobResult | None:
 
 
 def _attempt(run_dir: Path, interrupts: Interrupts) -> JobResult:
-    for name in (FAILURE_FILE, PRUNED_FILE):
-        (run_dir / name).unlink(missing_ok=True)
     try:
+        forget_failure(run_dir)
+        RunDir(run_dir).pruned.unlink(missing_ok=True)
         config, function = load_job(run_dir)
         with children_run(run_dir):
             outcome = function(config, run_dir)
@@ -106,9 +109,13 @@ def _done(run_dir: Path, outcome: Outcome) -> JobResult:
 
 def _failed(run_dir: Path, error: BaseException, interrupts: Interrupts) -> JobResult:
     # Lightning turns an interrupt into sys.exit(1), so the signal counts and not the exception;
-    # submitit alone raises one after a signal to say that this was the last start.
+    # submitit alone raises one after a signal to say that this was the last start. A fit that
+    # SIGTERM stopped, as `scancel` does, leaves as a process without a handler would.
     last_start = interrupts.received == signal.SIGUSR2 and isinstance(error, Exception)
-    if isinstance(error, KeyboardInterrupt) or (interrupts.received and not last_start):
+    stopped = isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM
+    )
+    if stopped or (interrupts.received and not last_start):
         return JobResult(run_dir, JobState.INTERRUPTED)
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, SizewiseError):

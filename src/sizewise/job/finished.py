@@ -7,17 +7,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sizewise.config import RunConfig, to_run_config
+from sizewise.config import RunConfig
 from sizewise.config.evaluation import EvaluationConfig
-from sizewise.errors import ConfigError
+from sizewise.config.targets import check_own, recorded_config
+from sizewise.errors import ConfigError, OutcomeError
 from sizewise.record.directories import CONFIG_FILE, RunDir
+from sizewise.record.fit import check_adapter
 
 # What may be said beside run=DIR; everything else is the run's own.
 SAID = (
     "run", "metric", "eval_dataset", "evaluation", "trainer.accelerator", "trainer.progress_bar",
-    "logger", "paths", "sweep", "report", "hydra",
+    "logger", "paths", "sweep", "report", "hydra", "trust", "model.trust_remote_code",
 )  # fmt: skip
 
 
@@ -28,6 +28,9 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
     of ``cfg`` are added, and its values of ``evaluation`` go before the run's. Without ``cfg.run``
     the job is returned as it is.
 
+    The run may be anybody's: it is data. Classes of its metrics that are not sizewise's are refused
+    unless ``cfg.trust``, and code that comes with its base is run only if ``cfg`` itself says so.
+
     Args:
         cfg: the job.
         overrides: those it was composed from, where they are known. If none names a metric, the
@@ -35,25 +38,32 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
 
     Raises:
         ConfigError: there is no finished training, or an override is about what is the run's own.
+        OutcomeError: the configuration of the run cannot be read.
     """
     if cfg.run is None:
         return cfg
     _refuse_what_is_the_runs(overrides or ())
+    metrics, changes = _asked(cfg, overrides), _changes(cfg.evaluation)
     folder = Path(cfg.run).expanduser()
-    if not RunDir(folder).config.is_file():
+    stored = stored_config(folder)
+    if stored is None:
         raise ConfigError(f"run={cfg.run!r} holds no {CONFIG_FILE}. Give the directory of a run.")
-    done = to_run_config(yaml.safe_load(RunDir(folder).config.read_text(encoding="utf-8")))
+    done = recorded_config(stored, cfg.model.trust_remote_code)
+    check_own(done.metric, "metric", cfg.trust)
     adapter = RunDir(folder).adapter
     if done.lora.trains and not adapter.is_dir():
         raise ConfigError(f"run={cfg.run!r} has not finished training. Start it again first.")
+    if done.lora.trains:
+        check_adapter(adapter)
     return replace(
         done,
         stage="evaluate",
         run=cfg.run,
+        trust=cfg.trust,
         adapter=str(adapter) if done.lora.trains else None,
-        metric={**_asked(cfg, overrides), **done.metric},
+        metric={**metrics, **done.metric},
         eval_dataset={**done.eval_dataset, **cfg.eval_dataset},
-        evaluation=_changed(done.evaluation, cfg.evaluation),
+        evaluation=replace(done.evaluation, **changes),
         trainer=replace(
             done.trainer,
             accelerator=cfg.trainer.accelerator,
@@ -64,6 +74,27 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
         sweep=cfg.sweep,
         report=cfg.report,
     )
+
+
+def stored_config(directory: Path) -> dict[str, Any] | None:
+    """Read ``config.yaml`` of a run directory; None where there is none.
+
+    Raises:
+        OutcomeError: it cannot be read, or is no mapping.
+    """
+    import yaml
+
+    path = RunDir(directory).config
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise OutcomeError(f"{path} cannot be read: {reason}.") from error
+    if not isinstance(found, dict):
+        raise OutcomeError(f"{path} holds no mapping, so it is no configuration.")
+    return found
 
 
 def _refuse_what_is_the_runs(overrides: Sequence[str]) -> None:
@@ -77,11 +108,10 @@ def _refuse_what_is_the_runs(overrides: Sequence[str]) -> None:
             )
 
 
-def _changed(done: EvaluationConfig, wanted: EvaluationConfig) -> EvaluationConfig:
-    """Take over every value of ``wanted`` that is not the default."""
+def _changes(wanted: EvaluationConfig) -> dict[str, Any]:
+    """Return every value of ``wanted`` that is not the default."""
     default = asdict(EvaluationConfig())
-    named = {name: value for name, value in asdict(wanted).items() if value != default[name]}
-    return replace(done, **named)
+    return {name: value for name, value in asdict(wanted).items() if value != default[name]}
 
 
 def _asked(cfg: RunConfig, overrides: Sequence[str] | None) -> dict[str, Any]:

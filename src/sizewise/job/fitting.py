@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from hydra.utils import instantiate
+from typing import TYPE_CHECKING
 
 from sizewise.config import RunConfig
 from sizewise.data.batches.collate import collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
+from sizewise.data.tokens.template import Template
 from sizewise.evaluation.text import pad_id
 from sizewise.job.bases import storage_of
 from sizewise.job.data import Task
@@ -23,10 +22,13 @@ from sizewise.record.fit import FitResult
 from sizewise.runtime import resolve_device, seed_everything
 from sizewise.training.fit import fit_job
 from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
+from sizewise.training.preflight import make_callbacks
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from pytorch_lightning import Callback
     from pytorch_lightning.loggers import Logger
+    from transformers import PreTrainedModel
 
     from sizewise.training.module import AnswerModule
 
@@ -35,8 +37,13 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    cfg: RunConfig, base: Any, task: Task, template: Any, loggers: Sequence[Logger], run_dir: Path
-) -> tuple[Any, FitResult]:
+    cfg: RunConfig,
+    base: PreTrainedModel,
+    task: Task,
+    template: Template,
+    loggers: Sequence[Logger],
+    run_dir: Path,
+) -> tuple[PreTrainedModel | PeftModel, FitResult]:
     """Attach the adapter and fit it; return the model with its best weights, and the record.
 
     A fully trained model comes back in the base's own dtype, as it will be loaded again.
@@ -46,7 +53,7 @@ def train(
     model = attach_adapter(base, cfg.lora, storage_of(cfg)[0], cfg.seed)
     if cfg.trainer.gradient_checkpointing:
         enable_checkpointing(model)
-    module = _module(cfg, model)
+    module = build_module(cfg, model)
     data = _batches(cfg, task, template)
     if cfg.dry_run:
         stop_once(cfg, module, data, run_dir)
@@ -74,7 +81,7 @@ def stop_once(
 
 def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
     """Build the configured callbacks, and the one that reports to a search that may give up."""
-    chosen = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node]
+    chosen = make_callbacks(cfg.callbacks)
     from sizewise.record.study import PruningReporter
 
     reporter = PruningReporter.for_run(run_dir)
@@ -85,7 +92,8 @@ def callbacks(cfg: RunConfig, run_dir: Path) -> list[Callback]:
     return chosen
 
 
-def _module(cfg: RunConfig, model: Any) -> AnswerModule:
+def build_module(cfg: RunConfig, model: PreTrainedModel | PeftModel) -> AnswerModule:
+    """Return the Lightning module of a job around its model."""
     from sizewise.training.module import CausalModule, Seq2SeqModule
 
     kind = Seq2SeqModule if cfg.model.family == "seq2seq" else CausalModule
@@ -98,7 +106,7 @@ def _module(cfg: RunConfig, model: Any) -> AnswerModule:
     )
 
 
-def _batches(cfg: RunConfig, task: Task, template: Any) -> SizewiseDataModule:
+def _batches(cfg: RunConfig, task: Task, template: Template) -> SizewiseDataModule:
     trainer = cfg.trainer
     return SizewiseDataModule(
         train=task.encoded["train"],

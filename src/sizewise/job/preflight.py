@@ -1,30 +1,18 @@
-"""Everything that is refused before a weight is loaded."""
+"""Every refusal of a job before a weight is loaded, in two lists: by configuration and by data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import yaml
-
-from sizewise.config import DatasetConfig, RunConfig
+from sizewise.config import RunConfig
 from sizewise.data.example import Example, Message, SplitName
-from sizewise.data.rows.read import kind_of
 from sizewise.errors import ConfigError, DataError, EvaluationError
-from sizewise.files import write_atomically
-from sizewise.job.data import Task
-from sizewise.metrics.base import ExampleMetric
-from sizewise.metrics.similarity import PACKAGE, STAND_IN
-from sizewise.record.directories import RunDir
+from sizewise.job.answerers import kind_of_answerer
+from sizewise.job.data import PreparedJob, Task, shared_questions
+from sizewise.job.dry_run import reachable_metrics
+from sizewise.metrics.base import ExampleMetric, build_metrics
+from sizewise.models.architecture import context_length
 from sizewise.record.predictions import Prediction
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sizewise.metrics.base import ExampleMetric
-
 
 PROBE = Prediction(
     id="0",
@@ -43,33 +31,54 @@ PROBE = Prediction(
     scores={"rejected/log_prob": -2.0, "rejected/tokens": 2.0},
 )
 PROBE_EXAMPLE = Example((Message("user", "A question?"),), "A00", "0")
-OWN = ("embedded:", "classical:", PACKAGE, STAND_IN)
 
 
-def write_config(cfg: RunConfig, run_dir: Path) -> None:
-    """Write the resolved configuration, once: a run that goes on keeps the file it has."""
-    path = RunDir(run_dir).config
-    if not path.is_file():
-        write_atomically(path, yaml.safe_dump(asdict(cfg), sort_keys=False, allow_unicode=True))
+def preflight(cfg: RunConfig) -> tuple[tuple[ExampleMetric, ...], tuple[str, ...]]:
+    """Refuse all that can be refused from the configuration alone, the cheapest first.
+
+    Returns:
+        The metrics that the job computes, and what a reader of its scores has to know.
+
+    Raises:
+        SizewiseError: something of the configuration cannot work.
+    """
+    kind = kind_of_answerer(cfg)
+    check_names(cfg)
+    nodes = reachable_metrics(cfg.metric) if cfg.dry_run else cfg.metric
+    metrics = build_metrics(nodes)
+    if cfg.stage != "train" or cfg.evaluation.objective == "primary":
+        for metric in metrics:
+            metric.check_settings()
+    check_primary(cfg, metrics)
+    warnings = kind.check(cfg)
+    usable = tuple(m for m in metrics if kind.has_likelihoods or not m.needs_likelihood)
+    if cfg.dataset.primary.partition("/")[0] not in {metric.name for metric in usable}:
+        raise ConfigError(
+            f"dataset.primary={cfg.dataset.primary} needs likelihoods, which model="
+            f"{cfg.model.name} does not give. Choose a data set whose answers are classes."
+        )
+    return usable, warnings
 
 
-def names_hub(cfg: RunConfig) -> bool:
-    """Whether the configuration names something that may have to be fetched from the hub."""
-    datasets = [cfg.dataset, *cfg.eval_dataset.values()]
-    if any(_from_hub(dataset) for dataset in datasets):
-        return True
-    encoders = [metric.get("encoder") for metric in cfg.metric.values()]
-    places = [cfg.model.path, cfg.model.tokenizer, cfg.adapter, *encoders]
-    return any(
-        place is not None and not place.startswith(OWN) and not Path(place).exists()
-        for place in places
-    )
+def preflight_data(job: PreparedJob) -> list[str]:
+    """Refuse what only the data can tell; still no weight is loaded.
 
+    Returns:
+        What a reader of the scores has to know.
 
-def _from_hub(dataset: DatasetConfig) -> bool:
-    kinds = {kind_of(dataset.source)}
-    kinds |= {part.get("source", {}).get("kind") for part in dataset.parts.values()}
-    return "hub" in kinds
+    Raises:
+        SizewiseError: some of the data cannot be trained on, answered or scored.
+    """
+    cfg, tasks, metrics = job.cfg, job.tasks, job.metrics
+    check_objective(cfg, job.task)
+    if job.template is not None:
+        check_candidates(cfg, metrics)
+    check_references(cfg, tasks, metrics)
+    if job.template is not None:
+        check_room(cfg, tasks, context_length(cfg.model))
+        for _, _, task in answered_splits(cfg, tasks):
+            job.candidates(task)
+    return shared_questions(tasks)
 
 
 def check_names(cfg: RunConfig) -> None:
@@ -111,24 +120,31 @@ def score_names(metric: ExampleMetric) -> list[str]:
     return sorted(scores)
 
 
+def check_objective(cfg: RunConfig, task: Task) -> None:
+    """Refuse an objective that would have to come from an empty validation split.
+
+    Raises:
+        ConfigError: ``evaluation.objective=primary`` without validation examples.
+    """
+    if cfg.evaluation.objective == "primary" and not task.splits.validation:
+        raise ConfigError(
+            f"evaluation.objective=primary is scored on validation examples, and {task.name} has "
+            "none. Raise dataset.split.validation, or leave the objective at val_loss."
+        )
+
+
 def answered_splits(cfg: RunConfig, tasks: Sequence[Task]) -> Iterator[tuple[str, SplitName, Task]]:
     """Yield what the job will answer: configuration key, split and data set.
 
-    These are the test splits, and the validation split where the objective is scored on it.
+    These are the test splits, and the validation split where the objective is scored on it. A data
+    set without a test split is only trained on where there are others to answer.
     """
     keys = ["dataset", *(f"eval_dataset.{key}" for key in cfg.eval_dataset)]
     for key, task in zip(keys, tasks, strict=True):
-        if cfg.stage != "train":
+        if cfg.stage != "train" and (task.splits.test or key != "dataset" or len(tasks) == 1):
             yield key, "test", task
         if key == "dataset" and cfg.evaluation.objective == "primary":
             yield key, "validation", task
-
-
-def check_settings(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
-    """Let every metric that the job will compute check its own settings."""
-    if cfg.stage != "train" or cfg.evaluation.objective == "primary":
-        for metric in metrics:
-            metric.check_settings()
 
 
 def check_references(
@@ -138,11 +154,17 @@ def check_references(
 
     Raises:
         EvaluationError: there is one; the message names data set, split and example.
+        DataError: a split that is to be answered has no examples.
     """
-    for _, name, task in answered_splits(cfg, tasks):
+    for key, name, task in answered_splits(cfg, tasks):
+        if not task.examples(name):
+            raise DataError(
+                f"{task.name} has no {name} examples to answer. Raise {key}.split.{name}, name a "
+                "further test set with eval_dataset, or train only with stage=train."
+            )
         for metric in metrics:
             try:
-                metric.check_references(task.encoded[name].examples)
+                metric.check_references(task.examples(name))
             except EvaluationError as error:
                 raise EvaluationError(f"{task.name}, {name} split: {error}") from error
 

@@ -1,20 +1,23 @@
-"""One job: data, base, zero-shot scores, training, tuned scores, and the record of it all."""
+"""The path of a run: prepare → base → zero-shot → fit → tuned → record. Read it from the top."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sizewise.composition.inputs import check_places, names_hub
 from sizewise.config import RunConfig
-from sizewise.files import read_json
-from sizewise.job.preflight import check_names, check_primary, names_hub, write_config
+from sizewise.files import hash_text
+from sizewise.job.finished import of_finished_run
+from sizewise.job.submit import submitted_overrides
 from sizewise.record.directories import RunDir
-from sizewise.record.identity import Identity, run_identity, trains
+from sizewise.record.identity import run_identity, trains, write_config
 from sizewise.record.logs import job_log
-from sizewise.record.outcome import Outcome, read_outcome, write_outcome
-from sizewise.record.state import is_done
+from sizewise.record.outcome import Outcome, write_outcome
+from sizewise.record.state import finished
 from sizewise.runtime import (
     is_ddp_child,
     prepare_environment,
@@ -23,6 +26,14 @@ from sizewise.runtime import (
     seed_everything,
     use_threads,
 )
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
+
+    from sizewise.data.example import SplitName
+    from sizewise.evaluation.score import EvaluationResult
+    from sizewise.job.answerers import Answerer
+    from sizewise.job.data import PreparedJob, Task
 
 log = logging.getLogger(__name__)
 
@@ -40,94 +51,158 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     Raises:
         SizewiseError: the configuration, data, model or memory does not allow the job.
     """
-    if is_done(run_dir):
-        return read_outcome(run_dir)
-    identity = run_identity(cfg)
-    prepare_environment(hub=cfg.run is not None or names_hub(cfg))
+    if (done := finished(run_dir)) is not None:
+        return done
+    asked, cfg = cfg, of_finished_run(cfg, submitted_overrides(run_dir))
+    hub = asked.run is not None or names_hub(asked)
+    prepare_environment(hub)
     quiet()
-    from sizewise.job.finished import of_finished_run
-
+    check_places(asdict(cfg), ask_hub=True)  # before anything large is imported
     with job_log(run_dir):
-        write_config(cfg, run_dir)
-        job = read_json(RunDir(run_dir).job) or {}
-        cfg = of_finished_run(cfg, job.get("overrides"))
+        if RunDir(run_dir).outcome.exists():
+            log.warning("%s is damaged: the job is done again.", RunDir(run_dir).outcome)
+        write_config(asdict(asked), run_dir)
+        job = prepare(cfg, run_dir, run_identity(asked).hash)
         with use_threads(cfg.trainer.num_threads):
-            return _run(cfg, run_dir, identity)
+            return _run(job)
 
 
-def _run(cfg: RunConfig, run_dir: Path, identity: Identity) -> Outcome:
-    from sizewise.job.classical import FAMILY, ClassicalPipeline, check_classical
-    from sizewise.job.dry_run import reachable_metrics
-    from sizewise.job.pipeline import Pipeline
-    from sizewise.job.preflight import check_settings
-    from sizewise.metrics.base import build_metrics
-    from sizewise.models.preflight import check_model
-    from sizewise.tracking import finish_loggers, make_loggers
+def prepare(cfg: RunConfig, run_dir: Path, identity: str) -> PreparedJob:
+    """Check everything, read, split and encode all data; no weight is touched."""
+    from sizewise.job.answerers import kind_of_answerer
+    from sizewise.job.data import PreparedJob
+    from sizewise.job.preflight import preflight, preflight_data
 
-    metrics = build_metrics(reachable_metrics(cfg.metric) if cfg.dry_run else cfg.metric)
-    check_names(cfg)
-    check_settings(cfg, metrics)
-    check_primary(cfg, metrics)
-    kind: type[Pipeline | ClassicalPipeline] = Pipeline
-    if cfg.model.family == FAMILY:
-        kind = ClassicalPipeline
-        check_classical(cfg)
-    else:
-        check_model(cfg.model, cfg.quantization, cfg.lora, cfg.trainer)
+    metrics, warnings = preflight(cfg)
     seed_everything(cfg.seed)
-    group = sweep_name(cfg, run_dir)
-    pipeline = kind.prepare(cfg, run_dir, identity.hash, metrics, resolve_device(cfg.trainer))
-    if is_ddp_child():
-        pipeline.train_as_further_process()
+    template, tasks = kind_of_answerer(cfg).read_data(cfg, run_dir)
+    device = resolve_device(cfg.trainer)
+    job = PreparedJob(cfg, run_dir, identity, device, metrics, tuple(tasks), template, warnings)
+    return replace(job, warnings=(*warnings, *preflight_data(job)))
+
+
+def _run(job: PreparedJob) -> Outcome:
+    from sizewise.job.answerers import kind_of_answerer
+    from sizewise.tracking import finish_loggers
+
+    if is_ddp_child():  # a further process of a distributed fit: the first one keeps the books
+        kind_of_answerer(job.cfg).load(job).specialise(job, ())
         raise SystemExit(0)
-    loggers = make_loggers(
+    loggers = open_loggers(job)
+    outcome: Outcome | None = None
+    try:
+        outcome = carry_out(job, loggers)
+    finally:
+        finish_loggers(loggers, outcome, error=outcome is None)
+    # Last of all: a run killed before its trackers were closed is not done, and closes them again.
+    write_outcome(outcome, job.run_dir)
+    log.info("%s. %s", outcome.summary, job.run_dir)
+    return outcome
+
+
+def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
+    """Score the base, train, score the result; return the record."""
+    from sizewise.energy import EnergyMeter, gpu_uuids
+    from sizewise.job.answerers import kind_of_answerer
+    from sizewise.job.outcome import make_outcome
+
+    whole = not went_before(job)
+    meter = EnergyMeter(gpu_uuids(job.device, job.cfg.trainer.devices))
+    base = kind_of_answerer(job.cfg).load(job)
+    meter.start()
+    untouched = score_untouched(job, base)
+    if job.specialises:
+        meter.start()  # the base's answers are every run's, and not what this one cost
+    else:
+        whole = whole and not any(result.reused for result in untouched.values())
+    model = base.specialise(job, loggers)
+    tuned = score_tuned(job, model, untouched) if job.specialises else None
+    joules = meter.stop() if whole and model.uses_energy else None
+    validation = validation_figures(job, model)
+    outcome = make_outcome(job, model, untouched, tuned, validation, joules)
+    model.give_back(job)
+    return outcome
+
+
+def score_untouched(job: PreparedJob, base: Answerer) -> dict[str, EvaluationResult]:
+    """Score the untouched model on every test split, where that is wanted."""
+    wanted = job.cfg.evaluation.zero_shot or not job.specialises
+    if job.cfg.stage == "train" or not wanted:
+        return {}
+    return {task.name: score(job, base, task, "base") for task in job.tested}
+
+
+def score_tuned(
+    job: PreparedJob, model: Answerer, untouched: dict[str, EvaluationResult]
+) -> dict[str, EvaluationResult]:
+    """Score the specialised model on every test split, beside the base's answers."""
+    if job.cfg.stage == "train":
+        return {}
+    return {
+        task.name: score(job, model, task, "tuned", untouched.get(task.name)) for task in job.tested
+    }
+
+
+def validation_figures(job: PreparedJob, model: Answerer) -> dict[str, float]:
+    """Return the validation figures, none without that split; the test split gives none."""
+    if not job.task.examples("validation"):
+        return {}
+    values = model.validation_loss(job)
+    if job.cfg.evaluation.objective == "primary":
+        values |= score(job, model, job.task, "validation").scores
+    return values
+
+
+def score(
+    job: PreparedJob, model: Answerer, task: Task, kind: str, base: EvaluationResult | None = None
+) -> EvaluationResult:
+    """Let a model answer a data set, and score its answers.
+
+    Args:
+        job: the job.
+        model: who answers.
+        task: the data set.
+        kind: ``base`` or ``tuned`` (the test split), or ``validation``.
+        base: the base's result, where metrics compare a tuned model with it.
+    """
+    from sizewise.evaluation.score import score_predicted
+
+    split: SplitName = "validation" if kind == "validation" else "test"
+    answers = model.answer(job, task, split, kind)
+    return score_predicted(
+        answers.predicted,
+        task.examples(split),
+        job.metrics,
+        answers.store,
+        job.task.examples("train"),
+        answers.reused,
+        base.predictions if base is not None else (),
+        answers.warnings,
+    )
+
+
+def went_before(job: PreparedJob) -> bool:
+    """Whether some of what this run costs was, or is, spent by another process."""
+    run = RunDir(job.run_dir)
+    left = [run.checkpoints, run.fit]
+    left += run.all_predictions.glob(f"{'tuned' if job.specialises else 'base'}.*")
+    return job.cfg.trainer.num_nodes > 1 or any(path.exists() for path in left)
+
+
+def open_loggers(job: PreparedJob) -> list[Logger]:
+    """Open the trackers of a run, under a name that stays the same."""
+    from sizewise.tracking import make_loggers
+
+    cfg, group = job.cfg, sweep_name(job.cfg, job.run_dir)
+    return make_loggers(
         cfg.logger,
-        run_dir,
-        run_id=tracking_id(group, identity.hash),
+        job.run_dir,
+        run_id=tracking_id(group, job.identity),
         group=group,
         job_type="train" if trains(asdict(cfg)) else "evaluate",
         tags=(cfg.model.name, cfg.dataset.name),
         config=asdict(cfg),
     )
-    outcome: Outcome | None = None
-    try:
-        outcome = pipeline.run(loggers)
-    finally:
-        finish_loggers(loggers, outcome, error=outcome is None)
-    # Last of all: a run killed before its trackers were closed is not done, and closes them again.
-    write_outcome(outcome, run_dir)
-    log.info("%s", summary_line(outcome, run_dir))
-    if cfg.report and group is None:
-        write_own_report(run_dir)
-    return outcome
-
-
-def write_own_report(run_dir: Path) -> None:
-    """Write the report of one run into its folder ``report``."""
-    from sizewise.report.comparison.compare import compare_loaded
-    from sizewise.report.comparison.runs import load_runs
-    from sizewise.report.page.write import write_report
-
-    paths = write_report(
-        compare_loaded(load_runs([run_dir])), RunDir(run_dir).report, (), run_dir.name
-    )
-    log.info("Report: %s", paths["report"])
-
-
-def summary_line(outcome: Outcome, run_dir: Path) -> str:
-    """Return one line that says how good the run is and where it lies."""
-    name = outcome.data.name
-    scored = outcome.best.get(name)
-    if scored is None:
-        loss = outcome.validation.get("val_loss", float("nan"))
-        return f"Trained; validation loss {loss:.4f}. {run_dir}"
-    value = scored.scores[outcome.primary]
-    line = f"{name}: {outcome.primary} {value:.4f} on {scored.examples} test examples"
-    base = outcome.base.get(name)
-    if outcome.tuned is not None and base is not None:
-        before = base.scores[outcome.primary]
-        line += f" (zero-shot {before:.4f}, gain {value - before:+.4f})"
-    return f"{line}. {run_dir}"
 
 
 def sweep_name(cfg: RunConfig, run_dir: Path) -> str | None:
@@ -139,4 +214,4 @@ def sweep_name(cfg: RunConfig, run_dir: Path) -> str | None:
 
 def tracking_id(group: str | None, identity: str) -> str:
     """Name a run for trackers: the same run of the same sweep, the same id, every time."""
-    return hashlib.sha256(f"{group}/{identity}".encode()).hexdigest()[:16]
+    return hash_text(f"{group}/{identity}", 16)

@@ -10,14 +10,15 @@ from typing import Any
 
 from sizewise.composition.inputs import check_candidates_content, pinned
 from sizewise.config import RunConfig
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.errors import SweepError
-from sizewise.files import read_json, write_json
+from sizewise.files import read_json, sealed, unsealed, write_json
 from sizewise.record.directories import JOB_FILE, RunDir
 from sizewise.record.identity import Identity, differing_keys, run_identity
 from sizewise.record.outcome import Outcome
 
 DEFAULT_FUNCTION = "sizewise.job.run:run_job"
+FORMER = {"sizewise.run:run_job": DEFAULT_FUNCTION}  # jobs that were planned by version 0.1
 JobFunction = Callable[[RunConfig, Path], Outcome]
 
 
@@ -55,7 +56,7 @@ def make_sweep_job(
         ConfigError: a key is unknown or a value out of range.
     """
     config = pinned(config)
-    run_config(config)
+    to_run_config(config, check_types=False)
     identity = run_identity(config)
     return Job(overrides, config, identity, sweep_dir / identity.slug, function)
 
@@ -67,20 +68,22 @@ def submit(job: Job) -> None:
         SweepError: the directory belongs to a job with another configuration.
     """
     check_same(job)
-    record = {
-        "identity": job.identity.hash,
-        "slug": job.identity.slug,
-        "overrides": list(job.overrides),
-        "function": job.function,
-        "config": dict(job.config),
-    }
+    record = sealed(
+        {
+            "identity": job.identity.hash,
+            "slug": job.identity.slug,
+            "overrides": list(job.overrides),
+            "function": job.function,
+            "config": dict(job.config),
+        }
+    )
     if read_json(RunDir(job.run_dir).job) != record:
         write_json(RunDir(job.run_dir).job, record)
 
 
 def check_same(job: Job) -> None:
     """Raise if the directory already holds another job, naming the keys that differ."""
-    old = read_json(RunDir(job.run_dir).job) or read_json(RunDir(job.run_dir).outcome)
+    old = _whole(RunDir(job.run_dir).job) or _whole(RunDir(job.run_dir).outcome)
     if old is None or old.get("identity") in (None, job.identity.hash):
         return
     before = run_identity(old.get("config") or {}).config
@@ -98,18 +101,35 @@ def load_job(run_dir: Path) -> tuple[RunConfig, JobFunction]:
         SweepError: no job was submitted there.
         ConfigError: its file of candidates is no longer the one that it was planned with.
     """
-    record = read_json(RunDir(run_dir).job)
+    path = RunDir(run_dir).job
+    record = _whole(path)
+    if record is None and path.exists():
+        raise SweepError(f"{path} is damaged. Start the same command again: it writes it anew.")
     if record is None:
         raise SweepError(f"{run_dir} holds no {JOB_FILE}: no job was submitted there.")
     check_candidates_content(record["config"].get("evaluation") or {})
-    return run_config(record["config"]), load_function(record["function"])
+    return to_run_config(record["config"], check_types=False), load_function(record["function"])
+
+
+def _whole(path: Path) -> dict[str, Any] | None:
+    """Return a record; None where there is none, or not what was written."""
+    record = read_json(path)
+    try:
+        return record and unsealed(record)
+    except ValueError:
+        return None
 
 
 def load_function(path: str) -> JobFunction:
     """Import ``module:function``."""
-    module, _, name = path.partition(":")
+    module, _, name = FORMER.get(path, path).partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise SweepError(f"The job function {path} cannot be imported: {error}") from error
     return function
+
+
+def submitted_overrides(run_dir: Path) -> list[str]:
+    """Return the overrides that a run was submitted with; none for one begun by a program."""
+    return list((read_json(RunDir(run_dir).job) or {}).get("overrides", []))

@@ -17,10 +17,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from hydra.utils import instantiate
 from torchmetrics import Metric
 
-from sizewise.errors import ConfigError
+from sizewise.config.targets import build
 
 if TYPE_CHECKING:
     from sizewise.data.example import Example
@@ -38,6 +37,7 @@ class ExampleMetric(Metric):
     higher_is_better: bool | None = True
     full_state_update = False
     needs_candidates = False
+    needs_likelihood = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,21 +96,19 @@ class ExampleMetric(Metric):
     def aggregate(
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
-        """Summarise all examples: the mean of each score over the examples that have it."""
+        """Summarise examples (at least one): the mean of each score over those that have it."""
         names = sorted({name for row in scores for name in row})
         return {n: _mean([row[n] for row in scores if n in row]) for n in names}
 
     def update(self, predictions: Sequence[Prediction]) -> None:
-        """Add predictions and their scores."""
         self.predictions.extend(predictions)
         self.per_example.extend(self.score_batch(predictions))
 
     def compute(self) -> dict[str, Any]:
         """Return the aggregates of everything seen, by short name."""
-        return self.aggregate(self.predictions, self.per_example)
+        return self.aggregate(self.predictions, self.per_example) if self.predictions else {}
 
     def reset(self) -> None:
-        """Forget all predictions."""
         super().reset()
         self.predictions = []
         self.per_example = []
@@ -121,28 +119,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def build_metrics(nodes: Mapping[str, Any]) -> list[ExampleMetric]:
-    """Instantiate every ``_target_`` node of ``metric``, in the order of their keys.
+    """Build every ``_target_`` node of ``metric``, in the order of their keys.
 
     Raises:
         ConfigError: a node has no ``_target_``, cannot be built, or is no ``ExampleMetric``.
     """
-    return [_build(key, nodes[key]) for key in sorted(nodes)]
-
-
-def _build(key: str, node: Any) -> ExampleMetric:
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ConfigError(f"metric.{key} has no _target_. Name the class of the metric there.")
-    missing = [name for name, value in node.items() if value == "???"]
-    if missing:
-        raise ConfigError(f"metric.{key}.{missing[0]} has no default. Give it a value.")
-    try:
-        metric = instantiate(dict(node), _convert_="all")
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise ConfigError(f"metric.{key} ({node['_target_']}) cannot be built: {cause}") from error
-    if not isinstance(metric, ExampleMetric):
-        raise ConfigError(
-            f"metric.{key} ({node['_target_']}) is no ExampleMetric. Derive it from "
-            "sizewise.metrics.base.ExampleMetric."
-        )
-    return metric
+    return [build(nodes[key], f"metric.{key}", ExampleMetric) for key in sorted(nodes)]

@@ -26,9 +26,7 @@ KEY = "metric.bertscore.encoder"
 class TokenEncoder:
     """Contextual embeddings of a text's own tokens, in float32 on the CPU.
 
-    Args:
-        path: a local folder, ``package:NAME/FOLDER``, or a hub id.
-        layer: hidden layer to take, 0 being the embeddings (None: the last one).
+    ``layer``: hidden layer to take, 0 being the embeddings (None: the last one).
 
     Raises:
         ConfigError: the encoder cannot be loaded, or has no such layer.
@@ -40,8 +38,10 @@ class TokenEncoder:
 
         try:
             folder = encoder_path(path, KEY)
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-            model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model: Any = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, trust_remote_code=False
+            ).eval()
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"{KEY}={path!r} cannot be loaded: {error}. "
@@ -88,7 +88,6 @@ class TokenEncoder:
 
 @cache
 def load_token_encoder(path: str, layer: int | None) -> TokenEncoder:
-    """Load an encoder once per process."""
     return TokenEncoder(path, layer)
 
 
@@ -111,13 +110,9 @@ def greedy_matching(answer_TD: torch.Tensor, reference_TD: torch.Tensor) -> dict
 class BertScore(TextMetric):
     """Precision, recall and F1 of greedily matched token embeddings; an empty answer has 0.
 
-    No weighting by inverse document frequency and no rescaling by a baseline.
-
-    Args:
-        encoder: local folder or hub id of an encoder model; there is no default.
-        layer: hidden layer to take (null: the last one).
-        max_length: tokens that the encoder reads of each text.
-        batch_size: texts per forward pass.
+    No weighting by inverse document frequency and no rescaling by a baseline. ``encoder``: local
+    folder or hub id; ``layer``: hidden layer to take (null: the last one); ``max_length``: tokens
+    that are read of each text.
     """
 
     name = "bertscore"
@@ -132,11 +127,9 @@ class BertScore(TextMetric):
         self.batch_size = batch_size
 
     def check_settings(self) -> None:
-        """Refuse an encoder that is nowhere."""
         check_encoder(encoder_path(self.encoder, KEY), KEY)
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score all answers in one go."""
         encoder = load_token_encoder(self.encoder, self.layer)
         answers, references = (
             encoder.embed(texts, self.max_length, self.batch_size)

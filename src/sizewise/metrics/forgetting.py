@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sizewise.data.tokens.encode import Encoded
 from sizewise.errors import ConfigError
+from sizewise.files import hash_text
 from sizewise.metrics.base import ExampleMetric
 from sizewise.metrics.perplexity import bits_per_byte
 
@@ -24,13 +25,6 @@ class Passage(NamedTuple):
 
     first: str
     second: str
-
-
-class PassageIds(NamedTuple):
-    """A passage as token ids."""
-
-    prompt_ids: list[int]
-    answer_ids: list[int]
 
 
 def read_passages(path: Path, count: int) -> list[Passage]:
@@ -67,9 +61,7 @@ def general_bits_per_byte(
     from sizewise.models.likelihood import answer_log_probs
 
     encoded = [
-        PassageIds(
-            tokenizer(first).input_ids, tokenizer(second, add_special_tokens=False).input_ids
-        )
+        Encoded(tokenizer(first).input_ids, tokenizer(second, add_special_tokens=False).input_ids)
         for first, second in passages
     ]
     padding = tokenizer.pad_token_id or 0
@@ -80,13 +72,12 @@ def general_bits_per_byte(
 class Forgetting(ExampleMetric):
     """Bits per byte on general text; training has forgotten what tuned exceeds base by.
 
-    Args:
-        path: a text file with paragraphs; null: the embedded generator's general text.
-        count: number of passages.
-        batch_size: passages per forward pass.
+    ``path``: a text file with paragraphs; null: the embedded generator's general text, of which
+    ``count`` passages are taken.
     """
 
     name = "forgetting"
+    needs_likelihood = True
     higher_is_better = False
 
     def __init__(self, path: str | None = None, count: int = 64, batch_size: int = 8) -> None:
@@ -96,34 +87,25 @@ class Forgetting(ExampleMetric):
         self.batch_size = batch_size
 
     def check_settings(self) -> None:
-        """Read the text, if it is a file.
-
-        Raises:
-            ConfigError: it is missing or empty.
-        """
         if self.path is not None:
             read_passages(Path(self.path), self.count)
 
     @cached_property
     def passages(self) -> list[Passage]:
-        """The general text."""
         if self.path is None:
             return embedded_passages(self.count)
         return read_passages(Path(self.path), self.count)
 
     @property
     def observation(self) -> str:
-        """Hash of the text."""
-        return hashlib.sha256(repr(self.passages).encode()).hexdigest()[:16]
+        return hash_text(repr(self.passages), 16)
 
     def observe(self, model: Any, template: Any) -> dict[str, float]:
-        """Measure the model on the general text."""
         tokenizer = template.tokenizer
         value = general_bits_per_byte(model, tokenizer, self.passages, self.batch_size)
         return {"bits_per_byte": value}
 
     def score(self, prediction: Prediction) -> dict[str, float]:
-        """Say nothing about single examples."""
         return {}
 
 

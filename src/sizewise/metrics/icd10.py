@@ -78,7 +78,6 @@ class Icd10(ExampleMetric):
         self.needs_candidates = answer == "candidate"
 
     def check_references(self, examples: Sequence[Example]) -> None:
-        """Refuse examples whose answers hold no code."""
         missing = [e for e in examples if extract_code(e.answer) is None]
         if missing:
             raise EvaluationError(
@@ -107,8 +106,6 @@ class Icd10(ExampleMetric):
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Rates over all examples, and precision, recall and F1 over the reference codes."""
-        if not predictions:
-            return {}
         known = load_catalogue(self.catalogue)
         found = [extract_code(self._answer(p), known.contains) or UNPARSED for p in predictions]
         references = [self._reference(p) for p in predictions]

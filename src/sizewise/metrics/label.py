@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.metrics.icd10 import averages
 from sizewise.metrics.text import TextMetric
 
@@ -29,15 +30,13 @@ class Label(TextMetric):
         self.known: set[str] = set()
 
     def set_context(self, train_examples: Sequence[Example]) -> None:
-        """Learn which labels there are."""
-        self.known = {plain(example.answer) for example in train_examples}
+        self.known = {plain(answer_of(example.answer)) for example in train_examples}
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score each answer."""
-        known = self.known | {plain(p.reference) for p in predictions}
+        known = (self.known | {plain(p.reference) for p in predictions}) - {""}
         return [
             {
-                "exact_match": float(plain(p.text) == plain(p.reference)),
+                "exact_match": float(bool(p.text) and plain(p.text) == plain(p.reference)),
                 "unparsed": float(plain(p.text) not in known),
             }
             for p in predictions
@@ -47,10 +46,8 @@ class Label(TextMetric):
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Rates over all examples, and precision, recall and F1 over the reference labels."""
-        if not predictions:
-            return {}
-        found = [plain(p.text) for p in self.cleaned(predictions)]
-        references = [plain(p.reference) for p in predictions]
+        clean = self.cleaned(predictions)
+        found, references = [plain(p.text) for p in clean], [plain(p.reference) for p in clean]
         return super().aggregate(predictions, scores) | averages(found, references)
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.metrics.text import NgramIndex, TextMetric, words
 
 if TYPE_CHECKING:
@@ -19,10 +20,8 @@ class Memorization(TextMetric):
     """Longest run of words shared with a training answer, and share of shared n-grams.
 
     The same figures of the reference answers (``reference_*``) say how much overlap is natural;
-    those of the base stand in the base's own predictions.
-
-    Args:
-        n: length of the n-grams whose share is counted.
+    those of the base stand in the base's own predictions. Without training answers there is no
+    score; an empty answer shares nothing.
     """
 
     name = "memorization"
@@ -34,14 +33,12 @@ class Memorization(TextMetric):
         self._index: NgramIndex | None = None
 
     def set_context(self, train_examples: Sequence[Example]) -> None:
-        """Index the training answers; without any, no score is given."""
-        self._index = NgramIndex([words(e.answer) for e in train_examples] or [[]])
+        self._index = NgramIndex([words(answer_of(e.answer)) for e in train_examples] or [[]])
         if not train_examples:
             log.warning("memorization: there are no training answers to compare with.")
             self._index = None
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score each answer beside its reference; an empty answer shares nothing."""
         if self._index is None:
             return [{} for _ in predictions]
         return [

@@ -30,6 +30,7 @@ class Perplexity(ExampleMetric):
     """
 
     name = "perplexity"
+    needs_likelihood = True
     higher_is_better = False
 
     def score(self, prediction: Prediction) -> dict[str, float]:
@@ -48,8 +49,6 @@ class Perplexity(ExampleMetric):
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Sums over the corpus divided by its tokens and bytes (no mean of means)."""
-        if not predictions:
-            return {}
         nll = -math.fsum(p.log_prob for p in predictions)
         tokens = sum(p.answer_tokens for p in predictions)
         n_bytes = sum(p.answer_bytes for p in predictions)

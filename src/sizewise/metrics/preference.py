@@ -30,14 +30,13 @@ class Preference(ExampleMetric):
     """
 
     name = "preference"
+    needs_likelihood = True
 
     def check_references(self, examples: Sequence[Example]) -> None:
-        """Refuse examples of which none has a rejected answer."""
         if examples and not any(example.meta.get(REJECTED) for example in examples):
             raise EvaluationError(NONE_REJECTED)
 
     def score(self, prediction: Prediction) -> dict[str, float]:
-        """Score one pair."""
         if REJECTED_LOG_PROB not in prediction.scores:
             return {"missing": 1.0}
         chosen, rejected = prediction.log_prob, prediction.scores[REJECTED_LOG_PROB]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sizewise.metrics.codes import strip_reasoning
 from sizewise.metrics.text import TextMetric, distinct, longest_repeat, ngrams, words
 
 if TYPE_CHECKING:
@@ -22,11 +21,7 @@ def repetition_scores(text: str, n: int = 4) -> dict[str, float]:
 
 
 class Repetition(TextMetric):
-    """Repetition within answers, and distinct n-grams over all answers of the split.
-
-    Args:
-        n: length of the n-grams whose repetition is counted.
-    """
+    """Repetition of words and ``n``-grams within answers, and distinct n-grams over all of them."""
 
     name = "repetition"
     higher_is_better = False
@@ -36,14 +31,13 @@ class Repetition(TextMetric):
         self.n = n
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score each answer; an empty one repeats nothing."""
         return [repetition_scores(p.text, self.n) for p in predictions]
 
     def aggregate(
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Means, and ``corpus_distinct_2``: low where all answers are alike."""
-        answers = (words(strip_reasoning(p.text)) for p in predictions)
+        answers = (words(p.text) for p in self.cleaned(predictions))
         grams = [gram for answer in answers for gram in ngrams(answer, 2)]
         share = len(set(grams)) / len(grams) if grams else 1.0
         return super().aggregate(predictions, scores) | {"corpus_distinct_2": share}

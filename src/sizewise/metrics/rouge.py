@@ -33,10 +33,8 @@ class Rouge(TextMetric):
     """F-measures of ROUGE-1, -2, -L and -Lsum between 0 and 1; an empty answer has 0.
 
     Words are runs of ASCII letters and digits (the package's own rule), so that other scripts
-    score 0. Lsum's sentences are ours: after ``.!?`` and at line breaks.
-
-    Args:
-        use_stemmer: reduce words of more than three letters by Porter's stemmer.
+    score 0; those of more than three letters are reduced by Porter's stemmer. Lsum's sentences are
+    ours: after ``.!?`` and at line breaks.
     """
 
     name = "rouge"
@@ -46,7 +44,6 @@ class Rouge(TextMetric):
         self.use_stemmer = use_stemmer
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score each answer against its reference."""
         scorer = rouge_scorer(self.use_stemmer)
         return [_score(scorer, p.reference, p.text) for p in predictions]
 

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 
 from sizewise.errors import ConfigError
 from sizewise.metrics.text import TextMetric
-from sizewise.models.sources import check_encoder
+from sizewise.models.sources import PACKAGE, STAND_IN, check_encoder
 
 if TYPE_CHECKING:
     from sizewise.record.predictions import Prediction
 
 
-STAND_IN = "stand_in:words"
-PACKAGE = "package:"
 NO_PACKAGE = (
     "metric=similarity needs the package sentence-transformers. "
     "Install it: pip install 'sizewise[similarity]'"
@@ -28,25 +26,20 @@ NO_PACKAGE = (
 
 
 class SentenceEncoder(Protocol):
-    """What is needed of an encoder."""
-
     def encode(self, texts: Sequence[str]) -> NDArray[np.floating[Any]]:
         """Return embeddings [N, D]."""
 
     def clips(self, texts: Sequence[str]) -> list[bool]:
-        """Say of each text whether its end is cut off."""
+        """Say of each text whether it has more tokens than the encoder reads."""
 
 
 class SentenceTransformerEncoder:
     """An encoder of the package sentence-transformers, always on the CPU.
 
     It is kept for the next job of the process, whose peak of GPU memory it must not raise; nor can
-    scoring run out of memory beside a model, and a cosine is the same on every machine.
-
-    Args:
-        path: a local folder, ``package:NAME/FOLDER`` (a folder of an installed Python package), or
-            a hub id; it is downloaded only because the config names it.
-        batch_size: texts per forward pass.
+    scoring run out of memory beside a model, and a cosine is the same on every machine. ``path``
+    is a local folder, ``package:NAME/FOLDER`` (a folder of an installed Python package), or a hub
+    id; it is downloaded only because the config names it.
 
     Raises:
         ConfigError: the package is not installed or the encoder cannot be loaded.
@@ -67,13 +60,11 @@ class SentenceTransformerEncoder:
         self._batch_size = batch_size
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.floating[Any]]:
-        """Return embeddings [N, D]."""
         return np.asarray(
             self._model.encode(list(texts), batch_size=self._batch_size, show_progress_bar=False)
         )
 
     def clips(self, texts: Sequence[str]) -> list[bool]:
-        """Say of each text whether it has more tokens than the encoder reads."""
         limit = self._model.max_seq_length
         if limit is None:
             return [False] * len(texts)
@@ -85,13 +76,11 @@ class WordCountEncoder:
     """Hashed counts of words: what a dry run uses where the encoder is out of reach."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.floating[Any]]:
-        """Return embeddings [N, 512]."""
         from sklearn.feature_extraction.text import HashingVectorizer
 
         return np.asarray(HashingVectorizer(n_features=512).transform(texts).toarray())
 
     def clips(self, texts: Sequence[str]) -> list[bool]:
-        """Nothing is ever cut off."""
         return [False] * len(texts)
 
 
@@ -116,7 +105,8 @@ def encoder_path(path: str, key: str = "metric.similarity.encoder") -> str:
 def package_folder(path: str) -> Path | None:
     """Return the folder that ``package:NAME/FOLDER`` stands for, where there is one."""
     name, _, folder = path.removeprefix(PACKAGE).partition("/")
-    spec = find_spec(name)
+    # Of a dotted name, the packages above would be imported.
+    spec = find_spec(name) if name.isidentifier() else None
     found = Path(spec.origin).parent / folder if spec and spec.origin else None
     return found if found and found.is_dir() else None
 
@@ -132,7 +122,6 @@ def cosines(
 
 @cache
 def load_encoder(path: str) -> SentenceEncoder:
-    """Load an encoder once per process."""
     return WordCountEncoder() if path == STAND_IN else SentenceTransformerEncoder(path)
 
 
@@ -140,9 +129,7 @@ class Similarity(TextMetric):
     """Cosine of the embeddings of answer and reference; an empty answer has 0.
 
     ``clipped`` is 1 where the encoder read only the beginning of the answer or of its reference.
-
-    Args:
-        encoder: local folder or hub id of a sentence-transformers model; there is no default.
+    ``encoder``: local folder or hub id of a sentence-transformers model.
     """
 
     name = "similarity"
@@ -165,7 +152,6 @@ class Similarity(TextMetric):
         check_encoder(encoder_path(self.encoder), "metric.similarity.encoder")
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score all answers in one go."""
         encoder = load_encoder(self.encoder)
         texts, references = [p.text for p in predictions], [p.reference for p in predictions]
         values = cosines(encoder.encode(texts), encoder.encode(references))

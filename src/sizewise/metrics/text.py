@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.metrics.base import ExampleMetric
-from sizewise.metrics.codes import strip_reasoning
 
 if TYPE_CHECKING:
     from sizewise.record.predictions import Prediction
@@ -35,20 +35,18 @@ def sentences(text: str) -> list[str]:
 class TextMetric(ExampleMetric):
     """A metric on answers as texts: reasoning is removed, an empty answer is counted.
 
-    Subclasses define ``text_scores`` for answers that are already clean. The score ``empty`` is
-    added to each: 1 where nothing was answered.
+    Subclasses define ``text_scores`` for answers and references that are already clean. The score
+    ``empty`` is added to each: 1 where nothing was answered.
     """
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Return the scores of predictions whose ``text`` has no reasoning any more."""
+        """Return the scores of predictions without reasoning in ``text`` and ``reference``."""
         raise NotImplementedError(f"{type(self).__name__} has to define text_scores().")
 
     def score(self, prediction: Prediction) -> dict[str, float]:
-        """Score one prediction."""
         return self.score_batch([prediction])[0]
 
     def score_batch(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
-        """Score many predictions at once."""
         clean = self.cleaned(predictions)
         scores = self.text_scores(clean) if clean else []
         return [
@@ -57,8 +55,11 @@ class TextMetric(ExampleMetric):
         ]
 
     def cleaned(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        """Return predictions whose ``text`` has no reasoning any more."""
-        return [replace(p, text=strip_reasoning(p.text).strip()) for p in predictions]
+        """Return predictions without reasoning in ``text`` and ``reference``."""
+        return [
+            replace(p, text=answer_of(p.text), reference=answer_of(p.reference))
+            for p in predictions
+        ]
 
 
 Hashes = NDArray[np.uint64]
@@ -66,7 +67,6 @@ _SEED = 20_240_229
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """Return all runs of ``n`` tokens, in order."""
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
@@ -90,10 +90,8 @@ class NgramIndex:
     """Which runs of words occur in a collection of texts, for runs of any length.
 
     Runs are known by a 64-bit polynomial hash over random values of the words (Karp and Rabin
-    1987), kept as one sorted array per length: 8 bytes a word, and no loop over words.
-
-    Args:
-        documents: texts as words; a run never crosses from one text into the next.
+    1987), kept as one sorted array per length: 8 bytes a word, and no loop over words. A run never
+    crosses from one text into the next.
     """
 
     def __init__(self, documents: Sequence[Sequence[str]]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sizewise.metrics.codes import strip_reasoning
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.metrics.text import TextMetric
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ class Tfidf(TextMetric):
         self._base: dict[str, str] = {}
 
     def set_base(self, base: Sequence[Prediction]) -> None:
-        """Keep the base's answers by example."""
-        self._base = {p.id: strip_reasoning(p.text).strip() for p in base}
+        self._base = {p.id: answer_of(p.text) for p in base}
 
     def text_scores(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
         """Score all answers; the weights come from the references of these predictions."""

@@ -10,6 +10,7 @@ import torch
 from sizewise.config.model import ArchitectureConfig, ModelConfig, VisionConfig
 from sizewise.errors import ModelError
 from sizewise.models.sources import Source, find_source
+from sizewise.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -144,8 +145,9 @@ def load_config(source: Source, model: ModelConfig) -> PretrainedConfig:
             local_files_only=source.local_only,
             trust_remote_code=model.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"The config of {source.path!r} cannot be read: {error}") from error
+    except Exception as error:  # a file of another form fails anywhere in the library
+        said = " ".join(str(error).split())
+        raise ModelError(f"The config of {source.path!r} cannot be read: {said}") from error
     check_family(config, model)
     return config
 
@@ -158,22 +160,69 @@ def check_family(config: PretrainedConfig, model: ModelConfig) -> None:
             f"model.family={model.family} but {model.path!r} ({config.model_type}) is {actual}. "
             f"Set model.family={actual}."
         )
+    if actual == "causal" and not getattr(config, "is_decoder", False) and reads_both_ways(config):
+        raise ModelError(
+            f"{model.path!r} ({config.model_type}) is an encoder, which reads answers in both "
+            "directions and cannot write them. Choose a causal or encoder-decoder model."
+        )
+
+
+def reads_both_ways(config: PretrainedConfig) -> bool:
+    """Whether the architecture is one of masked language models."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 def model_config(model: ModelConfig) -> PretrainedConfig:
-    """Return the config of the real-sized base; no weights and, with figures, no network."""
+    """Return the config of the real-sized base; no weights and, with figures, no network.
+
+    With ``model.added_tokens`` its vocabulary is as large as the tokenizer's.
+    """
     if model.architecture is not None:
-        return to_transformers_config(model.architecture)
-    return load_config(find_source(model.path, model.revision, weights=False), model)
+        config = to_transformers_config(model.architecture)
+    else:
+        config = load_config(find_source(model.path, model.revision, weights=False), model)
+    if model.added_tokens:
+        text = config.get_text_config()
+        text.vocab_size = max(text.vocab_size, len(load_tokenizer(model)))
+    return config
 
 
-def meta_model(config: PretrainedConfig) -> PreTrainedModel:
-    """Build the model on the meta device: names and shapes, no memory."""
+def check_vocabulary(config: PretrainedConfig, model: ModelConfig) -> None:
+    """Raise ModelError if the tokenizer writes ids for which the embedding has no row.
+
+    Special tokens that no template writes may lie beyond it (Gemma 3's image token does), and
+    random models of a tiny size are made for their tokenizer.
+    """
+    if model.init == "tiny_random":
+        return
+    rows, tokenizer = config.get_text_config().vocab_size, load_tokenizer(model)
+    beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
+    written = str(tokenizer.chat_template)
+    named = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+    for added in tokenizer.added_tokens_decoder.values():
+        if added.special and added.content not in named and added.content not in written:
+            beyond.pop(added.content, None)
+    if beyond:
+        token, last = max(beyond.items(), key=lambda item: item[1])
+        raise ModelError(
+            f"The tokenizer of {model.name} has the id {last} ({token!r}), and the embedding of "
+            f"{model.path} has {rows} rows. Choose the model's own tokenizer; or name new tokens, "
+            f"whose rows are then trained, in model.added_tokens=[{token!r},…]."
+        )
+
+
+def auto_class(config: PretrainedConfig) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def meta_model(config: PretrainedConfig, **options: Any) -> PreTrainedModel:
+    """Build the model on the meta device: names and shapes, no memory."""
     with torch.device("meta"):
-        model: PreTrainedModel = auto.from_config(config)
+        model: PreTrainedModel = auto_class(config).from_config(config, **options)
     untie_t5_head(model)
     return model
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from sizewise.config.model import ModelConfig, QuantizationConfig
-from sizewise.errors import ModelError
-from sizewise.models.architecture import load_config
+from sizewise.errors import ModelError, SizewiseError
+from sizewise.models.architecture import auto_class, load_config
 from sizewise.models.dtypes import resolve_dtype
 from sizewise.models.sources import Source, find_source
 from sizewise.models.tiny import random_checkpoint
+from sizewise.models.tokenizer import load_tokenizer
 from sizewise.runtime import quiet_libraries
 
 if TYPE_CHECKING:
@@ -45,18 +48,29 @@ def load_base(
     else:
         with random_checkpoint(model) as folder:
             base = _from_pretrained(Source(str(folder)), model, quantization, device)
+    if model.added_tokens:
+        grow_embeddings(base, len(load_tokenizer(model)))
     return _freeze(base)
+
+
+def grow_embeddings(base: PreTrainedModel, size: int) -> None:
+    """Add rows for new tokens to embedding and head: the mean of the others, always the same."""
+    before = base.get_input_embeddings().num_embeddings
+    if size <= before:
+        return
+    base.resize_token_embeddings(size, mean_resizing=False)
+    modules = (base.get_input_embeddings(), base.get_output_embeddings())
+    for weight in {id(m.weight): m.weight.data for m in modules if m is not None}.values():
+        weight[before:] = weight[:before].mean(0)
 
 
 def _from_pretrained(
     source: Source, model: ModelConfig, quantization: QuantizationConfig, device: torch.device
 ) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
     config = load_config(source, model)
     bits = bnb_config(quantization, device, config)
     dtype = compute_dtype(quantization, device) if bits else resolve_dtype(model.dtype, device)
-    auto: Any = AutoModelForSeq2SeqLM if model.family == "seq2seq" else AutoModelForCausalLM
+    auto = auto_class(config)
     options = {"quantization_config": bits} if bits else {}
     try:
         base, report = auto.from_pretrained(
@@ -97,6 +111,35 @@ def _check_report(path: str, report: dict[str, Any]) -> None:
             raise ModelError(
                 f"{path!r}: {len(names)} {key.replace('_', ' ')} while loading ({shown}). "
                 "The weights do not belong to the architecture that config.json names."
+            )
+
+
+def fit_weights(
+    own: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    where: str,
+    advice: str,
+    error: type[SizewiseError] = ModelError,
+) -> None:
+    """Raise ``error`` unless a file's weights are exactly the model's own, by names and shapes.
+
+    ``where`` is what the message calls the file, ``advice`` its last sentence.
+    """
+    both = own.keys() & found.keys()
+    shapes = {name for name in both if own[name].shape != found[name].shape}
+    odd = {
+        "missing": own.keys() - both, "unexpected": found.keys() - both,
+        "of another shape": shapes,
+    }  # fmt: skip
+    for what, names in odd.items():
+        if names:
+            name = min(names)
+            sizes = (
+                f", {list(found[name].shape)} for {list(own[name].shape)}" if name in both else ""
+            )
+            raise error(
+                f"{where} does not fit this model: {len(names)} weights are {what} (for example "
+                f"{name}{sizes}). {advice}"
             )
 
 
@@ -152,7 +195,6 @@ def _skipped(config: PretrainedConfig) -> list[str] | None:
 
 
 def quantized_linears(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the quantised linear layers of ``model`` by name."""
     import bitsandbytes as bnb
 
     kinds = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)

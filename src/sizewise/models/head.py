@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Hashable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
@@ -25,7 +25,6 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     code, and the result equals the full logits at these positions.
 
     Args:
-        model: a causal or sequence-to-sequence model, with or without an adapter.
         batch: ``input_ids`` (B, T), ``attention_mask`` (B, T) and ``labels``: (B, T), aligned
             with the inputs for a causal model; (B, U), the decoder's targets, for seq2seq.
             −100 marks what is not answer.
@@ -43,7 +42,8 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         raise ModelError(
             "A batch has no answer token: every label is -100. Check the template and max_length."
         )
-    with _RowSelector(base.get_output_embeddings(), chosen_BT):
+    select = partial(_select_rows, chosen_BT)
+    with base.get_output_embeddings().register_forward_pre_hook(select):
         logits_NV: Tensor = base(**forward_inputs(base, batch)).logits
     return logits_NV
 
@@ -99,18 +99,8 @@ def _parameters(model_class: Any) -> frozenset[str]:
     return frozenset(inspect.signature(model_class.forward).parameters)
 
 
-class _RowSelector:
-    """Within the block, the head gets hidden states (N, D) instead of (B, T, D)."""
-
-    def __init__(self, head: nn.Module, chosen_BT: Tensor) -> None:
-        self.head = head
-        self.chosen_BT = chosen_BT
-
-    def __enter__(self) -> None:
-        self.handle = self.head.register_forward_pre_hook(self._select)
-
-    def __exit__(self, *error: object) -> None:
-        self.handle.remove()
-
-    def _select(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0][self.chosen_BT], *inputs[1:])
+def _select_rows(
+    chosen_BT: Tensor, head: nn.Module, inputs: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Give the head hidden states (N, D) instead of (B, T, D)."""
+    return (inputs[0][chosen_BT], *inputs[1:])

@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sizewise.data.batches.collate import IGNORED, pad_with_mask
-from sizewise.devices import device_of, evaluating, free_memory, inner_model, is_out_of_memory
-from sizewise.errors import EvaluationError, OutOfMemoryError
+from sizewise.data.tokens.encode import Encoded
+from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, split
+from sizewise.errors import EvaluationError
+from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.head import answer_logits, answer_targets
 
-log = logging.getLogger(__name__)
 CHUNK_ROWS = 256
 
 
-class EncodedAnswer(Protocol):
-    """Token ids of a prompt and of its answer (``sizewise.data.tokens.encode.Encoded``)."""
-
-    @property
-    def prompt_ids(self) -> Sequence[int]:
-        """The encoded prompt."""
-
-    @property
-    def answer_ids(self) -> Sequence[int]:
-        """The encoded answer, end of turn included."""
-
-
 def answer_log_probs(
-    model: Any, encoded: Sequence[EncodedAnswer], batch_size: int, padding: int = 0
+    model: Any, encoded: Sequence[Encoded], batch_size: int, padding: int = 0
 ) -> list[float]:
     """Return the summed natural-log probability of each answer given its prompt.
 
     Where memory runs out the rest goes on with batches of half the size.
 
-    Args:
-        model: a causal or encoder-decoder transformers model, or a PEFT model around one.
-        encoded: prompts with answers, in any order; every answer has at least one token.
-        batch_size: examples per forward pass; batches are made of similar lengths.
-        padding: a valid token id to pad with; it is masked.
+    ``padding`` is a valid token id; it is masked.
 
     Raises:
         EvaluationError: a prompt or an answer has no token.
@@ -51,27 +34,21 @@ def answer_log_probs(
     """
     _check(encoded)
     lengths = [len(item.prompt_ids) + len(item.answer_ids) for item in encoded]
+    sizes = BatchSize(batch_size, "the likelihood of one single answer was computed")
     totals = [0.0] * len(encoded)
-    pending, size = plan_batches(lengths, batch_size), batch_size
-    while pending:
-        batch = pending.pop(0)
-        if len(batch) > size:
-            pending[:0] = split(batch, size)
-            continue
-        sums = _try_batch(model, [encoded[i] for i in batch], padding)
-        if sums is None:
-            pending.insert(0, batch)
-            size = len(batch) // 2
-            continue
+    for batch, sums in halve_on_oom(
+        plan_batches(lengths, batch_size), sizes,
+        lambda rows: batch_log_probs(model, [encoded[i] for i in rows], padding),
+    ):  # fmt: skip
         for i, value in zip(batch, sums, strict=True):
             totals[i] = value
     return totals
 
 
-def batch_log_probs(model: Any, items: Sequence[EncodedAnswer], padding: int = 0) -> list[float]:
+def batch_log_probs(model: Any, items: Sequence[Encoded], padding: int = 0) -> list[float]:
     """Return the same of all ``items`` in one forward pass; out of memory is the caller's."""
     _check(items)
-    seq2seq = bool(inner_model(model).config.is_encoder_decoder)
+    seq2seq = bool(base_of(model).config.is_encoder_decoder)
     batch = _batch(items, padding, seq2seq, device_of(model))
     with evaluating(model):
         log_probs_N = target_log_probs(
@@ -81,27 +58,10 @@ def batch_log_probs(model: Any, items: Sequence[EncodedAnswer], padding: int = 0
     return [float(part.sum()) for part in parts]
 
 
-def _check(items: Sequence[EncodedAnswer]) -> None:
+def _check(items: Sequence[Encoded]) -> None:
     for i, item in enumerate(items):
         if not item.prompt_ids or not item.answer_ids:
             raise EvaluationError(f"Example {i} has an empty prompt or answer: nothing to score.")
-
-
-def _try_batch(model: Any, items: Sequence[EncodedAnswer], padding: int) -> list[float] | None:
-    try:
-        return batch_log_probs(model, items, padding)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside of `except`: the error's traceback would keep the batch's tensors alive.
-    free_memory()
-    if len(items) < 2:
-        raise OutOfMemoryError(
-            "Memory ran out while the likelihood of one single answer was computed. Lower "
-            "dataset.max_length, or use quantization=nf4."
-        )
-    log.warning("Out of memory with %d answers; going on with %d.", len(items), len(items) // 2)
-    return None
 
 
 def target_log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -116,50 +76,20 @@ def target_log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 
 
 def _batch(
-    items: Sequence[EncodedAnswer], padding: int, seq2seq: bool, device: torch.device
+    items: Sequence[Encoded], padding: int, seq2seq: bool, device: torch.device
 ) -> dict[str, Tensor]:
     """Right-padded inputs; labels are aligned with them, or the decoder's targets for seq2seq."""
-    prompts = [list(item.prompt_ids) for item in items]
-    answers = [list(item.answer_ids) for item in items]
     if seq2seq:
-        rows, labels = prompts, answers
+        rows, labels = [i.prompt_ids for i in items], [i.answer_ids for i in items]
     else:
-        rows = [p + a for p, a in zip(prompts, answers, strict=True)]
-        labels = [[IGNORED] * len(p) + a for p, a in zip(prompts, answers, strict=True)]
+        rows = [i.prompt_ids + i.answer_ids for i in items]
+        labels = [[IGNORED] * len(i.prompt_ids) + i.answer_ids for i in items]
     tokens_BT, mask_BT = pad_with_mask(rows, padding, left=False, device=device)
     labels_BT, _ = pad_with_mask(labels, IGNORED, left=False, device=device)
     return {"input_ids": tokens_BT, "attention_mask": mask_BT, "labels": labels_BT}
-
-
-@dataclass
-class BatchSize:
-    """The evaluation's batch size, halved whenever memory runs out; training's is another."""
-
-    size: int
-    failed: list[int] = field(default_factory=list)
-
-    def halve(self, attempted: int) -> None:
-        """Remember that ``attempted`` examples did not fit and take half as many.
-
-        Raises:
-            OutOfMemoryError: a single example did not fit.
-        """
-        self.failed.append(attempted)
-        if attempted <= 1:
-            raise OutOfMemoryError(
-                "Memory ran out while one single example was evaluated. Lower "
-                "dataset.max_length or generation.max_new_tokens, or use quantization=nf4."
-            )
-        self.size = attempted // 2
-        log.warning("Out of memory with %d examples; going on with %d.", attempted, self.size)
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Divide positions into batches of similar length, longest first (so memory fails early)."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     return split(order, batch_size)
-
-
-def split(batch: Sequence[int], size: int) -> list[list[int]]:
-    """Cut a batch into consecutive parts of at most ``size``."""
-    return [list(batch[i : i + size]) for i in range(0, len(batch), size)]

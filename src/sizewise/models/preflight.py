@@ -1,8 +1,8 @@
-"""Everything that can be refused before a weight is loaded."""
+"""What `job.preflight` asks of a model: base, storage, adapter and tokenizer, before weights."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from copy import deepcopy
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,17 @@ import torch
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
 from sizewise.config.training import TrainerConfig
 from sizewise.errors import ModelError
-from sizewise.models.adapter.targets import resolve_targets
-from sizewise.models.architecture import check_family, meta_model, model_config
+from sizewise.models.adapter.attach import whole_modules
+from sizewise.models.adapter.targets import check_ranks, choose_targets, matching
+from sizewise.models.architecture import check_family, check_vocabulary, meta_model, model_config
+from sizewise.models.base import compute_dtype
 from sizewise.models.dtypes import computes_in_bf16, resolve_dtype, resolve_precision
-from sizewise.models.sources import check_local_content, find_source
+from sizewise.models.plan.weights import quantizable
+from sizewise.models.sources import check_place
 from sizewise.runtime import quiet_libraries, resolve_device
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 T5_FAMILY = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
 SHARDED = ("fsdp", "deepspeed", "model_parallel")
@@ -30,9 +33,9 @@ def check_model(
     lora: LoraConfig,
     trainer: TrainerConfig,
 ) -> None:
-    """Refuse what cannot work: place, dtype, quantisation, device, strategy, adapter targets.
+    """Refuse what cannot work: place, dtype, quantisation, device, strategy, vocabulary, adapter.
 
-    Nothing is downloaded but, for a hub id that is not cached and has no figures, its config.
+    Nothing is downloaded but config and tokenizer of a hub id that is not cached.
 
     Raises:
         ModelError: the message says which keys contradict what, and what to choose.
@@ -43,21 +46,41 @@ def check_model(
     check_place(model)
     config = model_config(model)
     check_family(config, model)
+    check_vocabulary(config, model)
+    check_attention(config, model)
     if lora.trains:
         check_precision(config, model, quantization, resolve_precision(trainer, device))
     if lora.is_adapter:
-        resolve_targets(meta_model(config), lora.target, model.lora_targets)
+        check_adapter(meta_model(config), model, quantization, lora)
 
 
-def check_place(model: ModelConfig) -> None:
-    """Raise unless weights and tokenizer are there, as they were planned, or can be fetched."""
-    if model.init == "pretrained":
-        find_source(model.path, model.revision)
-    if model.tokenizer is not None and model.init != "tiny_random":
-        find_source(
-            model.tokenizer, marker="tokenizer_config.json", weights=False, key="model.tokenizer"
+def check_adapter(
+    base: PreTrainedModel, model: ModelConfig, quantization: QuantizationConfig, lora: LoraConfig
+) -> None:
+    """Raise if targets, ranks or ``modules_to_save`` do not suit ``base`` (on the meta device)."""
+    targets = choose_targets(base, lora, model.lora_targets)
+    check_ranks(base, lora, targets)
+    whole = whole_modules(base, lora.modules_to_save)
+    packed = matching(quantizable(base), whole) if quantization.method != "none" else None
+    if packed:
+        raise ModelError(
+            f"lora.modules_to_save={list(whole)} with quantization={quantization.method}: "
+            f"{min(packed)} is quantised, so it cannot be trained whole. Drop one of them."
         )
-    check_local_content(asdict(model))
+
+
+def check_attention(config: PretrainedConfig, model: ModelConfig) -> None:
+    """Raise if there is no such attention here. A kernel of the hub is fetched with the weights."""
+    wanted = model.attn_implementation
+    if wanted in ("sdpa", "eager") or "/" in wanted:
+        return
+    try:
+        meta_model(deepcopy(config), attn_implementation=wanted)
+    except (ValueError, ImportError) as error:
+        raise ModelError(
+            f"model.attn_implementation={wanted!r} cannot be used: {' '.join(str(error).split())} "
+            "Choose sdpa or eager."
+        ) from error
 
 
 def check_dtypes(
@@ -66,9 +89,7 @@ def check_dtypes(
     """Raise if a dtype is unknown or the GPU does not compute in it."""
     chosen = {
         "model.dtype": resolve_dtype(model.dtype, device),
-        "quantization.compute_dtype": resolve_dtype(
-            quantization.compute_dtype, device, "quantization.compute_dtype"
-        ),
+        "quantization.compute_dtype": compute_dtype(quantization, device),
     }
     for key, dtype in chosen.items():
         if device.type == "cuda" and dtype == torch.bfloat16 and not computes_in_bf16(device):
@@ -103,7 +124,6 @@ def check_quantization(
 
 
 def supported_devices() -> tuple[str, ...]:
-    """Return the device types that the installed bitsandbytes can run on."""
     quiet_libraries()
     import bitsandbytes
 

@@ -11,6 +11,8 @@ from sizewise.models.adapter import full
 from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.base import VISION_MODULES
 
+ADAPTER_PARTS = ("lora_", ".modules_to_save.", ".trainable_tokens_")
+
 
 @dataclass(frozen=True)
 class ModelSizes:
@@ -20,7 +22,6 @@ class ModelSizes:
         total: parameters of base and adapter; quantised weights count as many as were published.
         trainable: parameters that training changes, or has changed where they are loaded to be
             used only.
-        base: parameters of the base.
         memory_bytes: bytes of all weights, quantisation constants and buffers in memory.
         adapter_bytes: bytes of the trained weights as they are stored (the adapter's, or those of
             a fully trained model).
@@ -54,8 +55,8 @@ def model_sizes(model: nn.Module) -> ModelSizes:
 
 
 def is_adapter_weight(name: str) -> bool:
-    """Whether a parameter's name is one that PEFT gives to LoRA weights."""
-    return "lora_" in name
+    """Whether a parameter's name is one that PEFT gives to what an adapter trains and stores."""
+    return any(part in name for part in ADAPTER_PARTS)
 
 
 def parameter_count(parameter: nn.Parameter) -> int:

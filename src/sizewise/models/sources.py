@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from sizewise.config.model import ModelConfig
 from sizewise.errors import ModelError
-from sizewise.files import file_hash
+from sizewise.files import file_hash, hash_text
 
 EMBEDDED = "embedded:"
+PACKAGE = "package:"  # an encoder that an installed package carries
+STAND_IN = "stand_in:words"  # a count of words in place of an encoder that is not here
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 HUB_TIMEOUT = 10.0
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
@@ -32,7 +35,6 @@ class Source:
 
     @property
     def folder(self) -> Path | None:
-        """The local folder, or None for a hub id."""
         return Path(self.path) if Path(self.path).is_dir() else None
 
 
@@ -48,21 +50,20 @@ def find_source(
 
     Args:
         path: ``embedded:NAME``, a folder, or a hub id.
-        revision: a hub revision; has no meaning for folders.
         marker: the file whose presence makes the folder or repository usable.
-        weights: whether the weights have to be there too.
+        weights: whether the weights have to be there too, and whole.
         key: the configuration key that error messages name.
 
     Raises:
-        ModelError: nothing is there, it is gated, or it cannot be reached.
+        ModelError: nothing is there, it is damaged or gated, or it cannot be reached.
     """
     if path.startswith(EMBEDDED):
-        from sizewise.embedded.ladder import embedded_model_path
+        pass  # DROPPED
 
         return Source(str(embedded_model_path(path.removeprefix(EMBEDDED))))
     folder = Path(path).expanduser()
-    if folder.is_dir():
-        return _folder_source(folder, marker, key)
+    if path and folder.is_dir():
+        return _folder_source(folder, marker, weights, key)
     if not HUB_ID.match(path):
         raise ModelError(
             f"{key}={path!r} is neither an existing folder nor a hub id (owner/name). "
@@ -74,31 +75,53 @@ def find_source(
     return Source(path, revision, local_only=False)
 
 
-def _folder_source(folder: Path, marker: str, key: str) -> Source:
-    if (folder / marker).is_file():
-        return Source(str(folder))
-    raise ModelError(
-        f"{key}={str(folder)!r} holds no {marker}. "
-        "Give the folder that was written by save_pretrained (or its hub id)."
-    )
+def _folder_source(folder: Path, marker: str, weights: bool, key: str) -> Source:
+    if not (folder / marker).is_file():
+        raise ModelError(
+            f"{key}={str(folder)!r} holds no {marker}. "
+            "Give the folder that was written by save_pretrained (or its hub id)."
+        )
+    files = _listed(folder) if weights else []
+    if weights and not files:
+        raise ModelError(
+            f"{key}={str(folder)!r} holds no *.safetensors file, the only weight format read here. "
+            "Fetch it again with its weights, or save it by save_pretrained."
+        )
+    for file in files:
+        check_weights(file)
+    return Source(str(folder))
+
+
+def check_place(model: ModelConfig) -> None:
+    """Raise ModelError unless weights and tokenizer are there, whole, as planned, or to be fetched.
+
+    Needs none of the large libraries, so that a wrong path is refused at once.
+    """
+    if model.family == "classical":
+        return
+    if model.init == "pretrained":
+        find_source(model.path, model.revision)
+    if model.tokenizer is not None and model.init != "tiny_random":
+        find_source(
+            model.tokenizer, marker="tokenizer_config.json", weights=False, key="model.tokenizer"
+        )
+    check_local_content(asdict(model))
 
 
 def check_encoder(path: str, key: str) -> None:
-    """Refuse an encoder that is no folder, not in the hub's cache and not on the hub.
-
-    Args:
-        path: a folder or a hub id.
-        key: the configuration key that error messages name.
-
-    Raises:
-        ModelError: it is nowhere, or cannot be reached.
-    """
+    """Raise ModelError for an encoder that is no folder, not in the hub's cache, not on the hub."""
     if Path(path).expanduser().is_dir():
         return
     for marker in ("modules.json", "config.json"):
         if HUB_ID.match(path) and is_cached(path, None, marker, weights=False):
             return
     find_source(path, weights=False, key=key)
+
+
+def is_local(path: str, revision: str | None, marker: str) -> bool:
+    """Whether ``path`` is an embedded base, a folder, or a hub id whose ``marker`` is cached."""
+    local = path.startswith(EMBEDDED) or Path(path).expanduser().is_dir()
+    return local or is_cached(path, revision, marker, weights=False)
 
 
 def is_cached(path: str, revision: str | None, marker: str, weights: bool) -> bool:
@@ -116,8 +139,11 @@ def is_cached(path: str, revision: str | None, marker: str, weights: bool) -> bo
 
 
 def shard_names(index: Path) -> list[str]:
-    """Return the names of the weight files that an index lists, sorted."""
-    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except RecursionError as error:
+        raise ValueError(f"{index} is nested too deeply") from error
+    return sorted(set(places.values()))
 
 
 def _cached_file(path: str, name: str, revision: str | None) -> Path | None:
@@ -168,10 +194,7 @@ _NAMES = (
 def weights_fingerprint(path: str, revision: str | None = None, commit: str | None = None) -> str:
     """Identify a base's weights (16 hex digits of content, or the hub's id and commit).
 
-    Args:
-        path: a local directory, or a hub id.
-        revision: the revision asked of the hub.
-        commit: the commit the hub resolved it to (``config._commit_hash``), where known.
+    ``revision`` is what was asked of the hub, ``commit`` what it resolved that to, where known.
 
     Raises:
         ModelError: a local directory holds no safetensors file.
@@ -186,22 +209,39 @@ def weights_fingerprint(path: str, revision: str | None = None, commit: str | No
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files that a base is loaded from, not copies in another layout."""
+    return [file for file in _listed(folder) if file.is_file()]
+
+
+def _listed(folder: Path) -> list[Path]:
     if (folder / WEIGHT_FILES[0]).is_file():
         return [folder / WEIGHT_FILES[0]]
     index = folder / WEIGHT_FILES[1]
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
-    return [folder / name for name in shard_names(index) if (folder / name).is_file()]
+    return [folder / name for name in shard_names(index)]
+
+
+def check_weights(file: Path) -> None:
+    """Raise ModelError, with the file's name, if it is no whole safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        safe_open(str(file), framework="np")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{file} is missing, damaged or cut off ({error}). Fetch or write that file again."
+        ) from error
 
 
 def folder_fingerprint(folder: Path) -> str:
     """Hash the weights, configuration, tokenizer and template of a folder (16 hex digits)."""
     named = [folder / name for name in _NAMES if (folder / name).is_file()]
-    digest = hashlib.sha256()
-    for file in [*named, *sorted(folder.glob("*.safetensors"))]:
-        line = f"{file.name}:{file.stat().st_size}:{file_hash(file, sampled=True)}\n"
-        digest.update(line.encode())
-    return digest.hexdigest()[:16]
+    weights = [file for file in sorted(folder.glob("*.safetensors")) if file.is_file()]
+    lines = [
+        f"{file.name}:{file.stat().st_size}:{file_hash(file, sampled=True)}\n"
+        for file in [*named, *weights]
+    ]
+    return hash_text("".join(lines), 16)
 
 
 def local_content(model: Mapping[str, Any]) -> str | None:
@@ -218,7 +258,7 @@ def local_content(model: Mapping[str, Any]) -> str | None:
     template = Path(str(model.get("chat_template") or "")).expanduser()
     if template.suffix and template.is_file():
         found.append(f"chat_template:{file_hash(template)}")
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16] if found else None
+    return hash_text("\n".join(found), 16) if found else None
 
 
 def check_local_content(model: Mapping[str, Any]) -> None:
@@ -230,3 +270,27 @@ def check_local_content(model: Mapping[str, Any]) -> None:
             f"({found}) than when this run was planned ({planned}). Start the command again: with "
             "changed files it is another run. The old run needs the old files."
         )
+
+
+EMBEDDED_MODELS = ("nano", "micro", "mini")
+
+
+def models_folder() -> Path:
+    return Path(str(files("sizewise.embedded"))) / "models"
+
+
+def embedded_model_path(name: str) -> Path:
+    """Folder of a shipped model, loadable with `from_pretrained`.
+
+    Raises ModelError for an unknown name, or when the weights are not installed.
+    """
+    if name not in EMBEDDED_MODELS:
+        options = ", ".join(EMBEDDED_MODELS)
+        raise ModelError(f"There is no embedded model {name!r}; the options are {options}.")
+    folder = models_folder() / name
+    if not (folder / "model.safetensors").is_file():
+        raise ModelError(
+            f"The weights of the embedded model {name!r} are missing in {folder}: reinstall the "
+            "package, or rebuild them with `python -m tools.embedded_models.build`."
+        )
+    return folder

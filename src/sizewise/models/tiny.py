@@ -14,7 +14,12 @@ import torch
 
 from sizewise.config.model import ArchitectureConfig, ModelConfig, VisionConfig
 from sizewise.errors import ModelError
-from sizewise.models.architecture import model_config, to_transformers_config, untie_t5_head
+from sizewise.models.architecture import (
+    auto_class,
+    model_config,
+    to_transformers_config,
+    untie_t5_head,
+)
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.runtime import quiet_libraries, seeded
 
@@ -95,12 +100,9 @@ def tiny_config(
 
 def build_random(config: PretrainedConfig, seed: int = BASE_SEED) -> PreTrainedModel:
     """Build a randomly initialised model in fp32; the global random state is left as it was."""
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
     quiet_libraries()
-    auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with seeded(seed):
-        model: PreTrainedModel = auto.from_config(config, dtype=torch.float32)
+        model: PreTrainedModel = auto_class(config).from_config(config, dtype=torch.float32)
         untie_t5_head(model)
     return model.eval()
 
@@ -147,15 +149,9 @@ def random_checkpoint(model: ModelConfig) -> Iterator[Path]:
     """
     with TemporaryDirectory(prefix="sizewise-random-") as folder:
         if model.init == "tiny_random":
-            tokenizer = load_tokenizer(model)
-            figures, model_type = model.architecture, _model_type(model)
-            save_tiny_checkpoint(folder, model_type, tokenizer, figures=figures)
+            figures = model.architecture
+            model_type = figures.model_type if figures else model_config(model).model_type
+            save_tiny_checkpoint(folder, model_type, load_tokenizer(model), figures=figures)
         else:
             build_random(model_config(model)).save_pretrained(folder)
         yield Path(folder)
-
-
-def _model_type(model: ModelConfig) -> str:
-    if model.architecture is not None:
-        return model.architecture.model_type
-    return str(model_config(model).model_type)

@@ -1,4 +1,4 @@
-"""Loading of tokenizers, with one policy for padding."""
+"""Loading of tokenizers and templates, with one policy for padding and for where answers end."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sizewise.config.model import ModelConfig
+from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
+from sizewise.data.tokens.template import ChatTemplate, Template
 from sizewise.errors import ModelError
-from sizewise.models.sources import Source, find_source
+from sizewise.files import parse_json
+from sizewise.models.sources import Source, find_source, is_local
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,11 +24,57 @@ UNUSED_NAMES = (
 )  # fmt: skip
 
 
+def load_template(model: ModelConfig) -> Template:
+    """Load the tokenizer of ``model`` and return how prompts and answers are written for it.
+
+    Raises:
+        ModelError: the tokenizer or its chat template is missing or unusable.
+    """
+    if model.family == "seq2seq":
+        return Seq2SeqTemplate(load_tokenizer(model))
+    ends = own_stop_ids(model)
+    return ChatTemplate(load_tokenizer(model), model.chat_template, model.template_kwargs, ends)
+
+
+def own_stop_ids(model: ModelConfig) -> list[int]:
+    """Return the ``eos_token_id`` of the model's own generation_config.json; none without it.
+
+    It is read where the model lies (a folder, the hub's cache), or comes from the hub together
+    with a tokenizer that is not on this machine yet. A tiny random model has none of its own.
+
+    Raises:
+        ModelError: the model is nowhere, or the file is damaged.
+    """
+    from transformers.utils import cached_file
+
+    marker = "config.json" if model.tokenizer else "tokenizer_config.json"
+    elsewhere = model.tokenizer and not is_local(model.path, model.revision, marker)
+    if model.init == "tiny_random" or elsewhere:
+        return []
+    source = find_source(model.path, model.revision, marker=marker, weights=False)
+    file = cached_file(
+        source.path,
+        "generation_config.json",
+        revision=source.revision,
+        local_files_only=source.local_only,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if file is None:
+        return []
+    try:
+        found = parse_json(Path(file).read_text(encoding="utf-8")).get("eos_token_id") or []
+        return [int(number) for number in (found if isinstance(found, list) else [found])]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} cannot be read ({error}). Fetch the model again.") from error
+
+
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer of ``model`` (``model.tokenizer`` if given, else ``model.path``).
 
-    The vocabulary is never extended: a missing padding token is chosen among the existing ones,
-    and differs from the end-of-sequence token wherever the vocabulary allows it. For
+    The vocabulary is extended by ``model.added_tokens`` only: a missing padding token is chosen
+    among the existing ones, and differs from the end of a sequence wherever that can be. For
     ``init=tiny_random`` a tokenizer that cannot be found on this machine is replaced by the
     embedded one, with a chat template that follows the same turn rules as the architecture's.
 
@@ -37,6 +86,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     else:
         tokenizer = _load(_tokenizer_source(model), model)
     ensure_padding(tokenizer)
+    tokenizer.add_tokens(list(model.added_tokens))
     return tokenizer
 
 
@@ -60,9 +110,10 @@ def _load(source: Source, model: ModelConfig) -> PreTrainedTokenizerBase:
             local_files_only=source.local_only,
             trust_remote_code=model.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # a file of another form fails anywhere in the library
+        said = " ".join(str(error).split())
         raise ModelError(
-            f"No usable tokenizer at {source.path!r}: {error}. Set model.tokenizer to a folder "
+            f"No usable tokenizer at {source.path!r}: {said}. Set model.tokenizer to a folder "
             "or a hub id that holds one."
         ) from error
     return tokenizer
@@ -70,11 +121,8 @@ def _load(source: Source, model: ModelConfig) -> PreTrainedTokenizerBase:
 
 def _local_or_stand_in(model: ModelConfig) -> PreTrainedTokenizerBase:
     """Use the real tokenizer where it lies on this machine, else the embedded stand-in."""
-    from sizewise.models.sources import EMBEDDED, is_cached
-
     path = model.tokenizer or model.path
-    local = path.startswith(EMBEDDED) or Path(path).expanduser().is_dir()
-    if local or is_cached(path, model.revision, "tokenizer_config.json", weights=False):
+    if is_here(model):
         return _load(_tokenizer_source(model), model)
     log.warning(
         "The tokenizer of %s is not on this machine: the tiny random model uses the embedded "
@@ -86,6 +134,10 @@ def _local_or_stand_in(model: ModelConfig) -> PreTrainedTokenizerBase:
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
+
+
+def is_here(model: ModelConfig) -> bool:
+    return is_local(model.tokenizer or model.path, model.revision, "tokenizer_config.json")
 
 
 def stand_in_template(model_type: str | None) -> str | None:

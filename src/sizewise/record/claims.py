@@ -10,10 +10,12 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from types import TracebackType
+from typing import TypeVar
 
 from sizewise.files import read_json, write_atomically
 from sizewise.record.directories import RunDir
@@ -54,7 +56,6 @@ class Owner:
 
 
 def this_process() -> Owner:
-    """Describe this process as an owner, with a fresh token."""
     pid = os.getpid()
     return Owner(
         token=uuid.uuid4().hex,
@@ -118,32 +119,36 @@ STALE_SECONDS = 120.0
 
 
 class Claim:
-    """A held claim: a thread keeps it fresh until it is released or superseded."""
+    """A held claim: a thread keeps it fresh until it is released or superseded.
 
-    def __init__(self, path: Path, owner: Owner, number: int) -> None:
-        self.path, self.owner, self.number = path, owner, number
+    ``alone``: whoever loses it must stop, for two processes would write to the same files.
+    """
+
+    def __init__(self, path: Path, owner: Owner, number: int, alone: bool = True) -> None:
+        self.path, self.owner, self.number, self.alone = path, owner, number, alone
         self.lost = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
         self._thread.start()
 
     def release(self, state: str) -> None:
-        """Give the claim up, saying how the work ended."""
+        """Give the claim up, saying how the work ended; a full disk does not keep it held."""
         self._stop.set()
         self._thread.join()
-        if not self.lost:
-            record = {**asdict(self.owner), "released": state}
-            write_atomically(self.path, json.dumps(record))
+        if self.lost:
+            return
+        try:
+            write_atomically(self.path, json.dumps({**asdict(self.owner), "released": state}))
+        except OSError as error:
+            log.warning("%s cannot say that it ended (%s): %s", self.owner, state, error)
+            with suppress(OSError):  # a claim without an owner that is old is nobody's
+                os.truncate(self.path, 0)
+                os.utime(self.path, (0, 0))
 
     def __enter__(self) -> Claim:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._stop.is_set():
             self.release("interrupted" if kind else "ended")
 
@@ -160,7 +165,8 @@ class Claim:
             if superseded:
                 # This machine slept or the disk was away for so long that another one took over.
                 self.lost = True
-                _stop_main()
+                if self.alone:
+                    _stop_main()
                 return
 
 
@@ -175,10 +181,11 @@ def _stop_main() -> None:
     signal.pthread_kill(main, signal.SIGTERM if ignored else signal.SIGINT)
 
 
-def try_claim(directory: Path) -> Claim | None:
+def try_claim(directory: Path, alone: bool = True) -> Claim | None:
     """Claim ``directory`` for this process; None if a live process holds it.
 
-    Whoever gets the claim has to look again whether the work is still to be done.
+    Whoever gets the claim has to look again whether the work is still to be done. ``alone``: see
+    ``Claim``.
     """
     folder = RunDir(directory).claims
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,11 +198,42 @@ def try_claim(directory: Path) -> Claim | None:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-        handle.write(json.dumps(asdict(owner)))
-        handle.flush()
-        os.fsync(handle.fileno())
-    return Claim(path, owner, number + 1)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.write(json.dumps(asdict(owner)))
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError:  # on a full disk an empty claim would hold the directory
+        path.unlink()
+        raise
+    return Claim(path, owner, number + 1, alone)
+
+
+Found = TypeVar("Found")
+
+
+def claim_or_find(
+    directory: Path, find: Callable[[], Found | None], poll: float = 0.5
+) -> Claim | Found:
+    """Wait for a result that another process may be making in ``directory``, or claim to make it.
+
+    Returns what ``find`` finds, or the claim of the one process that has to make it: the first to
+    ask, or another where its owner died or gave up. In the worst case (a machine slept) two make
+    the same; what they store has to be atomic.
+    """
+    waiting = False
+    while (found := find()) is None:
+        claim = try_claim(directory, alone=False)
+        if claim is not None:
+            if (found := find()) is None:
+                return claim
+            claim.release("found")
+            return found
+        if not waiting:
+            log.info("Waiting for %s, which works on %s", holder(directory), directory)
+        waiting = True
+        time.sleep(poll)
+    return found
 
 
 def holder(directory: Path) -> Owner | None:
@@ -208,7 +246,6 @@ def holder(directory: Path) -> Owner | None:
 
 
 def attempts(directory: Path) -> int:
-    """Return how often ``directory`` was claimed."""
     return _highest(RunDir(directory).claims)
 
 
@@ -235,17 +272,19 @@ def _held(folder: Path, number: int, looking: bool = False) -> bool:
 
 
 def _owner(path: Path) -> Owner | None:
-    record = read_json(path)
-    if not record:
+    """Read the owner, whatever later versions say of it beside; None where a part is missing."""
+    record = read_json(path) or {}
+    try:
+        return Owner(**{f.name: record[f.name] for f in fields(Owner) if f.name in record})
+    except TypeError:
         return None
-    record.pop("released", None)
-    return Owner(**record)
 
 
 def _fresh(path: Path, looking: bool) -> bool:
     """Whether ``path`` was touched of late. Both times come from the file server's clock.
 
-    Who may only read and is only ``looking`` takes this machine's clock for it.
+    Who may only read and is only ``looking`` takes this machine's clock for it. A host whose clock
+    is ahead dates its claim ahead: it is dated back to now, and while that host lives, it beats.
     """
     try:
         now = _server_time(path.parent)
@@ -253,7 +292,11 @@ def _fresh(path: Path, looking: bool) -> bool:
         if not looking:
             raise
         now = time.time()
-    return now - path.stat().st_mtime < STALE_SECONDS
+    age = now - path.stat().st_mtime
+    if age < -HEARTBEAT_SECONDS:
+        with suppress(PermissionError):
+            os.utime(path, (now, now))
+    return age < STALE_SECONDS
 
 
 def _server_time(folder: Path) -> float:
@@ -268,7 +311,7 @@ def _server_time(folder: Path) -> float:
 def _highest(folder: Path) -> int:
     try:
         names = [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
     return max((int(name[:-5]) for name in names if name[:-5].isdigit()), default=0)
 

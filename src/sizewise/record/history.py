@@ -3,17 +3,20 @@
 A line is ``{"step": 20, "time": 1790000000.0, "values": {"train/loss": 1.2}}``; ``step`` counts
 optimiser steps and is null for values that belong to no step. The number of a line is the
 history's own clock: an interrupted run that goes on ends with the lines of an undisturbed one.
+A line carries its hash (``sha256``); one that does not fit it is left out.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sizewise.files import write_atomically
+from sizewise.files import parse_json, sealed, unsealed, write_atomically
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,36 +28,35 @@ class Line:
     values: Mapping[str, float]
 
     def to_text(self) -> str:
-        """Return the line as JSON with its newline."""
+        """Return the line as JSON with its hash and its newline."""
         record = {"step": self.step, "time": self.time, "values": dict(self.values)}
-        return json.dumps(record, ensure_ascii=False) + "\n"
+        return json.dumps(sealed(record), ensure_ascii=False) + "\n"
 
 
 def read_history(path: Path) -> list[Line]:
-    """Read all whole lines; a torn last line (the writer was killed) is left out."""
+    """Read all whole lines; a torn last line (the writer was killed) is left out.
+
+    Damaged lines before it are left out as well, which is said.
+    """
     if not path.is_file():
         return []
-    return parse_lines(path.read_text(encoding="utf-8"))
-
-
-def parse_lines(text: str) -> list[Line]:
-    """Parse lines up to the last newline; a line that is no JSON ends the history."""
-    lines: list[Line] = []
-    for raw in text.split("\n")[:-1]:
-        record = _record(raw)
-        if record is None:
-            break
-        lines.append(Line(record["step"], record["time"], record["values"]))
+    text = path.read_bytes()
+    lines = parse_lines(text)
+    if (lost := text.count(b"\n") - len(lines)) > 0:
+        log.warning("%s: %d damaged lines are left out.", path, lost)
     return lines
 
 
-def _record(raw: str) -> dict[str, Any] | None:
+def parse_lines(text: bytes) -> list[Line]:
+    return [line for raw in text.split(b"\n")[:-1] if (line := _line(raw)) is not None]
+
+
+def _line(raw: bytes) -> Line | None:
     try:
-        record = json.loads(raw)
-    except json.JSONDecodeError:
+        record = unsealed(parse_json(raw))
+        return Line(record["step"], record["time"], dict(record["values"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    whole = isinstance(record, dict) and {"step", "time", "values"} <= record.keys()
-    return record if whole else None
 
 
 def before_step(lines: list[Line], step: int) -> list[Line]:
@@ -66,7 +68,6 @@ def before_step(lines: list[Line], step: int) -> list[Line]:
 
 
 def rewrite(path: Path, lines: list[Line]) -> None:
-    """Replace the file's content by ``lines``, atomically."""
     write_atomically(path, "".join(line.to_text() for line in lines))
 
 
@@ -93,7 +94,7 @@ class HistoryReader:
             handle.seek(self._offset)
             data = handle.read()
         whole = data[: data.rfind(b"\n") + 1]
-        numbered = list(enumerate(parse_lines(whole.decode("utf-8")), start=self._passed))
+        numbered = list(enumerate(parse_lines(whole), start=self._passed))
         self._offset += len(whole)
         self._passed += len(numbered)
         steps = [line.step for _, line in numbered if line.step is not None]

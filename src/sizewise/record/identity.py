@@ -11,14 +11,16 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.config import LoraConfig, RunConfig
+from sizewise.files import hash_text, parse_json, write_atomically
 from sizewise.record.directories import RunDir
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
 VOLATILE = (
-    "hydra", "paths", "logger", "sweep", "evaluation.retries", "report", "save_data",
+    "hydra", "paths", "logger", "sweep", "evaluation.retries", "report", "save_data", "trust",
 )  # fmt: skip
 VOLATILE_TRAINER = (
     "accelerator",
@@ -32,6 +34,11 @@ VOLATILE_TRAINER = (
 DESCRIPTIVE = ("model.license", "model.gated", "model.suggested_lr", "dataset.license")
 # What a run that trains nothing still takes from the trainer.
 SCORING_TRAINER = ("batch_size", "precision", "deterministic")
+# Options younger than some runs: unused, they leave the names of all runs as they were.
+OPTIONAL = (
+    "model.content", "model.added_tokens", "evaluation.candidates_sha256",
+    "lora.layers_to_transform", "lora.rank_pattern", "lora.alpha_pattern", "lora.modules_to_save",
+)  # fmt: skip
 NO_ADAPTER = {key: value for key, value in asdict(LoraConfig()).items() if key != "method"}
 HASH_LENGTH = 12
 PART_LENGTH = 36
@@ -66,19 +73,22 @@ def plain_node(cfg: DictConfig, key: str) -> Any:
 
 
 def run_identity(config: Mapping[str, Any] | RunConfig) -> Identity:
-    """Name a run by its resolved configuration.
+    """Name a run by its resolved configuration, plain values as of ``plain_config``.
 
-    Args:
-        config: the resolved configuration as plain values (see ``plain_config``).
-
-    Returns:
-        The same identity for every configuration that describes the same work.
+    The identity is the same for every configuration that describes the same work.
     """
     plain = asdict(config) if isinstance(config, RunConfig) else dict(config)
     canonical = canonical_config(plain)
     text = json.dumps(canonical, sort_keys=True, ensure_ascii=False, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+    digest = hash_text(text, HASH_LENGTH)
     return Identity(digest, f"{_readable(canonical)}_{digest}", canonical)
+
+
+def write_config(config: Mapping[str, Any], run_dir: Path) -> None:
+    """Write the resolved configuration, once: a run that goes on keeps the file it has."""
+    path = RunDir(run_dir).config
+    if not path.is_file():
+        write_atomically(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
 def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,12 +102,16 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
         trainer["world"] = (trainer.pop("devices", 1) or 1) * (trainer.pop("num_nodes", 1) or 1)
     if not kept.get("dry_run"):
         kept.pop("dry_run", None)
-    for group, key in (("model", "content"), ("evaluation", "candidates_sha256")):
-        if not (kept.get(group) or {}).get(key):
-            _drop(kept, f"{group}.{key}")
     if (kept.get("lora") or {}).get("method") == "full":
         # There is no adapter, so its options make no difference, whatever they are set to.
         kept["lora"] = {key: NO_ADAPTER.get(key, value) for key, value in kept["lora"].items()}
+    for dotted in OPTIONAL:
+        group, key = dotted.split(".")
+        if not (kept.get(group) or {}).get(key):
+            _drop(kept, dotted)
+    target = (kept.get("lora") or {}).get("target")
+    if isinstance(target, list):
+        kept["lora"]["target"] = ",".join(map(str, target))
     if not trains(kept):
         _drop_training(kept)
     for key in ("run", "adapter"):
@@ -107,16 +121,26 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trains(config: Mapping[str, Any]) -> bool:
-    """Whether a job with this configuration trains anything."""
     method = (config.get("lora") or {}).get("method", "lora")
     return method != "none" and config.get("stage", "full") != "evaluate"
 
 
-def base_key(config: Mapping[str, Any]) -> str:
+def reuse_key(config: Mapping[str, Any]) -> str:
     """Name what a worker keeps loaded between jobs: base, quantisation and data."""
     model = config.get("model") or {}
     parts = (model, config.get("quantization"), (config.get("dataset") or {}).get("name"))
     return json.dumps(parts, sort_keys=True, default=str)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one level of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -162,8 +186,8 @@ def _content_of(location: str) -> str:
     weights = path / "adapter_model.safetensors"
     if outcome.is_file():
         try:
-            return f"run:{json.loads(outcome.read_text(encoding='utf-8'))['identity']}"
-        except (ValueError, KeyError):
+            return f"run:{parse_json(outcome.read_text(encoding='utf-8'))['identity']}"
+        except (ValueError, KeyError, TypeError):
             return f"path:{path.resolve().as_posix()}"
     if weights.is_file():
         return f"adapter:{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}"

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sizewise.record.directories import RunDir
@@ -56,15 +56,15 @@ def output_to_log(run_dir: Path) -> Iterator[None]:
 
 
 def redirect(path: Path) -> None:
-    """Append both output streams of the process to a file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     _restore(descriptor, os.dup(descriptor))
 
 
 def _restore(output: int, errors: int) -> None:
     """Make these the output streams of the process, for libraries in C as well."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for buffered in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # a full disk takes no more of it
+            buffered.flush()
     for descriptor, stream in ((output, 1), (errors, 2)):
         os.dup2(descriptor, stream)
         os.close(descriptor)

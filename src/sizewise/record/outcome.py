@@ -6,14 +6,45 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypedDict
 
 from sizewise.errors import OutcomeError
-from sizewise.files import write_atomically
+from sizewise.files import SEAL, parse_json, sealed, unsealed, write_atomically
 from sizewise.record.directories import OUTCOME_FILE, RunDir
+from sizewise.record.kinds import check_kinds
+from sizewise.record.provenance import Provenance
 
 OUTCOME_VERSION = 1
+
+
+Group = Mapping[str, Any] | None
+
+
+class Groups(TypedDict, total=False):
+    """What every reader takes for a group of the configuration; earlier ones lack some."""
+
+    model: Group
+    dataset: Group
+    eval_dataset: Mapping[str, Group] | None
+    lora: Group
+    quantization: Group
+    metric: Mapping[str, Group] | None
+    trainer: Group
+    evaluation: Group
+    sweep: Group
+
+
+class Report(TypedDict, total=False):
+    """What is read of the report of a data set."""
+
+    rows: int
+    filtered: Mapping[str, int] | None
+    duplicates: int | None
+    shared_groups: int | None
+    leaking_rows: int | None
+    row_split_leak: float | None
+    noted: Mapping[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -23,6 +54,12 @@ class FileRef:
     path: str
     sha256: str
     bytes: int
+
+    def __post_init__(self) -> None:
+        """Refuse a place outside of the run: what a record names is read."""
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts:
+            raise TypeError(f"{self.path!r} lies outside of the run")
 
 
 @dataclass(frozen=True)
@@ -132,6 +169,20 @@ class Outcome:
     version: int = OUTCOME_VERSION
 
     @property
+    def summary(self) -> str:
+        """Say in one line how good the run is."""
+        name = self.data.name
+        scored, base = self.best.get(name), self.base.get(name)
+        if scored is None:
+            return f"Trained; validation loss {self.validation.get('val_loss', float('nan')):.4f}"
+        value = scored.scores[self.primary]
+        line = f"{name}: {self.primary} {value:.4f} on {scored.examples} test examples"
+        if self.tuned is None or base is None:
+            return line
+        before = base.scores[self.primary]
+        return f"{line} (zero-shot {before:.4f}, gain {value - before:+.4f})"
+
+    @property
     def best(self) -> Mapping[str, Evaluation]:
         """The evaluations that stand for this run: tuned where it trained, else the base's."""
         return self.tuned if self.tuned is not None else self.base
@@ -148,22 +199,27 @@ def file_ref(path: Path, root: Path) -> FileRef:
 
 
 def write_outcome(outcome: Outcome, run_dir: Path) -> Path:
-    """Write ``outcome.json`` atomically: it is there whole or not at all."""
+    """Write ``outcome.json`` atomically, with a hash of its content."""
     path = RunDir(run_dir).outcome
-    text = json.dumps(asdict(outcome), indent=2, ensure_ascii=False, allow_nan=True)
+    text = json.dumps(sealed(asdict(outcome)), indent=2, ensure_ascii=False, allow_nan=True)
     write_atomically(path, text)
     return path
 
 
-def read_outcome(run_dir: Path) -> Outcome:
+def read_outcome(run_dir: Path, intact: bool = False) -> Outcome:
     """Read the outcome of a run directory.
+
+    Args:
+        run_dir: the run.
+        intact: also refuse a record that does not fit its own hash. Whoever decides by it whether
+            a job is done asks for that; a report shows the record as it stands.
 
     Raises:
         OutcomeError: there is none, it cannot be read, is truncated, or of another version.
     """
     path = RunDir(run_dir).outcome
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise OutcomeError(
             f"{run_dir} holds no {OUTCOME_FILE}: the run has not finished."
@@ -174,7 +230,17 @@ def read_outcome(run_dir: Path) -> Outcome:
         raise OutcomeError(
             f"{path} is truncated or damaged ({error}). Run the job again."
         ) from error
-    return outcome_from_json(record, str(path))
+    outcome = outcome_from_json(record, str(path))
+    if intact:
+        _check_seal(record, path)
+    return outcome
+
+
+def _check_seal(record: Mapping[str, Any], path: Path) -> None:
+    try:
+        unsealed(record)
+    except ValueError as error:
+        raise OutcomeError(f"{path} was changed: {error}. Run the job again.") from error
 
 
 def outcome_from_json(record: Any, where: str) -> Outcome:
@@ -192,8 +258,12 @@ def outcome_from_json(record: Any, where: str) -> Outcome:
             "Run the job again or use the sizewise that wrote it."
         )
     try:
-        check_record(record)
-        return Outcome(**{**record, **_typed(record)})
+        check_kinds(record, Outcome)
+        check_kinds(record["config"], Groups, "config")
+        check_kinds(record["data"]["report"], Report, "data.report")
+        check_kinds(record["provenance"], Provenance, "provenance")
+        fields = {name: value for name, value in record.items() if name != SEAL}
+        return Outcome(**{**fields, **_typed(record)})
     except (KeyError, TypeError) as error:
         raise OutcomeError(
             f"{where} lacks or mistakes a field: {error}. Run the job again."
@@ -216,43 +286,3 @@ def _evaluations(record: Mapping[str, Any]) -> dict[str, Evaluation]:
         name: Evaluation(**{**entry, "predictions": FileRef(**entry["predictions"])})
         for name, entry in record.items()
     }
-
-
-MAPPINGS = ("config", "model", "data", "cost", "base", "validation", "provenance", "files")
-OF_DATA = ("sizes", "fingerprints", "dropped", "report")
-TEXTS = ("run_id", "identity", "primary", "direction")
-
-
-def check_record(record: Mapping[str, Any]) -> None:
-    """Check the fields of an outcome's record that are mappings or texts.
-
-    Raises:
-        TypeError: one is something else; the message names it.
-        KeyError: one is not there.
-    """
-    for name in MAPPINGS:
-        _mapping(name, record[name])
-    for name in OF_DATA:
-        _mapping(f"data.{name}", record["data"][name])
-    for name in TEXTS:
-        if not isinstance(record[name], str):
-            raise TypeError(f"{name} is no text but {record[name]!r}")
-    for kind in ("base", "tuned"):
-        if kind == "tuned" and record[kind] is None:
-            continue
-        _mapping(kind, record[kind])
-        for name, entry in record[kind].items():
-            _evaluation(f"{kind}.{name}", entry)
-
-
-def _evaluation(where: str, entry: Any) -> None:
-    _mapping(where, entry)
-    _mapping(f"{where}.scores", entry["scores"])
-    for name, value in entry["scores"].items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{where}.scores.{name} is no number but {value!r}")
-
-
-def _mapping(name: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} is no mapping but {value!r}")

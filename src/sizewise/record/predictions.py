@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sizewise.devices import PeakMemory
 from sizewise.errors import EvaluationError
-from sizewise.files import write_atomically
+from sizewise.files import (
+    SEAL,
+    file_hash,
+    hash_text,
+    parse_json,
+    sealed,
+    unsealed,
+    write_atomically,
+)
+from sizewise.record.kinds import check_kinds
+
+if TYPE_CHECKING:
+    from sizewise.devices import PeakMemory
+
+log = logging.getLogger(__name__)
 
 # Scores over a corpus that are ratios of sums: its value is the mean of the examples' values,
 # each weighted by this field.
@@ -30,12 +44,9 @@ class Prediction:
         id: content hash of the example (``Example.id``).
         group: the example's group, for clustered statistics.
         strata: values for breakdowns (label, frequency band, …).
-        prompt: the prompt as plain text.
-        reference: the reference answer.
         text: the generated answer, special tokens removed.
-        log_prob: natural-log probability of the reference answer's tokens, end of turn included.
-        answer_tokens: number of those tokens.
-        answer_bytes: UTF-8 length of the reference answer.
+        log_prob: natural-log probability of the reference answer's tokens, end of turn included;
+            ``answer_tokens`` is their number, ``answer_bytes`` the answer's UTF-8 length.
         prompt_tokens: length of the encoded prompt.
         new_tokens: generated tokens, end of turn included.
         finished: whether generation ended by itself (not by ``max_new_tokens``).
@@ -68,20 +79,15 @@ class Prediction:
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a plain mapping that ``from_json`` reads back."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Prediction:
-        """Build a prediction from a stored record; unknown keys raise TypeError."""
-        return cls(**record)
 
 
 class PredictionStore:
     """An append-only file of predictions that survives ``kill -9`` at any moment.
 
     Every batch is flushed to the disk before the next one starts; a torn last line is dropped.
-    A side-car (``<name>.key``) says what the predictions belong to.
+    Each line carries its hash until all are there; from then on a side-car (``<name>.key``), which
+    says what the predictions belong to, holds that of the whole file.
 
     Args:
         path: the file of predictions.
@@ -99,13 +105,24 @@ class PredictionStore:
         self._check_owner()
 
     def read(self) -> list[Prediction]:
-        """Return all whole predictions, in the order in which they were written."""
-        return read_predictions(self.path) if self.path.exists() else []
+        """Return all whole predictions, in the order in which they were written.
+
+        Damaged lines are dropped from the file, which is said: they are made again.
+        """
+        if not self.path.exists():
+            return []
+        lines, bare = _lines(self.path), self._bare_lines_count()
+        rows = [row for line in lines if (row := _row(line, bare)) is not None]
+        if len(rows) < len(lines):
+            lost = len(lines) - len(rows)
+            log.warning("%s: %d damaged predictions are made again.", self.path, lost)
+            write_atomically(self.path, "".join(map(_sealed_line, rows)))
+        return rows
 
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Write predictions after the last whole line and wait until they are on the disk."""
         self._claim()
-        lines = "".join(_line(prediction) for prediction in predictions)
+        lines = "".join(map(_sealed_line, predictions))
         if self._torn:
             os.truncate(self.path, whole_bytes(self.path))
             self._torn = False
@@ -116,8 +133,9 @@ class PredictionStore:
 
     def finish(self, predictions: Iterable[Prediction]) -> None:
         """Replace the file at once by the final predictions with their scores."""
-        self._claim()
-        write_atomically(self.path, "".join(_line(prediction) for prediction in predictions))
+        text = "".join(map(_line, predictions))
+        self._claim(hash_text(text))
+        write_atomically(self.path, text)
 
     def _check_owner(self) -> None:
         if not self.path.exists():
@@ -130,25 +148,29 @@ class PredictionStore:
             )
 
     def _owner(self) -> str | None:
-        if not self._key_path.exists():
-            return None
-        return self._key_path.read_text(encoding="utf-8").strip()
+        return next(iter(self._side_car()), None)
 
-    def _claim(self) -> None:
+    def _side_car(self) -> list[str]:
+        if not self._key_path.exists():
+            return []
+        return self._key_path.read_text(encoding="utf-8", errors="replace").split()
+
+    def _bare_lines_count(self) -> bool:
+        """Whether lines without a hash are whole: an earlier version's, or finished ones."""
+        finished = self._side_car()[1:]
+        return not finished or finished[0] == file_hash(self.path)
+
+    def _claim(self, finished: str | None = None) -> None:
         """The key is on the disk before the first prediction, never the other way round."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._owner() != self.key:
-            write_atomically(self._key_path, f"{self.key}\n")
+        if finished is not None or self._owner() != self.key:
+            lines = [self.key] if finished is None else [self.key, finished]
+            write_atomically(self._key_path, "".join(f"{line}\n" for line in lines))
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read a file of predictions; a last line without its newline is dropped.
-
-    Raises:
-        EvaluationError: a line before the last one is damaged.
-    """
-    whole = path.read_bytes()[: whole_bytes(path)].decode()
-    return [_parse(line, path, i) for i, line in enumerate(whole.splitlines(), start=1)]
+    """Read predictions, a torn last line left out; EvaluationError for a damaged one before."""
+    return [_parse(line, path, i) for i, line in enumerate(_lines(path), start=1)]
 
 
 def whole_bytes(path: Path) -> int:
@@ -156,19 +178,40 @@ def whole_bytes(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1
 
 
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1]
+
+
 def _line(prediction: Prediction) -> str:
     return json.dumps(prediction.to_json(), ensure_ascii=True) + "\n"
 
 
-def _parse(line: str, path: Path, number: int) -> Prediction:
+def _sealed_line(prediction: Prediction) -> str:
+    return json.dumps(sealed(prediction.to_json()), ensure_ascii=True) + "\n"
+
+
+def _prediction(record: Any) -> Prediction:
+    check_kinds(record, Prediction)
+    return Prediction(**unsealed(record))
+
+
+def _parse(line: bytes, path: Path, number: int) -> Prediction:
     try:
-        record: dict[str, Any] = json.loads(line)
-        return Prediction.from_json(record)
-    except (json.JSONDecodeError, TypeError) as error:
+        return _prediction(parse_json(line))
+    except (ValueError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path}, line {number}, is no prediction of this version ({error}). "
             "Remove the file and evaluate again."
         ) from error
+
+
+def _row(line: bytes, bare: bool) -> Prediction | None:
+    """Return a prediction; None for a damaged line, or for one without a hash unless ``bare``."""
+    try:
+        record = parse_json(line)
+        return _prediction(record) if bare or SEAL in record else None
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -184,16 +227,11 @@ class Bill:
     """Adds up what a split costs, batch by batch, in a side-car ``<name>.spent``.
 
     A line of it is written before the predictions that it counts. After a kill between the two it
-    counts more predictions than there are, and is passed over.
-
-    Args:
-        predictions: the file of predictions.
-        held: how many of them there are already.
-        peak: the memory of this process.
+    counts more predictions than there are, and is passed over. ``held`` of them are there already.
     """
 
     def __init__(self, predictions: Path, held: int, peak: PeakMemory) -> None:
-        self.path = predictions.with_name(f"{predictions.name}.spent")
+        self.path = bill_path(predictions)
         self._held, self._peak = held, peak
         self._lines = self._read()
         none = None if held else Spent(0, 0.0, None)
@@ -239,10 +277,41 @@ class Bill:
     def _read(self) -> list[Spent]:
         if not self.path.is_file():
             return []
-        whole = self.path.read_text(encoding="utf-8").split("\n")[:-1]
-        lines = [Spent(*json.loads(line)) for line in whole]
+        try:
+            lines = read_bill(self.path)
+        except (ValueError, TypeError):
+            log.warning("%s is damaged: what the answers cost so far is not known.", self.path)
+            return []
         return [spent for spent in lines if spent.predictions <= self._held]
 
 
+def bill_path(predictions: Path) -> Path:
+    return predictions.with_name(f"{predictions.name}.spent")
+
+
+def read_bill(path: Path) -> list[Spent]:
+    """Read a side-car that a Bill wrote; ValueError or TypeError if it is damaged."""
+    return [_spent(line) for line in _lines(path)]
+
+
 def _bill_line(spent: Spent) -> str:
-    return json.dumps(astuple(spent)) + "\n"
+    values = astuple(spent)
+    return json.dumps([*values, _check(values)]) + "\n"
+
+
+def _spent(line: bytes) -> Spent:
+    *values, last = parse_json(line)
+    if not isinstance(last, str):  # of a version without hashes
+        return _of_kind(Spent(*[*values, last]))
+    if last != _check(values):
+        raise ValueError("it is not what was written")
+    return _of_kind(Spent(*values))
+
+
+def _of_kind(spent: Spent) -> Spent:
+    check_kinds(asdict(spent), Spent)
+    return spent
+
+
+def _check(values: Iterable[float | None]) -> str:
+    return hash_text(json.dumps(list(values)), 16)

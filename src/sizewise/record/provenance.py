@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import psutil
 
@@ -33,6 +33,29 @@ PACKAGES = (
 )
 
 
+class Code(TypedDict, total=False):
+    commit: str | None
+    dirty: bool | None
+
+
+class Hardware(TypedDict, total=False):
+    cpu: str | None
+    devices: list[Mapping[str, Any]] | None
+
+
+class Provenance(TypedDict, total=False):
+    """What is read of a provenance; earlier records lack some of it."""
+
+    sizewise: str | None
+    code: Code | None
+    packages: Mapping[str, str | None] | None
+    hardware: Hardware | None
+    python: str | None
+    platform: str | None
+    overrides: list[str] | None
+    finished_at: str | None
+
+
 def collect_provenance(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return code state, package versions, hardware, overrides and time (UTC, ISO 8601)."""
     return {
@@ -48,7 +71,6 @@ def collect_provenance(overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the installed versions of the packages that results depend on."""
     return dict(_package_versions())
 
 

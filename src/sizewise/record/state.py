@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import signal
 import time
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 
 from sizewise.errors import OutcomeError
-from sizewise.files import read_json, tail, write_json
+from sizewise.files import read_json, settled, tail, write_json
 from sizewise.record.claims import attempts, holder
 from sizewise.record.directories import RunDir
 from sizewise.record.outcome import Outcome, read_outcome
 
 TAIL_LINES = 30
+log = logging.getLogger(__name__)
 
 
 class JobState(StrEnum):
@@ -44,21 +46,27 @@ class JobFailure:
 
 
 def finished(run_dir: Path) -> Outcome | None:
-    """Return the outcome of a run that is done; a torn or foreign record is not done."""
+    """Return the outcome of a run that is done: its whole record reads and fits its own hash."""
     if not RunDir(run_dir).outcome.is_file():
         return None
     try:
-        return read_outcome(run_dir)
+        return read_outcome(run_dir, intact=True)
     except OutcomeError:
         return None
 
 
 def is_done(run_dir: Path) -> bool:
-    """Whether the run has a whole outcome record (cheaper than reading its fields)."""
     try:
-        return "objective" in json.loads(RunDir(run_dir).outcome.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        stat = RunDir(run_dir).outcome.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    reads = _reads if settled(stat) else _reads.__wrapped__
+    return reads(run_dir, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=16_384)
+def _reads(run_dir: Path, inode: int, size: int, changed_ns: int) -> bool:
+    return finished(run_dir) is not None
 
 
 def job_state(run_dir: Path) -> JobState:
@@ -69,11 +77,15 @@ def job_state(run_dir: Path) -> JobState:
         return JobState.RUNNING
     if RunDir(run_dir).pruned.exists():
         return JobState.PRUNED
-    if RunDir(run_dir).failure.exists():
+    if RunDir(run_dir).failure.exists() or run_dir in _unwritten:
         return JobState.FAILED
     if RunDir(run_dir).queued.exists():
         return JobState.QUEUED
     return JobState.INTERRUPTED if attempts(run_dir) else JobState.WAITING
+
+
+# Failures of this process's jobs that no disk took.
+_unwritten: dict[Path, JobFailure] = {}
 
 
 def record_failure(
@@ -85,9 +97,9 @@ def record_failure(
 ) -> JobFailure:
     """Write why the job in ``run_dir`` failed, as a record and into its log.
 
+    Where the disk is full or gone, that is said, and this process remembers the failure.
     ``returncode`` is that of a process that died, negative for a signal.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
     name = signal.Signals(-returncode).name if returncode is not None and returncode < 0 else None
     failure = JobFailure(
         run_dir=str(run_dir),
@@ -98,17 +110,34 @@ def record_failure(
         signal=name,
         traceback=traceback or "\n".join(tail(RunDir(run_dir).log, TAIL_LINES)) or None,
     )
-    with RunDir(run_dir).log.open("a", encoding="utf-8") as handle:
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        handle.write(f"[{stamp}] This job failed: {reason}\n{traceback or ''}")
-    write_json(RunDir(run_dir).failure, asdict(failure))
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with RunDir(run_dir).log.open("a", encoding="utf-8") as handle:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+            handle.write(f"[{stamp}] This job failed: {reason}\n{traceback or ''}")
+        write_json(RunDir(run_dir).failure, asdict(failure))
+    except OSError as error:
+        _unwritten[run_dir] = failure
+        first = reason.splitlines()[0]
+        log.error("%s failed (%s), and nothing can be written there: %s", run_dir, first, error)
     return failure
+
+
+def forget_failure(run_dir: Path) -> None:
+    _unwritten.pop(run_dir, None)
+    RunDir(run_dir).failure.unlink(missing_ok=True)
 
 
 def read_failure(run_dir: Path) -> JobFailure | None:
     """Return the record of the job's last failure, if its last attempt failed."""
-    record = read_json(RunDir(run_dir).failure)
-    return JobFailure(**record) if record else None
+    path = RunDir(run_dir).failure
+    if not path.exists():
+        return _unwritten.get(run_dir)
+    try:
+        return JobFailure(**(read_json(path) or {}))
+    except TypeError:
+        reason = f"it failed, and {path.name} does not say why any more"
+        return JobFailure(str(run_dir), reason, str(RunDir(run_dir).log))
 
 
 def describe_exit(returncode: int) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sizewise.errors import SizewiseError, SweepError
-from sizewise.files import read_json
+from sizewise.files import parse_json, read_json, sealed, unsealed
 from sizewise.record.directories import RunDir, SweepDir
+
+log = logging.getLogger(__name__)
 
 PRUNERS = ("none", "median", "asha")
 SAMPLERS = ("tpe", "random", "nsga2")
@@ -27,16 +32,13 @@ def require_optuna() -> Any:
 
 
 def open_study(folder: Path, directions: list[str], sampler: str, pruner: str, seed: int) -> Any:
-    """Open the study kept in ``folder``, or begin it.
+    """Open the study kept in ``folder``, or begin it; directions: ``minimize`` or ``maximize``.
 
-    Args:
-        folder: the search's directory.
-        directions: ``minimize`` or ``maximize`` for each objective.
-        sampler: how values are proposed.
-        pruner: how unpromising trials are given up.
-        seed: of the sampler; a search that goes on draws other numbers than it has drawn.
+    Of a damaged journal only what stands before the damage counts, which is said. ``seed`` is the
+    sampler's; a search that goes on draws other numbers than it has drawn.
     """
     optuna = require_optuna()
+    mend_journal(SweepDir(folder).study)
     storage = open_storage(folder)
     name = folder.name
     known = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
@@ -56,13 +58,44 @@ def open_storage(folder: Path) -> Any:
     optuna = require_optuna()
     journal = optuna.storages.journal
     path = str(SweepDir(folder).study)
-    return optuna.storages.JournalStorage(
-        journal.JournalFileBackend(path, journal.JournalFileSymlinkLock(path))
-    )
+    lock = journal.JournalFileSymlinkLock(path)
+    return optuna.storages.JournalStorage(SealedJournal(journal.JournalFileBackend(path, lock)))
+
+
+class SealedJournal:
+    """Optuna's journal file with the hash of each entry beside it."""
+
+    def __init__(self, journal: Any) -> None:
+        self._journal = journal
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        return map(unsealed, self._journal.read_logs(log_number_from))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._journal.append_logs([sealed(entry) for entry in logs])
+
+
+def mend_journal(path: Path) -> None:
+    """Cut a journal off before its first damaged entry; the damaged one is kept beside it."""
+    lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+    whole = next((n for n, line in enumerate(lines[:-1]) if not _is_entry(line)), len(lines) - 1)
+    if whole == len(lines) - 1 and not lines[-1]:
+        return
+    kept = path.with_name(f"{path.name}.damaged")
+    log.warning("%s is damaged at line %d (see %s): going on from there.", path, whole + 1, kept)
+    shutil.copyfile(path, kept)
+    with path.open("r+b") as handle:
+        handle.truncate(sum(len(line) + 1 for line in lines[:whole]))
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        return bool(unsealed(parse_json(line)))
+    except (ValueError, AttributeError):
+        return False
 
 
 def make_sampler(name: str, seed: int) -> Any:
-    """Return a seeded sampler."""
     samplers = require_optuna().samplers
     if name == "tpe":
         return samplers.TPESampler(seed=seed, constant_liar=True)
@@ -86,11 +119,7 @@ def make_pruner(name: str) -> Any:
 
 
 def load_trial(record: dict[str, Any]) -> Any:
-    """Open a running trial from the process that trains it.
-
-    Args:
-        record: ``folder``, ``trial_id`` and ``pruner``, as the search wrote them.
-    """
+    """Open a running trial from the process that trains it; the search wrote ``record``."""
     optuna = require_optuna()
     folder = Path(record["folder"])
     study = optuna.load_study(
@@ -121,16 +150,16 @@ class PruningReporter:
         record = read_json(RunDir(run_dir).pruning)
         if record is None:
             return None
-        pass  # DROPPED
-
-        return cls(load_trial(record))
+        try:
+            return cls(load_trial(record))
+        except Exception as error:
+            raise SweepError(
+                f"{RunDir(run_dir).pruning} names no trial of a search ({error}). Start the search "
+                "again: it writes that file anew."
+            ) from error
 
     def report(self, step: int, value: float) -> None:
-        """Record the validation loss at an optimiser step.
-
-        Raises:
-            TrialPruned: the search gives this trial up.
-        """
+        """Record the validation loss at an optimiser step; raises TrialPruned if given up."""
         maximize = self._trial.study.direction.name == "MAXIMIZE"
         with warnings.catch_warnings():
             # A resumed run validates again at steps that it has already reported.

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from sizewise.config.data import SourceConfig
 from sizewise.files import write_atomically
 from sizewise.models.sources import EMBEDDED, HUB_ID
 from sizewise.record.outcome import Evaluation
@@ -29,7 +30,6 @@ def write_card(run: FinishedRun, out: Path, merged: bool, report: MergeReport | 
 
 
 def card_values(run: FinishedRun, merged: bool, report: MergeReport | None) -> dict[str, Any]:
-    """Return what the card's template names."""
     cfg, outcome = run.cfg, run.outcome
     model, cost, code = outcome.model, outcome.cost, outcome.provenance.get("code") or {}
     name = outcome.data.name
@@ -53,7 +53,7 @@ def card_values(run: FinishedRun, merged: bool, report: MergeReport | None) -> d
         "examples": tuned.examples if tuned else 0,
         "rows": score_rows(base, tuned),
         "seed": outcome.seed,
-        "source": f"{cfg.dataset.source.kind}: {Path(cfg.dataset.source.path).name}"
+        "source": f"{cfg.dataset.source.kind}: {_file_names(cfg.dataset.source)}"
         if cfg.dataset.source.kind != "hub"
         else cfg.dataset.source.path,
         "data_license": cfg.dataset.license,
@@ -73,6 +73,10 @@ def card_values(run: FinishedRun, merged: bool, report: MergeReport | None) -> d
         "commit": code.get("commit"),
         "clinical": any(word in name for word in CLINICAL),
     }
+
+
+def _file_names(source: SourceConfig) -> str:
+    return ", ".join(Path(part.path).name for _, part in source.by_split())
 
 
 def score_rows(base: Evaluation | None, tuned: Evaluation | None) -> list[dict[str, str]]:

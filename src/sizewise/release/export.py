@@ -1,4 +1,4 @@
-"""Writes an adapter or a merged model with everything that using it needs."""
+"""An adapter or a merged model with everything that using it needs, in a folder or on the hub."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from typing import Any
 
 from sizewise.config import RunConfig
 from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.template import Template
 from sizewise.errors import ModelError
-from sizewise.files import write_atomically
+from sizewise.files import read_json, write_atomically
 from sizewise.job.data import load_task
 from sizewise.models.adapter.attach import CONFIG
 from sizewise.models.adapter.full import is_full_checkpoint
 from sizewise.models.architecture import context_length
+from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import RunDir
 from sizewise.release.card import public_name, write_card
 from sizewise.release.generate import (
     FinishedRun,
     load_run_base,
     load_run_model,
-    load_run_template,
     open_run,
     with_weights,
 )
@@ -34,6 +35,7 @@ from sizewise.release.merging import MergeReport, answer_all, compare_answers, m
 
 log = logging.getLogger(__name__)
 SETTINGS = "sizewise.json"
+ADAPTER_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")  # no code, no pickles
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,13 @@ class Export:
     report: MergeReport | None
 
 
-def export_run(run_dir: Path, out: Path, merged: bool = False, examples: int = 32) -> Export:
+def export_run(
+    run_dir: Path,
+    out: Path,
+    merged: bool = False,
+    examples: int = 32,
+    remote_code: bool = False,
+) -> Export:
     """Write the model of a finished run into a new folder, load it again and compare.
 
     The folder holds the adapter (or the merged model), the tokenizer with the chat template that
@@ -58,15 +66,16 @@ def export_run(run_dir: Path, out: Path, merged: bool = False, examples: int = 3
         merged: merge the adapter into the base (16 or 32 bits, never the quantised one). A run
             that trained all weights has no adapter: its whole model is written either way.
         examples: test examples on which run and export are compared; 0: no comparison.
+        remote_code: let code run that comes with the base.
 
     Raises:
         ModelError: the run trained nothing or is an evaluation, or the folder is not empty.
         DataError: the run's data cannot be read for the comparison.
     """
-    run = open_run(run_dir)
+    run = open_run(run_dir, remote_code)
     _check_trains(run)
     _check_empty(out)
-    adapter, template = run.adapter, load_run_template(run)
+    adapter, template = run.adapter, load_template(run.cfg.model)
     merged = merged or is_full_checkpoint(adapter)
     split = _test_split(run, template, examples) if examples else None
     before = None
@@ -101,7 +110,6 @@ def _in_one_piece(out: Path) -> Iterator[Path]:
 
 
 def _write_weights(run: FinishedRun, adapter: Path, folder: Path, merged: bool) -> Any | None:
-    """Write the adapter, or the merged model, which is returned."""
     if not merged:
         _copy_adapter(adapter, folder)
         _name_base(folder / CONFIG, run)
@@ -126,7 +134,7 @@ def _check_empty(out: Path) -> None:
         raise ModelError(f"{out} is not empty. Choose another folder with out=DIR, or remove it.")
 
 
-def _test_split(run: FinishedRun, template: Any, examples: int) -> EncodedSplit:
+def _test_split(run: FinishedRun, template: Template, examples: int) -> EncodedSplit:
     cfg = run.cfg
     positions = context_length(cfg.model)
     cache = Path(cfg.paths.cache)
@@ -135,14 +143,17 @@ def _test_split(run: FinishedRun, template: Any, examples: int) -> EncodedSplit:
 
 
 def _copy_adapter(adapter: Path, out: Path) -> None:
+    """Copy weights and settings, and nothing that a link names outside of the run."""
     for file in adapter.iterdir():
-        if file.is_file() and file.name != "README.md":
+        if file.suffix in ADAPTER_FILES and file.is_file() and not file.is_symlink():
             shutil.copy2(file, out / file.name)
 
 
 def _name_base(path: Path, run: FinishedRun) -> None:
     """Name the base in PEFT's config as others know it: PEFT wrote where it lay on this machine."""
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = read_json(path)
+    if settings is None:
+        raise ModelError(f"{run.adapter / CONFIG} cannot be read: it is no JSON record.")
     settings["base_model_name_or_path"] = public_name(run.cfg.model.path)
     settings["revision"] = run.outcome.model.revision
     write_atomically(path, json.dumps(settings, indent=2) + "\n")
@@ -154,13 +165,12 @@ def _reload(run: FinishedRun, out: Path, merged: Any | None) -> Any:
     return with_weights(run, load_run_base(run), out)
 
 
-def _write_settings(run: FinishedRun, template: Any, out: Path, model: Any | None) -> None:
+def _write_settings(run: FinishedRun, template: Template, out: Path, model: Any | None) -> None:
     """Write tokenizer, template and generation settings; the template's arguments belong to both
     training and inference."""
     tokenizer = template.tokenizer
-    source = getattr(template, "source", None)
-    if source is not None:
-        tokenizer.chat_template = source
+    if template.source is not None:
+        tokenizer.chat_template = template.source
     tokenizer.save_pretrained(out)
     generation = asdict(run.cfg.generation)
     settings = {
@@ -200,7 +210,43 @@ def _decoder_start(model: Any | None) -> int | None:
 
 def rehearse_export(cfg: RunConfig, run_dir: Path) -> None:
     """Write, reload and compare a release of a dry run; a real one is exported when asked for."""
-    if not cfg.dry_run or not cfg.report or not cfg.lora.trains or cfg.stage == "evaluate":
+    if not cfg.dry_run or not cfg.lora.trains or cfg.stage == "evaluate":
         return
     done = export_run(run_dir, RunDir(run_dir).export, merged=cfg.lora.is_adapter, examples=2)
     log.info("Dry run: exported to %s.", done.folder)
+
+
+def push(folder: Path, repo_id: str, private: bool = True, api: Any = None) -> str:
+    """Upload an export to ``owner/name`` (``repo_id``) and return its address.
+
+    Private weights are never pushed into an existing public repository. ``api`` is a
+    ``huggingface_hub.HfApi`` (default: one with the stored login).
+
+    Raises:
+        ModelError: nobody is logged in, the hub is out of reach, or the repository is public.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api = api or HfApi()
+    try:
+        api.whoami()
+        try:
+            exists, public = True, not api.model_info(repo_id).private
+        except RepositoryNotFoundError:
+            exists, public = False, False
+        if private and exists and public:
+            raise ModelError(
+                f"push_to={repo_id} is an existing public repository and private=true. "
+                "Name another repository, or say private=false to publish."
+            )
+        if not exists:
+            api.create_repo(repo_id, private=private, repo_type="model")
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"push_to={repo_id} failed ({type(error).__name__}: {error}). Log in with "
+            f"`hf auth login` and check the network; the export itself is in {folder}."
+        ) from error

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from sizewise.config import QuantizationConfig, RunConfig, to_run_config
+from sizewise.config import QuantizationConfig, RunConfig
+from sizewise.config.targets import recorded_config
 from sizewise.data.example import Example, Message
 from sizewise.data.rows.columns import TextTemplate, placeholders
 from sizewise.data.splits.few_shot import add_demonstrations, without_demonstrations
+from sizewise.data.tokens.template import Template
 from sizewise.errors import EvaluationError, ModelError
 from sizewise.job.bases import storage_of
-from sizewise.job.data import load_splits, make_template
+from sizewise.job.data import load_splits
 from sizewise.models.adapter.attach import adapter_folder, cast_adapter, load_adapter
 from sizewise.models.architecture import context_length
 from sizewise.models.base import load_base
-from sizewise.models.tokenizer import load_tokenizer
 from sizewise.record.directories import ADAPTER, RunDir
+from sizewise.record.fit import check_adapter
 from sizewise.record.outcome import Outcome, read_outcome
 from sizewise.runtime import resolve_device
 
@@ -37,32 +39,29 @@ class FinishedRun:
 
         Raises:
             ModelError: the run trained nothing, or what it scored is no longer there.
+            ConfigError: the weights are not what the training wrote.
         """
-        if self.cfg.stage == "evaluate" and self.cfg.adapter is not None:
-            return adapter_folder(self.cfg.adapter)
         folder = RunDir(self.folder).adapter
+        if self.cfg.stage == "evaluate" and self.cfg.adapter is not None:
+            folder = adapter_folder(self.cfg.adapter)
         if not folder.is_dir():
             raise ModelError(
                 f"{self.folder} holds no {ADAPTER}: the run trained nothing (lora=none). "
                 "Choose a run that did."
             )
+        check_adapter(folder)
         return folder
 
 
-def open_run(folder: Path) -> FinishedRun:
-    """Read a finished run.
+def open_run(folder: Path, remote_code: bool = False) -> FinishedRun:
+    """Read a finished run, whoever it is from; code of its base runs only with ``remote_code``.
 
     Raises:
         OutcomeError: it has not finished, or its record is damaged.
         ConfigError: its configuration is not of this version.
     """
     outcome = read_outcome(folder)
-    return FinishedRun(folder, outcome, to_run_config(dict(outcome.config)))
-
-
-def load_run_template(run: FinishedRun) -> Any:
-    """Return the template of a run, with its tokenizer."""
-    return make_template(load_tokenizer(run.cfg.model), run.cfg.model)
+    return FinishedRun(folder, outcome, recorded_config(outcome.config, remote_code))
 
 
 def load_run_base(run: FinishedRun, quantized: bool = True) -> Any:
@@ -78,10 +77,10 @@ def load_run_base(run: FinishedRun, quantized: bool = True) -> Any:
 
 def load_run_model(run: FinishedRun, quantized: bool = True) -> Any:
     """Load base and trained weights of a run; the base alone for a run that trained nothing."""
-    base = load_run_base(run, quantized)
     if run.outcome.tuned is None:
-        return base
-    return with_weights(run, base, run.adapter, quantized)
+        return load_run_base(run, quantized)
+    folder = run.adapter  # before anything is loaded
+    return with_weights(run, load_run_base(run, quantized), folder, quantized)
 
 
 def with_weights(run: FinishedRun, base: Any, folder: Path, as_trained: bool = True) -> Any:
@@ -92,19 +91,10 @@ def with_weights(run: FinishedRun, base: Any, folder: Path, as_trained: bool = T
     return model
 
 
-class PromptEncoder(Protocol):
-    """The part of a chat template that counts tokens."""
-
-    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Encode conversations that end with a user turn."""
-
-
 def as_in_training(prompt: str, text: str) -> str | None:
     """Write a message as the data set writes its prompts; None unless it has one column.
 
-    Args:
-        prompt: ``dataset.prompt``, such as ``"{dialogue}\\n\\nWhich code fits?"``.
-        text: the message.
+    ``prompt`` is ``dataset.prompt``, such as ``"{dialogue}\\n\\nWhich code fits?"``.
     """
     columns = placeholders(prompt)
     if len(columns) != 1 or prompt.strip() == f"{{{columns[0]}}}":
@@ -113,17 +103,12 @@ def as_in_training(prompt: str, text: str) -> str | None:
 
 
 def fit_history(
-    messages: Sequence[Message], template: PromptEncoder, limit: int | None
+    messages: Sequence[Message], template: Template, limit: int | None
 ) -> tuple[list[int], int]:
-    """Encode a conversation, leaving out its oldest exchanges until it fits.
+    """Encode a conversation, leaving out its oldest exchanges until it fits ``limit`` tokens.
 
-    Args:
-        messages: an optional system turn, then alternating turns that end with a user turn.
-        template: encodes it.
-        limit: most tokens of the prompt; None: no limit.
-
-    Returns:
-        The prompt's ids, and how many messages were left out.
+    ``messages`` are an optional system turn, then alternating turns that end with a user turn.
+    Returns the prompt's ids, and how many messages were left out.
 
     Raises:
         EvaluationError: the last message alone is too long.
@@ -170,13 +155,9 @@ def _demonstrated(run: FinishedRun, messages: tuple[Message, ...]) -> tuple[Mess
     return shown.test[-1].messages
 
 
-def prompt_ids(run: FinishedRun, template: Any, messages: tuple[Message, ...]) -> list[int]:
-    """Encode a conversation.
-
-    Raises:
-        EvaluationError: the model has no positions for it and an answer.
-    """
-    ids: list[int] = template.prompt_ids(messages)
+def prompt_ids(run: FinishedRun, template: Template, messages: tuple[Message, ...]) -> list[int]:
+    """Encode a conversation; raises EvaluationError if it leaves no positions for an answer."""
+    ids = template.prompt_ids(messages)
     known = [n for n in (context_length(run.cfg.model), template.context) if n is not None]
     room = min(known) - run.cfg.generation.max_new_tokens if known else None
     if room is not None and len(ids) > room:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sizewise.config import GenerationConfig
 from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.template import Template
 from sizewise.errors import ModelError
 from sizewise.evaluation.generate import generate_batch
 from sizewise.evaluation.text import pad_id
@@ -22,11 +22,8 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says to some examples.
-
-    Attributes:
-        texts: greedy answers.
-        nll: mean negative log-likelihood per token of the reference answers, in nats.
+    """What a model says to some examples: greedy ``texts``, and ``nll``, the mean negative
+    log-likelihood per token of the reference answers in nats.
     """
 
     texts: tuple[str, ...]
@@ -50,11 +47,7 @@ class MergeReport:
 
 
 def merge(run: FinishedRun) -> Any:
-    """Return a plain transformers model: the adapter merged into the base, never a quantised one.
-
-    Raises:
-        ModelError: the run trained nothing.
-    """
+    """Merge the adapter into the base, never a quantised one; ModelError if nothing was trained."""
     model = load_run_model(run, quantized=False)
     if full.is_full(model):
         return model
@@ -66,7 +59,7 @@ def merge(run: FinishedRun) -> Any:
 
 
 def answer_all(
-    model: Any, split: EncodedSplit, template: Any, generation: GenerationConfig
+    model: Any, split: EncodedSplit, template: Template, generation: GenerationConfig
 ) -> Answers:
     """Ask a model every example of a split; greedy, however the run decoded."""
     encoded, greedy = split.encoded, replace(generation, do_sample=False)
@@ -84,20 +77,8 @@ def answer_all(
 def compare_answers(
     before: Answers, after: Answers, base_dtype: str, trained_on: str
 ) -> MergeReport:
-    """Put two models' answers side by side."""
-    return MergeReport(
-        examples=len(before.texts),
-        equal_texts=count_equal(before.texts, after.texts),
-        nll_before=before.nll,
-        nll_after=after.nll,
-        base_dtype=base_dtype,
-        trained_on=trained_on,
-    )
-
-
-def count_equal(left: Sequence[str], right: Sequence[str]) -> int:
-    """Count positions at which two lists of texts agree."""
-    return sum(a == b for a, b in zip(left, right, strict=True))
+    equal = sum(a == b for a, b in zip(before.texts, after.texts, strict=True))
+    return MergeReport(len(before.texts), equal, before.nll, after.nll, base_dtype, trained_on)
 
 
 def reload_plain(folder: Path, family: str, like: Any) -> Any:

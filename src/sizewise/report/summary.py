@@ -50,7 +50,7 @@ def finish_sweep(
     console = console or wide_console()
     show(comparison, failures, named, console)
     text = io.StringIO()
-    show(comparison, failures, named, Console(file=text, width=console.width))
+    show(comparison, failures, named, Console(file=text, width=console.width, emoji=False))
     write_atomically(SweepDir(sweep_dir).summary, text.getvalue())
     return comparison
 
@@ -74,7 +74,6 @@ def sweep_name(comparison: Comparison) -> str | None:
 
 
 def sweep_summary(comparison: Comparison, paths: dict[str, Path]) -> SweepSummary:
-    """What W&B shows of a whole sweep."""
     frame = comparison.table
     main = comparison.sets[0]
     values: dict[str, Any] = {

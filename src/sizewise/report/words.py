@@ -3,8 +3,32 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from rich.markup import escape
+
+BIDI = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def literal(text: object) -> str:
+    """Text that is not ours, for rich: shown as it is, whatever brackets it holds.
+
+    Every text of data, models, records, files and commands goes through here before it is printed.
+    """
+    return escape(visible(str(text)))
+
+
+def visible(text: str) -> str:
+    """Write what a terminal would obey, or show in another order, as codes (``\\u001b``)."""
+    return "".join(f"\\u{ord(c):04x}" if _obeyed(c) else c for c in text)
+
+
+def _obeyed(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    return unicodedata.category(character) == "Cc" or unicodedata.bidirectional(character) in BIDI
 
 
 @dataclass(frozen=True)
@@ -33,7 +57,6 @@ class Scale:
         return signed(100 * score, 1) + (" points" if unit else "")
 
     def points(self, score: float | None) -> str:
-        """``difference`` without its unit."""
         return self.difference(score, unit=False)
 
     def interval(self, low: float, high: float) -> str:

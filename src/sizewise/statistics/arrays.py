@@ -53,7 +53,6 @@ def fraction(value: float, name: str) -> float:
 
 
 def positive_count(value: int, name: str) -> int:
-    """Return `value` if it is at least 1."""
     if value < 1:
         raise StatisticsError(f"{name}={value} must be at least 1.")
     return int(value)

@@ -119,7 +119,6 @@ def interval_over_levels(sides: Sides, means_R: FloatArray, level: float, seed: 
 
 
 Method = Literal["expanded", "percentile", "bca"]
-N_RESAMPLES = 10_000
 
 
 def example_means(rows_CN: FloatArray, units: Units, n_resamples: int, seed: int) -> FloatArray:

@@ -34,7 +34,6 @@ class VarianceComponents:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the estimate."""
         return math.sqrt(self.examples + sum(self.seeds))
 
     @property

@@ -169,7 +169,6 @@ def mcnemar_test(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemarTest:
 
 
 def is_binary(values: FloatArray) -> bool:
-    """True if every value is 0 or 1."""
     return bool(np.all((values == 0.0) | (values == 1.0)))
 
 

@@ -32,7 +32,6 @@ class Units:
 
     @property
     def examples(self) -> int:
-        """Number of examples N."""
         return int(self.index.size)
 
     @cached_property
@@ -75,7 +74,6 @@ class Units:
 
 
 def single_examples(n: int) -> Units:
-    """Every example is its own unit."""
     return Units(index=np.arange(n, dtype=np.int64), count=n, clustered=False)
 
 

@@ -29,12 +29,10 @@ class SeedSpread:
 
     @property
     def low(self) -> float:
-        """Lowest seed's mean."""
         return min(self.means)
 
     @property
     def high(self) -> float:
-        """Highest seed's mean."""
         return max(self.means)
 
 
@@ -48,17 +46,14 @@ class Side:
 
     @property
     def n_seeds(self) -> int:
-        """Number of distinct seeds S."""
         return int(self.scores.shape[0])
 
     @cached_property
     def averages(self) -> FloatArray:
-        """Scores averaged over seeds, [N]."""
         return self.scores.mean(axis=0)
 
     @property
     def spread(self) -> SeedSpread:
-        """Means of the seeds."""
         means = tuple(float(m) for m in self.scores.mean(axis=1))
         return SeedSpread(means, self.repeats)
 

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class ReportError(SweepError):
-    """The summary function failed; the message names the failed jobs before it.
-
-    Attributes:
-        failures: a failure for every job without a result.
-    """
+    """The summary function failed; ``failures`` are those of every job without a result."""
 
     def __init__(self, message: str, failures: list[JobFailure]) -> None:
         super().__init__(message)
@@ -38,37 +35,40 @@ class ReportError(SweepError):
 def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFailure]:
     """Call the summary function, or show what it said if it has seen these results already.
 
-    Args:
-        plan: the sweep.
-        function: import path of ``(sweep_dir, run_dirs, failures, *, prices) -> None``, or None.
-        prices: handed to the function.
-
-    Returns:
-        A failure for every job without a result.
-
-    Raises:
-        ReportError: the function failed. Its traceback is in ``SweepDir.report_error``.
+    ``function``: import path of ``(sweep_dir, run_dirs, failures, *, prices) -> None``, or None.
+    Returns a failure for every job without a result. Where the function failed, ReportError; its
+    traceback is in ``SweepDir.report_error``.
     """
     done = [job.run_dir for job in plan.jobs if is_done(job.run_dir)]
     failures = unfinished([job.run_dir for job in plan.jobs])
-    results = {"results": _digest(done, failures, prices)}
     if function is None or not done:
         return failures
+    try:
+        _summarise(plan, function, prices, done, failures)
+    except Exception as error:
+        raise _report_error(error, plan, failures) from error
+    return failures
+
+
+def _summarise(
+    plan: Plan,
+    function: str,
+    prices: PricesConfig,
+    done: list[Path],
+    failures: list[JobFailure],
+) -> None:
+    results = {"results": _digest(done, failures, prices)}
     # Two processes may share a sweep; only one at a time may write its summary.
     while (claim := try_claim(plan.sweep_dir)) is None:
         time.sleep(0.5)
     with claim:
         if read_json(plan.sweep_dir / FINISHED_FILE) == results:
             _show_again(plan.sweep_dir)
-            return failures
-        try:
-            summarise: Any = load_function(function)
-            summarise(plan.sweep_dir, done, failures, prices=prices)
-        except Exception as error:
-            raise _report_error(error, plan, failures) from error
+            return
+        summarise: Any = load_function(function)
+        summarise(plan.sweep_dir, done, failures, prices=prices)
         SweepDir(plan.sweep_dir).report_error.unlink(missing_ok=True)
         write_json(plan.sweep_dir / FINISHED_FILE, results)
-    return failures
 
 
 def listed(failures: list[JobFailure], jobs: int) -> str:
@@ -84,7 +84,8 @@ def listed(failures: list[JobFailure], jobs: int) -> str:
 
 def _report_error(error: Exception, plan: Plan, failures: list[JobFailure]) -> ReportError:
     path = SweepDir(plan.sweep_dir).report_error
-    write_atomically(path, "".join(traceback.format_exception(error)))
+    with suppress(OSError):  # the message names the reason also where no disk takes the rest
+        write_atomically(path, "".join(traceback.format_exception(error)))
     first = listed(failures, len(plan.jobs)) + "\n" if failures else ""
     reason = (str(error).splitlines() or [""])[0]
     return ReportError(

@@ -7,17 +7,15 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
-from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
-from sizewise.composition.hydra_internals import HydraParts
-from sizewise.composition.jobs import JobComposer
+from sizewise.composition.jobs import HydraParts, JobComposer
 from sizewise.composition.resolvers import exit_on_error, make_directory
 from sizewise.config import PricesConfig, SweepConfig
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.errors import ConfigError, SweepError
 from sizewise.files import write_json
 from sizewise.job.submit import Job, submit
@@ -35,13 +33,9 @@ def expand(
 ) -> list[tuple[str, ...]]:
     """Return the overrides of every job.
 
-    Without arms the command line is the one grid. With arms every arm is a grid of its own, and
-    the command line has the last word in each: a key that it sets replaces the arm's.
-
-    Args:
-        command: overrides of the command line, with sweeps in Hydra's grammar.
-        arms: name of an arm → its overrides.
-        parse: parses overrides in Hydra's grammar.
+    Without arms the command line is the one grid. With arms every arm (name → overrides) is a grid
+    of its own, and the command line has the last word in each: a key that it sets replaces the
+    arm's. ``parse`` parses overrides in Hydra's grammar.
     """
     own = own_overrides(command, parse)
     if not arms:
@@ -66,6 +60,18 @@ def own_overrides(command: Sequence[str], parse: Parse) -> list[Override]:
 def _about_the_sweep(override: Override) -> bool:
     key = str(override.key_or_group)
     return key == "sweep" or key.startswith("sweep.")
+
+
+def _check_places(sweep_dir: Path, config: DictConfig) -> None:
+    """Refuse a directory that is none, and names of runs that are not their identities."""
+    own = [text for text in config.hydra.overrides.hydra if "hydra.sweep.subdir" in text]
+    if own:
+        raise SweepError(
+            f"{own[0]}: the runs of a sweep are named by their configurations. Leave it out, and "
+            "choose the directory of the whole sweep with sweep.dir=DIR."
+        )
+    if sweep_dir.exists() and not sweep_dir.is_dir():
+        raise SweepError(f"sweep.dir={sweep_dir} is a file. Choose a directory.")
 
 
 def _product(overrides: Iterable[Override]) -> Iterable[tuple[str, ...]]:
@@ -96,7 +102,7 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
     Ends the process with exit code 1 if the plan is invalid or a job failed, 130 if interrupted.
     """
     with exit_on_error():
-        context = SweepContext.of(hydra)
+        context = SweepContext(hydra)
         grid = expand(command, context.options.arms, context.composer.parse)
         plan = make_plan(grid, context.composer, context.sweep_dir, context.options, job)
         print_plan(plan, details=context.options.dry_run)
@@ -113,34 +119,24 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
 
 
 class SweepContext:
-    """What a sweep needs: the composer, the launcher, the sweep's directory and its options."""
-
-    def __init__(
-        self, config: DictConfig, composer: JobComposer, launcher: Launcher | None
-    ) -> None:
-        self.composer = composer
-        self.launcher = launcher
+    def __init__(self, hydra: HydraParts) -> None:
+        config, loader = hydra.config, cast(Any, hydra.context.config_loader)
+        overrides = [str(text) for text in config.hydra.overrides.hydra]
+        self.composer = JobComposer(loader, str(config.hydra.job.config_name), overrides)
+        self.launcher = hydra.launcher
         self.options = sweep_options(config)
         self.sweep_dir = Path(str(config.hydra.sweep.dir))
+        _check_places(self.sweep_dir, config)
 
     def own(self, command: list[str]) -> list[Override]:
-        """Return the parsed overrides of a command line that are the jobs'."""
         return own_overrides(command, self.composer.parse)
-
-    @classmethod
-    def of(cls, hydra: HydraParts) -> SweepContext:
-        """Make the context from what Hydra handed over."""
-        config = hydra.config
-        loader: Any = hydra.context.config_loader
-        overrides = [str(text) for text in config.hydra.overrides.hydra]
-        composer = JobComposer(loader, str(config.hydra.job.config_name), overrides)
-        return cls(config, composer, hydra.launcher)
 
 
 def sweep_options(config: DictConfig) -> SweepConfig:
-    """Return the checked options of the sweep."""
     node: Any = OmegaConf.to_object(config.sweep)
-    return node if isinstance(node, SweepConfig) else run_config({"sweep": node}).sweep
+    if isinstance(node, SweepConfig):
+        return node
+    return to_run_config({"sweep": node}, check_types=False).sweep
 
 
 def job_backend(context: SweepContext) -> Backend | None:
@@ -176,7 +172,6 @@ def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
 
 
 def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> None:
-    """Run jobs through the chosen launcher."""
     if not jobs:
         return
     options = context.options
@@ -212,11 +207,7 @@ def _directory(job: Job) -> tuple[str, str]:
 
 
 def sum_up(plan: Plan, function: str | None, prices: PricesConfig) -> None:
-    """Write the sweep's summary and name every failure.
-
-    Raises:
-        SweepError: some jobs have no result, or the summary could not be made.
-    """
+    """Write the sweep's summary; raises SweepError that names every job without a result."""
     failures = finish(plan, function, prices)
     if failures:
         raise SweepError(listed(failures, len(plan.jobs)))

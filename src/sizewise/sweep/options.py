@@ -52,7 +52,7 @@ class LocalLauncherConf:
     """A pool of worker processes on this machine.
 
     ``n_jobs`` null: one per GPU (or per ``trainer.devices`` GPUs); without GPUs one per core where
-    all models are small, else 1 that has all threads.
+    all models are small, else 1 that has all threads; -1: one per core.
     ``gpus`` null: all that CUDA_VISIBLE_DEVICES or the driver names; a list of their names; or []
     for none. ``threads`` null: the cores of this process, shared out. ``progress`` null: a live
     view on a terminal, lines elsewhere.

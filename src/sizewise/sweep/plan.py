@@ -9,11 +9,12 @@ from pathlib import Path
 
 from sizewise.composition.jobs import JobComposer
 from sizewise.config import SweepConfig
-from sizewise.config.register import run_config
+from sizewise.config.register import to_run_config
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.job.submit import Job, make_sweep_job
-from sizewise.record.identity import base_key
+from sizewise.record.identity import reuse_key
 from sizewise.record.state import JobState, job_state
+from sizewise.report.words import literal
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,10 @@ class Plan:
 
     @property
     def done(self) -> list[Job]:
-        """Jobs with a result."""
         return [job for job in self.jobs if self.states[job.identity.slug] in FINAL]
 
     @property
     def to_do(self) -> list[Job]:
-        """Jobs still to run, in order."""
         return [job for job in self.jobs if self.states[job.identity.slug] not in FINAL]
 
 
@@ -53,8 +52,7 @@ def make_plan(
 ) -> Plan:
     """Compose and check every job, join equal ones, and look up what is already done.
 
-    Raises:
-        SweepError: some jobs are invalid; every one is named with its reason.
+    Of invalid jobs SweepError names every one with its reason.
     """
     jobs: dict[str, Job] = {}
     invalid: dict[str, list[str]] = {}
@@ -68,13 +66,13 @@ def make_plan(
             continue
         jobs.setdefault(job.identity.hash, job)
     if invalid:
-        raise SweepError(_refusal(invalid, asked))
+        raise SweepError(refusal(invalid, asked))
     ordered = _ordered(list(jobs.values()), sweep.order)
     states = {job.identity.slug: job_state(job.run_dir) for job in ordered}
     return Plan(sweep_dir, name, _limited(ordered, states, sweep.limit), states, asked)
 
 
-def _refusal(invalid: dict[str, list[str]], asked: int) -> str:
+def refusal(invalid: dict[str, list[str]], asked: int) -> str:
     """Name every reason once, with the first job it holds for and the number of the others."""
     lines = [
         f"{jobs[0]}{f' and {len(jobs) - 1} more' if len(jobs) > 1 else ''}: {reason}"
@@ -101,8 +99,8 @@ def _ordered(jobs: list[Job], order: str) -> list[Job]:
         return jobs
     ranks: dict[str, int] = {}
     for job in jobs:
-        ranks.setdefault(base_key(job.config), len(ranks))
-    return sorted(jobs, key=lambda job: ranks[base_key(job.config)])
+        ranks.setdefault(reuse_key(job.config), len(ranks))
+    return sorted(jobs, key=lambda job: ranks[reuse_key(job.config)])
 
 
 def _limited(jobs: list[Job], states: dict[str, JobState], limit: int | None) -> list[Job]:
@@ -153,7 +151,7 @@ def estimated_memory(jobs: Sequence[Job]) -> dict[str, str]:
     known: dict[str, str] = {}
     found: dict[str, str] = {}
     for job in jobs:
-        cfg = run_config(job.config)
+        cfg = to_run_config(job.config, check_types=False)
         key = memory_key(cfg)
         if key not in known:
             try:
@@ -166,16 +164,14 @@ def estimated_memory(jobs: Sequence[Job]) -> dict[str, str]:
 
 def print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Print a table, as wide as it needs where it does not go to a terminal."""
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    from sizewise.report.page.terminal import wide_console
+
+    table = Table(title=literal(title), title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(literal(column), overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console = Console()
+        table.add_row(*map(literal, row))
     # On a terminal the table fits it; in a file or a pipe nothing may be cut.
-    if not console.is_terminal:
-        console = Console(width=400)
-    console.print(table)
+    wide_console(400).print(table)

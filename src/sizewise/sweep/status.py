@@ -12,7 +12,7 @@ from sizewise.record.claims import attempts, holder
 from sizewise.record.directories import JOB_FILE, LOG_FILE, RunDir, SweepDir
 from sizewise.record.state import JobState, finished, job_state, read_failure
 from sizewise.sweep.launch.slurm_launcher import queue_id
-from sizewise.sweep.launch.slurm_queue import queued_ids
+from sizewise.sweep.launch.slurm_queue import is_held, queue_reasons
 from sizewise.sweep.plan import print_table
 
 
@@ -28,11 +28,7 @@ class StatusRow:
 
 
 def sweep_status(sweep_dir: Path) -> list[StatusRow]:
-    """Return the state of every job in a sweep's directory, or of the one run that it is.
-
-    Raises:
-        SweepError: there is neither a sweep nor a run.
-    """
+    """State of every job in a sweep's directory, or of the one run that it is, else SweepError."""
     if RunDir(sweep_dir).job.exists():
         return [_row(sweep_dir)]
     planned = (read_json(SweepDir(sweep_dir).plan) or {}).get("jobs", [])
@@ -45,18 +41,21 @@ def sweep_status(sweep_dir: Path) -> list[StatusRow]:
 
 
 def _without_lost(rows: list[StatusRow], sweep_dir: Path) -> list[StatusRow]:
-    """Jobs that were queued, but that SLURM no longer knows, are not queued."""
-    queued = [row for row in rows if row.state == JobState.QUEUED]
-    alive = queued_ids() if queued else None
-    if alive is None:
+    """Jobs that were queued, but that SLURM no longer knows, are not queued; held ones say so."""
+    queued = any(row.state == JobState.QUEUED for row in rows)
+    reasons = queue_reasons() if queued else None
+    if reasons is None:
         return rows
-    lost = {row.slug for row in queued if queue_id(sweep_dir / row.slug) not in alive}
-    return [
-        replace(row, state=JobState.INTERRUPTED, note="left SLURM's queue without a result")
-        if row.slug in lost
-        else row
-        for row in rows
-    ]
+    return [_in_queue(row, reasons.get(queue_id(sweep_dir / row.slug) or "")) for row in rows]
+
+
+def _in_queue(row: StatusRow, reason: str | None) -> StatusRow:
+    if row.state != JobState.QUEUED:
+        return row
+    if reason is None:
+        note = "left SLURM's queue without a result"
+        return replace(row, state=JobState.INTERRUPTED, note=note)
+    return replace(row, note=f"SLURM: {reason}") if is_held(reason) else row
 
 
 def print_status(sweep_dir: Path) -> list[StatusRow]:

@@ -25,8 +25,6 @@ class CsvBackend:
     folder: str = "csv"
 
     def start(self, context: RunContext) -> LocalLogger:
-        """Return the logger."""
-
         def make(directory: Path) -> Logger:
             return CSVLogger(directory.parent, name=directory.name, version="")
 
@@ -40,7 +38,6 @@ class TensorBoardBackend:
     folder: str = "tensorboard"
 
     def start(self, context: RunContext) -> LocalLogger:
-        """Return the logger; without the package it is an error that names the extra."""
         from pytorch_lightning.loggers.tensorboard import _TENSORBOARD_AVAILABLE
 
         if not _TENSORBOARD_AVAILABLE:
@@ -69,12 +66,10 @@ class LocalLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
         return self.directory.name
 
     @property
     def version(self) -> str:
-        """Version for Lightning; a run has one."""
         return ""
 
     @property
@@ -86,18 +81,15 @@ class LocalLogger(Logger):
         return self._inner
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The configuration is stored in ``config.yaml``: nothing to do here."""
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None: ...
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write what ``metrics.jsonl`` holds and the folder does not; these values are among it."""
         for _, line in self._reader.new_lines():
             self.inner.log_metrics(dict(line.values), step=line.step)
 
     @rank_zero_only
     def finish(self, outcome: Outcome | None, error: bool) -> None:
-        """Write the rest and the summary, and close the files."""
         if self._inner is None and outcome is None:
             return
         self.log_metrics({})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sizewise.config.evaluation import LoggerConfig
-from sizewise.errors import ConfigError
+from sizewise.config.targets import build
 from sizewise.tracking.summary import RunContext, numbers_only, summary_values
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ log = logging.getLogger(__name__)
 class Backend(Protocol):
     """What a ``_target_`` under ``logger.backends`` builds: options, and how to start a logger."""
 
-    def start(self, context: RunContext) -> Logger:
-        """Return the Lightning logger of one run."""
-        ...
+    def start(self, context: RunContext) -> Logger: ...
 
 
 @runtime_checkable
@@ -54,14 +52,12 @@ def make_loggers(
     Args:
         logger: the config group; each of its ``backends`` names a ``_target_``.
         run_dir: the run's directory (made if it is not there).
-        run_id: stable id of the run, from its identity.
         group: the sweep's name.
         job_type: ``train`` or ``evaluate``.
-        tags: short labels.
         config: the resolved configuration; OmegaConf objects are turned into plain containers.
 
     Raises:
-        ConfigError: a back end is neither one of sizewise's nor a Lightning logger.
+        ConfigError: a back end is neither a ``Backend`` nor a Lightning logger.
     """
     from sizewise.tracking.metrics_file import MetricsFile
 
@@ -90,18 +86,10 @@ def plain(config: Any) -> Any:
 
 
 def _make(name: str, node: Any, context: RunContext) -> Logger:
-    from hydra.utils import instantiate
     from pytorch_lightning.loggers import Logger
 
-    built = instantiate(plain(node), _convert_="all")
-    if isinstance(built, Logger):
-        return built
-    if isinstance(built, Backend):
-        return built.start(context)
-    raise ConfigError(
-        f"logger.backends.{name} makes a {type(built).__name__}, which is no logger. Its _target_ "
-        "has to be a class of sizewise.tracking or of pytorch_lightning.loggers."
-    )
+    built = build(plain(node), f"logger.backends.{name}", Logger, Backend)
+    return built if isinstance(built, Logger) else built.start(context)
 
 
 def finish_loggers(loggers: Sequence[Logger], outcome: Outcome | None, error: bool) -> None:

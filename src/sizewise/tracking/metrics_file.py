@@ -30,31 +30,26 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """Name for Lightning."""
         return "metrics"
 
     @property
     def version(self) -> str:
-        """Version for Lightning; a run has one."""
         return ""
 
     @property
     def save_dir(self) -> str:
-        """Directory of the file."""
         return str(self.path.parent)
 
     @property
     def log_dir(self) -> str:
-        """Directory of the file."""
         return self.save_dir
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The configuration is stored in ``config.yaml``: nothing to do here."""
+        """The configuration is stored in ``config.yaml``."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append one line and hand it to the operating system at once."""
         if not self._continued and self.path.is_file():
             lines = read_history(self.path)
             rewrite(self.path, lines if step is None else before_step(lines, step))

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from sizewise.errors import ConfigError
 from sizewise.record.directories import RunDir
 from sizewise.record.history import HistoryReader, Line
+from sizewise.record.identity import flatten
 from sizewise.record.outcome import Outcome
 from sizewise.tracking.summary import RunContext, numbers_only, summary_values
 
@@ -30,7 +31,6 @@ class MlflowBackend:
     tracking_uri: str | None = None
 
     def start(self, context: RunContext) -> MlflowRunLogger:
-        """Return the logger; without the package or an address it is an error that says so."""
         if find_spec("mlflow") is None:
             raise ConfigError(
                 "logger=mlflow needs the package mlflow. "
@@ -60,12 +60,10 @@ class MlflowRunLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Name of the MLflow experiment."""
         return self.experiment_name
 
     @property
     def version(self) -> str:
-        """The run's id."""
         return self.context.run_id
 
     @property
@@ -95,7 +93,7 @@ class MlflowRunLogger(Logger):
         tags |= {tag: "true" for tag in context.tags}
         name = context.run_dir.name
         run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
-        for key, value in flat(context.config).items():
+        for key, value in flatten(context.config).items():
             client.log_param(run_id, safe(key), str(value)[:PARAM_LENGTH])
         return run_id
 
@@ -105,7 +103,6 @@ class MlflowRunLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send what ``metrics.jsonl`` holds and the server does not; these values are among it."""
         client = self.client
         fresh = self._reader.new_lines()
         for _, line in fresh:
@@ -123,7 +120,6 @@ class MlflowRunLogger(Logger):
 
     @rank_zero_only
     def finish(self, outcome: Outcome | None, error: bool) -> None:
-        """Send the rest and the summary, and end the run."""
         if self._client is None and outcome is None:
             return
         try:
@@ -134,24 +130,13 @@ class MlflowRunLogger(Logger):
             self.client.set_terminated(self._run_id, status="FAILED" if error else "FINISHED")
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one level of dotted keys."""
-    flattened: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flattened |= flat(value, f"{prefix}{key}.")
-        else:
-            flattened[f"{prefix}{key}"] = value
-    return flattened
-
-
 def safe(name: str) -> str:
     """Replace what MLflow does not allow in a name (the ``@`` before a data set's name)."""
     return "".join(c if c.isalnum() or c in "_-./ :" else "_" for c in name)
 
 
 def experiment_id(client: Any, name: str) -> str:
-    """Return the id of an experiment, made if it is not there; other jobs may make it as well."""
+    """Other jobs may make the experiment as well."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)

@@ -17,11 +17,9 @@ class RunContext:
     """One run, as trackers see it.
 
     Attributes:
-        run_dir: the run's directory; trackers write inside it.
         run_id: stable id made from the run's identity: the same run, the same id, every time.
         group: name of the sweep, or None for a single run.
         job_type: ``train``, ``evaluate`` or ``summary``.
-        tags: short labels.
         config: the resolved configuration as plain containers.
         log_examples: whether texts of examples may be sent to trackers.
     """
@@ -35,11 +33,17 @@ class RunContext:
     log_examples: bool = False
 
 
+COSTS = (
+    "train_seconds", "train_tokens", "train_steps", "train_peak_bytes", "eval_seconds",
+    "energy_joules",
+)  # fmt: skip
+
+
 def summary_values(outcome: Outcome) -> dict[str, float | str]:
     """Return the summary of a run as flat names and plain values; what is not known is left out."""
     values: dict[str, float | str | None] = {
         **_size(outcome),
-        **_cost(outcome),
+        **{f"cost/{name}": getattr(outcome.cost, name) for name in COSTS},
         **_quality(outcome),
         "data/dataset": outcome.data.name,
         "data/test_examples": outcome.data.sizes.get("test"),
@@ -69,18 +73,6 @@ def _size(outcome: Outcome) -> dict[str, float | str | None]:
         "model/quantization": model.quantization,
         "model/lora": model.lora_method,
         "model/lora_r": model.lora_r,
-    }
-
-
-def _cost(outcome: Outcome) -> dict[str, float | str | None]:
-    cost = outcome.cost
-    return {
-        "cost/train_seconds": cost.train_seconds,
-        "cost/train_tokens": cost.train_tokens,
-        "cost/train_steps": cost.train_steps,
-        "cost/train_peak_bytes": cost.train_peak_bytes,
-        "cost/eval_seconds": cost.eval_seconds,
-        "cost/energy_joules": cost.energy_joules,
     }
 
 

@@ -44,7 +44,6 @@ class SweepSummary:
 
 
 def wandb_options(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
-    """Return the options of the first run that used W&B, or None if none did."""
     for outcome in outcomes:
         logger = outcome.config.get("logger") or {}
         for node in (logger.get("backends") or {}).values():

@@ -30,10 +30,6 @@ class SizewiseWandbLogger(WandbLogger):
 
     The step of W&B is the number of the line. A job that is started again offline writes one
     fresh folder with the whole history; online it sends the lines that the server does not have.
-
-    Args:
-        context: the run.
-        project, entity, mode, system_metrics, examples: see ``WandbBackend``.
     """
 
     def __init__(
@@ -56,7 +52,6 @@ class SizewiseWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run; opened on first use."""
         if self._experiment is None:
             self._experiment = open_run(self.context, choose_mode(self._mode), *self._target)
             self._reader.number = self._experiment.step  # lines the server has already
@@ -66,26 +61,21 @@ class SizewiseWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The resolved configuration is the run's config already: nothing to add."""
+        """The resolved configuration is the run's config already."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send what ``metrics.jsonl`` holds and W&B does not; these values are among it."""
-        self._replay()
-
-    def _replay(self) -> None:
         run = self.experiment
         for number, line in self._reader.new_lines():
-            step = {} if line.step is None else {"trainer/global_step": line.step}
-            run.log({**line.values, **step}, step=max(number, run.step))
+            at = {} if line.step is None else {"trainer/global_step": line.step}
+            run.log({**line.values, **at}, step=max(number, run.step))
 
     @rank_zero_only
     def finish(self, outcome: Outcome | None, error: bool) -> None:
-        """Send the rest and the summary, and close the run whatever happens."""
         if self._experiment is None and outcome is None:
             return
         try:
-            self._replay()
+            self.log_metrics({})
             if outcome is not None:
                 self.experiment.summary.update(summary_values(outcome))
                 self._log_examples(outcome)
@@ -159,7 +149,6 @@ def _has_entry(path: Path, host: str) -> bool:
 
 
 def say_once(message: str) -> None:
-    """Log a line once per process."""
     if message not in _said:
         _said.add(message)
         log.info(message)

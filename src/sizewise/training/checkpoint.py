@@ -1,40 +1,48 @@
-"""``last.ckpt`` and the best weights: everything an interrupted fit needs, whole or not at all."""
+"""``last.ckpt`` and the best weights: everything an interrupted fit needs, whole or not at all.
+
+Both carry checksums, which are looked at before a fit goes on from them (``stored_shape``).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
+import logging
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import CheckpointIO
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import LightningModule as Module
 from pytorch_lightning.callbacks import Checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sizewise.errors import TrainingError
+from sizewise.files import parse_json, sealed, unsealed, written_whole, zip_damage
+from sizewise.record.directories import RunDir
 from sizewise.training.interrupt import StopRequest
-from sizewise.training.lightning_internals import StepCallback
+from sizewise.training.lightning_internals import State, StepCallback
 from sizewise.training.milestones import Milestones
 from sizewise.training.module import AnswerModule
 from sizewise.training.trainable import load_trainable, snapshot
 
-BEST = "best.safetensors"
+log = logging.getLogger(__name__)
+HEADER = "sizewise"
+BEST_STEP = "sizewise_best"
 
 
-class BestWeights(pl.Callback):
+class BestWeights(Callback):
     """Keeps the trainable weights with the lowest validation loss in one file.
 
-    Step and loss are in the file's own header, so that weights and record cannot disagree. The
-    file may be one validation ahead of the checkpoint that a killed run resumes from; the run then
-    reaches the same step again, which is no better than the file's and leaves it.
-
-    Attributes:
-        step: optimiser step of the best weights, or None before the first validation.
-        loss: their validation loss.
+    Step and loss (None before the first validation) are in the file's own header, so that weights
+    and record cannot disagree. The file may be one validation ahead of the checkpoint that a killed
+    run resumes from; the run then reaches the same step again, which is no better than the file's
+    and leaves it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,41 +56,73 @@ class BestWeights(pl.Callback):
         self.step = self.loss = None
 
     def recall(self) -> None:
-        """Read step and loss of the stored weights, if there are any."""
         if self.path.is_file():
-            with safe_open(str(self.path), framework="pt") as handle:
-                record = json.loads(handle.metadata()["sizewise"])
+            record, _ = read_best(self.path)
             self.step, self.loss = record["step"], record["loss"]
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the weights if they are better than all before."""
+    def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
         loss = pl_module.val_loss if isinstance(pl_module, AnswerModule) else None
         if loss is not None and (self.loss is None or loss < self.loss):
             self._keep(trainer, pl_module, loss)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Without any validation the last weights are the best."""
         if self.step is None:
             self._keep(trainer, pl_module, None)
 
-    def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: float | None) -> None:
+    def _keep(self, trainer: Trainer, pl_module: Module, loss: float | None) -> None:
         self.step, self.loss = trainer.global_step, loss
         if trainer.is_global_zero:
-            record = {"step": self.step, "loss": loss}
-            self._write(pl_module, {"sizewise": json.dumps(record)})
+            write_best(self.path, snapshot(pl_module.model), {"step": self.step, "loss": loss})
 
-    def _write(self, pl_module: pl.LightningModule, metadata: dict[str, str]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        tensors = {k: v.contiguous() for k, v in snapshot(pl_module.model).items()}
-        save_file(tensors, str(temporary), metadata=metadata)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(self.path)
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
+        """Note that there are best weights, without which the checkpoint is of no use."""
+        checkpoint[BEST_STEP] = self.step
 
     def load_into(self, module: AnswerModule) -> None:
-        """Put the best weights into the model."""
-        load_trainable(module.model, load_file(str(self.path)), str(self.path))
+        """Put the best weights into the model; TrainingError if damaged or of another model."""
+        load_trainable(module.model, read_best(self.path)[1], str(self.path))
+
+
+def write_best(path: Path, weights: Mapping[str, torch.Tensor], record: dict[str, Any]) -> None:
+    """Write weights with step and loss, and the hash of all of it, in the header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+    header = sealed({**record, "weights": _weights_hash(tensors)})
+    with written_whole(path, path.with_name(f".{path.name}.tmp")) as temporary:
+        save_file(tensors, str(temporary), metadata={HEADER: json.dumps(header)})
+
+
+def read_best(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return step and loss, and the weights; those of an earlier version carry no hash.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            record = unsealed(parse_json(handle.metadata()[HEADER]))
+        weights = load_file(str(path))
+        if record.get("weights") not in (None, _weights_hash(weights)):
+            raise ValueError("its weights are not what was written")
+        return {name: record[name] for name in ("step", "loss")}, weights
+    except Exception as error:  # whatever a flipped bit makes of it
+        raise damaged(path, error) from error
+
+
+def _weights_hash(weights: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def damaged(path: Path, error: object) -> TrainingError:
+    why = (str(error).splitlines() or [type(error).__name__])[0]
+    return TrainingError(
+        f"{path} cannot be read ({why}). Start the same command again: it trains from the start."
+    )
 
 
 @dataclass(frozen=True)
@@ -103,11 +143,9 @@ class BatchShape:
         return None
 
     def as_dict(self) -> dict[str, int]:
-        """Return plain numbers."""
         return {"batch_size": self.batch_size, "accumulate": self.accumulate}
 
 
-LAST = "last.ckpt"
 SHAPE = "sizewise_shape"
 
 
@@ -119,31 +157,25 @@ class AtomicCheckpointIO(CheckpointIO):
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+        self, checkpoint: State, path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write ``checkpoint`` so that ``path`` is always whole."""
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint; tensors and plain values only."""
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a checkpoint."""
         Path(path).unlink(missing_ok=True)
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write beside ``path``, flush, and rename into place."""
+    """Write beside ``path``, flush, and rename into place, so that it is always whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as handle:
+    hidden = path.with_name(f".{path.name}.tmp")
+    with written_whole(path, hidden) as temporary, temporary.open("wb") as handle:
         torch.save(checkpoint, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -152,49 +184,59 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         TrainingError: it is damaged or holds something else.
     """
+    # torch writes checksums, and does not look at them.
+    if (why := zip_damage(path)) is not None:
+        raise damaged(path, why)
     try:
         loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise TrainingError(
-            f"{path} cannot be read: {str(error).splitlines()[0]} Delete it to train this run "
-            "from the start."
-        ) from error
+        raise damaged(path, error) from error
+    if SHAPE not in loaded:
+        raise damaged(path, "it is no checkpoint of a fit")
     return loaded
 
 
+def stored_shape(run: RunDir, wanted: BatchShape) -> tuple[BatchShape, list[dict[str, int]]]:
+    """Return the batch shape that an interrupted fit goes on with, and those that had failed.
+
+    Where something that it left is damaged, that is said and all of it removed: the fit begins
+    anew. Best weights without a checkpoint are not looked at, since it then does so in any case.
+    """
+    last, best = run.last_checkpoint, run.best_weights
+    if not last.is_file():
+        return wanted, []
+    try:
+        checkpoint = read_checkpoint(last)
+        if best.is_file():
+            read_best(best)
+        elif checkpoint.get(BEST_STEP) is not None:
+            raise damaged(best, "it is gone")
+    except TrainingError as error:
+        log.warning("This run is trained from the start: %s", str(error).split(" Start")[0])
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        return wanted, []
+    shape = checkpoint[SHAPE]
+    return BatchShape(shape["batch_size"], shape["accumulate"]), shape["out_of_memory"]
+
+
+@dataclass(eq=False)
 class LastCheckpoint(StepCallback, Checkpoint):
     """Saves ``last.ckpt`` at the end of an optimiser step: periodically and after validations.
 
     It runs after every other callback (Lightning puts checkpoints last), so that what they did in
-    this step is in it. When the process was asked to stop, it saves and stops the fit.
-
-    Args:
-        path: the file.
-        every: optimiser steps between two saves, or None for after validations only.
-        shape: the batch shape in use, stored so that a resumed run keeps it.
-        failed: the batch shapes that did not fit into memory.
-        milestones: tells when a validation has run.
-        stop: tells when the process was asked to stop.
+    this step is in it. When the process was asked to stop, it saves and stops the fit. ``every``
+    counts optimiser steps between two saves (None: after validations only); the batch ``shape`` in
+    use and those that ``failed`` are stored, so that a resumed run keeps them.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        every: int | None,
-        shape: BatchShape,
-        failed: list[dict[str, int]],
-        milestones: Milestones,
-        stop: StopRequest,
-    ) -> None:
-        self.path = path
-        self.every = every
-        self.shape = shape
-        self.failed = failed
-        self.milestones = milestones
-        self.stop = stop
+    path: Path
+    every: int | None
+    shape: BatchShape
+    failed: list[dict[str, int]]
+    milestones: Milestones
+    stop: StopRequest
 
-    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save if it is time to."""
+    def on_step_end(self, trainer: Trainer, pl_module: Module) -> None:
         step = trainer.global_step
         due = self.every is not None and step % self.every == 0
         stopping = self.stop.agreed(trainer)
@@ -203,10 +245,7 @@ class LastCheckpoint(StepCallback, Checkpoint):
         if stopping:
             self.stop.leave()
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Store the batch shape, and mend Lightning's count of epochs."""
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         mend_epoch_progress(checkpoint, trainer.current_epoch)
         checkpoint[SHAPE] = {**self.shape.as_dict(), "out_of_memory": self.failed}
 

@@ -7,8 +7,8 @@ import signal
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning import Trainer
 
 from sizewise.signals import SignalHandlers
 
@@ -37,7 +37,7 @@ class StopRequest(SignalHandlers):
         self.signal = number
         log.warning("Stopping after this optimiser step; a second signal stops at once.")
 
-    def agreed(self, trainer: pl.Trainer) -> bool:
+    def agreed(self, trainer: Trainer) -> bool:
         """Whether to stop; all ranks give the same answer."""
         if trainer.world_size == 1:
             return self.signal is not None
@@ -47,7 +47,6 @@ class StopRequest(SignalHandlers):
         return self.signal is not None
 
     def leave(self) -> None:
-        """Leave the fit."""
         raise Stopped
 
     def __exit__(

@@ -4,43 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import LightningModule as Module
 
 NEVER = 10**9
+State = dict[str, Any]  # a checkpoint
 
 
-def at_step_end(trainer: pl.Trainer) -> bool:
-    """Whether the micro-batch that has just been processed completed an optimiser step."""
-    return not trainer.fit_loop._should_accumulate()
-
-
-class StepCallback(pl.Callback):
+class StepCallback(Callback):
     """A callback that acts after optimiser steps; Lightning has a hook per micro-batch only."""
 
-    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Act after an optimiser step; override it."""
 
     def on_train_batch_end(
         self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
+        trainer: Trainer,
+        pl_module: Module,
         outputs: Any,
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Pass the micro-batch on that completes an optimiser step."""
-        if at_step_end(trainer):
+        if not trainer.fit_loop._should_accumulate():
             self.on_step_end(trainer, pl_module)
 
 
-def epoch_progress(trainer: pl.Trainer) -> float:
+def epoch_progress(trainer: Trainer) -> float:
     """Return epochs trained so far, with the share of the current one."""
     done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
     batches = trainer.num_training_batches
     return trainer.current_epoch + (done / batches if batches else 0.0)
 
 
-def run_validation(trainer: pl.Trainer) -> None:
+def run_validation(trainer: Trainer) -> None:
     """Run the validation loop now, in the midst of a fit.
 
     Lightning itself validates by counting micro-batches, which cannot express "every n optimiser

@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import LightningModule as Module
 from torch import Tensor
 
 from sizewise.devices import PeakMemory, synchronize
+from sizewise.training.lightning_internals import State
 from sizewise.training.module import AnswerModule
 
 
-class FitMeter(pl.Callback):
+class FitMeter(Callback):
     """Counts what training uses; validations and checkpoints stop the clock.
 
-    Attributes:
-        seconds: wall time of training.
-        peak_bytes: highest device memory (or resident set of the process) seen so far.
+    ``peak_bytes``: highest device memory (or resident set of the process) seen so far.
     """
 
     def __init__(self) -> None:
@@ -28,17 +28,15 @@ class FitMeter(pl.Callback):
         self._answer_tokens: Tensor | int = 0
         self._since: float | None = None
         self._memory: PeakMemory | None = None
-        self._world: tuple[pl.Trainer, torch.device] | None = None
+        self._world: tuple[Trainer, torch.device] | None = None
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin a new peak."""
+    def on_fit_start(self, trainer: Trainer, pl_module: Module) -> None:
         self._world = (trainer, pl_module.device)
         self._memory = PeakMemory(pl_module.device)
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: Module, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch; start the clock where it stands."""
         if self._since is None:
             self._since = time.perf_counter()
         if isinstance(pl_module, AnswerModule):
@@ -46,8 +44,7 @@ class FitMeter(pl.Callback):
             self._tokens = self._tokens + tokens
             self._answer_tokens = self._answer_tokens + answer_tokens
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock."""
+    def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         self.pause()
 
     def pause(self) -> None:
@@ -67,22 +64,15 @@ class FitMeter(pl.Callback):
             pair = trainer.strategy.reduce(pair.to(device), reduce_op="sum").cpu()
         return int(pair[0]), int(pair[1])
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Store the figures so far."""
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         self.pause()
         tokens, answer_tokens = self.tokens()
         checkpoint["sizewise_meter"] = {
-            "seconds": self.seconds,
-            "peak_bytes": self.peak_bytes,
-            "tokens": tokens,
-            "answer_tokens": answer_tokens,
-        }
+            "seconds": self.seconds, "peak_bytes": self.peak_bytes,
+            "tokens": tokens, "answer_tokens": answer_tokens,
+        }  # fmt: skip
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         """Go on from stored figures; the first rank holds the sums of all."""
         stored, first = checkpoint["sizewise_meter"], trainer.is_global_zero
         self.seconds, self.peak_bytes = stored["seconds"], stored["peak_bytes"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import pytorch_lightning as pl
@@ -12,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sizewise.data.batches.collate import IGNORED
-from sizewise.devices import free_memory, is_out_of_memory
-from sizewise.errors import ModelError, OutOfMemoryError, TrainingError
+from sizewise.devices import BatchSize, halve_on_oom
+from sizewise.errors import ModelError, TrainingError
+from sizewise.models.base import is_quantized
+from sizewise.models.head import answer_logits, answer_targets
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
 from sizewise.training.trainable import load_trainable, trainable_state
 
@@ -28,8 +29,6 @@ def answer_loss(
     a mean of their means would not, because they hold different numbers of tokens.
 
     Args:
-        logits_NV: scores of the vocabulary at the N answer positions.
-        targets_N: the N answer tokens.
         step_tokens: answer tokens of the whole step, over its micro-batches and ranks.
         label_smoothing: share of the target's mass spread over the vocabulary (Szegedy et al.
             2016, section 7); it changes the loss, never the reported likelihood.
@@ -57,13 +56,11 @@ class LossWindow:
         self.tokens = 0
 
     def add(self, nll: Tensor, tokens: int) -> None:
-        """Add the summed negative log-likelihood (nats) of ``tokens`` tokens."""
         wide = torch.float32 if nll.device.type == "mps" else torch.float64
         self.nll = self.nll + nll.detach().to(wide)
         self.tokens += tokens
 
     def clear(self) -> None:
-        """Begin a new sum."""
         self.nll, self.tokens = 0.0, 0
 
     def total(self) -> float:
@@ -71,7 +68,6 @@ class LossWindow:
         return float(self.nll)
 
     def sum_over_ranks(self, module: pl.LightningModule) -> tuple[float, int]:
-        """Return the summed negative log-likelihood and the tokens over all ranks."""
         nll, tokens = self.total(), self.tokens
         if module.trainer.world_size > 1:
             pair = torch.tensor([nll, tokens], dtype=torch.float64, device=module.device)
@@ -95,59 +91,41 @@ def summed_nll(score: Score, batch: Batch) -> tuple[Tensor, int]:
     Sums of halves are the sum of the whole, so that a validation batch which does not fit never
     touches the batch of training.
 
-    Args:
-        score: batch → logits (N, V) and answer tokens (N,).
-        batch: tensors of B examples.
+    ``score`` gives logits (N, V) and answer tokens (N,) of a batch of B examples.
 
     Raises:
         OutOfMemoryError: a single example did not fit.
     """
-    try:
-        logits_NV, targets_N = score(batch)
+
+    def nll(rows: Sequence[int]) -> tuple[Tensor, int]:
+        logits_NV, targets_N = score(_cut(batch, slice(rows[0], rows[-1] + 1)))
         return answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside the handler, so that the traceback no longer holds the failed batch's tensors.
-    free_memory()
-    first, second = (summed_nll(score, half) for half in halves(batch))
-    return first[0] + second[0], first[1] + second[1]
+
+    count = len(batch["input_ids"])
+    sizes = BatchSize(count, "one single validation example was scored")
+    parts = [part for _, part in halve_on_oom([range(count)], sizes, nll)]
+    return torch.stack([part for part, _ in parts]).sum(), sum(tokens for _, tokens in parts)
 
 
-def halves(batch: Batch) -> list[Batch]:
-    """Cut a batch between its examples.
-
-    Raises:
-        OutOfMemoryError: there is only one.
-    """
-    rows = len(batch["input_ids"])
-    if rows < 2:
-        raise OutOfMemoryError(
-            "Memory ran out while one single validation example was scored. Lower "
-            "dataset.max_length, or use quantization=nf4."
-        )
-    cuts = (slice(None, rows // 2), slice(rows // 2, None))
-    return [
-        {key: value[cut] if isinstance(value, Tensor) else value for key, value in batch.items()}
-        for cut in cuts
-    ]
+def _cut(batch: Batch, rows: slice) -> Batch:
+    return {key: v[rows] if isinstance(v, Tensor) else v for key, v in batch.items()}
 
 
-class AnswerModule(pl.LightningModule, ABC):
+class AnswerModule(pl.LightningModule):
     """Fits the trainable weights of a model to answers, given prompts.
 
-    A subclass says how answer positions are scored (``answer_scores``). Batches are mappings with
-    ``input_ids``, ``attention_mask``, ``labels`` (−100 outside the answer) and ``step_tokens``
-    (answer tokens of the whole optimiser step).
+    Batches are mappings with ``input_ids``, ``attention_mask``, ``labels`` (−100 outside the
+    answer) and ``step_tokens`` (answer tokens of the whole optimiser step).
 
     Attributes:
-        model: the model on its device, base frozen.
         total_steps: optimiser steps of the whole fit; set by ``fit_job``.
         window: training loss since it was last logged; ``train_loss`` is what was logged then.
         val_loss: mean negative log-likelihood per answer token of the last validation, or None.
         lr_used: learning rate of the last optimiser step.
         grad_norm: norm of the last step's gradient before clipping, or None without clipping.
     """
+
+    seq2seq = False
 
     def __init__(
         self,
@@ -170,9 +148,9 @@ class AnswerModule(pl.LightningModule, ABC):
         self.lr_used: float | None = None
         self.grad_norm: Tensor | None = None
 
-    @abstractmethod
     def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
+        return answer_logits(self.model, batch), answer_targets(batch, self.seq2seq)
 
     def on_fit_start(self) -> None:
         """Switch dropout on: ``from_pretrained`` returns eval mode and Lightning keeps it."""
@@ -191,11 +169,6 @@ class AnswerModule(pl.LightningModule, ABC):
         return loss * (trainer.accumulate_grad_batches * trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add this batch's negative log-likelihood and tokens to the validation's.
-
-        Raises:
-            OutOfMemoryError: a single example did not fit.
-        """
         self.validation.add(*summed_nll(self.answer_scores, batch))
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -203,7 +176,6 @@ class AnswerModule(pl.LightningModule, ABC):
         return batch["attention_mask"].sum(), (batch["labels"] != IGNORED).sum()
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a new sum."""
         self.validation.clear()
 
     def on_validation_epoch_end(self) -> None:
@@ -219,12 +191,10 @@ class AnswerModule(pl.LightningModule, ABC):
         self.log("val_loss", torch.tensor(loss, dtype=torch.float64), logger=False)
 
     def forget_losses(self) -> None:
-        """Begin all sums and records of losses anew."""
         self.window.clear()
         self.train_loss = self.val_loss = self.lr_used = self.grad_norm = None
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser over trainable parameters and its schedule per optimiser step."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not parameters:
             raise TrainingError(
@@ -240,7 +210,6 @@ class AnswerModule(pl.LightningModule, ABC):
         }
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Note the learning rate of this step."""
         self.lr_used = float(optimizer.param_groups[0]["lr"])
 
     def configure_gradient_clipping(
@@ -249,7 +218,6 @@ class AnswerModule(pl.LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the global norm and keep the norm for the log."""
         if gradient_clip_val is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             self.grad_norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
@@ -278,8 +246,6 @@ class AnswerModule(pl.LightningModule, ABC):
         Raises:
             ModelError: the model is quantised and on another device than the trainer's.
         """
-        from sizewise.models.base import is_quantized
-
         device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
         if not is_quantized(self.model):
             return super().to(*args, **kwargs)
@@ -308,12 +274,6 @@ def non_finite(what: str, value: float, step: int) -> TrainingError:
 class CausalModule(AnswerModule):
     """A decoder-only model: one sequence holds prompt and answer; labels align with the inputs."""
 
-    def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
-        from sizewise.models.head import answer_logits, answer_targets
-
-        return answer_logits(self.model, batch), answer_targets(batch)
-
 
 class Seq2SeqModule(AnswerModule):
     """The encoder reads the prompt, the decoder writes the answer: ``labels`` (B, U) are its own.
@@ -321,23 +281,13 @@ class Seq2SeqModule(AnswerModule):
     The T5 family overflows in 16-bit floating point (its activations exceed 65504): bf16 or fp32.
     """
 
-    def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
-        from sizewise.models.head import answer_logits, answer_targets
-
-        return answer_logits(self.model, batch), answer_targets(batch, seq2seq=True)
+    seq2seq = True
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return tokens of encoder and decoder together, and those of the decoder's answers."""
         read, answered = super().count_tokens(batch)
         return read + answered, answered
 
     def on_fit_start(self) -> None:
-        """Refuse fp16, then switch dropout on.
-
-        Raises:
-            TrainingError: the trainer computes in fp16.
-        """
         if str(self.trainer.precision).startswith("16"):
             raise TrainingError(
                 f"trainer.precision={self.trainer.precision} turns this model's activations into "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sizewise.config.training import OptimizerConfig, SchedulerConfig
 from sizewise.errors import ConfigError
@@ -48,7 +48,9 @@ def make_optimizer_factory(
     Raises:
         ConfigError: the class cannot be imported or does not take the given options.
     """
-    target = _import_class(optimizer.target)
+    from torch.optim import Optimizer
+
+    target = import_class("optimizer.target", optimizer.target, Optimizer, "torch.optim.AdamW")
 
     def factory(parameters: Iterable[nn.Parameter]) -> Optimizer:
         groups = parameter_groups(parameters, optimizer.weight_decay)
@@ -57,9 +59,10 @@ def make_optimizer_factory(
             options["fused"] = True
         try:
             made: Optimizer = target(groups, lr=optimizer.lr, **options)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # IndexError for betas of one number
             raise ConfigError(
-                f"optimizer.kwargs={optimizer.kwargs} do not suit {optimizer.target}: {error}"
+                f"optimizer.kwargs={optimizer.kwargs} do not suit {optimizer.target}: {error}. "
+                "Give arguments that its constructor takes."
             ) from error
         return made
 
@@ -67,27 +70,33 @@ def make_optimizer_factory(
 
 
 def _can_fuse(target: type[Optimizer], groups: list[dict[str, Any]]) -> bool:
-    if "fused" not in inspect.signature(target).parameters or "foreach" not in (
-        inspect.signature(target).parameters
-    ):
+    if not {"fused", "foreach"} <= set(inspect.signature(target).parameters):
         return False
     parameters = [p for group in groups for p in group["params"]]
     return all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
 
 
-def _import_class(path: str) -> type[Optimizer]:
+Kind = TypeVar("Kind")
+
+
+def import_class(key: str, path: str, kind: type[Kind], example: str) -> type[Kind]:
+    """Return the class at an import path; nothing of it is called.
+
+    Raises:
+        ConfigError: it cannot be imported or is no ``kind``; the message names ``key``.
+    """
     from hydra.utils import get_class
-    from torch.optim import Optimizer
 
     try:
         found = get_class(path)
     except Exception as error:
+        said = " ".join(str(error).split())
         raise ConfigError(
-            f"optimizer.target={path!r} cannot be imported: {error}. Give the import path of a "
-            "class, such as torch.optim.AdamW."
+            f"{key}={path!r} cannot be imported: {said}. Give the import path of a class, such "
+            f"as {example}."
         ) from error
-    if not issubclass(found, Optimizer):
-        raise ConfigError(f"optimizer.target={path!r} is not a torch.optim.Optimizer.")
+    if not issubclass(found, kind):
+        raise ConfigError(f"{key}={path!r} is not a {kind.__module__}.{kind.__qualname__}.")
     return found
 
 
@@ -116,8 +125,6 @@ def lr_scale(name: str, step: int, warmup: int, total: int, min_ratio: float) ->
 
 
 def make_scheduler_factory(scheduler: SchedulerConfig) -> SchedulerFactory:
-    """Return a function from (optimizer, total optimiser steps) to the schedule."""
-
     def factory(optimizer: Optimizer, total_steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import LambdaLR
 

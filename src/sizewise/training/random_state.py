@@ -6,8 +6,11 @@ import random
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import LightningModule as Module
+
+from sizewise.training.lightning_internals import State
 
 
 def capture(device: torch.device) -> dict[str, Any]:
@@ -31,7 +34,6 @@ def capture(device: torch.device) -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any], device: torch.device) -> None:
-    """Put back what ``capture`` returned."""
     torch.set_rng_state(state["torch"])
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
@@ -41,7 +43,7 @@ def restore(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-class RandomState(pl.Callback):
+class RandomState(Callback):
     """Keeps each rank's random states in the checkpoint.
 
     They are restored when the first batch of a resumed fit starts, since setting up a fit draws
@@ -51,10 +53,7 @@ class RandomState(pl.Callback):
     def __init__(self) -> None:
         self._pending: dict[str, Any] | None = None
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Store the states of all ranks."""
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         own = capture(pl_module.device)
         states: list[Any] = [own]
         if trainer.world_size > 1:
@@ -62,18 +61,15 @@ class RandomState(pl.Callback):
             torch.distributed.all_gather_object(states, own)
         checkpoint["sizewise_random"] = states
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         """Remember this rank's state; a further rank that was not there before keeps its own."""
         states = checkpoint["sizewise_random"]
         if trainer.global_rank < len(states):
             self._pending = states[trainer.global_rank]
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: Module, batch: Any, batch_idx: int
     ) -> None:
-        """Restore before the first batch."""
         if self._pending is not None:
             restore(self._pending, pl_module.device)
             self._pending = None

@@ -6,13 +6,14 @@ import logging
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytorch_lightning as pl
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import LightningModule as Module
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sizewise.training.lightning_internals import StepCallback, epoch_progress
+from sizewise.training.lightning_internals import State, StepCallback, epoch_progress
 from sizewise.training.module import AnswerModule, non_finite
 
 if TYPE_CHECKING:
@@ -27,17 +28,15 @@ class Recorder(StepCallback):
     Values are handed to the loggers before a checkpoint of the same step is written, so that a
     resumed run has every line once. A device is only waited for when something is logged.
 
-    Args:
-        every: optimiser steps between two training records.
-        logged: the last step of each kind of record that this process has logged; a second
-            attempt with smaller batches repeats steps, and does not log them again.
+    ``every`` counts optimiser steps. ``logged`` is the last step of each kind of record that this
+    process has logged: a second attempt with smaller batches repeats steps, not their records.
     """
 
     def __init__(self, every: int, logged: dict[str, int]) -> None:
         self.every = every
         self.logged = logged
 
-    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Log the mean loss per answer token since the last record."""
         module = _answer_module(pl_module)
         if module.device.type == "cpu":
@@ -45,12 +44,10 @@ class Recorder(StepCallback):
         if trainer.global_step % self.every == 0 or trainer.global_step == module.total_steps:
             self._log_training(trainer, module)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse to validate a model whose training loss is not finite."""
+    def on_validation_start(self, trainer: Trainer, pl_module: Module) -> None:
         self.check(_answer_module(pl_module))
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the validation loss."""
+    def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
         value = _answer_module(pl_module).val_loss
         if value is not None:
             self._emit(trainer, "val_loss", {"val_loss": value, "epoch": epoch_progress(trainer)})
@@ -61,7 +58,7 @@ class Recorder(StepCallback):
         if not math.isfinite(total):
             raise non_finite("training loss", total, module.global_step)
 
-    def _log_training(self, trainer: pl.Trainer, module: AnswerModule) -> None:
+    def _log_training(self, trainer: Trainer, module: AnswerModule) -> None:
         loss = module.window.mean_over_ranks(module)
         if not math.isfinite(loss):
             raise non_finite("training loss", loss, module.global_step)
@@ -74,7 +71,7 @@ class Recorder(StepCallback):
         module.train_loss = loss
         self._emit(trainer, "train_loss", values)
 
-    def _emit(self, trainer: pl.Trainer, kind: str, values: dict[str, float]) -> None:
+    def _emit(self, trainer: Trainer, kind: str, values: dict[str, float]) -> None:
         step = trainer.global_step
         if not trainer.is_global_zero or self.logged.get(kind, -1) >= step:
             return
@@ -82,23 +79,14 @@ class Recorder(StepCallback):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Store the sums that are not logged yet, of all ranks.
-
-        Raises:
-            TrainingError: the loss is not finite: such a state is never stored.
-        """
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
+        """Store the sums that are not logged yet; a state whose loss is not finite never is."""
         module = _answer_module(pl_module)
         self.check(module)
         nll, tokens = module.window.sum_over_ranks(module)
         checkpoint["sizewise_window"] = {"nll": nll, "tokens": tokens}
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Go on from stored sums, which the first rank holds for all."""
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         window = _answer_module(pl_module).window
         window.clear()
         if trainer.is_global_zero:
@@ -106,7 +94,7 @@ class Recorder(StepCallback):
             window.tokens = checkpoint["sizewise_window"]["tokens"]
 
 
-def _answer_module(module: pl.LightningModule) -> AnswerModule:
+def _answer_module(module: Module) -> AnswerModule:
     if not isinstance(module, AnswerModule):
         raise TypeError(f"{type(module).__name__} is not an AnswerModule")
     return module
@@ -116,13 +104,7 @@ REFRESH_SECONDS = 0.25
 
 
 class FitProgress(StepCallback):
-    """Shows steps, losses and the time left.
-
-    Args:
-        total_steps: optimiser steps of the whole fit.
-        bar: whether to draw a bar when standard error is a terminal; a line per validation is
-            written to the log in any case.
-    """
+    """Shows steps, losses and the time left: a bar on a terminal (``bar``), lines in the log."""
 
     def __init__(self, total_steps: int, bar: bool) -> None:
         self.total_steps = total_steps
@@ -130,8 +112,7 @@ class FitProgress(StepCallback):
         self._progress: Progress | None = None
         self._drawn = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar."""
+    def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         if self.bar and trainer.is_global_zero and sys.stderr.isatty():
             self._progress = Progress(
                 TextColumn("train"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
@@ -141,8 +122,7 @@ class FitProgress(StepCallback):
             self._progress.add_task("", total=self.total_steps, completed=trainer.global_step)
             self._progress.start()
 
-    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw a few times a second."""
+    def on_step_end(self, trainer: Trainer, pl_module: Module) -> None:
         if self._progress is None:
             return
         now = time.monotonic()
@@ -154,45 +134,38 @@ class FitProgress(StepCallback):
             task, completed=trainer.global_step, description=_losses(pl_module), refresh=True
         )
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write one line to the log."""
+    def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
         if trainer.is_global_zero:
             log.info(
                 "step %d/%d  epoch %.2f  %s",
                 trainer.global_step, self.total_steps, epoch_progress(trainer), _losses(pl_module),
             )  # fmt: skip
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
+    def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         self.close()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Close the bar."""
+    def on_exception(self, trainer: Trainer, pl_module: Module, exception: BaseException) -> None:
         self.close()
 
     def close(self) -> None:
-        """Give the terminal back."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
 
-def _losses(module: pl.LightningModule) -> str:
+def _losses(module: Module) -> str:
     if not isinstance(module, AnswerModule):
         return ""
     parts = [("train", module.train_loss), ("validation", module.val_loss)]
     return "  ".join(f"{name} {value:.4f}" for name, value in parts if value is not None)
 
 
-class PruningCallback(pl.Callback):
+class PruningCallback(Callback):
     """Reports the validation loss; the reporter raises ``TrialPruned`` to give the trial up."""
 
     def __init__(self, reporter: PruningReporter) -> None:
         self.reporter = reporter
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the loss of the validation that has just ended."""
+    def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
         if isinstance(pl_module, AnswerModule) and pl_module.val_loss is not None:
             self.reporter.report(trainer.global_step, pl_module.val_loss)

@@ -9,6 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from sizewise.errors import TrainingError
+from sizewise.models.adapter import full
+from sizewise.models.adapter.attach import WEIGHTS, adapter_weights
+from sizewise.models.base import fit_weights
+
+ANOTHER = (
+    "It belongs to another configuration: use another run directory, or delete it to start afresh."
+)
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
@@ -24,15 +31,7 @@ def load_trainable(model: nn.Module, state: Mapping[str, Tensor], where: str) ->
         TrainingError: names or shapes differ; nothing has been copied then.
     """
     own = trainable_state(model)
-    missing, extra = own.keys() - state.keys(), state.keys() - own.keys()
-    shapes = {n for n in own.keys() & state.keys() if own[n].shape != state[n].shape}
-    for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)):
-        if names:
-            raise TrainingError(
-                f"{where} does not fit this model: {len(names)} trainable weights are {what} "
-                f"(for example {min(names)}). It belongs to another configuration: "
-                "use another run directory, or delete it to start afresh."
-            )
+    fit_weights(own, state, where, ANOTHER, TrainingError)
     for name, parameter in own.items():
         parameter.copy_(state[name])
 
@@ -48,21 +47,12 @@ def load_exported(model: nn.Module, folder: Path) -> None:
     Raises:
         TrainingError: the folder's weights are not exactly those that this model trains.
     """
+    from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
-
-    from sizewise.models.adapter import full
-    from sizewise.models.adapter.attach import WEIGHTS
 
     if full.is_full(model):
         load_trainable(model, load_file(str(folder / full.WEIGHTS)), str(folder))
         return
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
     weights = load_file(str(folder / WEIGHTS))
-    odd = get_peft_model_state_dict(model, save_embedding_layers=False).keys() ^ weights.keys()
-    if odd:
-        raise TrainingError(
-            f"{folder} does not fit this model: {len(odd)} weights differ (for example "
-            f"{min(odd)}). It belongs to another configuration: use another run directory."
-        )
+    fit_weights(adapter_weights(model), weights, str(folder), ANOTHER, TrainingError)
     set_peft_model_state_dict(model, weights)

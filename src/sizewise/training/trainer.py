@@ -32,13 +32,7 @@ def build_trainer(
 ) -> pl.Trainer:
     """Build a Trainer that writes nothing by itself and validates only when ``Milestones`` says.
 
-    Args:
-        trainer: the configuration.
-        epochs: passes over the training data at most.
-        accumulate: micro-batches per optimiser step.
-        callbacks: all callbacks, in order.
-        loggers: where values go.
-        run_dir: the run's directory.
+    ``epochs``: passes over the training data at most; ``accumulate``: micro-batches per step.
     """
     device = resolve_device(trainer)
     built = pl.Trainer(
@@ -76,7 +70,6 @@ def _let_ranks_wait(strategy: Any) -> None:
 
 
 def world_size(trainer: TrainerConfig) -> int:
-    """Processes that train together."""
     return trainer.devices * trainer.num_nodes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 OK, FAILED, UNCHECKED = "ok", "failed", "not checked"
@@ -14,3 +15,9 @@ class Check:
     name: str
     status: str
     detail: str = ""
+
+    @classmethod
+    def of(cls, name: str, faults: Iterable[str]) -> Check:
+        """The check that holds where there are no faults."""
+        said = "; ".join(faults)
+        return cls(name, FAILED if said else OK, said)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import SizewiseError
 from sizewise.record.outcome import Evaluation, Outcome
-from sizewise.verify import FAILED, OK, UNCHECKED, Check
-from sizewise.verify.results import same
+from sizewise.verify import FAILED, UNCHECKED, Check
 
 if TYPE_CHECKING:
     from sizewise.config import DatasetConfig, RunConfig
@@ -30,10 +29,10 @@ class Rebuilt:
 
 def rebuild(outcome: Outcome) -> dict[str, Rebuilt]:
     """Build every data set of a run anew, by name; one without a source here says why not."""
-    from sizewise.config.register import to_run_config
+    from sizewise.config.targets import recorded_config
 
     try:
-        cfg = to_run_config(_without_hashes(outcome.config))
+        cfg = recorded_config(_without_hashes(outcome.config))
     except SizewiseError as error:
         return {outcome.data.name: Rebuilt(None, f"the data could not be built: {error}")}
     own = _built(cfg, cfg.dataset)
@@ -79,10 +78,7 @@ def _built(cfg: RunConfig, dataset: DatasetConfig) -> Rebuilt:
 def data_checks(outcome: Outcome, rebuilt: dict[str, Rebuilt], absent: Rebuilt) -> Iterator[Check]:
     """Compare fingerprints, sizes and the report of the data with the data of today.
 
-    Args:
-        outcome: the run.
-        rebuilt: its data sets by name.
-        absent: says why one is not among them.
+    ``absent`` says why a data set is not among the ``rebuilt``, which go by name.
     """
     own = outcome.data.name
     there = rebuilt.get(own, absent)
@@ -94,7 +90,6 @@ def data_checks(outcome: Outcome, rebuilt: dict[str, Rebuilt], absent: Rebuilt) 
 
 
 def _further(outcome: Outcome) -> Iterator[tuple[str, Evaluation]]:
-    """Yield what was answered beside the run's own data set, each data set and split once."""
     seen = set()
     for entries in (outcome.base, outcome.tuned or {}):
         for name, entry in entries.items():
@@ -111,10 +106,8 @@ def _check(dataset: str, split: str, recorded: str | None, there: Rebuilt) -> Ch
     if there.splits is None or split not in SPLITS:
         return Check(title, UNCHECKED, there.reason or "is no split of the data set")
     found = there.splits.question_fingerprint(split)  # type: ignore[arg-type]
-    if found == recorded:
-        return Check(title, OK)
     detail = f"the source, as it is split today, gives {found}, recorded was {recorded}"
-    return Check(title, FAILED, detail)
+    return Check.of(title, [] if found == recorded else [detail])
 
 
 def _counts(outcome: Outcome, there: Rebuilt) -> Check:
@@ -133,7 +126,18 @@ def _counts(outcome: Outcome, there: Rebuilt) -> Check:
     for name in sorted({*data.report} & {*today}):
         if not same(data.report[name], today[name]):
             wrong.append(f"{name}: {data.report[name]!r} recorded, {today[name]!r} today")
-    return Check(title, FAILED if wrong else OK, "; ".join(wrong))
+    return Check.of(title, wrong)
+
+
+def same(before: Any, after: Any, tolerance: float = 1e-9) -> bool:
+    """Equal values, numbers within ``tolerance`` (relative)."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return before.keys() == after.keys() and all(same(v, after[k]) for k, v in before.items())
+    if isinstance(before, list) and isinstance(after, list):
+        return len(before) == len(after) and all(map(same, before, after))
+    if isinstance(before, (int, float)) and isinstance(after, (int, float)):
+        return abs(before - after) <= tolerance * max(1.0, abs(before), abs(after))
+    return bool(before == after)
 
 
 TITLE = "questions and references"
@@ -142,13 +146,7 @@ TITLE = "questions and references"
 def example_checks(
     predictions: Sequence[Prediction], evaluation: Evaluation, there: Rebuilt
 ) -> Iterator[Check]:
-    """Compare id, group, prompt, reference and strata of every prediction with its example.
-
-    Args:
-        predictions: those of one evaluation.
-        evaluation: it.
-        there: its data set, built anew.
-    """
+    """Compare id, group, prompt, reference and strata of every prediction with its example."""
     if there.splits is None:
         yield Check(TITLE, UNCHECKED, there.reason)
         return
@@ -157,8 +155,8 @@ def example_checks(
         return
     examples = {example.id: example for example in there.splits.test}
     faults = [fault for p in predictions for fault in _faults(p, examples.get(p.id))]
-    detail = f"{len(faults)} differ from the source, first {faults[0]}" if faults else ""
-    yield Check(TITLE, FAILED if faults else OK, detail)
+    said = [f"{len(faults)} differ from the source, first {fault}" for fault in faults[:1]]
+    yield Check.of(TITLE, said)
     left_out = len(there.splits.test) - len(predictions)
     if left_out:
         detail = (

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf.errors import OmegaConfBaseException
+
+from sizewise.config.targets import foreign_code
 from sizewise.errors import SizewiseError
 from sizewise.record.outcome import Outcome
 from sizewise.record.provenance import code_state, package_versions
+from sizewise.report.words import visible
 
 MOST_KEYS, LONGEST = 8, 80
+# What a job is made from. A sweep and Hydra's own settings are no part of a run, and whatever else
+# stands there is no override: a record's lines are pasted into a shell.
+OVERRIDE = re.compile(r"[+~]{0,2}(?!hydra\b|sweep\b)[A-Za-z_][\w/.@-]*(=.*)?", re.DOTALL)
+REVISION = re.compile(r"[0-9a-f]{3,64}")
+REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*==[\w.!-]+")
 
 
 @dataclass(frozen=True)
@@ -21,11 +31,10 @@ class Reproduction:
     """How to make a run again.
 
     Attributes:
-        command: the command line, as arguments.
         commit: revision of the code, None where it was not recorded.
         requirements: ``name==version`` lines.
-        python: version of Python.
         notes: what stands in the way of the same figures.
+        foreign: what the command would run that is not sizewise's, as ``key=value``.
     """
 
     command: tuple[str, ...]
@@ -33,17 +42,27 @@ class Reproduction:
     requirements: tuple[str, ...]
     python: str
     notes: tuple[str, ...]
+    foreign: tuple[str, ...] = ()
 
     @property
     def script(self) -> str:
-        """The steps as shell lines."""
-        lines = [f"# Python {self.python}"]
+        """The steps as shell lines; a remark is one line whatever it quotes."""
+        lines = []
         if self.commit:
-            lines.append(f"git checkout {self.commit}")
+            lines.append(f"git checkout {quoted(self.commit)}")
         if self.requirements:
-            lines.append("pip install " + " ".join(shlex.quote(r) for r in self.requirements))
-        lines.append(shlex.join(self.command))
-        return "\n".join([*lines, *(f"# Note: {note}" for note in self.notes)])
+            lines.append("pip install " + " ".join(map(quoted, self.requirements)))
+        lines.append(" ".join(map(quoted, self.command)))
+        remarks = [f"# Python {self.python}", *(f"# Note: {note}" for note in self.notes)]
+        head, *notes = [visible(" ".join(remark.splitlines())) for remark in remarks]
+        return "\n".join([head, *lines, *notes])
+
+
+def quoted(word: str) -> str:
+    """Quote a word for a shell; characters that a terminal would obey are written as codes."""
+    if visible(word) == word:
+        return shlex.quote(word)
+    return "$'" + visible(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
 def reproduction(
@@ -52,36 +71,47 @@ def reproduction(
     """Return how to make ``outcome`` again.
 
     Args:
-        outcome: the record of the run.
         check: compose the command's configuration and compare it with the recorded one.
         asked: the configuration that names the run (see ``asked_config``); default: the recorded.
     """
     facts = outcome.provenance
-    overrides = [str(o) for o in facts.get("overrides") or []]
+    recorded = [str(o) for o in facts.get("overrides") or []]
+    overrides = [o for o in recorded if OVERRIDE.fullmatch(o)]
     stage = outcome.config.get("stage", "full")
     script = "evaluate.py" if stage == "evaluate" else "train.py"
     code: Mapping[str, Any] = facts.get("code") or {}
-    notes = _notes(outcome, code)
+    notes, foreign = _notes(outcome, code), list[str]()
+    if len(overrides) < len(recorded):
+        odd = ", ".join(repr(o) for o in recorded if o not in overrides)
+        notes.append(f"Left out of the command, since no job is given such a thing: {odd}.")
     if check:
-        notes += _composed(outcome.config if asked is None else asked, overrides, script)
+        differ, foreign = _composed(outcome.config if asked is None else asked, overrides, script)
+        notes += differ
+    if foreign:
+        notes.append(f"This runs what is not sizewise's own: {', '.join(foreign)}.")
     packages: Mapping[str, str] = facts.get("packages") or {}
-    known = {name: v for name, v in packages.items() if v != "not installed"}
+    known = {n: str(v) for n, v in packages.items() if REQUIREMENT.fullmatch(_requirement(n, v))}
     builds = [f"{name} {v}" for name, v in known.items() if "+" in v]
     if builds:
         notes.append(f"These were builds of their own: {', '.join(builds)}.")
     notes += _other_versions(known) + _other_code(code, facts.get("python"))
     return Reproduction(
         command=("python", script, *overrides),
-        commit=code.get("commit"),
+        commit=str(commit) if REVISION.fullmatch(str(commit := code.get("commit"))) else None,
         requirements=_requirements(known),
         python=str(facts.get("python", "not recorded")),
         notes=tuple(notes),
+        foreign=tuple(foreign),
     )
 
 
 def _requirements(versions: Mapping[str, str]) -> tuple[str, ...]:
-    """Requirements as pip reads them; the part after ``+`` names a build that an index lacks."""
-    return tuple(f"{name}=={version.partition('+')[0]}" for name, version in versions.items())
+    return tuple(_requirement(name, version) for name, version in versions.items())
+
+
+def _requirement(name: object, version: object) -> str:
+    """As pip reads it; the part after ``+`` names a build that an index lacks."""
+    return f"{name}=={str(version).partition('+')[0]}"
 
 
 def _other_versions(recorded: Mapping[str, str]) -> list[str]:
@@ -127,22 +157,24 @@ def _notes(outcome: Outcome, code: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _composed(asked: Mapping[str, Any], overrides: list[str], script: str) -> list[str]:
-    """Say where today's options give another configuration than the recorded one."""
+def _composed(
+    asked: Mapping[str, Any], overrides: list[str], script: str
+) -> tuple[list[str], list[str]]:
+    """Say where today's options give another configuration, and what foreign code they name."""
     from sizewise.composition.compose import compose_config
     from sizewise.composition.inputs import pinned
     from sizewise.record.identity import differing_keys, plain_config, run_identity
 
-    kept = [o for o in overrides if not o.startswith(("hydra", "sweep="))]
     try:
-        config = pinned(plain_config(compose_config(kept, script.removesuffix(".py"))))
-    except (SizewiseError, OSError) as error:
-        return [f"The command does not compose today: {str(error).splitlines()[0]}"]
+        config = pinned(plain_config(compose_config(overrides, script.removesuffix(".py"))))
+    except (SizewiseError, OmegaConfBaseException, OSError) as error:
+        return [f"The command does not compose today: {str(error).splitlines()[0]}"], []
+    foreign = foreign_code(config)
     recorded = run_identity(asked)
     today = run_identity(config)
     if recorded.hash == today.hash:
-        return []
+        return [], foreign
     keys = differing_keys(recorded.config, today.config)
     shown = [key if len(key) <= LONGEST else key[: LONGEST - 1] + "…" for key in keys[:MOST_KEYS]]
     more = f"; and {len(keys) - MOST_KEYS} more" if len(keys) > MOST_KEYS else ""
-    return ["Today's options give another configuration: " + "; ".join(shown) + more]
+    return ["Today's options give another configuration: " + "; ".join(shown) + more], foreign

@@ -31,15 +31,17 @@ def check_scores(
     config: Mapping[str, Any],
     train: Sequence[Example],
     there: Rebuilt,
+    base: Sequence[Prediction] = (),
+    trust: bool = False,
 ) -> Iterator[Check]:
     """Recompute every metric of an evaluation and compare aggregates and per-example scores.
 
     Args:
         path: the file of predictions.
-        evaluation: what is recorded of them.
-        config: of the run.
         train: the training examples, where they could be built anew.
         there: the data set that was answered, built anew.
+        base: the base's predictions, where those of a tuned model are checked.
+        trust: also call metrics that the record names and that are not sizewise's.
     """
     try:
         predictions = read_predictions(path)
@@ -50,24 +52,22 @@ def check_scores(
     yield from example_checks(predictions, evaluation, there)
     unseen = {name.partition("/")[0] for name in evaluation.scores}
     for name, node in sorted((config.get("metric") or {}).items()):
-        metric, reason = _build(name, node)
+        metric, reason = _build(name, node, trust)
         if metric is None:
             yield Check(f"metric {name}", UNCHECKED, reason)
             continue
         unseen.discard(metric.name)
-        if _left_out(metric.name, config):
+        if _left_out(metric, config):
             continue
-        yield _metric(metric, predictions, evaluation, train)
+        yield from _metric(metric, predictions, evaluation, train, base)
     for name in sorted(unseen):
         yield Check(f"metric {name}", UNCHECKED, "the configuration does not name it")
 
 
-def _left_out(metric: str, config: Mapping[str, Any]) -> bool:
+def _left_out(metric: ExampleMetric, config: Mapping[str, Any]) -> bool:
     """Whether a run without a language model leaves a metric out, for want of likelihoods."""
-    from sizewise.job.classical import FAMILY, NEEDS_LIKELIHOOD
-
     family = (config.get("model") or {}).get("family")
-    return family == FAMILY and metric in NEEDS_LIKELIHOOD
+    return family == "classical" and metric.needs_likelihood
 
 
 def _examples(predictions: Sequence[Prediction], evaluation: Evaluation) -> Check:
@@ -78,10 +78,12 @@ def _examples(predictions: Sequence[Prediction], evaluation: Evaluation) -> Chec
     return Check("number of examples", FAILED, detail)
 
 
-def _build(name: str, node: Any) -> tuple[ExampleMetric | None, str]:
+def _build(name: str, node: Any, trust: bool) -> tuple[ExampleMetric | None, str]:
+    from sizewise.config.targets import check_own
     from sizewise.metrics.base import build_metrics
 
     try:
+        check_own(node, f"metric.{name}", trust)
         return build_metrics({name: node})[0], ""
     except SizewiseError as error:
         return None, f"it cannot be built here: {error}"
@@ -92,23 +94,32 @@ def _metric(
     predictions: Sequence[Prediction],
     evaluation: Evaluation,
     train: Sequence[Example],
-) -> Check:
-    title = f"metric {metric.name}"
-    prefix = f"{metric.name}/"
+    base: Sequence[Prediction],
+) -> Iterator[Check]:
+    """Score anew, by the code of the run; what was observed of the model cannot be had again."""
+    from sizewise.evaluation.score import score_predictions
+
+    title, prefix = f"metric {metric.name}", f"{metric.name}/"
     recorded = {k: v for k, v in evaluation.scores.items() if k.startswith(prefix)}
     try:
-        metric.reset()
-        metric.set_context(train)
-        metric.update(predictions)
-        totals = {prefix + key: value for key, value in metric.compute().items()}
+        totals, scored = score_predictions(predictions, [metric], train, base)
+        observes = bool(metric.observation)
     except Exception as error:
-        return Check(title, UNCHECKED, f"it could not be computed here: {error}")
-    if recorded and not totals:
-        return Check(title, UNCHECKED, "it needs the training examples, which are not here")
+        yield Check(title, UNCHECKED, f"it could not be computed here: {error}")
+        return
+    observed = sorted(recorded.keys() - totals.keys()) if observes else []
+    if observed:
+        detail = f"{', '.join(observed)}: measured of the model itself"
+        yield Check(f"{title}, observed", UNCHECKED, detail)
+    elif recorded and not totals:
+        yield Check(title, UNCHECKED, "it needs the training examples, which are not here")
+        return
     tolerance = ENCODED if metric.name in ENCODERS else EXACT
-    wrong = _rows(metric, predictions, prefix, tolerance)
-    wrong += _differences(recorded, totals, tolerance)
-    return Check(title, FAILED if wrong else OK, "; ".join(wrong[:5]))
+    compared = {name: value for name, value in recorded.items() if name not in observed}
+    wrong = _rows(predictions, scored, metric, tolerance)
+    wrong += _differences(compared, totals, tolerance)
+    if compared or totals or wrong:
+        yield Check.of(title, wrong[:5])
 
 
 def _differences(
@@ -126,14 +137,19 @@ def _differences(
 
 
 def _rows(
-    metric: ExampleMetric, predictions: Sequence[Prediction], prefix: str, tolerance: float
+    predictions: Sequence[Prediction],
+    scored: Sequence[Prediction],
+    metric: ExampleMetric,
+    tolerance: float,
 ) -> list[str]:
     """Per-example scores that differ, as one line with the first of them."""
+    names = {f"{metric.name}/{name}" for scores in metric.per_example for name in scores}
     wrong = [
-        f"{p.id}: {name} is stored as {p.scores.get(prefix + name)!r}, computes to {value!r}"
-        for p, scores in zip(predictions, metric.per_example, strict=True)
-        for name, value in scores.items()
-        if not _close(p.scores.get(prefix + name, math.nan), value, tolerance)
+        f"{old.id}: {name.partition('/')[2]} is stored as {old.scores.get(name)!r}, "
+        f"computes to {new.scores[name]!r}"
+        for old, new in zip(predictions, scored, strict=True)
+        for name in sorted(names & new.scores.keys())
+        if not _close(old.scores.get(name, math.nan), new.scores[name], tolerance)
     ]
     return [f"{len(wrong)} stored scores differ, first {wrong[0]}"] if wrong else []
 

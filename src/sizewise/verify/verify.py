@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from sizewise.errors import OutcomeError
-from sizewise.record.directories import OUTCOME_FILE, SweepDir
+from sizewise.errors import OutcomeError, SizewiseError
+from sizewise.files import SEAL, parse_json, read_json
+from sizewise.record.directories import OUTCOME_FILE, RESULTS_FILE, RunDir, SweepDir
 from sizewise.record.outcome import FileRef, Outcome, read_outcome
+from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
-from sizewise.verify.config import config_checks
-from sizewise.verify.data import Rebuilt, data_checks, rebuild
-from sizewise.verify.record import record_checks, scored, size_checks
-from sizewise.verify.results import results_check
+from sizewise.verify.data import Rebuilt, data_checks, rebuild, same
+from sizewise.verify.record import (
+    config_checks,
+    evaluation_check,
+    record_checks,
+    scored,
+    size_checks,
+    training_check,
+)
 from sizewise.verify.scores import check_scores
 
-# What cannot be had again from stored predictions, and why.
-NEVER = (
-    ("training figures", "seconds, peaks, energy and validation losses are those of the training"),
-    ("generation", "answers and their log-probabilities: `sizewise reproduce` makes them again"),
+NEVER = Check(
+    "generation",
+    UNCHECKED,
+    "answers, log-probabilities and what they cost: `sizewise reproduce` makes them again",
 )
 
 
@@ -39,16 +47,15 @@ class Verification:
         return held and all(c.status != FAILED for c in self.checks)
 
 
-def verify_run(directory: Path, data: bool = True) -> Verification:
-    """Check one run directory.
+def verify_run(directory: Path, data: bool = True, trust: bool = False) -> Verification:
+    """Check one run directory, whoever it is from: of its record only classes of ours are called.
+
+    Nothing is raised for what does not hold.
 
     Args:
-        directory: the run.
         data: build every data set again from its source where that is on this machine, and compare
             fingerprints, sizes and the answered examples.
-
-    Returns:
-        Every check with its result; nothing is raised for what does not hold.
+        trust: also call metrics that the record names and that are not sizewise's.
     """
     try:
         outcome = read_outcome(directory)
@@ -58,18 +65,39 @@ def verify_run(directory: Path, data: bool = True) -> Verification:
     rebuilt = rebuild(outcome) if data else {}
     checks = [
         *_files(outcome, directory),
-        *config_checks(outcome, directory),
+        *config_checks(outcome, directory, trust),
         *record_checks(outcome),
-        *size_checks(outcome),
+        *size_checks(outcome, directory),
+        training_check(outcome, directory),
+        evaluation_check(outcome, directory),
         *data_checks(outcome, rebuilt, absent),
-        *_scores(outcome, directory, rebuilt, absent),
-        *(Check(name, UNCHECKED, why) for name, why in NEVER),
+        *_scores(outcome, directory, rebuilt, absent, trust),
+        NEVER,
     ]
+    if all(check.status != FAILED for check in checks):
+        checks.append(_whole(directory))
     return Verification(directory, tuple(checks))
 
 
+def _whole(directory: Path) -> Check:
+    """Where nothing else contradicts the record: is it, to the last digit, what the run wrote?"""
+    title = "record's own hash"
+    try:
+        read_outcome(directory, intact=True)
+    except OutcomeError as error:
+        return Check(title, FAILED, str(error))
+    if SEAL not in (read_json(RunDir(directory).outcome) or {}):
+        detail = "there is none: earlier code wrote none, and whoever edits a record can remove it"
+        return Check(title, UNCHECKED, detail)
+    return Check(title, OK)
+
+
 def _scores(
-    outcome: Outcome, directory: Path, rebuilt: dict[str, Rebuilt], absent: Rebuilt
+    outcome: Outcome,
+    directory: Path,
+    rebuilt: dict[str, Rebuilt],
+    absent: Rebuilt,
+    trust: bool,
 ) -> Iterator[Check]:
     splits = rebuilt.get(outcome.data.name, absent).splits
     train = splits.train if splits is not None else ()
@@ -77,8 +105,18 @@ def _scores(
         for name, evaluation in evaluations.items():
             path = directory / evaluation.predictions.path
             there = rebuilt.get(name, absent)
-            for check in check_scores(path, evaluation, outcome.config, train, there):
+            config, base = outcome.config, _base(outcome, directory, kind, name)
+            for check in check_scores(path, evaluation, config, train, there, base, trust):
                 yield replace(check, name=f"{kind} on {name}: {check.name}")
+
+
+def _base(outcome: Outcome, directory: Path, kind: str, name: str) -> list[Prediction]:
+    """The answers of the base that a tuned model's were scored beside; none if unreadable."""
+    found = outcome.base.get(name) if kind == "tuned" else None
+    try:
+        return read_predictions(directory / found.predictions.path) if found else []
+    except (OSError, ValueError, TypeError, SizewiseError):
+        return []  # said where the base's own scores are checked
 
 
 def _files(outcome: Outcome, directory: Path) -> Iterator[Check]:
@@ -103,20 +141,70 @@ def _file(name: str, ref: FileRef, directory: Path) -> Check:
     return Check(title, OK)
 
 
-def verify_sweep(directory: Path, data: bool = True) -> list[Verification]:
-    """Check every finished run at or below ``directory``, and the sweep's ``results.json``.
-
-    Raises:
-        OutcomeError: there is no finished run, so that nothing could be checked.
-    """
+def verify_sweep(directory: Path, data: bool = True, trust: bool = False) -> list[Verification]:
+    """Check every finished run at or below ``directory`` (OutcomeError: none) and its results."""
     from sizewise.report.comparison.runs import find_run_dirs
 
     runs = find_run_dirs([directory])
     if not runs:
         raise OutcomeError(f"{directory} holds no finished run: there is nothing to verify.")
-    found = [verify_run(run, data) for run in runs]
+    found = [verify_run(run, data, trust) for run in runs]
     results = SweepDir(directory).results
     if results.is_file():
         check = results_check(directory, results)
         found.append(Verification(directory, (check,), comparison=True))
     return found
+
+
+def results_check(directory: Path, stored: Path) -> Check:
+    """Make the comparison again; every figure in it is a function of the predictions."""
+    from sizewise.report.page.results import RESULTS_VERSION
+
+    try:
+        before = read_results(stored)
+    except OutcomeError as error:
+        return Check(RESULTS_FILE, FAILED, str(error))
+    if before.get("version") != RESULTS_VERSION:
+        return Check(RESULTS_FILE, UNCHECKED, "another version of sizewise wrote it")
+    try:
+        return _compared(before, directory)
+    except SizewiseError as error:
+        return Check(RESULTS_FILE, FAILED, f"the comparison cannot be made again: {error}")
+    except (AttributeError, KeyError, TypeError) as error:
+        return Check(RESULTS_FILE, FAILED, f"is no record of a comparison: {error!r}")
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a record of a comparison; raises OutcomeError where there is none."""
+    try:
+        record = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutcomeError(f"cannot be read: {error}") from error
+    if not isinstance(record, dict):
+        raise OutcomeError("is no record of a comparison")
+    return record
+
+
+def _compared(before: Mapping[str, Any], directory: Path) -> Check:
+    from sizewise.config import PricesConfig
+    from sizewise.report.comparison.compare import compare_loaded
+    from sizewise.report.comparison.runs import Loaded, load_runs
+    from sizewise.report.page.results import results_record
+
+    # A directory may hold more runs than were compared, e.g. of a sweep that was since narrowed.
+    wanted = set(before.get("run_ids") or [])
+    loaded = load_runs([directory])
+    runs = tuple(r for r in loaded.runs if not wanted or r.outcome.run_id in wanted)
+    absent = sorted(wanted - {run.outcome.run_id for run in runs})
+    if absent:
+        return Check(
+            RESULTS_FILE, UNCHECKED, f"not below this directory: the runs {', '.join(absent)}"
+        )
+    sets = before.get("test_sets") or [{}]
+    prices = PricesConfig(**(sets[0].get("prices") or {}))
+    by = tuple(before.get("by") or ())
+    after = results_record(compare_loaded(Loaded(runs, loaded.problems), by, prices))
+    changed = [k for k in ("runs", "run_ids", "test_sets") if not same(before.get(k), after.get(k))]
+    if not changed:
+        return Check(RESULTS_FILE, OK)
+    return Check(RESULTS_FILE, FAILED, f"differs from a new comparison in {', '.join(changed)}")

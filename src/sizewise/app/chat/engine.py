@@ -15,15 +15,20 @@ from transformers import StoppingCriteria
 
 from sizewise.config import GenerationConfig, ModelConfig, QuantizationConfig, TrainerConfig
 from sizewise.data.example import Message
+from sizewise.data.tokens.template import Template
 from sizewise.errors import ModelError
 from sizewise.evaluation.generate import Generated, generate_batch
-from sizewise.evaluation.text import AnswerTemplate, decode_answer
-from sizewise.job.data import make_template
+from sizewise.evaluation.text import decode_answer, opened_thought
 from sizewise.models.adapter import full
-from sizewise.models.adapter.attach import WEIGHTS, adapter_folder, cast_adapter, load_adapter
+from sizewise.models.adapter.attach import (
+    adapter_folder,
+    cast_adapter,
+    load_adapter,
+    read_adapter,
+)
 from sizewise.models.adapter.wrapping import base_of, base_only, is_adapted
 from sizewise.models.base import load_base
-from sizewise.models.tokenizer import load_tokenizer
+from sizewise.models.tokenizer import load_template
 from sizewise.release.generate import fit_history
 
 CPU = torch.device("cpu")
@@ -38,18 +43,12 @@ class Reply:
 
 
 class Engine:
-    """One base that answers with or without adapters.
-
-    Args:
-        model: the base.
-        quantization: how it is stored.
-        device: where it goes.
-    """
+    """One base that answers with or without adapters."""
 
     def __init__(
         self, model: ModelConfig, quantization: QuantizationConfig, device: torch.device = CPU
     ) -> None:
-        self.template = make_template(load_tokenizer(model), model)
+        self.template = load_template(model)
         self.model: Any = load_base(model, quantization, device)
         self._names: dict[str, str] = {}
         # One model answers one prompt at a time, whoever asks in whichever browser.
@@ -90,12 +89,10 @@ class Engine:
         messages: Sequence[Message],
         generation: GenerationConfig,
     ) -> Reply:
-        """Answer a conversation.
+        """Answer a conversation: an optional system turn, then turns that end with a user turn.
 
         Args:
             adapter: a folder that was added; None: the base alone.
-            messages: an optional system turn, then turns that end with a user turn.
-            generation: decoding.
 
         Raises:
             EvaluationError: the last message is too long for the model.
@@ -113,7 +110,8 @@ class Engine:
 
         seq2seq = bool(base_of(self.model).config.is_encoder_decoder)
         length = 1 if seq2seq else len(ids)
-        return Reply(stream_answer(generate, self.template, length), left_out)
+        opened = opened_thought(self.template.tokenizer, ids)
+        return Reply(stream_answer(generate, self.template, length, opened), left_out)
 
     @property
     def context(self) -> int | None:
@@ -137,17 +135,11 @@ class Engine:
 
 
 def add_adapter(model: Any, folder: Path, name: str) -> None:
-    """Load a PEFT adapter under ``name`` beside the first one, strictly.
+    """Load a PEFT adapter under ``name`` beside the first; ModelError unless all weights fit."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    Raises:
-        ModelError: a weight is missing, left over or of another shape.
-    """
-    from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    config = PeftConfig.from_pretrained(str(folder))
+    config, weights = read_adapter(folder)
     config.inference_mode = True
-    weights = load_file(str(folder / WEIGHTS))
     model.add_adapter(name, config)
     expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     odd = {key for key in expected.keys() ^ weights.keys()}
@@ -179,7 +171,6 @@ class Watcher(StoppingCriteria):
         self.stop = threading.Event()
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        """Return, for each of the sequences [B], whether it shall end."""
         self.tell(input_ids[0, self.prompt_length :].tolist())
         return torch.full(
             (input_ids.shape[0],), self.stop.is_set(), device=input_ids.device, dtype=torch.bool
@@ -187,19 +178,17 @@ class Watcher(StoppingCriteria):
 
 
 def stream_answer(
-    generate: Generate, template: AnswerTemplate, prompt_length: int
+    generate: Generate, template: Template, prompt_length: int, opened: str = ""
 ) -> Iterator[str]:
     """Yield the answer so far after every token; the last value is the whole answer.
 
     The model runs in a thread of its own. A consumer that goes away (a closed page) ends it.
+    Whatever ``generate`` raises is raised here.
 
     Args:
         generate: makes the answer; gets the criteria to pass on.
-        template: decodes.
         prompt_length: ids before the answer (1 for an encoder-decoder model).
-
-    Raises:
-        Exception: whatever ``generate`` raises.
+        opened: the tag of a thought that the prompt ends in.
     """
     items: queue.Queue[list[int] | Generated | BaseException] = queue.Queue()
     watcher = Watcher(prompt_length, items.put)
@@ -220,7 +209,7 @@ def stream_answer(
             if isinstance(item, Generated):
                 yield item.text
                 return
-            yield whole_characters(decode_answer(template, item))
+            yield whole_characters(decode_answer(template, item, opened))
     finally:
         watcher.stop.set()
         thread.join()

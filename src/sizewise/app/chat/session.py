@@ -21,7 +21,6 @@ class Turn:
     """One message and what the models answered.
 
     Attributes:
-        text: what the person wrote.
         prompt: what the models read (the text, or the text in the data set's wording).
         finding: why no model may answer; None: they may.
         answers: speaker → answer, complete ones only.
@@ -37,11 +36,6 @@ class ChatSession:
     """A conversation with several speakers, each with a history of its own.
 
     A message that the detector takes for a crisis is in no speaker's history.
-
-    Args:
-        speakers: names of the models.
-        system: text of the system turn, or empty.
-        detector: looks at every message first; None: off.
     """
 
     def __init__(
@@ -55,9 +49,7 @@ class ChatSession:
     def say(self, text: str, prompt: str | None = None) -> Turn:
         """Add a message; the models may answer it unless its ``finding`` is set.
 
-        Args:
-            text: what the person wrote; this is what the detector reads.
-            prompt: what the models shall read, if not the text itself.
+        The detector reads ``text``, the models ``prompt`` if there is one.
         """
         finding = None
         if self.detector is not None:
@@ -77,7 +69,6 @@ class ChatSession:
         return [*found, *(Message("user", turn.prompt) for turn in open_turns[-1:])]
 
     def waiting(self) -> list[str]:
-        """Return the speakers that still have to answer the last message."""
         if not self.turns or self.turns[-1].finding is not None:
             return []
         return [name for name in self.speakers if name not in self.turns[-1].answers]
@@ -87,7 +78,6 @@ class ChatSession:
         return self.turns.pop()
 
     def reset(self) -> None:
-        """Forget the conversation."""
         self.turns.clear()
 
     def transcript(self, about: dict[str, Any]) -> dict[str, Any]:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sizewise.app.chat.engine import Engine, Reply
+from sizewise.composition.inputs import names_hub
 from sizewise.config import GenerationConfig, RunConfig
-from sizewise.config.register import run_config
+from sizewise.config.targets import recorded_config
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
 from sizewise.job.bases import storage_of
-from sizewise.job.preflight import names_hub
 from sizewise.models.adapter import full
 from sizewise.record.directories import RunDir
+from sizewise.record.fit import check_adapter
 from sizewise.report.comparison.runs import Run
 from sizewise.runtime import prepare_environment, quiet, resolve_device
 
@@ -29,7 +30,6 @@ class Speaker:
     Attributes:
         name: stable name, ``<run id>/base`` or ``<run id>/tuned``.
         label: what people call it.
-        config: the run's configuration.
         adapter: folder of its trained weights; None: the base alone.
     """
 
@@ -54,7 +54,7 @@ def speakers_of(run: Run) -> list[Speaker]:
     outcome = run.outcome
     if outcome.model.family == "classical":
         return []
-    config = run_config(outcome.config)
+    config = recorded_config(outcome.config)
     name = run.directory.name
     base = Speaker(f"{outcome.run_id}/base", f"{name} · base", config, None)
     place = RunDir(run.directory).adapter
@@ -74,21 +74,19 @@ class Choir:
 
     @property
     def loaded(self) -> int:
-        """Number of bases in memory."""
         return len(self._engines)
 
     def prepare(self, speakers: Sequence[Speaker]) -> None:
-        """Load what ``speakers`` need and let go of other bases.
-
-        Raises:
-            SizewiseError: a base or an adapter cannot be loaded.
-        """
+        """Load what ``speakers`` need and let go of other bases; SizewiseError if that fails."""
         prepare_environment(hub=any(names_hub(speaker.config) for speaker in speakers))
         quiet()
         with self._loading:  # one page of the app at a time
             self._load(speakers)
 
     def _load(self, speakers: Sequence[Speaker]) -> None:
+        for speaker in speakers:
+            if speaker.adapter is not None:
+                check_adapter(speaker.adapter)
         wanted = {speaker.engine_key for speaker in speakers}
         self._engines = {key: e for key, e in self._engines.items() if key in wanted}
         for speaker in speakers:
@@ -112,5 +110,4 @@ class Choir:
     def answer(
         self, speaker: Speaker, messages: Sequence[Message], generation: GenerationConfig
     ) -> str:
-        """Return a whole answer at once."""
         return deque(self.reply(speaker, messages, generation).pieces, maxlen=1).pop()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
-from sizewise.app.crisis.classifier import CrisisClassifier
-from sizewise.app.crisis.phrases import PhraseList
+from sizewise.app.crisis.phrases import PhraseList, normalise
+from sizewise.errors import ConfigError
 
 CLASSIFIER = "classifier"
 
@@ -24,13 +29,7 @@ class Finding:
 
 
 class CrisisDetector:
-    """Fires if a phrase is found or the classifier's probability reaches the threshold.
-
-    Args:
-        phrases: what is looked for.
-        classifier: None, or anything with ``probabilities(texts)``.
-        threshold: probability at which the classifier fires.
-    """
+    """Fires if a phrase is found or the classifier's probability reaches the threshold."""
 
     def __init__(
         self,
@@ -45,9 +44,7 @@ class CrisisDetector:
     def check(self, message: str, before: str = "") -> Finding | None:
         """Return why ``message`` is a crisis, or None.
 
-        Args:
-            message: what the person wrote.
-            before: their message before, for a sentence that was sent in two parts.
+        ``before`` is their message before, for a sentence that was sent in two parts.
         """
         found = self.phrases.find(message)
         if found is None and before:
@@ -59,3 +56,107 @@ class CrisisDetector:
             if probability >= self.threshold:
                 return Finding(CLASSIFIER, f"probability {probability:.2f}")
         return None
+
+
+class CrisisClassifier(Protocol):
+    """A model that reads messages and says how likely each is a crisis."""
+
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        """Return one probability of a crisis per text."""
+
+
+class _Regression:
+    """Logistic regression over features of labelled sentences; balanced classes.
+
+    ``sentences`` are fitted; by default the ``dev`` part of those that come along.
+    """
+
+    def __init__(self, features: Any, sentences: Sequence[Sentence] | None) -> None:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+
+        chosen = read_labelled("dev") if sentences is None else sentences
+        last = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear")
+        self._model: Any = make_pipeline(features, last)
+        self._model.fit([s.text for s in chosen], [s.is_crisis for s in chosen])
+
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        return [float(row[1]) for row in self._model.predict_proba(list(texts))]
+
+
+class TfidfClassifier(_Regression):
+    """Over word and letter n-grams."""
+
+    def __init__(self, sentences: Sequence[Sentence] | None = None) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.pipeline import make_union
+
+        words = TfidfVectorizer(preprocessor=normalise, ngram_range=(1, 2), sublinear_tf=True)
+        letters = TfidfVectorizer(preprocessor=normalise, analyzer="char_wb", ngram_range=(2, 5))
+        super().__init__(make_union(words, letters), sentences)
+
+
+class EncoderClassifier(_Regression):
+    """Over texts → vectors [N, D], such as ``SentenceTransformer(path).encode``."""
+
+    def __init__(self, encode: Any, sentences: Sequence[Sentence] | None = None) -> None:
+        from sklearn.preprocessing import FunctionTransformer
+
+        super().__init__(FunctionTransformer(encode), sentences)
+
+
+def make_classifier(name: str | None) -> CrisisClassifier | None:
+    """Make what a setting names: None, ``tfidf``, or a sentence-transformers encoder's folder.
+
+    Raises:
+        ConfigError: there is no such folder, or sentence-transformers is not installed.
+    """
+    if name is None:
+        return None
+    if name == "tfidf":
+        return TfidfClassifier()
+    if not Path(name).expanduser().is_dir():
+        raise ConfigError(
+            f"classifier={name!r} of the crisis detector is neither 'tfidf' nor a folder with a "
+            "sentence encoder. Download one first; the app fetches nothing."
+        )
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ConfigError(
+            "A sentence encoder needs sentence-transformers: pip install 'sizewise[similarity]', "
+            "or set classifier: tfidf."
+        ) from error
+    return EncoderClassifier(SentenceTransformer(str(Path(name).expanduser())).encode)
+
+
+Part = Literal["dev", "held_out"]
+LABELS = ("crisis", "near_miss", "ordinary", "reply")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One labelled sentence.
+
+    Attributes:
+        label: ``crisis``, ``near_miss`` (the words of a crisis without one), ``ordinary`` (a first
+            message) or ``reply`` (a short answer in the middle of a talk, no crisis).
+        category: one of ``phrases.CATEGORIES`` for a crisis, else empty.
+        part: ``dev`` (phrases and classifiers may be made from it) or ``held_out``.
+    """
+
+    text: str
+    label: str
+    category: str
+    part: str
+
+    @property
+    def is_crisis(self) -> bool:
+        return self.label == "crisis"
+
+
+def read_labelled(part: Part | None = None) -> list[Sentence]:
+    path = resources.files("sizewise.app.crisis") / "labelled.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    sentences = [Sentence(**json.loads(line)) for line in lines]
+    return [s for s in sentences if part is None or s.part == part]

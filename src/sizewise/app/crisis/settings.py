@@ -11,8 +11,7 @@ from typing import Any
 
 import yaml
 
-from sizewise.app.crisis.classifier import make_classifier
-from sizewise.app.crisis.detector import CrisisDetector
+from sizewise.app.crisis.detector import CrisisDetector, make_classifier
 from sizewise.app.crisis.phrases import CATEGORIES, PhraseList
 from sizewise.errors import ConfigError
 

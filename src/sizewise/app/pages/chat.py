@@ -22,12 +22,11 @@ REDRAW_SECONDS = 0.06
 
 @st.cache_resource
 def choir() -> Choir:
-    """Return the models in memory, shared by all browsers."""
+    """The models in memory, shared by all browsers."""
     return Choir()
 
 
 def page() -> None:
-    """Draw the page."""
     common.head("Chat", "The same message to two models: the base, and what training made of it.")
     with common.said_plainly():
         speakers = {s.name: s for run in common.library().runs for s in speakers_of(run)}
@@ -96,7 +95,7 @@ def _session(chosen: list[Speaker]) -> ChatSession:
 
 
 def _turn(turn: Turn, chosen: list[Speaker]) -> None:
-    st.html(text_said(turn))
+    st.html(common.text_block(turn.text, "said"))
     if turn.finding is not None:
         _help()
         return
@@ -105,11 +104,6 @@ def _turn(turn: Turn, chosen: list[Speaker]) -> None:
     for column, speaker in zip(st.columns(len(chosen)), chosen, strict=True):
         if speaker.name in turn.answers:
             column.html(common.panel(speaker.label, turn.answers[speaker.name] or "(no words)"))
-
-
-def text_said(turn: Turn) -> str:
-    """HTML of what the person wrote."""
-    return common.text_block(turn.text, "said")
 
 
 def _help() -> None:

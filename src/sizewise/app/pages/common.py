@@ -24,25 +24,24 @@ from sizewise.report.comparison.runs import Loaded, Run, load_runs
 
 @dataclass(frozen=True)
 class Arguments:
-    """What ``sizewise app`` passes on."""
-
     directory: Path
     outputs: Path
     crisis: Path | None
+    trust: bool
 
 
 @st.cache_resource
 def arguments() -> Arguments:
-    """Return the arguments of this app."""
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     parser.add_argument("--crisis", type=Path)
+    parser.add_argument("--trust", action="store_true")
     return Arguments(**vars(parser.parse_args(sys.argv[1:])))
 
 
 def library() -> Loaded:
-    """Return the runs of the directory, read again when a record has changed."""
+    """The runs of the directory, read again when a record has changed."""
     directory = arguments().directory
     return _library(directory, stamp(directory))
 
@@ -55,7 +54,7 @@ def comparison() -> Comparison:
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _library(directory: Path, _changed: str) -> Loaded:
-    return load_library(directory)
+    return load_runs([directory])
 
 
 @st.cache_resource(max_entries=2, show_spinner="Comparing the runs …")
@@ -65,13 +64,11 @@ def _comparison(directory: Path, changed: str) -> Comparison:
 
 @st.cache_resource
 def crisis_settings() -> CrisisSettings:
-    """Return the settings of the crisis detector."""
     return read_settings(arguments().crisis)
 
 
 @st.cache_resource(show_spinner="Preparing the crisis detector …")
 def crisis_detector() -> CrisisDetector:
-    """Return the detector, made once."""
     return crisis_settings().detector()
 
 
@@ -86,7 +83,6 @@ def said_plainly() -> Iterator[None]:
 
 
 def head(title: str, lead: str) -> None:
-    """Write a page's title and one sentence."""
     st.title(title, anchor=False)
     st.html(f'<p class="lead">{escape(lead)}</p>')
 
@@ -102,12 +98,11 @@ def panel(who: str, text: str) -> str:
 
 
 def escaped_markdown(text: str) -> str:
-    """Return ``text`` with every character of Markdown's own escaped."""
     return "".join(f"\\{c}" if c in r"\`*_{}[]()#+-.!|<>~:$" else c for c in text)
 
 
 def split_settings(text: str) -> list[str]:
-    """Split settings as a shell would; raises ConfigError for a quote without an end."""
+    """Split settings as a shell would; ConfigError for a quote without an end."""
     try:
         return shlex.split(text)
     except ValueError as error:
@@ -134,13 +129,8 @@ def stamp(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def load_library(directory: Path) -> Loaded:
-    """Read all runs below ``directory``; none is no error."""
-    return load_runs([directory])
-
-
 def run_named(loaded: Loaded, directory_name: str) -> Run:
-    """Return the run whose directory has this name; raises OutcomeError where there is none."""
+    """Return the run whose directory has this name, else OutcomeError."""
     for run in loaded.runs:
         if run.directory.name == directory_name:
             return run

@@ -19,7 +19,6 @@ def started() -> dict[str, RunningEvaluation]:
 
 
 def page() -> None:
-    """Draw the page."""
     common.head("Evaluate", "Score a finished run again, or on further test sets.")
     with common.said_plainly():
         runs = common.library().runs
@@ -30,7 +29,8 @@ def page() -> None:
     text = st.text_input(
         "Further settings (optional)",
         placeholder="eval_dataset=[counsel_chat] eval_dataset.counsel_chat.source.path=FILE",
-        help="As for evaluate.py. Data, decoding and metrics are those of the run.",
+        help="Options of metric, eval_dataset and evaluation, as for evaluate.py. Data, decoding "
+        "and metrics are those of the run.",
     )
     if st.button("Start", type="primary", icon=":material/play_arrow:"):
         _start(name, text)
@@ -40,7 +40,8 @@ def page() -> None:
 def _start(name: str, text: str) -> None:
     with common.said_plainly():
         run = run_named(common.library(), name)
-        plan = plan_evaluation(run, common.arguments().outputs, common.split_settings(text))
+        given, settings = common.arguments(), common.split_settings(text)
+        plan = plan_evaluation(run, given.outputs, settings, given.trust)
     key = str(plan.run_dir)
     before = started().get(key)
     if before is None or before.progress().state != "running":

@@ -14,7 +14,7 @@ from sizewise.app.views import (
     length_figure,
     size_rows,
 )
-from sizewise.config.register import run_config
+from sizewise.config.targets import recorded_config
 from sizewise.data.explore import Exploration
 
 OTHER = "another data set …"
@@ -22,7 +22,6 @@ PLOT = {"displayModeBar": False}
 
 
 def page() -> None:
-    """Draw the page."""
     common.head("Explore", "What a model gets to read: sizes, token lengths, repetitions, leaks.")
     with common.said_plainly():
         known = datasets(common.library())
@@ -30,7 +29,7 @@ def page() -> None:
     name = left.selectbox("Data set", [*known, OTHER])
     text = "dataset=icd10_dialogues model=nano"
     if name == OTHER:
-        text = right.text_input("Settings, as for train.py", text)
+        text = right.text_input("Settings of dataset and model, as for train.py", text)
     with common.said_plainly():
         if name == OTHER:
             found = _other(text)
@@ -42,7 +41,7 @@ def page() -> None:
 @st.cache_data(max_entries=8, show_spinner="Reading the data …")
 def _of_run(directory_name: str, _root: str) -> Exploration:
     run = run_named(common.library(), directory_name)
-    return explore_config(run_config(run.outcome.config))
+    return explore_config(recorded_config(run.outcome.config))
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the data …")
@@ -88,5 +87,5 @@ def _samples(found: Exploration) -> None:
     number = left.number_input(f"Sample (of {total}, drawn at random)", 1, total)
     example = found.samples[int(number) - 1]
     for message in example.messages:
-        st.html(common.panel(message.role, message.content))
+        st.html(common.panel(message.role, message.text))
     st.html(common.panel("answer", example.answer))

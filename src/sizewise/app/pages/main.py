@@ -7,10 +7,14 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from sizewise.app.launch import may_enter, same_origin
+
 NOTICE = (
     "<strong>Research, not care.</strong> These models can be wrong and can do harm. "
     "They replace no doctor and no counsellor."
 )
+TOKEN = "token"
+CLOSED = "Open the whole address that `sizewise app` has printed: it ends in a token."
 CSS = """
 .block-container, .stMainBlockContainer { max-width: 1080px; padding-top: 1.25rem; }
 .stBottomBlockContainer { max-width: 1080px; }
@@ -56,7 +60,17 @@ def drawn_by(name: str) -> Callable[[], None]:
     return draw
 
 
+def check_visitor() -> None:
+    """Show nothing to who did not bring the token; keep it in the address for a reload."""
+    given = st.query_params.get(TOKEN) or st.session_state.get(TOKEN)
+    if not same_origin(st.context.headers) or not may_enter(given):
+        st.error(CLOSED)
+        st.stop()
+    st.session_state[TOKEN] = st.query_params[TOKEN] = given
+
+
 st.set_page_config(page_title="sizewise", page_icon="🟠", layout="wide")
+check_visitor()
 st.html(f"<style>{CSS}</style>")
 pages = [
     st.Page(drawn_by(name), title=title, url_path=name, icon=icon, default=name == "results")

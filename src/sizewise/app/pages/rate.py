@@ -14,14 +14,12 @@ from sizewise.report.ratings.pairs import (
     present,
     sides_of,
 )
-from sizewise.report.ratings.store import RatingStore
-from sizewise.report.ratings.summary import ratings_summary
+from sizewise.report.ratings.store import RatingStore, ratings_summary
 
 CHOICES = (("first", "First is better"), ("tie", "About the same"), ("second", "Second is better"))
 
 
 def page() -> None:
-    """Draw the page."""
     common.head("Rate", "Which answer is better? Order is random and names are hidden.")
     with common.said_plainly():
         sides = {

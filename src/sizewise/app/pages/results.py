@@ -23,7 +23,7 @@ from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.compare import SetComparison
 from sizewise.report.comparison.points import COSTS
 from sizewise.report.comparison.verdict import scale_of
-from sizewise.report.ratings.summary import ratings_summary
+from sizewise.report.ratings.store import ratings_summary
 
 
 def show_answers(test: TestSet, arm: Arm, key: str) -> None:
@@ -73,7 +73,6 @@ MOST = 4
 
 
 def page() -> None:
-    """Draw the page."""
     with common.said_plainly():
         comparison = common.comparison()
     if not comparison.sets:
@@ -148,7 +147,7 @@ def _chosen(compared: SetComparison, place: int) -> None:
         facts.append(("Seconds of training", f"{arm.train_seconds:.0f}"))
     with st.container(horizontal=True, gap="large"):
         for name, value in facts:
-            st.metric(name, value, width="content")
+            st.metric(common.escaped_markdown(name), value, width="content")
     seeds = f", seeds {', '.join(map(str, arm.seeds))}" if arm.seeds else ""
     where = ", ".join(dict.fromkeys(m.run.directory.name for m in arm.members))
     st.caption(common.escaped_markdown(f"{model.path} · {arm.kind}{seeds} · {where}"))

@@ -18,13 +18,10 @@ IGNORED = -100
 def collate_training(
     items: Sequence[Encoded], pad_token_id: int, step_tokens: int, multiple: int = 8
 ) -> dict[str, Any]:
-    """Pad prompt + answer on the right.
+    """Pad prompt + answer on the right, to a multiple of ``multiple`` tokens.
 
-    Args:
-        items: examples of one micro-batch.
-        pad_token_id: id to pad with; masks are made from lengths, so it may equal EOS.
-        step_tokens: answer tokens of the whole optimiser step.
-        multiple: the padded length is a multiple of this.
+    Masks are made from lengths, so ``pad_token_id`` may equal EOS. ``step_tokens``: answer tokens
+    of the whole optimiser step.
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``labels`` of shape (B, T) (labels are not shifted,

@@ -16,22 +16,12 @@ from sizewise.errors import DataError
 
 
 class SizewiseDataModule(pl.LightningDataModule):
-    """Micro-batches of a training and a validation split.
+    """Micro-batches of a training and a validation split (which may be empty).
 
     The plan divides examples among ranks itself: the Trainer has to be given
     ``use_distributed_sampler=False``. Every batch carries ``step_tokens``, the answer tokens of
-    its whole optimiser step (validation: of the batch).
-
-    Args:
-        train: what to learn.
-        validation: what to select by; may be empty.
-        batch_size: examples of a micro-batch on one device.
-        accumulate: micro-batches of an optimiser step.
-        eval_batch_size: examples of a validation batch; None: ``batch_size``.
-        length_grouping: put examples of like length together.
-        seed: decides, with the epoch, the order.
-        pad_token_id: id to pad with.
-        collate: ``collate_training`` or ``collate_seq2seq``.
+    its whole optimiser step (validation: of the batch). ``batch_size`` counts the examples of a
+    micro-batch on one device; ``eval_batch_size`` None means the same.
 
     Raises:
         DataError: there is nothing to train on.
@@ -78,7 +68,6 @@ class SizewiseDataModule(pl.LightningDataModule):
         self.micro_batch_size = batch_size
 
     def train_plan(self, epoch: int) -> list[MicroBatch]:
-        """Plan an epoch for this rank."""
         rank, world = self._place()
         plan = plan_epoch(
             *_lengths(self.train),
@@ -99,18 +88,14 @@ class SizewiseDataModule(pl.LightningDataModule):
         return plan_in_order(*_lengths(self.validation), size, rank=rank, world=world)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Return the resumable loader of training micro-batches."""
-        length = len(self.train_plan(0))
-        rows = MicroBatches(self.train.encoded, self._collate, self.pad_token_id)
-        return ResumableLoader(rows, self.train_plan, length)
+        return self._loader(self.train, self.train_plan)
 
     def val_dataloader(self) -> ResumableLoader | list[ResumableLoader]:
-        """Return the loader of validation batches; none where validation is empty."""
-        if not len(self.validation):
-            return []
-        rows = MicroBatches(self.validation.encoded, self._collate, self.pad_token_id)
-        length = len(self.validation_plan(0))
-        return ResumableLoader(rows, self.validation_plan, length)
+        return self._loader(self.validation, self.validation_plan) if len(self.validation) else []
+
+    def _loader(self, split: EncodedSplit, plan: Plan) -> ResumableLoader:
+        rows = MicroBatches(split.encoded, self._collate, self.pad_token_id)
+        return ResumableLoader(rows, plan, len(plan(0)))
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer
@@ -165,11 +150,6 @@ class ResumableLoader(DataLoader[dict[str, Any]]):
     After ``load_state_dict`` the next pass over that same epoch begins at the stored position;
     a pass over another epoch begins at its start. ``len`` is always that of a whole epoch. It has
     its own generator, so that iterating does not touch the global random state.
-
-    Args:
-        dataset: micro-batches by plan.
-        plan: micro-batches of an epoch, by its number.
-        length: number of micro-batches of an epoch.
     """
 
     def __init__(self, dataset: MicroBatches, plan: Plan, length: int) -> None:
@@ -184,7 +164,6 @@ class ResumableLoader(DataLoader[dict[str, Any]]):
 
     @property
     def planned(self) -> PlannedSampler:
-        """The sampler, by its own type."""
         sampler = self.sampler
         assert isinstance(sampler, PlannedSampler)
         return sampler
@@ -199,11 +178,9 @@ class ResumableLoader(DataLoader[dict[str, Any]]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch and how many of its micro-batches were handed out."""
         return {"epoch": self.planned.epoch, "position": self._position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a stored state."""
         self.planned.set_epoch(state["epoch"])
         self._resume = (state["epoch"], state["position"])
         self._position = state["position"]

@@ -15,12 +15,10 @@ MEGA_STEPS = 16
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Examples of one forward pass.
+    """Examples of one forward pass, by their positions in the split.
 
-    Attributes:
-        indices: positions in the split.
-        step: number of the optimiser step in the epoch.
-        step_tokens: answer tokens of that whole step, over all its micro-batches and ranks.
+    ``step`` numbers the optimiser steps of the epoch; ``step_tokens`` are the answer tokens of that
+    whole step, over all its micro-batches and ranks.
     """
 
     indices: tuple[int, ...]
@@ -40,22 +38,12 @@ def plan_epoch(
     world: int = 1,
     length_grouping: bool = True,
 ) -> list[MicroBatch]:
-    """Plan one epoch for one rank.
+    """Plan one epoch for one rank (``rank`` of ``world``).
 
     Every rank gets the same number of micro-batches; those of one moment hold examples of like
     length. The chunk that is not full comes last, and so does the step that is not full. Where
-    fewer examples than ranks remain over, they sit out this epoch.
-
-    Args:
-        lengths: tokens of each example.
-        answer_tokens: answer tokens of each example.
-        batch_size: examples of a micro-batch on one rank.
-        accumulate: micro-batches of an optimiser step.
-        seed: with ``epoch`` it decides the order, nothing else does.
-        epoch: number of the epoch.
-        rank: this process, of ``world``.
-        world: number of processes.
-        length_grouping: whether examples of like length are put together.
+    fewer examples than ranks remain over, they sit out this epoch. ``batch_size`` is that of one
+    rank; ``seed`` and ``epoch`` decide the order, nothing else does.
 
     Raises:
         DataError: there are fewer examples than ranks.

@@ -3,23 +3,124 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from sizewise.errors import DataError
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+_WHOLE = re.compile(r"-?\d+\.0")
+_SCALARS = (date, time, timedelta, Decimal, UUID)
+TEXT_PARTS = ("text", "input_text", "output_text")
+_PART_KEYS = {"type", "text", "cache_control", "annotations", "citations", "logprobs"}
 
 
-def as_text(value: Any) -> str:
-    """Text of a cell; None and NaN are empty, lists are joined by a space."""
+def as_text(value: Any, column: str = "", structured: bool = False) -> str:
+    """Text of a cell: what is missing is empty, text parts are joined, the rest is JSON or text.
+
+    ``structured``: write lists as JSON, as answers need it; else a list of plain values is joined
+    by a space, and only what holds mappings or lists is JSON.
+
+    Raises:
+        DataError: the cell holds bytes, an object that is no text, or half a surrogate pair.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, (list, tuple, Mapping)):
+        parts = text_parts(value)
+        if parts is None and not structured and not _nested(value):
+            parts = " ".join(as_text(item, column) for item in value)
+        text = json.dumps(_plain(value, column), ensure_ascii=False) if parts is None else parts
+    else:
+        text = str(_plain(value, column))
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{_where(column)} holds text that is not valid Unicode ({error.reason}): "
+            f"{text[:60]!a}. Correct the cell, or write the file as UTF-8 again."
+        ) from error
+    return text
+
+
+def text_parts(value: Any) -> str | None:
+    """Join the text of parts such as ``{"type": "text", "text": "…"}``; None for anything else.
+
+    A mapping that says more (a place, a label) is no such part: its keys would be lost.
+    """
+    parts = [value] if isinstance(value, Mapping) else value
+    texts = [part["text"] for part in parts if isinstance(part, Mapping) and _is_text_part(part)]
+    whole = bool(texts) and len(texts) == len(parts)
+    return "".join(texts) if whole and all(isinstance(text, str) for text in texts) else None
+
+
+def _is_text_part(part: Mapping[str, Any]) -> bool:
+    """Whether a mapping is a text and nothing else; tables fill absent keys with null."""
+    said = {key for key, value in part.items() if value is not None}
+    return part.get("type") in TEXT_PARTS and "text" in said and said <= _PART_KEYS
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, Mapping) or any(
+        isinstance(item, (list, tuple, Mapping)) for item in value
+    )
+
+
+def _plain(value: Any, column: str) -> Any:
+    """Return a value as JSON knows it: missing numbers are null, dates and the like are text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, column) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return " ".join(as_text(item) for item in value)
-    return str(value)
+        return [_plain(item, column) for item in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, _SCALARS):
+        return str(value)
+    raise DataError(
+        f"{_where(column)} holds {type(value).__name__}, which is no text. Decode it to text "
+        "first, or name another column."
+    )
+
+
+def _where(column: str) -> str:
+    return f"A cell of the column {column!r}" if column else "A cell"
+
+
+def whole_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the columns of integers that gaps turned into 1.0, 2.0, ….
+
+    Tables that know no missing integers write them so. Such a column has a gap, and nothing but
+    whole numbers with a point and a zero.
+    """
+    return [name for name in all_columns(rows) if _is_whole([row.get(name) for row in rows])]
+
+
+def _is_whole(cells: Sequence[Any]) -> bool:
+    gaps = whole = 0
+    for cell in cells:
+        if cell is None or cell == "" or cell != cell:
+            gaps += 1
+        elif as_integer(cell) is not cell:
+            whole += 1
+        else:
+            return False
+    return gaps > 0 and whole > 0
+
+
+def as_integer(cell: Any) -> Any:
+    """Return a whole number such as 1.0 as 1; anything else as it is."""
+    if isinstance(cell, float) and cell.is_integer():
+        return int(cell)
+    whole = isinstance(cell, str) and _WHOLE.fullmatch(cell)
+    return cell.removesuffix(".0") if whole else cell
 
 
 def tidy(text: str) -> str:
@@ -41,13 +142,8 @@ def all_columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 def resolve_column(name: str, columns: Sequence[str], key: str) -> str:
     """Find ``name`` among ``columns``: exact, else the only one equal but for outer white space.
 
-    Args:
-        name: the configured name.
-        columns: the names that exist.
-        key: the configuration key, for the message.
-
     Raises:
-        DataError: no such column; the message names those that exist and the closest one.
+        DataError: no such column; the message names ``key``, those that exist and the closest one.
     """
     if name in columns:
         return name
@@ -72,18 +168,26 @@ class TextTemplate:
     """A text with ``{column}`` placeholders.
 
     A paragraph (separated by an empty line) that has placeholders of which all are empty is left
-    out. ``{{`` and ``}}`` stand for braces.
+    out. ``{{`` and ``}}`` stand for braces. ``structured``: lists are written as JSON.
     """
 
-    def __init__(self, text: str, columns: Sequence[str], key: str) -> None:
+    def __init__(
+        self, text: str, columns: Sequence[str], key: str, structured: bool = False
+    ) -> None:
+        self._text, self._structured = text, structured
         self._paragraphs = re.split(r"\n[^\S\n]*\n", text)
         names = [m[1] for m in _FIELD.finditer(text) if m[1]]
         self._resolved = {name: resolve_column(name, columns, key) for name in names}
 
     @property
     def columns(self) -> list[str]:
-        """Columns of the data that the template uses, in order."""
         return list(dict.fromkeys(self._resolved.values()))
+
+    @property
+    def sole(self) -> str | None:
+        """The column that the template consists of and nothing else, if there is one."""
+        match = _FIELD.fullmatch(self._text.strip())
+        return self._resolved[match[1]] if match and match[1] else None
 
     def render(self, row: Mapping[str, Any], clean: bool = False) -> str:
         """Fill the placeholders from ``row``; ``clean`` tidies each value's white space."""
@@ -93,7 +197,8 @@ class TextTemplate:
 
     def values(self, row: Mapping[str, Any]) -> str:
         """Return what the columns hold and no word between, in the order of their names."""
-        texts = (as_text(row.get(name)) for name in sorted(self.columns, key=str.strip))
+        names = sorted(self.columns, key=str.strip)
+        texts = (as_text(row.get(name), name, self._structured) for name in names)
         return " | ".join(text for text in texts if text.strip())
 
     def _paragraph(self, paragraph: str, row: Mapping[str, Any], clean: bool) -> str | None:
@@ -102,7 +207,8 @@ class TextTemplate:
         def fill(match: re.Match[str]) -> str:
             if match[1] is None:
                 return match[0][0]
-            value = as_text(row.get(self._resolved[match[1]]))
+            name = self._resolved[match[1]]
+            value = as_text(row.get(name), name, self._structured)
             values.append(tidy(value) if clean else value)
             return values[-1]
 

@@ -6,14 +6,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from sizewise.config.data import SourceConfig
+from sizewise.config.data import SPLIT_COLUMN, SourceConfig
 from sizewise.errors import DataError
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = 10.0
 """Seconds to wait for the hub's first answer."""
-SPLIT_COLUMN = "__split__"
+SAVED = ("dataset_dict.json", "state.json")
+"""What marks a folder that ``save_to_disk`` wrote: of several splits, or of one."""
 
 
 def read_rows(source: SourceConfig) -> list[dict[str, Any]]:
@@ -27,14 +28,45 @@ def read_rows(source: SourceConfig) -> list[dict[str, Any]]:
     if not Path(source.path).exists() and not reachable(source.path):
         go_offline()
     try:
-        loaded = datasets.load_dataset(
-            source.path, name=source.subset, revision=source.revision, split=source.hub_split
+        loaded = (
+            load_saved(source)
+            if is_saved(source.path)
+            else datasets.load_dataset(
+                source.path, name=source.subset, revision=source.revision, split=source.hub_split
+            )
         )
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(explain(source, error)) from error
     if source.hub_split is not None:
         return [{**row, SPLIT_COLUMN: source.hub_split} for row in loaded]
     return [{**row, SPLIT_COLUMN: str(name)} for name, rows in loaded.items() for row in rows]
+
+
+def is_saved(path: str) -> bool:
+    """Whether a path is a folder that ``save_to_disk`` of the library wrote."""
+    return any((Path(path).expanduser() / name).is_file() for name in SAVED)
+
+
+def load_saved(source: SourceConfig) -> Any:
+    """Load a folder of ``save_to_disk``: all its splits by name, or the chosen one.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    import datasets
+
+    loaded = datasets.load_from_disk(str(Path(source.path).expanduser()))
+    if not isinstance(loaded, dict):
+        return loaded if source.hub_split else {"train": loaded}
+    if source.hub_split is None:
+        return loaded
+    if source.hub_split not in loaded:
+        raise DataError(
+            f"{source.path} has no split {source.hub_split!r}. There is: {', '.join(loaded)}."
+        )
+    return loaded[source.hub_split]
 
 
 def reachable(path: str) -> bool:

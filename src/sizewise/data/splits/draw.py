@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
 
-from sizewise.config.data import DatasetConfig, SplitConfig
+from sizewise.config.data import EITHER, SPLITS, SYNONYMS, DatasetConfig, SplitConfig
 from sizewise.data.example import DataReport, DataSplits, Example
+from sizewise.data.rows.columns import placeholders
 from sizewise.data.rows.examples import Candidates
 from sizewise.data.splits.groups import leaking_rows, rank, row_split_leak, shared_groups
 from sizewise.errors import DataError
-
-NAMES = ("train", "validation", "test")
 
 
 def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
@@ -25,17 +25,17 @@ def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
         DataError: a split that should have examples has none, or the source's own split leaks
             and ``on_leak`` is ``error``.
     """
-    filtered = Counter(candidates.filtered)
+    split = cfg.own_split
+    filtered, noted = Counter(candidates.filtered), Counter(candidates.noted)
     pairs = _limit(list(zip(candidates.examples, candidates.splits, strict=True)), cfg)
     sizes = Counter(example.group for example, _ in pairs)
     pairs, duplicates = _distinct(pairs)
-    parts = _divide(pairs, cfg.split, filtered)
+    values = Counter(value or "" for value in candidates.splits)
+    parts = _divide(pairs, values, split, filtered, noted)
     leaks = leaking_rows(parts)
-    parts = _mind_leaks(parts, leaks, cfg.split.on_leak, filtered)
-    fraction = _train_fraction(parts)
-    parts = {name: _ordered(rows, cfg.split.seed) for name, rows in parts.items()}
-    limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
-    kept = {name: tuple(parts[name][: limits[name]]) for name in NAMES}
+    parts = _mind_leaks(parts, leaks, split.on_leak, filtered)
+    fraction = len(parts["train"]) / max(1, sum(map(len, parts.values())))
+    kept = limited(parts, cfg)
     report = DataReport(
         rows=candidates.rows,
         filtered=dict(filtered),
@@ -43,6 +43,7 @@ def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
         shared_groups=shared_groups(kept),
         leaking_rows=leaks,
         row_split_leak=row_split_leak(list(sizes.values()), round(fraction * sizes.total())),
+        noted=dict(noted),
     )
     _require(kept, report, cfg)
     return DataSplits(kept["train"], kept["validation"], kept["test"], report)
@@ -106,21 +107,32 @@ def _nearer(have: int, more: int, wanted: float) -> bool:
 
 
 def _divide(
-    pairs: Sequence[tuple[Example, str | None]], cfg: SplitConfig, filtered: Counter[str]
+    pairs: Sequence[tuple[Example, str | None]],
+    values: Counter[str],
+    cfg: SplitConfig,
+    filtered: Counter[str],
+    noted: Counter[str],
 ) -> Parts:
     """Divide by the source's column, drawing from training what it lacks, or by groups alone."""
     fractions = {"test": cfg.test, "validation": cfg.validation}
     if cfg.column is None:
         return draw([example for example, _ in pairs], fractions, "train", cfg.seed)
-    parts = divide_by_column(pairs, cfg, filtered)
+    parts = divide_by_column(pairs, values, cfg, filtered, noted)
     missing = {n: fractions[n] for n in fractions if not parts[n] and fractions[n] > 0}
     drawn = draw(parts["train"], missing, "train", cfg.seed) if missing else {}
+    for name in missing:
+        noted[f"{name} examples drawn from training"] += len(drawn[name])
     return {**parts, **drawn}
 
 
 def _mind_leaks(parts: Parts, leaks: int, on_leak: str, filtered: Counter[str]) -> Parts:
     if on_leak == "error" and shared_groups(parts):
-        refuse_leaks(leaks, shared_groups(parts))
+        raise DataError(
+            f"The source's own split leaks: {leaks} evaluation rows share a question, a "
+            f"conversation or a declared group with training ({shared_groups(parts)} groups are in "
+            "more than one split). Set dataset.split.on_leak=drop to leave those training rows "
+            "out, =report to go on, or dataset.split.column=null to draw a split by groups."
+        )
     if on_leak != "drop":
         return parts
     kept = drop_leaks(parts)
@@ -156,29 +168,40 @@ def _distinct(
     return list(kept.values()), len(pairs) - len(kept)
 
 
-def _ordered(examples: Sequence[Example], seed: int) -> list[Example]:
-    return sorted(examples, key=lambda example: (rank(seed, example.id), example.content_id))
+def limited(parts: Parts, cfg: DatasetConfig) -> dict[str, tuple[Example, ...]]:
+    """Order each split as the split seed draws it, and keep as many as ``max_*`` says."""
+    limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
 
+    def place(example: Example) -> tuple[str, str]:
+        return rank(cfg.split.seed, example.id), example.content_id
 
-def _train_fraction(parts: Parts) -> float:
-    total = sum(map(len, parts.values()))
-    return len(parts["train"]) / total if total else 0.0
+    return {name: tuple(sorted(parts[name], key=place)[: limits[name]]) for name in SPLITS}
 
 
 def _require(
     parts: Mapping[str, Sequence[Example]], report: DataReport, cfg: DatasetConfig
 ) -> None:
-    fractions = {"validation": cfg.split.validation, "test": cfg.split.test}
+    fractions = {"validation": cfg.own_split.validation, "test": cfg.own_split.test}
     needed = {"train": fractions["validation"] + fractions["test"] < 1 - 1e-9}
     needed |= {name: fraction > 0 for name, fraction in fractions.items()}
-    empty = [name for name in NAMES if needed[name] and not parts[name]]
+    empty = [name for name in SPLITS if needed[name] and not parts[name]]
     if not empty:
         return
     causes = ", ".join(f"{count} {reason}" for reason, count in report.filtered.items())
-    counts = ", ".join(f"{name} {len(parts[name])}" for name in NAMES)
+    counts = ", ".join(f"{name} {len(parts[name])}" for name in SPLITS)
+    if not placeholders(cfg.prompt) and not (cfg.conversation or cfg.history):
+        raise DataError(
+            f"dataset.prompt={cfg.prompt!r} names no column, so that all {report.rows} rows ask "
+            f"the same and cannot be divided ({counts}). Put the columns in braces, such as "
+            "'dataset.prompt=\"{question}\"'."
+        )
+    noted = f" Noted: {report.notes}." if any(report.noted.values()) else ""
+    if cfg.group:
+        noted += f" Rows that share a value of dataset.group={cfg.group} stay together."
     raise DataError(
         f"The {' and '.join(empty)} split of dataset {cfg.name!r} is empty ({counts}). "
-        f"Of {report.rows} rows, left out: {causes or 'none'}; {report.duplicates} duplicates. "
+        f"Of {report.rows} rows, left out: {causes or 'none'}; {report.duplicates} duplicates."
+        f"{noted} "
         "Loosen dataset.filter, raise dataset.max_samples, change the fractions of dataset.split, "
         "or check dataset.split.column and its names."
     )
@@ -188,31 +211,84 @@ Parts = dict[str, list[Example]]
 
 
 def divide_by_column(
-    pairs: Sequence[tuple[Example, str | None]], cfg: SplitConfig, filtered: Counter[str]
+    pairs: Sequence[tuple[Example, str | None]],
+    values: Counter[str],
+    cfg: SplitConfig,
+    filtered: Counter[str],
+    noted: Counter[str],
 ) -> Parts:
-    """Sort examples by the values that ``cfg.names`` gives to each split.
+    """Sort examples by the values that ``cfg.names`` gives to each split, or by known synonyms.
 
-    Examples of other values are counted in ``filtered`` as ``other_split``.
+    Examples of other values are counted in ``filtered`` as ``other_split``, and synonyms in
+    ``noted``. ``values``: how often the column holds each value, examples beyond a limit included.
 
     Raises:
-        DataError: no row belongs to training although training is wanted.
+        DataError: values fit no split although a wanted split has none.
     """
+    wanted = {
+        "train": 1 - cfg.validation - cfg.test,
+        "validation": cfg.validation,
+        "test": cfg.test,
+    }
+    split_of = read_names(values, cfg.names, [n for n in SPLITS if wanted[n] > 1e-9])
+    empty = [n for n in SPLITS if wanted[n] > 1e-9 and n not in split_of.values()]
+    unread = {value: n for value, n in values.items() if value not in split_of}
+    if unread and empty:
+        _refuse_values(unread, empty, cfg)
+    for value, name in split_of.items():
+        if value != cfg.names.get(name):
+            noted[f"examples of the split {value!r} read as {name}"] += values[value]
     parts: Parts = {"train": [], "validation": [], "test": []}
-    split_of = {value: name for name, value in cfg.names.items()}
-    for example, value in pairs:
-        name = split_of.get(value or "")
-        if name in parts:
-            parts[name].append(example)
+    for example, given in pairs:
+        own = split_of.get(given or "", "")
+        if own in parts:
+            parts[own].append(example)
         else:
             filtered["other_split"] += 1
-    if pairs and not any(parts.values()):
-        found = sorted({value or "" for _, value in pairs})
-        raise DataError(
-            f"dataset.split.names={dict(cfg.names)} fits no value of the column {cfg.column!r}, "
-            f"which holds: {', '.join(map(repr, found[:10]))}. Map train, validation and test to "
-            "values that occur."
-        )
     return parts
+
+
+def read_names(
+    values: Iterable[str], names: Mapping[str, str], wanted: Sequence[str] = SPLITS
+) -> dict[str, str]:
+    """Say which split each value of the source's column means; values that fit none are absent.
+
+    The configured ``names`` (split → value) come first, as they stand or in another case; a name
+    that is no split says that a value is left out. A split that they do not fill takes a synonym,
+    if there is only one; so do test and validation with ``eval``, which is the test split unless
+    there is one or only validation is ``wanted``. An empty cell is a value too.
+    """
+    values = list(dict.fromkeys(values))
+    found = {v: name for name, value in names.items() for v in values if v == value}
+    folded = {value.casefold(): name for name, value in names.items() if value}
+    found |= {v: folded[v.casefold()] for v in values if v not in found and v.casefold() in folded}
+    for name in SPLITS:
+        if name not in found.values():
+            found |= _only([v for v in values if v not in found], SYNONYMS[name], name)
+    free = [name for name in ("test", "validation") if name not in found.values()]
+    if free:
+        rest = [value for value in values if value not in found]
+        found |= _only(rest, EITHER, next((n for n in free if n in wanted), free[0]))
+    return found
+
+
+def _only(values: Sequence[str], synonyms: Sequence[str], name: str) -> dict[str, str]:
+    """Give a split the values of one synonym, in any case; none where several compete."""
+    fitting = [value for value in values if value.casefold() in synonyms]
+    same = len({value.casefold() for value in fitting}) == 1
+    return dict.fromkeys(fitting, name) if same else {}
+
+
+def _refuse_values(unread: Mapping[str, int], empty: Sequence[str], cfg: SplitConfig) -> NoReturn:
+    found = ", ".join(f"{value!r} ({unread[value]})" for value in sorted(unread)[:10])
+    more = f" and {len(unread) - 10} more" if len(unread) > 10 else ""
+    first = min(unread)
+    raise DataError(
+        f"dataset.split.names={dict(cfg.names)} fits no value of the column {cfg.column!r} for "
+        f"{' and '.join(empty)}, and these values fit no split: {found}{more} (examples in "
+        f"brackets). Say what they are: 'dataset.split.names.{empty[-1]}=\"{first}\"', or leave "
+        f"them out: '+dataset.split.names.unused=\"{first}\"'."
+    )
 
 
 def drop_leaks(parts: Parts) -> Parts:
@@ -222,13 +298,3 @@ def drop_leaks(parts: Parts) -> Parts:
     held_out = test | {example.group for example in validation}
     train = [example for example in parts["train"] if example.group not in held_out]
     return {"train": train, "validation": validation, "test": parts["test"]}
-
-
-def refuse_leaks(rows: int, groups: int) -> None:
-    """Raise, saying how much the source's own split leaks."""
-    raise DataError(
-        f"The source's own split leaks: {rows} evaluation rows share a question, a conversation or "
-        f"a declared group with training ({groups} groups are in more than one split). Set "
-        "dataset.split.on_leak=drop to leave those training rows out, =report to go on, or "
-        "dataset.split.column=null to draw a split by groups."
-    )

@@ -19,19 +19,14 @@ def without_demonstrations(cfg: DatasetConfig) -> DatasetConfig:
 def add_demonstrations(
     splits: DataSplits, k: int, style: str, max_train: int | None = None
 ) -> DataSplits:
-    """Put the same ``k`` training examples before every prompt.
+    """Put the same ``k`` training examples before every prompt; ``splits`` have none yet.
 
     They are the first of the whole training split (whose order the split seed draws) with labels
     as different as possible, so that they are the same for every ``max_train``; none shares a
     group with a held-out example. They are taken out of training, so that none demonstrates
     itself, and ``max_train`` counts what remains. An example keeps its ``id``; its ``content_id``
-    and so the fingerprints of prompts change.
-
-    Args:
-        splits: splits without demonstrations and with all training examples.
-        k: how many; 0 returns ``splits`` as they are.
-        style: ``turns`` (earlier turns of the conversation) or ``text`` (within the prompt).
-        max_train: training examples to keep beside them; None: all.
+    and so the fingerprints of prompts change. ``style``: ``turns`` (earlier turns of the
+    conversation) or ``text`` (within the prompt).
 
     Raises:
         DataError: training has no more than ``k`` single-question examples.
@@ -49,18 +44,14 @@ def add_demonstrations(
         )
     parts = {"train": train, "validation": splits.validation, "test": splits.test}
     add = _as_turns if style == "turns" else _as_text
-    return replace(
-        splits,
-        train=tuple(add(example, shown) for example in train),
-        validation=tuple(add(example, shown) for example in splits.validation),
-        test=tuple(add(example, shown) for example in splits.test),
-        report=replace(splits.report, shared_groups=shared_groups(parts)),
-    )
+    report = replace(splits.report, shared_groups=shared_groups(parts))
+    rest = replace(splits, train=tuple(train), report=report)
+    return rest.map(lambda example: add(example, shown))
 
 
 def choose(train: Sequence[Example], k: int) -> list[Example]:
     """Take the first ``k`` examples without history, new labels before repeated ones."""
-    single = [e for e in train if [m.role for m in e.messages if m.role != "system"] == ["user"]]
+    single = [e for e in train if [m.role for m in e.messages if not m.leads] == ["user"]]
     fresh: list[Example] = []
     again: list[Example] = []
     seen: set[str] = set()
@@ -72,8 +63,8 @@ def choose(train: Sequence[Example], k: int) -> list[Example]:
 
 
 def _parts(example: Example) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    head = tuple(m for m in example.messages if m.role == "system")
-    return head, tuple(m for m in example.messages if m.role != "system")
+    head = tuple(m for m in example.messages if m.leads)
+    return head, tuple(m for m in example.messages if not m.leads)
 
 
 def _as_turns(example: Example, shown: Sequence[Example]) -> Example:
@@ -87,5 +78,5 @@ def _as_turns(example: Example, shown: Sequence[Example]) -> Example:
 def _as_text(example: Example, shown: Sequence[Example]) -> Example:
     head, turns = _parts(example)
     text = "\n\n".join(f"{one.messages[-1].content}\n\n{one.answer}" for one in shown)
-    first = Message("user", f"{text}\n\n{turns[0].content}")
+    first = replace(turns[0], content=f"{text}\n\n{turns[0].content}")
     return replace(example, messages=(*head, first, *turns[1:]), origin=example.id)

@@ -28,23 +28,10 @@ def band(count: int, frequent: int) -> str:
 def add_frequency(splits: DataSplits, counts: Mapping[str, int], frequent: int) -> DataSplits:
     """Return splits whose labelled examples carry the stratum ``label_frequency``.
 
-    Ids, contents and fingerprints stay what they are.
-
-    Args:
-        splits: of any data set.
-        counts: label → examples in the training split of the run.
-        frequent: from how many training examples on a label counts as frequent.
+    Ids, contents and fingerprints stay what they are. ``counts``: label → examples in the training
+    split of the run; from ``frequent`` on a label counts as frequent.
     """
-
-    def marked(examples: Sequence[Example]) -> tuple[Example, ...]:
-        return tuple(_mark(example, counts, frequent) for example in examples)
-
-    return replace(
-        splits,
-        train=marked(splits.train),
-        validation=marked(splits.validation),
-        test=marked(splits.test),
-    )
+    return splits.map(lambda example: _mark(example, counts, frequent))
 
 
 def _mark(example: Example, counts: Mapping[str, int], frequent: int) -> Example:

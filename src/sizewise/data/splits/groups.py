@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import exp, lgamma
 
 from sizewise.data.example import Example
+from sizewise.files import hash_text
 
 TEXT = "text:"
 WORDED = "worded:"
@@ -35,30 +35,25 @@ def row_key(name: str) -> str:
 
 
 def question_keys(keys: Iterable[str]) -> set[str]:
-    """Return those keys that stand for a question."""
     return {key for key in keys if key.startswith((TEXT, WORDED))}
 
 
 def _hash(text: str) -> str:
     normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return hashlib.sha256(normal.encode()).hexdigest()[:16]
+    return hash_text(normal, 16)
 
 
 def rank(seed: int, name: str) -> str:
     """Place of ``name`` in the order that ``seed`` draws; adding names moves no other."""
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+    return hash_text(f"{seed}:{name}")
 
 
 def connect(keys: Sequence[Sequence[str]]) -> list[str]:
-    """Name the connected component of each item; items that share a key are connected.
+    """Name the connected component of each item; items that share one of their ``keys`` are in one.
 
-    Args:
-        keys: for each item its keys, at least one.
-
-    Returns:
-        For each item the name of its component: the smallest of its declared keys, or of its text
-        keys where none is declared (then of those of wordings and rows); the same under any order
-        of the items.
+    A component is named by the smallest of its declared keys, or of its text keys where none is
+    declared (then of those of wordings and rows); the same under any order of the items. Every
+    item has at least one key.
     """
     parent: dict[str, str] = {}
 
@@ -90,13 +85,11 @@ Parts = Mapping[str, Sequence[Example]]
 
 
 def shared_groups(parts: Parts) -> int:
-    """Count the groups that occur in more than one split."""
     seen = Counter(group for rows in parts.values() for group in {e.group for e in rows})
     return sum(count > 1 for count in seen.values())
 
 
 def leaking_rows(parts: Parts) -> int:
-    """Count the validation and test rows whose group occurs in training."""
     trained = {example.group for example in parts["train"]}
     return sum(e.group in trained for name in ("validation", "test") for e in parts[name])
 
@@ -104,12 +97,9 @@ def leaking_rows(parts: Parts) -> int:
 def row_split_leak(group_sizes: Sequence[int], train_rows: int) -> float:
     """Expected share of test rows whose group is in training, under a random split of rows.
 
-    A test row of a group of g out of N rows has a relative in a training split of n rows drawn
-    from the N−1 others with probability 1 − C(N−g, n) / C(N−1, n).
-
-    Args:
-        group_sizes: rows of each group; their sum is N.
-        train_rows: n, at most N−1.
+    A test row of a group of g out of N rows (the sum of ``group_sizes``) has a relative in a
+    training split of n ≤ N−1 rows drawn from the others with probability
+    1 − C(N−g, n) / C(N−1, n).
     """
     total = sum(group_sizes)
     if total < 2 or train_rows < 1:

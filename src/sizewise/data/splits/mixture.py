@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +11,14 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sizewise.config.data import DatasetConfig
+from sizewise.config.data import SPLITS, DatasetConfig
 from sizewise.data.example import DataReport, DataSplits, Example
-from sizewise.data.splits.draw import NAMES
+from sizewise.data.splits.draw import limited
 from sizewise.data.splits.few_shot import add_demonstrations, without_demonstrations
-from sizewise.data.splits.groups import connect, question_keys, rank, row_key, shared_groups
+from sizewise.data.splits.groups import connect, question_keys, row_key, shared_groups
 from sizewise.data.tokens.cache import hash_parts
 from sizewise.errors import ConfigError, DataError
+from sizewise.files import hash_text
 
 Build = Callable[[DatasetConfig], DataSplits]
 
@@ -48,14 +48,9 @@ def build_mixture(cfg: DatasetConfig, build: Build) -> DataSplits:
     merged = _merge(built)
     parts = hold_out(merged)
     _require(merged, parts)
-    lost = sum(len(merged[name]) - len(parts[name]) for name in NAMES)
+    lost = sum(len(merged[name]) - len(parts[name]) for name in SPLITS)
     shown = [_demonstrate(name, part, parts) for name, part in configs.items()]
-    limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
-    kept = {
-        name: _ordered([e for splits in shown for e in getattr(splits, name)], cfg.split.seed)
-        for name in NAMES
-    }
-    kept = {name: rows[: limits[name]] for name, rows in kept.items()}
+    kept = limited({n: [e for s in shown for e in getattr(s, n)] for n in SPLITS}, cfg)
     report = _report(built, lost, shared_groups(kept))
     return DataSplits(kept["train"], kept["validation"], kept["test"], report)
 
@@ -79,11 +74,11 @@ def _merge(built: Mapping[str, DataSplits]) -> Parts:
     found = [
         (split, replace(example, meta={**example.meta, "part": name}))
         for name, splits in built.items()
-        for split in NAMES
+        for split in SPLITS
         for example in getattr(splits, split)
     ]
     groups = connect([(*example.keys, row_key(example.id)) for _, example in found])
-    merged: Parts = {name: [] for name in NAMES}
+    merged: Parts = {name: [] for name in SPLITS}
     for (split, example), group in zip(found, groups, strict=True):
         merged[split].append(replace(example, group=group))
     return merged
@@ -92,8 +87,12 @@ def _merge(built: Mapping[str, DataSplits]) -> Parts:
 def _demonstrate(name: str, part: DatasetConfig, parts: Parts) -> DataSplits:
     """Return one part's splits, with its demonstrations and with ids of their own."""
     own = {
-        split: tuple(_with_own_id(e) for e in parts[split] if e.meta["part"] == name)
-        for split in NAMES
+        split: tuple(
+            replace(e, origin=hash_parts(name, e.id))
+            for e in parts[split]
+            if e.meta["part"] == name
+        )
+        for split in SPLITS
     }
     splits = DataSplits(
         own["train"], own["validation"], own["test"], DataReport(0, {}, 0, 0, 0, 0.0)
@@ -101,16 +100,7 @@ def _demonstrate(name: str, part: DatasetConfig, parts: Parts) -> DataSplits:
     return add_demonstrations(splits, part.few_shot, part.few_shot_style, part.max_train)
 
 
-def _with_own_id(example: Example) -> Example:
-    return replace(example, origin=hash_parts(example.meta["part"], example.id))
-
-
-def _ordered(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
-    return tuple(sorted(examples, key=lambda e: (rank(seed, e.id), e.content_id)))
-
-
 def _require(merged: Parts, parts: Parts) -> None:
-    """Raise if nothing remains of a split that the parts had examples for."""
     empty = [name for name in ("train", "validation") if merged[name] and not parts[name]]
     if not empty:
         return
@@ -128,8 +118,10 @@ def _report(built: Mapping[str, DataSplits], lost: int, shared: int) -> DataRepo
     reports = [splits.report for splits in built.values()]
     rows = sum(report.rows for report in reports)
     filtered: Counter[str] = Counter()
+    noted: Counter[str] = Counter()
     for report in reports:
         filtered.update(report.filtered)
+        noted.update(report.noted)
     if lost:
         filtered["held_out_by_another_part"] += lost
     return DataReport(
@@ -139,6 +131,7 @@ def _report(built: Mapping[str, DataSplits], lost: int, shared: int) -> DataRepo
         shared_groups=shared,
         leaking_rows=sum(report.leaking_rows for report in reports),
         row_split_leak=sum(r.row_split_leak * r.rows for r in reports) / max(rows, 1),
+        noted=dict(noted),
     )
 
 
@@ -149,11 +142,8 @@ def hold_out(merged: Parts) -> Parts:
     """Leave out what is tested from validation, and what is held out from training.
 
     Questions and rows are held out by any part, whatever its words; groups by another part only:
-    what a part's own split leaks is the matter of its ``on_leak``.
-
-    Args:
-        merged: examples of all parts by split; each carries its part, and the group that it is in
-            among all of them.
+    what a part's own split leaks is the matter of its ``on_leak``. Each example carries its part,
+    and the group that it is in among all of them.
     """
     validation = _apart(merged["validation"], merged["test"])
     train = _apart(merged["train"], [*merged["test"], *validation])
@@ -199,7 +189,7 @@ def prompt_fingerprint(cfg: DatasetConfig) -> str:
         wording.append(cfg.train_on)
     if cfg.parts:
         wording.append({name: _of_part(cfg, name) for name in sorted(cfg.parts)})
-    return hashlib.sha256(json.dumps(wording).encode()).hexdigest()[:16]
+    return hash_text(json.dumps(wording), 16)
 
 
 def _setting(cfg: DatasetConfig, name: str) -> Any:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
-import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewise.files import temporary_beside
+from sizewise.files import hash_text, written_whole, zip_damage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,15 +36,17 @@ class TokenCache:
         """Return prompts, answers and shortened flags of ``count`` examples, or None."""
         if self._folder is None:
             return None
-        path = self._path(self._folder, key)
-        if not path.is_file():
-            return None
+        path = self._folder / f"{key}.npz"
         try:
+            if not path.is_file():
+                return None
+            if (why := zip_damage(path)) is not None:
+                raise ValueError(why)
             with np.load(path, allow_pickle=False) as data:
                 prompts = _unpack(data["prompt_ids"], data["prompt_ends"])
                 answers = _unpack(data["answer_ids"], data["answer_ends"])
                 shortened = [bool(flag) for flag in data["shortened"]]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError) as error:
             log.warning("The token cache %s is damaged (%s): encoding again.", path, error)
             return None
         if not len(prompts) == len(answers) == len(shortened) == count:
@@ -66,13 +64,12 @@ class TokenCache:
         """Write one entry; readers see all of it or nothing."""
         if self._folder is None:
             return
-        path = self._path(self._folder, key)
-        temporary = temporary_beside(path)
+        path = self._folder / f"{key}.npz"
         prompt_ids, prompt_ends = _pack(prompts)
         answer_ids, answer_ends = _pack(answers)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as handle:
+            with written_whole(path) as temporary, temporary.open("wb") as handle:
                 np.savez(
                     handle,
                     prompt_ids=prompt_ids,
@@ -81,17 +78,8 @@ class TokenCache:
                     answer_ends=answer_ends,
                     shortened=np.asarray(shortened, dtype=np.bool_),
                 )
-                handle.flush()
-                os.fsync(handle.fileno())
-            temporary.replace(path)
         except OSError as error:
             log.warning("The token cache %s cannot be written (%s): going on without.", path, error)
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-    @staticmethod
-    def _path(folder: Path, key: str) -> Path:
-        return folder / f"{key}.npz"
 
 
 def _pack(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -109,8 +97,7 @@ def _unpack(flat: NDArray[np.int32], ends: NDArray[np.int64]) -> list[list[int]]
 
 def hash_parts(*parts: Any) -> str:
     """Hash JSON-like values (16 hex digits)."""
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hash_text(json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str), 16)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -124,5 +111,4 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         return hash_parts(type(tokenizer).__name__, tokenizer.get_vocab(), special)
     backend.no_truncation()
     backend.no_padding()
-    rules = hashlib.sha256(backend.to_str().encode()).hexdigest()
-    return hash_parts(rules, special)
+    return hash_parts(hash_text(backend.to_str()), special)

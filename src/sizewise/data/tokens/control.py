@@ -8,8 +8,8 @@ encoded one by one, so that no piece holds a whole control token. Other text is 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,8 +45,15 @@ class Neutraliser:
         self._pattern = re.compile(f"(?=(?:{options}))(.)", re.DOTALL)
 
     def mark(self, text: str) -> str:
-        """Put a break mark into every control token of ``text``."""
         return self._pattern.sub(rf"\1{BREAK}", text.replace(BREAK, ""))
+
+    def mark_all(self, value: Any) -> Any:
+        """Mark every text within mappings and lists; keys are not people's text."""
+        if isinstance(value, Mapping):
+            return {key: self.mark_all(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.mark_all(item) for item in value]
+        return self.mark(value) if isinstance(value, str) else value
 
 
 class PieceEncoder:
@@ -58,14 +65,9 @@ class PieceEncoder:
         self._adds_space = self._ids(["a"])[0] != self._ids(["\na"])[0][len(self._lead) :]
 
     def encode(self, texts: Sequence[str], inner: bool = False) -> list[list[int]]:
-        """Encode texts in one call of the tokenizer.
+        """Encode texts, possibly with break marks, in one call of the tokenizer.
 
-        Args:
-            texts: rendered texts, possibly with break marks.
-            inner: the texts go on from other text, so that no space is put before them.
-
-        Returns:
-            Token ids of each text.
+        ``inner``: the texts go on from other text, so that no space is put before them.
         """
         pieces = [
             (number, piece, self._adds_space and (inner or place > 0))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from sizewise.data.example import Example, Message, fingerprint, question_fingerprint
 from sizewise.data.tokens.cache import TokenCache, hash_parts
+from sizewise.data.tokens.reasoning import REASONING_TAGS
+from sizewise.data.tokens.template import Template
 from sizewise.errors import DataError
 
-ANSWER_CUT = "answer_cut"
-FORMAT_VERSION = 1
+ANSWER_CUT, NO_ROOM = "answer_cut", "no_room_to_answer"
+FORMAT_VERSION = 2
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,17 +29,14 @@ class Encoded:
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and answer together."""
         return len(self.prompt_ids) + len(self.answer_ids)
 
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """The examples of one split that fit, with their token ids.
+    """The examples of one split that fit, with their token ids in the same order.
 
     Attributes:
-        encoded: token ids, one per kept example.
-        examples: the kept examples, in the same order.
         dropped: examples left out, by reason.
         max_length: the bound in tokens that was applied.
         shortened: kept examples whose prompt was cut from the left.
@@ -53,17 +53,14 @@ class EncodedSplit:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the kept examples, prompt wording included."""
         return fingerprint(self.examples)
 
     @property
     def question_fingerprint(self) -> str:
-        """Hash of what the kept examples ask, whatever the wording of the prompt."""
         return question_fingerprint(self.examples)
 
     @property
     def prompt_lengths(self) -> LengthStatistics:
-        """Token lengths of the prompts."""
         return LengthStatistics.of([len(e.prompt_ids) for e in self.encoded])
 
     @property
@@ -78,64 +75,86 @@ class EncodedSplit:
 
 def encode_examples(
     examples: Sequence[Example],
-    template: PromptFormat,
+    template: Template,
     max_length: int,
     truncate_prompt: bool = False,
     cache_dir: Path | None = None,
     *,
     context: int | None = None,
     name: str = "data",
+    reserve: int = 0,
 ) -> EncodedSplit:
-    """Encode examples; those whose answer would be cut are dropped and counted.
+    """Encode the examples of one split; those whose answer would be cut are dropped and counted.
+
+    So are those whose prompt leaves no room to generate an answer, unless all of them are.
 
     Args:
-        examples: examples of one split; none gives an empty split.
-        template: how prompts and answers become ids.
         max_length: bound in tokens on prompt and answer together (seq2seq: on each).
         truncate_prompt: cut the question's text from the left until the answer fits.
-        cache_dir: folder of the token cache; None: no cache.
         context: the model's own bound, if known; the tokenizer's applies besides.
-        name: the split's name, for messages.
+        reserve: tokens that have to fit into ``context`` behind the prompt, where an answer is to
+            be generated.
 
     Raises:
         DataError: no answer fits.
     """
+    _say_lost_reasoning(examples, template, name)
     bounds = [max_length, context, template.context]
     limit = min(bound for bound in bounds if bound is not None)
-    key = hash_parts(
-        FORMAT_VERSION, template.fingerprint, limit, truncate_prompt, fingerprint(examples)
-    )
+    longest = reserve - (context - limit) if context is not None and truncate_prompt else 0
+    longest = longest if 0 < longest < limit else 0
+    settings = [limit, truncate_prompt, *([longest] if longest else [])]
+    key = hash_parts(FORMAT_VERSION, template.fingerprint, *settings, fingerprint(examples))
     cache = TokenCache(cache_dir)
     stored = cache.load(key, len(examples))
     if stored is None:
-        stored = _encode(examples, template, limit, truncate_prompt)
+        stored = _encode(examples, template, limit, truncate_prompt, longest)
         cache.save(key, *stored)
     prompts, answers, shortened = stored
-    fits = [
-        bool(a) and template.length(len(p), len(a)) <= limit
-        for p, a in zip(prompts, answers, strict=True)
-    ]
+    lengths = [template.length(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
+    fits = [bool(a) and length <= limit for a, length in zip(answers, lengths, strict=True)]
     if examples and not any(fits):
-        lengths = [template.length(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
         raise DataError(_nothing_fits(name, lengths, limit, max_length))
+    cut = fits.count(False)
+    if reserve and context is not None:
+        fits = _with_room(fits, [template.length(len(p), reserve) <= context for p in prompts])
+    dropped = {ANSWER_CUT: cut, NO_ROOM: fits.count(False) - cut}
     return EncodedSplit(
         encoded=tuple(Encoded(p, a) for p, a, f in zip(prompts, answers, fits, strict=True) if f),
         examples=tuple(e for e, fit in zip(examples, fits, strict=True) if fit),
-        dropped={ANSWER_CUT: fits.count(False)} if False in fits else {},
+        dropped={reason: count for reason, count in dropped.items() if count},
         max_length=limit,
         shortened=sum(s and fit for s, fit in zip(shortened, fits, strict=True)),
     )
 
 
+def _with_room(fits: list[bool], room: list[bool]) -> list[bool]:
+    both = [fit and free for fit, free in zip(fits, room, strict=True)]
+    return both if any(both) else fits
+
+
 def _encode(
-    examples: Sequence[Example], template: PromptFormat, limit: int, truncate: bool
+    examples: Sequence[Example], template: Template, limit: int, truncate: bool, longest: int
 ) -> tuple[list[list[int]], list[list[int]], list[bool]]:
     prompts, answers = template.encode_pairs([(e.messages, e.answer) for e in examples])
     shortened = [False] * len(examples)
     if truncate:
         messages = [example.messages for example in examples]
-        shortened = shorten_prompts(messages, prompts, answers, template, limit)
+        lengths = [max(len(answer), longest) for answer in answers]
+        shortened = shorten_prompts(messages, prompts, lengths, template, limit)
     return prompts, answers, shortened
+
+
+def _say_lost_reasoning(examples: Sequence[Example], template: Template, name: str) -> None:
+    for tag in REASONING_TAGS:
+        count = sum(f"</{tag}>" in example.answer.casefold() for example in examples)
+        if count and not template.keeps_reasoning(tag):
+            log.warning(
+                "The chat template takes the reasoning (<%s>…</%s>) out of %d of %d answers of the "
+                "%s split: only what follows it is learnt. Set model.chat_template to a template "
+                "that keeps it, or take the reasoning out of the data.",
+                *(tag, tag, count, len(examples), name),
+            )
 
 
 def _nothing_fits(name: str, lengths: Sequence[int], limit: int, max_length: int) -> str:
@@ -188,49 +207,42 @@ Fitting = Callable[[Turns], list[int] | None]
 def shorten_prompts(
     messages: Sequence[Turns],
     prompts: list[list[int]],
-    answers: list[list[int]],
-    template: PromptFormat,
+    answers: Sequence[int],
+    template: Template,
     limit: int,
 ) -> list[bool]:
-    """Replace the prompts that are too long by shorter ones, in place.
+    """Replace the prompts that are too long beside ``answers`` tokens by shorter ones, in place.
 
-    Returns:
-        For each example whether its prompt was cut. Where nothing of the question would remain,
-        it is left as it was (and will be dropped).
+    Returns for each whether it was cut. Where nothing of the question would remain, it is left as
+    it was (and will be dropped).
     """
     cut = [False] * len(prompts)
     for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        if template.length(len(prompt), len(answer)) > limit:
-            shorter = shorten(messages[place], len(answer), template, limit)
+        if template.length(len(prompt), answer) > limit:
+            shorter = shorten(messages[place], answer, template, limit)
             if shorter is not None:
                 prompts[place], cut[place] = shorter, True
     return cut
 
 
-def shorten(messages: Turns, answer: int, template: PromptFormat, limit: int) -> list[int] | None:
+def shorten(messages: Turns, answer: int, template: Template, limit: int) -> list[int] | None:
     """Drop the oldest turns, then text from the left of the question, until the answer fits.
 
-    Args:
-        messages: the prompt's turns.
-        answer: tokens of the answer.
-        template: how turns become ids.
-        limit: bound in tokens.
-
-    Returns:
-        The ids of the longest such prompt found, None where none fits.
+    ``answer`` and ``limit`` count tokens. Returns the ids of the longest such prompt found, None
+    where none fits.
     """
 
     def fitting(turns: Turns) -> list[int] | None:
         ids = template.encode_prompts([turns])[0]
         return ids if template.length(len(ids), answer) <= limit else None
 
-    system = tuple(message for message in messages if message.role == "system")
-    turns = tuple(message for message in messages if message.role != "system")
-    while len(turns) > 1:
-        turns = turns[2:]
-        if (ids := fitting(system + turns)) is not None:
+    system = tuple(message for message in messages if message.leads)
+    turns = tuple(message for message in messages if not message.leads)
+    for begin in [place for place, turn in enumerate(turns) if turn.role == "user" and place]:
+        if (ids := fitting(system + turns[begin:])) is not None:
             return ids
-    return _cut_question(system, turns[-1].content, fitting) if turns else None
+    asks = bool(turns) and turns[-1].role == "user"
+    return _cut_question(system, turns[-1].content, fitting) if asks else None
 
 
 def _cut_question(system: Turns, text: str, fitting: Fitting) -> list[int] | None:
@@ -247,17 +259,3 @@ def _cut_question(system: Turns, text: str, fitting: Fitting) -> list[int] | Non
         else:
             low = start + 1
     return best
-
-
-class PromptFormat(Protocol):
-    """What encoding needs of a template; causal and seq2seq each have one."""
-
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-    @property
-    def context(self) -> int | None: ...  # noqa: D102
-    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]: ...  # noqa: D102
-    def encode_pairs(  # noqa: D102
-        self, pairs: Sequence[tuple[Sequence[Message], str]]
-    ) -> tuple[list[list[int]], list[list[int]]]: ...
-    def length(self, prompt: int, answer: int) -> int: ...  # noqa: D102

@@ -21,8 +21,8 @@ _SPEAKERS = {"user": "User", "assistant": "Assistant"}
 class Seq2SeqTemplate:
     """Encoder input: system text (the instruction) and turns; decoder target: answer and EOS.
 
-    A single question is written as it is; a longer dialogue names its speakers. It offers what
-    ``ChatTemplate`` offers, so that encoding, caching and batching are shared.
+    A single question is written as it is; a longer dialogue names its speakers. It is a
+    ``Template`` as ``ChatTemplate`` is, so that encoding, caching and batching are shared.
 
     Raises:
         ModelError: the tokenizer has no EOS token.
@@ -33,63 +33,55 @@ class Seq2SeqTemplate:
             raise ModelError("A seq2seq model needs a tokenizer with an EOS token; this has none.")
         self.tokenizer = tokenizer
         self.end_of_turn = int(tokenizer.eos_token_id)
+        self.stop_ids = [self.end_of_turn]
+        self.answer_lead: list[int] = []
+        self.source: str | None = None
+        self.template_kwargs: dict[str, Any] = {}
+        self.context: int | None = None  # relative positions have no bound of their own
         self._marks = Neutraliser(special_tokens(tokenizer))
         self._encoder = PieceEncoder(tokenizer)
 
-    @property
-    def template_kwargs(self) -> dict[str, Any]:
-        """There are none."""
-        return {}
-
-    @property
-    def context(self) -> int | None:
-        """Relative positions have no bound of their own."""
-        return None
-
-    @property
-    def stop_ids(self) -> list[int]:
-        """The EOS token."""
-        return [self.end_of_turn]
-
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of tokenizer and layout (16 hex digits)."""
         return hash_parts("seq2seq", tokenizer_fingerprint(self.tokenizer))
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """Write the encoder's input."""
         system = [message.content for message in messages if message.role == "system"]
         turns = [message for message in messages if message.role != "system"]
+        if any(turn.role not in _SPEAKERS or "tool_calls" in turn.extra for turn in turns):
+            raise ModelError(
+                "The data holds calls, results or definitions of tools, which an encoder-decoder "
+                "model has no form for. Take them out of the data, or choose another model."
+            )
         if len(turns) == 1:
             return "\n\n".join([*system, turns[0].content])
         lines = [f"{_SPEAKERS[turn.role]}: {turn.content}" for turn in turns]
         return "\n\n".join([*system, "\n".join(lines)])
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Encode the encoder's input, EOS included."""
         return self.encode_prompts([messages])[0]
 
     def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
-        """Encode the decoder's target: the answer and EOS."""
         return self.encode_answers([(messages, answer)])[0]
 
     def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Encode many inputs at once."""
         return self._ended([self.prompt(messages) for messages in prompts])
 
     def encode_answers(self, pairs: Sequence[tuple[Sequence[Message], str]]) -> list[list[int]]:
-        """Encode many targets at once."""
         return self._ended([answer for _, answer in pairs])
 
     def encode_pairs(
         self, pairs: Sequence[tuple[Sequence[Message], str]]
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """Encode inputs and targets."""
         return self.encode_prompts([messages for messages, _ in pairs]), self.encode_answers(pairs)
 
     def length(self, prompt: int, answer: int) -> int:
         """Tokens of the longer of the two sequences: encoder and decoder are apart."""
         return max(prompt, answer)
+
+    def keeps_reasoning(self, tag: str) -> bool:
+        """Answers are written as they are."""
+        return True
 
     def _ended(self, texts: Sequence[str]) -> list[list[int]]:
         marked = [self._marks.mark(text) for text in texts]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sizewise.data.example import Message
 from sizewise.data.tokens.cache import hash_parts, tokenizer_fingerprint
@@ -18,6 +19,8 @@ from sizewise.data.tokens.control import (
     control_tokens,
     special_tokens,
 )
+from sizewise.data.tokens.reasoning import close_thought, is_reasoning_tag, opened_thought
+from sizewise.data.tokens.tools import ToolParts
 from sizewise.errors import ModelError
 
 if TYPE_CHECKING:
@@ -28,20 +31,82 @@ NO_LIMIT = 10**7
 Pair = tuple[Sequence[Message], str]
 
 
+class Template(Protocol):
+    """How prompts and answers of a model are written; causal and seq2seq models each have one."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, which also decodes answers."""
+
+    @property
+    def source(self) -> str | None:
+        """The jinja text, where there is one."""
+
+    @property
+    def template_kwargs(self) -> Mapping[str, Any]:
+        """Arguments of the jinja text with pinned ones, as stored with an adapter."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides about token ids (16 hex digits)."""
+
+    @property
+    def context(self) -> int | None:
+        """Longest sequence that the tokenizer's settings name, None where they name none."""
+
+    @property
+    def end_of_turn(self) -> int:
+        """The id that ends an answer in training."""
+
+    @property
+    def stop_ids(self) -> Sequence[int]:
+        """Every id that ends an answer in generation."""
+
+    @property
+    def answer_lead(self) -> Sequence[int]:
+        """Ids of a header that each answer begins with (a channel), to be left out of its text."""
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Write the prompt as text, up to where the answer begins."""
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]: ...
+
+    def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
+        """Encode an answer after ``messages``, end of turn included."""
+
+    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]: ...
+
+    def encode_answers(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        """Encode many answers at once, each with the end of turn."""
+
+    def encode_pairs(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
+        """Encode prompts and answers, rendering each prompt once."""
+
+    def length(self, prompt: int, answer: int) -> int:
+        """Tokens of the longest sequence that the model sees: both together, or the longer one."""
+
+    def keeps_reasoning(self, tag: str) -> bool:
+        """Whether reasoning between ``<tag>`` and ``</tag>`` stays in an answer that is learnt."""
+
+
 class ChatTemplate:
     """Writes prompts and answers for a causal model.
 
     Prompt and answer are rendered together, cut where the prompt ends, encoded apart and joined:
     the answer's ids are exactly those of the rendered answer and one end-of-turn token. Prompts
     begin with exactly one BOS where the tokenizer or the template wants one. Control tokens within
-    people's text are encoded as text.
+    people's text are encoded as text. A thought that the prompt opens is closed in the answer.
+
+    ``end_of_turn`` is the first special token that the template writes after an answer, else EOS;
+    ``stop_ids`` are all of these, EOS, and ``own_stop_ids``. ``answer_lead`` is what the template
+    writes before an answer, where special tokens are in it.
 
     Args:
-        tokenizer: any Hugging Face tokenizer.
         chat_template: None (the tokenizer's own), ``plain`` (for bases without one: prompt, an
             empty line, answer) or the path of a jinja file.
         template_kwargs: reach the template in training and inference alike; ``date_string`` is
             pinned where the template prints a date.
+        own_stop_ids: ids that the model's own generation settings end at.
 
     Raises:
         ModelError: there is no template, it cannot be read, or there is no end-of-turn token.
@@ -52,69 +117,49 @@ class ChatTemplate:
         tokenizer: PreTrainedTokenizerBase,
         chat_template: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
+        own_stop_ids: Iterable[int] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self._renderer = Renderer(tokenizer, chat_template, dict(template_kwargs or {}))
-        self._prompt_marks = Neutraliser(control_tokens(tokenizer, self._renderer.source))
-        self._answer_marks = Neutraliser(special_tokens(tokenizer))
+        self.source, self.template_kwargs = self._renderer.source, self._renderer.kwargs
+        self.folds_system = self._renderer.folds_system  # into the first user turn
+        control = control_tokens(tokenizer, self._renderer.source)
+        special = [text for text in special_tokens(tokenizer) if not is_reasoning_tag(text)]
+        self._prompt_marks, self._answer_marks = Neutraliser(control), Neutraliser(special)
         self._encoder = PieceEncoder(tokenizer)
-        self.end_of_turn = self._find_end_of_turn()
-
-    @property
-    def template_kwargs(self) -> dict[str, Any]:
-        """Arguments of the template with pinned ones, as stored with an adapter."""
-        return dict(self._renderer.kwargs)
-
-    @property
-    def source(self) -> str:
-        """The template's jinja text."""
-        return self._renderer.source
-
-    @property
-    def folds_system(self) -> bool:
-        """Whether the system text goes into the first user turn because there is no such role."""
-        return self._renderer.folds_system
+        ends = self._find_ends(control)
+        self.end_of_turn = ends[0]
+        self.stop_ids = sorted({*ends, *own_stop_ids})
+        lead = self._encoder.encode([self._renderer.lead], inner=True)[0]
+        headed = not {*lead}.isdisjoint(tokenizer.convert_tokens_to_ids(special))
+        self.answer_lead = lead if headed else []
 
     @property
     def context(self) -> int | None:
-        """Longest sequence that the tokenizer's settings name, None where they name none."""
         limit = int(self.tokenizer.model_max_length)
         return limit if limit < NO_LIMIT else None
 
-    @property
-    def stop_ids(self) -> list[int]:
-        """Ids that end an answer: the end-of-turn token and the tokenizer's own EOS."""
-        eos = self.tokenizer.eos_token_id
-        return sorted({self.end_of_turn} | ({int(eos)} if eos is not None else set()))
-
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of tokenizer, template and its arguments (16 hex digits)."""
         tokenizer = tokenizer_fingerprint(self.tokenizer)
         return hash_parts("causal", tokenizer, self.source, self.template_kwargs)
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """Render the prompt, up to where the answer begins."""
         return self._prompt(messages).replace(BREAK, "")
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Encode the prompt."""
         return self.encode_prompts([messages])[0]
 
     def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
-        """Encode the answer as it is rendered after ``messages``, with the end-of-turn token."""
         return self.encode_answers([(messages, answer)])[0]
 
     def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Encode many prompts at once."""
         return self._encode_prompts([self._prompt(messages) for messages in prompts])
 
     def encode_answers(self, pairs: Sequence[Pair]) -> list[list[int]]:
-        """Encode many answers at once, each with the end-of-turn token."""
         return self._encode_answers([self._answer(*pair) for pair in pairs])
 
     def encode_pairs(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
-        """Encode prompts and answers, rendering each prompt once."""
         prompts: list[str] = []
         answers: list[str] = []
         for messages, answer in pairs:
@@ -125,8 +170,10 @@ class ChatTemplate:
         return self._encode_prompts(prompts), self._encode_answers(answers)
 
     def length(self, prompt: int, answer: int) -> int:
-        """Tokens of the longest sequence that the model sees: prompt and answer are joined."""
         return prompt + answer
+
+    def keeps_reasoning(self, tag: str) -> bool:
+        return self._renderer.keeps_reasoning(tag)
 
     def _encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._one_bos(ids) for ids in self._encoder.encode(texts)]
@@ -140,16 +187,16 @@ class ChatTemplate:
     def _answer(self, messages: Sequence[Message], answer: str) -> str:
         return self._renderer.answer(self._marked(messages), self._answer_marks.mark(answer))
 
-    def _marked(self, messages: Sequence[Message]) -> list[dict[str, str]]:
-        return [
-            {
-                "role": message.role,
-                "content": (
-                    self._answer_marks if message.role == "assistant" else self._prompt_marks
-                ).mark(message.content),
-            }
-            for message in messages
-        ]
+    def _marked(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        turns: list[dict[str, Any]] = []
+        for message in messages:
+            self._renderer.tools.require(message)
+            marks = self._answer_marks if message.role == "assistant" else self._prompt_marks
+            turn = message.as_dict()
+            if message.role == "tools":
+                turn["content"] = json.loads(message.content)
+            turns.append({"role": turn.pop("role"), **marks.mark_all(turn)})
+        return turns
 
     def _one_bos(self, ids: list[int]) -> list[int]:
         """Leave exactly one BOS where the tokenizer or the template puts one."""
@@ -167,21 +214,22 @@ class ChatTemplate:
         ids = self.tokenizer("a")["input_ids"]
         return bool(ids) and ids[0] == self.tokenizer.bos_token_id
 
-    def _find_end_of_turn(self) -> int:
-        """Take the one token that closes a turn, else (none, or several) the tokenizer's EOS."""
-        closing = self._encoder.encode([self._renderer.closing.strip()])[0]
-        if len(closing) == 1:
-            return closing[0]
-        if self.tokenizer.eos_token_id is None:
+    def _find_ends(self, control: Sequence[str]) -> list[int]:
+        """Return the special tokens that close a turn, in order, and the tokenizer's EOS."""
+        ids = self._encoder.encode([self._renderer.closing.strip()])[0]
+        known = set(self.tokenizer.convert_tokens_to_ids(list(control)))
+        eos, unknown = self.tokenizer.eos_token_id, self.tokenizer.unk_token_id
+        ends = [i for i in ids if i != unknown and (i in known or len(ids) == 1)]
+        if not ends and eos is None:
             raise ModelError(
-                f"The chat template ends a turn with {self._renderer.closing!r}, which is not one "
-                "token of the tokenizer, and the tokenizer has no EOS token: an answer would have "
-                "no end. Add the token to the tokenizer, or set model.chat_template."
+                f"The chat template ends a turn with {self._renderer.closing!r}, which holds no "
+                "special token of the tokenizer, and the tokenizer has no EOS token: an answer "
+                "would have no end. Add the token to the tokenizer, or set model.chat_template."
             )
-        return int(self.tokenizer.eos_token_id)
+        return ends if eos is None else [*ends, int(eos)]
 
 
-Turns = Sequence[Mapping[str, str]]
+Turns = Sequence[Mapping[str, Any]]
 
 PLAIN = (
     "{{ bos_token }}{% for message in messages %}"
@@ -208,28 +256,38 @@ class Renderer:
         dated = "date_string" in self.source or "strftime_now" in self.source
         self.kwargs = {**({"date_string": DATE} if dated else {}), **kwargs}
         self._undated = pin_date(self.source, str(self.kwargs.get("date_string", DATE)))
+        self.tools = ToolParts(lambda turns: self._render(turns, False))
         self.folds_system = False
         self.folds_system = not self._takes_system()
         question = [{"role": "user", "content": _PROBE}]
         self.closing = self._around(question)[1]
+        self.lead = self.answer(question, _PROBE + "a").partition(_PROBE + "a")[0]
 
     def prompt(self, turns: Turns) -> str:
-        """Render a prompt, up to where the answer begins."""
         return self._render(turns, True)
 
     def answer(self, turns: Turns, answer: str, prompt: str | None = None) -> str:
         """Render an answer after ``turns``: what follows the prompt, without what closes it.
 
         What the template puts between prompt and answer (an empty thought) belongs to the answer,
-        since the model has to write it. ``prompt`` is the rendered prompt, if it is at hand.
+        since the model has to write it; so does the end of a thought that only the prompt opens.
+        ``prompt`` is the rendered prompt, if it is at hand.
         """
         prompt = self.prompt(turns) if prompt is None else prompt
         whole = self._render([*turns, {"role": "assistant", "content": answer}], False)
+        opened = opened_thought(prompt.replace(BREAK, ""))
+        if opened and not whole.startswith(prompt):
+            prompt = prompt.removesuffix(opened)
         if not whole.startswith(prompt):
             prompt = self._around(turns)[0]
-        if not whole.startswith(prompt) or not whole.endswith(self.closing):
-            return answer
-        return whole[len(prompt) : len(whole) - len(self.closing)]
+        if whole.startswith(prompt) and whole.endswith(self.closing):
+            answer = whole[len(prompt) : len(whole) - len(self.closing)]
+        return close_thought(opened, answer)
+
+    def keeps_reasoning(self, tag: str) -> bool:
+        thought = f"<{tag}>\n{_PROBE}b\n</{tag}>\n\n{_PROBE}a"
+        turns = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": thought}]
+        return f"{_PROBE}b" in self._render(turns, False)
 
     def _around(self, turns: Turns) -> tuple[str, str]:
         """Return what is rendered before and after an answer to ``turns``."""
@@ -250,10 +308,13 @@ class Renderer:
     def _render(self, turns: Turns, prompt: bool) -> str:
         from jinja2 import TemplateError
 
+        tools = [tool for turn in turns if turn["role"] == "tools" for tool in turn["content"]]
+        turns = [turn for turn in turns if turn["role"] != "tools"]
         conversation = fold_system(turns) if self.folds_system else [dict(t) for t in turns]
         try:
             text = self._tokenizer.apply_chat_template(
                 conversation,
+                tools=tools or None,
                 chat_template=self._undated,
                 add_generation_prompt=prompt,
                 tokenize=False,
@@ -271,9 +332,7 @@ class Renderer:
 def pin_date(source: str, date: str) -> str:
     """Replace the template's calls of the clock by a fixed date, in the layout it asks for.
 
-    Args:
-        source: jinja text.
-        date: such as ``26 Jul 2024``; another layout is printed as it is.
+    ``date`` is such as ``26 Jul 2024``; another layout is printed as it is.
     """
 
     def fixed(match: re.Match[str]) -> str:
@@ -313,7 +372,7 @@ def template_source(tokenizer: PreTrainedTokenizerBase, chat_template: str | Non
     return str(tokenizer.get_chat_template())
 
 
-def fold_system(turns: Turns) -> list[dict[str, str]]:
+def fold_system(turns: Turns) -> list[dict[str, Any]]:
     """Put the system text before the first user turn's, for templates without that role."""
     system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
     rest = [dict(turn) for turn in turns if turn["role"] != "system"]

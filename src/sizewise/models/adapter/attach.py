@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sizewise.config.model import LoraConfig, ModelConfig
 from sizewise.config.training import TrainerConfig
@@ -14,15 +15,12 @@ from sizewise.errors import ModelError
 from sizewise.models import dtypes
 from sizewise.models.adapter import full
 from sizewise.models.adapter.fast_lora import speed_up
-from sizewise.models.adapter.targets import (
-    adaptable_linears,
-    exclude_pattern,
-    matching,
-    resolve_targets,
-)
+from sizewise.models.adapter.targets import Targets, choose_targets, exclude_pattern, matching
 from sizewise.models.adapter.wrapping import adapted_modules, base_of, base_only, is_adapted
+from sizewise.models.base import fit_weights, is_quantized
 from sizewise.models.size import is_adapter_weight
-from sizewise.models.sources import find_source
+from sizewise.models.sources import check_weights, find_source
+from sizewise.models.tokenizer import load_tokenizer
 from sizewise.runtime import quiet_libraries, seeded
 
 if TYPE_CHECKING:
@@ -34,6 +32,8 @@ __all__ = [
     "adapted_modules", "attach_adapter", "base_of", "base_only", "enable_checkpointing",
     "is_adapted", "load_adapter", "save_adapter",
 ]  # fmt: skip
+log = logging.getLogger(__name__)
+MUCH = 0.05
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
@@ -58,40 +58,150 @@ def attach_adapter(
     if lora.method == "full":
         trained = full.make_trainable(base)
         return trained.float() if model.dtype == "auto" else trained
-    from peft import get_peft_model
-
-    targets = resolve_targets(base, lora.target, model.lora_targets)
-    exclude = exclude_pattern(base, model.lora_targets.exclude)
-    expected = matching(adaptable_linears(base, model.lora_targets.exclude), targets)
-    config = peft_config(lora, targets, exclude, model.family)
+    targets = choose_targets(base, lora, model.lora_targets)
+    _say_left_out(lora, targets)
     with seeded(seed if lora.init_seed is None else lora.init_seed):
-        adapted = get_peft_model(base, config)
-    wrapped = set(adapted_modules(adapted))
-    if wrapped != expected:
-        odd = ", ".join(sorted(wrapped ^ expected)[:5])
-        raise ModelError(f"lora.target={lora.target!r} wrapped other modules than asked: {odd}.")
-    if lora.fast:
-        speed_up(adapted)
-    adapted.train()
-    return cast("PeftModel", adapted)
+        adapted = _wrap(base, peft_config(base, lora, model, targets), lora.fast)
+    if targets.experts:
+        set_dropout(adapted, lora.dropout)
+    odd = set(adapted_modules(adapted)) ^ (targets.linears | set(targets.experts))
+    if odd:
+        raise ModelError(
+            f"lora.target={lora.target!r} wrapped other modules than asked: "
+            f"{', '.join(sorted(odd)[:5])}."
+        )
+    return adapted.train()
 
 
-def peft_config(lora: LoraConfig, targets: list[str], exclude: str | None, family: str) -> Any:
-    """Build PEFT's own config; ``alpha`` is the one in effect (it follows r by default)."""
+def peft_config(
+    base: PreTrainedModel, lora: LoraConfig, model: ModelConfig, targets: Targets
+) -> Any:
+    """Build PEFT's own config; ``alpha`` is the one in effect.
+
+    Raises:
+        ModelError: ``lora.modules_to_save`` names what is not there or cannot be trained.
+    """
     from peft import LoraConfig as PeftLoraConfig
     from peft import TaskType
 
+    whole = whole_modules(base, lora.modules_to_save)
+    ratio = lora.alpha_ratio if lora.alpha is None else None
+    follows = {} if ratio is None else {k: ratio * r for k, r in lora.rank_pattern.items()}
+    options = {
+        "target_parameters": targets.experts,
+        "rank_pattern": dict(lora.rank_pattern),
+        "alpha_pattern": follows | lora.alpha_pattern,
+        "modules_to_save": whole,
+        "trainable_token_indices": _token_rows(base, model, whole),
+        "ensure_weight_tying": bool(whole) and base.config.get_text_config().tie_word_embeddings,
+    }
     return PeftLoraConfig(
         r=lora.r,
         lora_alpha=lora.effective_alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        exclude_modules=exclude,
+        lora_dropout=0.0 if targets.experts else lora.dropout,
+        target_modules=targets.names,
+        exclude_modules=exclude_pattern(base, model.lora_targets.exclude),
         use_dora=lora.method == "dora",
         use_rslora=lora.method == "rslora",
         bias="none",
-        task_type=TaskType.SEQ_2_SEQ_LM if family == "seq2seq" else TaskType.CAUSAL_LM,
+        task_type=TaskType.SEQ_2_SEQ_LM if model.family == "seq2seq" else TaskType.CAUSAL_LM,
+        **{key: value for key, value in options.items() if value},
     )
+
+
+def _wrap(base: PreTrainedModel, config: Any, fast: bool = True) -> PeftModel:
+    """Put an adapter with fp32 weights around ``base``."""
+    from peft import get_peft_model
+    from peft.utils.other import ModulesToSaveWrapper
+
+    adapted = get_peft_model(base, config)
+    for module in adapted.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            _train_in_fp32(module)
+    if fast:
+        speed_up(adapted)
+    return cast("PeftModel", adapted)
+
+
+def _train_in_fp32(wrapper: Any) -> None:
+    """Keep the trained copy of a 16-bit module in fp32; what goes in and out keeps its dtype.
+
+    PEFT's ``unload`` would leave the trained copy in the base: it takes the module itself again.
+    """
+    copy = wrapper.modules_to_save[wrapper.active_adapters[0]]
+    dtype = next(wrapper.original_module.parameters()).dtype
+    copy.float()
+    hooks = (
+        copy.register_forward_pre_hook(_as_its_weights),
+        copy.register_forward_hook(lambda _, inputs, output: output.to(dtype)),
+    )
+
+    def unload(merge: bool, safe_merge: bool, adapter_names: Any) -> nn.Module:
+        for hook in hooks:
+            hook.remove()
+        module: nn.Module = copy.to(dtype) if merge else wrapper.original_module
+        return module
+
+    wrapper.unload_and_optionally_merge_module = unload
+
+
+def _as_its_weights(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    dtype = next(module.parameters()).dtype
+    return tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Give every adapted linear layer dropout; PEFT refuses it where experts are adapted too."""
+    for module in model.modules():
+        if hasattr(module, "lora_dropout") and not hasattr(module, "parameter_name"):
+            for name in module.lora_dropout:
+                module.lora_dropout[name] = nn.Dropout(rate) if rate else nn.Identity()
+
+
+def _say_left_out(lora: LoraConfig, targets: Targets) -> None:
+    level = logging.INFO
+    if lora.target == "all_linear" and targets.left_out > MUCH and not lora.layers_to_transform:
+        level = logging.WARNING
+    log.log(
+        level,
+        "lora.target=%s leaves %.1f %% of the weights without an adapter (embeddings and output "
+        "head aside): %d linear layers and %d stacks of experts have one.",
+        lora.target, 100 * targets.left_out, len(targets.linears), len(targets.experts),
+    )  # fmt: skip
+
+
+def whole_modules(base: PreTrainedModel, names: Sequence[str]) -> list[str]:
+    """Check ``lora.modules_to_save``: each name ends that of a module with weights of its own."""
+    found = dict(base.named_modules())
+    for name in names:
+        modules = [found[key] for key in matching(found, [name])]
+        if not modules or not any(True for m in modules for _ in m.parameters()):
+            kinds = sorted(
+                {key.rsplit(".", 1)[-1] for key, m in found.items() if len(m._parameters)}
+            )
+            raise ModelError(
+                f"lora.modules_to_save: no module with weights is called {name!r} in "
+                f"{type(base).__name__}. It has: {', '.join(kinds)}."
+            )
+        if any(is_quantized(module) for module in modules):
+            raise ModelError(
+                f"lora.modules_to_save: {name!r} is quantised, so it cannot be trained whole. "
+                "Leave it out, or set quantization=none."
+            )
+    return list(names)
+
+
+def _token_rows(
+    base: PreTrainedModel, model: ModelConfig, whole: Sequence[str]
+) -> dict[str, list[int]]:
+    """Return the rows of ``model.added_tokens`` by embedding (and head, where it has its own)."""
+    if not model.added_tokens:
+        return {}
+    ids = load_tokenizer(model).convert_tokens_to_ids(list(model.added_tokens))
+    inside, outside = base.get_input_embeddings(), base.get_output_embeddings()
+    modules = [inside] if outside is None or outside.weight is inside.weight else [inside, outside]
+    names = [name for name, module in base.named_modules() if any(module is m for m in modules)]
+    return {name: ids for name in names if not matching([name], whole)}
 
 
 def enable_checkpointing(model: nn.Module) -> None:
@@ -117,7 +227,8 @@ def save_adapter(model: nn.Module, folder: Path | str) -> Path:
         return full.save(model, folder)
     if not is_adapted(model):
         raise ModelError("This model has no adapter to save (lora=none trains nothing).")
-    # "auto" would ask the hub whether the embeddings were resized; they never are.
+    # "auto" would ask the hub whether the embeddings were resized; rows that were added are saved
+    # as the adapter's own.
     wrapper: Any = model
     wrapper.save_pretrained(str(folder), save_embedding_layers=False)
     return folder
@@ -135,28 +246,72 @@ def load_adapter(
     folder = adapter_folder(source)
     if full.is_full_checkpoint(folder):
         return full.load(base, folder, trainable)
-    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
+
+    model, weights = fitting_adapter(base, folder, trainable)
+    set_peft_model_state_dict(model, weights)
+    return model.train(trainable)
+
+
+def fitting_adapter(
+    base: PreTrainedModel, folder: Path, trainable: bool = False
+) -> tuple[PeftModel, dict[str, Tensor]]:
+    """Wrap ``base`` (on the meta device for a check alone) for an adapter; return its weights too.
+
+    Raises:
+        ModelError: the adapter is damaged, or made for another model.
+    """
+    config, weights = read_adapter(folder)
+    config.inference_mode = not trainable
+    where = f"The adapter in {str(folder)!r}"
+    try:
+        with seeded(0):
+            model = _wrap(base, config)
+    except ValueError as error:  # PEFT finds no module of such names
+        said = " ".join(str(error).split())
+        raise ModelError(f"{where} does not fit this model: {said} {_advice(config)}") from error
+    fit_weights(adapter_weights(model), weights, where, _advice(config))
+    return model, weights
+
+
+def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return what of ``model`` belongs to its adapter, under the names of the adapter's file."""
+    from peft import get_peft_model_state_dict
+
+    weights: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return weights
+
+
+def _advice(config: Any) -> str:
+    return (
+        "Load it on the base it was trained on; if this is the one, the file was changed after "
+        f"training or belongs to another {CONFIG} (this one says r={getattr(config, 'r', None)})."
+    )
+
+
+def read_adapter(folder: Path) -> tuple[Any, dict[str, Tensor]]:
+    """Read PEFT's configuration and the weights of an adapter.
+
+    Raises:
+        ModelError: one of the two files is damaged.
+    """
+    from peft import PeftConfig
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config = PeftConfig.from_pretrained(str(folder))
-    config.inference_mode = not trainable
-    weights = load_file(str(folder / WEIGHTS))
-    with seeded(0):
-        model = get_peft_model(base, config)
-    _check_weights(model, weights, folder)
-    set_peft_model_state_dict(model, weights)
-    speed_up(model)
-    model.train(trainable)
-    return cast("PeftModel", model)
+    try:
+        return PeftConfig.from_pretrained(str(folder)), load_file(str(folder / WEIGHTS))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+        raise ModelError(
+            f"The adapter in {str(folder)!r} cannot be read ({type(error).__name__}: {error}). "
+            "Copy it again, or train it again."
+        ) from error
 
 
 def cast_adapter(model: nn.Module, trainer: TrainerConfig, name: str = "") -> None:
-    """Put adapter weights into the dtype in which ``trainer`` trained and scored them.
+    """Put adapter weights (of one ``name``, or all) into the dtype ``trainer`` trained them in.
 
-    Args:
-        model: with one or more adapters; a fully trained model has none and stays as it is.
-        trainer: what trained them.
-        name: of the only adapter that is meant; empty: all of them.
+    A fully trained model has none and stays as it is.
     """
     within = f".{name}." if name else ""
     named = model.named_parameters()
@@ -167,6 +322,7 @@ def adapter_folder(source: Path | str) -> Path:
     """Return the local folder of an adapter, fetching its two files if it is a hub id."""
     folder = Path(source).expanduser()
     if folder.is_dir() and full.is_full_checkpoint(folder):
+        check_weights(folder / full.WEIGHTS)
         return folder
     found = find_source(str(source), marker=CONFIG, weights=False, key="adapter")
     if found.folder is None:
@@ -177,18 +333,5 @@ def adapter_folder(source: Path | str) -> Path:
         raise ModelError(
             f"adapter={str(source)!r} holds no {WEIGHTS} (pickled weights are refused)."
         )
+    check_weights(folder / WEIGHTS)
     return folder
-
-
-def _check_weights(model: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    from peft import get_peft_model_state_dict
-
-    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
-    missing, extra = expected.keys() - weights.keys(), weights.keys() - expected.keys()
-    shapes = {k for k in expected.keys() & weights.keys() if expected[k].shape != weights[k].shape}
-    for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)):
-        if names:
-            raise ModelError(
-                f"The adapter in {str(folder)!r} does not fit this base: {len(names)} weights are "
-                f"{what} (for example {min(names)}). Load it on the base it was trained on."
-            )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from sizewise.errors import ModelError
-from sizewise.models.base import VISION_MODULES, is_quantized
+from sizewise.models.base import VISION_MODULES, fit_weights, is_quantized
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,6 @@ def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save(model: nn.Module, folder: Path) -> Path:
-    """Write the weights and a marker that says what they are."""
     from safetensors.torch import save_file
 
     weights = trained_weights(model)
@@ -64,7 +63,6 @@ def save(model: nn.Module, folder: Path) -> Path:
 
 
 def is_full_checkpoint(folder: Path) -> bool:
-    """Whether ``folder`` holds fully trained weights."""
     return (folder / MARKER).is_file()
 
 
@@ -77,14 +75,11 @@ def load(base: PreTrainedModel, folder: Path, trainable: bool) -> PreTrainedMode
     from safetensors.torch import load_file
 
     model = make_trainable(base)
-    weights, expected = load_file(str(folder / WEIGHTS)), trained_weights(base)
-    odd = weights.keys() ^ expected.keys()
-    odd |= {k for k in weights.keys() & expected.keys() if weights[k].shape != expected[k].shape}
-    if odd:
-        raise ModelError(
-            f"The weights in {str(folder)!r} do not fit this base: {len(odd)} tensors differ "
-            f"(for example {min(odd)}). Load them on the base they were trained from."
-        )
+    weights = load_file(str(folder / WEIGHTS))
+    fit_weights(
+        trained_weights(base), weights, f"The weights in {str(folder)!r}",
+        "Load them on the base they were trained from.",
+    )  # fmt: skip
     model.load_state_dict(weights, strict=False)
     if not trainable:
         model.requires_grad_(False)

@@ -28,9 +28,12 @@ def base_of(model: nn.Module) -> PreTrainedModel:
 
 
 def adapted_modules(model: nn.Module) -> list[str]:
-    """Return names (as in the base) of the modules that carry an adapter."""
-    base = base_of(model)
-    return [name for name, module in base.named_modules() if hasattr(module, "lora_A")]
+    """Return names (as in the base) of the modules, and stacks of experts, with an adapter."""
+    return [
+        ".".join(filter(None, (name.removesuffix(".base_layer"), getattr(m, "parameter_name", ""))))
+        for name, m in base_of(model).named_modules()
+        if hasattr(m, "lora_A")
+    ]
 
 
 @dataclass(frozen=True)

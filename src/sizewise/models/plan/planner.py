@@ -11,10 +11,11 @@ import torch
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
 from sizewise.config.training import OptimizerConfig
 from sizewise.errors import ModelError
-from sizewise.models.architecture import model_config
+from sizewise.models.architecture import check_vocabulary, model_config
 from sizewise.models.dtypes import DTYPES
 from sizewise.models.plan.trace import Shape, adapted_meta, trace_generation, trace_training
 from sizewise.models.plan.weights import largest_linear_bytes, optimizer_bytes, weight_bytes
+from sizewise.models.tokenizer import is_here
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -45,9 +46,13 @@ def plan_memory(
     ``advise``: also look for changes that would make it fit where it does not.
 
     Raises:
-        ModelError: the architecture is not known here and its config cannot be read.
+        ModelError: the architecture is not known here and its config cannot be read, or the
+            tokenizer, where it is on this machine, is larger than the embedding.
     """
-    planner = _Planner(model_config(model), model, lora, device_type)
+    config = model_config(model)
+    if is_here(model):
+        check_vocabulary(config, model)
+    planner = _Planner(config, model, lora, device_type)
     choice = Choice(quantization, workload, optimizer)
     plan = planner.plan(choice)
     if not advise:
@@ -56,19 +61,18 @@ def plan_memory(
     return replace(plan, advice=advice)
 
 
+@dataclass
 class _Planner:
     """Traces of one architecture, each made once, and the sums over them."""
 
-    def __init__(
-        self, config: PretrainedConfig, model: ModelConfig, lora: LoraConfig, device_type: str
-    ) -> None:
-        self.config, self.model, self.lora = config, model, lora
-        self.device_type = device_type
-        self.traces: dict[tuple[object, ...], dict[str, int]] = {}
-        self.counts: dict[torch.dtype, tuple[int, int, int]] = {}
+    config: PretrainedConfig
+    model: ModelConfig
+    lora: LoraConfig
+    device_type: str
+    traces: dict[tuple[object, ...], dict[str, int]] = field(default_factory=dict)
+    counts: dict[torch.dtype, tuple[int, int, int]] = field(default_factory=dict)
 
     def plan(self, choice: Choice) -> MemoryPlan:
-        """Sum up one way to run."""
         dtype = self._dtype(choice.quantization)
         trained = self._trained_dtype(dtype)
         total, trainable, adapter_bytes = self._counts(trained)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from sizewise.config.model import LoraConfig, ModelConfig
+from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, base_of, enable_checkpointing
 from sizewise.models.architecture import meta_model
 
@@ -37,7 +38,6 @@ class Shape:
 def adapted_meta(
     config: PretrainedConfig, model: ModelConfig, lora: LoraConfig, dtype: torch.dtype
 ) -> nn.Module:
-    """Build base and adapter on the meta device."""
     if model.attn_implementation == "eager":
         config = copy.deepcopy(config)
         config._attn_implementation = "eager"
@@ -84,17 +84,27 @@ def trace_generation(
 def _by_layers(
     config: PretrainedConfig, step: Callable[[PretrainedConfig], dict[str, int]]
 ) -> dict[str, int]:
-    """Run ``step`` on a few and on some more layers, and continue the line to all of them."""
+    """Run ``step`` on a few and on some more layers, and continue the line to all of them.
+
+    Raises:
+        ModelError: the model asks for values, which the meta device has none of (mixtures of
+            experts do, to choose among them).
+    """
     layers = config.get_text_config().num_hidden_layers
-    if layers <= MORE:
-        return step(config)
-    few, more = step(with_layers(config, FEW)), step(with_layers(config, MORE))
+    try:
+        if layers <= MORE:
+            return step(config)
+        few, more = step(with_layers(config, FEW)), step(with_layers(config, MORE))
+    except (RuntimeError, NotImplementedError) as error:
+        raise ModelError(
+            f"The memory of a {config.model_type} cannot be planned: its layers ask for values, "
+            "and a plan has shapes only. Try the run itself with debug=fast."
+        ) from error
     slope = {key: (more[key] - few[key]) / (MORE - FEW) for key in more}
     return {key: max(0, int(more[key] + slope[key] * (layers - MORE))) for key in more}
 
 
 def with_layers(config: PretrainedConfig, count: int) -> PretrainedConfig:
-    """Copy a config with fewer layers."""
     copied = copy.deepcopy(config)
     text = copied.get_text_config()
     text.num_hidden_layers = count
@@ -107,7 +117,7 @@ def with_layers(config: PretrainedConfig, count: int) -> PretrainedConfig:
 
 def _training_step(adapted: nn.Module, shape: Shape) -> dict[str, int]:
     base: Any = base_of(adapted)
-    vocabulary = base.get_output_embeddings().out_features
+    vocabulary = base.config.get_text_config().vocab_size
     mode = LiveBytes(lambda tensor: tensor.dim() > 1 and tensor.shape[-1] == vocabulary)
     mode.ignore(adapted.parameters())
     with meta_stand_ins(base.config), mode:
@@ -176,15 +186,10 @@ STAND_IN = "sizewise_fused"
 
 
 class LiveBytes(TorchDispatchMode):
-    """Count the storages that operations make while this mode is on, and the most alive at once.
+    """Count the storages that operations make while this mode is on: alive now, at most, in bytes.
 
     Tensors made before (weights) are not counted. ``is_logits`` marks the tensors whose share of
-    the peak is reported apart.
-
-    Attributes:
-        live: bytes alive now.
-        peak: the most bytes alive at once.
-        peak_logits: bytes of logits among them.
+    the peak is reported apart (``peak_logits``).
     """
 
     def __init__(self, is_logits: Callable[[Tensor], bool] = lambda tensor: False) -> None:
@@ -204,7 +209,6 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operation and count the new storages among its outputs."""
         result = func(*args, **(kwargs or {}))
         for tensor in tree_flatten(result)[0]:
             if isinstance(tensor, Tensor):

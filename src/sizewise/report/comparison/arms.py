@@ -53,7 +53,6 @@ class Arm:
 
     @property
     def first(self) -> Member:
-        """The member with the lowest seed."""
         return self.members[0]
 
     @property
@@ -75,7 +74,6 @@ class Arm:
 
     @property
     def fitted(self) -> bool:
-        """Whether anything was fitted on the training split."""
         return self.kind in (TUNED, CLASSICAL)
 
     @property
@@ -90,7 +88,6 @@ class Arm:
 
     @cached_property
     def primary(self) -> str:
-        """Name of the primary score."""
         return self.first.run.outcome.primary
 
     def score(self, name: str | None = None) -> float:
@@ -120,7 +117,6 @@ class Arm:
 
     @property
     def train_seconds(self) -> float | None:
-        """Mean training seconds; None for a zero-shot model."""
         return self.cost(lambda run: run.outcome.cost.train_seconds) if self.fitted else None
 
     @property
@@ -135,7 +131,6 @@ class Arm:
 
     @property
     def max_train(self) -> int:
-        """Number of training examples that were used."""
         return int(self.first.run.outcome.data.sizes.get("train", 0)) if self.fitted else 0
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from sizewise.config import PricesConfig
 from sizewise.record.outcome import Evaluation
 from sizewise.report import words
-from sizewise.report.comparison.arms import TestSet
+from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.detail import PaidBack, Views, make_views, paid_back
 from sizewise.report.comparison.objections import warnings_of
 from sizewise.report.comparison.pairs import Pair, compare_pairs, gains
 from sizewise.report.comparison.points import Front, Point, fronts, make_points
 from sizewise.report.comparison.runs import AnswerCache, Loaded, Problem, Run, load_runs
-from sizewise.report.comparison.table import arm_rows, run_rows
 from sizewise.report.comparison.test_sets import build_test_sets
 from sizewise.report.comparison.verdict import OPEN, Verdict, find_contrast, judge
 
@@ -45,12 +45,10 @@ class SetComparison:
 
     @cached_property
     def points(self) -> list[Point]:
-        """Every arm with its interval and costs."""
         return make_points(self.test, self.seed)
 
     @cached_property
     def fronts(self) -> list[Front]:
-        """Pareto fronts of quality against each cost."""
         return fronts(self.test, self.points)
 
     @cached_property
@@ -61,7 +59,6 @@ class SetComparison:
 
     @cached_property
     def views(self) -> Views:
-        """The detailed views."""
         return make_views(self.test, self.points, self.verdict, self.seed)
 
 
@@ -98,7 +95,6 @@ class Comparison:
 
     @property
     def runs_table(self) -> pd.DataFrame:
-        """One row per run."""
         return run_rows(self.runs, self.scores_of)
 
     @cached_property
@@ -114,14 +110,10 @@ class Comparison:
 def compare(
     paths: Sequence[Path], by: Sequence[str] = (), prices: PricesConfig | None = None, seed: int = 0
 ) -> Comparison:
-    """Compare all finished runs at or below ``paths``.
+    """Compare all finished runs at or below ``paths``; ConfigError if ``by`` names no key of them.
 
     ``by``: compare pairs that differ in these configuration keys only, instead of the pairs of the
     question. The same ``seed`` gives the same figures.
-
-    Raises:
-        OutcomeError: a path is no directory.
-        ConfigError: ``by`` names no key of the runs.
     """
     return compare_loaded(load_runs(paths), by, prices, seed)
 
@@ -155,3 +147,83 @@ def _compare_set(
         prices=prices,
         seed=seed,
     )
+
+
+def arm_rows(test: TestSet, gains: Mapping[int, Pair], own: bool = True) -> pd.DataFrame:
+    """One row per configuration, best first.
+
+    Gains are improvements of tuned arms over their own base (``gains``, by position), with the 95 %
+    interval paired on the test examples. ``own`` leaves out zero-shot scores that only came with
+    tuned runs.
+    """
+    rows = [_row(test, arm, gains.get(place)) for place, arm in enumerate(test.arms)]
+    shown = [row for row, arm in zip(rows, test.arms, strict=True) if arm.own or not own]
+    frame = pd.DataFrame(shown, columns=list(rows[0]))
+    order = frame["score"] * test.sign
+    return frame.loc[order.sort_values(ascending=False, na_position="last", kind="stable").index]
+
+
+def _row(test: TestSet, arm: Arm, gain: Pair | None) -> dict[str, Any]:
+    model, outcome = arm.model, arm.first.run.outcome
+    base = test.zero_shot_of(arm)
+    score = arm.score(test.primary)
+    zero_shot = base.score(test.primary) if base is not None else None
+    return {
+        "label": arm.label,
+        "kind": arm.kind,
+        "dataset": test.dataset,
+        "metric": test.primary,
+        "model": model.name,
+        "params": arm.params,
+        "trainable": model.params_trainable if arm.fitted else 0,
+        "lora": model.lora_method if arm.tuned else "none",
+        "r": model.lora_r if arm.tuned else None,
+        "quantization": model.quantization,
+        "train_examples": arm.max_train or None,
+        "memory_bytes": model.memory_bytes,
+        "adapter_bytes": model.adapter_bytes if arm.tuned else 0,
+        "train_seconds": arm.train_seconds,
+        "latency_seconds": arm.latency,
+        "energy_joules": arm.energy_joules,
+        "seeds": len(arm.members) if arm.tuned else None,
+        "zero_shot": zero_shot,
+        "tuned": score if arm.fitted else None,
+        "score": score,
+        "gain": gain.gain if gain else None,
+        "gain_low": gain.low if gain else None,
+        "gain_high": gain.high if gain else None,
+        "p_value": gain.result.p_value if gain else None,
+        "unparsed": arm.unparsed,
+        "examples": test.compared,
+        "fingerprint": test.fingerprint,
+        "code_commit": (outcome.provenance.get("code") or {}).get("commit"),
+    }
+
+
+def run_rows(
+    runs: Sequence[Run], scores: Callable[[Evaluation], Mapping[str, float]]
+) -> pd.DataFrame:
+    rows = []
+    for run in runs:
+        outcome = run.outcome
+        row: dict[str, Any] = {
+            "run_id": outcome.run_id,
+            "directory": run.directory.name,
+            "model": outcome.model.name,
+            "params": outcome.model.params_total,
+            "lora": outcome.model.lora_method,
+            "r": outcome.model.lora_r,
+            "quantization": outcome.model.quantization,
+            "dataset": outcome.data.name,
+            "train_examples": outcome.data.sizes.get("train"),
+            "seed": outcome.seed,
+            "memory_bytes": outcome.model.memory_bytes,
+            "train_seconds": outcome.cost.train_seconds,
+            "eval_seconds": outcome.cost.eval_seconds,
+            "val_loss": outcome.validation.get("val_loss"),
+        }
+        for kind, evaluations in (("zero_shot", outcome.base), ("tuned", outcome.tuned or {})):
+            for name, evaluation in evaluations.items():
+                row |= {f"{kind}@{name}/{k}": v for k, v in scores(evaluation).items()}
+        rows.append(row)
+    return pd.DataFrame(rows)

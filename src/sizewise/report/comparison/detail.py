@@ -10,10 +10,16 @@ from typing import Any
 import numpy as np
 
 from sizewise.config import PricesConfig
-from sizewise.report.comparison import curves
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.pairs import representatives
-from sizewise.report.comparison.points import Point
+from sizewise.report.comparison.points import (
+    Curve,
+    LearningCurve,
+    Point,
+    learning_curves,
+    rank_curves,
+    scaling_of,
+)
 from sizewise.report.comparison.runs import FloatArray
 from sizewise.report.comparison.strata import Confusion, Stratum, confusions, strata_of
 from sizewise.report.comparison.verdict import Contrast, Verdict, find_contrast
@@ -102,8 +108,8 @@ class Views:
 
     contrast: Contrast | None
     strata: list[Stratum]
-    ranks: list[curves.Curve]
-    learning: list[curves.LearningCurve]
+    ranks: list[Curve]
+    learning: list[LearningCurve]
     scaling: ScalingMatch | None
     hybrid: RoutingCurve | None
     confusion: list[Confusion]
@@ -111,7 +117,6 @@ class Views:
 
 
 def make_views(test: TestSet, points: Sequence[Point], verdict: Verdict, seed: int = 0) -> Views:
-    """Compute the views that the runs of a test set allow."""
     contrast = find_contrast(test, verdict)
     sample = draw_sample(test, contrast, seed)
     if contrast is None:
@@ -119,9 +124,9 @@ def make_views(test: TestSet, points: Sequence[Point], verdict: Verdict, seed: i
     return Views(
         contrast=contrast,
         strata=strata_of(test, contrast, seed),
-        ranks=curves.rank_curves(test, points),
-        learning=curves.learning_curves(test, points, contrast, seed),
-        scaling=curves.scaling_of(test, contrast, seed),
+        ranks=rank_curves(test, points),
+        learning=learning_curves(test, points, contrast, seed),
+        scaling=scaling_of(test, contrast, seed),
         hybrid=hybrid_of(test, contrast, seed),
         confusion=confusions(test, [c for c in (contrast.base, contrast.small) if c is not None]),
         sample=sample,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sizewise.files import hash_text
+from sizewise.record.identity import flatten
 from sizewise.record.outcome import ModelFacts
 
 # Mostly said by the base, the adapter and the storage: named where nothing else tells apart.
@@ -78,17 +79,6 @@ def _plain(model: ModelFacts, tuned: bool) -> str:
     return " ".join(parts)
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level of dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = sorted({key for config in flat for key in config})
     return [k for k in keys if len({repr(c.get(k)) for c in flat}) > 1]
@@ -117,7 +107,7 @@ def _texts(key: str, values: Sequence[Any]) -> list[str]:
     for text, value in zip(texts, values, strict=True):
         meant.setdefault(text, set()).add(repr(value))
     return [
-        text if len(meant[text]) == 1 else f"{text}({_hash(value)})"
+        text if len(meant[text]) == 1 else f"{text}({hash_text(repr(value), HASH_LENGTH)})"
         for text, value in zip(texts, values, strict=True)
     ]
 
@@ -127,10 +117,6 @@ def _value(key: str, value: Any) -> str:
     text = missing if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:HASH_LENGTH]
 
 
 def _numbered(labels: Sequence[str]) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from sizewise.record.identity import flatten
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, Arm, TestSet
-from sizewise.report.comparison.labels import flatten
 from sizewise.report.comparison.pairs import CHOSEN, Pair, variant_key
 
 FEW_EXAMPLES = 100
@@ -20,7 +20,7 @@ MOST_NAMES = 4
 def warnings_of(test: TestSet, pairs: list[Pair]) -> list[str]:
     """Return every objection to the comparison on one test set, each one sentence."""
     checks = (
-        _baselines, _seeds, _examples, _leaks, _prompts, _decoding, _budgets, _unparsed,
+        _baselines, _seeds, _examples, _leaks, _prompts, _decoding, _int8, _budgets, _unparsed,
         _memorised, _selection,
     )  # fmt: skip
     found = [warning for check in checks for warning in check(test)]
@@ -98,6 +98,26 @@ def _decoding(test: TestSet) -> Iterator[str]:
     }
     if len(ways) > 1:
         yield f"Answers were decoded in {len(ways)} different ways."
+
+
+def _int8(test: TestSet) -> Iterator[str]:
+    """The text of an 8-bit model is not quite the same in every batch (see docs/architecture)."""
+    configs = [
+        m.run.outcome.config
+        for c in test.arms
+        for m in c.members
+        if m.run.outcome.model.quantization == "int8"
+    ]
+    batches = {
+        (config.get("evaluation") or {}).get("batch_size") or config["trainer"]["batch_size"]
+        for config in configs
+        if config.get("trainer")
+    }
+    if len(batches) > 1:
+        yield (
+            f"int8 models were asked in batches of {' and '.join(map(str, sorted(batches)))}, and "
+            "their answers depend on the batch: set the same evaluation.batch_size."
+        )
 
 
 def _budgets(test: TestSet) -> Iterator[str]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sizewise.errors import ConfigError
+from sizewise.record.identity import flatten
 from sizewise.report.comparison.arms import DATA, TUNED, ZERO_SHOT, Arm, TestSet
-from sizewise.report.comparison.labels import flatten
 from sizewise.statistics.comparison import PairedComparison, PairedScores, compare_paired_many
 from sizewise.statistics.paired import holm
 
@@ -35,18 +35,15 @@ class Pair:
 
     @property
     def gain(self) -> float:
-        """Improvement of A over B in units of the score."""
         return self.sign * self.result.difference
 
     @property
     def low(self) -> float:
-        """Lower end of the 95 % interval of the gain."""
         interval = self.result.interval
         return interval.low if self.sign > 0 else -interval.high
 
     @property
     def high(self) -> float:
-        """Upper end of the 95 % interval of the gain."""
         interval = self.result.interval
         return interval.high if self.sign > 0 else -interval.low
 

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewise.errors import OutcomeError
+from sizewise.files import parse_json
 from sizewise.record.directories import OUTCOME_FILE, RunDir
+from sizewise.record.kinds import check_kinds
 from sizewise.record.outcome import Evaluation, Outcome, read_outcome
-from sizewise.record.predictions import WEIGHTED_BY
+from sizewise.record.predictions import WEIGHTED_BY, Prediction
 
 FloatArray = NDArray[np.float64]
 
@@ -65,13 +67,11 @@ class Answers:
     path: Path
 
     def positions(self, ids: Sequence[str]) -> list[int]:
-        """Return where examples stand in the file."""
         at = {key: i for i, key in enumerate(self.ids)}
         return [at[key] for key in ids]
 
     def lines(self) -> dict[str, dict[str, Any]]:
-        """Read the predictions with their texts, by id."""
-        return {row["id"]: row for row in map(json.loads, self.path.read_bytes().splitlines())}
+        return {row["id"]: row for row in map(parse_json, self.path.read_bytes().splitlines())}
 
 
 def find_run_dirs(paths: Iterable[Path]) -> list[Path]:
@@ -124,11 +124,7 @@ class AnswerCache:
     read: dict[str, Answers] = field(default_factory=dict)
 
     def get(self, run: Run, evaluation: Evaluation) -> Answers:
-        """Return the answers of one evaluation.
-
-        Raises:
-            OutcomeError: the file is missing, was changed, or cannot be parsed.
-        """
+        """Return an evaluation's answers; OutcomeError for a missing, changed or damaged file."""
         ref = evaluation.predictions
         if ref.sha256 not in self.read:
             self.read[ref.sha256] = parse_answers(run.directory / ref.path, ref.sha256)
@@ -144,12 +140,14 @@ def parse_answers(path: Path, sha256: str | None = None) -> Answers:
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise OutcomeError(f"{path} was changed after the run: its hash is not the recorded one.")
     try:
-        return _answers([json.loads(line) for line in data.splitlines()], path)
+        return _answers([parse_json(line) for line in data.splitlines()], path)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutcomeError(f"{path} is no predictions file of this version ({error!r}).") from error
 
 
 def _answers(rows: Sequence[dict], path: Path) -> Answers:  # type: ignore[type-arg]
+    for number, row in enumerate(rows, start=1):
+        check_kinds(row, Prediction, f"line {number}")
     names = sorted({name for row in rows for name in row["scores"]})
     strata = sorted({name for row in rows for name in row["strata"]})
     nan = float("nan")

@@ -190,7 +190,8 @@ def _chapter_in(text: str, catalogue: str) -> str:
 
     The catalogue, which takes seconds to load, is asked only where there are several codes.
     """
-    from sizewise.metrics.codes import extract_code, find_codes, load_catalogue, strip_reasoning
+    from sizewise.data.tokens.reasoning import strip_reasoning
+    from sizewise.metrics.codes import extract_code, find_codes, load_catalogue
 
     several = len(find_codes(strip_reasoning(text))) > 1
     code = extract_code(text, load_catalogue(catalogue).contains if several else None)

@@ -78,11 +78,7 @@ def _judged(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
 
 def _strongest_of_largest(test: TestSet, models: Sequence[Arm]) -> Arm:
     """The largest model at its best: whoever beats only a weak variant has not beaten it."""
-
-    def strength(arm: Arm) -> tuple[int, float]:
-        return arm.model.params_base, test.sign * test.mean(arm)
-
-    return max(models, key=strength)
+    return max(models, key=lambda arm: (arm.model.params_base, test.sign * test.mean(arm)))
 
 
 def _chosen(pairs: Sequence[Pair]) -> list[Pair]:
@@ -219,7 +215,6 @@ class Contrast:
 
     @property
     def shown(self) -> list[Arm]:
-        """All of them, the tuned one first."""
         return [c for c in (self.small, self.base, self.large) if c is not None]
 
 

@@ -20,7 +20,7 @@ from sizewise.report.page import prose
 from sizewise.report.page.results import clean
 from sizewise.report.page.tables import configuration_table, pair_table, run_table, strata_table
 from sizewise.report.page.terminal import Failure
-from sizewise.report.ratings.summary import ratings_summary
+from sizewise.report.ratings.store import ratings_summary
 from sizewise.report.views import charts
 
 PACKAGE = "sizewise.report"
@@ -73,6 +73,7 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "verdict": compared.verdict,
         "cards": prose.cards_of(compared),
         "warnings": compared.warnings,
+        "data": prose.data_sentences(test),
         "fronts": compared.fronts,
         "costs": COSTS,
         "views": views,
@@ -89,7 +90,6 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
 
 
 def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
-    """All charts of a test set, by name."""
     test, views, points = compared.test, compared.views, compared.points
     scale, contrast = scale_of(test), views.contrast
     figures: dict[str, go.Figure] = {

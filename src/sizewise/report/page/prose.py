@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sizewise.record.outcome import DataFacts
 from sizewise.report import words
 from sizewise.report.comparison.arms import TestSet
 from sizewise.report.comparison.compare import SetComparison
@@ -143,3 +144,28 @@ def hybrid_sentence(test: TestSet, views: Views) -> str:
 def paid_back_sentences(entries: Sequence[PaidBack]) -> list[str]:
     """Break-even against every way of getting the large model's answers."""
     return [f"Against {e.against}, in {e.unit}: {e.result.reason}." for e in entries]
+
+
+def data_sentences(test: TestSet) -> list[str]:
+    """Say what of a test set's rows did not become examples as they stand; once for equal data."""
+    outcomes = [member.run.outcome for arm in test.arms for member in arm.members]
+    said = [_left_out(test.dataset, outcome.data) for outcome in outcomes]
+    return list(dict.fromkeys(filter(None, said)))
+
+
+def _left_out(dataset: str, data: DataFacts) -> str:
+    """A set beside the data of the run has a report of its own within the run's."""
+    own = dataset == data.name
+    report = data.report if own else (data.report.get("further") or {}).get(dataset) or {}
+    dropped = data.dropped if own else report.get("dropped") or {}
+    counts = {**(report.get("filtered") or {}), "duplicates": report.get("duplicates"), **dropped}
+    left, cut = (
+        [f"{number:,} {what.replace('_', ' ')}" for what, number in found.items() if number]
+        for found in (counts, report.get("shortened") or {})
+    )
+    noted = [
+        f"{what} ({number:,})" for what, number in (report.get("noted") or {}).items() if number
+    ]
+    parts = (("Left out", left), ("Prompts cut", cut), ("Noted", noted))
+    said = " ".join(f"{title}: {', '.join(found)}." for title, found in parts if found)
+    return f"{dataset}, {report.get('rows', 0):,} rows. {said}" if said else ""

@@ -12,9 +12,8 @@ import numpy as np
 
 from sizewise.config import PricesConfig
 from sizewise.report.comparison.compare import Comparison, SetComparison
-from sizewise.report.comparison.curves import Curve, LearningCurve
 from sizewise.report.comparison.pairs import Pair
-from sizewise.report.comparison.points import Point
+from sizewise.report.comparison.points import Curve, LearningCurve, Point
 from sizewise.report.comparison.strata import Stratum
 from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch
@@ -37,7 +36,7 @@ def results_record(comparison: Comparison) -> dict[str, Any]:
 
 
 def results_text(comparison: Comparison) -> str:
-    """Return ``results_record`` as strict JSON."""
+    """``results_record`` as strict JSON."""
     return json.dumps(results_record(comparison), indent=1, ensure_ascii=False, allow_nan=False)
 
 
@@ -60,7 +59,6 @@ def _set(compared: SetComparison) -> dict[str, Any]:
 
 
 def pair_record(pair: Pair) -> dict[str, Any]:
-    """One pair with everything that a claim about it needs."""
     result = pair.result
     return {
         "question": pair.question,

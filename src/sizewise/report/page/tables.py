@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.strata import Stratum
@@ -33,7 +35,6 @@ class PageTable:
 
 
 def configuration_table(compared: SetComparison) -> PageTable:
-    """One row per configuration, best first."""
     scale = scale_of(compared.test)
     columns = (
         "Configuration", "Parameters", "Memory", "Training", "Per answer", "Seeds",
@@ -62,7 +63,6 @@ def configuration_table(compared: SetComparison) -> PageTable:
 
 
 def run_table(comparison: Comparison) -> PageTable:
-    """One row per run."""
     columns = (
         "Run", "Model", "Adapter", "Storage", "Data", "Seed", "Training", "Val. loss",
         "Zero-shot", "Tuned",
@@ -93,7 +93,6 @@ def run_table(comparison: Comparison) -> PageTable:
 
 
 def pair_table(compared: SetComparison) -> PageTable:
-    """One row per pair of the question."""
     scale = scale_of(compared.test)
     columns = (
         "A", "B", "Question", "A scores", "B scores", "Gain", "95 % interval", "p", "p (Holm)",
@@ -121,7 +120,6 @@ def pair_table(compared: SetComparison) -> PageTable:
 
 
 def strata_table(stratum: Stratum, scale: words.Scale) -> tuple[str, PageTable]:
-    """Name and numbers of one breakdown."""
     models = list(dict.fromkeys(m for level in stratum.levels for m in level.means))
     columns = (stratum.name, "Examples", *models, f"Gain over {stratum.against or '–'}", "95 %")
     rows = []
@@ -140,8 +138,19 @@ def strata_table(stratum: Stratum, scale: words.Scale) -> tuple[str, PageTable]:
     return stratum.name, PageTable(columns, (False, *[True] * (len(columns) - 1)), rows)
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV; a text that a spreadsheet would run as a formula gets an apostrophe."""
+
+    def plain(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+    return str(frame.map(plain).rename(columns=plain).to_csv(index=False))
+
+
 def number(value: Any) -> float | None:
-    """A float, or None for what is missing or not a number."""
     return None if value is None or value != value else float(value)
 
 

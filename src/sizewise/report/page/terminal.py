@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from sizewise.report import words
@@ -32,12 +31,15 @@ class Failure(Protocol):
     log: str
 
 
-def wide_console() -> Console:
-    """Standard output; in a file or a pipe, which has no width, wide enough for everything."""
-    console = Console()
-    if console.is_terminal or console.width >= NO_TERMINAL:
+def wide_console(width: int = NO_TERMINAL) -> Console:
+    """Standard output; in a file or a pipe, which has no width, wide enough for everything.
+
+    ``:name:`` stays what it is, and no picture is put in its place.
+    """
+    console = Console(emoji=False)
+    if console.is_terminal or console.width >= width:
         return console
-    return Console(width=NO_TERMINAL)
+    return Console(width=width, emoji=False)
 
 
 def show(
@@ -52,19 +54,21 @@ def show(
         console.print(_table(compared, console.width))
         _verdict(console, compared)
     if not comparison.sets:
-        console.print(f"[bold]{escape(comparison.verdict.sentence)}[/]")
+        console.print(f"[bold]{words.literal(comparison.verdict.sentence)}[/]")
     for problem in comparison.problems:
-        console.print(f"[yellow]Not used:[/] {escape(problem.where)}: {escape(problem.reason)}")
+        console.print(
+            f"[yellow]Not used:[/] {words.literal(problem.where)}: {words.literal(problem.reason)}"
+        )
     _failures(console, failures)
     for name, path in (paths or {}).items():
-        console.print(f"{name}: {escape(str(path))}", soft_wrap=True)
+        console.print(f"{name}: {words.literal(path)}", soft_wrap=True)
 
 
 def _table(compared: SetComparison, width: int) -> Table:
     test, frame = compared.test, compared.table
     scale = scale_of(test)
     title = f"{test.dataset} · {test.primary} · {test.size}"
-    table = Table(title=escape(title), title_justify="left", header_style="bold")
+    table = Table(title=words.literal(title), title_justify="left", header_style="bold")
     table.box, table.pad_edge = SIMPLE_HEAD, False
     table.add_column("", overflow="fold", min_width=14)
     columns = [name for name in COLUMNS if width >= WIDE or name not in ONLY_WIDE]
@@ -80,7 +84,7 @@ def _table(compared: SetComparison, width: int) -> Table:
 
 def _name(row: Mapping[Any, Any]) -> str:
     several = (number(row["seeds"]) or 0) > 1
-    return escape(str(row["label"]) + (f" ({int(row['seeds'])} seeds)" if several else ""))
+    return words.literal(str(row["label"]) + (f" ({int(row['seeds'])} seeds)" if several else ""))
 
 
 def _cells(row: Mapping[Any, Any], scale: words.Scale) -> dict[str, str]:
@@ -102,11 +106,13 @@ def _cells(row: Mapping[Any, Any], scale: words.Scale) -> dict[str, str]:
 def _verdict(console: Console, compared: SetComparison) -> None:
     verdict = compared.verdict
     style = STYLES.get(verdict.status, "bold")
-    console.print(f"[{style}]{escape(verdict.headline)}.[/] {escape(verdict.sentence)}")
+    console.print(
+        f"[{style}]{words.literal(verdict.headline)}.[/] {words.literal(verdict.sentence)}"
+    )
     for sentence in paid_back_sentences(compared.paid_back):
-        console.print(f"Break-even. {escape(sentence)}")
+        console.print(f"Break-even. {words.literal(sentence)}")
     for warning in compared.warnings:
-        console.print(f"  [dim]•[/] {escape(warning)}")
+        console.print(f"  [dim]•[/] {words.literal(warning)}")
     console.print()
 
 
@@ -114,5 +120,7 @@ def _failures(console: Console, failures: Sequence[Failure]) -> None:
     if failures:
         console.print(f"[bold red]{words.plural(len(failures), 'job')} failed:[/]")
     for failure in failures:
-        console.print(f"  {escape(failure.run_dir)}: {escape(failure.reason)}", soft_wrap=True)
-        console.print(f"    log: {escape(str(failure.log))}", soft_wrap=True)
+        console.print(
+            f"  {words.literal(failure.run_dir)}: {words.literal(failure.reason)}", soft_wrap=True
+        )
+        console.print(f"    log: {words.literal(failure.log)}", soft_wrap=True)

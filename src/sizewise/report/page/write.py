@@ -15,7 +15,7 @@ from sizewise.record.directories import SweepDir
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.page.page import render_page
 from sizewise.report.page.results import results_text
-from sizewise.report.page.tables import latex_tables, markdown_tables
+from sizewise.report.page.tables import csv_text, latex_tables, markdown_tables
 from sizewise.report.page.terminal import Failure
 from sizewise.report.views.pictures import paired_differences, save, size_versus_quality
 
@@ -23,11 +23,7 @@ PICTURE = "size_vs_quality.png"
 
 
 def report_folder(directory: Path) -> None:
-    """Make the folder of a report.
-
-    Raises:
-        OutcomeError: it cannot be made, or nothing can be written into it.
-    """
+    """Make the folder of a report; raises OutcomeError if it cannot be written into."""
     with _in_words(directory):
         directory.mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.W_OK):
@@ -65,8 +61,8 @@ def write_report(
         "report": SweepDir(directory).page,
     }
     with _in_words(directory):
-        write_atomically(paths["table"], comparison.table.to_csv(index=False))
-        write_atomically(paths["runs"], comparison.runs_table.to_csv(index=False))
+        write_atomically(paths["table"], csv_text(comparison.table))
+        write_atomically(paths["runs"], csv_text(comparison.runs_table))
         write_atomically(paths["results"], results_text(comparison))
         for compared in comparison.sets:
             _for_a_paper(compared, directory, file_name(compared, comparison))

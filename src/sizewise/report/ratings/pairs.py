@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sizewise.errors import OutcomeError
+from sizewise.files import hash_text
 from sizewise.record.predictions import read_predictions
 from sizewise.report.comparison.runs import Run
 
@@ -40,8 +40,7 @@ class AnswerPair:
     @property
     def key(self) -> str:
         """Hash (16 hex digits) that no longer fits when an answer was generated anew."""
-        text = "\x1f".join((self.id, self.prompt, self.a, self.b))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hash_text("\x1f".join((self.id, self.prompt, self.a, self.b)), 16)
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,6 @@ class Matchup:
 
     @property
     def name(self) -> str:
-        """Name in ratings."""
         return f"{self.a.name} vs {self.b.name} on {self.a.dataset}"
 
 
@@ -107,12 +105,10 @@ class Presented:
 
     @property
     def first(self) -> str:
-        """The answer that is shown first (left, or above on a phone)."""
         return self.pair.b if self.swapped else self.pair.a
 
     @property
     def second(self) -> str:
-        """The answer that is shown second."""
         return self.pair.a if self.swapped else self.pair.b
 
     def outcome(self, choice: str) -> str:
@@ -128,8 +124,7 @@ def present(matchup: Matchup, rater: str) -> list[Presented]:
     Half of the pairs (rounded by chance) show B first, so that a preference for the first answer
     favours nobody. The same rater always gets the same order, whenever they come back.
     """
-    digest = hashlib.sha256(f"{matchup.name}\x1f{rater}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    rng = np.random.default_rng(int(hash_text(f"{matchup.name}\x1f{rater}", 16), 16))
     count = len(matchup.pairs)
     order = rng.permutation(count)
     swapped = rng.permutation(np.arange(count) + rng.integers(2)) % 2 == 1

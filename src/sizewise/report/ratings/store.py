@@ -1,19 +1,21 @@
-"""Ratings on disk: one append-only file per rater, one JSON line per rating."""
+"""Ratings on disk, one append-only file per rater, and what they say: win rates and agreement."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sizewise.errors import ConfigError, OutcomeError
+from sizewise.files import hash_text, parse_json
 from sizewise.report.ratings.pairs import Matchup, Presented
+from sizewise.report.words import plural
+from sizewise.statistics.agreement import Agreement, WinRate, krippendorff_alpha, win_rate
 
 FOLDER = "ratings"
 CHOICES = ("first", "second", "tie")
@@ -47,11 +49,7 @@ class Rating:
 
 
 class RatingStore:
-    """The ratings of one rater below ``directory`` (a sweep or a run).
-
-    Raises:
-        ConfigError: the rater's name is empty or longer than 60 characters.
-    """
+    """The ratings of one rater, whose name has 1 to 60 characters, below a sweep or a run."""
 
     def __init__(self, directory: Path, rater: str) -> None:
         self.rater = rater.strip()
@@ -60,11 +58,9 @@ class RatingStore:
         self.path = directory / FOLDER / f"{file_name(self.rater)}.jsonl"
 
     def read(self) -> list[Rating]:
-        """Return all ratings of this rater, oldest first."""
         return read_ratings(self.path) if self.path.is_file() else []
 
     def rated(self, matchup: Matchup) -> set[str]:
-        """Return the keys of the pairs of ``matchup`` that this rater has judged."""
         return {r.item for r in self.read() if (r.a, r.b) == (matchup.a.name, matchup.b.name)}
 
     def add(self, matchup: Matchup, shown: Presented, choice: str, comment: str = "") -> Rating:
@@ -101,21 +97,17 @@ class RatingStore:
 def file_name(rater: str) -> str:
     """File name of a rater: readable, safe, and different for different names."""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", rater).strip("-").lower()[:40] or "rater"
-    return f"{plain}-{hashlib.sha256(rater.encode()).hexdigest()[:6]}"
+    return f"{plain}-{hash_text(rater, 6)}"
 
 
 def read_ratings(path: Path) -> list[Rating]:
-    """Read one rater's file; a torn line is left out.
-
-    Raises:
-        OutcomeError: a whole line is no rating of this version.
-    """
+    """Read one rater's file, a torn line left out; OutcomeError if a whole line is no rating."""
     found: list[Rating] = []
     for number, line in enumerate(path.read_bytes().decode(errors="replace").split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue
         try:
@@ -123,3 +115,92 @@ def read_ratings(path: Path) -> list[Rating]:
         except (TypeError, KeyError) as error:
             raise OutcomeError(f"{path}, line {number}, is no rating ({error}).") from error
     return found
+
+
+@dataclass(frozen=True)
+class MatchupSummary:
+    """The ratings of one pair of models on one data set.
+
+    ``a`` and ``b`` are what people call the models. ``ratings`` counts judgements (the last one of
+    each rater on each pair), ``items`` different pairs. ``wins`` is the win rate of A, a tie as
+    half a win; its interval takes several ratings of one pair for what they are. ``first``: how
+    often the answer that stood first was preferred, ties left out (None where all are ties); far
+    from a half, raters went by position.
+    """
+
+    a: str
+    b: str
+    dataset: str
+    raters: tuple[str, ...]
+    ratings: int
+    items: int
+    wins: WinRate
+    agreement: Agreement
+    first: WinRate | None
+
+    @property
+    def sentence(self) -> str:
+        low, high = 100 * self.wins.interval.low, 100 * self.wins.interval.high
+        text = (
+            f"{self.a} was preferred to {self.b} in {100 * self.wins.rate:.0f} % of "
+            f"{plural(self.ratings, 'blind rating')} of {plural(self.items, 'answer')} (95 % "
+            f"interval {low:.0f}–{high:.0f} %; {plural(self.wins.ties, 'tie')}, each half a win), "
+            f"by {plural(len(self.raters), 'rater')}."
+        )
+        if self.agreement.alpha == self.agreement.alpha:
+            text += f" Krippendorff's alpha is {self.agreement.alpha:.2f}"
+            return f"{text} over {plural(self.agreement.units, 'answer')} rated more than once."
+        if self.agreement.units == 0:
+            return f"{text} Agreement cannot be told: no answer was rated more than once."
+        return f"{text} Agreement beyond chance cannot be told: all ratings are the same."
+
+
+def ratings_summary(
+    directory: Path | Iterable[Path], runs: Collection[str] | None = None
+) -> list[MatchupSummary]:
+    """Summarise all ratings kept in ``directory`` (or several), most judged matchup first.
+
+    With ``runs`` (ids) only matchups of two models of these runs are summarised.
+
+    Raises:
+        OutcomeError: a file of ratings is damaged.
+    """
+    directories = [directory] if isinstance(directory, Path) else list(directory)
+    paths = sorted({path for d in directories for path in (d / FOLDER).glob("*.jsonl")})
+    last = {(r.a, r.b, r.dataset, r.rater, r.item): r for path in paths for r in read_ratings(path)}
+    matchups: dict[tuple[str, str, str], list[Rating]] = {}
+    for rating in last.values():
+        if runs is None or {_run(rating.a), _run(rating.b)} <= set(runs):
+            matchups.setdefault((rating.a, rating.b, rating.dataset), []).append(rating)
+    found = [_summarise(ratings) for ratings in matchups.values()]
+    return sorted(found, key=lambda s: (-s.ratings, s.a, s.b))
+
+
+def _run(side: str) -> str:
+    return side.rpartition("/")[0]
+
+
+def _summarise(ratings: Sequence[Rating]) -> MatchupSummary:
+    raters = sorted({r.rater for r in ratings})
+    items = sorted({r.item for r in ratings})
+    given = {(r.rater, r.item): r.outcome for r in ratings}
+    table = [[given.get((rater, item)) for item in items] for rater in raters]
+    decided = [r for r in ratings if r.outcome != "tie"]
+    return MatchupSummary(
+        a=ratings[0].labels[0],
+        b=ratings[0].labels[1],
+        dataset=ratings[0].dataset,
+        raters=tuple(raters),
+        ratings=len(ratings),
+        items=len(items),
+        wins=win_rate([r.outcome for r in ratings], [r.item for r in ratings]),
+        agreement=krippendorff_alpha(table),
+        first=win_rate([_position(r) for r in decided], [r.item for r in decided])
+        if decided
+        else None,
+    )
+
+
+def _position(rating: Rating) -> str:
+    """``a`` where the answer that stood first was preferred."""
+    return "a" if (rating.outcome == "b") == rating.swapped else "b"

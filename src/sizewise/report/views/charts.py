@@ -13,9 +13,8 @@ import plotly.graph_objects as go
 from sizewise.palette import LARGE, MUTED, SERIES, TUNED, ZERO
 from sizewise.report import words
 from sizewise.report.comparison.arms import ZERO_SHOT, TestSet
-from sizewise.report.comparison.curves import Curve, LearningCurve
 from sizewise.report.comparison.pairs import Pair
-from sizewise.report.comparison.points import COSTS, Front, Point, best_points
+from sizewise.report.comparison.points import COSTS, Curve, Front, LearningCurve, Point, best_points
 from sizewise.report.comparison.strata import Confusion, Stratum
 from sizewise.report.comparison.verdict import Contrast
 from sizewise.statistics.routing import RoutingCurve
@@ -47,7 +46,6 @@ def _axis(title: str, scale: words.Scale | None = None, **more: Any) -> dict[str
 def _scatter(
     points: Sequence[Point], x: Iterable[float | None], scale: words.Scale, **more: Any
 ) -> go.Scatter:
-    """Scores of points over ``x``, which tell their names on hovering."""
     hover = [f"<b>{escape(p.label)}</b><br>{scale.value(p.score)}" for p in points]
     more = {"hovertext": hover, "hoverinfo": "text", **more}
     return go.Scatter(x=list(x), y=[scale.unit * p.score for p in points], **more)
@@ -208,7 +206,6 @@ def learning_chart(
 
 
 def strata_chart(stratum: Stratum, contrast: Contrast, scale: words.Scale) -> go.Figure:
-    """Grouped bars: the score of each model of the contrast at every level."""
     names = [f"{escape(level.value)} (n={level.examples})" for level in stratum.levels]
     models = ((contrast.small, TUNED), (contrast.base, ZERO), (contrast.large, LARGE))
     colours = {arm.label: colour for arm, colour in models if arm is not None}
@@ -226,10 +223,8 @@ def strata_chart(stratum: Stratum, contrast: Contrast, scale: words.Scale) -> go
                 hoverinfo="text",
             )
         )
-    height, margin = (
-        110 + (18 * len(colours) + 14) * len(names),
-        {"l": 8, "r": 16, "t": 12, "b": 44},
-    )
+    height = 110 + (18 * len(colours) + 14) * len(names)
+    margin = {"l": 8, "r": 16, "t": 12, "b": 44}
     axes = {"xaxis": _axis("score", scale), "yaxis": UP_WITHOUT_GRID}
     figure.update_layout(
         **layout(height=height, barmode="group", bargap=0.28, margin=margin, **axes)
@@ -332,7 +327,6 @@ def scaling_chart(
 
 
 def parallel_chart(frame: pd.DataFrame, metric: str) -> go.Figure:
-    """Parallel coordinates of all configurations, coloured by their score."""
     columns = ("params", "r", "train_examples", "memory_bytes", "train_seconds", "latency_seconds")
     known = [c for c in columns if frame[c].notna().sum() > 1 and frame[c].nunique() > 1]
     dimensions = [

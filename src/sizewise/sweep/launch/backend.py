@@ -11,12 +11,14 @@ from typing import Protocol
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from sizewise.composition.hydra_internals import HydraParts
+from sizewise.composition.jobs import HydraParts
 from sizewise.errors import SweepError
 from sizewise.job.execute import stored_result
 from sizewise.job.submit import DEFAULT_FUNCTION, Job, make_sweep_job, submit
 from sizewise.record.identity import plain_config
 from sizewise.record.state import JobState, finished, job_state, read_failure
+
+ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 
 
 @dataclass(frozen=True)

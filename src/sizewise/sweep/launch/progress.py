@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -14,9 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from sizewise.files import tail
+from sizewise.files import parse_json, tail
 from sizewise.job.submit import Job
+from sizewise.record.claims import holder
 from sizewise.record.directories import RunDir
+from sizewise.report.words import literal
 from sizewise.sweep.launch.backend import outcome_line
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Progress:
     """
 
     def __init__(self, total: int, live: bool | None = None) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._live: Live | None = None
         self._total, self._ended = total, 0
         self._bar = Bar(TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -43,27 +43,23 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print a line (above the live view)."""
-        self.console.print(text, markup=False)
+        self.console.print(literal(text))
 
     def begin(self, slot: Slot | None, job: Job) -> None:
-        """A job was started."""
         if self._live is None:
             where = f" on GPU {','.join(slot.gpus)}" if slot is not None and slot.gpus else ""
             self.say(f"start   {job.identity.slug}{where}")
 
+    def held(self, job: Job) -> None:
+        owner = holder(job.run_dir)
+        self.say(f"held    {job.identity.slug} by {owner or 'another process'}: waiting for it")
+
     def end(self, slot: Slot | None, job: Job) -> None:
-        """A job has ended for good."""
         self._ended += 1
         self._bar.update(self._task, completed=self._ended)
         seconds = f" ({time.monotonic() - slot.started:.1f} s)" if slot is not None else ""
@@ -73,7 +69,6 @@ class Progress:
         self.say(f"{text}\n{rest}" if rest else text)
 
     def refresh(self, slots: Sequence[Slot]) -> None:
-        """Show what every worker is doing now."""
         if self._live is None:
             return
         table = Table.grid(padding=(0, 2))
@@ -81,14 +76,16 @@ class Progress:
             if slot.job is not None:
                 seconds = f"{time.monotonic() - slot.started:.0f} s"
                 place = ",".join(slot.gpus) if slot.gpus else str(slot.number)
-                table.add_row(place, slot.job.identity.slug, seconds, latest_figures(slot.job))
+                table.add_row(
+                    place, slot.job.identity.slug, seconds, literal(latest_figures(slot.job))
+                )
         self._live.update(Group(table, self._bar))
 
 
 def latest_figures(job: Job) -> str:
     """Return the last values that a running job wrote, as ``step 120  train_loss 1.234``."""
     try:
-        record = json.loads(tail(RunDir(job.run_dir).history, 1)[-1])
+        record = parse_json(tail(RunDir(job.run_dir).history, 1)[-1])
         values = {name: float(v) for name, v in record["values"].items() if "loss" in name}
         step = int(record["step"])
     except (IndexError, ValueError, KeyError, TypeError, AttributeError):

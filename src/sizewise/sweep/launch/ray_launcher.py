@@ -18,12 +18,11 @@ from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.logs import output_to_log
 from sizewise.record.state import JobState, job_state, record_failure
-from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.progress import Progress
 
 DYING_SECONDS = 5.0
 POLL_SECONDS = 1.0
-ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 
 
 class RayBackend:
@@ -44,14 +43,12 @@ class RayBackend:
 
     @property
     def slots(self) -> int:
-        """How many jobs the cluster's processors and GPUs take at once."""
         total = self._started().cluster_resources()
         wanted = {"CPU": self._resources["num_cpus"], "GPU": self._resources["num_gpus"]}
         room = [total.get(name, 0) / share for name, share in wanted.items() if share]
         return max(1, int(min(room, default=1)))
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Raise where Ray is missing."""
         try:
             import ray  # noqa: F401
         except ImportError as error:
@@ -60,7 +57,6 @@ class RayBackend:
             ) from error
 
     def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
-        """Run the jobs; see ``Backend``."""
         if not jobs:
             return
         self.check(jobs)
@@ -112,9 +108,16 @@ class _Tasks:
             go_on = all([self._ended(job) for job in self._returned()])
 
     def _start(self, job: Job) -> None:
+        if holder(job.run_dir) is not None:
+            self._wait_for(job)
+            return
         self._tries[job.identity.hash] = self._tries.get(job.identity.hash, 0) + 1
         self._progress.begin(None, job)
         self._under_way[self._task.remote(str(job.run_dir.resolve()))] = job
+
+    def _wait_for(self, job: Job) -> None:
+        self._elsewhere.append(job)
+        self._progress.held(job)
 
     def _returned(self) -> list[Job]:
         """Wait for a second at most; return the jobs that nobody works on any more."""
@@ -126,9 +129,14 @@ class _Tasks:
         found = [self._under_way.pop(reference) for reference in ended]
         for reference, job in zip(ended, found, strict=True):
             self._settle(reference, job)
-        every = [*self._elsewhere, *found]
-        self._elsewhere = [job for job in every if job_state(job.run_dir) == JobState.RUNNING]
-        return [job for job in every if job not in self._elsewhere]
+        free = [j for j in self._elsewhere if job_state(j.run_dir) != JobState.RUNNING]
+        self._elsewhere = [job for job in self._elsewhere if job not in free]
+        for job in found:
+            if job_state(job.run_dir) == JobState.RUNNING:
+                self._wait_for(job)
+            else:
+                free.append(job)
+        return free
 
     def _ended(self, job: Job) -> bool:
         """Begin a job again where it has to be; return whether the sweep goes on."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from sizewise.job.execute import WORKER_MODULE, worker_arguments
 from sizewise.job.submit import Job
-from sizewise.record.identity import base_key
+from sizewise.record.identity import reuse_key
 from sizewise.record.state import JobState
 
 # A worker that was told to end has so long before it is told more plainly.
@@ -25,7 +25,8 @@ class Slot:
     """Runs one job at a time in a process of its own, which is replaced when it dies.
 
     ``gpus`` None leaves CUDA_VISIBLE_DEVICES as it is; the devices and the share of threads are in
-    the process's environment before it imports anything.
+    the process's environment before it imports anything. ``message``: what the worker said of the
+    job that ended last.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Slot:
     job: Job | None = None
     started: float = 0.0
     base: str | None = None
+    message: str | None = None
     process: subprocess.Popen[bytes] | None = None
     _buffer: bytes = field(default=b"")
 
@@ -43,7 +45,7 @@ class Slot:
             self._spawn()
         assert self.process is not None
         assert self.process.stdin is not None
-        self.job, self.started, self.base = job, time.monotonic(), base_key(job.config)
+        self.job, self.started, self.base = job, time.monotonic(), reuse_key(job.config)
         request = json.dumps({"run_dir": str(job.run_dir)}) + "\n"
         try:
             self.process.stdin.write(request.encode())
@@ -57,7 +59,6 @@ class Slot:
         return self.process is not None and self.process.poll() is not None
 
     def fileno(self) -> int:
-        """Return the descriptor on which the worker replies."""
         if self.process is None or self.process.stdout is None:
             raise ValueError("this slot has no worker")
         return self.process.stdout.fileno()
@@ -72,10 +73,11 @@ class Slot:
         if not newline:
             return None
         self._buffer = rest
-        return JobState(json.loads(line)["state"])
+        reply = json.loads(line)
+        self.message = reply["message"]
+        return JobState(reply["state"])
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Send a signal to the worker if it lives."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 

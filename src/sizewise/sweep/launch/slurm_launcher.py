@@ -13,19 +13,19 @@ from sizewise.files import read_json, write_json
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.directories import RunDir
-from sizewise.record.state import JobState, is_done, job_state, record_failure
-from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.record.state import JobState, forget_failure, is_done, job_state, record_failure
+from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slurm_queue import (
     cancel,
+    is_held,
     job_end,
-    queued_ids,
+    queue_reasons,
     require_queued_ids,
     require_slurm,
 )
 from sizewise.sweep.launch.worker import SlurmTask
 
-ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 # A job may leave the queue a moment before its files are seen on a shared file system.
 GRACE_POLLS = 3
 _COMMON = (
@@ -46,21 +46,22 @@ class SlurmBackend:
     ) -> None:
         self._folder, self._timeouts = submitit_folder, max_num_timeout
         self.waits, self._poll = wait, poll_seconds
+        if poll_seconds <= 0:
+            raise SweepError(f"hydra.launcher.poll_seconds={poll_seconds}: set more than 0.")
+        self._told: set[tuple[str, str]] = set()
         self._parameters = {key: value for key, value in parameters.items() if value is not None}
 
     @property
     def slots(self) -> int:
-        """How many array tasks may run at once."""
         return int(self._parameters.get("array_parallelism", 256))
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Raise where SLURM is missing or its settings contradict the trainer's."""
         require_slurm()
         for job in jobs:
             check_resources(self._parameters, job.config.get("trainer") or {}, job.identity.slug)
 
     def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
-        """Submit what is not queued yet, and wait for all; see ``Backend``."""
+        """Submit what is not queued yet, and wait for all."""
         self.check(jobs)
         open_jobs = list(jobs)
         with Progress(len(jobs), live=False) as progress:
@@ -70,7 +71,7 @@ class SlurmBackend:
                     progress.say("Submitted. The same command collects the results later.")
                     return
                 last = attempt == options.retries
-                self._await(open_jobs, options, progress, report_failures=last)
+                self.wait_for(open_jobs, options, progress, report_failures=last)
                 open_jobs = [job for job in jobs if job_state(job.run_dir) == JobState.FAILED]
                 if not open_jobs or options.fail_fast:
                     return
@@ -86,7 +87,7 @@ class SlurmBackend:
         if not new:
             return
         for job in new:
-            RunDir(job.run_dir).failure.unlink(missing_ok=True)
+            forget_failure(job.run_dir)
         executor = self._executor(sweep_dir)
         tasks = [SlurmTask(str(job.run_dir.resolve())) for job in new]
         submitted = executor.submit_array(tasks) if len(tasks) > 1 else [executor.submit(tasks[0])]
@@ -111,15 +112,17 @@ class SlurmBackend:
         )
         return executor
 
-    def _await(
+    def wait_for(
         self, jobs: list[Job], options: LaunchOptions, progress: Progress, report_failures: bool
     ) -> None:
         open_jobs, missed = list(jobs), dict.fromkeys((job.identity.hash for job in jobs), 0)
         try:
             while open_jobs:
-                alive = queued_ids()
+                reasons = queue_reasons()
+                alive = None if reasons is None else set(reasons)
+                self._say_held(open_jobs, reasons or {}, progress)
                 for job in list(open_jobs):
-                    if not self._ended(job, alive, missed):
+                    if not self.ended(job, alive, missed):
                         continue
                     open_jobs.remove(job)
                     failed = job_state(job.run_dir) == JobState.FAILED
@@ -135,7 +138,25 @@ class SlurmBackend:
             sys.stderr.write(f"\nThe jobs go on in SLURM. To end them: scancel {ids}\n")
             raise
 
-    def _ended(self, job: Job, alive: set[str] | None, missed: dict[str, int]) -> bool:
+    def _say_held(self, jobs: list[Job], reasons: dict[str, str], progress: Progress) -> None:
+        """Say, once each, for which jobs waiting may be in vain, and who works on others."""
+        for job in jobs:
+            job_id, slug = queue_id(job.run_dir) or "", job.identity.slug
+            reason, owner = reasons.get(job_id, ""), holder(job.run_dir)
+            elsewhere = owner is not None and owner.queue_job != job_id
+            news = (slug, reason if is_held(reason) else "elsewhere" if elsewhere else "")
+            if not news[1] or news in self._told:
+                continue
+            self._told.add(news)
+            if is_held(reason):
+                progress.say(
+                    f"held    {slug}: SLURM job {job_id} waits for you ({reason}). To let it run: "
+                    f"scontrol release {job_id}. To give it up: scancel {job_id}"
+                )
+            else:
+                progress.held(job)
+
+    def ended(self, job: Job, alive: set[str] | None, missed: dict[str, int]) -> bool:
         """Whether a job has a result, or has left the queue without one."""
         if is_done(job.run_dir):
             return True
@@ -150,7 +171,8 @@ class SlurmBackend:
         if missed[job.identity.hash] < GRACE_POLLS:
             return False
         state = job_end(job_id or "")
-        record_failure(job.run_dir, f"SLURM job {job_id} ended as {state} without a result")
+        how = "was cancelled" if state.startswith("CANCELLED") else f"ended as {state}"
+        record_failure(job.run_dir, f"SLURM job {job_id} {how} without a result")
         return True
 
 
@@ -163,13 +185,7 @@ GPU_KEYS = ("gpus_per_node", "gpus_per_task", "gres")
 
 
 def check_resources(slurm: Mapping[str, Any], trainer: Mapping[str, Any], job: str) -> None:
-    """Raise if a job's trainer asks for other nodes, tasks or devices than SLURM will give.
-
-    Args:
-        slurm: the launcher's settings.
-        trainer: the job's ``trainer`` node.
-        job: name of the job, for the message.
-    """
+    """Raise if a job's trainer asks for other nodes, tasks or devices than SLURM will give."""
     devices, nodes = trainer.get("devices") or 1, trainer.get("num_nodes") or 1
     pairs = [("nodes", slurm.get("nodes", 1), "trainer.num_nodes", nodes)]
     pairs.append(("tasks_per_node", slurm.get("tasks_per_node", 1), "trainer.devices", devices))

@@ -14,7 +14,6 @@ ATTEMPTS, WAIT_SECONDS = 4, 5.0
 
 
 def require_slurm() -> None:
-    """Raise unless this machine can submit to SLURM."""
     missing = [tool for tool in ("sbatch", "squeue") if shutil.which(tool) is None]
     if missing:
         raise SweepError(
@@ -23,24 +22,33 @@ def require_slurm() -> None:
         )
 
 
-def queued_ids() -> set[str] | None:
-    """Return the ids of this user's jobs that are queued or running; None if nobody answers."""
+def queue_reasons() -> dict[str, str] | None:
+    """Return this user's queued and running jobs with what each waits for; None if nobody answers.
+
+    SLURM's word for nothing is ``None``.
+    """
     if shutil.which("squeue") is None:
         return None
-    answer = _run("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i")
-    return None if answer is None else set(answer.split())
+    answer = _run("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i|%r")
+    if answer is None:
+        return None
+    return {i: reason for i, _, reason in (line.partition("|") for line in answer.split("\n")) if i}
+
+
+def is_held(reason: str) -> bool:
+    """Whether a job waits until somebody lets it go, as after a node went down at its start."""
+    return "held" in reason.lower()
 
 
 def require_queued_ids() -> set[str]:
     """Return the ids of this user's queued and running jobs; ask again where nobody answers.
 
-    Raises:
-        SweepError: SLURM's controller stays silent, so that a job might be submitted twice.
+    SweepError where SLURM's controller stays silent: a job might be submitted twice.
     """
     for attempt in range(ATTEMPTS):
-        found = queued_ids()
+        found = queue_reasons()
         if found is not None:
-            return found
+            return set(found)
         if attempt + 1 < ATTEMPTS:
             time.sleep(WAIT_SECONDS)
     raise SweepError(
@@ -61,7 +69,6 @@ def job_end(job_id: str) -> str:
 
 
 def cancel(job_ids: list[str]) -> None:
-    """Cancel jobs."""
     if job_ids:
         _run("scancel", *job_ids)
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from sizewise.devices import free_memory, reset_peaks
 from sizewise.errors import SweepError
 from sizewise.job.execute import Interrupts, JobResult, execute, run_child
 from sizewise.record.logs import output_to_log, redirect
@@ -49,17 +50,16 @@ def _serve(requests: IO[str], replies: IO[str]) -> int:
                 reply = _reply(execute(run_dir))
         except KeyboardInterrupt:
             return 130
+        except OSError as error:  # its log cannot be written: the disk is full, or gone
+            reply = _reply(JobResult(run_dir, JobState.FAILED, message=str(error)))
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
     return 0
 
 
 def _reply(result: JobResult) -> dict[str, Any]:
-    return {"run_dir": str(result.run_dir), "state": str(result.state), "fresh": result.fresh}
+    return {"run_dir": str(result.run_dir), "state": result.state, "message": result.message}
 
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
 
 PR_SET_PDEATHSIG = 1
 
@@ -71,7 +71,7 @@ def fresh_process_state() -> Iterator[None]:
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     _same_random_state()
-    _reset_peaks()
+    reset_peaks()
     try:
         yield
     finally:
@@ -97,30 +97,15 @@ def _same_random_state() -> None:
 
 
 def _release_memory() -> None:
-    gc.collect()
+    free_memory()
     # What is left are libraries and the kept base: looking through them takes longer than all
     # else between two jobs. ``take_base`` thaws them before it lets a base go.
     gc.freeze()
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
     if sys.platform == "linux":
         # glibc keeps freed memory; a long sweep would seem to grow.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-
-
-def _reset_peaks() -> None:
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
-    peaks = Path("/proc/self/clear_refs")
-    if peaks.exists():
-        try:
-            peaks.write_text("5")  # Linux: start the peak of resident memory anew
-        except PermissionError:
-            return
 
 
 def follow_parent(parent: int, number: signal.Signals = signal.SIGTERM) -> None:
@@ -146,7 +131,6 @@ class SlurmTask:
         self._interrupts: Interrupts | None = None
 
     def __call__(self) -> float | None:
-        """Run the job and return its objective."""
         run_dir = Path(self.run_dir)
         if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
             os.environ.setdefault("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
@@ -165,3 +149,7 @@ class SlurmTask:
         if self._interrupts is not None:
             self._interrupts.received = signal.SIGUSR2
         return DelayedSubmission(SlurmTask(self.run_dir))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

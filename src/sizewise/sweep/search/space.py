@@ -74,11 +74,7 @@ KINDS = ("validation", "model", "cost", "efficiency")
 
 
 def parse_objectives(objectives: Sequence[str], pruner: str) -> dict[str, str]:
-    """Return name → direction of every objective, given as ``minimize:NAME``.
-
-    Raises:
-        SweepError: a name or direction is unknown, or pruning makes no sense.
-    """
+    """Return name → direction of every ``minimize:NAME``; SweepError for one that is wrong."""
     if not objectives:
         raise SweepError("hydra.sweeper.objectives is empty. Name at least one figure.")
     parsed: dict[str, str] = {}

@@ -1,0 +1,392 @@
+"""What answers the examples of a job: one protocol, and a class for each kind of model.
+
+A further kind (a model behind an endpoint, a fine-tuned encoder) is one more class here, and one
+more line in ``kind_of_answerer``. The path of a run (``job.run``) knows the protocol alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from sizewise.config import RunConfig
+from sizewise.data.example import SplitName
+from sizewise.data.tokens.template import Template
+from sizewise.devices import conditions
+from sizewise.errors import ConfigError
+from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fit
+from sizewise.evaluation.predict import Predicted, evaluation_bar, predict
+from sizewise.evaluation.score import EvaluationResult
+from sizewise.evaluation.text import pad_id
+from sizewise.evaluation.zero_shot import cached, changed_conditions, zero_shot_key, zero_shot_parts
+from sizewise.files import hash_text
+from sizewise.job.bases import check_adapter, give_back, load_evaluated, storage_of, take_base
+from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
+from sizewise.job.fitting import train
+from sizewise.models.adapter.wrapping import lora_settings
+from sizewise.models.architecture import context_length
+from sizewise.models.likelihood import answer_log_probs
+from sizewise.models.preflight import check_model
+from sizewise.models.size import model_sizes
+from sizewise.models.sources import find_source, weight_files, weights_fingerprint
+from sizewise.models.tokenizer import load_template
+from sizewise.record.directories import RunDir
+from sizewise.record.fit import FitResult
+from sizewise.record.outcome import CostFacts, ModelFacts
+from sizewise.record.predictions import PredictionStore
+from sizewise.training.preflight import check_training
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from pytorch_lightning.loggers import Logger
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+CLASSICAL = "classical"
+PREFIX = "classical:"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to one split, where they are kept, and whether another run computed them."""
+
+    predicted: Predicted
+    store: PredictionStore
+    reused: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class Answerer(Protocol):
+    """A model that answers. Its class also says what it refuses and how it reads data."""
+
+    has_likelihoods: ClassVar[bool]
+    uses_energy: ClassVar[bool]
+
+    @staticmethod
+    def check(cfg: RunConfig) -> tuple[str, ...]:
+        """Refuse what makes no sense for this kind, before data is read; return warnings."""
+
+    @staticmethod
+    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Template | None, list[Task]]:
+        """Read, split and prepare all data; return the template (None without one) and tasks."""
+
+    @classmethod
+    def load(cls, job: PreparedJob) -> Answerer:
+        """Load the untouched model."""
+
+    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
+        """Answer every example of a split."""
+
+    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Answerer:
+        """Return the model that stands for the run: tuned, with its adapter, or as it is."""
+
+    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
+        """Return the loss on the validation split, empty where there is none."""
+
+    def facts(self, job: PreparedJob) -> ModelFacts:
+        """Describe the model."""
+
+    def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
+        """Sum up what the run cost; evaluations are those of the model that stands for it."""
+
+    def give_back(self, job: PreparedJob) -> None:
+        """Keep what the next job may use."""
+
+
+def kind_of_answerer(cfg: RunConfig) -> type[Answerer]:
+    """Return the class of the model that a job names."""
+    return Baseline if cfg.model.family == CLASSICAL else LanguageModel
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal or encoder-decoder model on this machine, untouched or specialised."""
+
+    model: PreTrainedModel | PeftModel
+    template: Template
+    untouched: bool = True
+    fit: FitResult | None = None
+    has_likelihoods: ClassVar[bool] = True
+    uses_energy: ClassVar[bool] = True
+
+    @staticmethod
+    def check(cfg: RunConfig) -> tuple[str, ...]:
+        """Refuse a base, storage or adapter that cannot work here."""
+        check_model(cfg.model, cfg.quantization, cfg.lora, cfg.trainer)
+        check_training(cfg)
+        return check_adapter(cfg)
+
+    @staticmethod
+    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Template | None, list[Task]]:
+        """Split all data and encode it with the model's own template."""
+        template = load_template(cfg.model)
+        tasks = load_encoded_tasks(cfg, template, context_length(cfg.model))
+        if cfg.save_data:
+            save_data(tasks[0], template, RunDir(run_dir).data)
+        return template, tasks
+
+    @classmethod
+    def load(cls, job: PreparedJob) -> LanguageModel:
+        """Load the frozen base, or take the one that the last job left."""
+        assert job.template is not None
+        return cls(take_base(*storage_of(job.cfg), job.device), job.template)
+
+    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
+        """Answer a split; the base's answers to a test split are shared between runs."""
+        parts = dict(self._parts(job, task, split))
+        if not (self.untouched and kind == "base"):
+            store = job.store(kind, task, zero_shot_key({**parts, "run": job.identity}))
+            return Answers(self._predict(job, task, split, store), store)
+        store = job.store(kind, task, zero_shot_key(parts))
+        predicted, reused = cached(
+            Path(job.cfg.paths.cache),
+            parts,
+            lambda: self._predict(job, task, split, store),
+            [example.id for example in task.examples(split)],
+        )
+        if not reused:
+            return Answers(predicted, store)
+        log.info("%s: zero-shot answers of %s reused.", task.name, job.cfg.model.name)
+        here = conditions(self.model.device, job.eval_batch_size)
+        warning = changed_conditions(
+            task.name, predicted.conditions, here, job.cfg.quantization.method
+        )
+        return Answers(predicted, store, True, (warning,) if warning else ())
+
+    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> LanguageModel:
+        """Train the adapter, or load the one that is to be evaluated."""
+        cfg = job.cfg
+        if not job.specialises:
+            return self
+        if cfg.stage == "evaluate":
+            model = load_evaluated(self.model, cfg)
+            return dataclasses.replace(self, model=model, untouched=False)
+        model, fitted = train(cfg, self.model, job.task, self.template, loggers, job.run_dir)
+        return dataclasses.replace(self, model=model, untouched=False, fit=fitted)
+
+    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
+        """Return nats per answer token; of a trained model the loss of its best weights."""
+        encoded = job.task.encoded["validation"].encoded
+        if not encoded:
+            return {}
+        if self.fit is not None and self.fit.best_val_loss is not None:
+            return {"val_loss": self.fit.best_val_loss}
+        log_probs = answer_log_probs(
+            self.model, encoded, job.eval_batch_size, pad_id(self.template)
+        )
+        return {"val_loss": -sum(log_probs) / sum(len(item.answer_ids) for item in encoded)}
+
+    def facts(self, job: PreparedJob) -> ModelFacts:
+        """Describe the model; its adapter as the weights that were scored have it."""
+        model, cfg = self.model, job.cfg.model
+        sizes, lora = model_sizes(model), lora_settings(model)
+        return ModelFacts(
+            name=cfg.name,
+            path=cfg.path,
+            revision=getattr(model.config, "_commit_hash", None) or cfg.revision,
+            family=cfg.family,
+            model_type=str(model.config.model_type),
+            params_total=sizes.total,
+            params_trainable=sizes.trainable,
+            params_base=sizes.base,
+            base_bytes=_bytes_on_disk(job.cfg) or sizes.memory_bytes,
+            memory_bytes=sizes.memory_bytes,
+            adapter_bytes=sizes.adapter_bytes,
+            dtype=str(model.dtype).removeprefix("torch."),
+            quantization=job.cfg.quantization.method,
+            lora_method=lora.method,
+            lora_r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_scale=lora.scale,
+            chat_template=self.template.fingerprint,
+            template_kwargs=dict(getattr(self.template, "template_kwargs", {})),
+        )
+
+    def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
+        """Sum up what the fit and the evaluations cost."""
+        cost = _evaluation_cost(evaluations, joules)
+        fitted = self.fit
+        if fitted is None:
+            return cost
+        return dataclasses.replace(
+            cost,
+            train_seconds=fitted.seconds,
+            train_tokens=fitted.tokens,
+            train_answer_tokens=fitted.answer_tokens,
+            train_steps=fitted.steps,
+            train_peak_bytes=fitted.peak_bytes,
+            batch_size=fitted.batch_size,
+            accumulate=fitted.accumulate,
+            out_of_memory=list(fitted.out_of_memory),
+        )
+
+    def give_back(self, job: PreparedJob) -> None:
+        """Keep the base in memory for the next job of this process."""
+        give_back(self.model, *storage_of(job.cfg), job.device)
+
+    def _predict(
+        self, job: PreparedJob, task: Task, split: SplitName, store: PredictionStore
+    ) -> Predicted:
+        evaluation = job.cfg.evaluation
+        with evaluation_bar(store.path.stem, job.cfg.trainer.progress_bar) as progress:
+            return predict(
+                self.model,
+                task.encoded[split],
+                self.template,
+                job.cfg.generation,
+                store,
+                job.eval_batch_size,
+                evaluation.warmup_batches,
+                evaluation.retries,
+                metrics=job.metrics,
+                candidates=job.candidates(task),
+                progress=progress,
+            )
+
+    def _parts(self, job: PreparedJob, task: Task, split: SplitName) -> Mapping[str, Any]:
+        return zero_shot_parts(
+            job.cfg.model,
+            job.cfg.quantization,
+            job.cfg.generation,
+            self._weights(job.cfg),
+            str(self.model.dtype),
+            self.model.device.type,
+            self.template,
+            task.encoded[split],
+            job.metrics,
+            job.candidates(task),
+        )
+
+    def _weights(self, cfg: RunConfig) -> str:
+        """Name the base's weights: by content where they lie here, else by hub id and commit."""
+        if cfg.model.init != "pretrained":
+            return json.dumps([cfg.model.init, asdict(cfg.model)], default=str)
+        source = find_source(cfg.model.path, cfg.model.revision)
+        commit = getattr(self.model.config, "_commit_hash", None)
+        return weights_fingerprint(source.path, source.revision, commit)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A model of words, fitted on the training split while it is loaded. There are no tokens."""
+
+    fitted: Fitted
+    seconds: float = field(default=0.0)
+    has_likelihoods: ClassVar[bool] = False
+    uses_energy: ClassVar[bool] = False
+
+    @staticmethod
+    def check(cfg: RunConfig) -> tuple[str, ...]:
+        """Refuse what makes no sense without a language model.
+
+        Raises:
+            ConfigError: an adapter, quantisation, demonstrations or a stage.
+        """
+        check_baseline(cfg.model.path.removeprefix(PREFIX))
+        refused = {
+            f"lora={cfg.lora.method}": cfg.lora.trains,
+            f"quantization={cfg.quantization.method}": cfg.quantization.method != "none",
+            f"dataset.few_shot={cfg.dataset.few_shot}": cfg.dataset.few_shot > 0,
+            f"stage={cfg.stage}": cfg.stage == "train",
+        }
+        wrong = [key for key, found in refused.items() if found]
+        if wrong:
+            raise ConfigError(
+                f"model={cfg.model.name} is no language model and takes no {', '.join(wrong)}. "
+                "Choose lora=none quantization=none dataset.few_shot=0 with it."
+            )
+        return ()
+
+    @staticmethod
+    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[None, list[Task]]:
+        """Split all data."""
+        return None, load_plain_tasks(cfg)
+
+    @classmethod
+    def load(cls, job: PreparedJob) -> Baseline:
+        """Fit the baseline on the training split of the run."""
+        started = time.perf_counter()
+        fitted = fit(job.cfg.model.path.removeprefix(PREFIX), job.task.splits.train)
+        return cls(fitted, time.perf_counter() - started)
+
+    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
+        """Answer a split at once; the answer is also the candidate, with its probability."""
+        examples = task.examples(split)
+        predictions, seconds = answer_all(self.fitted, examples)
+        chosen = tuple(
+            dataclasses.replace(
+                p, candidate=p.text, candidate_probability=math.exp(p.token_log_prob or 0.0)
+            )
+            for p in predictions
+        )
+        parts = [job.identity, task.splits.fingerprint(split), task.name]
+        key = hash_text(json.dumps(parts), 32)
+        predicted = Predicted(chosen, seconds, None, max(len(examples), 1))
+        return Answers(predicted, job.store(kind, task, key))
+
+    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Baseline:
+        """Return itself: it was fitted on the task to begin with."""
+        return self
+
+    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
+        """There is none: it gives no likelihood of references."""
+        return {}
+
+    def facts(self, job: PreparedJob) -> ModelFacts:
+        """Describe the baseline: its coefficients are its parameters."""
+        cfg, fitted = job.cfg.model, self.fitted
+        return ModelFacts(
+            name=cfg.name,
+            path=cfg.path,
+            revision=None,
+            family=CLASSICAL,
+            model_type=cfg.path.removeprefix(PREFIX),
+            params_total=fitted.parameters,
+            params_trainable=fitted.parameters,
+            params_base=fitted.parameters,
+            base_bytes=fitted.bytes,
+            memory_bytes=fitted.bytes,
+            adapter_bytes=0,
+            dtype="float64",
+            quantization="none",
+            lora_method="none",
+            lora_r=None,
+            lora_alpha=None,
+            lora_scale=None,
+            chat_template="",
+        )
+
+    def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
+        """Sum up fitting and answering."""
+        return dataclasses.replace(
+            _evaluation_cost(evaluations, joules), train_seconds=self.seconds
+        )
+
+    def give_back(self, job: PreparedJob) -> None:
+        """Nothing is worth keeping."""
+
+
+def _evaluation_cost(evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
+    peaks = [e.peak_bytes for e in evaluations if e.peak_bytes is not None]
+    known = [e.seconds for e in evaluations if e.seconds is not None]
+    whole = bool(known) and len(known) == len(evaluations)
+    return CostFacts(
+        eval_seconds=sum(known) if whole else None,
+        eval_peak_bytes=max(peaks, default=None),
+        energy_joules=joules,
+    )
+
+
+def _bytes_on_disk(cfg: RunConfig) -> int:
+    """Return the bytes of the files that a base is loaded from; 0 where there are none."""
+    if cfg.model.init != "pretrained":
+        return 0
+    folder = find_source(cfg.model.path, cfg.model.revision).folder
+    return sum(file.stat().st_size for file in weight_files(folder)) if folder is not None else 0

@@ -1,0 +1,318 @@
+"""The local launcher: one worker per GPU, or a few that share the processor."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from sizewise.composition.inputs import check_places
+from sizewise.errors import SizewiseError, SweepError
+from sizewise.job.submit import Job
+from sizewise.record.claims import holder
+from sizewise.record.identity import reuse_key
+from sizewise.record.state import (
+    JobState,
+    describe_exit,
+    is_done,
+    job_state,
+    read_failure,
+    record_failure,
+)
+from sizewise.signals import SignalHandlers
+from sizewise.sweep.launch.backend import ENDED, LaunchOptions
+from sizewise.sweep.launch.progress import Progress
+from sizewise.sweep.launch.slot import Slot
+from sizewise.sweep.plan import refusal
+
+# Below this many weights one operation is too short to be worth sharing among threads.
+SMALL_MODEL = 30_000_000
+
+
+def jobs_at_once(jobs: Sequence[Job]) -> int:
+    """Return how many jobs the processor runs side by side unless ``n_jobs`` says so.
+
+    One per core where every model is small and each job is one process; otherwise one, which then
+    has all cores and all memory.
+    """
+    small = all(0 < rough_size(job.config) <= SMALL_MODEL for job in jobs)
+    alone = all((job.config.get("trainer") or {}).get("devices", 1) == 1 for job in jobs)
+    return available_cores() if small and alone else 1
+
+
+def rough_size(config: Mapping[str, Any]) -> int:
+    """Estimate a model's weights from its figures or its files; 0 where there are neither."""
+    model = config.get("model") or {}
+    figures = model.get("architecture")
+    if model.get("init") == "tiny_random":
+        return 1
+    if not figures:
+        files = Path(str(model.get("path"))).expanduser().glob("*.safetensors")
+        return sum(file.stat().st_size for file in files) // 2
+    width, layers = figures["hidden_size"], figures["num_layers"]
+    block = 4 * width * width + 3 * width * figures["intermediate_size"]
+    return int(figures["vocab_size"] * width + layers * block)
+
+
+def check_inputs(jobs: Sequence[Job]) -> None:
+    """Raise SweepError, with the jobs' overrides, where a file or folder is not on this machine."""
+    missing: dict[str, list[str]] = {}
+    for number, job in enumerate(jobs, start=1):
+        try:
+            check_places(job.config)
+        except SizewiseError as error:
+            name = f"job {number} ({' '.join(job.overrides)})"
+            missing.setdefault(str(error), []).append(name)
+    if missing:
+        raise SweepError(refusal(missing, len(jobs)))
+
+
+class LocalBackend:
+    """A pool of worker processes on this machine (see ``LocalLauncherConf`` for the options)."""
+
+    def __init__(
+        self,
+        n_jobs: int | None = None,
+        gpus: Sequence[str] | None = None,
+        threads: int | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self._n_jobs = available_cores() if n_jobs == -1 else n_jobs
+        self._threads, self._progress = threads, progress
+        for name, value in (("n_jobs", self._n_jobs), ("threads", threads)):
+            if value is not None and value < 1:
+                raise SweepError(
+                    f"hydra.launcher.{name}={value} lets nothing run. Set 1 or more, or null for "
+                    "what suits the jobs; n_jobs=-1 is one job per core."
+                )
+        self._gpus = visible_gpus() if gpus is None else [str(name) for name in gpus]
+        self._given_gpus = gpus is not None
+        self._devices = 1
+        self._on_cpu = 1
+        self._slots: list[Slot] = []
+
+    @property
+    def slots(self) -> int:
+        """One per GPU (or group of GPUs), else ``n_jobs``, else what suits the models."""
+        if self._gpus:
+            groups = len(self._gpus) // self._devices
+            return min(groups, self._n_jobs) if self._n_jobs else groups
+        return self._n_jobs or self._on_cpu
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Raise if a job asks for more GPUs than there are, or for files that are not."""
+        check_inputs(jobs)
+        trainers = [job.config.get("trainer") or {} for job in jobs]
+        if trainers and all(trainer.get("accelerator") == "cpu" for trainer in trainers):
+            self._gpus = []
+        self._on_cpu = jobs_at_once(jobs)
+        self._devices = max((trainer.get("devices") or 1 for trainer in trainers), default=1)
+        if self._gpus and self._devices > len(self._gpus):
+            raise SweepError(
+                f"trainer.devices={self._devices}, but only {len(self._gpus)} GPUs are visible "
+                f"({', '.join(self._gpus)}). Lower trainer.devices or show more GPUs."
+            )
+
+    def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
+        if not jobs:
+            return
+        self.check(jobs)
+        # Workers of an earlier call are kept; a search may begin with fewer jobs than come later.
+        count = min(self.slots, len(jobs))
+        threads = self._threads or max(1, available_cores() // count)
+        for number in range(len(self._slots), count):
+            self._slots.append(Slot(number, self._share(number), threads))
+        with Progress(len(jobs), self._progress) as progress:
+            Pool(self._slots, jobs, options, progress).run()
+
+    def close(self) -> None:
+        """End the workers; until then they keep what they have loaded."""
+        for slot in self._slots:
+            slot.close()
+        self._slots = []
+
+    def _share(self, number: int) -> list[str] | None:
+        if not self._gpus:
+            return [] if self._given_gpus else None
+        return self._gpus[number * self._devices : (number + 1) * self._devices]
+
+
+POLL_SECONDS = 0.5
+
+
+class Pool:
+    """Runs jobs on a set of slots; idle workers are left as they are at the end."""
+
+    def __init__(
+        self, slots: list[Slot], jobs: Sequence[Job], options: LaunchOptions, progress: Progress
+    ) -> None:
+        self._slots, self._options, self._progress = slots, options, progress
+        self.waiting = list(jobs)
+        self.elsewhere: list[Job] = []  # held by other processes
+        self._tries: dict[str, int] = {}
+        self._signals = 0
+        self._failed_fast = False
+
+    def run(self) -> None:
+        """Run until every job has ended; raises KeyboardInterrupt when told to stop."""
+        # Also where Ctrl-C is ignored, as in a background shell: workers never outlive a stop.
+        signals = SignalHandlers(self._on_signal, even_ignored=True)
+        with selectors.DefaultSelector() as self._selector, signals:
+            for slot in self._slots:
+                if slot.process is not None:
+                    self._selector.register(slot, selectors.EVENT_READ)
+            try:
+                while self._hand_out():
+                    self._listen()
+            finally:
+                self._leave()
+        if self._signals:
+            raise KeyboardInterrupt
+
+    def _hand_out(self) -> bool:
+        """Start what can be started; return whether there is anything left to wait for."""
+        for slot in self._slots:
+            if not self._stopping and slot.job is None:
+                self.begin_next(slot)
+        busy = any(slot.job is not None for slot in self._slots)
+        return busy or bool((self.waiting or self.elsewhere) and not self._stopping)
+
+    @property
+    def _stopping(self) -> bool:
+        return self._signals > 0 or self._failed_fast
+
+    def begin_next(self, slot: Slot) -> None:
+        """Begin a job that no other process holds; those that one holds are waited for."""
+        while self.waiting:
+            job = self._next(slot)
+            if holder(job.run_dir) is None:
+                self._begin(slot, job)
+                return
+            self._wait_for(job)
+
+    def _wait_for(self, job: Job) -> None:
+        self.elsewhere.append(job)
+        self._progress.held(job)
+
+    def _begin(self, slot: Slot, job: Job) -> None:
+        if slot.dead:
+            self._selector.unregister(slot)
+            slot.close()
+        fresh = slot.process is None
+        slot.start(job)
+        if fresh:
+            self._selector.register(slot, selectors.EVENT_READ)
+        self._tries[job.identity.hash] = self._tries.get(job.identity.hash, 0) + 1
+        self._progress.begin(slot, job)
+        if self._signals:  # the worker was not there yet when the signal came
+            slot.stop(self._stop_signal)
+
+    def _next(self, slot: Slot) -> Job:
+        """Prefer a job on the base that the worker has loaded, then one that nobody has."""
+        bases = [reuse_key(job.config) for job in self.waiting]
+        loaded = {other.base for other in self._slots}
+        if slot.base in bases:
+            return self.waiting.pop(bases.index(slot.base))
+        free = [index for index, base in enumerate(bases) if base not in loaded]
+        return self.waiting.pop(free[0] if free else 0)
+
+    def _listen(self) -> None:
+        events = self._selector.select(POLL_SECONDS)
+        for key, _ in events:
+            slot: Any = key.fileobj
+            answer = self._read(slot)
+            if answer is not None and slot.job is not None:
+                job, slot.job = slot.job, None
+                self.ended(slot, job, answer)
+        self.look_elsewhere()
+        self._progress.refresh(self._slots)
+
+    def _read(self, slot: Slot) -> JobState | int | None:
+        answer = slot.read()
+        if isinstance(answer, int):
+            self._selector.unregister(slot)
+        return answer
+
+    def ended(self, slot: Slot, job: Job, answer: JobState | int) -> None:
+        # Found held by another process, or taken over by one while this machine slept.
+        if JobState.RUNNING in (answer, job_state(job.run_dir)):
+            self._wait_for(job)
+            return
+        stopped = self._stopping or is_done(job.run_dir)
+        if not isinstance(answer, JobState) and not stopped:
+            record_failure(job.run_dir, describe_exit(answer), returncode=answer)
+        if answer == JobState.FAILED and read_failure(job.run_dir) is None:
+            record_failure(job.run_dir, slot.message or "it left no record of its failure")
+        self._settle(slot, job)
+
+    def _settle(self, slot: Slot, job: Job) -> None:
+        state = job_state(job.run_dir)
+        failed = state == JobState.FAILED
+        if failed and self._tries[job.identity.hash] <= self._options.retries:
+            self.waiting.append(job)
+            self._progress.say(f"again   {job.identity.slug}")
+            return
+        self._progress.end(slot, job)
+        if failed and self._options.fail_fast:
+            self._failed_fast = True
+            for other in self._slots:
+                other.stop()
+
+    def look_elsewhere(self) -> None:
+        for job in list(self.elsewhere):
+            state = job_state(job.run_dir)
+            if state == JobState.RUNNING:
+                continue
+            self.elsewhere.remove(job)
+            if state in ENDED:
+                self._progress.end(None, job)
+            else:  # whoever had it is gone
+                self.waiting.append(job)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        for slot in self._slots:
+            slot.stop(self._stop_signal)
+        if self._signals == 1:
+            # Not through sys.stderr: the signal may have come in the midst of writing there.
+            with suppress(OSError):
+                os.write(2, b"\nStopping; running jobs can be resumed. Once more: at once.\n")
+
+    @property
+    def _stop_signal(self) -> signal.Signals:
+        return signal.SIGTERM if self._signals == 1 else signal.SIGKILL
+
+    def _leave(self) -> None:
+        for slot in self._slots:
+            if slot.job is not None:  # only after an error in this loop itself
+                slot.stop(signal.SIGKILL)
+                slot.job = None
+                slot.close()
+
+
+def visible_gpus() -> list[str]:
+    """Return the names that CUDA_VISIBLE_DEVICES allows, else those of the driver's tool."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        names = [name.strip() for name in allowed.split(",")]
+        return [name for name in names if name and name != "-1"]
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    command = [tool, "--query-gpu=index", "--format=csv,noheader"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.split() if answer.returncode == 0 else []
+
+
+def available_cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,69 @@
+"""What `job.preflight` asks of a fit: everything is built once, around nothing, before weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from sizewise.config import RunConfig
+from sizewise.config.targets import build
+from sizewise.errors import ConfigError, SizewiseError
+from sizewise.models.dtypes import resolve_precision
+from sizewise.runtime import quiet, resolve_device
+from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
+from sizewise.training.trainer import build_trainer, torch_settings_kept
+
+TARGET = "_target_"
+
+
+def check_training(cfg: RunConfig) -> None:
+    """Build optimiser, schedule, callbacks and Trainer of a job that trains, and drop them.
+
+    Raises:
+        ConfigError: one of them cannot be built; the message names the key.
+    """
+    if not cfg.lora.trains or cfg.stage == "evaluate":
+        return
+    quiet()
+    precision = resolve_precision(cfg.trainer, resolve_device(cfg.trainer))
+    factory = make_optimizer_factory(cfg.optimizer, allow_fused=precision != "16-mixed")
+    optimizer = factory([nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))])
+    make_scheduler_factory(cfg.scheduler)(optimizer, 1)
+    callbacks = make_callbacks(cfg.callbacks)
+    try:
+        with torch_settings_kept():
+            build_trainer(cfg.trainer, 1, 1, callbacks, (), Path())
+    except SizewiseError:
+        raise
+    except Exception as error:
+        trainer = cfg.trainer
+        raise ConfigError(
+            f"trainer.strategy={trainer.strategy} with trainer.devices={trainer.devices}, "
+            f"trainer.accelerator={trainer.accelerator} and trainer.precision={trainer.precision} "
+            f"cannot be set up: {' '.join(str(error).split())} trainer.strategy=auto suits one "
+            "device, ddp several."
+        ) from error
+
+
+def make_callbacks(nodes: Mapping[str, Any]) -> list[pl.Callback]:
+    """Build the configured callbacks; only classes that are callbacks are ever called.
+
+    Raises:
+        ConfigError: one is no callback, holds another ``_target_``, does not take its arguments,
+            or waits for a figure that no fit logs.
+    """
+    chosen = {key: node for key, node in nodes.items() if node}
+    made = [build(node, f"callbacks.{key}", pl.Callback) for key, node in chosen.items()]
+    ours = all(type(callback).__module__.startswith("pytorch_lightning") for callback in made)
+    for key, callback in zip(chosen, made, strict=True):
+        watched = getattr(callback, "monitor", None)
+        if ours and watched not in (None, "val_loss"):
+            raise ConfigError(
+                f"callbacks.{key}.monitor={watched!r}: a fit logs val_loss only. Watch that."
+            )
+    return made

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import sizewise
+from sizewise.commands.run import prepare
+from sizewise.composition.jobs import JobComposer
+from sizewise.config import conf_dir, to_run_config
+from sizewise.errors import ConfigError
+from sizewise.record.identity import plain_config
+
+# In this order: what is composed later must not show what was composed before.
+JOBS = [
+    ["model=nano", "lora.r=3"],
+    ["model=nano", "lora.r=4", "seed=7"],
+    ["model=gemma4b", "lora=dora", "quantization=nf4", "lora.r=12"],
+    ["model=qwen3b", "lora=rslora", "metric=[icd10,efficiency]"],
+    ["debug=fast", "model=mini"],
+    ["model=qwen3b", "lora=dora", "+model.template_kwargs.enable_thinking=false"],
+    ["model=nano", "generation.max_new_tokens=3", "dataset.prompt='a, b=[{dialogue}]'"],
+    ["model=nano", "lora.r=3"],
+]
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[JobComposer]:
+    prepare()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield JobComposer(GlobalHydra.instance().config_loader(), "train", [])  # type: ignore[arg-type]
+
+
+def test_every_job_is_composed_as_hydra_composes_it(composer: JobComposer) -> None:
+    for overrides in JOBS:
+        expected = plain_config(compose("train", overrides=overrides))
+        assert composer.compose(overrides) == expected, overrides
+
+
+def test_the_quick_conversion_equals_the_thorough_one(composer: JobComposer) -> None:
+    config = composer.compose(["model=gemma4b", "lora.r=5"])
+    assert asdict(to_run_config(config, check_types=False)) == asdict(to_run_config(config))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model=nope", "model/nope"),
+        ("lora.rank=3", "lora.rank"),
+        ("lora.r=abc", "lora.r"),
+        ("lora.r=[", "lora.r=["),
+    ],
+)
+def test_a_wrong_override_is_named(composer: JobComposer, override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        composer.compose([override])
+    assert said in str(error.value)
+
+
+def test_a_wrong_value_does_not_stay(composer: JobComposer) -> None:
+    with pytest.raises(ConfigError):
+        composer.compose(["seed=3", "lora.r=abc"])
+    config = composer.compose([])
+    assert (config["seed"], config["lora"]["r"]) == (42, 8)
+
+
+def test_an_unknown_key_of_a_plain_configuration_is_named(composer: JobComposer) -> None:
+    config = composer.compose([])
+    config["lora"]["rank"] = 3
+    with pytest.raises(ConfigError, match=r"lora\.rank is not known"):
+        to_run_config(config, check_types=False)
+
+
+def test_what_hydra_and_omegaconf_do_not_publish_is_still_there() -> None:
+    """The canary of ``composition/jobs.py``, the one file that may use these names."""
+    assert {
+        "_apply_overrides_to_config",
+        "_parse_overrides_and_create_caching_repo",
+        "load_configuration",
+    } <= set(dir(ConfigLoaderImpl))
+    config = OmegaConf.create({"a": {"b": 1}})
+    assert set(config.__dict__["_content"]) == {"a"}
+    assert config._get_node("a") is config.a
+    assert callable(config.a._set_parent)
+    root = Path(sizewise.__file__).parent
+    private = ("hydra._internal", '__dict__["_content"]', "._get_node(", "._set_parent(")
+    users = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if any(name in path.read_text(encoding="utf-8") for name in private)
+    }
+    assert users == {"composition/jobs.py"}
