@@ -42,6 +42,11 @@ class Scenario:
     conditional: bool = False
     minimum_seeds: int = MINIMUM_SEEDS
 
+    @property
+    def fewest(self) -> int:
+        """Seeds from which they vary: none do where the truth is that of the drawn ones."""
+        return 99 if self.conditional else self.minimum_seeds
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -92,7 +97,7 @@ def draw_pair(scenario: Scenario, rng: np.random.Generator) -> tuple[Sides, floa
     shared_N = rng.normal(0.0, 1.0, scenario.examples)
     a, truth_a = draw_side(scenario, scenario.seeds_a, scenario.difference, shared_N, rng)
     b, truth_b = draw_side(scenario, scenario.seeds_b, 0.0, shared_N, rng)
-    sides = sides_of(a, b, index, minimum_seeds=scenario.minimum_seeds)
+    sides = sides_of(a, b, index, minimum_seeds=scenario.fewest)
     return sides, truth_a - truth_b
 
 

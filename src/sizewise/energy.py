@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,18 @@ class EnergyMeter:
 
     def start(self) -> None:
         self._begin = self._read()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is done inside."""
+        before = self._read()
+        yield
+        now = self._read()
+        self._begin = {
+            name: value + _difference(before[name], now[name], self._range(name))
+            for name, value in self._begin.items()
+            if name in before and name in now
+        }
 
     def stop(self) -> float | None:
         """Return joules since ``start``; None where no counter, or not every GPU's, was read."""

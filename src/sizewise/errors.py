@@ -23,6 +23,10 @@ class TrainingError(SizewiseError):
     """Training cannot go on (non-finite loss, checkpoint that does not fit, …)."""
 
 
+class DivergedError(TrainingError):
+    """The loss of a fit is no number any more."""
+
+
 class OutOfMemoryError(SizewiseError):
     """The device's memory does not suffice; the message says what was tried and what would fit."""
 

@@ -33,7 +33,7 @@ REQUIRED = {
 
 def overrides(group: str, option: str) -> list[str]:
     chosen = [f"{group}=[{option}]" if group in LISTS else f"{group}={option}"]
-    if group == "model" and option == "local":
+    if group == "model" and option in ("local", "endpoint"):
         chosen.append("model.path=some/folder")
     if group in ("dataset", "eval_dataset", "metric"):
         prefix = "dataset" if group == "dataset" else f"{group}.{option}"

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example, Message
+from sizewise.evaluation.candidate_set import CandidateSet
 from sizewise.evaluation.predict import predict
 from sizewise.evaluation.score import EvaluationResult, score_predicted
 from sizewise.metrics.base import ExampleMetric
@@ -107,7 +108,7 @@ def evaluate(
     metrics: Sequence[ExampleMetric],
     store: PredictionStore,
     train_examples: Sequence[Example] = (),
-    candidates: Sequence[str] = (),
+    candidates: CandidateSet | None = None,
 ) -> EvaluationResult:
     """Predict four at a time and score, as a job does."""
     predicted = predict(

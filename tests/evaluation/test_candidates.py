@@ -10,7 +10,8 @@ from tests.tiny_models import build_tiny
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.errors import ConfigError, EvaluationError
-from sizewise.evaluation.candidates import build_trie, candidate_log_probs, choose, read_candidates
+from sizewise.evaluation.candidate_set import choose, encode_candidates, read_candidates
+from sizewise.evaluation.candidates import build_trie, candidate_log_probs
 from sizewise.metrics.icd10 import Icd10
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.record.predictions import PredictionStore
@@ -54,8 +55,8 @@ def test_prompts_of_one_token(causal, candidates) -> None:
 
 def test_the_best_candidate_and_its_share() -> None:
     log_probs = torch.tensor([[-3.0, -1.0, -2.0], [-1.0, -1.0, -9.0]], dtype=torch.float64)
-    first, second = choose(log_probs)
-    assert (first.index, first.log_prob) == (1, -1.0)
+    first, second = choose(log_probs, [1, 1, 1])
+    assert first.index == 1
     assert first.probability == pytest.approx(np.exp(-1) / np.exp([-3, -1, -2]).sum())
     assert second.index == 0
     assert second.probability < 0.5
@@ -82,11 +83,12 @@ def test_what_cannot_be_scored(causal, seq2seq, template: StubTemplate) -> None:
 
 def test_evaluation_keeps_the_best_candidate(causal, split, template, tmp_path) -> None:
     texts = read_candidates("train", split.examples)
+    chosen = encode_candidates(texts, template, ())
     assert texts == tuple(f"E11.{i}" for i in range(8))
     metrics = [Icd10(), Icd10(answer="candidate")]
     store = PredictionStore(tmp_path / "p.jsonl", "key")
     greedy = GenerationConfig(max_new_tokens=3)
-    result = evaluate(causal, split, template, greedy, metrics, store, candidates=texts)
+    result = evaluate(causal, split, template, greedy, metrics, store, candidates=chosen)
     assert result.scores["icd10_candidate/prefix3"] == 1.0
     assert result.scores["icd10/prefix3"] == 0.0
     for prediction, item in zip(result.predictions, split.encoded, strict=True):
@@ -100,7 +102,7 @@ def test_evaluation_keeps_the_best_candidate(causal, split, template, tmp_path) 
 def test_candidates_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "codes.txt").write_text("I10\n\nE11.9\nI10\n")
     assert read_candidates(str(tmp_path / "codes.txt"), ()) == ("E11.9", "I10")
-    with pytest.raises(ConfigError, match="neither `train` nor"):
+    with pytest.raises(ConfigError, match="neither `auto`, `train` nor"):
         read_candidates(str(tmp_path / "none.txt"), ())
     with pytest.raises(ConfigError, match="no candidate"):
         read_candidates("train", ())

@@ -14,7 +14,7 @@ from sizewise.data.example import DataReport, DataSplits, Example, Message
 from sizewise.data.rows.read import read_rows
 from sizewise.data.splits.frequency import STRATUM, add_frequency, count_labels
 from sizewise.errors import DataError
-from sizewise.evaluation.candidates import read_candidates
+from sizewise.evaluation.candidate_set import read_candidates
 from sizewise.job.data import load_splits
 from sizewise.job.dry_run import few
 from sizewise.metrics.tfidf import Tfidf, tfidf_cosines

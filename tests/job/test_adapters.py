@@ -41,7 +41,7 @@ def test_the_record_says_what_the_adapter_is_whatever_the_command_did(trained: A
     root, own = trained
     found = run(root, "evaluated", *EVALUATE, f"adapter={root / 'trained' / 'adapter'}")
     assert own.model.lora_method == "rslora"
-    assert (own.model.lora_r, own.model.lora_scale) == (16, 8.0)
+    assert (own.model.lora_r, own.model.lora_scale) == (16, 4.0)
     for name in ("method", "r", "alpha", "scale"):
         assert getattr(found.model, f"lora_{name}") == getattr(own.model, f"lora_{name}")
     assert found.model.params_trainable == own.model.params_trainable > 0

@@ -58,7 +58,7 @@ def test_the_validation_split_is_checked_where_the_objective_is_scored_on_it(sta
 
 def test_a_metric_on_candidates_needs_candidates(start) -> None:
     with pytest.raises(ConfigError, match=r"icd10_candidate needs candidates.*evaluation\.candid"):
-        start("metric=[icd10,perplexity,icd10_candidate]")
+        start("metric=[icd10,perplexity,icd10_candidate]", "evaluation.candidates=null")
 
 
 def test_prompts_that_leave_no_room_for_an_answer_are_counted(start) -> None:
@@ -115,7 +115,9 @@ def test_what_a_metric_lacks_is_said_before_anything_is_loaded(
 
 def test_candidates_are_for_causal_models() -> None:
     cfg = compose_run(["model=flan_t5_small", "evaluation.candidates=train"])
-    with pytest.raises(ConfigError, match=r"evaluation\.candidates=train is scored with causal"):
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.candidates=train: candidates are scored with causal"
+    ):
         check_candidates(cfg, [])
 
 

@@ -36,7 +36,7 @@ def test_the_record_says_what_it_cost(tuned):
     assert outcome.cost.train_seconds > 0
     assert 0 < outcome.cost.train_answer_tokens < outcome.cost.train_tokens
     assert outcome.model.params_trainable < outcome.model.params_base < outcome.model.params_total
-    assert outcome.model.lora_scale == 2.0
+    assert outcome.model.lora_scale == 8.0
     assert 0 < outcome.model.adapter_bytes < outcome.model.base_bytes
 
 
@@ -122,7 +122,7 @@ def test_without_training_the_objective_is_the_validation_loss_of_the_base(tuned
 def test_the_objective_may_be_the_primary_score_of_validation(tmp_path):
     outcome = run(tmp_path, "run", "lora=none", "evaluation.objective=primary")
     assert outcome.objective == outcome.validation["icd10/exact_match"]
-    assert (tmp_path / "run" / "predictions" / "validation.icd10_dialogues.jsonl").is_file()
+    assert (tmp_path / "run" / "predictions" / "base_validation.icd10_dialogues.jsonl").is_file()
 
 
 def test_an_adapter_is_evaluated_on_its_own(tuned):

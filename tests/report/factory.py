@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sizewise.record.outcome import (
     ModelFacts,
     Outcome,
     file_ref,
+    read_outcome,
     write_outcome,
 )
 
@@ -273,3 +274,62 @@ def _data_facts(spec: Spec) -> DataFacts:
         },
         prompt_fingerprint="p1",
     )
+
+
+Columns = dict[str, np.ndarray]
+
+
+def share(rate: float, examples: int, offset: int = 0) -> np.ndarray:
+    """Exactly so many ones, spread evenly over the examples and turned by ``offset``."""
+    order = np.random.default_rng(offset).permutation(examples)
+    values = np.zeros(examples)
+    values[order[: round(rate * examples)]] = 1.0
+    return values
+
+
+def plant(
+    run_dir: Path,
+    spec: Spec,
+    base: Columns,
+    tuned: Columns | None = None,
+    strata: dict[str, list[str]] | None = None,
+    rows: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
+    """Write a run whose scores are these columns, per example and as means.
+
+    ``rows`` changes every prediction, ``model`` the facts of the model, ``changes`` the outcome.
+    """
+    directory = make_run(run_dir, replace(spec, tuned=None if tuned is None else 0.5))
+    outcome = read_outcome(directory)
+    sides = {"base": (outcome.base, base), "tuned": (outcome.tuned or {}, tuned or {})}
+    found = {}
+    for side, (evaluations, columns) in sides.items():
+        if evaluations:
+            ((name, evaluation),) = evaluations.items()
+            found[side] = {name: _planted(directory, evaluation, columns, strata or {}, rows or {})}
+    facts = replace(outcome.model, **(model or {}))
+    config = {**outcome.config, "model": {"name": facts.name, "path": facts.path}}
+    changes = {"identity": run_dir.name, "run_id": run_dir.name, "config": config, **changes}
+    write_outcome(replace(outcome, model=facts, **found, **changes), directory)
+    return directory
+
+
+def _planted(
+    directory: Path,
+    evaluation: Evaluation,
+    columns: Columns,
+    strata: dict[str, list[str]],
+    rows: dict[str, Any],
+) -> Evaluation:
+    path = directory / evaluation.predictions.path
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for index, row in enumerate(lines):
+        row["scores"] = {name: float(values[index]) for name, values in columns.items()}
+        row["strata"] = {name: values[index] for name, values in strata.items()}
+        row |= rows
+    path.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    means = {name: float(np.mean(values)) for name, values in columns.items()}
+    times = {n: v for n, v in evaluation.scores.items() if n.startswith("efficiency/")}
+    return replace(evaluation, scores={**means, **times}, predictions=file_ref(path, directory))

@@ -20,10 +20,11 @@ from sizewise.metrics.efficiency import Efficiency
 from sizewise.metrics.perplexity import Perplexity
 from sizewise.record.predictions import read_predictions
 from sizewise.report.comparison.compare import Comparison, compare
+from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.labels import name_all, tell_apart
 from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE
 from sizewise.report.comparison.runs import load_runs
-from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, scale_of
+from sizewise.report.comparison.verdict import DIFFER, NOT_SHOWN, OPEN
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import write_report
 from sizewise.report.views.charts import quality_chart, scaling_chart
@@ -442,7 +443,7 @@ def test_where_test_and_interval_disagree_nothing_is_shown(tmp_path: Path) -> No
 def test_pairs_that_win_are_counted(tmp_path: Path) -> None:
     grid(tmp_path, Task(examples=100))
     (result,) = compare([tmp_path], by=("lora.alpha",)).sets
-    assert result.verdict.status == SHOWN
+    assert result.verdict.status == DIFFER
     assert result.verdict.headline == "2 of 2 pairs differ"
 
 

@@ -45,7 +45,13 @@ def test_planted_win_of_the_small_model_is_shown(tmp_path: Path) -> None:
     assert pair.low < 0.2 < pair.high
     assert pair.wins
     assert result.verdict.status == SHOWN
-    for part in ("+20.0 points", "95 % interval", "3 seeds", "200 test examples", "of the memory"):
+    for part in (
+        "+20.0 points",
+        "95 % interval",
+        "3 seeds",
+        "200 test examples",
+        "of the bytes of weights",
+    ):
         assert part in result.verdict.sentence
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import align_by_id
@@ -53,15 +53,16 @@ def test_groups_turn_mcnemar_into_flips_of_groups() -> None:
     assert found.conditional_on.startswith("Over the 60 groups of 300 test examples")
 
 
-def test_three_seeds_are_averaged_and_conditional() -> None:
+def test_three_seeds_are_a_level_and_the_interval_given_them_stands_beside() -> None:
     found = compare_paired(SMOOTH_A, SMOOTH_B, names=("nano r=8", "mini"))
     averaged = SMOOTH_A.mean(axis=0) - SMOOTH_B
-    assert not found.seeds_are_random
-    assert found.p_value == sign_flip_test(averaged).p_value
-    assert found.interval == bootstrap_difference(SMOOTH_A.mean(axis=0), SMOOTH_B)
+    assert found.seeds_are_random
+    assert found.p_value_examples == sign_flip_test(averaged).p_value
+    assert found.given_seeds == bootstrap_difference(SMOOTH_A.mean(axis=0), SMOOTH_B)
+    assert found.interval == bootstrap_difference(SMOOTH_A, SMOOTH_B)
     assert found.conditional_on == (
-        "Over the 300 test examples, averaged over seeds; "
-        "conditional on the 3 seeds of nano r=8 and on mini."
+        "Over the 300 test examples and the 3 seeds of nano r=8, all seen as samples; "
+        "conditional on mini, which has no seed."
     )
     means = SMOOTH_A.mean(axis=1)
     assert found.seeds_a.means == pytest.approx(tuple(means))
@@ -75,7 +76,7 @@ def test_seeds_are_never_pooled_as_examples() -> None:
     noise = 1e-9 * np.arange(4)[:, None]
     copies = compare_paired(SMOOTH_A[0] + noise, SMOOTH_B)
     assert copies.n == once.n == 300
-    assert copies.p_value == pytest.approx(once.p_value, abs=1e-3)
+    assert copies.p_value == pytest.approx(once.p_value, abs=0.01)
     assert copies.standard_error == pytest.approx(once.standard_error, rel=1e-6)
 
 
@@ -119,10 +120,50 @@ def test_what_is_the_same_on_every_example_still_has_an_interval(
         assert (never.low, never.high) == pytest.approx((-1, 2 * share - 1))
 
 
-def test_one_short_side_keeps_the_whole_comparison_conditional() -> None:
-    found = compare_paired(rng.random((6, 50)), rng.random((2, 50)))
-    assert not found.seeds_are_random
-    assert "conditional on the 6 seeds of A and on the 2 seeds of B" in found.conditional_on
+def test_a_side_with_one_seed_is_given_and_the_other_side_still_varies() -> None:
+    found = compare_paired(rng.random((6, 50)), rng.random((1, 50)))
+    assert found.seeds_are_random
+    assert "the 6 seeds of A, all seen as samples" in found.conditional_on
+    assert found.conditional_on.endswith("conditional on the 1 seed of B.")
+    assert found.given_seeds != found.interval
+
+
+def test_another_level_widens_the_interval_as_its_test_does() -> None:
+    """At the level of its p-value the interval of a t statistic ends at 0."""
+    scores = rng.normal(0.1, 1.0, (3, 400)) + rng.normal(0.0, 0.05, (3, 1))
+    found = compare_paired(scores, np.zeros(400), n_resamples=40_000)
+    assert found.interval_at(0.95) == found.interval
+    touching = found.interval_at(1.0 - found.p_value)
+    assert touching.low == pytest.approx(0.0, abs=0.1 * found.standard_error)
+    wide, narrow = found.interval_at(0.999), found.interval_at(0.9)
+    assert wide.low < found.interval.low < narrow.low < narrow.high < wide.high
+
+
+def test_one_sided_p_values_say_how_far_from_a_margin() -> None:
+    a, b = rng.normal(0.2, 1.0, 500), rng.normal(0.0, 1.0, 500)
+    found = compare_paired(a, b)
+    reference = ttest_1samp(a - b, -0.1, alternative="greater").pvalue
+    assert found.p_at_most(-0.1) == pytest.approx(reference)
+    assert found.p_at_least(-0.1) == pytest.approx(1.0 - reference)
+    same = compare_paired(np.ones(60), np.ones(60))
+    level = 1.0 - 2.0 * same.p_at_most(-0.02)
+    assert same.interval_at(level).low == pytest.approx(-0.02)
+    assert same.p_at_least(0.02) == pytest.approx(same.p_at_most(-0.02))
+
+
+def test_rounding_is_no_difference() -> None:
+    """Six examples whose scores differ by rounding alone, always in one direction."""
+    scores = np.linspace(4.0, 4.5, 6)
+    found = compare_paired(scores * (1.0 + 1e-8), scores)
+    assert found.difference == 0.0
+    assert found.p_value == 1.0
+
+
+def test_the_least_detectable_effect_is_known_for_two_seeds() -> None:
+    found = compare_paired(rng.random((2, 50)) + [[0.0], [0.1]], rng.random(50))
+    assert found.degrees_of_freedom < 2
+    assert np.isfinite(found.minimum_detectable_effect)
+    assert found.detectable(0.01) > found.detectable(0.05)
 
 
 def test_swapping_sides_negates() -> None:

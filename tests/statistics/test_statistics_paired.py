@@ -13,6 +13,8 @@ from scipy import stats
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.paired import (
+    fallback,
+    holm,
     mcnemar_test,
     resamples_needed,
     sign_flip_test,
@@ -138,3 +140,57 @@ def test_mcnemar_refuses_scores_between() -> None:
         mcnemar_test([0.5, 1.0], [1.0, 0.0])
     with pytest.raises(StatisticsError, match="alternative"):
         sign_flip_test([1.0, 2.0], alternative="bigger")
+
+
+def closed_test(p: np.ndarray, primary: int, alpha: float, share: float) -> np.ndarray:
+    """Reject what every intersection that holds it rejects by its weighted Bonferroni test."""
+    m = len(p)
+    rejected = np.ones(m, dtype=bool)
+    for members in range(1, 1 << m):
+        inside = [i for i in range(m) if members >> i & 1]
+        n = len(inside)
+        if primary not in inside or n == 1:
+            weights = {i: 1.0 / n for i in inside}
+        else:
+            weights = {i: share if i == primary else (1 - share) / (n - 1) for i in inside}
+        if not any(p[i] <= alpha * weights[i] for i in inside):
+            rejected[inside] = False
+    return rejected
+
+
+@given(
+    st.lists(st.floats(1e-6, 0.2), min_size=1, max_size=6),
+    st.integers(0, 5),
+    st.sampled_from([0.5, 0.8, 0.9]),
+)
+@settings(max_examples=200, deadline=None)
+def test_fallback_is_the_closed_test_with_its_weights(
+    values: list[float], primary: int, share: float
+) -> None:
+    """Closure (Marcus, Peritz & Gabriel 1976) is what holds the family-wise error."""
+    p, primary = np.array(values), primary % len(values)
+    found = fallback(p, primary, 0.05, share)
+    away = np.abs(found.adjusted - 0.05) > 1e-9
+    assert (found.rejected == closed_test(p, primary, 0.05, share))[away].all()
+    assert ((p <= found.levels) == found.rejected)[away].all()
+
+
+def test_fallback_without_a_primary_test_is_holm() -> None:
+    p = np.array([0.01, 0.04, np.nan, 0.03, 0.005])
+    found = fallback(p, None)
+    expected = holm(p, nan="propagate").adjusted
+    assert found.adjusted == pytest.approx(expected, nan_ok=True)
+    assert np.isnan(found.levels[2])
+
+
+def test_a_rejected_primary_test_hands_its_level_to_the_others() -> None:
+    p = np.array([0.03, 0.02, 0.025, 0.6])
+    first = fallback(p, 0)
+    assert list(first.rejected) == [True, False, False, False]
+    assert first.levels == pytest.approx([0.04, 0.05 / 3, 0.05 / 3, 0.05 / 3])
+    open_still = fallback(np.array([0.5, 0.001, 0.025, 0.6]), 0)
+    assert list(open_still.rejected) == [False, True, False, False]
+    assert open_still.levels == pytest.approx([0.04, 0.01 / 3, 0.005, 0.005])
+    last = fallback(np.array([0.045, 0.0001, 0.0001]), 0)
+    assert last.rejected.all()
+    assert last.levels[0] == pytest.approx(0.05)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,9 @@ PROMISED = [
     Scenario("one model, binary", 150, binary=True),
     Scenario("one given seed", seeds_a=1, sd_seed=0.5, conditional=True),
     Scenario("groups", groups=40, sd_group=0.7),
+    Scenario("3 seeds, B without", seeds_a=3, sd_seed=0.3),
+    Scenario("3 seeds each", 150, seeds_a=3, seeds_b=3, sd_seed=0.1),
+    Scenario("3 seeds each, binary", 150, seeds_a=3, seeds_b=3, sd_seed=0.3, binary=True),
     Scenario("5 seeds, B without", seeds_a=5, sd_seed=0.3),
     Scenario("5 seeds each", 150, seeds_a=5, seeds_b=5, sd_seed=0.15),
     Scenario("8 seeds each, groups", seeds_a=8, seeds_b=8, sd_seed=0.3, groups=40, sd_group=0.7),
@@ -42,8 +46,9 @@ def test_coverage_is_between_93_and_97_percent(scenario: Scenario) -> None:
 
 
 def test_three_seeds_cover_their_own_difference_but_not_that_of_an_average_seed() -> None:
-    given = Scenario("given", 100, seeds_a=3, sd_seed=0.3, conditional=True)
-    average = Scenario("average", 100, seeds_a=3, sd_seed=0.3)
+    taken: Any = {"seeds_a": 3, "sd_seed": 0.3, "minimum_seeds": 99}
+    given = Scenario("given", 100, conditional=True, **taken)
+    average = Scenario("average", 100, **taken)
     assert 0.93 <= measure_coverage(given, 1500, n_resamples=800, seed=3).coverage <= 0.97
     assert measure_coverage(average, 400, n_resamples=500, seed=3).coverage < 0.9
 
@@ -52,6 +57,7 @@ FAMILIES = [
     Scenario("continuous", 80),
     Scenario("binary", 120, binary=True),
     Scenario("groups", 120, groups=30, sd_group=0.7),
+    Scenario("2 seeds", 80, seeds_a=2, seeds_b=2, sd_seed=0.3),
     Scenario("5 seeds", 80, seeds_a=5, seeds_b=5, sd_seed=0.3),
 ]
 

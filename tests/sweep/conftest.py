@@ -75,6 +75,7 @@ def command_line(tmp_path: Path, *overrides: str, script: str = "train.py") -> l
         f"paths.outputs={tmp_path / 'outputs'}",
         "hydra.sweeper.job=sweep.fake:job",
         "hydra.sweeper.finish=sweep.fake:finish",
+        "sweep.baselines=false",
     ]
 
 

@@ -139,13 +139,14 @@ def fit_toy(
     callbacks: Any = (),
     seed: int = 3,
     lr: float = 0.02,
+    stop_at: float | None = None,
     **overrides: Any,
 ) -> tuple[CausalModule, FitResult]:
     """Fit a tiny adapter and return module and result."""
     module = module or make_module(adapted(tiny_base()), lr=lr)
     config = trainer_config(**overrides)
     data = data or toy_data(batch_size=config.batch_size, accumulate=config.accumulate)
-    return module, fit_job(module, data, config, callbacks, [], run_dir, seed)
+    return module, fit_job(module, data, config, callbacks, [], run_dir, seed, stop_at)
 
 
 def weights(module: CausalModule) -> dict[str, Tensor]:

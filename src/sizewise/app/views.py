@@ -21,9 +21,9 @@ from sizewise.models.tokenizer import load_template
 from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.compare import SetComparison
+from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.points import Front
 from sizewise.report.comparison.runs import FloatArray
-from sizewise.report.comparison.verdict import scale_of
 from sizewise.report.views.charts import layout, quality_chart
 
 SAMPLES = 200

@@ -101,13 +101,10 @@ def _cut(text: str) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} …"
 
 
-CLASSICAL = "classical"
-
-
 def check_language_model(model: ModelConfig, what: str) -> None:
-    """Raise ConfigError for a baseline, which has neither tokens nor weights."""
-    if model.family == CLASSICAL:
+    """Raise ConfigError for a baseline or an endpoint: neither tokens nor weights are here."""
+    if not model.has_weights:
         raise ConfigError(
-            f"{model.name} is a baseline without a language model: there is nothing to {what}. "
+            f"model={model.name} has no weights on this machine: there is nothing to {what}. "
             "Choose another model."
         )

@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.composition.resolvers import exit_on_error, make_directory, register_resolvers
+from sizewise.composition.shorthand import spelt_out
 from sizewise.config import RunConfig, conf_dir, register_schema
 from sizewise.config.register import explained
 from sizewise.errors import SweepError
@@ -57,6 +58,7 @@ def hydra_command(name: str, arguments: Sequence[str] | None = None) -> None:
     prepare()
     if arguments is not None:
         sys.argv = [f"sizewise {name}", *arguments]
+    sys.argv[1:] = spelt_out(sys.argv[1:])
     with exit_on_error():  # Hydra makes it a moment later, with a traceback where that fails
         for text in sys.argv[1:]:
             if text.startswith("hydra.run.dir=") and "${" not in text:

@@ -7,7 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from sizewise.config import DatasetConfig, RunConfig, SourceConfig, to_run_config
+from sizewise.config import WITHOUT_WEIGHTS, DatasetConfig, RunConfig, SourceConfig, to_run_config
 from sizewise.data.rows.read import find_files, kind_of, plain_content_hash, sources_of
 from sizewise.errors import ConfigError
 from sizewise.files import file_hash
@@ -28,7 +28,7 @@ def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
         if source.get("path") and not source.get("sha256"):
             source["sha256"] = plain_content_hash(source)
     model = copy.get("model")
-    if isinstance(model, dict) and not model.get("content"):
+    if isinstance(model, dict) and not model.get("content") and _is_loaded(model):
         model["content"] = local_content(model)
     evaluation = copy.get("evaluation")
     if isinstance(evaluation, dict) and not evaluation.get("candidates_sha256"):
@@ -36,10 +36,14 @@ def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
     return copy
 
 
+def _is_loaded(model: Mapping[str, Any]) -> bool:
+    return model.get("family") not in WITHOUT_WEIGHTS
+
+
 def candidates_content(evaluation: Mapping[str, Any]) -> str | None:
     """Hash the file of ``evaluation.candidates`` (16 hex digits); None where it names no file."""
     choice = evaluation.get("candidates")
-    if choice in (None, "train", "labels") or not Path(str(choice)).is_file():
+    if choice in (None, "auto", "train", "labels") or not Path(str(choice)).is_file():
         return None
     return file_hash(Path(str(choice)))[:16]
 
@@ -66,7 +70,7 @@ def check_places(config: Mapping[str, Any], ask_hub: bool = False) -> None:
     """
     model = to_run_config({"model": config["model"]}, check_types=False).model
     local = not (HUB_ID.match(model.path) or model.path.startswith(OWN) or model.tokenizer)
-    if ask_hub or local:
+    if model.has_weights and (ask_hub or local):
         check_place(model)
     for dataset in (config.get("dataset"), *(config.get("eval_dataset") or {}).values()):
         for node in sources_of(dataset):
@@ -86,7 +90,8 @@ def names_hub(cfg: RunConfig) -> bool:
         return True
     metrics = [metric for metric in cfg.metric.values() if isinstance(metric, Mapping)]
     encoders = [metric.get("encoder") for metric in metrics]
-    places = [cfg.model.path, cfg.model.tokenizer, cfg.adapter, *encoders]
+    base = [cfg.model.path, cfg.model.tokenizer] if cfg.model.has_weights else []
+    places = [*base, cfg.adapter, *encoders]
     return any(
         place is not None and not place.startswith(OWN) and not Path(place).exists()
         for place in places

@@ -24,6 +24,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sizewise.composition.shorthand import spelt_out
 from sizewise.config.register import explain, explained
 from sizewise.errors import ConfigError
 from sizewise.record.identity import plain_config, plain_node
@@ -136,6 +137,7 @@ class JobComposer:
 
     def compose(self, overrides: list[str]) -> dict[str, Any]:
         """Return a job's resolved configuration as plain values; ConfigError where one is wrong."""
+        overrides = spelt_out(overrides)
         parsed = self.parse(overrides)
         groups = [item for item in parsed if self._loader.is_group(item)]
         values = [item for item in parsed if not self._loader.is_group(item)]

@@ -158,4 +158,7 @@ def _command_hash(root: DictConfig) -> str:
             text for text in root.hydra.overrides.task if not text.startswith(_NOT_THE_GRID)
         ),
     }
+    tuning: Any = OmegaConf.to_container(root.sweep.tuning, resolve=True)
+    if tuning["lr_factors"]:  # which learning rates there are is part of the grid
+        config["tuning"] = {key: tuning[key] for key in ("lr_factors", "screen", "rung")}
     return hash_text(json.dumps(config, sort_keys=True), 8)

@@ -3,6 +3,7 @@
 from sizewise.config.data import DatasetConfig, FilterConfig, SourceConfig, SplitConfig
 from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
 from sizewise.config.model import (
+    WITHOUT_WEIGHTS,
     ArchitectureConfig,
     LoraConfig,
     LoraTargets,
@@ -11,10 +12,11 @@ from sizewise.config.model import (
     VisionConfig,
 )
 from sizewise.config.register import conf_dir, register_schema, to_run_config
-from sizewise.config.run import PathsConfig, PricesConfig, RunConfig, SweepConfig
+from sizewise.config.run import PathsConfig, PricesConfig, RunConfig, SweepConfig, TuningConfig
 from sizewise.config.training import OptimizerConfig, SchedulerConfig, TrainerConfig
 
 __all__ = [
+    "WITHOUT_WEIGHTS",
     "ArchitectureConfig",
     "DatasetConfig",
     "EvaluationConfig",
@@ -34,6 +36,7 @@ __all__ = [
     "SplitConfig",
     "SweepConfig",
     "TrainerConfig",
+    "TuningConfig",
     "VisionConfig",
     "conf_dir",
     "register_schema",

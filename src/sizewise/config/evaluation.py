@@ -36,16 +36,21 @@ class EvaluationConfig:
     ``batch_size`` null: the trainer's. ``zero_shot``: also score the untouched base (cached, see
     ``paths.cache``). ``objective``: what ``train.py`` returns, always from the validation split:
     ``val_loss`` (mean loss per answer token) or ``primary`` (the data set's primary score).
+    ``answer_validation``: which models answer the validation split too, so that wordings, readings
+    and models are chosen there and not on the test split: ``none``, ``base`` (the untouched one),
+    ``both``, or ``auto`` (both where the primary score is one of labels or codes, else none).
     ``candidates``: answers whose likelihoods are compared beside free generation: ``train`` (all
-    different training answers), ``labels`` (those of all splits), a text file with one per line, or
-    null. ``candidates_sha256`` is the content of that file (16 digits); it is filled in when a job
-    is planned, and another content is refused.
+    different training answers), ``labels`` (those of all splits), a text file with one per line,
+    null (none), or ``auto`` (``train`` where a metric is one of labels or codes and training has no
+    more than 512 different answers, else none). ``candidates_sha256`` is the content of that file
+    (16 digits); it is filled in when a job is planned, and another content is refused.
     """
 
     batch_size: int | None = None
     zero_shot: bool = True
     objective: str = "val_loss"
-    candidates: str | None = None
+    answer_validation: str = "auto"
+    candidates: str | None = "auto"
     candidates_sha256: str | None = None
     warmup_batches: int = 1
     retries: int = 3
@@ -55,6 +60,8 @@ class EvaluationConfig:
         at_least("evaluation.warmup_batches", self.warmup_batches, 0)
         at_least("evaluation.retries", self.retries, 0)
         one_of("evaluation.objective", self.objective, ("val_loss", "primary"))
+        allowed = ("auto", "none", "base", "both")
+        one_of("evaluation.answer_validation", self.answer_validation, allowed)
 
 
 @dataclass

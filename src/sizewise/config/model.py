@@ -8,9 +8,12 @@ from typing import Any
 from omegaconf import MISSING
 
 from sizewise.config.checks import above, at_least, is_regex, is_seed, one_of, within
+from sizewise.config.endpoint import EndpointConfig
 from sizewise.errors import ConfigError
 
-FAMILIES = ("causal", "seq2seq", "classical")
+FAMILIES = ("causal", "seq2seq", "classical", "endpoint")
+# Of these nothing is loaded: a baseline is fitted, and an endpoint is asked.
+WITHOUT_WEIGHTS = ("classical", "endpoint")
 INITS = ("pretrained", "random", "tiny_random")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 METHODS = ("none", "lora", "dora", "rslora", "full")
@@ -76,6 +79,10 @@ class ModelConfig:
     template, filled in when a run is planned: a changed base makes another run. ``added_tokens``
     are put into the vocabulary where it lacks them; the embedding grows with it, and an adapter
     trains and keeps their rows.
+
+    Of a model behind a server (family ``endpoint``) ``path`` is its name there and ``base_url`` the
+    server's address; ``budget`` is money that one run never passes, restarts included, and
+    ``parameters`` its size where that is known.
     """
 
     name: str = MISSING
@@ -96,13 +103,24 @@ class ModelConfig:
     suggested_lr: float | None = None
     lora_targets: LoraTargets = field(default_factory=LoraTargets)
     architecture: ArchitectureConfig | None = None
+    base_url: str | None = None
+    budget: float | None = None
+    parameters: int | None = None
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
 
     def __post_init__(self) -> None:
+        above("model.budget", self.budget, 0)
+        at_least("model.parameters", self.parameters, 1)
         one_of("model.family", self.family, FAMILIES)
         one_of("model.init", self.init, INITS)
         one_of("model.dtype", self.dtype, DTYPES)
         if not all(token.strip() for token in self.added_tokens):
             raise ConfigError("model.added_tokens holds an empty token. Leave it out.")
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights to load on this machine."""
+        return self.family not in WITHOUT_WEIGHTS
 
 
 @dataclass

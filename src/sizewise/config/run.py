@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sizewise.config.checks import at_least, is_seed, one_of
+from sizewise.config.checks import above, at_least, is_seed, one_of, within
 from sizewise.config.data import DatasetConfig
 from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
@@ -45,13 +45,48 @@ class PricesConfig:
 
 
 @dataclass
+class TuningConfig:
+    """How the learning rate of every trained configuration of a grid is found.
+
+    ``lr_factors`` null or empty: it is not. Otherwise each job that trains is tried at its own
+    ``optimizer.lr`` times each factor, unless the command (or the arm) gives ``optimizer.lr``: then
+    at what is given. ``screen``: the rates run with the first seed only, up to ``rung`` (a share of
+    the optimiser steps; 1: to the end), and the one with the lowest validation loss there goes on,
+    also with the further seeds; false: every rate runs with every seed. ``audit``: the share of the
+    stopped that is run to the end all the same, to see whether the choice was right.
+    """
+
+    lr_factors: list[float] | None = None
+    screen: bool = True
+    rung: float = 1 / 3
+    audit: float = 0.0
+
+    @property
+    def on(self) -> bool:
+        return bool(self.lr_factors)
+
+    def __post_init__(self) -> None:
+        """Check that every rate is one, and tried once."""
+        for factor in self.lr_factors or ():
+            above("sweep.tuning.lr_factors", factor, 0)
+        if self.lr_factors and len(set(self.lr_factors)) < len(self.lr_factors):
+            raise ConfigError(
+                f"sweep.tuning.lr_factors={list(self.lr_factors)} names a factor twice."
+            )
+        above("sweep.tuning.rung", self.rung, 0)
+        within("sweep.tuning.rung", self.rung, 0.0, 1.0)
+        within("sweep.tuning.audit", self.audit, 0.0, 1.0)
+
+
+@dataclass
 class SweepConfig:
     """How a multirun is planned and launched; never part of a job's identity.
 
     ``name`` and ``dir`` null: derived from the command, so that the same command resumes.
     ``arms``: a named sweep's union of grids, each a list of overrides with comma-separated values.
     ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
-    ``prices``: for the report at the end.
+    ``baselines``: add the classical baselines wherever answers are labels or codes.
+    ``tuning``: how learning rates are found. ``prices``: for the report at the end.
     """
 
     name: str | None = None
@@ -63,6 +98,8 @@ class SweepConfig:
     retries: int = 0
     order: str = "base"
     limit: int | None = None
+    baselines: bool = True
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     prices: PricesConfig = field(default_factory=PricesConfig)
 
     def __post_init__(self) -> None:

@@ -10,7 +10,8 @@ from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
 from sizewise.data.tokens.encode import Encoded
 from sizewise.data.tokens.template import Template
-from sizewise.evaluation.candidates import CandidateSet, candidate_log_probs, choose
+from sizewise.evaluation.candidate_set import CandidateSet, choose
+from sizewise.evaluation.candidates import candidate_log_probs
 from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.evaluation.text import pad_id
 from sizewise.metrics.preference import REJECTED, REJECTED_LOG_PROB, REJECTED_TOKENS
@@ -54,13 +55,10 @@ class Measurer:
         log_probs_BC = candidate_log_probs(
             self.model, prompts, candidates.trie, pad_id(self.template)
         )
+        choices = choose(log_probs_BC, candidates.lengths, candidates.prior)
         return [
-            replace(
-                row,
-                candidate=candidates.texts[choice.index],
-                candidate_probability=choice.probability,
-            )
-            for row, choice in zip(rows, choose(log_probs_BC), strict=True)
+            replace(row, **choice.named(candidates.texts))
+            for row, choice in zip(rows, choices, strict=True)
         ]
 
     def _log_probs(self, encoded: Sequence[Encoded]) -> list[float]:

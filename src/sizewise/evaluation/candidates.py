@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from sizewise.data.batches.collate import pad_with_mask
-from sizewise.data.example import Example, Message
-from sizewise.data.tokens.template import Template
 from sizewise.devices import device_of, evaluating
-from sizewise.errors import ConfigError, EvaluationError
+from sizewise.errors import EvaluationError
 from sizewise.models.adapter.wrapping import base_of
 
 
@@ -97,28 +94,6 @@ def build_trie(candidates: Sequence[Sequence[int]]) -> Trie:
 
 
 ROWS_PER_PASS = 2048
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The most likely candidate of one prompt, by its position.
-
-    ``log_prob``: natural-log probability of its tokens; ``probability``: its share of that of all.
-    """
-
-    index: int
-    log_prob: float
-    probability: float
-
-
-def choose(log_probs_BC: Tensor) -> list[Choice]:
-    """Return the best candidate of each row; the first one of equals."""
-    shares_BC = log_probs_BC.softmax(-1)
-    best_B = log_probs_BC.argmax(-1)
-    return [
-        Choice(int(c), float(log_probs_BC[b, c]), float(shares_BC[b, c]))
-        for b, c in enumerate(best_B)
-    ]
 
 
 def candidate_log_probs(
@@ -252,46 +227,3 @@ def _path_sums(edges_BM: Tensor, trie: Trie) -> Tensor:
         level = torch.as_tensor(np.flatnonzero(trie.depths == depth))
         totals_BM[:, level] += totals_BM[:, torch.as_tensor(trie.parents[level.numpy()])]
     return totals_BM[:, torch.as_tensor(trie.ends)]
-
-
-@dataclass(frozen=True)
-class CandidateSet:
-    texts: tuple[str, ...]
-    trie: Trie
-
-
-def read_candidates(
-    choice: str, train_examples: Sequence[Example], all_examples: Sequence[Example] = ()
-) -> tuple[str, ...]:
-    """Return candidate answers: ``train``, ``labels``, or the lines of a file.
-
-    ``train`` are all different training answers, ``labels`` those of all splits: the closed list of
-    a task's labels, which never says whose label it is.
-
-    Raises:
-        ConfigError: the file cannot be read, or there is no candidate.
-    """
-    if choice == "train":
-        texts = sorted({example.answer for example in train_examples})
-    elif choice == "labels":
-        texts = sorted({example.answer for example in (*train_examples, *all_examples)})
-    else:
-        try:
-            lines = Path(choice).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"evaluation.candidates={choice!r} is neither `train` nor `labels` nor a readable "
-                f"file of UTF-8 text: {error}"
-            ) from error
-        texts = sorted({line.strip() for line in lines if line.strip()})
-    if not texts:
-        raise ConfigError(f"evaluation.candidates={choice!r} gives no candidate answer.")
-    return tuple(texts)
-
-
-def encode_candidates(
-    texts: Sequence[str], template: Template, messages: Sequence[Message]
-) -> CandidateSet:
-    """Encode candidates as answers to ``messages`` (of any example) and merge them to a tree."""
-    ids = [template.answer_ids(messages, text) for text in texts]
-    return CandidateSet(tuple(texts), build_trie(ids))

@@ -28,7 +28,7 @@ from sizewise.devices import (
 )
 from sizewise.errors import EvaluationError
 from sizewise.evaluation.answer import Measurer
-from sizewise.evaluation.candidates import encode_candidates
+from sizewise.evaluation.candidate_set import CandidateSet
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
@@ -51,6 +51,7 @@ class Predicted:
         out_of_memory: batch sizes that did not fit.
         observed: what metrics measured of the model itself, by ``metric/score``.
         conditions: batch size, device and threads, which latencies depend on.
+        prior: what the candidates were calibrated by, one number for each.
     """
 
     predictions: tuple[Prediction, ...]
@@ -60,6 +61,7 @@ class Predicted:
     out_of_memory: tuple[int, ...] = ()
     observed: Mapping[str, float] = field(default_factory=dict)
     conditions: Mapping[str, str | int] = field(default_factory=dict)
+    prior: tuple[float, ...] = ()
 
 
 def predict(
@@ -72,15 +74,15 @@ def predict(
     warmup_batches: int = 1,
     retries: int = 3,
     metrics: Sequence[ExampleMetric] = (),
-    candidates: Sequence[str] = (),
+    candidates: CandidateSet | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Predict every example that ``store`` does not hold yet and return all of them.
 
     Batches are planned over the whole split, so that a resumed evaluation forms the same ones.
     ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
-    most likely one is kept for each example; ``progress`` is called with the number of examples
-    done and of all.
+    best one in each reading is kept for each example; ``progress`` is called with the number of
+    examples done and of all.
 
     Raises:
         EvaluationError: the split is empty.
@@ -92,9 +94,7 @@ def predict(
     done = {prediction.id: prediction for prediction in store.read()}
     bill = Bill(store.path, len(done), PeakMemory(device_of(model)))
     pending = _pending(split_, set(done), batch_size)
-    messages = split_.examples[0].messages
-    chosen = encode_candidates(candidates, template, messages) if candidates else None
-    measure = Measurer(model, template, generation, chosen)
+    measure = Measurer(model, template, generation, candidates)
     _warm_up(measure, split_, pending[:warmup_batches], batches, retries)
     bill.begin()
     for _, rows in halve_on_oom(pending, batches, partial(_measure, measure, split_, retries)):
@@ -108,7 +108,10 @@ def predict(
     failed = tuple(batches.failed)
     observed = observations(model, template, metrics)
     how = conditions(device_of(model), batch_size)
-    return Predicted(found, bill.seconds, bill.peak_bytes, batches.size, failed, observed, how)
+    prior = candidates.prior if candidates is not None else None
+    return Predicted(
+        found, bill.seconds, bill.peak_bytes, batches.size, failed, observed, how, prior or ()
+    )
 
 
 def observations(

@@ -10,6 +10,7 @@ from pathlib import Path
 from sizewise.data.example import Example
 from sizewise.errors import ConfigError
 from sizewise.evaluation.answer import MEASURED, strata_of
+from sizewise.evaluation.endpoint import SERVED
 from sizewise.evaluation.predict import Predicted
 from sizewise.metrics.base import ExampleMetric
 from sizewise.record.predictions import Prediction, PredictionStore
@@ -103,7 +104,11 @@ def score_predictions(
 
 def _with_example(prediction: Prediction, example: Example) -> Prediction:
     """Scores of an earlier scoring are dropped; what the model was asked itself is kept."""
-    measured = {name: prediction.scores[name] for name in MEASURED if name in prediction.scores}
+    measured = {
+        name: value
+        for name, value in prediction.scores.items()
+        if name in MEASURED or name.startswith(SERVED)
+    }
     return dataclasses.replace(
         prediction, group=example.group, strata=strata_of(example), scores=measured
     )

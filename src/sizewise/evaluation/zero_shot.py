@@ -47,6 +47,7 @@ from sizewise.record.predictions import read_predictions
 log = logging.getLogger(__name__)
 
 EVALUATION_VERSION = 1
+READINGS_VERSION = 1
 INT8 = " An int8 model's texts may differ between batches too: set the same evaluation.batch_size."
 PREDICTIONS, MEASURED = "predictions.jsonl", "measured.json"
 _MODEL_KEYS = (
@@ -72,6 +73,7 @@ def zero_shot_parts(
     split: EncodedSplit,
     metrics: Sequence[ExampleMetric] = (),
     candidates: Sequence[str] = (),
+    calibration: EncodedSplit | None = None,
 ) -> dict[str, Any]:
     """Return everything that zero-shot predictions depend on.
 
@@ -79,6 +81,7 @@ def zero_shot_parts(
     rendered template and truncation: whatever changes a token that the model reads, or a reference
     answer, changes the key. ``weights`` comes from ``weights_fingerprint``. Of ``metrics`` only
     those count that measure the model itself: the others are computed from the predictions.
+    ``calibration``: the validation split, whose prompts calibrate the candidates; None without one.
     """
     every = asdict(model)
     first = split.encoded[0].prompt_ids if split.encoded else ()
@@ -97,9 +100,15 @@ def zero_shot_parts(
         "observed": {m.name: m.observation for m in metrics if m.observation},
         "candidates": hash_text(repr(tuple(candidates)), 16),
         "version": EVALUATION_VERSION,
+        **({"readings": _readings(calibration)} if candidates else {}),
         **({"opened": opened} if opened else {}),
         **({"read": read} if any(read) else {}),
     }
+
+
+def _readings(calibration: EncodedSplit | None) -> list[Any]:
+    """Return what candidates are chosen by; answers that are without candidates know none of it."""
+    return [READINGS_VERSION, None if calibration is None else split_fingerprint(calibration)]
 
 
 def split_fingerprint(split: EncodedSplit) -> str:
@@ -212,5 +221,5 @@ def load(entry: Path, ids: Sequence[str] | None = None) -> Predicted:
     if ids is not None and [prediction.id for prediction in predictions] != list(ids):
         raise ValueError(f"{path.name} does not hold the answers to these examples")
     cost = dict(record["cost"])
-    cost["out_of_memory"] = tuple(cost["out_of_memory"])
+    cost |= {name: tuple(cost.get(name, ())) for name in ("out_of_memory", "prior")}
     return Predicted(predictions=predictions, **cost)

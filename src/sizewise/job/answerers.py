@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sizewise.config import RunConfig
 from sizewise.data.example import SplitName
@@ -22,6 +22,7 @@ from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fit
+from sizewise.evaluation.candidate_set import CandidateSet, candidate_prior, encode_candidates
 from sizewise.evaluation.predict import Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
@@ -29,7 +30,9 @@ from sizewise.evaluation.zero_shot import cached, changed_conditions, zero_shot_
 from sizewise.files import hash_text
 from sizewise.job.bases import check_adapter, give_back, load_evaluated, storage_of, take_base
 from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
+from sizewise.job.endpoint import Endpoint
 from sizewise.job.fitting import train
+from sizewise.job.protocol import Answerer, Answers, evaluation_cost
 from sizewise.models.adapter.wrapping import lora_settings
 from sizewise.models.architecture import context_length
 from sizewise.models.likelihood import answer_log_probs
@@ -40,7 +43,7 @@ from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
-from sizewise.record.predictions import PredictionStore
+from sizewise.record.predictions import Prediction, PredictionStore
 from sizewise.training.preflight import check_training
 
 if TYPE_CHECKING:
@@ -53,56 +56,10 @@ CLASSICAL = "classical"
 PREFIX = "classical:"
 
 
-@dataclass(frozen=True)
-class Answers:
-    """The answers to one split, where they are kept, and whether another run computed them."""
-
-    predicted: Predicted
-    store: PredictionStore
-    reused: bool = False
-    warnings: tuple[str, ...] = ()
-
-
-class Answerer(Protocol):
-    """A model that answers. Its class also says what it refuses and how it reads data."""
-
-    has_likelihoods: ClassVar[bool]
-    uses_energy: ClassVar[bool]
-
-    @staticmethod
-    def check(cfg: RunConfig) -> tuple[str, ...]:
-        """Refuse what makes no sense for this kind, before data is read; return warnings."""
-
-    @staticmethod
-    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Template | None, list[Task]]:
-        """Read, split and prepare all data; return the template (None without one) and tasks."""
-
-    @classmethod
-    def load(cls, job: PreparedJob) -> Answerer:
-        """Load the untouched model."""
-
-    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
-        """Answer every example of a split."""
-
-    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Answerer:
-        """Return the model that stands for the run: tuned, with its adapter, or as it is."""
-
-    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
-        """Return the loss on the validation split, empty where there is none."""
-
-    def facts(self, job: PreparedJob) -> ModelFacts:
-        """Describe the model."""
-
-    def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
-        """Sum up what the run cost; evaluations are those of the model that stands for it."""
-
-    def give_back(self, job: PreparedJob) -> None:
-        """Keep what the next job may use."""
-
-
 def kind_of_answerer(cfg: RunConfig) -> type[Answerer]:
     """Return the class of the model that a job names."""
-    return Baseline if cfg.model.family == CLASSICAL else LanguageModel
+    kinds: dict[str, type[Answerer]] = {CLASSICAL: Baseline, "endpoint": Endpoint}
+    return kinds.get(cfg.model.family, LanguageModel)
 
 
 @dataclass(frozen=True)
@@ -113,6 +70,7 @@ class LanguageModel:
     template: Template
     untouched: bool = True
     fit: FitResult | None = None
+    priors: dict[tuple[str, ...], tuple[float, ...]] = field(default_factory=dict)
     has_likelihoods: ClassVar[bool] = True
     uses_energy: ClassVar[bool] = True
 
@@ -139,9 +97,9 @@ class LanguageModel:
         return cls(take_base(*storage_of(job.cfg), job.device), job.template)
 
     def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
-        """Answer a split; the base's answers to a test split are shared between runs."""
+        """Answer a split; the untouched base's answers are shared between runs."""
         parts = dict(self._parts(job, task, split))
-        if not (self.untouched and kind == "base"):
+        if not self.untouched:
             store = job.store(kind, task, zero_shot_key({**parts, "run": job.identity}))
             return Answers(self._predict(job, task, split, store), store)
         store = job.store(kind, task, zero_shot_key(parts))
@@ -151,6 +109,8 @@ class LanguageModel:
             lambda: self._predict(job, task, split, store),
             [example.id for example in task.examples(split)],
         )
+        if predicted.prior:
+            self.priors[job.candidates(task)] = predicted.prior
         if not reused:
             return Answers(predicted, store)
         log.info("%s: zero-shot answers of %s reused.", task.name, job.cfg.model.name)
@@ -167,9 +127,9 @@ class LanguageModel:
             return self
         if cfg.stage == "evaluate":
             model = load_evaluated(self.model, cfg)
-            return dataclasses.replace(self, model=model, untouched=False)
+            return LanguageModel(model, self.template, untouched=False)
         model, fitted = train(cfg, self.model, job.task, self.template, loggers, job.run_dir)
-        return dataclasses.replace(self, model=model, untouched=False, fit=fitted)
+        return LanguageModel(model, self.template, untouched=False, fit=fitted)
 
     def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """Return nats per answer token; of a trained model the loss of its best weights."""
@@ -211,7 +171,7 @@ class LanguageModel:
 
     def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
         """Sum up what the fit and the evaluations cost."""
-        cost = _evaluation_cost(evaluations, joules)
+        cost = evaluation_cost(evaluations, joules)
         fitted = self.fit
         if fitted is None:
             return cost
@@ -245,10 +205,25 @@ class LanguageModel:
                 job.eval_batch_size,
                 evaluation.warmup_batches,
                 evaluation.retries,
-                metrics=job.metrics,
-                candidates=job.candidates(task),
+                metrics=job.metrics_on(split),
+                candidates=self._candidates(job, task, split),
                 progress=progress,
             )
+
+    def _candidates(self, job: PreparedJob, task: Task, split: SplitName) -> CandidateSet | None:
+        """Encode the candidates; the run's own validation prompts calibrate them."""
+        texts, asked = job.candidates(task), job.task.encoded["validation"].encoded
+        if not texts:
+            return None
+        found = encode_candidates(texts, self.template, task.examples(split)[0].messages)
+        if not asked:
+            return found
+        if texts not in self.priors:
+            prompts, size = [item.prompt_ids for item in asked], job.eval_batch_size
+            self.priors[texts] = candidate_prior(
+                self.model, prompts, found.trie, size, pad_id(self.template)
+            )
+        return dataclasses.replace(found, prior=self.priors[texts])
 
     def _parts(self, job: PreparedJob, task: Task, split: SplitName) -> Mapping[str, Any]:
         return zero_shot_parts(
@@ -260,8 +235,9 @@ class LanguageModel:
             self.model.device.type,
             self.template,
             task.encoded[split],
-            job.metrics,
+            job.metrics_on(split),
             job.candidates(task),
+            job.task.encoded["validation"] if job.task.examples("validation") else None,
         )
 
     def _weights(self, cfg: RunConfig) -> str:
@@ -317,15 +293,11 @@ class Baseline:
         return cls(fitted, time.perf_counter() - started)
 
     def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
-        """Answer a split at once; the answer is also the candidate, with its probability."""
+        """Answer a split at once; the answer is also the candidate, in every reading."""
         examples = task.examples(split)
         predictions, seconds = answer_all(self.fitted, examples)
-        chosen = tuple(
-            dataclasses.replace(
-                p, candidate=p.text, candidate_probability=math.exp(p.token_log_prob or 0.0)
-            )
-            for p in predictions
-        )
+        calibrated = bool(job.task.examples("validation"))
+        chosen = tuple(as_candidate(p, calibrated) for p in predictions)
         parts = [job.identity, task.splits.fingerprint(split), task.name]
         key = hash_text(json.dumps(parts), 32)
         predicted = Predicted(chosen, seconds, None, max(len(examples), 1))
@@ -365,22 +337,25 @@ class Baseline:
 
     def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
         """Sum up fitting and answering."""
-        return dataclasses.replace(
-            _evaluation_cost(evaluations, joules), train_seconds=self.seconds
-        )
+        return dataclasses.replace(evaluation_cost(evaluations, joules), train_seconds=self.seconds)
 
     def give_back(self, job: PreparedJob) -> None:
         """Nothing is worth keeping."""
 
 
-def _evaluation_cost(evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
-    peaks = [e.peak_bytes for e in evaluations if e.peak_bytes is not None]
-    known = [e.seconds for e in evaluations if e.seconds is not None]
-    whole = bool(known) and len(known) == len(evaluations)
-    return CostFacts(
-        eval_seconds=sum(known) if whole else None,
-        eval_peak_bytes=max(peaks, default=None),
-        energy_joules=joules,
+def as_candidate(prediction: Prediction, calibrated: bool) -> Prediction:
+    """Return the answer of a classifier as the candidate that it chose, in every reading.
+
+    Args:
+        prediction: its class is the text, with the class's probability.
+        calibrated: whether language models have a calibrated reading beside it.
+    """
+    return dataclasses.replace(
+        prediction,
+        candidate=prediction.text,
+        candidate_probability=math.exp(prediction.token_log_prob or 0.0),
+        candidate_per_token=prediction.text,
+        candidate_calibrated=prediction.text if calibrated else None,
     )
 
 

@@ -19,10 +19,10 @@ from sizewise.data.splits.groups import question_keys
 from sizewise.data.splits.mixture import prompt_fingerprint
 from sizewise.data.tokens.encode import EncodedSplit, encode_examples
 from sizewise.data.tokens.template import Template
-from sizewise.evaluation.candidates import read_candidates
+from sizewise.evaluation.candidate_set import automatic_choice, read_candidates
 from sizewise.files import write_atomically
 from sizewise.job.dry_run import few
-from sizewise.metrics.base import ExampleMetric
+from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.record.directories import RunDir
 from sizewise.record.predictions import PredictionStore
 
@@ -142,15 +142,37 @@ def answer_room(cfg: RunConfig) -> dict[SplitName, int]:
     A dry run reserves none: its tiny model has positions enough, and its tokenizer may be another
     one than the base's.
     """
+    metrics = build_metrics(cfg.metric)
     answered: dict[SplitName, bool] = {
         "test": cfg.stage != "train",
-        "validation": cfg.evaluation.objective == "primary",
+        "validation": any(answers_validation(cfg, metrics, side) for side in ("base", "tuned")),
     }
     return {
         name: cfg.generation.max_new_tokens
         for name, wanted in answered.items()
         if wanted and not cfg.dry_run
     }
+
+
+def specialises(cfg: RunConfig) -> bool:
+    """Whether the model that stands for the run is another than its untouched base."""
+    return cfg.adapter is not None if cfg.stage == "evaluate" else cfg.lora.trains
+
+
+def answers_validation(cfg: RunConfig, metrics: Sequence[ExampleMetric], side: str) -> bool:
+    """Whether the untouched (``base``) or specialised (``tuned``) model is to answer validation.
+
+    Something is chosen by these answers: trials of a search by the primary score; prompt wordings,
+    readings and models on closed answer sets; anything where ``evaluation.answer_validation`` says.
+    """
+    evaluation, own = cfg.evaluation, "tuned" if specialises(cfg) else "base"
+    if side != own and (side == "tuned" or not evaluation.zero_shot):
+        return False
+    if side == own and evaluation.objective == "primary":
+        return True
+    closed = any(metric.closed and metric.gives(cfg.dataset.primary) for metric in metrics)
+    wanted = {"both", side, *(("auto",) if closed else ())}
+    return cfg.stage != "train" and evaluation.answer_validation in wanted
 
 
 def load_splits(
@@ -288,23 +310,40 @@ class PreparedJob:
     @property
     def specialises(self) -> bool:
         """Whether the model that stands for the run is another than its untouched base."""
-        if self.cfg.stage == "evaluate":
-            return self.cfg.adapter is not None
-        return self.cfg.lora.trains
+        return specialises(self.cfg)
+
+    @property
+    def candidate_choice(self) -> tuple[str | None, str | None]:
+        """Where candidates come from, None without any; and what a reader has to know of it."""
+        chosen = self.cfg.evaluation.candidates
+        if chosen != "auto":
+            return chosen, None
+        return automatic_choice(self.metrics, self.task.splits.train, self.cfg.model)
 
     def candidates(self, task: Task) -> tuple[str, ...]:
-        """Return the answers whose likelihoods are compared; none where none are configured.
+        """Return the answers whose likelihoods are compared; none where none are wanted.
 
         Raises:
             ConfigError: their file cannot be read, or holds none.
         """
-        chosen = self.cfg.evaluation.candidates
+        chosen, _ = self.candidate_choice
         if chosen is None:
             return ()
         trained, tested = self.task.splits, task.splits
         every = (*trained.train, *tested.train, *tested.validation, *tested.test)
         return read_candidates(chosen, trained.train, every)
 
+    def validates(self, side: str) -> bool:
+        """Whether the untouched (``base``) or specialised (``tuned``) model answers validation."""
+        there = bool(self.task.examples("validation"))
+        return there and answers_validation(self.cfg, self.metrics, side)
+
+    def metrics_on(self, split: SplitName) -> tuple[ExampleMetric, ...]:
+        """Return what is computed on a split: on validation what something is chosen by."""
+        if split == "test" or self.cfg.evaluation.objective == "primary":
+            return self.metrics
+        return tuple(m for m in self.metrics if m.closed or m.gives(self.cfg.dataset.primary))
+
     def store(self, kind: str, task: Task, key: str) -> PredictionStore:
-        """Open the predictions of ``base``, ``tuned`` or ``validation`` on a data set."""
+        """Open the predictions of a model on a data set (kinds: ``RunDir.predictions``)."""
         return PredictionStore(RunDir(self.run_dir).predictions(kind, task.name), key)

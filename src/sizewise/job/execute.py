@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,13 +17,11 @@ from types import FrameType
 from hydra.core.hydra_config import HydraConfig
 
 from sizewise.errors import SizewiseError
-from sizewise.files import write_json
-from sizewise.job.submit import load_job
+from sizewise.job.submit import load_job, submitted_stop
 from sizewise.record.claims import try_claim
-from sizewise.record.directories import RunDir
 from sizewise.record.outcome import Outcome
 from sizewise.record.state import JobState, finished, forget_failure, record_failure
-from sizewise.record.study import TrialPruned
+from sizewise.record.stops import FitStopped, go_on, standing_stop, write_stop
 from sizewise.runtime import is_ddp_child
 from sizewise.signals import SignalHandlers
 
@@ -73,29 +71,33 @@ def execute(run_dir: Path, interrupts: Interrupts | None = None) -> JobResult:
 def run_child(run_dir: Path) -> JobResult:
     """Run the job as a further process of a distributed one; its first process keeps the books."""
     config, function = load_job(run_dir)
-    function(config, run_dir)
+    with suppress(FitStopped):  # all its processes stop there
+        function(config, run_dir)
     return JobResult(run_dir, JobState.RUNNING, fresh=False)
 
 
 def stored_result(run_dir: Path) -> JobResult | None:
-    """Return the result of a run that is already done, else None."""
+    """Return the result of a run that is done, or has stopped where it was asked to; else None."""
     outcome = finished(run_dir)
-    if outcome is None:
+    if outcome is not None:
+        return JobResult(run_dir, JobState.DONE, outcome.objective, fresh=False)
+    share, stop = submitted_stop(run_dir), standing_stop(run_dir)
+    if share is None or stop is None or not (stop.share == share or stop.diverged):
         return None
-    return JobResult(run_dir, JobState.DONE, outcome.objective, fresh=False)
+    return JobResult(run_dir, JobState.PRUNED, stop.value, str(stop), fresh=False)
 
 
 def _attempt(run_dir: Path, interrupts: Interrupts) -> JobResult:
     try:
         forget_failure(run_dir)
-        RunDir(run_dir).pruned.unlink(missing_ok=True)
+        go_on(run_dir)
         config, function = load_job(run_dir)
         with children_run(run_dir):
             outcome = function(config, run_dir)
-    except TrialPruned as pruned:
-        write_json(RunDir(run_dir).pruned, {"step": pruned.step, "value": pruned.value})
-        log.info("Pruned: %s", pruned)
-        return JobResult(run_dir, JobState.PRUNED, pruned.value, str(pruned))
+    except FitStopped as stopped:
+        write_stop(run_dir, stopped.stop)
+        log.info("Stopped early: %s", stopped)
+        return JobResult(run_dir, JobState.PRUNED, stopped.stop.value, str(stopped))
     except BaseException as error:
         return _failed(run_dir, error, interrupts)
     return _done(run_dir, outcome)

@@ -12,13 +12,15 @@ from sizewise.data.batches.collate import collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
 from sizewise.data.tokens.template import Template
 from sizewise.evaluation.text import pad_id
-from sizewise.job.bases import storage_of
+from sizewise.job.bases import give_back, storage_of
 from sizewise.job.data import Task
 from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
+from sizewise.job.submit import submitted_stop
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.dtypes import resolve_precision
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
+from sizewise.record.stops import FitStopped
 from sizewise.runtime import resolve_device, seed_everything
 from sizewise.training.fit import fit_job
 from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
@@ -57,7 +59,13 @@ def train(
     data = _batches(cfg, task, template)
     if cfg.dry_run:
         stop_once(cfg, module, data, run_dir)
-    fit = fit_job(module, data, cfg.trainer, callbacks(cfg, run_dir), loggers, run_dir, cfg.seed)
+    stop_at, chosen = submitted_stop(run_dir), callbacks(cfg, run_dir)
+    try:
+        fit = fit_job(module, data, cfg.trainer, chosen, loggers, run_dir, cfg.seed, stop_at)
+    except FitStopped:
+        # For the next job of this process.
+        give_back(model, *storage_of(cfg), resolve_device(cfg.trainer))
+        raise
     if cfg.lora.method == "full":
         model = model.to(dtype)
     return model.eval(), fit

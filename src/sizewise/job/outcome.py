@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sizewise.evaluation.score import EvaluationResult
-from sizewise.job.answerers import Answerer
 from sizewise.job.data import SPLITS, PreparedJob, Task, shortened
 from sizewise.job.dry_run import dry_run_warnings
+from sizewise.job.protocol import Answerer
 from sizewise.job.submit import submitted_overrides
-from sizewise.record.directories import ADAPTER, RunDir
+from sizewise.record.directories import ADAPTER, VALIDATION, RunDir
 from sizewise.record.outcome import (
     DataFacts,
     Evaluation,
@@ -74,10 +74,14 @@ def evaluation_record(result: EvaluationResult, task: Task, run_dir: Path) -> Ev
     )
 
 
-def run_files(run_dir: Path) -> Mapping[str, FileRef]:
-    """Describe the files that a run leaves: its configuration, adapter and history."""
+def run_files(run_dir: Path, dataset: str, validated: Collection[str]) -> Mapping[str, FileRef]:
+    """Describe the files that a run leaves: configuration, adapter, history, validation answers."""
     run = RunDir(run_dir)
     found = {"config": run.config, "metrics": run.history, "fit": run.fit}
+    found |= {
+        f"{side}_{VALIDATION}": run.predictions(f"{side}_{VALIDATION}", dataset)
+        for side in validated
+    }
     found |= {f"{ADAPTER}/{path.name}": path for path in sorted(run.adapter.glob("*"))}
     return {key: file_ref(path, run_dir) for key, path in found.items() if path.is_file()}
 
@@ -91,6 +95,7 @@ def make_outcome(
     base: Results,
     tuned: Results | None,
     validation: Mapping[str, float],
+    validated: Mapping[str, Mapping[str, float]],
     joules: float | None,
 ) -> Outcome:
     """Return the record of a finished job.
@@ -101,6 +106,7 @@ def make_outcome(
         base: results of the untouched model by data set.
         tuned: results of the specialised model; None where there is none.
         validation: figures of the validation split; the objective is one of them.
+        validated: scores of the answers to that split, by side.
         joules: energy that the run cost, where all of it was measured.
     """
     cfg, run_dir = job.cfg, job.run_dir
@@ -123,12 +129,13 @@ def make_outcome(
         objective=validation.get(objective),
         seed=cfg.seed,
         provenance=collect_provenance(submitted_overrides(run_dir)),
-        files=run_files(run_dir),
+        files=run_files(run_dir, job.task.name, validated),
         warnings=[
             *dry_run_warnings(cfg),
             *job.warnings,
             *(warning for result in base.values() for warning in result.warnings),
         ],
+        validated={side: dict(scores) for side, scores in validated.items()},
     )
 
 

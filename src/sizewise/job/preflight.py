@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from sizewise.config import RunConfig
 from sizewise.data.example import Example, Message, SplitName
 from sizewise.errors import ConfigError, DataError, EvaluationError
+from sizewise.evaluation.candidate_set import cannot_score
 from sizewise.job.answerers import kind_of_answerer
 from sizewise.job.data import PreparedJob, Task, shared_questions
 from sizewise.job.dry_run import reachable_metrics
 from sizewise.metrics.base import ExampleMetric, build_metrics
+from sizewise.metrics.closed import LIKELIHOOD
 from sizewise.models.architecture import context_length
 from sizewise.record.predictions import Prediction
 
@@ -30,6 +33,7 @@ PROBE = Prediction(
     batch_size=1,
     scores={"rejected/log_prob": -2.0, "rejected/tokens": 2.0},
 )
+CHOSEN = replace(PROBE, candidate="A00", candidate_per_token="A00", candidate_calibrated="A00")
 PROBE_EXAMPLE = Example((Message("user", "A question?"),), "A00", "0")
 
 
@@ -69,16 +73,15 @@ def preflight_data(job: PreparedJob) -> list[str]:
     Raises:
         SizewiseError: some of the data cannot be trained on, answered or scored.
     """
-    cfg, tasks, metrics = job.cfg, job.tasks, job.metrics
-    check_objective(cfg, job.task)
+    check_objective(job.cfg, job.task)
+    warnings = []
     if job.template is not None:
-        check_candidates(cfg, metrics)
-    check_references(cfg, tasks, metrics)
+        check_candidates(job.cfg, job.metrics)
+    check_references(job)
     if job.template is not None:
-        check_room(cfg, tasks, context_length(cfg.model))
-        for _, _, task in answered_splits(cfg, tasks):
-            job.candidates(task)
-    return shared_questions(tasks)
+        check_room(job, context_length(job.cfg.model))
+        warnings = check_readings(job)
+    return [*warnings, *shared_questions(job.tasks)]
 
 
 def check_names(cfg: RunConfig) -> None:
@@ -103,7 +106,7 @@ def check_primary(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
                 f"{name!r}, and metric={sorted(chosen)} leaves it out. Add it: "
                 f"metric=[{','.join([*sorted(chosen), name])}]."
             )
-        scores = score_names(chosen[name])
+        scores = score_names(chosen[name], cfg.evaluation.candidates is not None)
         if dataset.primary not in scores:
             raise ConfigError(
                 f"dataset.primary={dataset.primary!r} of {dataset.name} is no score of the metric "
@@ -111,11 +114,16 @@ def check_primary(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
             )
 
 
-def score_names(metric: ExampleMetric) -> list[str]:
-    """Return the names of a metric's scores, found by scoring one made-up prediction."""
+def score_names(metric: ExampleMetric, candidates: bool = True) -> list[str]:
+    """Return the names of a metric's scores, found by scoring one made-up prediction.
+
+    Args:
+        metric: the metric.
+        candidates: whether candidates may be compared.
+    """
     from sizewise.evaluation.score import score_predictions
 
-    scores, _ = score_predictions([PROBE], [metric], [PROBE_EXAMPLE])
+    scores, _ = score_predictions([CHOSEN if candidates else PROBE], [metric], [PROBE_EXAMPLE])
     metric.reset()
     return sorted(scores)
 
@@ -133,36 +141,35 @@ def check_objective(cfg: RunConfig, task: Task) -> None:
         )
 
 
-def answered_splits(cfg: RunConfig, tasks: Sequence[Task]) -> Iterator[tuple[str, SplitName, Task]]:
+def answered_splits(job: PreparedJob) -> Iterator[tuple[str, SplitName, Task]]:
     """Yield what the job will answer: configuration key, split and data set.
 
-    These are the test splits, and the validation split where the objective is scored on it. A data
-    set without a test split is only trained on where there are others to answer.
+    These are the test splits, and the validation split where something is chosen by it. A data set
+    without a test split is only trained on where there are others to answer.
     """
-    keys = ["dataset", *(f"eval_dataset.{key}" for key in cfg.eval_dataset)]
-    for key, task in zip(keys, tasks, strict=True):
-        if cfg.stage != "train" and (task.splits.test or key != "dataset" or len(tasks) == 1):
+    keys = ["dataset", *(f"eval_dataset.{key}" for key in job.cfg.eval_dataset)]
+    for key, task in zip(keys, job.tasks, strict=True):
+        tested = task.splits.test or key != "dataset" or len(job.tasks) == 1
+        if job.cfg.stage != "train" and tested:
             yield key, "test", task
-        if key == "dataset" and cfg.evaluation.objective == "primary":
+        if key == "dataset" and (job.validates("base") or job.validates("tuned")):
             yield key, "validation", task
 
 
-def check_references(
-    cfg: RunConfig, tasks: Sequence[Task], metrics: Sequence[ExampleMetric]
-) -> None:
+def check_references(job: PreparedJob) -> None:
     """Refuse reference answers that a chosen metric cannot score.
 
     Raises:
         EvaluationError: there is one; the message names data set, split and example.
         DataError: a split that is to be answered has no examples.
     """
-    for key, name, task in answered_splits(cfg, tasks):
+    for key, name, task in answered_splits(job):
         if not task.examples(name):
             raise DataError(
                 f"{task.name} has no {name} examples to answer. Raise {key}.split.{name}, name a "
                 "further test set with eval_dataset, or train only with stage=train."
             )
-        for metric in metrics:
+        for metric in job.metrics_on(name):
             try:
                 metric.check_references(task.examples(name))
             except EvaluationError as error:
@@ -180,17 +187,44 @@ def check_candidates(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
         raise ConfigError(
             f"The metric {needing[0]} needs candidates. Set evaluation.candidates=train."
         )
-    if cfg.evaluation.candidates is not None and cfg.model.family == "seq2seq":
+    unable = cannot_score(cfg.model)
+    if unable is not None and (needing or cfg.evaluation.candidates not in (None, "auto")):
         raise ConfigError(
-            f"evaluation.candidates={cfg.evaluation.candidates} is scored with causal models only, "
-            f"and {cfg.model.name} is none. Leave it out, and the metrics on candidates too."
+            f"evaluation.candidates={cfg.evaluation.candidates}: {unable}. Leave it out, and the "
+            "metrics on candidates too."
         )
+
+
+def check_readings(job: PreparedJob) -> list[str]:
+    """Read the candidates of every split that will be answered.
+
+    Returns:
+        Why there are no answers by likelihood where they would be expected.
+
+    Raises:
+        ConfigError: there are none, and the primary score is made of them.
+    """
+    splits, (_, warning) = list(answered_splits(job)), job.candidate_choice
+    found = [job.candidates(task) for _, _, task in splits]
+    reading = job.cfg.dataset.primary.partition("/")[2]
+    calibrates = bool(job.task.examples("validation"))
+    if reading in LIKELIHOOD and splits and not all(found):
+        raise ConfigError(
+            f"dataset.primary={job.cfg.dataset.primary} is made of answers by likelihood, and "
+            f"there are none. {warning or 'Set evaluation.candidates=train.'}"
+        )
+    if LIKELIHOOD.get(reading) == "candidate_calibrated" and not calibrates:
+        raise ConfigError(
+            f"dataset.primary={job.cfg.dataset.primary} is calibrated on validation prompts, and "
+            f"{job.task.name} has none. Raise dataset.split.validation."
+        )
+    return [warning] if warning and splits else []
 
 
 SHORTEST = 8  # tokens that dataset.max_length has at least
 
 
-def check_room(cfg: RunConfig, tasks: Sequence[Task], positions: int | None) -> None:
+def check_room(job: PreparedJob, positions: int | None) -> None:
     """Refuse prompts that leave no room for an answer of ``generation.max_new_tokens``.
 
     A model with learned positions would break off in the midst of an answer, and one with rotary
@@ -198,16 +232,16 @@ def check_room(cfg: RunConfig, tasks: Sequence[Task], positions: int | None) -> 
     model has positions enough, and its tokenizer may be another one than the base's.
 
     Args:
-        cfg: the job.
-        tasks: its data sets, encoded.
+        job: the job.
         positions: the longest sequence that the model takes; None: any.
 
     Raises:
         DataError: there are such prompts; the message says how many and what to set.
     """
+    cfg = job.cfg
     if positions is None or cfg.dry_run:
         return
-    for key, name, task in answered_splits(cfg, tasks):
+    for key, name, task in answered_splits(job):
         lengths = [len(item.prompt_ids) for item in task.encoded[name].encoded]
         room = positions - cfg.generation.max_new_tokens
         over = sum(length > room for length in lengths)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,12 @@ from sizewise.config import RunConfig
 from sizewise.files import hash_text
 from sizewise.job.finished import of_finished_run
 from sizewise.job.submit import submitted_overrides
-from sizewise.record.directories import RunDir
+from sizewise.record.directories import VALIDATION, RunDir
 from sizewise.record.identity import run_identity, trains, write_config
 from sizewise.record.logs import job_log
 from sizewise.record.outcome import Outcome, write_outcome
 from sizewise.record.state import finished
+from sizewise.record.stops import FitStopped
 from sizewise.runtime import (
     is_ddp_child,
     prepare_environment,
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
     from sizewise.data.example import SplitName
     from sizewise.evaluation.score import EvaluationResult
-    from sizewise.job.answerers import Answerer
     from sizewise.job.data import PreparedJob, Task
+    from sizewise.job.protocol import Answerer
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +91,15 @@ def _run(job: PreparedJob) -> Outcome:
         raise SystemExit(0)
     loggers = open_loggers(job)
     outcome: Outcome | None = None
+    error = True
     try:
         outcome = carry_out(job, loggers)
+        error = False
+    except FitStopped:
+        error = False
+        raise
     finally:
-        finish_loggers(loggers, outcome, error=outcome is None)
+        finish_loggers(loggers, outcome, error)
     # Last of all: a run killed before its trackers were closed is not done, and closes them again.
     write_outcome(outcome, job.run_dir)
     log.info("%s. %s", outcome.summary, job.run_dir)
@@ -109,6 +115,7 @@ def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
     whole = not went_before(job)
     meter = EnergyMeter(gpu_uuids(job.device, job.cfg.trainer.devices))
     base = kind_of_answerer(job.cfg).load(job)
+    validated = score_validation(job, base, "base")
     meter.start()
     untouched = score_untouched(job, base)
     if job.specialises:
@@ -116,10 +123,14 @@ def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
     else:
         whole = whole and not any(result.reused for result in untouched.values())
     model = base.specialise(job, loggers)
-    tuned = score_tuned(job, model, untouched) if job.specialises else None
+    tuned = None
+    if job.specialises:
+        with meter.paused():
+            validated |= score_validation(job, model, "tuned")
+        tuned = score_tuned(job, model, untouched)
     joules = meter.stop() if whole and model.uses_energy else None
-    validation = validation_figures(job, model)
-    outcome = make_outcome(job, model, untouched, tuned, validation, joules)
+    figures = validation_figures(job, model, validated)
+    outcome = make_outcome(job, model, untouched, tuned, figures, validated, joules)
     model.give_back(job)
     return outcome
 
@@ -143,13 +154,33 @@ def score_tuned(
     }
 
 
-def validation_figures(job: PreparedJob, model: Answerer) -> dict[str, float]:
-    """Return the validation figures, none without that split; the test split gives none."""
+def score_validation(
+    job: PreparedJob, model: Answerer, side: str
+) -> dict[str, Mapping[str, float]]:
+    """Score a model on the validation split, where something is chosen by that; else nothing.
+
+    Args:
+        job: the job.
+        model: who answers.
+        side: ``base`` (untouched) or ``tuned`` (specialised).
+    """
+    if not job.validates(side):
+        return {}
+    return {side: score(job, model, job.task, f"{side}_{VALIDATION}").scores}
+
+
+def validation_figures(
+    job: PreparedJob, model: Answerer, validated: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
+    """Return the validation figures of the model that stands for the run.
+
+    Without a validation split there are none; the test split gives none.
+    """
     if not job.task.examples("validation"):
         return {}
     values = model.validation_loss(job)
     if job.cfg.evaluation.objective == "primary":
-        values |= score(job, model, job.task, "validation").scores
+        values |= validated["tuned" if job.specialises else "base"]
     return values
 
 
@@ -162,17 +193,17 @@ def score(
         job: the job.
         model: who answers.
         task: the data set.
-        kind: ``base`` or ``tuned`` (the test split), or ``validation``.
+        kind: ``base`` or ``tuned`` (the test split), ``base_validation`` or ``tuned_validation``.
         base: the base's result, where metrics compare a tuned model with it.
     """
     from sizewise.evaluation.score import score_predicted
 
-    split: SplitName = "validation" if kind == "validation" else "test"
+    split: SplitName = "validation" if kind.endswith(VALIDATION) else "test"
     answers = model.answer(job, task, split, kind)
     return score_predicted(
         answers.predicted,
         task.examples(split),
-        job.metrics,
+        job.metrics_on(split),
         answers.store,
         job.task.examples("train"),
         answers.reused,

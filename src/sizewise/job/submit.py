@@ -19,18 +19,24 @@ from sizewise.record.outcome import Outcome
 
 DEFAULT_FUNCTION = "sizewise.job.run:run_job"
 FORMER = {"sizewise.run:run_job": DEFAULT_FUNCTION}  # jobs that were planned by version 0.1
+STOP_AT = "stop_at"
 JobFunction = Callable[[RunConfig, Path], Outcome]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep: what was asked for, resolved, named and given a directory."""
+    """One job of a sweep: what was asked for, resolved, named and given a directory.
+
+    ``stop_at``: the share of its optimiser steps after which the fit is to stop, as of now (1: it
+    goes to the end, but may diverge without having failed). It is no part of what the job is.
+    """
 
     overrides: tuple[str, ...]
     config: Mapping[str, Any]
     identity: Identity
     run_dir: Path
     function: str = DEFAULT_FUNCTION
+    stop_at: float | None = None
 
 
 def make_job(
@@ -75,6 +81,7 @@ def submit(job: Job) -> None:
             "overrides": list(job.overrides),
             "function": job.function,
             "config": dict(job.config),
+            **({} if job.stop_at is None else {STOP_AT: job.stop_at}),
         }
     )
     if read_json(RunDir(job.run_dir).job) != record:
@@ -133,3 +140,9 @@ def load_function(path: str) -> JobFunction:
 def submitted_overrides(run_dir: Path) -> list[str]:
     """Return the overrides that a run was submitted with; none for one begun by a program."""
     return list((read_json(RunDir(run_dir).job) or {}).get("overrides", []))
+
+
+def submitted_stop(run_dir: Path) -> float | None:
+    """Return the share of its steps after which a run is to stop; None where it goes to its end."""
+    share = (_whole(RunDir(run_dir).job) or {}).get(STOP_AT)
+    return float(share) if isinstance(share, int | float) else None

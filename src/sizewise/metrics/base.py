@@ -31,18 +31,31 @@ class ExampleMetric(Metric):
 
     Subclasses define ``score`` (one example) and, where the mean is not the right summary,
     ``aggregate`` (all examples). Score names become ``name/score`` in outcomes.
+
+    Attributes:
+        closed: answers come from a closed set (labels, codes): every language model then also
+            answers by the likelihood of the candidates (``evaluation.candidates=auto``).
+        needs_candidates: without candidates there is no score at all.
+        needs_likelihood: scores are made of the reference's likelihood.
+        of_training: scores that depend on the training answers (``set_context``).
     """
 
     name: str = ""
     higher_is_better: bool | None = True
     full_state_update = False
+    closed = False
     needs_candidates = False
     needs_likelihood = False
+    of_training: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
         self.predictions: list[Prediction] = []
         self.per_example: list[dict[str, float]] = []
+
+    def gives(self, score: str) -> bool:
+        """Whether ``metric/score`` is one of this metric's."""
+        return score.partition("/")[0] == self.name
 
     def set_context(self, train_examples: Sequence[Example]) -> None:
         """Receive what no prediction tells; override it to compare answers with training data."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sizewise.data.tokens.reasoning import strip_reasoning
 from sizewise.errors import ConfigError
+from sizewise.metrics.closed import Lexicon
 
 CATALOGUES = {
     "icd10cm": ("simple_icd_10_cm", "simple-icd-10-cm"),
@@ -91,3 +92,21 @@ def load_catalogue(name: str) -> Catalogue:
         return bool(module.is_valid_item(code) and not module.is_chapter_or_block(code))
 
     return Catalogue(contains, lambda code: bool(module.is_leaf(code)))
+
+
+@cache
+def load_descriptions(name: str) -> Lexicon:
+    """Load the descriptions of all codes of a catalogue, to find the code that a text describes.
+
+    Where a code and its subdivision are described alike, the description means the subdivision.
+    """
+    load_catalogue(name)
+    module = __import__(CATALOGUES[name][0])
+    codes = [c for c in module.get_all_codes(False) if not module.is_chapter_or_block(c)]
+    described = {code: module.get_description(code) for code in codes}
+    leaves = {text for code, text in described.items() if module.is_leaf(code)}
+    return Lexicon(
+        (text, code)
+        for code, text in described.items()
+        if text not in leaves or module.is_leaf(code)
+    )

@@ -18,12 +18,17 @@ def share_of_batch(prediction: Prediction) -> float:
     return prediction.latency / prediction.batch_size
 
 
+def _timed(prediction: Prediction) -> bool:
+    return prediction.latency == prediction.latency
+
+
 class Efficiency(ExampleMetric):
     """Latency and throughput of generation, after warm-up and with the device synchronised.
 
     ``latency_*`` are percentiles of the seconds per example: the time of a batch divided by the
     number of its examples. ``batch_latency_*`` are percentiles of what one request waits: its
-    whole batch. Both are the same at batch 1. Percentiles are over examples.
+    whole batch. Both are the same at batch 1. Percentiles are over examples whose time was
+    measured (of a server's answers those that were asked alone).
     """
 
     name = "efficiency"
@@ -41,16 +46,18 @@ class Efficiency(ExampleMetric):
         self, predictions: Sequence[Prediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """Percentiles (linear interpolation), examples and new tokens per second of generation."""
-        shares = [row["latency"] for row in scores]
-        waits = [row["batch_latency"] for row in scores]
-        seconds, tokens = sum(shares), sum(p.new_tokens for p in predictions)
+        timed = [(p, row) for p, row in zip(predictions, scores, strict=True) if _timed(p)]
+        shares = [row["latency"] for _, row in timed] or [float("nan")]
+        waits = [row["batch_latency"] for _, row in timed] or [float("nan")]
+        seconds, made = sum(shares), sum(p.new_tokens for p, _ in timed)
+        tokens = sum(p.new_tokens for p in predictions)
         return {
             "latency_p50": float(np.percentile(shares, 50)),
             "latency_p95": float(np.percentile(shares, 95)),
             "batch_latency_p50": float(np.percentile(waits, 50)),
             "batch_latency_p95": float(np.percentile(waits, 95)),
-            "examples_per_second": len(predictions) / seconds if seconds else float("nan"),
-            "tokens_per_second": tokens / seconds if seconds else float("nan"),
+            "examples_per_second": len(timed) / seconds if seconds else float("nan"),
+            "tokens_per_second": made / seconds if seconds else float("nan"),
             "new_tokens": tokens / len(predictions),
             "finished": sum(p.finished for p in predictions) / len(predictions),
         }

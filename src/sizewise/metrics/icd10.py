@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sizewise.config.checks import one_of
+from sizewise.data.tokens.reasoning import strip_reasoning
 from sizewise.errors import EvaluationError
 from sizewise.metrics.base import ExampleMetric
-from sizewise.metrics.codes import extract_code, load_catalogue
+from sizewise.metrics.closed import likelihood_matches
+from sizewise.metrics.codes import extract_code, load_catalogue, load_descriptions
 
 if TYPE_CHECKING:
     from sizewise.data.example import Example
@@ -58,6 +60,9 @@ def averages(predicted: Sequence[str], references: Sequence[str]) -> dict[str, f
 class Icd10(ExampleMetric):
     """Exact, 3-character and 1-character agreement, F1 over codes, unparsed and invalid rates.
 
+    Of free generation also ``lenient_match``, for which a description stands for its code, and the
+    matches by likelihood where candidates were scored.
+
     Args:
         catalogue: ``icd10cm`` (ICD-10-CM) or ``who`` (WHO's ICD-10).
         answer: ``text`` (free generation) or ``candidate`` (the most likely of
@@ -68,6 +73,7 @@ class Icd10(ExampleMetric):
     """
 
     name = "icd10"
+    closed = True
 
     def __init__(self, catalogue: str = "icd10cm", answer: str = "text") -> None:
         super().__init__()
@@ -76,6 +82,7 @@ class Icd10(ExampleMetric):
         self.answer = answer
         self.name = "icd10" if answer == "text" else "icd10_candidate"
         self.needs_candidates = answer == "candidate"
+        self.closed = answer == "text"
 
     def check_references(self, examples: Sequence[Example]) -> None:
         missing = [e for e in examples if extract_code(e.answer) is None]
@@ -96,7 +103,10 @@ class Icd10(ExampleMetric):
         """
         known = load_catalogue(self.catalogue)
         code = extract_code(self._answer(prediction), known.contains)
-        scores = match_scores(code, self._reference(prediction))
+        reference = self._reference(prediction)
+        scores = match_scores(code, reference)
+        if self.answer == "text":
+            scores |= self._other_readings(prediction, code, reference)
         valid = code is not None and known.contains(code)
         scores["invalid"] = float(code is not None and not valid)
         scores["non_leaf"] = float(code is not None and valid and not known.is_leaf(code))
@@ -110,6 +120,18 @@ class Icd10(ExampleMetric):
         found = [extract_code(self._answer(p), known.contains) or UNPARSED for p in predictions]
         references = [self._reference(p) for p in predictions]
         return super().aggregate(predictions, scores) | averages(found, references)
+
+    def _other_readings(
+        self, prediction: Prediction, code: str | None, reference: str
+    ) -> dict[str, float]:
+        known = load_catalogue(self.catalogue).contains
+        lenient = code == reference
+        if not lenient and (code is None or not known(code)):
+            said = strip_reasoning(prediction.text)
+            lenient = load_descriptions(self.catalogue).only(said) == reference
+        return {"lenient_match": float(lenient)} | likelihood_matches(
+            prediction, lambda candidate: extract_code(candidate, known) == reference
+        )
 
     def _answer(self, prediction: Prediction) -> str:
         if self.answer == "text":

@@ -97,7 +97,7 @@ def check_place(model: ModelConfig) -> None:
 
     Needs none of the large libraries, so that a wrong path is refused at once.
     """
-    if model.family == "classical":
+    if not model.has_weights:
         return
     if model.init == "pretrained":
         find_source(model.path, model.revision)

@@ -14,6 +14,7 @@ JOB_FILE = "job.json"
 FAILURE_FILE = "failed.json"
 PRUNED_FILE = "pruned.json"
 ADAPTER = "adapter"
+VALIDATION = "validation"
 CHECKPOINTS = "checkpoints"
 RESULTS_FILE = "results.json"
 
@@ -67,16 +68,23 @@ class RunDir(_Directory):
     failure = _Inside(FAILURE_FILE)
     """Why the last attempt failed."""
     pruned = _Inside(PRUNED_FILE)
-    """When a search gave the trial up."""
+    """Where the fit stands still: given up by a search, or stopped at a rung of a sweep."""
+    rung = _Inside("rung.json")
+    """Where a fit that has gone on since had been stopped."""
     pruning = _Inside("pruning.json")
     """The search and the trial that this run belongs to."""
     queued = _Inside("queued.json")
     """The id under which the job waits in a queue."""
+    spending = _Inside("spending.jsonl")
+    """What the run spent at a server."""
     claims = _Inside(".claims")
     """Who works, or worked, on the run."""
 
     def predictions(self, kind: str, dataset: str) -> Path:
-        """Predictions of ``base``, ``tuned`` or ``validation`` on a data set."""
+        """Predictions of ``base`` or ``tuned`` on a data set's test split.
+
+        Those on its validation split are ``base_validation`` and ``tuned_validation``.
+        """
         return self.all_predictions / f"{kind}.{dataset}.jsonl"
 
 
@@ -93,5 +101,7 @@ class SweepDir(_Directory):
     """The comparison, for people."""
     report_error = _Inside("report_error.log")
     """The traceback of a report that failed."""
+    tuning = _Inside("tuning.json")
+    """The learning rates that were tried, where they were stopped, and which were kept."""
     study = _Inside("study.jsonl")
     """The journal of a search."""

@@ -21,6 +21,10 @@ from sizewise.record.directories import RunDir
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
 VOLATILE = (
     "hydra", "paths", "logger", "sweep", "evaluation.retries", "report", "save_data", "trust",
+    "model.budget",
+    *(f"model.endpoint.{key}" for key in (
+        "api_key_env", "concurrency", "timeout", "retry_seconds", "requests_per_minute",
+    )),
 )  # fmt: skip
 VOLATILE_TRAINER = (
     "accelerator",
@@ -36,7 +40,8 @@ DESCRIPTIVE = ("model.license", "model.gated", "model.suggested_lr", "dataset.li
 SCORING_TRAINER = ("batch_size", "precision", "deterministic")
 # Options younger than some runs: unused, they leave the names of all runs as they were.
 OPTIONAL = (
-    "model.content", "model.added_tokens", "evaluation.candidates_sha256",
+    "model.content", "model.added_tokens", "evaluation.candidates_sha256", "model.base_url",
+    "model.parameters",
     "lora.layers_to_transform", "lora.rank_pattern", "lora.alpha_pattern", "lora.modules_to_save",
 )  # fmt: skip
 NO_ADAPTER = {key: value for key, value in asdict(LoraConfig()).items() if key != "method"}
@@ -105,6 +110,8 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if (kept.get("lora") or {}).get("method") == "full":
         # There is no adapter, so its options make no difference, whatever they are set to.
         kept["lora"] = {key: NO_ADAPTER.get(key, value) for key, value in kept["lora"].items()}
+    if (kept.get("model") or {}).get("family") != "endpoint":
+        _drop(kept, "model.endpoint")
     for dotted in OPTIONAL:
         group, key = dotted.split(".")
         if not (kept.get(group) or {}).get(key):

@@ -109,7 +109,8 @@ class CostFacts:
     """What the run cost. Seconds of wall time, tokens, bytes; None where not measured or trained.
 
     ``train_tokens`` counts all tokens that went through the model in training, padding excluded;
-    ``out_of_memory`` lists the batch sizes that did not fit.
+    ``out_of_memory`` lists the batch sizes that did not fit; ``money`` is what was
+    spent at a server.
     """
 
     train_seconds: float | None = None
@@ -123,6 +124,7 @@ class CostFacts:
     batch_size: int | None = None
     accumulate: int | None = None
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
+    money: float | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ class Outcome:
     ``identity`` is the hash of the whole resolved configuration less volatile keys; ``primary``
     names the score (``metric/score``) that the data set calls its own and ``direction`` whether
     more (``max``) or less (``min``) is better. ``objective`` comes from the validation split.
+    ``validated`` has the scores of the answers to that split, under ``base`` and ``tuned``, as far
+    as these models answered it; what is chosen is chosen by them.
     """
 
     run_id: str
@@ -167,6 +171,7 @@ class Outcome:
     files: Mapping[str, FileRef] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     version: int = OUTCOME_VERSION
+    validated: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:

@@ -54,8 +54,12 @@ class Prediction:
         batch_size: number of examples generated together.
         token_log_prob: mean natural-log probability of the generated tokens (the model's own
             confidence); None where it was not computed.
-        candidate: the most likely of the given candidate answers; None where none were given.
+        candidate: the most likely of the given candidate answers, by the summed log-probability of
+            its tokens; None where none were given.
         candidate_probability: its share of the probability of all candidates.
+        candidate_per_token: the most likely one by the mean per token.
+        candidate_calibrated: the one that gains most on its mean over the validation prompts; None
+            without such prompts.
         scores: per-example values of every metric, by ``metric/score`` name.
     """
 
@@ -75,6 +79,8 @@ class Prediction:
     token_log_prob: float | None = None
     candidate: str | None = None
     candidate_probability: float | None = None
+    candidate_per_token: str | None = None
+    candidate_calibrated: str | None = None
     strata: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sizewise.errors import SizewiseError, SweepError
+from sizewise.errors import SweepError
 from sizewise.files import parse_json, read_json, sealed, unsealed
 from sizewise.record.directories import RunDir, SweepDir
+from sizewise.record.stops import FitStopped, Stop
 
 log = logging.getLogger(__name__)
 
@@ -130,12 +131,12 @@ def load_trial(record: dict[str, Any]) -> Any:
     return optuna.trial.Trial(study, record["trial_id"])
 
 
-class TrialPruned(SizewiseError):  # noqa: N818 — Optuna's own word
+class TrialPruned(FitStopped):
     """The search ended this trial early; its run is kept and marked."""
 
     def __init__(self, step: int, value: float) -> None:
-        super().__init__(f"validation loss {value:.4f} at step {step} does not promise enough")
-        self.step, self.value = step, value
+        said = f"validation loss {value:.4f} at step {step} does not promise enough"
+        super().__init__(Stop(step, value), said)
 
 
 class PruningReporter:

@@ -77,7 +77,7 @@ def sweep_summary(comparison: Comparison, paths: dict[str, Path]) -> SweepSummar
     frame = comparison.table
     main = comparison.sets[0]
     values: dict[str, Any] = {
-        "verdict": comparison.verdict.sentence,
+        "verdict": f"{comparison.verdict.headline}. {comparison.verdict.sentence}",
         "verdict_status": comparison.verdict.status,
         "runs_finished": len(comparison.runs),
     }

@@ -79,10 +79,15 @@ def bca_interval(
     return Interval(float(low), float(high), level, "BCa bootstrap")
 
 
+def t_quantile(degrees_of_freedom: float, level: float) -> float:
+    """Upper t quantile at the end of a two-sided interval."""
+    upper = (1.0 + fraction(level, "level")) / 2.0
+    return float(special.stdtrit(degrees_of_freedom, upper))
+
+
 def t_stretch(degrees_of_freedom: float, level: float) -> float:
     """Ratio of the t quantile to the normal one at the ends of a two-sided interval."""
-    upper = (1.0 + fraction(level, "level")) / 2.0
-    return float(special.stdtrit(degrees_of_freedom, upper) / special.ndtri(upper))
+    return t_quantile(degrees_of_freedom, level) / float(special.ndtri((1.0 + level) / 2.0))
 
 
 def seed_deviations(seed_means_S: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
@@ -92,16 +97,21 @@ def seed_deviations(seed_means_S: FloatArray, n: int, rng: np.random.Generator) 
     return np.asarray(bootstrap_weights(n_seeds, n, rng) @ centred / n_seeds)
 
 
-def interval_over_levels(sides: Sides, means_R: FloatArray, level: float, seed: int) -> Interval:
+def interval_over_levels(
+    sides: Sides, means_R: FloatArray, level: float, seed: int, *, given: bool = False
+) -> Interval:
     """Interval of the difference from its bootstrap means over examples, seeds added if random.
+
+    `given`: take the seeds as given all the same.
 
     The deviations of examples and seeds add up, each of unbiased variance. A percentile interval
     of them is too narrow for few units because its tails are the normal's; the remedy is that of
     Hesterberg (2015, The American Statistician 69, "expanded percentile interval"), applied to the
     deviations instead of to the nominal level, so that it also works for the few distinct
-    resamples that five seeds have.
+    resamples that a few seeds have.
     """
-    differences, units, random = sides.differences, sides.units, sides.random_scores
+    differences, units = sides.differences, sides.units
+    random = [] if given else sides.random_scores
     estimate = float(differences.mean())
     components = variance_components(differences, [m for _, m in random], units)
     rescale = math.sqrt(units.count / (units.count - 1)) * components.shrinkage
@@ -200,15 +210,29 @@ def difference_intervals(
     pairs: Sequence[Sides], *, level: float = 0.95, n_resamples: int = 10_000, seed: int = 0
 ) -> list[Interval]:
     """Interval of every pair's difference, each as `bootstrap_difference` gives it alone."""
-    found: dict[int, Interval] = {}
+    both = both_intervals(pairs, level=level, n_resamples=n_resamples, seed=seed)
+    return [over_levels for over_levels, _ in both]
+
+
+def both_intervals(
+    pairs: Sequence[Sides], *, level: float = 0.95, n_resamples: int = 10_000, seed: int = 0
+) -> list[tuple[Interval, Interval]]:
+    """Every pair's interval over seeds and examples, and the one that takes the seeds as given.
+
+    They are the same where no side has seeds that vary.
+    """
+    found: dict[int, tuple[Interval, Interval]] = {}
     for positions in batches_of(pairs):
         units = pairs[positions[0]].units
         rows = differences_of(pairs, positions)
         means_RC = example_means(rows, units, n_resamples, seed)
         for column, position in enumerate(positions):
-            found[position] = interval_over_levels(
-                pairs[position], means_RC[:, column], level, seed
-            )
+            sides, means_R = pairs[position], means_RC[:, column]
+            over_levels = interval_over_levels(sides, means_R, level, seed)
+            given = over_levels
+            if sides.seeds_are_random:
+                given = interval_over_levels(sides, means_R, level, seed, given=True)
+            found[position] = over_levels, given
     return [found[position] for position in range(len(pairs))]
 
 
@@ -216,7 +240,7 @@ def difference_intervals(
 class JointReplicates:
     """Means [K] over seeds and examples, and their replicates [R, K].
 
-    `seeds_vary` [K]: whether a row's seeds were resampled (from five on) or are fixed.
+    `seeds_vary` [K]: whether a row's seeds were resampled (from two on) or are fixed.
     """
 
     means: FloatArray
@@ -233,12 +257,14 @@ def joint_replicates(
     seed: int = 0,
     minimum_seeds: int = MINIMUM_SEEDS,
     weights: ArrayLike | None = None,
+    stretched: bool = True,
 ) -> JointReplicates:
     """Resample examples (whole groups) once for all rows, each [N] or [S, N] on the same N.
 
     Rows with at least `minimum_seeds` seeds get resampled seeds too, each row its own, with
     unbiased variance and stretched to the t quantile of `level` with S − 1 degrees of freedom
     (conservative). Quantiles of any function of the replicates are its percentile interval.
+    `stretched=False` leaves the seeds at their own variance.
     """
     fraction(level, "level")
     positive_count(n_resamples, "n_resamples")
@@ -258,7 +284,7 @@ def joint_replicates(
     rng = np.random.default_rng([seed, 1])
     for column, side in enumerate(sides):
         if vary[column]:
-            stretch = t_stretch(side.n_seeds - 1, level)
+            stretch = t_stretch(side.n_seeds - 1, level) if stretched else 1.0
             means_S = side.scores.mean(axis=1)
             replicates_RK[:, column] += stretch * seed_deviations(means_S, n_resamples, rng)
     return JointReplicates(averages_KN.mean(axis=1), replicates_RK, vary)

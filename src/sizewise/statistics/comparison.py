@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from sizewise.errors import StatisticsError
-from sizewise.statistics.bootstrap import Interval, batches_of, difference_intervals, differences_of
+from sizewise.statistics.bootstrap import (
+    Interval,
+    batches_of,
+    both_intervals,
+    differences_of,
+    t_quantile,
+)
 from sizewise.statistics.crossed import VarianceComponents, t_test_p_value, variance_components
 from sizewise.statistics.effect import (
     EffectSize,
@@ -37,11 +45,9 @@ def compare_paired(
 ) -> PairedComparison:
     """Compare A with B on the same examples; see PairedScores and PairedComparison.
 
-    `options` are those of `compare_paired_many`.
-
-    From `minimum_seeds` seeds on (every side that has seeds) interval and p-value are over seeds
-    and examples; below, seeds are averaged and everything is conditional on them. The test over
-    the examples is McNemar's exact one for binary scores of one seed each, otherwise sign flips
+    Interval and p-value are over the examples and over the seeds of each side that has at least
+    `minimum_seeds`; fewer seeds are averaged and taken as given. The test over the examples is
+    McNemar's exact one for binary scores of one seed each, otherwise sign flips
     (of whole groups where examples share one). The same `seed` gives the same figures.
     Raises StatisticsError for scores that do not fit together or are not finite.
     """
@@ -57,12 +63,14 @@ def compare_paired_many(
     alpha: float = 0.05,
     power: float = 0.8,
     n_resamples: int = 10_000,
+    n_permutations: int | None = None,
     minimum_seeds: int = MINIMUM_SEEDS,
 ) -> list[PairedComparison]:
     """`compare_paired` of many pairs, much faster: resamples are shared by pairs on equal units.
 
-    p-values are not corrected for their number (see paired.holm). `alpha` and `power` are
-    for the minimum detectable effect.
+    p-values are not corrected for their number (see `paired.holm` and `paired.fallback`).
+    `n_permutations`: draws of the sign flips, as many as resamples where None. `alpha` and
+    `power` are for the minimum detectable effect.
     """
     sides = [
         sides_of(
@@ -76,8 +84,8 @@ def compare_paired_many(
         for p in pairs
     ]
     binary = [_is_binary(s, p.binary) for s, p in zip(sides, pairs, strict=True)]
-    intervals = difference_intervals(sides, level=level, n_resamples=n_resamples, seed=seed)
-    tests = _example_tests(sides, binary, n_resamples, seed)
+    intervals = both_intervals(sides, level=level, n_resamples=n_resamples, seed=seed)
+    tests = _example_tests(sides, binary, n_permutations or n_resamples, seed)
     return [
         _finish(pair, s, flag, interval, test, alpha, power)
         for pair, s, flag, interval, test in zip(
@@ -91,6 +99,7 @@ class _ExampleTest:
     name: str
     p_value: float
     smallest_p: float
+    drawn: bool
     mcnemar: McNemarTest | None
 
 
@@ -113,12 +122,13 @@ def _example_tests(
             kind = "exact" if flip.exact else f"{flip.n_resamples} draws"
             of = "groups" if units.clustered else "examples"
             name = f"sign-flip permutation of {of} ({kind})"
-            tests[position] = _ExampleTest(name, flip.p_value, flip.smallest_p, None)
+            drawn = not flip.exact
+            tests[position] = _ExampleTest(name, flip.p_value, flip.smallest_p, drawn, None)
     for position, (sides, flag) in enumerate(zip(pairs, binary, strict=True)):
         if flag and not sides.units.clustered and sides.a.n_seeds == sides.b.n_seeds == 1:
             found = mcnemar_test(sides.a.scores[0], sides.b.scores[0])
             least = min(1.0, 2.0 ** (1 - found.only_a - found.only_b))
-            tests[position] = _ExampleTest("McNemar, exact", found.p_exact, least, found)
+            tests[position] = _ExampleTest("McNemar, exact", found.p_exact, least, False, found)
     return [tests[position] for position in range(len(pairs))]
 
 
@@ -134,16 +144,18 @@ def _effect(sides: Sides, binary: bool, mcnemar: McNemarTest | None, level: floa
     return replace(effect, cohens_h=h, odds_ratio=ratio, odds_ratio_interval=interval)
 
 
-def _same_everywhere(sides: Sides, interval: Interval) -> Interval:
+SAME_EVERYWHERE = "Clopper-Pearson bound for equal differences"
+
+
+def _same_everywhere(seen: float, n_units: int, level: float) -> Interval:
     """Bound a binary difference that is the same on every unit, so that resampling shows nothing.
 
     Clopper-Pearson's bound on the share of units that could differ (0 of U seen), times the most
     by which one can: 1 from a difference of 0, 2 from one of 1 or -1.
     """
-    share = 1.0 - ((1.0 - interval.level) / 2.0) ** (1.0 / sides.units.count)
-    seen = float(sides.differences.flat[0])
+    share = 1.0 - ((1.0 - level) / 2.0) ** (1.0 / n_units)
     low, high = seen - share * (1.0 + seen), seen + share * (1.0 - seen)
-    return Interval(low, high, interval.level, "Clopper-Pearson bound for equal differences")
+    return Interval(low, high, level, SAME_EVERYWHERE)
 
 
 def _test(sides: Sides, components: VarianceComponents, test: _ExampleTest) -> tuple[str, float]:
@@ -157,16 +169,18 @@ def _finish(
     pair: PairedScores,
     sides: Sides,
     binary: bool,
-    interval: Interval,
+    intervals: tuple[Interval, Interval],
     test: _ExampleTest,
     alpha: float,
     power: float,
 ) -> PairedComparison:
     differences = sides.differences
+    interval, given = intervals
     components = variance_components(differences, [m for _, m in sides.random_scores], sides.units)
     equal = float(np.ptp(differences)) == 0.0 and components.standard_error == 0.0
     if binary and equal and differences.flat[0] in (-1.0, 0.0, 1.0):
-        interval = _same_everywhere(sides, interval)
+        interval = _same_everywhere(float(differences.flat[0]), sides.units.count, interval.level)
+        given = interval
     name, p_value = _test(sides, components, test)
     error, df = components.standard_error, components.degrees_of_freedom
     return PairedComparison(
@@ -175,10 +189,12 @@ def _finish(
         mean_b=float(sides.b.scores.mean()),
         difference=float(differences.mean()),
         interval=interval,
+        given_seeds=given,
         p_value=p_value,
         test=name,
         p_value_examples=test.p_value,
         smallest_p=test.smallest_p,
+        p_floor=test.smallest_p if test.drawn and name == test.name else 0.0,
         effect=_effect(sides, binary, test.mcnemar, interval.level),
         minimum_detectable_effect=minimum_detectable_effect(error, df, alpha=alpha, power=power),
         standard_error=error,
@@ -217,9 +233,11 @@ class PairedScores:
 class PairedComparison:
     """Difference A − B in units of the score, its uncertainty, and what that rests on.
 
-    `p_value` is that of `test`; `p_value_examples` always is the one over the examples alone,
-    conditional on the seeds (equal to `p_value` below five seeds). `smallest_p` is the least
-    p-value the test over the examples can give. `n_clusters` is None for independent examples.
+    `interval` is over seeds and examples, `given_seeds` over the examples alone, conditional on
+    the seeds. `p_value` is that of `test`; `p_value_examples` always is the one over the examples
+    alone (equal to `p_value` where no seeds vary). `smallest_p` is the least p-value the test over
+    the examples can give, `p_floor` the least that its random draws can show: at it the p-value
+    is an upper bound; 0 where nothing was drawn. `n_clusters` is None for independent examples.
     `minimum_detectable_effect` has the scale of the difference (NaN if nothing varies).
     `seed_difference_range`: lowest and highest difference that single seeds give.
     """
@@ -229,10 +247,12 @@ class PairedComparison:
     mean_b: float
     difference: float
     interval: Interval
+    given_seeds: Interval
     p_value: float
     test: str
     p_value_examples: float
     smallest_p: float
+    p_floor: float
     effect: EffectSize
     minimum_detectable_effect: float
     standard_error: float
@@ -246,6 +266,57 @@ class PairedComparison:
     mcnemar: McNemarTest | None
     conditional_on: str
     warnings: tuple[str, ...]
+
+    @property
+    def n_units(self) -> int:
+        """Number of independent units: groups, or examples."""
+        return self.n if self.n_clusters is None else self.n_clusters
+
+    def interval_at(self, level: float) -> Interval:
+        """The interval at another level: its ends stretched by the ratio of the t quantiles.
+
+        Far quantiles of a bootstrap need very many resamples; the t quantiles need none.
+        """
+        seen = self.interval
+        if seen.method == SAME_EVERYWHERE:
+            return _same_everywhere(self.difference, self.n_units, level)
+        df = self.degrees_of_freedom
+        ratio = t_quantile(df, level) / t_quantile(df, seen.level)
+        low, high = (
+            self.difference + ratio * (end - self.difference) for end in (seen.low, seen.high)
+        )
+        return Interval(low, high, level, seen.method)
+
+    def p_at_most(self, value: float) -> float:
+        """One-sided p-value of "the true difference is at most `value`"; NaN if nothing varies.
+
+        That of the t statistic over seeds and examples, or, for binary differences that are the
+        same everywhere, the level at which their bound reaches `value`.
+        """
+        if self.interval.method == SAME_EVERYWHERE:
+            if value >= self.difference:
+                return 1.0
+            share = min(1.0, (self.difference - value) / (1.0 + self.difference))
+            return float((1.0 - share) ** self.n_units)
+        if self.standard_error == 0.0:
+            return math.nan
+        t = (self.difference - value) / self.standard_error
+        return float(special.stdtr(self.degrees_of_freedom, -t))
+
+    def p_at_least(self, value: float) -> float:
+        """One-sided p-value of "the true difference is at least `value`"."""
+        return self.reversed.p_at_most(-value)
+
+    @property
+    def reversed(self) -> PairedComparison:
+        """The same with its sign turned, as far as `p_at_most` and `interval_at` read it."""
+        interval = self.interval.negated()
+        return replace(self, difference=-self.difference, interval=interval)
+
+    def detectable(self, alpha: float, power: float = 0.8) -> float:
+        """Minimum detectable effect of a test at level `alpha`."""
+        df = self.degrees_of_freedom
+        return minimum_detectable_effect(self.standard_error, df, alpha=alpha, power=power)
 
 
 FEW_EXAMPLES = 100
@@ -276,10 +347,14 @@ def conditional_note(sides: Sides, names: tuple[str, str]) -> str:
         both = " and on ".join(models)
         averaged = ", averaged over seeds" if max(sides.a.n_seeds, sides.b.n_seeds) > 1 else ""
         return f"Over the {_sample(sides)}{averaged}; conditional on {both}."
-    flags = (sides.a.trained_by_seed, sides.b.trained_by_seed)
+    flags = (sides.varies(sides.a), sides.varies(sides.b))
     random = [m for m, flag in zip(models, flags, strict=True) if flag]
-    fixed = [m for m, flag in zip(models, flags, strict=True) if not flag]
-    given = f"; conditional on {fixed[0]}, which has no seed" if fixed else ""
+    fixed = [
+        m if side.trained_by_seed else f"{m}, which has no seed"
+        for m, side, flag in zip(models, (sides.a, sides.b), flags, strict=True)
+        if not flag
+    ]
+    given = f"; conditional on {fixed[0]}" if fixed else ""
     return f"Over the {_sample(sides)} and {' and '.join(random)}, all seen as samples{given}."
 
 

@@ -99,8 +99,14 @@ def _detectable_noncentrality(df: float, alpha: float, power: float, tails: int)
     """Noncentrality (difference in standard errors) at which the t test has `power`."""
     critical = float(special.stdtrit(df, 1.0 - alpha / tails))
 
+    # Power as a mean over the estimated standard deviation (in units of the true one): SciPy's
+    # noncentral t is not a number for the one or two degrees of freedom that few seeds leave.
+    deviations = np.sqrt(special.chdtri(df, (np.arange(4000) + 0.5) / 4000) / df)
+
     def shortfall(noncentrality: float) -> float:
         found = 1.0 - special.nctdtr(df, noncentrality, critical)
+        if math.isnan(found):
+            found = special.ndtr(noncentrality - critical * deviations).mean()
         if tails == 2:
             # SciPy gives NaN where this tail, which is below Φ(−noncentrality), is too small.
             found += np.nan_to_num(special.nctdtr(df, noncentrality, -critical))

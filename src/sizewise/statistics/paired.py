@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -189,6 +190,66 @@ class HolmCorrection:
     rejected: BoolArray
     alpha: float
     family_size: int
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """Adjusted p-values [M] and the level alpha [M] at which each test was last made.
+
+    `levels`: for a rejected test that of its step, else that of the last step; 1 − level is the
+    interval that agrees with the decision. NaN for tests without a p-value.
+    """
+
+    adjusted: FloatArray
+    rejected: BoolArray
+    levels: FloatArray
+
+
+# Share of alpha that the primary test gets while it is not rejected.
+PRIMARY_SHARE = 0.8
+
+
+def fallback(
+    p_values: ArrayLike,
+    primary: int | None,
+    alpha: float = 0.05,
+    share: float = PRIMARY_SHARE,
+) -> Fallback:
+    """One primary test first, then Holm's correction over the others.
+
+    The fallback procedure (Wiens 2003, Pharmaceutical Statistics 2) in its graphical form (Bretz,
+    Maurer, Brannath & Posch 2009, Statistics in Medicine 28): the primary test is made at
+    `share` × alpha, the others share the rest by Holm. A rejected primary test hands its level to
+    the others, which then are tested by Holm at the whole alpha; were all others rejected, it is
+    tested at alpha. Holds the family-wise error at alpha under any dependence, whether or not the
+    primary hypothesis is true; a gate that opens for the others only after the primary rejection
+    would claim nothing where it fails. `primary` None: Holm (1979) over all.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted, levels = np.full(p.shape, np.nan), np.full(p.shape, np.nan)
+    left = [int(i) for i in np.flatnonzero(~np.isnan(p))]
+    highest, passing = 0.0, True
+    while left:
+        weights = _weights(left, primary, share)
+        ratios = p[left] / weights
+        first = int(np.argmin(ratios))
+        highest = max(highest, min(1.0, float(ratios[first])))
+        if passing and highest > alpha:
+            levels[left] = alpha * weights
+            passing = False
+        adjusted[left[first]] = highest
+        if passing:
+            levels[left[first]] = alpha * weights[first]
+        del left[first]
+    return Fallback(adjusted, adjusted <= alpha, levels)
+
+
+def _weights(left: Sequence[int], primary: int | None, share: float) -> FloatArray:
+    """Shares of alpha of the tests that are left, [len(left)]."""
+    n = len(left)
+    if primary not in left or n == 1:
+        return np.full(n, 1.0 / n)
+    return np.array([share if i == primary else (1.0 - share) / (n - 1) for i in left])
 
 
 def holm(

@@ -12,8 +12,10 @@ from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray, same_length, seeds_by_examples
 from sizewise.statistics.resampling import Groups, Units, units_of, weighted
 
-# Below this many seeds a side's results are conditional on the seeds that were run.
-MINIMUM_SEEDS = 5
+# A side with fewer seeds is taken as given: one seed shows no variation.
+MINIMUM_SEEDS = 2
+# Scores that differ by less, relative to their size, are the same: rounding is no evidence.
+SAME = 1e-7
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,23 @@ class Sides:
     b: Side
     units: Units
     paired_seeds: bool
-    seeds_are_random: bool
+    minimum_seeds: int = MINIMUM_SEEDS
 
     @cached_property
     def differences(self) -> FloatArray:
-        """Seed-averaged score of A minus that of B per example, [N]."""
-        return self.a.averages - self.b.averages
+        """Seed-averaged score of A minus that of B per example, [N]; 0 where only rounding is."""
+        found = self.a.averages - self.b.averages
+        size = np.maximum(np.abs(self.a.averages), np.abs(self.b.averages))
+        return np.where(np.abs(found) <= SAME * size, 0.0, found)
+
+    def varies(self, side: Side) -> bool:
+        """Whether the seeds of a side are a sample (enough of them) and not taken as given."""
+        return side.trained_by_seed and side.n_seeds >= self.minimum_seeds
+
+    @property
+    def seeds_are_random(self) -> bool:
+        """Whether the seeds of at least one side are a level of their own."""
+        return self.varies(self.a) or self.varies(self.b)
 
     @property
     def random_scores(self) -> list[tuple[float, FloatArray]]:
@@ -94,7 +107,7 @@ class Sides:
         if self.paired_seeds:
             return [(1.0, self.a.scores - self.b.scores)]
         both = [(1.0, self.a), (-1.0, self.b)]
-        return [(sign, side.scores) for sign, side in both if side.trained_by_seed]
+        return [(sign, side.scores) for sign, side in both if self.varies(side)]
 
     @property
     def seed_difference_range(self) -> tuple[float, float]:
@@ -117,7 +130,7 @@ def sides_of(
 ) -> Sides:
     """Check two sides and decide whether seeds are a random level or fixed.
 
-    Seeds are random if every side trained by seed has at least `minimum_seeds` of them (≥ 2).
+    The seeds of a side are random if there are at least `minimum_seeds` of them (≥ 2), else given.
     `paired_seeds` is for sides whose s-th seeds share a source of variation; both need the same S.
     `weights` [N]: how much each example counts in the mean of either side.
     Raises StatisticsError for unequal examples, fewer than two units, or unpaired seeds.
@@ -137,5 +150,4 @@ def sides_of(
         )
     if units.count < 2:
         raise StatisticsError("All examples are one unit; an interval needs at least 2 units.")
-    counts = [side.n_seeds for side in (a, b) if side.trained_by_seed]
-    return Sides(a, b, units, paired, bool(counts) and min(counts) >= minimum_seeds)
+    return Sides(a, b, units, paired, minimum_seeds)

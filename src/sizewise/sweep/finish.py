@@ -18,7 +18,9 @@ from sizewise.job.submit import load_function
 from sizewise.record.claims import try_claim
 from sizewise.record.directories import RunDir, SweepDir
 from sizewise.record.state import JobFailure, JobState, is_done, job_state, read_failure
+from sizewise.record.stops import read_tuning
 from sizewise.sweep.plan import Plan
+from sizewise.sweep.tuning import all_diverged
 
 FINISHED_FILE = "finished.json"
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ def finish(plan: Plan, function: str | None, prices: PricesConfig) -> list[JobFa
     traceback is in ``SweepDir.report_error``.
     """
     done = [job.run_dir for job in plan.jobs if is_done(job.run_dir)]
-    failures = unfinished([job.run_dir for job in plan.jobs])
+    failures = [*unfinished([job.run_dir for job in plan.jobs]), *all_diverged(plan.cells)]
     if function is None or not done:
         return failures
     try:
@@ -57,7 +59,7 @@ def _summarise(
     done: list[Path],
     failures: list[JobFailure],
 ) -> None:
-    results = {"results": _digest(done, failures, prices)}
+    results = {"results": _digest(done, failures, prices, plan.sweep_dir)}
     # Two processes may share a sweep; only one at a time may write its summary.
     while (claim := try_claim(plan.sweep_dir)) is None:
         time.sleep(0.5)
@@ -116,8 +118,12 @@ def unfinished(run_dirs: list[Path]) -> list[JobFailure]:
     return failures
 
 
-def _digest(done: list[Path], failures: list[JobFailure], prices: PricesConfig) -> str:
+def _digest(
+    done: list[Path], failures: list[JobFailure], prices: PricesConfig, sweep_dir: Path
+) -> str:
     digest = hashlib.sha256(repr(prices).encode())
+    if (tuned := read_tuning(sweep_dir)) is not None:
+        digest.update(repr(tuned).encode())
     for run_dir in sorted(done):
         digest.update(run_dir.name.encode() + RunDir(run_dir).outcome.read_bytes())
     for failure in failures:

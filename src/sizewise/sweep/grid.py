@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +18,15 @@ from sizewise.config import PricesConfig, SweepConfig
 from sizewise.config.register import to_run_config
 from sizewise.errors import ConfigError, SweepError
 from sizewise.files import write_json
-from sizewise.job.submit import Job, submit
+from sizewise.job.submit import Job
 from sizewise.record.directories import SweepDir
 from sizewise.record.state import JobState, job_state
+from sizewise.record.stops import write_tuning
 from sizewise.sweep.finish import finish, listed
 from sizewise.sweep.launch.backend import Backend, LaunchOptions
 from sizewise.sweep.plan import Plan, make_plan, print_plan
+from sizewise.sweep.stages import Means, run_stages
+from sizewise.sweep.tuning import tuning_record
 
 Parse = Callable[[list[str]], list[Override]]
 
@@ -112,10 +115,23 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
             backend.check(plan.to_do)
         if context.options.dry_run:
             return
-        record(plan, command, context.options)
-        launch(context, backend, plan.to_do)
+        make_directory(plan.sweep_dir)
+        plan = _carry_out(plan, context, backend, command)
         if not _left_running(plan, backend):
             sum_up(plan, finish, context.options.prices)
+
+
+def _carry_out(
+    plan: Plan, context: SweepContext, backend: Backend | None, command: list[str]
+) -> Plan:
+    options = context.options
+    means = Means(
+        launch=lambda jobs: launch(context, backend, jobs),
+        record=lambda now: record(now, command, options),
+        left_running=lambda now: _left_running(now, backend),
+    )
+    with nullcontext() if backend is None else closing(backend):
+        return run_stages(plan, means, options.limit, options.fail_fast)
 
 
 class SweepContext:
@@ -155,8 +171,7 @@ def check_launcher(backend: Backend | None, options: SweepConfig) -> None:
 
 
 def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
-    """Write the sweep and every job to disk: queued jobs run what was asked for now."""
-    make_directory(plan.sweep_dir)
+    """Write the sweep to disk as it is known now: its jobs, and what their tuning has come to."""
     write_json(
         SweepDir(plan.sweep_dir).plan,
         {
@@ -167,19 +182,16 @@ def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
             "jobs": [job.identity.slug for job in plan.jobs],
         },
     )
-    for job in plan.to_do:
-        submit(job)
+    if plan.cells:
+        write_tuning(plan.sweep_dir, tuning_record(plan.cells, plan.audit))
 
 
 def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> None:
-    if not jobs:
-        return
     options = context.options
     try:
         if backend is not None:
             choices = LaunchOptions(context.sweep_dir, options.retries, options.fail_fast)
-            with closing(backend):
-                backend.run(jobs, choices)
+            backend.run(jobs, choices)
         else:
             _launch_foreign(context, jobs)
     except KeyboardInterrupt:

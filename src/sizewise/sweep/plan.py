@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sizewise.composition.jobs import JobComposer
 from sizewise.config import SweepConfig
 from sizewise.config.register import to_run_config
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.job.submit import Job, make_sweep_job
-from sizewise.record.identity import reuse_key
+from sizewise.record.identity import reuse_key, trains
 from sizewise.record.state import JobState, job_state
-from sizewise.report.words import literal
+from sizewise.record.stops import share_text
+from sizewise.report.words import literal, plural
+from sizewise.sweep.baselines import BASELINES, baseline_overrides
+from sizewise.sweep.tuning import RATE, Cell, make_cells, rates_of
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +30,9 @@ FINAL = (JobState.DONE, JobState.PRUNED)
 class Plan:
     """The distinct jobs of a sweep in the order they will start, with their states at planning.
 
-    ``asked`` counts the jobs before equal ones were joined.
+    ``asked`` counts the jobs before equal ones were joined. Where learning rates are tuned, the
+    ``jobs`` are those that are to have a result as far as the choices of ``cells`` are known, and
+    ``pool`` is all that may come to it. ``added`` counts the baselines that nobody named.
     """
 
     sweep_dir: Path
@@ -33,14 +40,32 @@ class Plan:
     jobs: list[Job]
     states: dict[str, JobState]
     asked: int
+    cells: list[Cell] = field(default_factory=list)
+    audit: float = 0.0
+    pool: list[Job] = field(default_factory=list)
+    added: int = 0
 
     @property
     def done(self) -> list[Job]:
-        return [job for job in self.jobs if self.states[job.identity.slug] in FINAL]
+        ahead = {job.identity.hash for job in self.to_do}
+        return [job for job in self.jobs if job.identity.hash not in ahead]
+
+    @cached_property
+    def to_do(self) -> list[Job]:
+        """The jobs to start next, each with where it is to stop for now."""
+        screened = {job.identity.hash for cell in self.cells for job in cell.jobs}
+        chosen = [job for cell in self.cells for job in cell.look().to_run(self.audit)]
+        due = {job.identity.hash: job for job in chosen}
+        for job in self.jobs:
+            if job.identity.hash not in screened and self.states[job.identity.slug] not in FINAL:
+                due[job.identity.hash] = job
+        order = [job.identity.hash for job in self.pool or self.jobs]
+        return sorted(due.values(), key=lambda job: order.index(job.identity.hash))
 
     @property
-    def to_do(self) -> list[Job]:
-        return [job for job in self.jobs if self.states[job.identity.slug] not in FINAL]
+    def later(self) -> int:
+        """Number of further seeds whose learning rate is not known yet."""
+        return sum(cell.seeds for cell in self.cells if cell.look().kept is None)
 
 
 def make_plan(
@@ -54,22 +79,79 @@ def make_plan(
 
     Of invalid jobs SweepError names every one with its reason.
     """
-    jobs: dict[str, Job] = {}
+    make = _Maker(composer, sweep_dir, sweep, function)
     invalid: dict[str, list[str]] = {}
-    asked = 0
-    name = sweep.name or sweep_dir.name
-    for asked, overrides in enumerate(grid, start=1):
+    given = 0
+    for given, overrides in enumerate(grid, start=1):
         try:
-            job = _job(overrides, composer, sweep_dir, name, function)
+            make.add(overrides)
         except ConfigError as error:
-            invalid.setdefault(str(error), []).append(f"job {asked} ({' '.join(overrides)})")
-            continue
-        jobs.setdefault(job.identity.hash, job)
+            invalid.setdefault(str(error), []).append(f"job {given} ({' '.join(overrides)})")
     if invalid:
-        raise SweepError(refusal(invalid, asked))
-    ordered = _ordered(list(jobs.values()), sweep.order)
-    states = {job.identity.slug: job_state(job.run_dir) for job in ordered}
-    return Plan(sweep_dir, name, _limited(ordered, states, sweep.limit), states, asked)
+        raise SweepError(refusal(invalid, given))
+    if sweep.tuning.on and not make.tuned and any(trains(job.config) for job in make.jobs.values()):
+        log.warning(
+            "optimizer.lr is given for every job that trains: those rates are tried, and "
+            "sweep.tuning.lr_factors applies to nothing."
+        )
+    named = len(make.jobs)
+    if sweep.baselines:
+        for overrides in baseline_overrides(list(make.jobs.values())):
+            make.add(overrides)
+    ordered = _ordered(list(make.jobs.values()), sweep.order)
+    cells = make_cells(ordered, sweep.tuning)
+    added = len(ordered) - named
+    plan = Plan(sweep_dir, make.name, [], {}, make.asked, cells, sweep.tuning.audit, ordered, added)
+    plan = current(plan)
+    limited = plan.jobs if cells else _limited(plan.jobs, plan.states, sweep.limit)
+    return replace(plan, jobs=limited)
+
+
+def current(plan: Plan) -> Plan:
+    """Return a plan as it stands now: the further seeds of what was kept are part of it."""
+    chosen = [cell.look() for cell in plan.cells]
+    open_ = {
+        job.identity.hash for cell in plan.cells for jobs in cell.further.values() for job in jobs
+    }
+    open_ -= {job.identity.hash for choice in chosen for job in choice.further}
+    jobs = [job for job in plan.pool if job.identity.hash not in open_]
+    states = {job.identity.slug: job_state(job.run_dir) for job in jobs}
+    joined = plan.asked - len(plan.pool)
+    return replace(plan, jobs=jobs, states=states, asked=len(jobs) + joined)
+
+
+class _Maker:
+    """Composes jobs, each with the learning rates that it is tried at, and joins equal ones."""
+
+    def __init__(
+        self, composer: JobComposer, sweep_dir: Path, sweep: SweepConfig, function: str
+    ) -> None:
+        self._composer, self._sweep_dir, self._tuning = composer, sweep_dir, sweep.tuning
+        self._function = function
+        self.name = sweep.name or sweep_dir.name
+        self.jobs: dict[str, Job] = {}
+        self.asked = 0
+        self.tuned = False
+
+    def add(self, overrides: tuple[str, ...]) -> None:
+        """Add a job; ConfigError where it is invalid."""
+        config = self._composer.compose(list(overrides))
+        given = any(text.lstrip("+").startswith(f"{RATE}=") for text in overrides)
+        rates = rates_of(config, given, self._tuning)
+        self.tuned = self.tuned or rates != [None]
+        for rate in rates:
+            tried = overrides if rate is None else (*overrides, f"{RATE}={rate:g}")
+            again = config if rate is None else self._composer.compose(list(tried))
+            job = self._job(again, tried)
+            self.asked += 1
+            self.jobs.setdefault(job.identity.hash, job)
+
+    def _job(self, config: dict[str, Any], overrides: tuple[str, ...]) -> Job:
+        # The grid itself is not the job's business, its name is: trackers group runs by it.
+        config["sweep"] = {"name": self.name, "dir": str(self._sweep_dir)}
+        if self._tuning.on:  # reports say so
+            config["sweep"]["tuning"] = asdict(self._tuning)
+        return make_sweep_job(config, self._sweep_dir, overrides, self._function)
 
 
 def refusal(invalid: dict[str, list[str]], asked: int) -> str:
@@ -82,15 +164,6 @@ def refusal(invalid: dict[str, list[str]], asked: int) -> str:
     count = sum(map(len, invalid.values()))
     shown = "\n  ".join([*lines[:20], *more])
     return f"{count} of {asked} jobs are invalid; nothing was started.\n  {shown}"
-
-
-def _job(
-    overrides: tuple[str, ...], composer: JobComposer, sweep_dir: Path, name: str, function: str
-) -> Job:
-    config = composer.compose(list(overrides))
-    # The grid itself is not the job's business, its name is: trackers group runs by it.
-    config["sweep"] = {"name": name, "dir": str(sweep_dir)}
-    return make_sweep_job(config, sweep_dir, overrides, function)
 
 
 def _ordered(jobs: list[Job], order: str) -> list[Job]:
@@ -115,30 +188,53 @@ def print_plan(plan: Plan, details: bool) -> None:
     """Say what a sweep is going to do; with ``details`` job by job."""
     joined = plan.asked - len({job.identity.hash for job in plan.jobs})
     same = f", {joined} joined with equal ones or left out" if joined else ""
+    done = len(plan.done)
     log.info(
         "Sweep %s: %d jobs%s; %d done, %d to do. Directory: %s",
         plan.name,
-        len(plan.jobs),
+        len(plan.jobs) + plan.later,
         same,
-        len(plan.done),
-        len(plan.to_do),
+        done,
+        len(plan.jobs) + plan.later - done,
         plan.sweep_dir,
     )
+    for sentence in _plan_sentences(plan):
+        log.info("  %s", sentence)
     if details:
-        memory = estimated_memory(plan.jobs)
         print_table(
-            f"{plan.name} (dry run)",
-            ("job", "state", "memory", "overrides"),
-            [
-                (
-                    job.identity.slug,
-                    str(plan.states[job.identity.slug]),
-                    memory[job.identity.slug],
-                    " ".join(text for text in job.overrides if not text.startswith("paths.")),
-                )
-                for job in plan.jobs
-            ],
+            f"{plan.name} (dry run)", ("job", "state", "memory", "overrides"), list(_rows(plan))
         )
+
+
+def _plan_sentences(plan: Plan) -> Iterator[str]:
+    """Say what the count of jobs does not: what is screened, and what was added."""
+    if plan.cells:
+        candidates = sum(len(cell.candidates) for cell in plan.cells)
+        seeds = sum(cell.seeds for cell in plan.cells)
+        share = plan.cells[0].rung
+        until = "to their end" if share >= 1 else f"to {share_text(share)} of their steps"
+        yield (
+            f"{plural(len(plan.cells), 'configuration')} at several learning rates: "
+            f"{candidates} jobs run with one seed {until}; the best of each by validation loss "
+            f"goes on, with {plural(seeds, 'job')} more for its further seeds."
+        )
+    if plan.added:
+        yield (
+            f"{plural(plan.added, 'classical baseline')} ({', '.join(BASELINES)}) added; they take "
+            "seconds (sweep.baselines=false leaves them out)."
+        )
+
+
+def _rows(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
+    memory = estimated_memory(plan.jobs)
+    for job in plan.jobs:
+        slug = job.identity.slug
+        shown = " ".join(text for text in job.overrides if not text.startswith("paths."))
+        yield slug, str(plan.states[slug]), memory[slug], shown
+    for cell in plan.cells:
+        if cell.look().kept is None and cell.seeds:
+            seeds = plural(cell.seeds, "further seed")
+            yield f"{cell.name}: {seeds}", "after the choice", "", "of the best learning rate"
 
 
 def estimated_memory(jobs: Sequence[Job]) -> dict[str, str]:

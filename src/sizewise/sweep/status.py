@@ -11,6 +11,7 @@ from sizewise.files import read_json
 from sizewise.record.claims import attempts, holder
 from sizewise.record.directories import JOB_FILE, LOG_FILE, RunDir, SweepDir
 from sizewise.record.state import JobState, finished, job_state, read_failure
+from sizewise.record.stops import standing_stop
 from sizewise.sweep.launch.slurm_launcher import queue_id
 from sizewise.sweep.launch.slurm_queue import is_held, queue_reasons
 from sizewise.sweep.plan import print_table
@@ -95,6 +96,9 @@ def _row(run_dir: Path) -> StatusRow:
 def _note(run_dir: Path, state: JobState) -> str:
     if state == JobState.RUNNING:
         return str(holder(run_dir))
+    stop = standing_stop(run_dir) if state == JobState.PRUNED else None
+    if stop is not None:
+        return str(stop)
     failure = read_failure(run_dir) if state == JobState.FAILED else None
     if failure is not None:
         return f"{failure.reason.splitlines()[0]} ({run_dir.name}/{LOG_FILE})"

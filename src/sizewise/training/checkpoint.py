@@ -240,7 +240,8 @@ class LastCheckpoint(StepCallback, Checkpoint):
         step = trainer.global_step
         due = self.every is not None and step % self.every == 0
         stopping = self.stop.agreed(trainer)
-        if due or stopping or self.milestones.validated_step == step:
+        reached = step in (self.milestones.validated_step, self.milestones.rung)
+        if due or stopping or reached:
             trainer.save_checkpoint(self.path, weights_only=False)
         if stopping:
             self.stop.leave()

@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Sequence, Sized
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +17,11 @@ from safetensors import SafetensorError
 
 from sizewise.config.training import TrainerConfig
 from sizewise.devices import free_memory, is_out_of_memory
-from sizewise.errors import OutOfMemoryError, TrainingError
+from sizewise.errors import DivergedError, OutOfMemoryError, TrainingError
 from sizewise.models.dtypes import cast
 from sizewise.record.directories import ADAPTER, RunDir
 from sizewise.record.fit import FitResult, forget_fit, read_result, write_result
+from sizewise.record.stops import FitStopped, Stop
 from sizewise.runtime import quiet, seed_everything
 from sizewise.training.checkpoint import (
     BatchShape,
@@ -50,6 +52,7 @@ def fit_job(
     loggers: Sequence[Logger],
     run_dir: Path,
     seed: int,
+    stop_at: float | None = None,
 ) -> FitResult:
     """Train ``module`` on ``datamodule``; leave its best weights loaded, in eval mode, and saved.
 
@@ -62,8 +65,11 @@ def fit_job(
         module: the Lightning module, its model on its device.
         loggers: trackers; the run's own ``metrics.jsonl`` is added if it is not among them.
         seed: of dropout and whatever else is random in training.
+        stop_at: the share of the optimiser steps after which to stop for now, with the schedule of
+            all of them (1: none, but a loss that is no number any more is a result as well).
 
     Raises:
+        FitStopped: the fit is at ``stop_at``, or diverged on the way; the state is saved.
         TrainingError: the loss is not finite, or the checkpoint belongs to another configuration.
         OutOfMemoryError: not even single examples fit.
         KeyboardInterrupt: the user asked to stop; the state is saved.
@@ -75,8 +81,16 @@ def fit_job(
         module.eval()
         return done
     with torch_settings_kept():
-        attempt = Attempt(module, datamodule, trainer, callbacks, loggers, run_dir, seed)
-        result = _train(attempt)
+        attempt = Attempt(module, datamodule, trainer, callbacks, loggers, run_dir, seed, stop_at)
+        try:
+            result = _train(attempt)
+        except DivergedError as error:
+            if stop_at is None:
+                raise
+            raise FitStopped(attempt.stopped(None, str(error))) from error
+        except FitStopped as stopped:  # by a search, which knows nothing of the costs
+            stopped.stop = replace(attempt.stopped(stopped.stop.value), share=stopped.stop.share)
+            raise
     module.eval()
     return result
 
@@ -191,6 +205,7 @@ class Attempt:
         loggers: Sequence[Logger],
         run_dir: Path,
         seed: int,
+        stop_at: float | None = None,
     ) -> None:
         self.module = module
         self.datamodule = datamodule
@@ -199,12 +214,14 @@ class Attempt:
         self.loggers = with_metrics_file(loggers, run_dir)
         self.run = RunDir(run_dir)
         self.seed = seed
+        self.stop_at = stop_at
         self.best = BestWeights(self.run.best_weights)
         self.is_first = True
         self._logged: dict[str, int] = {}
         self._initial = snapshot(module.model)
         self._callback_states = [deepcopy(callback.state_dict()) for callback in callbacks]
         self._trainer: pl.Trainer | None = None
+        self._meter = FitMeter()
 
     def fit(self, shape: BatchShape, failed: list[dict[str, int]]) -> FitResult:
         """Fit with micro-batches of ``shape``, from ``last.ckpt`` if there is one."""
@@ -213,11 +230,12 @@ class Attempt:
         total, epochs = fit_plan(steps_per_epoch, self.config)
         self.module.total_steps = total
         resume = self._prepare()
-        meter = FitMeter()
+        meter = self._meter = FitMeter()
         with StopRequest() as stop:
             config, validates = self.config, self._has_validation()
+            rung = rung_step(total, self.stop_at, validates)
             milestones = Milestones(
-                total, config.validate_every, config.validate_at_start, validates, meter
+                total, config.validate_every, config.validate_at_start, validates, meter, rung
             )
             last = LastCheckpoint(
                 self.run.last_checkpoint, config.checkpoint_every, shape, failed, milestones, stop
@@ -227,6 +245,8 @@ class Attempt:
                 config, epochs, shape.accumulate, callbacks, self.loggers, self.run.path
             )
             self._fit(trainer, resume)
+        if milestones.rung_loss is not None:
+            raise FitStopped(self.stopped(milestones.rung_loss))
         return self._result(total, steps_per_epoch, meter, shape, failed)
 
     def _steps_per_epoch(self) -> int:
@@ -315,6 +335,21 @@ class Attempt:
             **shape.as_dict(),
         )
 
+    def stopped(self, value: float | None, reason: str = "") -> Stop:
+        """Describe a fit that ends here, with a validation loss or, where it diverged, without."""
+        tokens, answer_tokens = self._meter.tokens()
+        return Stop(
+            step=self._trainer.global_step if self._trainer is not None else 0,
+            value=value,
+            share=self.stop_at,
+            of_steps=self.module.total_steps,
+            seconds=self._meter.seconds,
+            tokens=tokens,
+            answer_tokens=answer_tokens,
+            peak_bytes=self._meter.peak_bytes,
+            reason=reason,
+        )
+
     def release(self) -> None:
         self._trainer = None
         self.module.trainer = None
@@ -346,3 +381,19 @@ def fit_plan(steps_per_epoch: int, trainer: TrainerConfig) -> tuple[int, int]:
         limits.append(trainer.max_steps)
     total = min(limits)
     return total, -(-total // steps_per_epoch)
+
+
+def rung_step(total: int, share: float | None, validates: bool) -> int | None:
+    """Return the optimiser step at which a fit of ``total`` steps stops; None: at its end.
+
+    Raises:
+        TrainingError: there is nothing to compare it by.
+    """
+    if share is None or (step := max(1, round(share * total))) >= total:
+        return None
+    if not validates:
+        raise TrainingError(
+            "sweep.tuning compares learning rates by the validation loss, and there are no "
+            "validation examples. Raise dataset.split.validation or set sweep.tuning.lr_factors=[]."
+        )
+    return step

@@ -9,7 +9,10 @@ from pytorch_lightning import Trainer
 
 from sizewise.training.lightning_internals import State, StepCallback, run_validation
 from sizewise.training.meter import FitMeter
+from sizewise.training.module import AnswerModule
 from sizewise.training.random_state import capture, restore
+
+RUNG = "sizewise_rung"
 
 
 @dataclass(eq=False)
@@ -21,6 +24,10 @@ class Milestones(StepCallback):
 
     ``every`` counts optimiser steps (None: at the end of each epoch); ``enabled``: there is
     something to validate on; ``validated_step`` is the step after which that was last done.
+
+    ``rung``: the step after which the fit is to stop for now, and ``rung_loss`` the validation loss
+    there. Where none is due at that step, no other callback sees the one that finds it: a fit that
+    goes on is the one that was never stopped, bit for bit.
     """
 
     total_steps: int
@@ -28,6 +35,8 @@ class Milestones(StepCallback):
     at_start: bool
     enabled: bool
     meter: FitMeter
+    rung: int | None = None
+    rung_loss: float | None = None
     validated_step: int | None = None
     _stopped: bool = False
 
@@ -35,6 +44,8 @@ class Milestones(StepCallback):
         """Validate the untrained adapter, or stay stopped where an earlier process stopped."""
         if self._stopped:
             trainer.should_stop = True
+        elif trainer.global_step == self.rung:  # killed there, before it was said
+            self._stop_at_rung(trainer, pl_module)
         elif trainer.global_step == 0 and self.at_start and self.enabled:
             self._validate(trainer, pl_module)
 
@@ -43,6 +54,30 @@ class Milestones(StepCallback):
             self._validate(trainer, pl_module)
         if trainer.global_step >= self.total_steps:
             trainer.should_stop = True
+        self._stopped = trainer.should_stop
+        if trainer.global_step == self.rung:
+            self._stop_at_rung(trainer, pl_module)
+
+    def _stop_at_rung(self, trainer: Trainer, pl_module: Module) -> None:
+        if self.rung_loss is None:
+            self.rung_loss = self._loss(trainer, pl_module)
+        trainer.should_stop = True
+
+    def _loss(self, trainer: Trainer, pl_module: Module) -> float | None:
+        """Return the validation loss of this step."""
+        assert isinstance(pl_module, AnswerModule)
+        before = pl_module.val_loss
+        if self.validated_step != trainer.global_step:
+            callbacks, validated = trainer.callbacks, self.validated_step
+            trainer.callbacks = []  # type: ignore[attr-defined]
+            try:
+                self._validate(trainer, pl_module)
+            finally:
+                trainer.callbacks = callbacks  # type: ignore[attr-defined]
+                self.validated_step = validated
+        loss = pl_module.val_loss
+        pl_module.val_loss = before
+        return loss
 
     def _due(self, trainer: Trainer) -> bool:
         step = trainer.global_step
@@ -58,8 +93,14 @@ class Milestones(StepCallback):
         self.validated_step = trainer.global_step
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
-        """Store whether training has been stopped, which Lightning forgets."""
-        checkpoint["sizewise_stopped"] = bool(trainer.should_stop)
+        """Store whether training has been stopped for good, which Lightning forgets."""
+        at_rung = trainer.global_step == self.rung
+        checkpoint["sizewise_stopped"] = self._stopped if at_rung else bool(trainer.should_stop)
+        if at_rung:
+            checkpoint[RUNG] = {"step": self.rung, "loss": self.rung_loss}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         self._stopped = checkpoint["sizewise_stopped"]
+        stored = checkpoint.get(RUNG) or {}
+        if stored.get("step") == self.rung:
+            self.rung_loss = stored.get("loss")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sizewise.data.batches.collate import IGNORED
 from sizewise.devices import BatchSize, halve_on_oom
-from sizewise.errors import ModelError, TrainingError
+from sizewise.errors import DivergedError, ModelError, TrainingError
 from sizewise.models.base import is_quantized
 from sizewise.models.head import answer_logits, answer_targets
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
@@ -262,9 +262,9 @@ class AnswerModule(pl.LightningModule):
         return self
 
 
-def non_finite(what: str, value: float, step: int) -> TrainingError:
+def non_finite(what: str, value: float, step: int) -> DivergedError:
     """Say that ``what`` is not a number any more at optimiser step ``step``, and what helps."""
-    return TrainingError(
+    return DivergedError(
         f"The {what} is {value} at optimiser step {step}. Try a lower optimizer.lr, a longer "
         "scheduler.warmup, trainer.gradient_clip=1.0, or trainer.precision=32-true "
         "(16-mixed overflows easily; bf16 does not)."

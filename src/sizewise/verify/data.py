@@ -105,7 +105,7 @@ def _check(dataset: str, split: str, recorded: str | None, there: Rebuilt) -> Ch
         return Check(title, FAILED, "its fingerprint is not in the record")
     if there.splits is None or split not in SPLITS:
         return Check(title, UNCHECKED, there.reason or "is no split of the data set")
-    found = there.splits.question_fingerprint(split)  # type: ignore[arg-type]
+    found = _print_of(there.splits, split)
     detail = f"the source, as it is split today, gives {found}, recorded was {recorded}"
     return Check.of(title, [] if found == recorded else [detail])
 
@@ -140,6 +140,10 @@ def same(before: Any, after: Any, tolerance: float = 1e-9) -> bool:
     return bool(before == after)
 
 
+def _print_of(splits: DataSplits, split: str) -> str:
+    return splits.question_fingerprint(split)  # type: ignore[arg-type]
+
+
 TITLE = "questions and references"
 
 
@@ -150,27 +154,29 @@ def example_checks(
     if there.splits is None:
         yield Check(TITLE, UNCHECKED, there.reason)
         return
-    if there.splits.question_fingerprint("test") != evaluation.fingerprint:
-        yield Check(TITLE, UNCHECKED, "the source gives another test split today")
+    split = evaluation.split
+    if split not in SPLITS or _print_of(there.splits, split) != evaluation.fingerprint:
+        yield Check(TITLE, UNCHECKED, f"the source gives another {split} split today")
         return
-    examples = {example.id: example for example in there.splits.test}
-    faults = [fault for p in predictions for fault in _faults(p, examples.get(p.id))]
+    asked = getattr(there.splits, split)
+    examples = {example.id: example for example in asked}
+    faults = [fault for p in predictions for fault in _faults(p, examples.get(p.id), split)]
     said = [f"{len(faults)} differ from the source, first {fault}" for fault in faults[:1]]
     yield Check.of(TITLE, said)
-    left_out = len(there.splits.test) - len(predictions)
+    left_out = len(asked) - len(predictions)
     if left_out:
         detail = (
-            f"{left_out} of {len(there.splits.test)}: that they are too long for the model is "
+            f"{left_out} of {len(asked)}: that they are too long for the model is "
             "counted by its tokenizer only"
         )
         yield Check("examples left out", UNCHECKED, detail)
 
 
-def _faults(prediction: Prediction, example: Example | None) -> Iterator[str]:
+def _faults(prediction: Prediction, example: Example | None, split: str) -> Iterator[str]:
     from sizewise.evaluation.answer import strata_of
 
     if example is None:
-        yield f"{prediction.id}: is no example of the test split"
+        yield f"{prediction.id}: is no example of the {split} split"
         return
     pairs = {
         "group": (prediction.group, example.group),

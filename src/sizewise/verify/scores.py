@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sizewise.config import WITHOUT_WEIGHTS
 from sizewise.errors import SizewiseError
+from sizewise.metrics.closed import READINGS
 from sizewise.record.outcome import Evaluation
 from sizewise.record.predictions import read_predictions
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
@@ -65,9 +67,9 @@ def check_scores(
 
 
 def _left_out(metric: ExampleMetric, config: Mapping[str, Any]) -> bool:
-    """Whether a run without a language model leaves a metric out, for want of likelihoods."""
+    """Whether a run without weights leaves a metric out, for want of likelihoods."""
     family = (config.get("model") or {}).get("family")
-    return family == "classical" and metric.needs_likelihood
+    return family in WITHOUT_WEIGHTS and metric.needs_likelihood
 
 
 def _examples(predictions: Sequence[Prediction], evaluation: Evaluation) -> Check:
@@ -115,11 +117,30 @@ def _metric(
         yield Check(title, UNCHECKED, "it needs the training examples, which are not here")
         return
     tolerance = ENCODED if metric.name in ENCODERS else EXACT
-    compared = {name: value for name, value in recorded.items() if name not in observed}
-    wrong = _rows(predictions, scored, metric, tolerance)
+    passed = _passed_over(metric, recorded, train)
+    if passed:
+        yield Check(f"{title}: {', '.join(sorted(passed))}", UNCHECKED, "; ".join(passed.values()))
+    compared = {n: v for n, v in recorded.items() if n not in observed and n not in passed}
+    totals = {n: v for n, v in totals.items() if n not in passed}
+    wrong = _rows(predictions, scored, metric, tolerance, passed)
     wrong += _differences(compared, totals, tolerance)
     if compared or totals or wrong:
         yield Check.of(title, wrong[:5])
+
+
+def _passed_over(
+    metric: ExampleMetric, recorded: Mapping[str, float], train: Sequence[Example]
+) -> dict[str, str]:
+    """Return the scores that cannot be compared here, with the reason.
+
+    A record of earlier code lacks the readings that it did not know.
+    """
+    names = {name: f"{metric.name}/{name}" for name in (*READINGS, *metric.of_training)}
+    without = [] if train else [names[name] for name in metric.of_training]
+    found = dict.fromkeys(without, "it needs the training examples, which are not here")
+    new = [names[n] for n in READINGS[1:] if recorded and names[n] not in recorded]
+    later = f"{metric.name}/lenient_match" in new and metric.closed
+    return found | (dict.fromkeys(new, "earlier code did not score it") if later else {})
 
 
 def _differences(
@@ -141,9 +162,11 @@ def _rows(
     scored: Sequence[Prediction],
     metric: ExampleMetric,
     tolerance: float,
+    passed: Collection[str] = (),
 ) -> list[str]:
     """Per-example scores that differ, as one line with the first of them."""
     names = {f"{metric.name}/{name}" for scores in metric.per_example for name in scores}
+    names -= set(passed)
     wrong = [
         f"{old.id}: {name.partition('/')[2]} is stored as {old.scores.get(name)!r}, "
         f"computes to {new.scores[name]!r}"

@@ -10,8 +10,8 @@ from typing import Any
 
 from sizewise.errors import OutcomeError, SizewiseError
 from sizewise.files import SEAL, parse_json, read_json
-from sizewise.record.directories import OUTCOME_FILE, RESULTS_FILE, RunDir, SweepDir
-from sizewise.record.outcome import FileRef, Outcome, read_outcome
+from sizewise.record.directories import OUTCOME_FILE, RESULTS_FILE, VALIDATION, RunDir, SweepDir
+from sizewise.record.outcome import Evaluation, FileRef, Outcome, read_outcome
 from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
 from sizewise.verify.data import Rebuilt, data_checks, rebuild, same
@@ -108,6 +108,26 @@ def _scores(
             config, base = outcome.config, _base(outcome, directory, kind, name)
             for check in check_scores(path, evaluation, config, train, there, base, trust):
                 yield replace(check, name=f"{kind} on {name}: {check.name}")
+    yield from _validated(outcome, directory, rebuilt.get(outcome.data.name, absent), trust)
+
+
+def _validated(outcome: Outcome, directory: Path, there: Rebuilt, trust: bool) -> Iterator[Check]:
+    """Score the answers to the validation split anew: what was chosen was chosen by them."""
+    name, train = outcome.data.name, there.splits.train if there.splits is not None else ()
+    for side, scores in outcome.validated.items():
+        title, file = f"{side} on {name}, {VALIDATION}", outcome.files.get(f"{side}_{VALIDATION}")
+        if file is None:
+            yield Check(title, FAILED, "scores are reported and no answers are recorded")
+            continue
+        prints, sizes = outcome.data.fingerprints, outcome.data.sizes
+        print_, size = prints.get(VALIDATION, ""), sizes.get(VALIDATION, 0)
+        entry = Evaluation(name, VALIDATION, print_, size, scores, file)
+        known = {score.partition("/")[0] for score in scores}
+        chosen = outcome.config.get("metric") or {}
+        nodes = {key: node for key, node in chosen.items() if key in known}
+        path, config = directory / file.path, {**outcome.config, "metric": nodes}
+        for check in check_scores(path, entry, config, train, there, trust=trust):
+            yield replace(check, name=f"{title}: {check.name}")
 
 
 def _base(outcome: Outcome, directory: Path, kind: str, name: str) -> list[Prediction]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sizewise.app.chat.engine import Engine, Reply
 from sizewise.composition.inputs import names_hub
-from sizewise.config import GenerationConfig, RunConfig
+from sizewise.config import WITHOUT_WEIGHTS, GenerationConfig, RunConfig
 from sizewise.config.targets import recorded_config
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
@@ -47,12 +47,12 @@ class Speaker:
 
 
 def speakers_of(run: Run) -> list[Speaker]:
-    """Return the tuned model and the base of a run; none for a baseline without a language model.
+    """Return the tuned model and the base of a run; none for one without weights of its own.
 
     A tuned model whose adapter was not kept is left out.
     """
     outcome = run.outcome
-    if outcome.model.family == "classical":
+    if outcome.model.family in WITHOUT_WEIGHTS:
         return []
     config = recorded_config(outcome.config)
     name = run.directory.name

@@ -21,8 +21,8 @@ from sizewise.app.views import (
 from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.compare import SetComparison
+from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.points import COSTS
-from sizewise.report.comparison.verdict import scale_of
 from sizewise.report.ratings.store import ratings_summary
 
 
@@ -84,7 +84,8 @@ def page() -> None:
         place = st.selectbox("Test set", range(len(names)), format_func=names.__getitem__)
     compared = comparison.sets[place]
     st.html(
-        f'<p class="lead">{escape(names[place])} · {compared.test.size}</p>'
+        f'<p class="lead">{escape(names[place])} · {compared.test.size} · '
+        f"{compared.verdict.status}</p>"
         f'<p class="verdict">{escape(compared.verdict.headline)}</p>'
         f'<p class="lead">{escape(compared.verdict.sentence)}</p>'
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,8 @@ class Arm:
     ``config`` is the canonical configuration without its seed (see ``config_key``), of a zero-shot
     model only what its answers depend on. ``own`` is False for the zero-shot scores that only came
     with tuned runs. ``copies`` are further evaluations of the same, for which ``members`` stand;
-    ``others`` the runs among them whose answers were others.
+    ``others`` the runs among them whose answers were others. ``primary`` names the score that
+    counts (a baseline's is always as said, see ``TestSet``); ``missing`` is why ``scores`` is None.
     """
 
     kind: str
@@ -50,6 +50,8 @@ class Arm:
     scores: FloatArray | None = None
     copies: list[Member] = field(default_factory=list)
     others: list[Run] = field(default_factory=list)
+    primary: str = ""
+    missing: str = ""
 
     @property
     def first(self) -> Member:
@@ -86,14 +88,18 @@ class Arm:
         """Parameters of the model that answers: the adapter only counts where it is used."""
         return self.model.params_total if self.tuned else self.model.params_base
 
-    @cached_property
-    def primary(self) -> str:
-        return self.first.run.outcome.primary
+    @property
+    def has_form(self) -> bool:
+        """Whether it writes text, and may know an answer without writing it as it is asked for."""
+        return self.kind in (ZERO_SHOT, TUNED)
 
     def score(self, name: str | None = None) -> float:
         """Mean over seeds of an aggregate on the examples compared; NaN where it is missing."""
-        key = name or self.primary
-        return float(np.mean([m.scores.get(key, float("nan")) for m in self.members]))
+        return float(np.mean(self.seed_scores(name)))
+
+    def seed_scores(self, name: str | None = None) -> list[float]:
+        """The aggregate of every seed; NaN where it is missing."""
+        return [m.scores.get(name or self.primary, float("nan")) for m in self.members]
 
     def cost(self, read: Callable[[Run], float | None]) -> float | None:
         """Mean over seeds of a figure of the runs; None unless all have it."""
@@ -141,12 +147,15 @@ class TestSet:
     Attributes:
         dataset, fingerprint: what was asked (of a set divided by tokenizers also in which tokens).
         primary, direction: the score that counts, and whether ``max`` or ``min`` is better.
+        said: the score by which the runs were made; ``primary`` is another reading of the same
+            answers where the untouched models do better with that (see ``readings``).
         ids: examples that every arm answered, in the order of the first one.
         groups: group of each.
         weights: how much each counts in the primary score [N]; None: all alike.
         compared, recorded: number of examples that all answered, and that any did.
         problems: evaluations that could not be used, or stand for no further run.
         tokenizers: number of sets that this one was divided into (see ``by_tokenizer``).
+        notes: objections that came up while the set was made.
     """
 
     dataset: str
@@ -161,6 +170,8 @@ class TestSet:
     recorded: int = 0
     problems: list[Problem] = field(default_factory=list)
     tokenizers: int = 1
+    said: str = ""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def sign(self) -> float:

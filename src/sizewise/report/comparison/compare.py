@@ -14,13 +14,16 @@ from sizewise.config import PricesConfig
 from sizewise.record.outcome import Evaluation
 from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, TestSet
-from sizewise.report.comparison.detail import PaidBack, Views, make_views, paid_back
+from sizewise.report.comparison.contrast import find_contrast
+from sizewise.report.comparison.costs import PaidBack, paid_back, peak_of
+from sizewise.report.comparison.detail import Views, make_views
 from sizewise.report.comparison.objections import warnings_of
 from sizewise.report.comparison.pairs import Pair, compare_pairs, gains
 from sizewise.report.comparison.points import Front, Point, fronts, make_points
+from sizewise.report.comparison.readings import three_readings, unusable
 from sizewise.report.comparison.runs import AnswerCache, Loaded, Problem, Run, load_runs
 from sizewise.report.comparison.test_sets import build_test_sets
-from sizewise.report.comparison.verdict import OPEN, Verdict, find_contrast, judge
+from sizewise.report.comparison.verdict import OPEN, Verdict, judge
 
 
 @dataclass
@@ -53,8 +56,8 @@ class SetComparison:
 
     @cached_property
     def paid_back(self) -> list[PaidBack]:
-        """Break-even of the tuned model of the verdict against the larger one."""
-        contrast = find_contrast(self.test, self.verdict)
+        """Break-even of the tuned model of the verdict; none unless it is shown to be better."""
+        contrast = find_contrast(self.test, self.verdict.pair) if self.verdict.pays else None
         return [] if contrast is None else paid_back(self.test, contrast, self.prices)
 
     @cached_property
@@ -98,13 +101,24 @@ class Comparison:
         return run_rows(self.runs, self.scores_of)
 
     @cached_property
-    def _scores(self) -> dict[int, Mapping[str, float]]:
+    def _scores(self) -> dict[int, tuple[str, Mapping[str, float]]]:
         arms = [arm for compared in self.sets for arm in compared.test.arms]
-        return {id(m.evaluation): m.scores for arm in arms for m in (*arm.members, *arm.copies)}
+        return {
+            id(m.evaluation): (arm.primary, m.scores)
+            for arm in arms
+            for m in (*arm.members, *arm.copies)
+        }
 
     def scores_of(self, evaluation: Evaluation) -> Mapping[str, float]:
         """Aggregates of an evaluation of the runs, on the examples that its test set compares."""
-        return self._scores.get(id(evaluation), evaluation.scores)
+        return self._scores.get(id(evaluation), ("", evaluation.scores))[1]
+
+    def score_of(self, evaluation: Evaluation | None) -> float | None:
+        """The score that counts in the test set of an evaluation; None without one."""
+        if evaluation is None or id(evaluation) not in self._scores:
+            return None
+        name, scores = self._scores[id(evaluation)]
+        return scores.get(name)
 
 
 def compare(
@@ -134,7 +148,7 @@ def _compare_set(
     test: TestSet, by: Sequence[str], prices: PricesConfig | None, seed: int
 ) -> SetComparison:
     pairs = compare_pairs(test, by, seed)
-    verdict = judge(test, pairs, by)
+    verdict = judge(test, pairs, by, seed)
     gained = gains(test, seed)
     return SetComparison(
         test=test,
@@ -181,6 +195,7 @@ def _row(test: TestSet, arm: Arm, gain: Pair | None) -> dict[str, Any]:
         "quantization": model.quantization,
         "train_examples": arm.max_train or None,
         "memory_bytes": model.memory_bytes,
+        "eval_peak_bytes": peak_of(arm),
         "adapter_bytes": model.adapter_bytes if arm.tuned else 0,
         "train_seconds": arm.train_seconds,
         "latency_seconds": arm.latency,
@@ -189,15 +204,21 @@ def _row(test: TestSet, arm: Arm, gain: Pair | None) -> dict[str, Any]:
         "zero_shot": zero_shot,
         "tuned": score if arm.fitted else None,
         "score": score,
+        **{f"score_{n}": arm.score(name) for n, name in _readings(test).items()},
         "gain": gain.gain if gain else None,
         "gain_low": gain.low if gain else None,
         "gain_high": gain.high if gain else None,
         "p_value": gain.result.p_value if gain else None,
         "unparsed": arm.unparsed,
+        "unusable": unusable(test, arm),
         "examples": test.compared,
         "fingerprint": test.fingerprint,
         "code_commit": (outcome.provenance.get("code") or {}).get("commit"),
     }
+
+
+def _readings(test: TestSet) -> dict[str, str]:
+    return {n.lower().replace(" ", "_"): name for n, name in three_readings(test).items()}
 
 
 def run_rows(

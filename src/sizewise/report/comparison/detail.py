@@ -1,4 +1,4 @@
-"""The detailed views of one test set: routing, break-even, and a stated sample of examples."""
+"""The detailed views of one test set, and a stated sample of examples."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sizewise.config import PricesConfig
 from sizewise.report.comparison.arms import Arm, TestSet
+from sizewise.report.comparison.contrast import Contrast, find_contrast
 from sizewise.report.comparison.pairs import representatives
 from sizewise.report.comparison.points import (
     Curve,
@@ -20,86 +20,22 @@ from sizewise.report.comparison.points import (
     rank_curves,
     scaling_of,
 )
-from sizewise.report.comparison.runs import FloatArray
-from sizewise.report.comparison.strata import Confusion, Stratum, confusions, strata_of
-from sizewise.report.comparison.verdict import Contrast, Verdict, find_contrast
-from sizewise.statistics.cost import BreakEven, api_cost_per_answer, break_even, device_cost
-from sizewise.statistics.routing import RoutingCurve, average_curve, routing_curve
+from sizewise.report.comparison.readings import Calibration, calibration_of
+from sizewise.report.comparison.strata import (
+    Confusion,
+    Stratum,
+    confusions,
+    hybrid_of,
+    strata_of,
+)
+from sizewise.report.comparison.verdict import Verdict
+from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch
 
 SAMPLE = 120
 MOST_MODELS = 4
 LONGEST = 4_000
 ALL_BYTES = 1_200_000
-
-
-@dataclass(frozen=True)
-class PaidBack:
-    """Break-even of the small tuned model against one way of getting the large one's answers."""
-
-    against: str
-    unit: str
-    training: float
-    small_per_answer: float
-    large_per_answer: float
-    result: BreakEven
-
-
-def hybrid_of(test: TestSet, contrast: Contrast, seed: int = 0) -> RoutingCurve | None:
-    """Routing by the small model's confidence; None if unknown.
-
-    Each seed's model is routed by its own confidence, and the curves are averaged: nobody deploys
-    the mean of several models.
-    """
-    if contrast.large is None or contrast.large.scores is None or contrast.small.scores is None:
-        return None
-    confidences = confidences_of(test, contrast.small)
-    if confidences is None or len(test.ids) < 10:
-        return None
-    higher = test.direction == "max"
-    # Multiplied by their weights, the plain means of a curve are the weighted ones.
-    weights = 1.0 if test.weights is None else test.weights / test.weights.mean()
-    large = contrast.large.scores[0] * weights
-    routed = [
-        routing_curve(sure, scores * weights, large, higher_is_better=higher, seed=seed)
-        for sure, scores in zip(confidences, contrast.small.scores, strict=True)
-    ]
-    return average_curve(routed, higher_is_better=higher)
-
-
-def confidences_of(test: TestSet, arm: Arm) -> FloatArray | None:
-    """Mean log-probability of the generated tokens, [S, N]; None where not computed."""
-    answers = [m.answers for m in arm.members if m.answers is not None]
-    matrix = np.stack([a.confidence[a.positions(test.ids)] for a in answers])
-    return matrix if len(answers) == len(arm.members) and np.isfinite(matrix).all() else None
-
-
-def paid_back(
-    test: TestSet, contrast: Contrast, prices: PricesConfig | None = None
-) -> list[PaidBack]:
-    """Break-even in device time, and in money where prices are given."""
-    small, large = contrast.small, contrast.large
-    if large is None or small.train_seconds is None or small.latency is None:
-        return []
-    training, per_answer = small.train_seconds, small.latency
-    found = []
-    if large.latency is not None:
-        result = break_even(training, per_answer, large.latency)
-        found.append(
-            PaidBack(large.label, "device seconds", training, per_answer, large.latency, result)
-        )
-    if prices is None or large.first.answers is None:
-        return found
-    hourly, per_1000 = prices.device_per_hour, prices.api_per_1000_tokens
-    if hourly is None or per_1000 is None:
-        return found
-    costs = (device_cost(training, hourly), device_cost(per_answer, hourly))
-    answers = large.first.answers
-    tokens = float(answers.tokens[answers.positions(test.ids)].mean())
-    api = api_cost_per_answer(tokens, 0.0, per_1000)
-    result = break_even(*costs, api)
-    found.append(PaidBack(f"{large.label} over an API", "currency", *costs, api, result))
-    return found
 
 
 @dataclass(frozen=True)
@@ -113,22 +49,24 @@ class Views:
     scaling: ScalingMatch | None
     hybrid: RoutingCurve | None
     confusion: list[Confusion]
+    calibration: list[Calibration]
     sample: Sample
 
 
 def make_views(test: TestSet, points: Sequence[Point], verdict: Verdict, seed: int = 0) -> Views:
-    contrast = find_contrast(test, verdict)
+    contrast = find_contrast(test, verdict.pair)
     sample = draw_sample(test, contrast, seed)
     if contrast is None:
-        return Views(None, [], [], [], None, None, [], sample)
+        return Views(None, [], [], [], None, None, [], [], sample)
     return Views(
         contrast=contrast,
-        strata=strata_of(test, contrast, seed),
+        strata=list(verdict.strata) or strata_of(test, contrast, seed),
         ranks=rank_curves(test, points),
         learning=learning_curves(test, points, contrast, seed),
         scaling=scaling_of(test, contrast, seed),
         hybrid=hybrid_of(test, contrast, seed),
         confusion=confusions(test, [c for c in (contrast.base, contrast.small) if c is not None]),
+        calibration=[c for arm in contrast.shown if (c := calibration_of(test, arm)) is not None],
         sample=sample,
     )
 

@@ -7,23 +7,31 @@ from collections.abc import Iterator
 
 from sizewise.record.identity import flatten
 from sizewise.report import words
-from sizewise.report.comparison.arms import CLASSICAL, Arm, TestSet
-from sizewise.report.comparison.pairs import CHOSEN, Pair, variant_key
+from sizewise.report.comparison.arms import DATA, Arm, TestSet
+from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, Pair, rest, variant_key
+from sizewise.report.comparison.readings import (
+    MOST_UNFINISHED,
+    calibration_of,
+    is_closed,
+    unfinished,
+    unusable,
+)
 
 FEW_EXAMPLES = 100
 FEW_GROUPS = 20
 MOST_UNPARSED = 0.05
 MANY_COPIED = 0.1
+MOST_OFF = 0.1
 MOST_NAMES = 4
 
 
 def warnings_of(test: TestSet, pairs: list[Pair]) -> list[str]:
     """Return every objection to the comparison on one test set, each one sentence."""
     checks = (
-        _baselines, _seeds, _examples, _leaks, _prompts, _decoding, _int8, _budgets, _unparsed,
-        _memorised, _selection,
+        _baselines, _seeds, _examples, _leaks, _prompts, _decoding, _int8, _budgets, _one_rate,
+        _rows, _unusable, _cut, _sure, _memorised, _selection,
     )  # fmt: skip
-    found = [warning for check in checks for warning in check(test)]
+    found = [*test.notes, *(warning for check in checks for warning in check(test))]
     unusual = [p for p in pairs if p.result.p_value != p.result.p_value]
     if unusual:
         found.append(f"{words.plural(len(unusual), 'pair')} could not be tested: nothing varies.")
@@ -40,8 +48,13 @@ def _names(arms: list[Arm]) -> str:
 def _baselines(test: TestSet) -> Iterator[str]:
     """Beating another language model means little where counting words does better."""
     known = [c for c in test.arms if c.score() == c.score()]
-    simple = [c for c in known if c.kind == CLASSICAL]
-    models = [c for c in known if c.kind != CLASSICAL]
+    simple = [c for c in known if not c.has_form]
+    models = [c for c in known if c.has_form]
+    if is_closed(test) and any(c.tuned for c in models) and not simple:
+        yield (
+            "No baseline without a language model was run: the commonest answer and TF-IDF cost "
+            "seconds (model=majority,tfidf_logreg) and may beat all of these."
+        )
     if not simple or not models:
         return
     best, model = (max(group, key=lambda c: test.sign * c.score()) for group in (simple, models))
@@ -137,12 +150,72 @@ def _budgets(test: TestSet) -> Iterator[str]:
         )
 
 
-def _unparsed(test: TestSet) -> Iterator[str]:
-    high = [c for c in test.arms if (c.unparsed or 0.0) > MOST_UNPARSED]
+def _one_rate(test: TestSet) -> Iterator[str]:
+    """A rank is judged at its own best learning rate, or with the one that happened to suit it."""
+    rates: dict[str, set[object]] = {}
+    ranks: dict[str, set[object]] = {}
+    for arm in test.arms:
+        if arm.tuned and arm.model.lora_r is not None:
+            rates.setdefault(variant_key(arm), set()).add(flatten(arm.config).get("optimizer.lr"))
+            ranks.setdefault(arm.model.name, set()).add(arm.model.lora_r)
+    several = any(len(found) > 1 for found in ranks.values())
+    if several and all(len(found) == 1 for found in rates.values()):
+        yield (
+            "Ranks were compared at one learning rate: a rank may win because the rate suits it. "
+            "Try several rates for each (optimizer.lr=…) and let validation choose."
+        )
+
+
+def _rows(test: TestSet) -> Iterator[str]:
+    """Unlike numbers of training rows, but for a learning curve: there every cell has all."""
+    cells: dict[str, set[int]] = {}
+    for arm in test.arms:
+        if arm.tuned:
+            key = rest(arm, (*CHOSEN, *UNCHANGING, "dataset.max_", DATA))
+            cells.setdefault(key, set()).add(arm.max_train)
+    if len({tuple(sorted(sizes)) for sizes in cells.values()}) > 1:
+        sizes = sorted({size for found in cells.values() for size in found})
+        named = " and ".join(f"{size:,}" for size in (sizes[0], sizes[-1]))
+        yield (
+            f"Models were trained on unlike numbers of rows (between {named}): their differences "
+            "are not those of models or ranks alone."
+        )
+
+
+def _unusable(test: TestSet) -> Iterator[str]:
+    shares = [(c, unusable(test, c) or 0.0) for c in test.arms]
+    high = [(c, share) for c, share in shares if share > MOST_UNPARSED]
+    if high and is_closed(test):
+        share = words.Scale(True).value(max(share for _, share in high))
+        yield (
+            f"No existing answer could be read in up to {share} of the outputs (unparsed or "
+            f"invalid): {_names([c for c, _ in high])}."
+        )
+
+
+def _cut(test: TestSet) -> Iterator[str]:
+    shares = [(c, unfinished(test, c) or 0.0) for c in test.arms]
+    high = [(c, share) for c, share in shares if share > MOST_UNFINISHED]
     if high:
-        worst = max(high, key=lambda c: c.unparsed or 0.0)
-        share = words.Scale(True).value(worst.unparsed)
-        yield f"No answer could be parsed in up to {share} of the outputs: {_names(high)}."
+        share = words.Scale(True).value(max(share for _, share in high))
+        yield (
+            f"Up to {share} of the answers were cut at generation.max_new_tokens: "
+            f"{_names([c for c, _ in high])}."
+        )
+
+
+def _sure(test: TestSet) -> Iterator[str]:
+    found = [calibration_of(test, c) for c in test.scored if c.has_form]
+    off = [c for c in found if c is not None and abs(c.confidence - c.accuracy) > MOST_OFF]
+    if not off:
+        return
+    worst = max(off, key=lambda c: abs(c.confidence - c.accuracy))
+    how = "surer" if worst.confidence > worst.accuracy else "less sure"
+    yield (
+        f"{worst.model} is {how} than it is right: mean probability {worst.confidence:.2f} at "
+        f"accuracy {worst.accuracy:.2f} (calibration error {worst.error:.2f}). Do not read its "
+        "probabilities as chances."
+    )
 
 
 def _memorised(test: TestSet) -> Iterator[str]:

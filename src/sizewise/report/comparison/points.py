@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
+from sizewise.report.comparison.contrast import Contrast
 from sizewise.report.comparison.labels import tell_apart
 from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, representatives, rest, rows
-from sizewise.report.comparison.verdict import Contrast
 from sizewise.statistics.bootstrap import difference_intervals
 from sizewise.statistics.cost import hypervolume, pareto_front
 from sizewise.statistics.learning_curve import Overtaking, overtaking_size

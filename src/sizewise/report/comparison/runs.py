@@ -53,7 +53,8 @@ class Answers:
     ``scores`` by ``metric/score`` are NaN where an example lacks one, ``confidence`` (the mean
     log-probability of the generated tokens) where it was not computed. ``tokens`` are those of
     prompt and answer together, ``weights`` by how much each example counts in the scores that are
-    ratios of sums.
+    ratios of sums. ``seconds`` are an example's share of the time of its batch, ``finished`` is 0
+    for answers cut by the limit, ``candidate_probability`` as in ``Prediction`` (NaN without).
     """
 
     ids: tuple[str, ...]
@@ -65,6 +66,11 @@ class Answers:
     weights: dict[str, FloatArray]
     strata: dict[str, list[str]]
     path: Path
+    new_tokens: FloatArray
+    seconds: FloatArray
+    batch_size: FloatArray
+    finished: FloatArray
+    candidate_probability: FloatArray
 
     def positions(self, ids: Sequence[str]) -> list[int]:
         at = {key: i for i, key in enumerate(self.ids)}
@@ -165,4 +171,9 @@ def _answers(rows: Sequence[dict], path: Path) -> Answers:  # type: ignore[type-
         weights={name: array(row[by] for row in rows) for name, by in WEIGHTED_BY.items()},
         strata={name: [str(row["strata"].get(name, "")) for row in rows] for name in strata},
         path=path,
+        new_tokens=array(row["new_tokens"] for row in rows),
+        seconds=array(row["latency"] / row["batch_size"] for row in rows),
+        batch_size=array(row["batch_size"] for row in rows),
+        finished=array(row["finished"] for row in rows),
+        candidate_probability=array(row.get("candidate_probability") for row in rows),
     )

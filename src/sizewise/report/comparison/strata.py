@@ -10,12 +10,12 @@ from functools import lru_cache
 
 import numpy as np
 
+from sizewise.data.splits.frequency import STRATUM
 from sizewise.report.comparison.arms import Arm, TestSet
+from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases
 from sizewise.report.comparison.pairs import rows
-from sizewise.report.comparison.runs import Answers
-from sizewise.report.comparison.verdict import Contrast
-from sizewise.statistics.bootstrap import difference_intervals
-from sizewise.statistics.sides import Sides, sides_of
+from sizewise.report.comparison.runs import Answers, FloatArray
+from sizewise.statistics.routing import RoutingCurve, average_curve, routing_curve
 
 MOST_LEVELS = 12
 FEWEST = 5
@@ -27,16 +27,14 @@ PROMPT_LENGTH = "prompt length"
 class Level:
     """One value of a stratum: its examples, the mean score of each model, and the gain.
 
-    ``gain`` is how much better the tuned model is than ``against``, with its 95 % interval; all
-    three are None where there are too few examples. Not corrected for the number of strata.
+    ``tested`` is how much better the tuned model is than ``against``, with a p-value corrected for
+    all levels that were tested; None where there are too few examples.
     """
 
     value: str
     examples: int
     means: dict[str, float]
-    gain: float | None = None
-    low: float | None = None
-    high: float | None = None
+    tested: Tested | None = None
 
 
 @dataclass(frozen=True)
@@ -47,20 +45,33 @@ class Stratum:
     against: str | None
     levels: tuple[Level, ...]
 
+    def where(self, value: str) -> str:
+        """A level in words, after ``where``: ``the answer is never seen in training``."""
+        if self.name == STRATUM:
+            return f"the answer is {value.partition(' (')[0]} in training"
+        return f"{self.name.replace('_', ' ')} is {value}"
+
 
 def strata_of(test: TestSet, contrast: Contrast, seed: int = 0) -> list[Stratum]:
-    """Break the scores of the contrast down by prompt length and every stratum of the data."""
+    """Break the scores of the contrast down by prompt length and every stratum of the data.
+
+    Levels are tested with half of the 5 % for how often the answer occurs in training and half for
+    all other strata, corrected by Holm within each: the first is the question that is known before.
+    """
     answers = contrast.small.first.answers
     if answers is None or not test.ids:
         return []
-    columns = {PROMPT_LENGTH: _thirds(test, answers)}
+    columns: dict[str, list[str]] = {}
     positions = answers.positions(test.ids)
     for name, values in answers.strata.items():
         levels = _levels([values[i] for i in positions])
         if levels is not None:
             columns[name] = levels
-    found = [_stratum(test, contrast, name, values, seed) for name, values in columns.items()]
-    return [stratum for stratum in found if len(stratum.levels) > 1]
+    columns[PROMPT_LENGTH] = _thirds(test, answers)
+    columns = {name: values for name, values in columns.items() if len(set(values)) > 1}
+    order = sorted(columns, key=lambda name: (name != STRATUM, name == PROMPT_LENGTH))
+    tested = _tested(test, contrast, columns, seed)
+    return [_stratum(test, contrast, name, columns[name], tested) for name in order]
 
 
 def _thirds(test: TestSet, answers: Answers) -> list[str]:
@@ -91,20 +102,19 @@ def _band(count: int) -> str:
 
 
 def _stratum(
-    test: TestSet, contrast: Contrast, name: str, values: Sequence[str], seed: int
+    test: TestSet,
+    contrast: Contrast,
+    name: str,
+    values: Sequence[str],
+    tested: Mapping[tuple[str, str], Tested | None],
 ) -> Stratum:
     against, column = contrast.large or contrast.base, np.array(values)
-    masks = {value: column == value for value in sorted(set(values), key=_order)}
-    gains = _gains(test, contrast.small, against, masks, seed) if against is not None else {}
-    levels = [
-        Level(
-            value,
-            int(mask.sum()),
-            {arm.label: test.mean(arm, mask) for arm in contrast.shown if arm.scores is not None},
-            *gains.get(value, ()),
-        )
-        for value, mask in masks.items()
-    ]
+    arms = [arm for arm in contrast.shown if arm.scores is not None]
+    levels = []
+    for value in sorted(set(values), key=_order):
+        mask = column == value
+        means = {arm.label: test.mean(arm, mask) for arm in arms}
+        levels.append(Level(value, int(mask.sum()), means, tested.get((name, value))))
     return Stratum(name, against.label if against else None, tuple(levels))
 
 
@@ -113,23 +123,89 @@ def _order(value: str) -> tuple[int, str]:
     return (int(digits) if digits else -1, value)
 
 
-def _gains(
-    test: TestSet, small: Arm, against: Arm, masks: Mapping[str, np.ndarray], seed: int
-) -> dict[str, tuple[float, float, float]]:
-    """Gain and its interval at the levels that have examples enough."""
-    sides: dict[str, Sides] = {}
-    for value, mask in masks.items():
-        groups = [group for group, inside in zip(test.groups, mask, strict=True) if inside]
-        if len(groups) >= FEWEST and len(set(groups)) > 1:
-            a, b = rows(small)[..., mask], rows(against)[..., mask]
-            weights = None if test.weights is None else test.weights[mask]
-            sides[value] = sides_of(a, b, groups, weights=weights)
-    intervals = difference_intervals(list(sides.values()), n_resamples=4_000, seed=seed)
-    found = {}
-    for (value, pair), interval in zip(sides.items(), intervals, strict=True):
-        low, high = sorted((test.sign * interval.low, test.sign * interval.high))
-        found[value] = (test.sign * float(pair.differences.mean()), low, high)
+def _tested(
+    test: TestSet, contrast: Contrast, columns: Mapping[str, Sequence[str]], seed: int
+) -> dict[tuple[str, str], Tested | None]:
+    """Tests at the levels that have examples enough, by name of the stratum and level."""
+    small, against = contrast.small, contrast.large or contrast.base
+    if small.scores is None or against is None or against.scores is None:
+        return {}
+    families = [
+        [name for name in columns if name == STRATUM],
+        [name for name in columns if name != STRATUM],
+    ]
+    families = [names for names in families if names]
+    found: dict[tuple[str, str], Tested | None] = {}
+    for names in families:
+        keys, cases = [], []
+        for name in names:
+            column = np.array(columns[name])
+            for value in sorted(set(columns[name])):
+                if (mask := column == value).sum() >= FEWEST:
+                    keys.append((name, value))
+                    cases.append(Case(rows(small), rows(against), mask))
+        found |= dict(zip(keys, compare_cases(test, cases, seed, len(families)), strict=True))
     return found
+
+
+@dataclass(frozen=True)
+class Reversal:
+    """A level at which the sign of the difference is shown to be another than elsewhere."""
+
+    stratum: Stratum
+    level: Level
+    tested: Tested
+
+    @property
+    def where(self) -> str:
+        return self.stratum.where(self.level.value)
+
+
+def reversals(strata: Sequence[Stratum], wins: bool, loses: bool) -> list[Reversal]:
+    """Levels at which the one that is ahead is shown to be behind; by frequency first.
+
+    ``wins`` and ``loses``: what is shown over all examples. Where neither is, a stratum counts in
+    which both signs are shown, and the levels are those at which the tuned model is behind.
+    """
+    found = []
+    for stratum in strata:
+        shown = [(level, level.tested) for level in stratum.levels if level.tested is not None]
+        ahead = [Reversal(stratum, level, t) for level, t in shown if t.wins]
+        behind = [Reversal(stratum, level, t) for level, t in shown if t.loses]
+        if wins or (behind and ahead and not loses):
+            found += behind
+        elif loses:
+            found += ahead
+    return found
+
+
+def hybrid_of(test: TestSet, contrast: Contrast, seed: int = 0) -> RoutingCurve | None:
+    """Routing by the small model's confidence; None if unknown.
+
+    Each seed's model is routed by its own confidence, and the curves are averaged: nobody deploys
+    the mean of several models.
+    """
+    if contrast.large is None or contrast.large.scores is None or contrast.small.scores is None:
+        return None
+    confidences = confidences_of(test, contrast.small)
+    if confidences is None or len(test.ids) < 10:
+        return None
+    higher = test.direction == "max"
+    # Multiplied by their weights, the plain means of a curve are the weighted ones.
+    weights = 1.0 if test.weights is None else test.weights / test.weights.mean()
+    large = contrast.large.scores[0] * weights
+    routed = [
+        routing_curve(sure, scores * weights, large, higher_is_better=higher, seed=seed)
+        for sure, scores in zip(confidences, contrast.small.scores, strict=True)
+    ]
+    return average_curve(routed, higher_is_better=higher)
+
+
+def confidences_of(test: TestSet, arm: Arm) -> FloatArray | None:
+    """Mean log-probability of the generated tokens, [S, N]; None where not computed."""
+    answers = [m.answers for m in arm.members if m.answers is not None]
+    matrix = np.stack([a.confidence[a.positions(test.ids)] for a in answers])
+    return matrix if len(answers) == len(arm.members) and np.isfinite(matrix).all() else None
 
 
 # First category of every chapter of ICD-10 (WHO) and ICD-10-CM, with its numeral and subject.

@@ -30,6 +30,7 @@ from sizewise.report.comparison.arms import (
     base_key,
     config_key,
 )
+from sizewise.report.comparison.readings import choose_reading
 from sizewise.report.comparison.runs import AnswerCache, Run
 
 
@@ -38,7 +39,7 @@ def build_test_sets(runs: Sequence[Run], cache: AnswerCache) -> list[TestSet]:
 
     Of one training that was scored several times, its own run stands before the others.
     """
-    sets: dict[tuple[str, str, str], TestSet] = {}
+    sets: dict[tuple[str, str, str, str], TestSet] = {}
     arms: dict[tuple[int, str, str], Arm] = {}
     for run in sorted(runs, key=_order):
         outcome = run.outcome
@@ -46,12 +47,20 @@ def build_test_sets(runs: Sequence[Run], cache: AnswerCache) -> list[TestSet]:
         for kind, evaluations in ((untuned, outcome.base), (TUNED, outcome.tuned or {})):
             for evaluation in evaluations.values():
                 where = (evaluation.dataset, evaluation.fingerprint, outcome.primary)
-                test = sets.setdefault(where, TestSet(*where, outcome.direction, []))
+                key = (*where, outcome.direction)
+                test = sets.setdefault(key, TestSet(*where, outcome.direction, []))
                 _add(test, arms, kind, Member(run, evaluation, _read(test, run, evaluation, cache)))
-    for test in sets.values():
+    for (*where, _), test in sets.items():
         _report_others(test)
+        if sum(key[:-1] == tuple(where) for key in sets) > 1:
+            better = "more" if test.direction == "max" else "less"
+            test.notes.append(
+                f"Some runs count {test.primary} as better the higher and some the lower it is: "
+                f"they are not compared. In this table {better} is better."
+            )
     parts = [part for test in sets.values() for part in by_tokenizer(test)]
     for test in parts:
+        choose_reading(test)
         align(test)
         test.name()
     return sorted(parts, key=lambda t: (-len(t.arms), t.dataset, t.fingerprint))
@@ -212,6 +221,8 @@ def align(test: TestSet) -> None:
     for arm in test.arms:
         for member in (*arm.members, *arm.copies):
             member.scores = _totals(test, member)
+            if not arm.has_form and test.said in member.scores:
+                member.scores = {**member.scores, test.primary: member.scores[test.said]}
         for member in arm.members:
             for name in member.evaluation.scores.keys() - member.scores.keys():
                 lost.setdefault(name, []).append(member)
@@ -247,24 +258,27 @@ def _report(test: TestSet, lost: Mapping[str, Sequence[Member]]) -> None:
 def _stack(test: TestSet, arm: Arm) -> FloatArray | None:
     """Primary scores [S, N] ([1, N] for a zero-shot model), or None with a reason noted."""
     if any(m.answers is None for m in arm.members) or not test.ids:
+        arm.missing = "the answers of a run cannot be read"
         return None
+    name = test.primary if arm.has_form else test.said
     rows = [
-        m.answers.scores[test.primary][m.answers.positions(test.ids)]
+        m.answers.scores[name][m.answers.positions(test.ids)]
         for m in arm.members
-        if m.answers is not None and test.primary in m.answers.scores
+        if m.answers is not None and name in m.answers.scores
     ]
-    where = str(arm.first.run.directory)
     if len(rows) < len(arm.members):
-        reason = f"{test.primary} has no value per example: no interval and no test is possible."
-        test.problems.append(Problem(where, reason))
-        return None
+        arm.missing = f"{name} has no value per example"
+        return _unusable(test, arm, "no interval and no test is possible.")
     matrix = np.stack(rows)
     bad = int(np.count_nonzero(~np.isfinite(matrix)))
     if bad:
-        reason = f"{test.primary} is not a number on {bad} of {matrix.size} answers: not compared."
-        test.problems.append(Problem(where, reason))
-        return None
+        arm.missing = f"{name} is not a number on {bad} of {matrix.size} answers"
+        return _unusable(test, arm, "not compared.")
     return matrix
+
+
+def _unusable(test: TestSet, arm: Arm, so: str) -> None:
+    test.problems.append(Problem(str(arm.first.run.directory), f"{arm.missing}: {so}"))
 
 
 def _weights(test: TestSet, answers: Sequence[Answers]) -> FloatArray | None:

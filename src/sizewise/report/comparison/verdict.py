@@ -1,56 +1,91 @@
-"""The answer in one plain sentence, with its numbers, or "not shown"."""
+"""The answer in one status, a headline and a sentence that carries all that a reader must know."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from sizewise.report import words
+from sizewise.report.comparison import sentences
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
-from sizewise.report.comparison.pairs import (
-    OWN_BASE,
-    SMALL_LARGE,
-    Pair,
-    by_validation,
-    representatives,
+from sizewise.report.comparison.contrast import (
+    Case,
+    Tested,
+    best_of,
+    compare_cases,
+    find_contrast,
+    scale_of,
 )
+from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE, Pair, by_validation, rows
+from sizewise.report.comparison.readings import has_no_usable_answer, read_as
+from sizewise.report.comparison.sentences import Baseline, Findings
+from sizewise.report.comparison.strata import Reversal, Stratum, hybrid_of, reversals, strata_of
 from sizewise.report.comparison.test_sets import COMPARABLE
 
-SHOWN, SIZE_WINS, NOT_SHOWN, OPEN = "shown", "size wins", "not shown", "open"
+SHOWN = "shown"
+BEATS_SIZE = "beats size, not the baseline"
+NEITHER = "neither is useful yet"
+NO_CONTEST = "no contest"
+MIXED = "mixed"
+FORM = "form"
+SIZE_WINS = "size wins"
+NOT_SHOWN = "not shown"
+OPEN = "open"
+DIFFER = "differ"  # of a comparison by keys: some pair differs
+
+# How a status looks wherever it is shown: won, won with a limit, lost, undecided, open.
+TONES = {
+    SHOWN: "shown", DIFFER: "shown", BEATS_SIZE: "limited", MIXED: "limited", FORM: "limited",
+    SIZE_WINS: "size-wins", NEITHER: "not-shown", NO_CONTEST: "not-shown", NOT_SHOWN: "not-shown",
+    OPEN: "open",
+}  # fmt: skip
+# Scores of how likely a model finds the reference: what training lowers, not what the task asks.
+LIKELIHOOD = "perplexity/"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``status`` is ``shown``, ``size wins``, ``not shown`` or ``open`` (no such pair was run).
+    """One of the statuses above, with the claim and what it rests on.
 
-    ``headline`` is a few words, ``sentence`` the claim with its figures, ``pair`` what it is about.
+    Attributes:
+        headline: a few words.
+        sentence: the claim with its figures and everything that limits it.
+        pair: what it is about.
+        also: further statuses that hold beside the first, gravest first.
+        baseline: the best model without a language model, tested against both sides.
+        strata: scores by kind of example, tested.
+        reversals: kinds of examples at which the other side is shown to win.
     """
 
     status: str
     headline: str
     sentence: str
     pair: Pair | None = None
+    also: tuple[str, ...] = ()
+    baseline: Baseline | None = None
+    strata: tuple[Stratum, ...] = ()
+    reversals: tuple[Reversal, ...] = ()
+
+    @property
+    def tone(self) -> str:
+        return TONES[self.status]
+
+    @property
+    def pays(self) -> bool:
+        """Whether a break-even may be stated: quality is shown to be better, without a limit."""
+        return self.status == SHOWN and self.pair is not None and self.pair.wins
 
 
-def scale_of(test: TestSet) -> words.Scale:
-    """Scores between 0 and 1 of which more is better are shown as percent."""
-    matrices = [c.scores for c in test.scored if c.scores is not None]
-    inside = all(m.min() >= 0 and m.max() <= 1 for m in matrices)
-    return words.Scale(bool(matrices) and inside and test.direction == "max")
+def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = (), seed: int = 0) -> Verdict:
+    """Say whether a small tuned model beats the larger zero-shot ones.
 
-
-def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = ()) -> Verdict:
-    """Say whether a small tuned model beats a larger zero-shot one.
-
-    Each small model is stood for by the adapter with the best validation loss, against the
-    largest zero-shot model; where that was asked in several ways (stored in fewer bits, with
-    examples in the prompt), in the way that scored best. The smallest winner is named; if none
-    wins, the pair with the largest gain. Holm's correction over all pairs covers that choice.
+    Each small model is stood for by the adapter with the best validation loss, and beats size if it
+    beats every larger zero-shot model, in every way it was asked; the smallest winner is named. If
+    none wins, the pair is the one that comes nearest, against the model that is hardest to beat.
+    Holm's correction over all pairs covers that choice.
     With ``by`` the pairs are those that differ in these configuration keys only.
     """
-    verdict = _by_key(test, pairs, ", ".join(by)) if by else _judged(test, pairs)
+    verdict = _by_key(test, pairs, ", ".join(by)) if by else _judged(test, pairs, seed)
     if test.tokenizers == 1:
         return verdict
     first = (
@@ -60,64 +95,209 @@ def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = ()) -> Verdi
     return replace(verdict, sentence=first + verdict.sentence)
 
 
-def _judged(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
+def _judged(test: TestSet, pairs: Sequence[Pair], seed: int) -> Verdict:
     contested = [p for p in pairs if p.question == SMALL_LARGE]
+    if test.primary.startswith(LIKELIHOOD) and any(arm.tuned for arm in test.arms):
+        return _no_score_of_the_task(test)
     if not contested:
         return _without_contest(test, pairs)
-    largest = _strongest_of_largest(test, [p.b for p in contested])
-    against = _chosen([p for p in contested if p.b is largest])
-    winners = [p for p in against if p.wins]
+    pair = _decisive(contested)
+    found = _findings(test, pair, contested, seed)
+    statuses = _statuses(found)
+    return Verdict(
+        status=statuses[0],
+        headline=_headline(statuses[0], found),
+        sentence=sentences.verdict_sentence(found),
+        pair=pair,
+        also=tuple(statuses[1:]),
+        baseline=found.baseline,
+        strata=found.strata,
+        reversals=found.reversals,
+    )
+
+
+def _decisive(contested: Sequence[Pair]) -> Pair:
+    """The smallest winner's pair with the model hardest to beat, else the nearest to winning."""
+    of_small: dict[int, list[Pair]] = {}
+    chosen = _chosen(contested)
+    for pair in contested:
+        if any(pair.a is arm for arm in chosen):
+            of_small.setdefault(id(pair.a), []).append(pair)
+    hardest = [min(pairs, key=_ease) for pairs in of_small.values()]
+    winners = [p for p in hardest if p.wins]
     if winners:
-        pair = min(winners, key=lambda p: (p.a.model.params_base, -p.gain))
-        return Verdict(SHOWN, "Specialisation beats size", _claim(test, pair), pair)
-    pair = max(against, key=lambda p: p.gain)
-    if pair.loses:
-        return Verdict(SIZE_WINS, "Size beats specialisation", _claim(test, pair), pair)
-    return Verdict(NOT_SHOWN, "Not shown", _undecided(test, pair), pair)
+        return min(winners, key=lambda p: (p.a.model.params_base, -p.gain))
+    return max(hardest, key=lambda p: p.gain)
 
 
-def _strongest_of_largest(test: TestSet, models: Sequence[Arm]) -> Arm:
-    """The largest model at its best: whoever beats only a weak variant has not beaten it."""
-    return max(models, key=lambda arm: (arm.model.params_base, test.sign * test.mean(arm)))
+def _ease(pair: Pair) -> tuple[int, float]:
+    return (2 if pair.wins else 0 if pair.loses else 1, pair.gain)
 
 
-def _chosen(pairs: Sequence[Pair]) -> list[Pair]:
-    """Per small model the pair whose adapter has the best validation loss."""
-    best: dict[tuple[str, int], Pair] = {}
+def _chosen(pairs: Sequence[Pair]) -> list[Arm]:
+    """Per small model the adapter with the best validation loss."""
+    best: dict[tuple[str, int], Arm] = {}
     for pair in pairs:
         key = (pair.a.model.name, pair.a.model.params_base)
-        if key not in best or by_validation(pair.a) < by_validation(best[key].a):
-            best[key] = pair
+        if key not in best or by_validation(pair.a) < by_validation(best[key]):
+            best[key] = pair.a
     return list(best.values())
+
+
+def _findings(test: TestSet, pair: Pair, contested: Sequence[Pair], seed: int) -> Findings:
+    contrast = find_contrast(test, pair)
+    strata = tuple(strata_of(test, contrast, seed)) if contrast else ()
+    turned = tuple(reversals(strata, pair.wins, pair.loses))
+    baselines = _baselines(test, pair, seed)
+    return Findings(
+        test=test,
+        pair=pair,
+        others=tuple(p for p in contested if p.a is pair.a and p is not pair),
+        baselines=baselines,
+        strata=strata,
+        reversals=turned,
+        hybrid=hybrid_of(test, contrast, seed) if turned and contrast else None,
+        said=_as_said(test, pair, seed),
+        useless=tuple(arm for arm in (pair.a, pair.b) if has_no_usable_answer(test, arm)),
+    )
+
+
+def _baselines(test: TestSet, pair: Pair, seed: int) -> tuple[Baseline, ...]:
+    """Models that write no text, best first, each tested against both sides where it can be."""
+    arms = [arm for arm in test.arms if not arm.has_form and arm.score() == arm.score()]
+    arms.sort(key=lambda arm: -test.sign * arm.score())
+    scored = [arm for arm in arms if arm.scores is not None]
+    cases = [Case(rows(side), rows(arm)) for side in (pair.a, pair.b) for arm in scored]
+    tested = compare_cases(test, cases, seed)
+    found: dict[int, tuple[Tested | None, Tested | None]] = {
+        id(arm): (tested[i], tested[len(scored) + i]) for i, arm in enumerate(scored)
+    }
+    return tuple(
+        Baseline(arm, *found.get(id(arm), (None, None)), *_ahead(test, arm, pair)) for arm in arms
+    )
+
+
+def _ahead(test: TestSet, baseline: Arm, pair: Pair) -> tuple[bool, bool]:
+    """Whether the baseline's recorded score is at least that of each side."""
+    scores = (test.sign * side.score() for side in (pair.a, pair.b))
+    ahead = [test.sign * baseline.score() >= score for score in scores]
+    return ahead[0], ahead[1]
+
+
+def _as_said(test: TestSet, pair: Pair, seed: int) -> Tested | None:
+    """The pair's difference in answers as said, where another reading counts."""
+    if test.primary == test.said:
+        return None
+    small, large = (read_as(arm, test.said, test) for arm in (pair.a, pair.b))
+    if small is None or large is None:
+        return None
+    return compare_cases(test, [Case(small, large[0])], seed)[0]
+
+
+def _statuses(found: Findings) -> list[str]:
+    """Every status that holds, gravest first."""
+    pair = found.pair
+    result = [SHOWN if pair.wins else SIZE_WINS if pair.loses else NOT_SHOWN]
+    if found.reversals:
+        result.insert(0, MIXED)
+    if found.form is not None:
+        result.insert(0, FORM)
+    if pair.wins and found.baseline is not None and not found.baseline.beaten:
+        result.insert(0, BEATS_SIZE)
+    if _neither(found):
+        result.insert(0, NEITHER)
+    elif found.useless:
+        result.insert(0, NO_CONTEST)
+    # What is overruled is not said beside it; a limit is.
+    return [result[0], *[s for s in result[1:] if s not in (SHOWN, NOT_SHOWN)]]
+
+
+def _neither(found: Findings) -> bool:
+    """Whether no side is of use: without a right or readable answer, or below a baseline."""
+    pair, best = found.pair, found.baseline
+    nothing = scale_of(found.test).percent and pair.result.mean_a == pair.result.mean_b == 0
+    if nothing or len(found.useless) == 2:
+        return True
+    if not pair.wins:
+        return best is not None and best.beats_small and best.beats_large
+    commonest = [b for b in found.baselines if b.is_commonest]
+    if any(not b.beaten for b in commonest):
+        return True
+    return bool(found.useless) and best is not None and not best.beaten
+
+
+def _headline(status: str, found: Findings) -> str:
+    fixed = {
+        SHOWN: "Specialisation beats size",
+        NEITHER: "Neither is useful yet",
+        FORM: "Mostly form, not knowledge",
+        SIZE_WINS: "Size beats specialisation",
+        NOT_SHOWN: "Not shown",
+    }
+    if status == BEATS_SIZE and found.baseline is not None:
+        beaten = "not the baseline" if found.baseline.beats_small else "not shown for the baseline"
+        return f"Beats size, {beaten}"
+    if status == NO_CONTEST:
+        return f"No contest: {found.useless[0].label} gives no usable answer"
+    if status == MIXED:
+        return sentences.mixed_headline(found)
+    return fixed[status]
+
+
+def _no_score_of_the_task(test: TestSet) -> Verdict:
+    name = test.primary.partition("/")[2].replace("_", " ")
+    sentence = (
+        f"Between tuned and untouched models nothing is decided by {name}: it is no score of the "
+        "task but says how likely a model finds the reference answers, and that is what training "
+        "improves, whatever the answers are worth. Use a metric of the task, a judge or ratings. "
+        "Tuned models may be compared with each other by it."
+    )
+    return Verdict(OPEN, "Open: no score of the task", sentence)
 
 
 def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     own = [p for p in pairs if p.question == OWN_BASE]
-    which = "model" if test.tokenizers == 1 else "model with the same tokenizer"
-    why = f"no larger zero-shot {which} answered the same test examples"
     if not test.arms:
         return Verdict(OPEN, "No finished run", "No run has finished, so there is nothing to say.")
+    if missing := _missing(test):
+        return Verdict(OPEN, "Open", missing)
+    which = "model" if test.tokenizers == 1 else "model with the same tokenizer"
+    why = f"no larger zero-shot {which} answered the same test examples"
     if own:
         pair = max(own, key=lambda p: p.gain)
-        how = _claim(test, pair) if pair.wins or pair.loses else _undecided(test, pair)
+        how = sentences.either(test, pair)
         sentence = f"Whether specialisation beats size is open: {why}. Against its own base: {how}"
         return Verdict(OPEN, "Open", sentence, pair)
-    if not test.scored:
-        sentence = f"No run has usable values of {test.primary} per example; nothing is compared."
-        return Verdict(OPEN, "Open", sentence)
-    if all(c.kind == ZERO_SHOT for c in test.scored):
-        best = max(test.scored, key=lambda c: test.sign * c.score(test.primary))
-        score = scale_of(test).value(best.score(test.primary))
-        sentence = f"Nothing was tuned. Best zero-shot model: {best.label} with {score}."
-        return Verdict(OPEN, "Open", sentence)
-    if single := _single_unit(test):
-        return Verdict(OPEN, "Open", f"Whether specialisation beats size cannot be said: {single}.")
     return Verdict(OPEN, "Open", f"Whether specialisation beats size is open: {why}.")
+
+
+def _missing(test: TestSet) -> str:
+    """What stands in the way of any pair, the first reason that holds; empty if nothing does."""
+    unsaid = "Whether specialisation beats size cannot be said"
+    if not any(arm.tuned for arm in test.arms):
+        best = best_of(test)
+        if best is None:
+            return f"No run has usable values of {test.primary} per example; nothing is compared."
+        score = scale_of(test).value(best.score())
+        kind = "zero-shot model" if best.kind == ZERO_SHOT else "model"
+        return f"Nothing was tuned. Best {kind}: {best.label} with {score}."
+    if not test.scored:
+        return f"No run has usable values of {test.primary} per example; nothing is compared."
+    if single := _single_unit(test):
+        return f"{unsaid}: {single}."
+    if not any(arm.tuned for arm in test.scored):
+        lost = next(arm for arm in test.arms if arm.tuned)
+        return f"{unsaid}: {lost.label} was tuned, but {lost.missing}."
+    small = min(arm.model.params_base for arm in test.scored if arm.tuned)
+    larger = [a for a in test.arms if a.kind == ZERO_SHOT and a.model.params_base > small]
+    if larger and all(arm.scores is None for arm in larger):
+        return f"{unsaid}: {larger[0].label} is larger, but {larger[0].missing}."
+    return ""
 
 
 def _single_unit(test: TestSet) -> str:
     """Why nothing can be tested, where the test examples are one unit; else empty."""
-    if len(set(test.groups)) != 1 or not test.scored[1:]:
+    if len(set(test.groups)) != 1:
         return ""
     return "all test examples are of one group" if test.ids[1:] else "there is one test example"
 
@@ -130,112 +310,8 @@ def _by_key(test: TestSet, pairs: Sequence[Pair], key: str) -> Verdict:
     found = [p for p in pairs if p.wins or p.loses]
     headline = f"{len(found)} of {words.plural(len(pairs), 'pair')} differ"
     pair = max(found or pairs, key=lambda p: abs(p.gain))
-    how = _claim(test, pair) if pair.wins or pair.loses else _undecided(test, pair)
-    sentence = f"Of the pairs that differ in {key} only, the largest difference: {how}"
-    return Verdict(SHOWN if found else NOT_SHOWN, headline, sentence, pair)
-
-
-def _claim(test: TestSet, pair: Pair) -> str:
-    scale = scale_of(test)
-    verb = "beats" if pair.wins else "loses to"
-    a, b = pair.result.mean_a, pair.result.mean_b
-    return (
-        f"{described(pair.a)} {verb} {described(pair.b)} on {test.primary}: {scale.value(a)} "
-        f"against {scale.value(b)}, {scale.difference(pair.gain)} ({_evidence(test, pair)})"
-        f"{_price(pair)}."
+    sentence = (
+        f"Of the pairs that differ in {key} only, the largest difference: "
+        f"{sentences.either(test, pair)}"
     )
-
-
-def _undecided(test: TestSet, pair: Pair) -> str:
-    scale = scale_of(test)
-    mde = pair.result.minimum_detectable_effect
-    if pair.low > 0 or pair.high < 0:
-        why = "not shown after the correction for all pairs"
-    elif pair.found:
-        why = "not shown: the test finds a difference, but the interval includes none"
-    else:
-        why = "which is within chance"
-    least = f"; {scale.difference(mde).lstrip('+')} could have been found" if mde == mde else ""
-    if scale.percent and mde > 1:
-        least = "; no difference is large enough to be found in so few"
-    return (
-        f"{described(pair.a)} scores {scale.value(pair.result.mean_a)} on "
-        f"{test.primary} and {described(pair.b)} {scale.value(pair.result.mean_b)}: "
-        f"{scale.difference(pair.gain)}, {why} ({_evidence(test, pair)}{least})."
-    )
-
-
-def described(arm: Arm) -> str:
-    """Label with the size: ``nano LoRA r=8 (0.3 M)``."""
-    return f"{arm.label} ({words.count(arm.params)})"
-
-
-def _evidence(test: TestSet, pair: Pair) -> str:
-    scale, result = scale_of(test), pair.result
-    parts = [f"95 % interval {scale.interval(pair.low, pair.high)}"]
-    parts.append(f"{words.p_value(pair.p_corrected)} after Holm's correction")
-    examples = words.plural(result.n, "test example")
-    if result.n_clusters is not None:
-        examples += f" in {words.plural(result.n_clusters, 'group')}"
-    parts.append(examples)
-    seeds = [c.seeds for c in (pair.a, pair.b) if c.tuned]
-    if seeds:
-        parts.append(words.plural(min(len(s) for s in seeds), "seed"))
-    if not result.seeds_are_random and max((len(s) for s in seeds), default=1) > 1:
-        low, high = sorted(test.sign * d for d in result.seed_difference_range)
-        parts.append(f"conditional on these seeds, which range from {scale.interval(low, high)}")
-    return ", ".join(parts)
-
-
-def _price(pair: Pair) -> str:
-    parts = []
-    if pair.b.model.memory_bytes and pair.a.model is not pair.b.model:
-        memory = pair.a.model.memory_bytes / pair.b.model.memory_bytes
-        parts.append(f"{words.ratio(memory)} of the memory")
-    if pair.a.latency and pair.b.latency:
-        parts.append(f"{words.ratio(pair.b.latency / pair.a.latency)} times the speed")
-    if pair.question != SMALL_LARGE or not parts:
-        return ""
-    return ", at " + " and ".join(parts)
-
-
-def best_of(test: TestSet) -> Arm | None:
-    """The arm with the best recorded score, or None without any finite one."""
-    finite = [c for c in test.arms if np.isfinite(c.score(test.primary))]
-    return max(finite, key=lambda c: test.sign * c.score(test.primary)) if finite else None
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """The tuned model of the verdict, its own base, and the larger zero-shot model if any."""
-
-    small: Arm
-    base: Arm | None
-    large: Arm | None
-
-    @property
-    def shown(self) -> list[Arm]:
-        return [c for c in (self.small, self.base, self.large) if c is not None]
-
-
-def find_contrast(test: TestSet, verdict: Verdict) -> Contrast | None:
-    """Take the verdict's pair, else the tuned model with the best validation loss; None without."""
-    pair = verdict.pair
-    if pair is not None and pair.a.tuned:
-        small = pair.a
-    else:
-        tuned = representatives(test)
-        if not tuned:
-            return None
-        small = min(tuned, key=lambda c: (c.validation is None, c.validation or 0.0, c.label))
-    base = test.zero_shot_of(small)
-    base = base if base is not None and base.scores is not None else None
-    larger = [
-        c
-        for c in test.scored
-        if c.kind == ZERO_SHOT and c.model.params_base > small.model.params_base
-    ]
-    large = pair.b if pair is not None and pair.b in larger else None
-    if large is None and larger:
-        large = max(larger, key=lambda c: c.model.params_base)
-    return Contrast(small, base, large)
+    return Verdict(DIFFER if found else NOT_SHOWN, headline, sentence, pair)

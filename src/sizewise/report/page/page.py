@@ -14,11 +14,18 @@ from plotly.offline import get_plotlyjs
 
 from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
+from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.points import COSTS
-from sizewise.report.comparison.verdict import scale_of
 from sizewise.report.page import prose
 from sizewise.report.page.results import clean
-from sizewise.report.page.tables import configuration_table, pair_table, run_table, strata_table
+from sizewise.report.page.tables import (
+    calibration_table,
+    configuration_table,
+    pair_table,
+    readings_table,
+    run_table,
+    strata_table,
+)
 from sizewise.report.page.terminal import Failure
 from sizewise.report.ratings.store import ratings_summary
 from sizewise.report.views import charts
@@ -83,6 +90,8 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "scaling": prose.scaling_sentence(test, views),
         "learning": prose.learning_sentences(views),
         "hybrid": prose.hybrid_sentence(test, views),
+        "readings": readings_table(compared),
+        "calibration": calibration_table(views.calibration) if views.calibration else None,
         "paid_back": prose.paid_back_sentences(compared.paid_back),
         "charts": {name: _plain(chart) for name, chart in charts_of(compared).items()},
         "sample": _sample(compared),
@@ -113,6 +122,8 @@ def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
             figures["scaling"] = charts.scaling_chart(views.scaling, test, points, contrast, scale)
         if views.hybrid is not None:
             figures["hybrid"] = charts.hybrid_chart(views.hybrid, scale)
+    if views.calibration:
+        figures["calibration"] = charts.calibration_chart(views.calibration)
     figures |= {f"confusion-{i}": charts.confusion_chart(c) for i, c in enumerate(views.confusion)}
     return figures
 

@@ -10,9 +10,11 @@ from sizewise.record.outcome import DataFacts
 from sizewise.report import words
 from sizewise.report.comparison.arms import TestSet
 from sizewise.report.comparison.compare import SetComparison
-from sizewise.report.comparison.detail import PaidBack, Views
+from sizewise.report.comparison.contrast import best_of, scale_of
+from sizewise.report.comparison.costs import PaidBack, alike, timing_of
+from sizewise.report.comparison.detail import Views
 from sizewise.report.comparison.pairs import SMALL_LARGE, Pair
-from sizewise.report.comparison.verdict import best_of, scale_of
+from sizewise.report.comparison.verdict import SHOWN, Verdict
 from sizewise.statistics.learning_curve import AT_SMALLEST, REACHED
 
 
@@ -26,8 +28,9 @@ class Card:
 
 
 def cards_of(compared: SetComparison) -> list[Card]:
-    """Up to four numbers: gain, memory, speed, pay-back; or what a lone run has to tell."""
-    pair, test = compared.verdict.pair, compared.test
+    """Up to six numbers: status, gain, what limits it, costs; or what a lone run has to tell."""
+    verdict, test = compared.verdict, compared.test
+    pair = verdict.pair
     if pair is None:
         return _lone(compared)
     scale = scale_of(test)
@@ -35,10 +38,34 @@ def cards_of(compared: SetComparison) -> list[Card]:
     gain = Card("Gain", scale.difference(pair.gain), f"95 % interval {interval}")
     if pair.question != SMALL_LARGE:
         return [gain, *_tuning(pair), *_lone(compared)]
-    return [gain, *_against(pair), *_paid(compared.paid_back)]
+    limits = [*_baseline(verdict, scale), *_reversal(verdict, scale)]
+    state = [] if verdict.status == SHOWN else [Card("Status", verdict.status, _also(verdict))]
+    return [*state, gain, *limits, *_against(test, pair), *_paid(compared.paid_back)]
 
 
-def _against(pair: Pair) -> list[Card]:
+def _also(verdict: Verdict) -> str:
+    return f"also: {', '.join(verdict.also)}" if verdict.also else "by all tests of this page"
+
+
+def _baseline(verdict: Verdict, scale: words.Scale) -> list[Card]:
+    best = verdict.baseline
+    if best is None:
+        return []
+    how = "beats both" if best.beats_small and best.beats_large else (
+        "beats the tuned model" if best.beats_small else
+        "beaten by the tuned model" if best.beaten else "not shown to differ"
+    )  # fmt: skip
+    return [Card("Best baseline", scale.value(best.arm.score()), f"{best.arm.label}, {how}")]
+
+
+def _reversal(verdict: Verdict, scale: words.Scale) -> list[Card]:
+    if not verdict.reversals:
+        return []
+    first = verdict.reversals[0]
+    return [Card("But", scale.difference(first.tested.gain), f"where {first.where}")]
+
+
+def _against(test: TestSet, pair: Pair) -> list[Card]:
     small, large = pair.a, pair.b
     cards = []
     if large.model.memory_bytes:
@@ -46,10 +73,12 @@ def _against(pair: Pair) -> list[Card]:
         detail = (
             f"{words.size(small.model.memory_bytes)} against {words.size(large.model.memory_bytes)}"
         )
-        cards.append(Card("Memory", f"{words.ratio(share)} ×", detail))
-    if small.latency and large.latency:
-        factor = words.ratio(large.latency / small.latency)
-        detail = f"{words.seconds(small.latency)} against {words.seconds(large.latency)} per answer"
+        cards.append(Card("Bytes of weights", f"{words.ratio(share)} ×", detail))
+    ours, theirs = timing_of(test, small), timing_of(test, large)
+    if ours is not None and theirs is not None and alike(ours, theirs):
+        factor = words.ratio(theirs.per_answer.mean / ours.per_answer.mean)
+        times = [words.seconds(t.per_answer.mean) for t in (ours, theirs)]
+        detail = f"{times[0]} against {times[1]} per answer at batch {ours.batch}"
         cards.append(Card("Speed", f"{factor} ×", detail))
     return cards
 
@@ -65,9 +94,11 @@ def _tuning(pair: Pair) -> list[Card]:
 def _paid(entries: Sequence[PaidBack]) -> list[Card]:
     if not entries:
         return []
-    answers = entries[0].result.answers
+    entry = entries[0]
+    answers = entry.result.answers
     value = f"{answers:,.0f} answers" if math.isfinite(answers) else "never"
-    detail = f"after {words.seconds(entries[0].training)} of training, in device time"
+    jobs = words.plural(entry.jobs, "training run")
+    detail = f"after {words.seconds(entry.training)} of {jobs}, in device time"
     return [Card("Paid back", value, detail)]
 
 
@@ -143,7 +174,19 @@ def hybrid_sentence(test: TestSet, views: Views) -> str:
 
 def paid_back_sentences(entries: Sequence[PaidBack]) -> list[str]:
     """Break-even against every way of getting the large model's answers."""
-    return [f"Against {e.against}, in {e.unit}: {e.result.reason}." for e in entries]
+    return [_paid_back(entry) for entry in entries]
+
+
+def _paid_back(entry: PaidBack) -> str:
+    text = f"Against {entry.against}, in {entry.unit}: {entry.result.reason}"
+    if not math.isfinite(entry.result.answers):
+        return f"{text}."
+    low, high = (f"{v:,.0f}" if math.isfinite(v) else "never" for v in (entry.low, entry.high))
+    spread = "" if low == high else f" ({low} to {high} over the seeds' speed)"
+    return (
+        f"{text}{spread}. That is all {words.plural(entry.jobs, 'training run')} behind the choice;"
+        f" one run of the chosen configuration alone: {entry.alone:,.0f} answers."
+    )
 
 
 def data_sentences(test: TestSet) -> list[str]:

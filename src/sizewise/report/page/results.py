@@ -14,7 +14,10 @@ from sizewise.config import PricesConfig
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.pairs import Pair
 from sizewise.report.comparison.points import Curve, LearningCurve, Point
+from sizewise.report.comparison.readings import reading_of
 from sizewise.report.comparison.strata import Stratum
+from sizewise.report.comparison.verdict import Verdict
+from sizewise.report.page.prose import cards_of
 from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch
 
@@ -48,13 +51,38 @@ def _set(compared: SetComparison) -> dict[str, Any]:
         "metric": test.primary,
         "direction": test.direction,
         "examples_compared": len(test.ids),
-        "verdict": {k: getattr(verdict, k) for k in ("status", "headline", "sentence")},
+        "score_as_said": test.said,
+        "reading": reading_of(test) or None,
+        "verdict": _verdict(verdict),
+        "cards": [asdict(card) for card in cards_of(compared)],
         "warnings": compared.warnings,
         "configurations": compared.everything.to_dict("records"),
         "pairs": [pair_record(pair) for pair in compared.pairs],
         "prices": asdict(compared.prices or PricesConfig()),
         "paid_back": [asdict(entry) for entry in compared.paid_back],
         **views_record(compared),
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    """The verdict with what limits it; ``also`` are further statuses that hold."""
+    best = verdict.baseline
+    return {
+        **{name: getattr(verdict, name) for name in ("status", "also", "headline", "sentence")},
+        "baseline": best
+        and {
+            "configuration": best.arm.label,
+            "score": best.arm.score(),
+            "beats_small": best.beats_small,
+            "beats_large": best.beats_large,
+            "beaten_by_small": best.beaten,
+            "small_against_it": best.small and asdict(best.small),
+            "large_against_it": best.large and asdict(best.large),
+        },
+        "reversals": [
+            {"stratum": r.stratum.name, "value": r.level.value, **asdict(r.tested)}
+            for r in verdict.reversals
+        ],
     }
 
 
@@ -123,6 +151,7 @@ def views_record(compared: SetComparison) -> dict[str, Any]:
         "learning_curves": [_learning(entry) for entry in views.learning],
         "scaling": _scaling(views.scaling, compared.test.sign),
         "strata": [_stratum(stratum) for stratum in views.strata],
+        "calibration": [asdict(entry) for entry in views.calibration],
         "confusion": [asdict(confusion) for confusion in views.confusion],
     }
 
@@ -182,8 +211,9 @@ def _stratum(stratum: Stratum) -> dict[str, Any]:
             "value": level.value,
             "examples": level.examples,
             "scores": level.means,
-            "gain": level.gain,
-            "interval_95": [level.low, level.high],
+            "gain": level.tested and level.tested.gain,
+            "interval_95": [level.tested and level.tested.low, level.tested and level.tested.high],
+            "p_corrected": level.tested and level.tested.p,
         }
         for level in stratum.levels
     ]

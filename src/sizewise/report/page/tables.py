@@ -10,8 +10,9 @@ import pandas as pd
 
 from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
+from sizewise.report.comparison.contrast import scale_of
+from sizewise.report.comparison.readings import Calibration, likelihood_of, three_readings
 from sizewise.report.comparison.strata import Stratum
-from sizewise.report.comparison.verdict import scale_of
 
 MOST_PAIRS = 400
 
@@ -37,8 +38,8 @@ class PageTable:
 def configuration_table(compared: SetComparison) -> PageTable:
     scale = scale_of(compared.test)
     columns = (
-        "Configuration", "Parameters", "Memory", "Training", "Per answer", "Seeds",
-        "Zero-shot", "Tuned", "Gain", "95 % interval", "Unparsed",
+        "Configuration", "Parameters", "Weights", "Training", "Per answer", "Seeds",
+        "Zero-shot", "Tuned", "Gain", "95 % interval", "Unusable",
     )  # fmt: skip
     rows = []
     for row in compared.everything.to_dict("records"):
@@ -56,10 +57,34 @@ def configuration_table(compared: SetComparison) -> PageTable:
                 _cell(scale.value, row["tuned"]),
                 _cell(scale.points, row["gain"]),
                 Cell(interval, number(row["gain_low"])),
-                _cell(words.Scale(True).value, row["unparsed"]),
+                _cell(words.Scale(True).value, row["unusable"]),
             ]
         )
     return PageTable(columns, (False, *[True] * (len(columns) - 1)), rows)
+
+
+def readings_table(compared: SetComparison) -> PageTable | None:
+    """Three numbers per model: as said, with form forgiven, by likelihood; None with one only."""
+    readings = three_readings(compared.test)
+    if not readings:
+        return None
+    scale = words.Scale(True)
+    rows = []
+    for row in compared.everything.to_dict("records"):
+        values = [row[f"score_{title.lower().replace(' ', '_')}"] for title in readings]
+        rows.append([_text(str(row["label"])), *[_cell(scale.value, v) for v in values]])
+    note = f"Likelihood: {name}." if (name := likelihood_of(compared.test)) else ""
+    return PageTable(("Model", *readings), (False, *[True] * len(readings)), rows, note)
+
+
+def calibration_table(found: Sequence[Calibration]) -> PageTable:
+    columns = ("Model", "Mean probability", "Right", "Calibration error")
+    percent = words.Scale(True).value
+    rows = [
+        [_text(c.model), *[_cell(percent, v) for v in (c.confidence, c.accuracy, c.error)]]
+        for c in found
+    ]
+    return PageTable(columns, (False, True, True, True), rows)
 
 
 def run_table(comparison: Comparison) -> PageTable:
@@ -72,10 +97,7 @@ def run_table(comparison: Comparison) -> PageTable:
         outcome = run.outcome
         own, model = outcome.data.name, outcome.model
         base, tuned = outcome.base.get(own), (outcome.tuned or {}).get(own)
-        scores = [
-            None if e is None else comparison.scores_of(e).get(outcome.primary)
-            for e in (base, tuned)
-        ]
+        scores = [comparison.score_of(evaluation) for evaluation in (base, tuned)]
         adapter = "–" if model.lora_r is None else f"{model.lora_method} r={model.lora_r}"
         rows.append(
             [
@@ -121,18 +143,20 @@ def pair_table(compared: SetComparison) -> PageTable:
 
 def strata_table(stratum: Stratum, scale: words.Scale) -> tuple[str, PageTable]:
     models = list(dict.fromkeys(m for level in stratum.levels for m in level.means))
-    columns = (stratum.name, "Examples", *models, f"Gain over {stratum.against or '–'}", "95 %")
+    against = f"Gain over {stratum.against or '–'}"
+    columns = (stratum.name, "Examples", *models, against, "95 %", "p (corrected)")
     rows = []
     for level in stratum.levels:
-        known = level.gain is not None and level.low is not None and level.high is not None
-        interval = scale.interval(level.low or 0.0, level.high or 0.0) if known else "–"
+        tested = level.tested
+        interval = "–" if tested is None else scale.interval(tested.low, tested.high)
         rows.append(
             [
                 _text(level.value),
                 Cell(str(level.examples), level.examples),
                 *[_cell(scale.value, level.means.get(m)) for m in models],
-                _cell(scale.points, level.gain),
-                Cell(interval, level.low),
+                _cell(scale.points, tested and tested.gain),
+                Cell(interval, tested and tested.low),
+                _cell(_p_value, tested and tested.p),
             ]
         )
     return stratum.name, PageTable(columns, (False, *[True] * (len(columns) - 1)), rows)

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
-from sizewise.report.comparison.verdict import NOT_SHOWN, SHOWN, SIZE_WINS, scale_of
+from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.page.prose import paid_back_sentences
 from sizewise.report.page.tables import number
 
-STYLES = {SHOWN: "bold green", SIZE_WINS: "bold yellow", NOT_SHOWN: "bold yellow"}
+STYLES = {"shown": "bold green", "open": "bold"}  # by tone, else yellow
 MOST_ROWS = 40
 COLUMNS = ("params", "memory", "training", "answer", "zero-shot", "tuned", "gain (95 %)")
 WIDE, ONLY_WIDE = 110, ("training", "answer")
@@ -105,7 +105,7 @@ def _cells(row: Mapping[Any, Any], scale: words.Scale) -> dict[str, str]:
 
 def _verdict(console: Console, compared: SetComparison) -> None:
     verdict = compared.verdict
-    style = STYLES.get(verdict.status, "bold")
+    style = STYLES.get(verdict.tone, "bold yellow")
     console.print(
         f"[{style}]{words.literal(verdict.headline)}.[/] {words.literal(verdict.sentence)}"
     )

@@ -91,4 +91,12 @@ def file_name(compared: SetComparison, comparison: Comparison) -> str:
     if len(comparison.sets) == 1:
         return ""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", compared.test.dataset).strip("-")
-    return f"_{plain}_{compared.test.fingerprint[:6]}"
+    test = compared.test
+    name = f"_{plain}_{test.fingerprint[:6]}"
+    same = [
+        s.test for s in comparison.sets
+        if (s.test.dataset, s.test.fingerprint) == (test.dataset, test.fingerprint)
+    ]  # fmt: skip
+    if len(same) == 1:
+        return name
+    return f"{name}_{re.sub(r'[^A-Za-z0-9]+', '-', test.said)}-{test.direction}"

@@ -13,10 +13,11 @@ import plotly.graph_objects as go
 from sizewise.palette import LARGE, MUTED, SERIES, TUNED, ZERO
 from sizewise.report import words
 from sizewise.report.comparison.arms import ZERO_SHOT, TestSet
+from sizewise.report.comparison.contrast import Contrast
 from sizewise.report.comparison.pairs import Pair
 from sizewise.report.comparison.points import COSTS, Curve, Front, LearningCurve, Point, best_points
+from sizewise.report.comparison.readings import Calibration
 from sizewise.report.comparison.strata import Confusion, Stratum
-from sizewise.report.comparison.verdict import Contrast
 from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch
 
@@ -229,6 +230,33 @@ def strata_chart(stratum: Stratum, contrast: Contrast, scale: words.Scale) -> go
     figure.update_layout(
         **layout(height=height, barmode="group", bargap=0.28, margin=margin, **axes)
     )
+    return figure
+
+
+def calibration_chart(found: Sequence[Calibration]) -> go.Figure:
+    """Share of right answers over their probability, per bin of equal mass; even is calibrated."""
+    figure = go.Figure(
+        go.Scatter(
+            x=[0, 100], y=[0, 100], mode="lines", name="calibrated", hoverinfo="skip",
+            line={"color": MUTED, "width": 1, "dash": "dot"},
+        )
+    )  # fmt: skip
+    for place, entry in enumerate(found):
+        hover = [
+            f"{escape(entry.model)}<br>sure of {100 * sure:.0f} %, right in {100 * right:.0f} %"
+            f"<br>{words.plural(count, 'answer')}"
+            for sure, right, count in entry.bins
+        ]
+        figure.add_trace(
+            go.Scatter(
+                x=[100 * sure for sure, _, _ in entry.bins],
+                y=[100 * right for _, right, _ in entry.bins],
+                mode="lines+markers", name=escape(entry.model), hovertext=hover, hoverinfo="text",
+                line={"color": SERIES[place % len(SERIES)]},
+            )
+        )  # fmt: skip
+    axes = {"xaxis": _axis("Probability of the answer (%)"), "yaxis": _axis("Right (%)")}
+    figure.update_layout(**layout(**axes))
     return figure
 
 

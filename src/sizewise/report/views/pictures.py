@@ -15,9 +15,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from sizewise.palette import GRID, INK, MUTED, TUNED, ZERO
 from sizewise.report import words
 from sizewise.report.comparison.arms import TestSet
+from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.pairs import Pair
 from sizewise.report.comparison.points import Point, best_points
-from sizewise.report.comparison.verdict import scale_of
 
 STYLE: Any = {
     "font.family": "sans-serif",

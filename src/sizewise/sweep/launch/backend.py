@@ -17,6 +17,7 @@ from sizewise.job.execute import stored_result
 from sizewise.job.submit import DEFAULT_FUNCTION, Job, make_sweep_job, submit
 from sizewise.record.identity import plain_config
 from sizewise.record.state import JobState, finished, job_state, read_failure
+from sizewise.record.stops import standing_stop
 
 ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 
@@ -58,6 +59,9 @@ def outcome_line(job: Job) -> str:
         failure = read_failure(job.run_dir)
         if failure is not None:
             return f"failed: {failure.reason.splitlines()[0]}\n    log: {failure.log}"
+    stop = standing_stop(job.run_dir) if state == JobState.PRUNED else None
+    if stop is not None:
+        return str(stop)
     outcome = finished(job.run_dir) if state == JobState.DONE else None
     figure = "" if outcome is None or outcome.objective is None else f" {outcome.objective:.4g}"
     return f"{state}{figure}"

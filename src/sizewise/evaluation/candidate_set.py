@@ -1,0 +1,199 @@
+"""Candidate answers: which there are, which is chosen in each reading, and their calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sizewise.config.model import ModelConfig
+from sizewise.data.example import Example, Message
+from sizewise.data.tokens.reasoning import answer_of
+from sizewise.data.tokens.template import Template
+from sizewise.devices import BatchSize, halve_on_oom
+from sizewise.errors import ConfigError
+from sizewise.evaluation.candidates import Trie, build_trie, candidate_log_probs
+from sizewise.metrics.base import ExampleMetric
+from sizewise.models.likelihood import plan_batches
+
+AUTO_LIMIT = 512
+"""Different training answers beyond which ``evaluation.candidates=auto`` compares none."""
+PRIOR_PROMPTS = 256
+"""Validation prompts that a prior is taken over: its error is then far below what it corrects."""
+
+
+@dataclass(frozen=True)
+class CandidateSet:
+    """Candidate answers as texts and as one tree of their tokens.
+
+    Attributes:
+        texts: the candidates.
+        trie: the tree.
+        prior: mean log-probability of each over other prompts of the task; None: not known.
+    """
+
+    texts: tuple[str, ...]
+    trie: Trie
+    prior: tuple[float, ...] | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each candidate, end of turn included."""
+        return [int(depth) for depth in self.trie.depths[self.trie.ends]]
+
+
+def read_candidates(
+    choice: str, train_examples: Sequence[Example], all_examples: Sequence[Example] = ()
+) -> tuple[str, ...]:
+    """Return candidate answers, without reasoning: ``train``, ``labels``, or a file's lines.
+
+    Args:
+        choice: ``train`` (all different training answers), ``labels`` (those of all splits: the
+            closed list of a task's labels, which never says whose label it is), or a file.
+        train_examples: the training split.
+        all_examples: the examples of all splits.
+
+    Raises:
+        ConfigError: the file cannot be read, or there is no candidate.
+    """
+    if choice == "train":
+        texts = sorted({answer_of(example.answer) for example in train_examples} - {""})
+    elif choice == "labels":
+        every = (*train_examples, *all_examples)
+        texts = sorted({answer_of(example.answer) for example in every} - {""})
+    else:
+        texts = _lines(choice)
+    if not texts:
+        raise ConfigError(f"evaluation.candidates={choice!r} gives no candidate answer.")
+    return tuple(texts)
+
+
+def automatic_choice(
+    metrics: Sequence[ExampleMetric], train_examples: Sequence[Example], model: ModelConfig
+) -> tuple[str | None, str | None]:
+    """Return what ``evaluation.candidates=auto`` means, and what a reader has to know of it.
+
+    Metrics on closed answer sets get the training answers, unless these are too many to be a closed
+    set or the model cannot score them.
+    """
+    if not any(metric.closed or metric.needs_candidates for metric in metrics):
+        return None, None
+    unable = cannot_score(model)
+    if unable is not None:
+        return None, f"No answers by likelihood: {unable}."
+    count = len({answer_of(example.answer) for example in train_examples})
+    if count <= AUTO_LIMIT or any(metric.needs_candidates for metric in metrics):
+        return "train", None
+    return None, (
+        f"No answers by likelihood: training has {count} different answers, and by itself no more "
+        f"than {AUTO_LIMIT} are compared. Set evaluation.candidates=train to compare them all."
+    )
+
+
+def cannot_score(model: ModelConfig) -> str | None:
+    """Return why a model does not score candidates; None where it does."""
+    if model.family == "seq2seq":
+        return f"candidates are scored with causal models only, and {model.name} is none"
+    if model.attn_implementation not in ("sdpa", "eager"):
+        return f"candidates need model.attn_implementation=sdpa, not {model.attn_implementation}"
+    return None
+
+
+def _lines(choice: str) -> list[str]:
+    try:
+        lines = Path(choice).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"evaluation.candidates={choice!r} is neither `auto`, `train` nor `labels` nor a "
+            f"readable file of UTF-8 text: {error}"
+        ) from error
+    return sorted({line.strip() for line in lines if line.strip()})
+
+
+def encode_candidates(
+    texts: Sequence[str],
+    template: Template,
+    messages: Sequence[Message],
+    prior: Sequence[float] | None = None,
+) -> CandidateSet:
+    """Encode candidates as answers to ``messages`` (of any example) and merge them to a tree."""
+    ids = [template.answer_ids(messages, text) for text in texts]
+    return CandidateSet(tuple(texts), build_trie(ids), None if prior is None else tuple(prior))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best candidate of one prompt in each reading, by its position among the candidates.
+
+    Attributes:
+        index: the most likely one, by the natural-log probability of its tokens.
+        probability: its share of the probability of all candidates.
+        per_token: the most likely one by the mean per token (Brown et al. 2020): a sum favours
+            short answers.
+        calibrated: the one that gains most on its prior; None without a prior.
+    """
+
+    index: int
+    probability: float
+    per_token: int
+    calibrated: int | None = None
+
+    def named(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Return the fields of a ``Prediction`` that hold the choice."""
+        return {
+            "candidate": texts[self.index],
+            "candidate_probability": self.probability,
+            "candidate_per_token": texts[self.per_token],
+            "candidate_calibrated": None if self.calibrated is None else texts[self.calibrated],
+        }
+
+
+def choose(
+    log_probs_BC: Tensor, lengths_C: Sequence[int], prior_C: Sequence[float] | None = None
+) -> list[Choice]:
+    """Return the best candidates of each row; the first one of equals.
+
+    Args:
+        log_probs_BC: summed natural-log probabilities.
+        lengths_C: tokens of each candidate.
+        prior_C: see ``candidate_prior``.
+    """
+    shares_B = log_probs_BC.softmax(-1).amax(-1)
+    mean_B = (log_probs_BC / log_probs_BC.new_tensor(lengths_C)).argmax(-1)
+    best = zip(log_probs_BC.argmax(-1).tolist(), shares_B.tolist(), mean_B.tolist(), strict=True)
+    if prior_C is None:
+        return [Choice(*row) for row in best]
+    gained_B = (log_probs_BC - log_probs_BC.new_tensor(prior_C)).argmax(-1).tolist()
+    return [Choice(*row, gained) for row, gained in zip(best, gained_B, strict=True)]
+
+
+def candidate_prior(
+    model: Any,
+    prompt_ids: Sequence[Sequence[int]],
+    trie: Trie,
+    batch_size: int,
+    padding: int = 0,
+) -> tuple[float, ...]:
+    """Return the mean summed log-probability of each candidate over prompts of the task.
+
+    What a model writes whatever it is asked is no knowledge. Batch calibration (Zhou et al. 2024,
+    arXiv 2309.17249) takes that from the task's own unlabelled prompts, so that it needs neither a
+    made-up content-free prompt (Zhao et al. 2021, arXiv 2102.09690) nor a choice of the domain's
+    bare premise (PMI: Holtzman et al. 2021, arXiv 2104.08315). Of many prompts ``PRIOR_PROMPTS``
+    are taken at even distances; where memory runs out the batch is halved.
+    """
+    step = max(1, -(-len(prompt_ids) // PRIOR_PROMPTS))
+    prompts = list(prompt_ids[::step])
+    total_C = torch.zeros(len(trie.ends), dtype=torch.float64)
+
+    def sums(batch: Sequence[int]) -> Tensor:
+        return candidate_log_probs(model, [prompts[i] for i in batch], trie, padding).sum(0)
+
+    batches = plan_batches([len(prompt) for prompt in prompts], batch_size)
+    for _, sums_C in halve_on_oom(batches, BatchSize(batch_size), sums):
+        total_C += sums_C
+    return tuple((total_C / len(prompts)).tolist())

@@ -1,0 +1,78 @@
+"""What every model that answers the examples of a job can do, and what it hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from sizewise.config import RunConfig
+from sizewise.data.example import SplitName
+from sizewise.data.tokens.template import Template
+from sizewise.evaluation.predict import Predicted
+from sizewise.evaluation.score import EvaluationResult
+from sizewise.job.data import PreparedJob, Task
+from sizewise.record.outcome import CostFacts, ModelFacts
+from sizewise.record.predictions import PredictionStore
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to one split, where they are kept, and whether another run computed them."""
+
+    predicted: Predicted
+    store: PredictionStore
+    reused: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class Answerer(Protocol):
+    """A model that answers. Its class also says what it refuses and how it reads data."""
+
+    has_likelihoods: ClassVar[bool]
+    uses_energy: ClassVar[bool]
+
+    @staticmethod
+    def check(cfg: RunConfig) -> tuple[str, ...]:
+        """Refuse what makes no sense for this kind, before data is read; return warnings."""
+
+    @staticmethod
+    def read_data(cfg: RunConfig, run_dir: Path) -> tuple[Template | None, list[Task]]:
+        """Read, split and prepare all data; return the template (None without one) and tasks."""
+
+    @classmethod
+    def load(cls, job: PreparedJob) -> Answerer:
+        """Load the untouched model."""
+
+    def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:
+        """Answer every example of a split; ``kind`` names the file (``RunDir.predictions``)."""
+
+    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Answerer:
+        """Return the model that stands for the run: tuned, with its adapter, or as it is."""
+
+    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
+        """Return the loss on the validation split, empty where there is none."""
+
+    def facts(self, job: PreparedJob) -> ModelFacts:
+        """Describe the model."""
+
+    def cost(self, evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
+        """Sum up what the run cost; evaluations are those of the model that stands for it."""
+
+    def give_back(self, job: PreparedJob) -> None:
+        """Keep what the next job may use."""
+
+
+def evaluation_cost(evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:
+    peaks = [e.peak_bytes for e in evaluations if e.peak_bytes is not None]
+    known = [e.seconds for e in evaluations if e.seconds is not None]
+    whole = bool(known) and len(known) == len(evaluations)
+    return CostFacts(
+        eval_seconds=sum(known) if whole else None,
+        eval_peak_bytes=max(peaks, default=None),
+        energy_joules=joules,
+    )

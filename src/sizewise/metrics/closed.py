@@ -1,0 +1,76 @@
+"""What metrics on closed answer sets share: form forgiven, and answers by likelihood.
+
+An untouched model often knows the answer and says it in other words than the task wants. As said,
+said with its form forgiven, and the most likely of all answers are three readings of one model;
+what differs between them is form, not knowledge.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sizewise.record.predictions import Prediction
+
+EXACT, LENIENT = "exact_match", "lenient_match"
+LIKELIHOOD = {
+    "likelihood_match": "candidate",
+    "likelihood_per_token_match": "candidate_per_token",
+    "likelihood_calibrated_match": "candidate_calibrated",
+}
+READINGS = (EXACT, LENIENT, *LIKELIHOOD)
+_WORD = re.compile(r"[^\W_]+")
+
+
+def likelihood_matches(prediction: Prediction, agrees: Callable[[str], bool]) -> dict[str, float]:
+    """Score the candidates that a prediction names, by reading; those it lacks have no score.
+
+    Args:
+        prediction: an answer.
+        agrees: whether a candidate is the reference.
+    """
+    named = {reading: getattr(prediction, field) for reading, field in LIKELIHOOD.items()}
+    return {r: float(agrees(candidate)) for r, candidate in named.items() if candidate is not None}
+
+
+class Lexicon:
+    """Finds names in texts as whole words; case, punctuation and white space do not matter.
+
+    A longer name goes before the shorter ones inside it: in "family history" there is no "history"
+    where both are names. Negations are not read.
+
+    Args:
+        names: pairs of a name and what it means. Names that are the same words are one name with
+            several meanings; a name without words is never found.
+    """
+
+    def __init__(self, names: Iterable[tuple[str, str]]) -> None:
+        self._meanings: dict[tuple[str, ...], set[str]] = {}
+        for name, meaning in names:
+            key = tuple(_words(name))
+            if key:
+                self._meanings.setdefault(key, set()).add(meaning)
+        self._lengths = sorted({len(key) for key in self._meanings}, reverse=True)
+
+    def only(self, text: str) -> str | None:
+        """Return what the one name in a text means; None without a name, or with several."""
+        found = self._found(_words(text))
+        return next(iter(found)) if len(found) == 1 else None
+
+    def _found(self, tokens: list[str]) -> set[str]:
+        found: set[str] = set()
+        free = [True] * len(tokens)
+        for length in self._lengths:
+            for start in range(len(tokens) - length + 1):
+                meanings = self._meanings.get(tuple(tokens[start : start + length]))
+                if meanings and all(free[start : start + length]):
+                    found |= meanings
+                    free[start : start + length] = [False] * length
+        return found
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFC", text.casefold()))

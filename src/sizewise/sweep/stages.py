@@ -1,0 +1,86 @@
+"""A plan carried out in stages: what can run now, then what the choice of learning rates adds."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from sizewise.job.submit import Job, submit
+from sizewise.record.state import JobState, job_state
+from sizewise.record.stops import go_on, standing_stop, tuning_sentence
+from sizewise.sweep.plan import FINAL, Plan, current
+from sizewise.sweep.tuning import tuning_record
+
+log = logging.getLogger(__name__)
+# So often a job is started in one call if somebody else keeps stopping it where it was to go on.
+STARTS = 3
+Started = Counter[tuple[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Means:
+    """How a stage is launched and written down; whether the launcher has left jobs running."""
+
+    launch: Callable[[list[Job]], None]
+    record: Callable[[Plan], None]
+    left_running: Callable[[Plan], bool]
+
+
+def run_stages(plan: Plan, means: Means, limit: int | None, fail_fast: bool) -> Plan:
+    """Run a plan to its end, and return it as it stands then.
+
+    A job that failed is not begun again, and what depends on it is left out; the same command
+    tries it again. After ``limit`` starts, and where the launcher does not wait, the rest is left
+    to the next call as well.
+    """
+    started: Started = Counter()
+    means.record(plan)
+    while jobs := _startable(plan.to_do, started, limit):
+        _submit(jobs)
+        started.update(_key(job) for job in jobs)
+        means.launch(jobs)
+        if not plan.cells:
+            break
+        undecided, plan = plan.later, current(plan)
+        means.record(plan)
+        if undecided and not plan.later:
+            log.info("%s", tuning_sentence(tuning_record(plan.cells, plan.audit)))
+        failed = any(job_state(job.run_dir) == JobState.FAILED for job in jobs)
+        if means.left_running(plan) or (fail_fast and failed):
+            break
+    return plan if limit is None else _without_the_rest(plan, started)
+
+
+def _startable(jobs: Sequence[Job], started: Started, limit: int | None) -> list[Job]:
+    fresh = [
+        job
+        for job in jobs
+        if not started[_key(job)]
+        or (started[_key(job)] < STARTS and job_state(job.run_dir) in FINAL)
+    ]
+    return fresh if limit is None else fresh[: max(0, limit - started.total())]
+
+
+def _key(job: Job) -> tuple[str, float | None]:
+    return job.identity.hash, job.stop_at
+
+
+def _submit(jobs: Sequence[Job]) -> None:
+    """Write what each job is to do now; one that stands still at another place may go on."""
+    for job in jobs:
+        submit(job)
+        stop = standing_stop(job.run_dir)
+        if stop is not None and stop.share != job.stop_at:
+            go_on(job.run_dir)
+
+
+def _without_the_rest(plan: Plan, started: Started) -> Plan:
+    begun = {identity for identity, _ in started}
+    jobs = [
+        job
+        for job in plan.jobs
+        if job.identity.hash in begun or plan.states[job.identity.slug] in FINAL
+    ]
+    return replace(plan, jobs=jobs)
