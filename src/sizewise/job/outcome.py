@@ -24,6 +24,7 @@ from sizewise.record.outcome import (
     file_ref,
 )
 from sizewise.record.provenance import collect_provenance
+from sizewise.record.timing import Timing
 
 
 def data_facts(tasks: Sequence[Task]) -> DataFacts:
@@ -117,6 +118,7 @@ def make_outcome(
     validation: Mapping[str, float],
     validated: Mapping[str, Mapping[str, float]],
     joules: float | None,
+    timings: Sequence[Timing] = (),
 ) -> Outcome:
     """Return the record of a finished job.
 
@@ -128,10 +130,12 @@ def make_outcome(
         validation: figures of the validation split; the objective is one of them.
         validated: scores of the answers to that split, by side.
         joules: energy that the run cost, where all of it was measured.
+        timings: how fast both sides answered a sample.
     """
     cfg, run_dir = job.cfg, job.run_dir
     objective = "val_loss" if cfg.evaluation.objective == "val_loss" else cfg.dataset.primary
     own = tuned or base
+    cost = replace(model.cost(list(own.values()), joules), timings=list(timings))
     data = data_facts(job.tasks)
     untouched, specialised = (_records(results, job) for results in (base, tuned or {}))
     return Outcome(
@@ -140,7 +144,7 @@ def make_outcome(
         config=asdict(cfg),
         model=model.facts(job),
         data=data,
-        cost=with_judging(model.cost(list(own.values()), joules), cfg, (base, tuned or {})),
+        cost=with_judging(cost, cfg, (base, tuned or {})),
         primary=cfg.dataset.primary,
         direction=cfg.dataset.direction,
         base=untouched,

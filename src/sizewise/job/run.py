@@ -139,7 +139,8 @@ def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
         tuned = score_tuned(job, model, untouched, meter)
     joules = meter.stop() if whole and model.uses_energy else None
     figures = validation_figures(job, model, validated)
-    outcome = make_outcome(job, model, untouched, tuned, figures, validated, joules)
+    timings = model.time_answers(job)
+    outcome = make_outcome(job, model, untouched, tuned, figures, validated, joules, timings)
     model.give_back(job)
     return outcome
 

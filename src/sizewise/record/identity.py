@@ -20,7 +20,8 @@ from sizewise.record.directories import RunDir
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
 VOLATILE = (
-    "hydra", "paths", "logger", "sweep", "evaluation.retries", "report", "save_data", "trust",
+    "hydra", "paths", "logger", "sweep", "evaluation.retries",
+    "evaluation.timed_answers", "report", "save_data", "trust",
     "model.budget",
     *(f"model.endpoint.{key}" for key in (
         "api_key_env", "concurrency", "timeout", "retry_seconds", "requests_per_minute",

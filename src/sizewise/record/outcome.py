@@ -14,6 +14,7 @@ from sizewise.files import SEAL, parse_json, sealed, unsealed, write_atomically
 from sizewise.record.directories import OUTCOME_FILE, RunDir
 from sizewise.record.kinds import check_kinds
 from sizewise.record.provenance import Provenance
+from sizewise.record.timing import Timing
 
 OUTCOME_VERSION = 1
 
@@ -160,8 +161,8 @@ class CostFacts:
 
     ``train_tokens`` counts all tokens that went through the model in training, padding excluded;
     ``out_of_memory`` lists the batch sizes that did not fit; ``money`` is what was
-    spent at a server. ``judge_…`` is what judging the answers cost when it was done, and no part of
-    the other figures.
+    spent at a server; ``timings`` are those of a sample of answers. ``judge_…`` is what judging the
+    answers cost when it was done, and no part of the other figures.
     """
 
     train_seconds: float | None = None
@@ -176,6 +177,7 @@ class CostFacts:
     accumulate: int | None = None
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
     money: float | None = None
+    timings: list[Timing] = field(default_factory=list)
     judge_seconds: float | None = None
     judge_money: float | None = None
 
@@ -332,11 +334,16 @@ def _typed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": ModelFacts(**record["model"]),
         "data": DataFacts(**record["data"]),
-        "cost": CostFacts(**record["cost"]),
+        "cost": _cost(record["cost"]),
         "base": _evaluations(record["base"]),
         "tuned": None if record["tuned"] is None else _evaluations(record["tuned"]),
         "files": {name: FileRef(**ref) for name, ref in record["files"].items()},
     }
+
+
+def _cost(record: Mapping[str, Any]) -> CostFacts:
+    timings = [Timing(**timing) for timing in record.get("timings") or ()]
+    return CostFacts(**{**record, "timings": timings})
 
 
 def _evaluations(record: Mapping[str, Any]) -> dict[str, Evaluation]:
