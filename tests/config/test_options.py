@@ -28,6 +28,7 @@ REQUIRED = {
     "medsynth_notes": {"source.path": "rows.jsonl"},
     "bertscore": {"encoder": "some/encoder"},
     "similarity": {"encoder": "some/encoder"},
+    "judge": {"models": "mini"},
 }
 
 
