@@ -22,8 +22,8 @@ from sizewise.errors import OutcomeError
 from sizewise.record.outcome import read_outcome, write_outcome
 from sizewise.report.comparison.compare import Comparison, compare
 from sizewise.report.page.page import embedded, render_page
+from sizewise.report.page.paper import latex_tables, latex_text, markdown_tables
 from sizewise.report.page.results import results_text
-from sizewise.report.page.tables import latex_tables, latex_text, markdown_tables
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import write_report
 from sizewise.report.summary import finish_sweep, sweep_summary

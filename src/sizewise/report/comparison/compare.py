@@ -121,8 +121,8 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """The tables of all test sets, one below the other; never compared across."""
-        return pd.concat([s.table for s in self.sets]) if self.sets else pd.DataFrame()
+        """The configurations of all test sets, one set below the other; never compared across."""
+        return pd.concat([s.everything for s in self.sets]) if self.sets else pd.DataFrame()
 
     @property
     def runs_table(self) -> pd.DataFrame:

@@ -31,6 +31,8 @@ from sizewise.report.page.tables import (
 from sizewise.report.page.terminal import Failure
 from sizewise.report.ratings.store import ratings_summary
 from sizewise.report.views import charts
+from sizewise.report.views.forest import forest_chart
+from sizewise.report.views.quality import quality_chart
 
 PACKAGE = "sizewise.report"
 
@@ -108,11 +110,11 @@ def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
     test, views, points = compared.test, compared.views, compared.points
     scale, contrast = scale_of(test), views.contrast
     figures: dict[str, go.Figure] = {
-        f"quality-{front.cost}": charts.quality_chart(test, points, front, scale)
+        f"quality-{front.cost}": quality_chart(test, points, front, scale)
         for front in compared.fronts
     }
     if compared.pairs:
-        figures["forest"] = charts.forest_chart(compared.pairs, scale)
+        figures["forest"] = forest_chart(compared.pairs, scale)
     if views.ranks:
         figures["ranks"] = charts.curves_chart(
             views.ranks, "Rank of the adapter", test, scale, log=True

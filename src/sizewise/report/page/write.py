@@ -14,8 +14,9 @@ from sizewise.files import write_atomically
 from sizewise.record.directories import SweepDir
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.page.page import render_page
+from sizewise.report.page.paper import latex_tables, markdown_tables
 from sizewise.report.page.results import results_text
-from sizewise.report.page.tables import csv_text, latex_tables, markdown_tables
+from sizewise.report.page.tables import csv_text
 from sizewise.report.page.terminal import Failure
 from sizewise.report.views.pictures import paired_differences, save, size_versus_quality
 
