@@ -140,7 +140,7 @@ def seconds(number: float | None) -> str:
     if number is None or not math.isfinite(number):
         return "–"
     if number < 1:
-        return f"{_short(1000 * number)} ms"
+        return f"{_short(1000 * number)} ms" if number >= 1e-5 or number <= 0 else "< 0.01 ms"
     if number < 120:
         return f"{_short(number)} s"
     return f"{_short(number / 60)} min" if number < 7200 else f"{_short(number / 3600)} h"

@@ -104,9 +104,11 @@ def _source(outcome: Outcome) -> str:
 
 
 def _sizes(outcomes: Sequence[Outcome]) -> str:
-    train, validation = (
-        _listed(o.data.sizes.get(split) for o in outcomes) for split in ("train", "validation")
-    )
+    sizes = {
+        split: sorted({o.data.sizes[split] for o in outcomes if split in o.data.sizes})
+        for split in ("train", "validation")
+    }
+    train, validation = (", ".join(f"{n:,}" for n in found) for found in sizes.values())
     if not train:
         return ""
     return f"{train} examples, {validation} for validation"

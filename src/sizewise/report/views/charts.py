@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sizewise.palette import LARGE, MUTED, SERIES, TUNED, ZERO
+from sizewise.palette import INK, LARGE, MUTED, SERIES, TUNED, ZERO
 from sizewise.report import words
 from sizewise.report.comparison.arms import ZERO_SHOT, TestSet
 from sizewise.report.comparison.contrast import Contrast
@@ -120,7 +120,7 @@ def _spread(stratum: Stratum, label: str, unit: float) -> dict[str, Any]:
         up.append(unit * (high - mean))
         down.append(unit * (mean - low))
     bars = {"type": "data", "array": up, "arrayminus": down}
-    return {**bars, "thickness": 1.3, "width": 3, "color": MUTED}
+    return {**bars, "thickness": 1.3, "width": 3, "color": INK}
 
 
 def _level_hover(level: Level, label: str, scale: words.Scale) -> str:

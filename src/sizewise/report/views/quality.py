@@ -218,7 +218,7 @@ def _links(picture: _Picture) -> go.Scatter:
         x += [base.costs[picture.cost], tuned.costs[picture.cost], None]
         y += [picture.y(base), picture.y(tuned), None]
     return go.Scatter(
-        name="from a base to its tuned models", x=x, y=y, mode="lines", hoverinfo="skip",
+        name="base to tuned", x=x, y=y, mode="lines", hoverinfo="skip",
         line={"color": MUTED, "width": 1, "dash": "dot"},
     )  # fmt: skip
 
@@ -242,10 +242,9 @@ def _for_width(figure: go.Figure, picture: _Picture, width: int) -> dict[str, An
     marks = [Box.around(*picture.place(p, inside), MARK, MARK) for p in picture.known]
     places = arrange(options, inside, marks, picture.drawn(inside))
     entries = [trace.name for trace in figure.data if trace.showlegend is not False]
-    rows = math.ceil(sum(LETTER * 12 * len(name) + 50 for name in entries) / (width - 90))
     return {
         "width": width,
-        "height": PLOT_HEIGHT + 60 + LEGEND_ROW * rows,
+        "height": PLOT_HEIGHT + 60 + LEGEND_ROW * _legend_rows(entries, inside.right),
         "ticks": _ticks(picture, width),
         "annotations": [
             (_name if at < len(names) else _level_name)(picture, point, text, place, inside)
@@ -255,18 +254,32 @@ def _for_width(figure: go.Figure, picture: _Picture, width: int) -> dict[str, An
     }
 
 
+def _legend_rows(entries: Sequence[str], room: float) -> int:
+    """Rows of a legend: where one is not enough, all entries get the space of the widest."""
+    widths = [LETTER * 12 * len(name) + 48 for name in entries]
+    if sum(widths) <= room:
+        return 1
+    return math.ceil(len(entries) / max(1, int(room // max(widths))))
+
+
 def _size(text: str) -> tuple[float, float]:
     """Width and height of a name, in pixels; what a browser makes of it differs by its font."""
     return LETTER * FONT * len(text) + 4.0, FONT + 4.0
 
 
 def _name(picture: _Picture, point: Point, text: str, place: Place, inside: Box) -> dict[str, Any]:
+    """A name, held at the side that is next to its point: browsers' letters differ in width."""
     (across, up), (x, y) = place.box.centre, picture.place(point, inside)
+    box = place.box
+    anchor, tail = (
+        ("left", box.left + 2) if box.left >= x else
+        ("right", box.right - 2) if box.right <= x else ("center", across)
+    )  # fmt: skip
     colour = "rgba(0,0,0,0)" if place.lead is None else MUTED
     return {
-        "text": escape(text), "xanchor": "center", "yanchor": "middle", "font": {"size": FONT},
+        "text": escape(text), "xanchor": anchor, "yanchor": "middle", "font": {"size": FONT},
         "x": picture.x(point), "y": picture.y(point),
-        "ax": round(across - x, 1), "ay": round(y - up, 1), "standoff": 6,
+        "ax": round(tail - x, 1), "ay": round(y - up, 1), "standoff": 6,
         "showarrow": True, "arrowhead": 0, "arrowwidth": 0.8, "arrowcolor": colour,
     }  # fmt: skip
 
@@ -276,9 +289,13 @@ def _level_name(
 ) -> dict[str, Any]:
     across, up = place.box.centre
     _, level = picture.place(point, inside)
+    x, anchor = (
+        (1.0, "right") if place.box.right > inside.right - 6 else
+        (0.0, "left") if place.box.left < inside.left + 6 else (across / inside.right, "center")
+    )  # fmt: skip
     return {
-        "text": escape(text), "xanchor": "center", "yanchor": "middle", "showarrow": False,
-        "xref": "paper", "x": round(across / inside.right, 4),
+        "text": escape(text), "xanchor": anchor, "yanchor": "middle", "showarrow": False,
+        "xref": "paper", "x": round(x, 4),
         "y": picture.y(point), "yshift": round(up - level, 1),
         "font": {"size": FONT, "color": MUTED},
     }  # fmt: skip

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import floor, log10
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 
 from sizewise.palette import SERIES
 from sizewise.record.directories import RunDir
 from sizewise.record.history import read_history
-from sizewise.report.comparison.arms import TestSet
+from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.pairs import by_validation
 from sizewise.report.views.look import DASHES, axis, layout
 
@@ -59,9 +61,13 @@ def _course(points: Sequence[tuple[int, float]]) -> Course:
     return Course(tuple(step for step, _ in kept), tuple(value for _, value in kept))
 
 
+def trained_arms(test: TestSet) -> list[Arm]:
+    return [arm for arm in test.arms if arm.has_seeds]
+
+
 def training_curves(test: TestSet) -> list[TrainingCurve]:
     """The fits behind a test set, all seeds of the twelve arms with the lowest validation loss."""
-    arms = sorted((arm for arm in test.arms if arm.has_seeds), key=by_validation)[:MOST_ARMS]
+    arms = sorted(trained_arms(test), key=by_validation)[:MOST_ARMS]
     curves = [
         training_curve(member.run.directory, arm.label, member.run.outcome.seed)
         for arm in arms
@@ -89,11 +95,21 @@ def training_chart(curves: Sequence[TrainingCurve], name: str) -> go.Figure:
         figure.add_trace(_trace(curve, course, number, first=curve.label not in named))
         named.add(curve.label)
     values = [v for curve in curves if name in curve.courses for v in curve.courses[name].values]
-    # From the untrained adapter on, losses and rates fall by more than a plain axis can show.
-    log = bool(values) and min(values) > 0
-    y = axis(LOGGED[name], type="log" if log else "linear", **({"dtick": "D2"} if log else {}))
+    # From the untrained adapter on, losses fall by more than a plain axis can show.
+    log = name != "lr" and bool(values) and min(values) > 0
+    more = {"type": "log", **_ticks(min(values), max(values))} if log else {}
+    y = axis(LOGGED[name], **more)
     figure.update_layout(**layout(height=360, xaxis=axis("Optimiser step"), yaxis=y))
     return figure
+
+
+def _ticks(low: float, high: float) -> dict[str, Any]:
+    """1, 2, 5 of every power of ten in the range, each with its whole number."""
+    powers = range(floor(log10(low)), floor(log10(high)) + 1)
+    ticks = [step * 10.0**power for power in powers for step in (1, 2, 5)]
+    shown = [tick for tick in ticks if 0.8 * low <= tick <= 1.25 * high]
+    shown = shown if len(shown) <= 10 else [tick for tick in shown if f"{tick:e}"[0] == "1"]
+    return {"tickvals": shown, "ticktext": [f"{tick:g}" for tick in shown]}
 
 
 def _trace(curve: TrainingCurve, course: Course, number: int, first: bool) -> go.Scatter:
