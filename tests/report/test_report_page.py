@@ -306,7 +306,7 @@ def forty(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 def test_a_report_with_forty_configurations_stays_readable(forty: Comparison) -> None:
     page = render_page(forty)
     (data,) = data_of(page)
-    assert len(data["charts"]["quality-params"]["layout"]["annotations"]) <= 12
+    assert len(data["charts"]["quality-params"]["layout"]["annotations"]) <= 14
     assert "38 of the points have no name here" in page
     rows = data["charts"]["forest"]["layout"]["meta"]["labels"]
     assert len(rows) == 40

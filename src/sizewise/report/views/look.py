@@ -17,7 +17,7 @@ from sizewise.report.comparison.points import Point
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 UP_WITHOUT_GRID = {"autorange": "reversed", "automargin": True, "showgrid": False}
-MOST_NAMES = 12
+MOST_NAMES = 14
 
 
 @dataclass(frozen=True)

@@ -107,10 +107,11 @@ def arrange(
     Nearer places and those over fewer ``lines`` [P, 2] go first; names without a free place are
     tried first in the next round. None: there is no room for a name.
     """
-    order = sorted(range(len(options)), key=lambda i: sum(inside.holds(p.box) for p in options[i]))
+    near = [sorted((p for p in o if inside.holds(p.box)), key=lambda p: p.cost) for o in options]
+    order = sorted(range(len(options)), key=lambda i: len(near[i]))
     best: list[Place | None] = [None] * len(options)
     for _ in range(max(len(options), 1)):
-        found = _round(options, order, inside, solid, lines)
+        found = _round(near, order, solid, lines)
         if _rank(found) < _rank(best) or best.count(None) == len(best):
             best = found
         failed = [i for i in order if found[i] is None]
@@ -125,16 +126,12 @@ def _rank(found: Sequence[Place | None]) -> tuple[int, float]:
 
 
 def _round(
-    options: Sequence[Sequence[Place]],
-    order: Sequence[int],
-    inside: Box,
-    solid: Sequence[Box],
-    lines: Pixels,
+    options: Sequence[Sequence[Place]], order: Sequence[int], solid: Sequence[Box], lines: Pixels
 ) -> list[Place | None]:
     taken, leads = list(solid), np.empty((0, 2))
     found: list[Place | None] = [None] * len(options)
     for i in order:
-        place = _cheapest(options[i], inside, taken, lines, leads)
+        place = _cheapest(options[i], taken, lines, leads)
         found[i] = place
         if place is not None:
             taken.append(place.box)
@@ -143,12 +140,14 @@ def _round(
 
 
 def _cheapest(
-    places: Sequence[Place], inside: Box, taken: Sequence[Box], lines: Pixels, leads: Pixels
+    places: Sequence[Place], taken: Sequence[Box], lines: Pixels, leads: Pixels
 ) -> Place | None:
-    free = [p for p in places if inside.holds(p.box) and not _overlaps(p.box, taken)]
+    """The free one of the places, nearest first, with the least cost of all."""
     best: tuple[float, Place] | None = None
-    for place in free:
+    for place in places:
         if best is not None and place.cost >= best[0]:
+            break
+        if _overlaps(place.box, taken):
             continue
         cost = place.cost + OVER_A_LINE * _within(lines, place.box)
         cost += OVER_A_LEADER * bool(_within(leads, place.box))
