@@ -70,7 +70,7 @@ def boxes(figure: Figure) -> tuple[list[tuple[str, Box]], list[Box], Box]:
     """The names, the marks and the inside of the axes as they are drawn, in pixels."""
     figure.draw_without_rendering()
     (axes,) = figure.axes
-    # The extent of an annotation is that of its line to the point, too: the text's own is asked for.
+    # An annotation's extent holds its line to the point, too: the text's own is asked for.
     names = [
         (text.get_text(), Box(*Text.get_window_extent(text).extents))
         for text in axes.texts

@@ -44,7 +44,6 @@ from sizewise.report.views.training import (
     MOST_ARMS,
     TrainingCurve,
     logged_in,
-    trained_arms,
     training_chart,
     training_curves,
 )
@@ -117,7 +116,7 @@ def _base64(svg: str) -> str:
 
 def _set_context(number: int, compared: SetComparison, stills: Stills) -> dict[str, Any]:
     test, views = compared.test, compared.views
-    curves = training_curves(test)
+    curves, rows = training_curves(test), forest_rows(compared.pairs)
     return {
         "number": number,
         "test": test,
@@ -126,11 +125,13 @@ def _set_context(number: int, compared: SetComparison, stills: Stills) -> dict[s
         "cards": prose.cards_of(compared),
         "stills": {name: _base64(svg) for name, svg in stills.items()},
         "unnamed": _unnamed(compared),
-        "forest_notes": forest_notes(forest_rows(compared.pairs)),
+        "forest_notes": forest_notes(rows),
         "setup": setup_of(test),
         "trained": training_table(compared),
         "logged": [(name, LOGGED[name]) for name in logged_in(curves)],
-        "curves_left_out": len(tuned) if len(tuned := trained_arms(test)) > MOST_ARMS else 0,
+        "curves": MOST_ARMS,
+        "tested": len(compared.pairs),
+        "drawn": sum(row.pair is not None for row in rows),
         "warnings": compared.warnings,
         "data": prose.data_sentences(test),
         "fronts": compared.fronts,

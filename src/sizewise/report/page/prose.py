@@ -83,7 +83,7 @@ def _beside(verdict: Verdict, scale: words.Scale) -> str:
         return ""
     name = f"{best.arm.label} ({scale.value(best.arm.score())})"
     if best.beaten:
-        return f"It beats the best baseline, {name}, too."
+        return f"The small one also beats the best baseline, {name}."
     how = "does better" if best.beats_small else "is not shown to do worse"
     kind = "a fine-tuned encoder" if best.arm.kind == ENCODER else "no language model at all"
     return f"But {name}, {kind}, {how}."
@@ -101,7 +101,7 @@ def _price(test: TestSet, pair: Pair) -> str:
         parts.append(f"{times[0]} an answer instead of {times[1]}")
     if small.train_seconds is not None:
         parts.append(f"{words.seconds(small.train_seconds)} of training for each seed")
-    return f"It takes {', '.join(parts)}." if parts else ""
+    return f"The small one takes {', '.join(parts)}." if parts else ""
 
 
 def _take(decision: Decision | None) -> str:

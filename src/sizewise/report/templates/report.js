@@ -159,7 +159,8 @@
   // A table that is too wide ends at the edge of a column and says how many are not seen.
   function edges(table) {
     const left = table.getBoundingClientRect().left;
-    return Array.from(table.tHead.rows[0].cells).map((cell) => cell.getBoundingClientRect().right - left);
+    // The first column stays where it is when the others are scrolled.
+    return Array.from(table.tHead.rows[0].cells).map((cell, i) => i ? cell.getBoundingClientRect().right - left : cell.offsetWidth);
   }
   function fit(box) {
     const scroll = box.querySelector(".scroll"), table = box.querySelector("table");

@@ -52,7 +52,7 @@ def curves_chart(
                 error_y=errors(curve.points, scale.unit, 1),
             )
         )
-    ticks = sorted({x for curve in curves for x in curve.x})
+    ticks = _apart(sorted({x for curve in curves for x in curve.x}), log)
     named: dict[str, Any] = {"tickvals": ticks, "ticktext": [f"{tick:,.0f}" for tick in ticks]}
     x, y = (
         axis(x_title, type="log" if log else "linear", **named),
@@ -60,6 +60,19 @@ def curves_chart(
     )
     figure.update_layout(**layout(height=340, xaxis=x, yaxis=y))
     return figure
+
+
+def _apart(values: Sequence[float], log: bool) -> list[float]:
+    """The values without those that would be written over the one before."""
+    if not values:
+        return []
+    places = np.log(values) if log else np.asarray(values)
+    least = 0.05 * (places[-1] - places[0])
+    kept = [0]
+    for i in range(1, len(values)):
+        if places[i] - places[kept[-1]] >= least:
+            kept.append(i)
+    return [values[i] for i in kept]
 
 
 def learning_chart(

@@ -70,8 +70,8 @@ def size_versus_quality(
         known = [point for point in points if point.costs["params"] is not None]
         for level in levels:
             axes.axhline(scale.unit * level.score, color=MUTED, lw=0.9, ls=(0, (1, 2)), zorder=0)
-        for point in known:
-            _point(axes, point, scale.unit, colours_of(known))
+        named = best_points(known, test.sign, MOST_NAMES)
+        _points(axes, known, named, scale.unit)
         axes.set_xscale("log")
         axes.minorticks_off()
         axes.margins(x=0.1, y=0.12)
@@ -82,21 +82,25 @@ def size_versus_quality(
             title = title or " · ".join([words.spelled(test.dataset), test.size])
             axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
         _legend(figure, known, levels, columns=2 if column else 4)
-        named = best_points(known, test.sign, MOST_NAMES)
         _names(figure, axes, named, known, levels, scale.unit, short=column)
         return figure
 
 
-def _point(axes: Axes, point: Point, unit: float, colours: dict[str, str]) -> None:
-    colour = colours[point.arm.model.name]
-    x, y = float(point.arm.params), unit * point.score
-    if point.low is not None and point.high is not None:
-        axes.plot([x, x], [unit * point.low, unit * point.high], color=colour, lw=1.2, alpha=0.7)
-    if point.base is not None:
-        start = unit * point.base.score(point.arm.primary)
-        axes.plot([point.base.params, x], [start, y], color=MUTED, lw=0.7, ls=(0, (3, 2)), zorder=0)
-    marker = shape_of(point.arm).marker
-    axes.plot(x, y, marker, color=colour, ms=MARK, mec="white", mew=0.8, zorder=3)
+def _points(axes: Axes, known: Sequence[Point], named: Sequence[Point], unit: float) -> None:
+    """Marks with their links; intervals of those that are named, for many hide the points."""
+    colours, barred = colours_of(known), {id(point) for point in named}
+    for point in known:
+        colour = colours[point.arm.model.name]
+        x, y = float(point.arm.params), unit * point.score
+        if point.low is not None and point.high is not None and id(point) in barred:
+            ends = [unit * point.low, unit * point.high]
+            axes.plot([x, x], ends, color=colour, lw=1.2, alpha=0.7)
+        if point.base is not None:
+            start = (point.base.params, unit * point.base.score(point.arm.primary))
+            link: Any = {"color": MUTED, "lw": 0.7, "ls": (0, (3, 2)), "zorder": 0}
+            axes.plot([start[0], x], [start[1], y], **link)
+        marker = shape_of(point.arm).marker
+        axes.plot(x, y, marker, color=colour, ms=MARK, mec="white", mew=0.8, zorder=3)
 
 
 def _legend(figure: Figure, known: Sequence[Point], levels: Sequence[Point], columns: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -117,7 +118,7 @@ class _Picture:
     def drawn(self, inside: Box) -> Pixels:
         """Points along all lines, which names should not cross."""
         found = [np.empty((0, 2))]
-        for p in self.known:
+        for p in self.named:
             if p.low is not None and p.high is not None:
                 ends = (self.scale.unit * v for v in (p.low, p.high))
                 found.append(line(*(self.at(self.x(p), y, inside) for y in ends)))
@@ -175,6 +176,9 @@ def _legend(known: Sequence[Point]) -> list[go.Scatter]:
 def _markers(picture: _Picture, shape: Shape) -> go.Scatter:
     points = [p for p in picture.known if shape_of(p.arm) == shape]
     colours = colours_of(picture.known)
+    # The intervals of many points hide the points.
+    named = {id(p) for p in picture.named}
+    barred = [p if id(p) in named else replace(p, low=None, high=None) for p in points]
     return scatter(
         points,
         [p.costs[picture.cost] for p in points],
@@ -185,7 +189,7 @@ def _markers(picture: _Picture, shape: Shape) -> go.Scatter:
         cliponaxis=False,
         hovertext=[_hover(p, picture.front, picture.scale) for p in points],
         customdata=[p.position for p in points],
-        error_y={**errors(points, picture.scale.unit, 1.2), "color": MUTED},
+        error_y={**errors(barred, picture.scale.unit, 1.2), "color": MUTED},
         marker={
             "color": [colours.get(p.arm.model.name, MUTED) for p in points],
             "size": MARK,

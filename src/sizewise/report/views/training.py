@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from sizewise.palette import SERIES
 from sizewise.record.directories import RunDir
 from sizewise.record.history import read_history
-from sizewise.report.comparison.arms import Arm, TestSet
+from sizewise.report.comparison.arms import TestSet
 from sizewise.report.comparison.pairs import by_validation
 from sizewise.report.views.look import DASHES, axis, layout
 
@@ -61,13 +61,9 @@ def _course(points: Sequence[tuple[int, float]]) -> Course:
     return Course(tuple(step for step, _ in kept), tuple(value for _, value in kept))
 
 
-def trained_arms(test: TestSet) -> list[Arm]:
-    return [arm for arm in test.arms if arm.has_seeds]
-
-
 def training_curves(test: TestSet) -> list[TrainingCurve]:
     """The fits behind a test set, all seeds of the twelve arms with the lowest validation loss."""
-    arms = sorted(trained_arms(test), key=by_validation)[:MOST_ARMS]
+    arms = sorted((arm for arm in test.arms if arm.has_seeds), key=by_validation)[:MOST_ARMS]
     curves = [
         training_curve(member.run.directory, arm.label, member.run.outcome.seed)
         for arm in arms
