@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sizewise.config import PricesConfig
 from sizewise.report.comparison.compare import Comparison, SetComparison
@@ -174,7 +175,9 @@ def pair_record(pair: Pair) -> dict[str, Any]:
 
 
 def clean(value: Any) -> Any:
-    """Plain JSON values: NumPy numbers unwrapped, NaN and infinity as None."""
+    """Plain JSON values: NumPy numbers unwrapped, NaN, NA and infinity as None."""
+    if value is pd.NA:
+        return None
     if isinstance(value, Mapping):
         return {str(key): clean(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
