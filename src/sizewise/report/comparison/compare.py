@@ -28,7 +28,6 @@ from sizewise.report.comparison.runs import AnswerCache, Loaded, Problem, Run, l
 from sizewise.report.comparison.test_sets import build_test_sets
 from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, Verdict, judge
 
-
 WHOLE = ("r", "train_examples", "seeds")
 
 
