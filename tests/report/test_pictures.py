@@ -29,7 +29,7 @@ from sizewise.report.views.pictures import (
 )
 from sizewise.report.views.placement import Box, Place, arrange, beside
 from sizewise.report.views.quality import WIDTHS, quality_chart
-from sizewise.report.words import Scale
+from sizewise.report.words import Scale, score_name
 
 TASK = Task(examples=60)
 # Three bases with ranks that differ by next to nothing in size, and lie close in quality.
@@ -178,6 +178,19 @@ def test_with_many_points_the_best_of_each_base_are_named(tmp_path: Path) -> Non
     names, marks, _ = boxes(size_versus_quality(compared.test, compared.points))
     assert len(marks) == 18
     assert {n for n, _ in names if "LoRA" in n} == {"nano LoRA r=11", "micro LoRA r=11"}
+
+
+@pytest.mark.parametrize(
+    ("identifier", "said"),
+    [
+        ("icd10/lenient_match", "lenient match (ICD-10)"),
+        ("rouge/rougeL", "ROUGE-L"),
+        ("perplexity/bits_per_byte", "bits per byte (perplexity)"),
+        ("accuracy", "accuracy"),
+    ],
+)
+def test_scores_are_named_in_words(identifier: str, said: str) -> None:
+    assert score_name(identifier) == said
 
 
 Sizes = st.tuples(st.floats(20, 140), st.floats(8, 16))

@@ -156,7 +156,7 @@ def test_setup_says_how_it_was_made(comparison: Comparison, page: str) -> None:
     assert "{note} &lt;code&gt;?" in page
     table = training_table(comparison.sets[0])
     assert table is not None
-    assert [cell.text for cell in table.rows[0]][:4] == ["micro LoRA r=8", "0.0002", "3", "100"]
+    assert [cell.text for cell in table.rows[0]][:4] == ["nano LoRA r=8", "0.0002", "3", "100"]
 
 
 def test_setup_of_an_old_record_leaves_out_what_it_does_not_know(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from sizewise.report.page.terminal import Failure
 from sizewise.report.ratings.store import ratings_summary
 from sizewise.report.views import charts
 from sizewise.report.views.forest import forest_chart, forest_notes, forest_rows
-from sizewise.report.views.look import MOST_NAMES
+from sizewise.report.views.look import MOST_NAMES, colours_of
 from sizewise.report.views.pictures import paired_differences, size_versus_quality, svg_text
 from sizewise.report.views.quality import quality_chart
 from sizewise.report.views.training import (
@@ -170,7 +170,7 @@ def training_charts(curves: Sequence[TrainingCurve]) -> dict[str, go.Figure]:
 
 def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
     test, views, points = compared.test, compared.views, compared.points
-    scale, contrast = scale_of(test), views.contrast
+    scale, contrast, colours = scale_of(test), views.contrast, colours_of(points)
     figures: dict[str, go.Figure] = {
         f"quality-{front.cost}": quality_chart(test, points, front, scale)
         for front in compared.fronts
@@ -179,10 +179,10 @@ def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
         figures["forest"] = forest_chart(compared.pairs, scale)
     if views.ranks:
         figures["ranks"] = charts.curves_chart(
-            views.ranks, "Rank of the adapter", test, scale, log=True
+            views.ranks, "Rank of the adapter", test, scale, log=True, colours=colours
         )
     if views.learning:
-        figures["learning"] = charts.learning_chart(views.learning, test, scale)
+        figures["learning"] = charts.learning_chart(views.learning, test, scale, colours)
     if contrast is not None:
         figures |= {
             f"strata-{i}": charts.strata_chart(s, contrast, scale)

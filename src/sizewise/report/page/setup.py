@@ -191,7 +191,7 @@ def _base(arm: Arm) -> str:
 
 
 def _training(test: TestSet) -> Lines:
-    arms = [arm for arm in test.arms if arm.has_seeds]
+    arms = trained(test)
     outcomes = [member.run.outcome for arm in arms for member in arm.members]
     return {
         "Adapters": [_adapter(arm) for arm in arms],
@@ -202,6 +202,12 @@ def _training(test: TestSet) -> Lines:
         "Seeds": [_listed(o.seed for o in outcomes)],
         "Stops early": [_early(o) for o in outcomes],
     }
+
+
+def trained(test: TestSet) -> list[Arm]:
+    """What was trained, by size and rank."""
+    arms = [arm for arm in test.arms if arm.has_seeds]
+    return sorted(arms, key=lambda arm: (arm.size, arm.model.lora_r or 0, arm.label))
 
 
 def _early(outcome: Outcome) -> str:

@@ -15,7 +15,7 @@ from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.readings import Calibration, likelihood_of, three_readings
 from sizewise.report.comparison.strata import Stratum
-from sizewise.report.page.setup import batch_of, epochs_of
+from sizewise.report.page.setup import batch_of, epochs_of, trained
 
 MOST_PAIRS = 400
 
@@ -73,7 +73,7 @@ def training_table(compared: SetComparison) -> PageTable | None:
         "Validation loss", "Training",
     )  # fmt: skip
     rows = []
-    for arm in (arm for arm in compared.test.arms if arm.has_seeds):
+    for arm in trained(compared.test):
         outcome = arm.first.run.outcome
         epochs = epochs_of(outcome)
         rows.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -33,12 +33,17 @@ from sizewise.statistics.scaling import ScalingMatch
 
 
 def curves_chart(
-    curves: Sequence[Curve], x_title: str, test: TestSet, scale: words.Scale, log: bool
+    curves: Sequence[Curve],
+    x_title: str,
+    test: TestSet,
+    scale: words.Scale,
+    log: bool,
+    colours: Mapping[str, str],
 ) -> go.Figure:
-    """Quality over one number, a line per curve."""
+    """Quality over one number, a line per curve; ``colours`` of the bases as in ``look``."""
     figure = go.Figure()
     for number, curve in enumerate(curves):
-        colour = SERIES[number % len(SERIES)]
+        colour = colours[curve.points[0].arm.model.name]
         dash, symbol = DASHES[number % len(DASHES)], SYMBOLS[number % len(SYMBOLS)]
         figure.add_trace(
             scatter(
@@ -76,10 +81,14 @@ def _apart(values: Sequence[float], log: bool) -> list[float]:
 
 
 def learning_chart(
-    learning: Sequence[LearningCurve], test: TestSet, scale: words.Scale
+    learning: Sequence[LearningCurve],
+    test: TestSet,
+    scale: words.Scale,
+    colours: Mapping[str, str],
 ) -> go.Figure:
     """Learning curves with the level of the large zero-shot model and where it is overtaken."""
-    figure = curves_chart([c.curve for c in learning], "Training examples", test, scale, log=True)
+    curves = [c.curve for c in learning]
+    figure = curves_chart(curves, "Training examples", test, scale, log=True, colours=colours)
     found = next((c for c in learning if c.overtaking is not None), None)
     if found is not None and found.overtaking is not None:
         figure.add_hline(
