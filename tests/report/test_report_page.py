@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.report.factory import Spec, Task, make_sweep
+from tests.report.factory import Spec, Task, make_sweep, plant, share
 
 from sizewise.record.directories import RunDir
 from sizewise.record.history import Line, rewrite
@@ -103,6 +103,7 @@ def test_the_answer_has_both_scores_the_margin_and_the_cost(comparison: Comparis
     assert "an answer instead of" in said[1]
     assert "of training for each seed" in said[1]
     assert re.match(r".* shown to be within 2\.0 points of the best of all: ", said[2])
+    assert len(said) == 3
 
 
 def test_an_undecided_answer_says_what_is_so_at_the_margin(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_setup_says_how_it_was_made(comparison: Comparison, page: str) -> None:
         "Learning rates": "0.0002",
         "Epochs": "3",
         "Seeds": "1, 2, 42",
-        "Device": "x86_64 processor, 1 threads of 2 cores",
+        "Device": "x86_64 processor, 1 of 2 cores",
         "Software": "sizewise 0.1.0, Python 3.11.7, torch 2.13.0",
         "Code": "commit 0123456789ab, with changes",
         "Finished": "2026-11-29 10:00 UTC",
@@ -196,18 +197,15 @@ def test_the_curve_of_a_run_that_is_under_way_can_be_read(tmp_path: Path) -> Non
 
 
 def test_the_kind_that_changes_most_is_on_top_and_bars_have_intervals(tmp_path: Path) -> None:
-    directories = make_sweep(
-        tmp_path, [Spec("nano", 0.2, 0.6, task=TASK), Spec("mini", 0.4, None, task=TASK)]
-    )
-    for directory in directories:
-        outcome = read_outcome(directory)
-        for evaluation in (outcome.tuned or outcome.base).values():
-            path = directory / evaluation.predictions.path
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
-            for row in rows:
-                row["strata"]["planted"] = "won" if row["scores"]["icd10/exact_match"] else "lost"
-            if outcome.tuned:
-                path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    name = "icd10/exact_match"
+    tuned, large = ({name: share(rate, 120, offset)} for rate, offset in ((0.6, 1), (0.4, 2)))
+    kinds = {
+        "planted": ["won" if score else "lost" for score in tuned[name]],
+        "language": ["en", "de"] * 60,
+    }
+    small = {name: share(0.2, 120)}
+    plant(tmp_path / "small", Spec("nano", task=TASK), small, tuned, strata=kinds)
+    plant(tmp_path / "large", Spec("mini", 0.4, None, task=TASK), large, strata=kinds)
     compared = compare([tmp_path]).sets[0]
     first, *others = compared.views.strata
     assert first.name == "planted"

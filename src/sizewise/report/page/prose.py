@@ -105,8 +105,10 @@ def _price(test: TestSet, pair: Pair) -> str:
 
 
 def _take(decision: Decision | None) -> str:
-    if decision is None or decision.smallest is None:
+    if decision is None:
         return ""
+    if decision.smallest is None:
+        return f"None is shown to be within {decision.points} of the best of all: that is open."
     smallest = decision.smallest
     near = sum(choice.near for choice in decision.choices)
     which = "The only one" if near == 1 else f"The smallest of the {near}"
