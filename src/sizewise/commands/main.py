@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sizewise import __version__
 from sizewise.errors import SizewiseError
 from sizewise.report.words import visible
 
@@ -15,7 +16,6 @@ app = typer.Typer(
     name="sizewise",
     help="Does a small specialised model beat a larger general one, and at what cost?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -32,6 +32,22 @@ Trust = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides as for train.py: model=gemma4b lora.r=16 …")
 ]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"sizewise {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Does a small specialised model beat a larger general one, and at what cost?"""
 
 
 AS_TYPED = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -113,6 +129,24 @@ def plan(overrides: Overrides = None) -> None:
     from sizewise.commands.plan import plan_command
 
     plan_command(overrides or [])
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, Excel, JSON(L), Parquet or SQLite.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the option (default: the file's).")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Column that holds the question.")] = None,
+    answer: Annotated[str | None, typer.Option(help="Column that holds the answer.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the option of that name.")
+    ] = False,
+) -> None:
+    """Look at a file, write conf/dataset/NAME.yaml for it, and say what to type next."""
+    from sizewise.commands.init import init_command
+
+    init_command(file, name, prompt, answer, force)
 
 
 @app.command()
