@@ -76,7 +76,7 @@ def show_room(found: Exploration, cfg: RunConfig, console: Console) -> None:
     words = {
         "answer_cut": f"longer than the model reads or dataset.max_length={tokens}",
         "no_room_to_answer": (
-            f"no room behind the prompt for generation.max_new_tokens={cfg.generation.max_new_tokens}"
+            f"no room for generation.max_new_tokens={cfg.generation.max_new_tokens} after it"
         ),
     }
     for split, reasons in found.too_long.items():

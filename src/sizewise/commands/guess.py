@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -155,7 +155,7 @@ def _named(name: str | None, columns: Sequence[Column], flag: str) -> Column | N
 def _answer(columns: Sequence[Column], question: str | None) -> Column | None:
     """Return what is called like an answer, else what holds labels or codes, else the last text."""
     free = [c for c in columns if c.is_text and c.name.strip() != (question or "").strip("{} ")]
-    named = list(_called(free, ANSWERS))
+    named = _called(free, ANSWERS)
     if named:
         return named[0]
     closed = [c for c in free if recognise([cell for cell in c.cells if cell.strip()])]
@@ -165,23 +165,21 @@ def _answer(columns: Sequence[Column], question: str | None) -> Column | None:
 def _question(columns: Sequence[Column], answer: Column) -> Column | None:
     """Return what is called like a question, the longest of several, else the longest text."""
     free = [c for c in columns if c.is_text and c is not answer]
-    named = list(_called(free, QUESTIONS))
+    named = _called(sorted(free, key=lambda column: -column.chars), QUESTIONS)
     return named[0] if named else max(free, key=lambda c: c.chars, default=None)
 
 
-def _called(columns: Sequence[Column], words: Sequence[str]) -> Iterator[Column]:
-    """Yield columns whose name is, or holds, one of these words: likely words and long texts first.
+def _called(columns: Sequence[Column], words: Sequence[str]) -> list[Column]:
+    """Return columns whose name is, or holds, one of these words, those of likely words first.
 
     A name that only holds a word counts less, as one that is called by a word further down.
     """
-    found: list[tuple[int, float, Column]] = []
+    found: list[tuple[int, Column]] = []
     for column in columns:
         said = _words(column.name)
-        places = [
-            words.index(word) + (0 if said == [word] else HELD) for word in said if word in words
-        ]
-        found += [(min(places), -column.chars, column)] if places else []
-    yield from (column for _, _, column in sorted(found, key=lambda item: item[:2]))
+        places = [words.index(w) + (0 if said == [w] else HELD) for w in said if w in words]
+        found += [(min(places), column)] if places else []
+    return [column for _, column in sorted(found, key=lambda pair: pair[0])]
 
 
 def _words(name: str) -> list[str]:
