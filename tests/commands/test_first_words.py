@@ -46,6 +46,33 @@ def test_the_command_completes_words_in_a_shell() -> None:
     assert "--install-completion" in CliRunner().invoke(main.app, ["--help"]).output
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["sizewise", "exp"], {"explore", "export"}),
+        (["sizewise", "train", "mod"], {"model="}),
+        (
+            ["sizewise", "train", "lora.al"],
+            {"lora.alpha=", "lora.alpha_ratio=", "lora.alpha_pattern="},
+        ),
+        (["sizewise", "train", "model=na"], {"model=nano"}),
+        (["sizewise", "train", "seed=1", "model", "=", "na"], {"nano"}),
+        (["sizewise", "plan", "quantization", "="], {"none", "nf4", "int8"}),
+        (["sizewise", "plan", "dataset.task", "=", "c"], {"classification", "codes", "chat"}),
+    ],
+)
+def test_commands_groups_keys_and_options_are_completed(
+    words: list[str], found: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {
+        "_SIZEWISE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    said = CliRunner().invoke(main.app, [], prog_name="sizewise", env=environment).output
+    assert set(said.split()) == found
+
+
 def test_the_known_flags_are_those_of_hydra() -> None:
     theirs = {flag for action in get_args_parser()._actions for flag in action.option_strings}
     assert theirs == FLAGS

@@ -494,7 +494,7 @@ def test_models_without_a_name_of_their_own_go_by_folder_or_repository(
     comparison = compare([tmp_path])
     assert set(labels(comparison)) == {f"{name} zero-shot" for name in names}
     files = write_report(comparison, tmp_path / "report", (), "t")
-    shown = Path(files["report"]).read_text() + comparison.sets[0].verdict.text
+    shown = Path(files["report"]).read_text() + comparison.sets[0].verdict.sentence
     assert "model.content" not in shown
     assert "local zero-shot" not in shown
 

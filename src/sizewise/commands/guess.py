@@ -159,7 +159,8 @@ def _answer(columns: Sequence[Column], question: str | None) -> Column | None:
     if named:
         return named[0]
     closed = [c for c in free if recognise([cell for cell in c.cells if cell.strip()])]
-    return (closed or free[1:] or [None])[-1]
+    likely = closed or free[1:]
+    return likely[-1] if likely else None
 
 
 def _question(columns: Sequence[Column], answer: Column) -> Column | None:

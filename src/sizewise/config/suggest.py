@@ -104,7 +104,7 @@ def _keys(schema: type[Any], prefix: str) -> Iterator[str]:
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         kinds = (hints[field.name], *typing.get_args(hints[field.name]))
-        inner = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+        inner: Any = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
         if inner is not None and field.name != "eval_dataset":
             yield from _keys(inner, f"{prefix}{field.name}.")
         else:

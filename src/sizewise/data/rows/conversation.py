@@ -174,9 +174,10 @@ def chat_columns(cfg: DatasetConfig, columns: Sequence[str], rows: Sequence[Any]
             return replace(cfg, conversation=name)
     for prompt, answer in PAIRS:
         if prompt in named and answer in named:
-            texts = {"prompt": f"{{{named[prompt]}}}", "answer": f"{{{named[answer]}}}"}
             rejected = named.get("rejected") if answer == "chosen" else None
-            return replace(cfg, conversation=None, rejected=cfg.rejected or rejected, **texts)
+            asked, said = f"{{{named[prompt]}}}", f"{{{named[answer]}}}"
+            cfg = replace(cfg, prompt=asked, answer=said, conversation=None)
+            return replace(cfg, rejected=cfg.rejected or rejected)
     if "chosen" in named:
         return replace(cfg, conversation=named["chosen"], train_on="last")
     raise DataError(
