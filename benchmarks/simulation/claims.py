@@ -153,7 +153,7 @@ def primary_of(scenario: Scenario, seed: int = 0) -> tuple[str, float]:
     """Name of the small arm of the primary pair, and the median effect it states as detectable."""
     rng = np.random.default_rng([seed, 7])
     found = []
-    for number in range(30):
+    for number in range(100):
         test = draw_sweep(Planted("pilot", scenario), rng)
         pairs = compare_pairs(test, seed=number, resamples=200)
         primary = next(pair for pair in pairs if pair.primary)

@@ -45,3 +45,13 @@ class SweepError(SizewiseError):
 
 class StatisticsError(SizewiseError):
     """Scores cannot be compared, or a statistic is not defined for what was passed."""
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """An error and what led to it, the last one first."""
+    found: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and not any(link is earlier for earlier in found):
+        found.append(link)
+        link = link.__cause__ or link.__context__
+    return found

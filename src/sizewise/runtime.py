@@ -182,9 +182,13 @@ _FILTERS = {name: _Drop(phrases) for name, phrases in SILENCED_LOGGERS.items()}
 
 def quiet_libraries() -> None:
     """Silence what is known to be harmless; everything else still comes through (idempotent)."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    downloads_shown = not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()  # of loading, and those of downloads with it
+    if downloads_shown:
+        enable_progress_bars()
     for name, drop in _FILTERS.items():
         logging.getLogger(name).addFilter(drop)
     for pattern in SILENCED_WARNINGS:

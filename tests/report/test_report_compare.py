@@ -15,6 +15,7 @@ from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_ou
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT
 from sizewise.report.comparison.compare import Comparison, SetComparison, compare
+from sizewise.report.comparison.contrast import find_contrast
 from sizewise.report.comparison.pairs import (
     BASELINES,
     ENCODERS,
@@ -530,3 +531,19 @@ def test_p_values_at_the_floor_of_the_draws_are_bounds(tmp_path: Path) -> None:
     assert pair.p_floor == pair.result.p_value
     assert words.p_value(0.0012, at_most=True) == "p ≤ 0.001"
     assert words.level(1 - 0.01 / 30) == "99.967 %"
+
+
+def test_without_a_larger_model_the_verdict_is_about_the_best_by_validated_score(
+    tmp_path: Path,
+) -> None:
+    """The validation loss alone would choose the other rank."""
+    specs = [Spec("nano", 0.1, 0.5, r=4), Spec("nano", 0.1, 0.6, r=8)]
+    chosen(tmp_path, specs, dict(zip([s.name for s in specs], (0.9, 0.2), strict=True)))
+    for run_dir in sorted(tmp_path.glob("*/outcome.json")):
+        outcome = read_outcome(run_dir.parent)
+        loss = 2.0 if outcome.model.lora_r == 4 else 1.0
+        write_outcome(replace(outcome, validation={"val_loss": loss}), run_dir.parent)
+    (made,) = compare([tmp_path]).sets
+    contrast = find_contrast(made.test, None)
+    assert contrast is not None
+    assert contrast.small.model.lora_r == 4

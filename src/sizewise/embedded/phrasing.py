@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-import simple_icd_10_cm as catalogue
+from sizewise.catalogue import load_entries
 
 SIDES = ("right", "left")
 
@@ -31,7 +31,7 @@ class Condition:
 
     @property
     def description(self) -> str:
-        return str(catalogue.get_description(self.code))
+        return load_entries("icd10cm")[self.code.replace(".", "")].description
 
     @property
     def chapter(self) -> str:
@@ -44,7 +44,7 @@ class Condition:
 
 
 def chapter_title(code: str) -> str:
-    return str(catalogue.get_description(catalogue.get_ancestors(code)[-1]))
+    return load_entries("icd10cm")[code.replace(".", "")].chapter
 
 
 @lru_cache(maxsize=1)

@@ -31,6 +31,7 @@ from sizewise.errors import EvaluationError
 from sizewise.evaluation.answer import Measurer
 from sizewise.evaluation.candidate_set import CandidateSet
 from sizewise.metrics.base import ExampleMetric
+from sizewise.models.adapter.merged import merged
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
 
@@ -102,9 +103,10 @@ def predict(
     short = dataclasses.replace(generation, max_new_tokens=tokens)
     warm_up = dataclasses.replace(measure, generation=short)
     device = device_of(model)
-    predicted = measured(
-        measure, split_, store, device, batch_size, warm_up, warmup_batches, retries, progress
-    )
+    with merged(model):
+        predicted = measured(
+            measure, split_, store, device, batch_size, warm_up, warmup_batches, retries, progress
+        )
     prior = (candidates.prior if candidates is not None else None) or ()
     found = observations(model, template, metrics)
     return dataclasses.replace(predicted, observed=found, prior=prior)

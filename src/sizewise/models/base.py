@@ -13,7 +13,7 @@ from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import ModelError, SizewiseError
 from sizewise.models.architecture import auto_class, load_config, name_classes
 from sizewise.models.dtypes import resolve_dtype
-from sizewise.models.sources import Source, find_source
+from sizewise.models.sources import Source, find_source, unusable
 from sizewise.models.tiny import random_checkpoint
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.runtime import quiet_libraries
@@ -89,6 +89,7 @@ def _from_pretrained(
             config=config,
             revision=source.revision,
             local_files_only=source.local_only,
+            adapter_kwargs={"local_files_only": source.local_only},
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,
             dtype=dtype,
@@ -98,7 +99,7 @@ def _from_pretrained(
             **options,
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise ModelError(f"{source.path!r} could not be loaded: {error}") from error
+        raise unusable(source, f"{source.path!r} could not be loaded", error) from error
     _check_report(source.path, _of_body(report, base) if classes else report)
     loaded: PreTrainedModel = base
     return loaded

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.config.model import ModelConfig
-from sizewise.errors import ModelError
+from sizewise.errors import ModelError, causes
 from sizewise.files import file_hash, hash_text
 
 EMBEDDED = "embedded:"
@@ -184,8 +184,16 @@ def _check_hub(path: str, revision: str | None, marker: str, key: str) -> None:
             f"{where} was not found on the hub, or it is private. Check the spelling; "
             "for a private repository log in with `hf auth login` (or set HF_TOKEN)."
         ) from error
-    except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
-        raise ModelError(f"{where} has no {marker} at this revision on the hub.") from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(
+            f"{where}: there is no such revision on the hub. Name a branch, a tag or a commit of "
+            f"{path}, or leave model.revision out."
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise ModelError(
+            f"{where} has no {marker} on the hub, so it is no model that transformers can load. "
+            "Name the repository that holds the safetensors weights."
+        ) from error
     except Exception as error:
         raise ModelError(_unreachable(where, error, key)) from error
 
@@ -197,6 +205,21 @@ def _unreachable(where: str, error: Exception, key: str) -> str:
         "`hf auth login`), point HF_HOME at a cache that holds it, or set "
         f"{key} to a local folder. debug=dry_run runs everything without its weights."
     )
+
+
+# Who raises where a connection fails, in the versions of the hub's client.
+_CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
+
+
+def unusable(source: Source, what: str, error: BaseException) -> ModelError:
+    """Tell a download that broke off from files that are no good: ``what`` is said of those."""
+    for link in causes(error):
+        if type(link).__module__.partition(".")[0] in _CLIENTS or isinstance(link, ConnectionError):
+            return ModelError(
+                f"The download of {source.path!r} broke off ({link}). Start the same command "
+                "again: files that are already there are kept."
+            )
+    return ModelError(f"{what}: {' '.join(str(error).split())}")
 
 
 _NAMES = (

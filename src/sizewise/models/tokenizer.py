@@ -11,7 +11,7 @@ from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
 from sizewise.data.tokens.template import ChatTemplate, Template
 from sizewise.errors import ModelError
 from sizewise.files import parse_json
-from sizewise.models.sources import Source, find_source, is_local
+from sizewise.models.sources import Source, find_source, is_local, unusable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -111,11 +111,11 @@ def _load(source: Source, model: ModelConfig) -> PreTrainedTokenizerBase:
             trust_remote_code=model.trust_remote_code,
         )
     except Exception as error:  # a file of another form fails anywhere in the library
-        said = " ".join(str(error).split())
-        raise ModelError(
-            f"No usable tokenizer at {source.path!r}: {said}. Set model.tokenizer to a folder "
-            "or a hub id that holds one."
-        ) from error
+        what = (
+            f"No usable tokenizer at {source.path!r}; set model.tokenizer to a folder or a hub id "
+            "that holds one"
+        )
+        raise unusable(source, what, error) from error
     return tokenizer
 
 

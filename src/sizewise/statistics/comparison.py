@@ -164,8 +164,9 @@ def _test(sides: Sides, components: VarianceComponents, test: _ExampleTest) -> t
 
 
 def _detectable(components: VarianceComponents, alpha: float, power: float) -> float:
-    planned = components.planned
-    error, df = planned.standard_error, planned.df_at(alpha)
+    error, df = components.standard_error, components.degrees_of_freedom
+    if components.seeds and error > 0.0:
+        return components.detectable(alpha, power)
     return minimum_detectable_effect(error, df, alpha=alpha, power=power)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special
@@ -74,14 +74,39 @@ class VarianceComponents:
             return math.exp(LOWEST)
         return math.exp(optimize.brentq(excess, LOWEST, math.log(LEVEL), xtol=1e-9))
 
-    @property
-    def planned(self) -> VarianceComponents:
-        """For what a study like this could find: few seeds mostly show less than their variance.
+    def detectable(self, alpha: float, power: float) -> float:
+        """Smallest true difference that the t test over examples and seeds finds with `power`.
 
-        Their shares are put right by the median of chi-squared.
+        Few seeds mostly show less than their variance: their shares are put right by the median of
+        chi-squared. What a study of this size will show varies too, and with it the standard error
+        and the degrees of freedom of its test, so the power is averaged over that
+        (independent chi-squared shares, each at the middles of `NODES` equal parts).
         """
-        median = ((share * df / float(special.chdtri(df, 0.5)), df) for share, df in self.seeds)
-        return replace(self, seeds=tuple(median))
+        shares = [(s * df / float(special.chdtri(df, 0.5)), df) for s, df in self.seeds]
+        parts = [(self.examples, self.examples_df), *shares]
+        true_error = math.sqrt(sum(share for share, _ in parts))
+        critical_K = self._critical_values(parts, alpha)
+
+        def shortfall(difference: float) -> float:
+            beyond = special.ndtr((difference - critical_K) / true_error)
+            below = special.ndtr((-difference - critical_K) / true_error)
+            return power - float((beyond + below).mean())
+
+        highest = float(critical_K.max()) + 10.0 * true_error
+        return float(optimize.brentq(shortfall, 0.0, highest, rtol=1e-9))
+
+    @staticmethod
+    def _critical_values(parts: Sequence[tuple[float, int]], alpha: float) -> FloatArray:
+        """Differences [K] beyond which the test rejects, for K equally likely data sets."""
+        middles = (np.arange(NODES) + 0.5) / NODES
+        seen = [share * special.chdtri(df, middles) / df for share, df in parts]
+        limits = [1.0, *(few_seeds(df, alpha) for _, df in parts[1:])]
+        shares_PK = np.stack([axis.ravel() for axis in np.meshgrid(*seen)])
+        limited_PK = shares_PK * np.array(limits)[:, None]
+        df_P = np.array([df for _, df in parts])[:, None]
+        df_K = limited_PK.sum(axis=0) ** 2 / (limited_PK**2 / df_P).sum(axis=0)
+        error_K = np.sqrt(shares_PK.sum(axis=0))
+        return np.asarray(special.stdtrit(df_K, 1.0 - alpha / 2.0) * error_K)
 
     @property
     def shrinkage(self) -> float:
@@ -116,6 +141,7 @@ def variance_components(
 
 
 LEVEL = 0.05
+NODES = 9
 LOWEST = -100.0  # logarithm of the least p-value over seeds that is told apart from 0
 # Chance that the seeds' variance lies above its upper limit: of a 95 % interval, and how fast it
 # falls with the level. Chosen by simulation, see docs/statistics.md.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.config.data import SPLIT_COLUMN, SourceConfig
-from sizewise.errors import DataError
+from sizewise.errors import DataError, causes
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +96,8 @@ def go_offline() -> None:
 
 def explain(source: SourceConfig, error: BaseException) -> str:
     """Say what went wrong and what to do, from the chain of causes of ``error``."""
-    names = {type(link).__name__ for link in _chain(error)}
-    text = " ".join(str(link) for link in _chain(error))
+    names = {type(link).__name__ for link in causes(error)}
+    text = " ".join(str(link) for link in causes(error))
     what = f"The data set {source.path!r} of the hub cannot be loaded: "
     if "GatedRepoError" in names or "gated" in text.lower():
         return what + (
@@ -119,12 +119,3 @@ def explain(source: SourceConfig, error: BaseException) -> str:
         f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}. "
         "Check dataset.source.subset, dataset.source.hub_split and dataset.source.revision."
     )
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    return chain

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sizewise.report import words
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.pairs import ALPHA, RESAMPLES, by_validation, representatives
+from sizewise.report.comparison.pairs import ALPHA, RESAMPLES, best, representatives
 from sizewise.report.comparison.runs import FloatArray
 from sizewise.statistics.comparison import PairedComparison, PairedScores, compare_paired_many
 from sizewise.statistics.paired import holm
@@ -51,14 +51,14 @@ class Contrast:
 
 
 def find_contrast(test: TestSet, pair: Pair | None) -> Contrast | None:
-    """Take the verdict's pair, else the tuned model with the best validation loss; None without."""
+    """Take the verdict's pair, else the tuned model that is best by validation; None without."""
     if pair is not None and pair.a.tuned:
         small = pair.a
     else:
         tuned = representatives(test)
         if not tuned:
             return None
-        small = min(tuned, key=by_validation)
+        small = best(test, tuned)
     base = test.zero_shot_of(small)
     base = base if base is not None and base.scores is not None else None
     larger = [c for c in test.scored if c.kind == ZERO_SHOT and c.size > small.size]

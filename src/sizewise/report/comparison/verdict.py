@@ -75,7 +75,7 @@ class Verdict:
 def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = (), seed: int = 0) -> Verdict:
     """Say whether a small tuned model beats the larger zero-shot ones.
 
-    Each small model is stood for by the adapter with the best validation loss, and beats size if it
+    Each small model is stood for by its adapter that is best by validation, and beats size if it
     beats every larger zero-shot model, in every way it was asked; the smallest winner is named. If
     none wins, the pair is the one that comes nearest, against the model that is hardest to beat.
     The correction over all pairs covers that choice.
