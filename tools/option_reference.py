@@ -42,7 +42,10 @@ def _groups(root: Path) -> Iterator[str]:
 
 
 def _tasks() -> Iterator[str]:
-    yield "On the command line `dataset.task=NAME` stands for these; what is said beside it goes first.\n"
+    yield (
+        "On the command line `dataset.task=NAME` stands for these; what is said beside it goes "
+        "first.\n"
+    )
     yield "| task | stands for |\n|---|---|"
     for name, task in TASKS.items():
         said = " ".join(f"{key}={value}" for key, value in task.overrides().items())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -170,3 +173,25 @@ def test_real_tables_are_understood(
     _, rows = read_table(shared_dir / "data" / file)
     found = guess(rows)
     assert (found.prompt, found.answer, found.task) == (prompt, answer, task)
+
+
+@pytest.mark.e2e
+def test_the_printed_command_asks_the_whole_question_in_one_directory(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    init_command(write_csv(Path("tickets.csv"), tickets()), None, None, "kind", force=False)
+    lines = capsys.readouterr().out.splitlines()
+    typed = next(line for line in lines if "sweep=my_question" in line).split()[1:]
+    more = ("sweep.general=micro", "sweep.dry_run=true")
+    done = subprocess.run(
+        [sys.executable, "-m", "sizewise.commands.main", *typed, *more],
+        capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "400"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plan = done.stdout + done.stderr
+    (said,) = [line for line in plan.splitlines() if line.startswith("Sweep my_question")]
+    # One untouched, three learning rates, two further seeds, two baselines.
+    assert "8 jobs" in said
+    for job in ("micro_tickets_base", "nano_tickets_lora-r16_s1", "majority_", "tfidf-logreg_"):
+        assert job in plan
+    assert not Path("multirun").exists()
