@@ -100,5 +100,7 @@ def test_free_texts_get_no_advice_on_labels(
             "dataset.answer='{a}'",
         ],
     )
-    assert "Answers:" not in said
+    assert "labels" not in said
+    assert "Answers: free texts" in said
+    assert "Add: dataset.task=text" in said
     assert "Left out" not in said

@@ -86,7 +86,7 @@ def test_conversations_are_seen_in_any_format() -> None:
         assert (cfg.conversation, cfg.prompt, cfg.primary) == (
             "auto",
             "",
-            "perplexity/bits_per_byte",
+            "tfidf/cosine",
         )
 
 

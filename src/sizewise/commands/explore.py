@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sizewise.data.explore import Exploration, Room, TokenLengths
 
 SHOWN_LABELS = 10
+LIKELIHOOD = "perplexity/"
 SHOWN_CHARS = 600
 
 
@@ -97,6 +98,7 @@ def show_answers(splits: DataSplits, cfg: RunConfig, console: Console) -> None:
     parts = {name: getattr(splits, name) for name in SPLITS}
     found = recognise([e.answer for examples in parts.values() for e in examples])
     if found is None:
+        _show_texts(cfg, console)
         return
     kind = "labels" if found.task == "classification" else "ICD-10 codes"
     task = TASKS[found.task]
@@ -124,6 +126,21 @@ def show_answers(splits: DataSplits, cfg: RunConfig, console: Console) -> None:
         prompt = f"{cfg.dataset.prompt}\n\n{found.listed.replace('{', '{{').replace('}', '}}')}"
         console.print("Add:", style="bold")
         console.print(literal(f"  {shell_text('dataset.prompt', prompt)}"), soft_wrap=True)
+
+
+def _show_texts(cfg: RunConfig, console: Console) -> None:
+    """Say of free texts that their likelihood decides nothing, where that is the chosen score."""
+    if not cfg.dataset.primary.startswith(LIKELIHOOD):
+        return
+    task = TASKS["text"]
+    console.print(
+        literal(
+            f"Answers: free texts. {cfg.dataset.primary} says how likely a model finds them, which "
+            "training lowers whatever the answers are worth: no decision rests on it."
+        )
+    )
+    console.print("Add: dataset.task=text", style="bold", markup=False)
+    console.print(f"  It scores answers against the reference ({task.primary}).", markup=False)
 
 
 def show(found: Exploration, title: str, console: Console) -> None:
