@@ -124,6 +124,22 @@ def test_codes_splits_and_strata_are_seen() -> None:
     assert found.strata == ("ward",)
 
 
+def test_earlier_turns_are_a_history_and_odd_splits_are_left_to_the_reader() -> None:
+    rows = [
+        {"talk": i, "context": [f"hello {i}", "hi", "how?"], "response": f"well {i}",
+         "split": ("train", "train", "test", "none")[i % 4]}
+        for i in range(60)
+    ]  # fmt: skip
+    found = guess(rows)
+    assert (found.prompt, found.history, found.answer) == ("", "context", "{response}")
+    assert found.split == "split"
+    path = Path("talks.jsonl")
+    path.write_text("\n".join(map(json.dumps, rows)))
+    init_command(path, None, None, None, force=False)
+    with pytest.raises(DataError, match="split"):
+        build_splits(written("talks"))
+
+
 def test_an_option_that_is_there_is_not_written_over() -> None:
     path = write_csv(Path("t.csv"), tickets())
     init_command(path, None, None, None, force=False)
@@ -165,6 +181,7 @@ def test_what_cannot_be_understood_is_said_with_what_to_do() -> None:
         ("counsel_chat/20200325_counsel_chat.csv", "{questionText}", "{answerText}", "text"),
         ("psychology/psychology_pairs_2000_reordered.jsonl", "{question}", "{response_j}", "text"),
         ("medsynth_notes/medsynth_notes_500.jsonl", "{Note}", "{ICD10}", "codes"),
+        ("empathetic_dialogues/ed_valid.jsonl", "", "{response}", "text"),
     ],
 )
 def test_real_tables_are_understood(

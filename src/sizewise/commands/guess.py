@@ -19,11 +19,12 @@ from sizewise.metrics.answer_sets import AnswerSet, recognise
 ANSWERS = (
     "answer", "label", "target", "class", "category", "intent", "sentiment", "output", "completion",
     "chosen", "response", "reply", "summary", "translation", "code", "icd", "diagnosis", "topic",
+    "a",
 )  # fmt: skip
 QUESTIONS = (
     "prompt", "question", "query", "instruction", "dialogue", "dialog", "conversation", "input",
     "text", "message", "note", "document", "article", "body", "content", "ticket", "review",
-    "sentence", "context", "description", "title",
+    "sentence", "context", "description", "title", "q",
 )  # fmt: skip
 OWNERS = (
     "id", "patient", "user", "author", "speaker", "conversation", "conv", "dialog", "dialogue",
@@ -71,6 +72,7 @@ class Guess:
     prompt: str = ""
     answer: str = ""
     chat: bool = False
+    history: str | None = None
     answers: AnswerSet | None = None
     rejected: str | None = None
     group: tuple[str, ...] = ()
@@ -104,18 +106,31 @@ def guess(
             f"No column looks like a question: {_listed(columns)}. Say which: --prompt COLUMN."
         )
     prompt, spoken = _prompt(asked, free, answered)
+    history = asked.name if any(holds_turns(row.get(asked.name)) for row in rows[:100]) else None
     found = recognise([cell for cell in answered.cells if cell.strip()])
     left = [c for c in free if c.name not in spoken and c is not answered]
     rejected = next((c.name for c in left if c.name.casefold() == "rejected"), None)
     group = tuple(c.name for c in left if _groups(c, len(rows)))
     strata = tuple(c.name for c in left if c.name not in group and _is_kind(c))[:2]
     others = tuple(c.name for c in left if c.is_text and c.name not in (*group, rejected))
-    used = {name: "question" for name in spoken} | {answered.name: "answer"}
+    used = dict.fromkeys(spoken, "earlier turns" if history else "question") | {
+        answered.name: "answer"
+    }
     used |= dict.fromkeys(group, "group") | dict.fromkeys(strata, "stratum")
     return Guess(
-        columns, found.task if found else "text", prompt, f"{{{answered.name.strip()}}}", False,
-        found, rejected, group, strata, split, others, used | ({split: "split"} if split else {}),
-    )  # fmt: skip
+        columns=columns,
+        task=found.task if found else "text",
+        prompt="" if history else prompt,
+        answer=f"{{{answered.name.strip()}}}",
+        history=history,
+        answers=found,
+        rejected=rejected,
+        group=group,
+        strata=strata,
+        split=split,
+        other_answers=others,
+        used=used | ({split: "split"} if split else {}),
+    )
 
 
 def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> Column:
@@ -137,12 +152,11 @@ def _turns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _is_split(column: Column) -> bool:
-    values = {cell.strip().casefold() for cell in column.cells}
-    return (
-        column.name.strip().casefold() in SPLIT_NAMES
-        and len(values) > 1
-        and (values <= KNOWN_SPLITS)
-    )
+    """Whether it is called like a split and says mostly known ones: the rest is refused later."""
+    values = [cell.strip().casefold() for cell in column.cells]
+    known = sum(value in KNOWN_SPLITS for value in values)
+    called = column.name.strip().casefold() in SPLIT_NAMES
+    return called and column.distinct > 1 and known > len(values) / 2
 
 
 def _named(name: str | None, columns: Sequence[Column], flag: str) -> Column | None:

@@ -88,7 +88,7 @@ def option_text(name: str, source: Mapping[str, Any], found: Guess) -> str:
         values |= {"prompt": _wording(found), "answer": found.answer}
     if found.answers is not None:
         values["label"] = found.answer.strip("{}")
-    for key in ("rejected", "group", "strata"):
+    for key in ("history", "rejected", "group", "strata"):
         if value := getattr(found, key):
             values[key] = list(value) if isinstance(value, tuple) else value
     if found.split is not None:
