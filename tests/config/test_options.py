@@ -29,6 +29,7 @@ REQUIRED = {
     "medsynth_notes": {"source.path": "rows.jsonl"},
     "bertscore": {"encoder": "some/encoder"},
     "similarity": {"encoder": "some/encoder"},
+    "judge": {"models": "mini"},
 }
 
 

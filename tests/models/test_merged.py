@@ -59,6 +59,27 @@ def test_weights_come_back_after_an_error(base_of_type: Any, tiny: Any, batch: A
     assert torch.equal(logits_of(model, batch), plain)
 
 
+def test_without_memory_for_it_nothing_is_merged(
+    base_of_type: Any, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.tuners.lora.layer import Linear
+
+    model = adapted(base_of_type("qwen2"), tiny, "lora")
+    plain, merge, left = logits_of(model, batch), Linear.merge, [3]
+
+    def short(self: Any, **options: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        merge(self, **options)
+
+    monkeypatch.setattr(Linear, "merge", short)
+    with merged(model) as kept:
+        assert kept == 0
+        assert torch.equal(logits_of(model, batch), plain)
+    assert torch.equal(logits_of(model, batch), plain)
+
+
 def test_nothing_is_merged_where_more_than_rounding_would_change(
     base_of_type: Any, tiny: Any
 ) -> None:

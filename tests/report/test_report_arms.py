@@ -27,7 +27,8 @@ from sizewise.report.comparison.runs import load_runs
 from sizewise.report.comparison.verdict import DIFFER, NOT_SHOWN, OPEN
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import write_report
-from sizewise.report.views.charts import quality_chart, scaling_chart
+from sizewise.report.views.charts import scaling_chart
+from sizewise.report.views.quality import quality_chart
 
 TASK = Task(examples=60)
 NF4 = {"quantization": "nf4", "tuned": None, "task": TASK}

@@ -233,6 +233,23 @@ def reproduce(
     raise typer.Exit(reproduce_command(directory, run, trust))
 
 
+@app.command()
+def judge(
+    directory: Directory,
+    ratings: Annotated[
+        Path | None, typer.Option(help="Sweep or run whose blind ratings are taken.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Ask servers elsewhere that the records name.")
+    ] = False,
+) -> None:
+    """Ask the judges of finished runs what people rated in the app: how far do they agree?"""
+    from sizewise.job.others.judge import compare_with_people
+
+    for found in compare_with_people(directory, ratings, trust):
+        typer.echo(visible(found.sentence))
+
+
 @app.command("app")
 def serve(
     directory: Directory,

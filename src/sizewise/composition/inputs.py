@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sizewise.composition.others import other_model, others_of, pin_others
 from sizewise.config import WITHOUT_WEIGHTS, DatasetConfig, RunConfig, SourceConfig, to_run_config
 from sizewise.data.rows.read import find_files, kind_of, plain_content_hash, sources_of
 from sizewise.errors import ConfigError
@@ -38,6 +40,11 @@ def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
     evaluation = copy.get("evaluation")
     if isinstance(evaluation, dict) and not evaluation.get("candidates_sha256"):
         evaluation["candidates_sha256"] = candidates_content(evaluation)
+    pin_others(copy)
+    teaching = (copy.get("dataset") or {}).get("teaching")
+    if isinstance(teaching, dict) and teaching.get("prompts") and not teaching["prompts_sha256"]:
+        source = {"kind": "hub", "path": teaching["prompts"]}
+        teaching["prompts_sha256"] = plain_content_hash(source)
     return copy
 
 
@@ -123,6 +130,8 @@ def names_hub(cfg: RunConfig) -> bool:
     metrics = [metric for metric in cfg.metric.values() if isinstance(metric, Mapping)]
     encoders = [metric.get("encoder") for metric in metrics]
     base = [cfg.model.path, cfg.model.tokenizer] if cfg.model.has_weights else []
+    others = [other_model(value, key).model for key, value in others_of(asdict(cfg))]
+    base += [place for m in others if m.has_weights for place in (m.path, m.tokenizer)]
     places = [*base, cfg.adapter, *encoders]
     return any(
         place is not None and not place.startswith(OWN) and not Path(place).exists()

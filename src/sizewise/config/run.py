@@ -157,3 +157,14 @@ class RunConfig:
     def __post_init__(self) -> None:
         one_of("stage", self.stage, STAGES)
         is_seed("seed", self.seed)
+        for key, dataset in self.eval_dataset.items():
+            if dataset.teacher is not None:
+                raise ConfigError(
+                    f"eval_dataset.{key}.teacher: nothing is trained on there. Name a teacher of "
+                    "the data set of the run: dataset.teacher."
+                )
+
+    @property
+    def learns_from_teacher(self) -> bool:
+        """Whether the job trains on answers that a teacher writes."""
+        return self.dataset.is_taught and self.lora.trains and self.stage != "evaluate"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -16,9 +17,10 @@ from sizewise.evaluation.candidate_set import CandidateSet, choose
 from sizewise.evaluation.candidates import Scored, score_candidates
 from sizewise.evaluation.drafts import Known, agreed, can_draft, longer
 from sizewise.evaluation.generate import Generated, generate_behind, generate_rest
-from sizewise.evaluation.prompts import CachedPrompts, Prompts, open_prompts
+from sizewise.evaluation.prompts import CachedPrompts, Prompts, croppable, open_prompts
 from sizewise.evaluation.text import pad_id
 from sizewise.metrics.preference import REJECTED, REJECTED_LOG_PROB, REJECTED_TOKENS
+from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.likelihood import check_scorable
 from sizewise.record.predictions import Prediction
 
@@ -37,6 +39,13 @@ class Measurer:
     generation: GenerationConfig
     candidates: CandidateSet | None = None
 
+    @cached_property
+    def drafts(self) -> bool:
+        """Whether answers are drafted by what is read anyway; they take no time of their own."""
+        inner = base_of(self.model)
+        causal = not inner.config.is_encoder_decoder
+        return causal and croppable(inner) and can_draft(inner, self.generation)
+
     def __call__(self, examples: Sequence[Example], encoded: Sequence[Encoded]) -> list[Prediction]:
         """Measure one batch; examples with a rejected answer get its likelihood as well.
 
@@ -48,7 +57,7 @@ class Measurer:
             self.model, [item.prompt_ids for item in encoded], pad_id(self.template)
         )
         names = [example.id for example in examples]
-        if isinstance(prompts, CachedPrompts) and can_draft(prompts.inner, self.generation):
+        if isinstance(prompts, CachedPrompts) and self.drafts:
             scored = self._score(prompts, self.template.stop_ids)
             log_probs, known = self._references(prompts, encoded, scored, drafts=True)
             answers = generate_rest(prompts, self.template, self.generation, known)

@@ -68,6 +68,8 @@ def can_draft(inner: Any, generation: GenerationConfig) -> bool:
         return False
     if torch.get_float32_matmul_precision() != "highest":
         return False
+    if torch.is_autocast_enabled(inner.device.type):
+        return False
     linears = quantized_linears(inner).values()
     return all(getattr(layer, "compute_dtype", None) == torch.float32 for layer in linears)
 
@@ -89,7 +91,8 @@ def agreed(
     found = []
     for draft in drafts:
         steps = [next(rows) for _ in draft]
-        tokens, log_probs = [], []
+        tokens: list[int] = []
+        log_probs: list[float] = []
         for wanted, (token, log_prob, sure) in zip(draft, steps, strict=True):
             if not sure or len(tokens) == most:
                 break

@@ -148,7 +148,7 @@ class OwnLimits(transformers.StoppingCriteria):
     def __init__(self, start: int, left_B: Tensor) -> None:
         self._start, self._left_B = start, left_B
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         """Return which rows have reached theirs."""
         return (self._left_B <= input_ids.shape[1] - self._start).to(input_ids.device)
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from sizewise.devices import is_out_of_memory
 from sizewise.models.adapter.wrapping import is_adapted
 
 MOST_BYTES = 1 << 30
@@ -54,12 +55,27 @@ def merged(model: nn.Module) -> Iterator[int]:
     layers = mergeable(model)
     kept = [{name: p.data for name, p in layer.base_layer.named_parameters()} for layer in layers]
     try:
+        yield _bytes(layers) if _merge(layers, kept) else 0
+    finally:
+        _put_back(layers, kept)
+
+
+def _merge(layers: list[Any], kept: list[dict[str, Tensor]]) -> bool:
+    """Merge all layers; with too little memory for that, none."""
+    try:
         for layer in layers:
             layer.merge(safe_merge=True)
-        yield _bytes(layers)
-    finally:
-        for layer, weights in zip(layers, kept, strict=True):
-            if layer.merged:
-                layer.unmerge()
-            for name, parameter in layer.base_layer.named_parameters():
-                parameter.data = weights[name]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _put_back(layers, kept)
+        return False
+    return True
+
+
+def _put_back(layers: list[Any], kept: list[dict[str, Tensor]]) -> None:
+    for layer, weights in zip(layers, kept, strict=True):
+        if layer.merged:
+            layer.unmerge()
+        for name, parameter in layer.base_layer.named_parameters():
+            parameter.data = weights[name]
