@@ -80,7 +80,7 @@ def tune(model: Any, tokenizer: Any, rows: list[Row], options: argparse.Namespac
     """LoRA on all linear layers, loss at the answer only, length-grouped batches."""
     torch.manual_seed(options.seed)
     config = LoraConfig(
-        r=options.rank, lora_alpha=2 * options.rank, target_modules="all-linear",
+        r=options.rank, lora_alpha=32, target_modules="all-linear",
         task_type="CAUSAL_LM",
     )  # fmt: skip
     model = get_peft_model(model, config).train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from tests.sweep.conftest import job_config
 from sizewise.composition.inputs import pinned
 from sizewise.config.data import SourceConfig
 from sizewise.data.rows.read import check_content, content_hash
+from sizewise.embedded.dialogues import fingerprint, generate_dialogues
 from sizewise.errors import ConfigError, DataError, ModelError
 from sizewise.job.submit import load_job, make_sweep_job, submit
-from sizewise.models.sources import check_local_content
+from sizewise.models import sources
+from sizewise.models.sources import check_local_content, models_folder
 from sizewise.record.identity import run_identity
 
 
@@ -70,11 +73,35 @@ def test_changed_weights_tokenizer_or_template_make_another_run(tmp_path: Path) 
         check_local_content(planned)
 
 
-@pytest.mark.parametrize("path", ["embedded:nano", "google/gemma-3-4b-it"])
-def test_what_is_no_file_of_the_users_changes_no_name(path: str) -> None:
+@pytest.mark.parametrize("path", ["embedded:no_such", "google/gemma-3-4b-it"])
+def test_what_is_not_on_this_machine_changes_no_name(path: str) -> None:
     cfg = {"model": {"name": "m", "path": path, "chat_template": "plain"}}
     assert pinned(cfg)["model"]["content"] is None
     assert run_identity(pinned(cfg)).hash == run_identity(cfg).hash
+
+
+def test_other_weights_of_an_embedded_base_make_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = {"model": {"name": "nano", "path": "embedded:nano"}}
+    shipped = pinned(cfg)["model"]["content"]
+    assert shipped == pinned(cfg)["model"]["content"] is not None
+    changed = Path(shutil.copytree(models_folder(), tmp_path / "models"))
+    weights = changed / "nano" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    monkeypatch.setattr(sources, "models_folder", lambda: changed)
+    assert pinned(cfg)["model"]["content"] != shipped
+    before = {"model": cfg["model"] | {"content": shipped}}
+    assert run_identity(pinned(cfg)).hash != run_identity(before).hash
+
+
+def test_the_rows_of_the_embedded_set_are_part_of_the_name() -> None:
+    cfg = {"dataset": {"source": {"kind": "embedded", "path": "icd10_dialogues"}}}
+    rows = fingerprint(generate_dialogues())
+    assert pinned(cfg)["dataset"]["source"]["sha256"] == rows[:16]
+    assert run_identity(pinned(cfg)).hash != run_identity(cfg).hash
 
 
 def test_the_recorded_configuration_names_the_job_without_the_file(tmp_path: Path) -> None:
@@ -100,7 +127,7 @@ def test_a_planned_job_refuses_another_content(tmp_path: Path) -> None:
 
 def test_what_is_no_local_file_has_no_content() -> None:
     assert content_hash(SourceConfig("hub", "owner/name")) is None
-    assert content_hash(SourceConfig("embedded", "icd10_dialogues")) is None
+    assert content_hash(SourceConfig("embedded", "no_such")) is None
     assert content_hash(SourceConfig("csv", "no/such/file.csv")) is None
 
 
@@ -139,3 +166,47 @@ def test_a_job_of_a_sweep_is_pinned(tmp_path: Path) -> None:
     job = make_sweep_job(plain_config(compose_config(chosen)), tmp_path)
     assert job.config["dataset"]["source"]["sha256"] == content_hash(SourceConfig("csv", str(path)))
     assert job.run_dir.parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("Qwen/Qwen2.5-0.5B-Instruct", "embedded:nano"),
+        ("Qwen2.5-0.5B-Instruct", "embedded:nano"),
+        ("llama3b", "embedded:mini"),
+        ("gpt-4o", "classical:majority"),
+        ("org/large", "org/small"),
+    ],
+)
+def test_behaviour_50_no_model_runs_under_the_name_of_another(name: str, path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.name={name} only names .* would run is {path}"):
+        pinned({"model": {"name": name, "path": path, "family": "classical"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("mine", "embedded:nano"),
+        ("nano-a", "embedded:nano"),
+        ("qwen-tuned", "org/name"),
+        ("org/name", "org/name"),
+        ("Qwen/Qwen3-0.6B", "/models/qwen"),
+        ("gpt-4o", "openai/gpt-4o-2024"),
+    ],
+)
+def test_a_name_of_ones_own_is_taken(name: str, path: str) -> None:
+    assert pinned({"model": {"name": name, "path": path, "family": "classical"}})["model"]
+
+
+def test_the_command_refuses_a_borrowed_name_before_it_makes_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sizewise.commands.run import hydra_command
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr("sys.argv", ["sizewise train"])
+    with pytest.raises(SystemExit):
+        hydra_command("train", ["model.name=Qwen/Qwen2.5-0.5B-Instruct"])
+    assert "To run that one: model=Qwen/Qwen2.5-0.5B-Instruct." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

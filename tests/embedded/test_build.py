@@ -32,7 +32,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def test_two_short_builds_are_equal(tmp_path: Path) -> None:
-    rungs = {"nano": replace(RUNGS["nano"], layers=1, steps=3)}
+    rungs = {"nano": replace(RUNGS["nano"], layers=1, steps=3, contrast_steps=2)}
     first, second = tmp_path / "first", tmp_path / "second"
     build(first, rungs, jobs=1)
     build(second, rungs, jobs=1)
@@ -41,7 +41,9 @@ def test_two_short_builds_are_equal(tmp_path: Path) -> None:
     assert record == read_manifest(second)["models"]["nano"]
     assert record["steps"] == 3
     assert record["final_loss_nats"] > 0
-    assert record["tokens_seen"] == 3 * 16 * ROW_LENGTH
+    assert record["contrast_steps"] == 2
+    assert [step for step, _ in record["loss_curve"]] == [3, 5]
+    assert record["tokens_seen"] == (3 + 2) * 16 * ROW_LENGTH
 
 
 def test_encoding_is_that_of_the_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:

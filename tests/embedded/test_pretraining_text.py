@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 import simple_icd_10_cm as catalogue
+from tools.embedded_models.pretraining import contrasts, single_findings
 
 from sizewise.embedded import general_text as frames
 from sizewise.embedded import phrasing
+from sizewise.embedded.contrasts import LABELS
 from sizewise.embedded.dialogues import (
     INSTRUCTION,
     generate_dialogues,
@@ -29,7 +31,12 @@ CODE = re.compile(r"\b[A-Z]\d[0-9A-Z](?:\.[0-9A-Z]+)?\b")
 
 @pytest.fixture(scope="module")
 def exchanges() -> list[Exchange]:
-    return list(islice(PretrainingText(), SAMPLE))
+    return list(islice(single_findings(), SAMPLE))
+
+
+@pytest.fixture(scope="module")
+def second() -> list[Exchange]:
+    return list(islice(contrasts(), SAMPLE))
 
 
 def test_stream_is_a_function_of_its_seed(exchanges: list[Exchange]) -> None:
@@ -37,19 +44,20 @@ def test_stream_is_a_function_of_its_seed(exchanges: list[Exchange]) -> None:
     assert list(islice(PretrainingText(seed=8), 200)) != exchanges[:200]
 
 
-def test_neither_dialogues_nor_instruction_of_the_task_occur(exchanges: list[Exchange]) -> None:
-    text = "\n".join(f"{question}\n{answer}" for question, answer in exchanges)
+def test_neither_dialogues_nor_instruction_of_the_task_occur(
+    exchanges: list[Exchange], second: list[Exchange]
+) -> None:
+    text = "\n".join(f"{question}\n{answer}" for question, answer in exchanges + second)
     assert INSTRUCTION not in text
     for row in generate_dialogues():
         assert row["dialogue"] not in text
 
 
-def test_frames_of_task_and_pretraining_are_disjoint() -> None:
-    task = {*phrasing.TASK_OPENERS, *phrasing.TASK_QUESTIONS, *phrasing.TASK_FOLLOW_UPS}
-    other = {*frames.OPENERS, *frames.QUESTIONS, *frames.ASIDE_QUESTIONS}
-    assert not task & other
-    assert not {*phrasing.DISTRACTORS} & {*frames.ASIDES}
-    assert INSTRUCTION not in {*frames.LAY_CODE_QUESTIONS, *frames.CODE_QUESTIONS}
+def test_what_is_said_around_the_findings_is_not_the_tasks() -> None:
+    """The labels of the findings are the same: the models are to know what they mean."""
+    assert not {*phrasing.TASK_OPENERS} & {*frames.OPENERS, *frames.QUESTIONS}
+    questions = {*frames.LAY_CODE_QUESTIONS, *frames.BARE_CODE_QUESTIONS, *frames.CODE_QUESTIONS}
+    assert INSTRUCTION not in questions
 
 
 def test_no_scenario_of_validation_or_test_is_told() -> None:
@@ -57,8 +65,29 @@ def test_no_scenario_of_validation_or_test_is_told() -> None:
     assert not told & held_out_scenarios(generate_dialogues())
 
 
-def test_every_second_condition_keeps_one_detail_back(exchanges: list[Exchange]) -> None:
-    text = "\n".join(question for question, _ in exchanges)
+def test_the_second_phase_tells_two_findings_and_each_exchange_has_its_twin(
+    second: list[Exchange],
+) -> None:
+    twins = [
+        (one, other)
+        for one, other in pairwise(second)
+        if sorted(one.question.split()) == sorted(other.question.split())
+        and one.question != other.question
+    ]
+    assert len(twins) > 0.35 * len(second)
+    assert sum(one.answer != other.answer for one, other in twins) > 0.98 * len(twins)
+
+
+def test_the_first_phase_tells_one_finding_at_a_time(exchanges: list[Exchange]) -> None:
+    labels = {label for _, *pair in LABELS for label in pair if "{" not in label}
+    assert len(labels) > 10
+    assert not [e for e in exchanges if any(f"\n{label}: " in e.question for label in labels)]
+
+
+def test_every_second_condition_keeps_one_detail_back(
+    exchanges: list[Exchange], second: list[Exchange]
+) -> None:
+    text = "\n".join(question for question, _ in exchanges + second)
     own = [d for condition in load_conditions() for d in condition.details]
     kept_back = [
         condition.details[-1]

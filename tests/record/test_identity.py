@@ -151,7 +151,9 @@ def test_a_finished_run_that_is_scored_again_is_named_after_itself(tmp_path: Pat
 
 
 # What was the default when these runs were named.
-ASKED = ("evaluation.candidates=null", "evaluation.answer_validation=none")
+ASKED = (
+    "evaluation.candidates=null", "evaluation.answer_validation=none", "dataset.strata=[chapter]",
+)  # fmt: skip
 OLD = (*ASKED, "lora.alpha_ratio=2.0", "lora.dropout=0.05")
 
 

@@ -21,7 +21,8 @@ CONTEXT = 1024
 class Rung:
     """Shape of one model and how long it is pretrained.
 
-    `steps` counts optimiser steps of `pretraining.TOKENS_PER_STEP` tokens.
+    `steps` counts optimiser steps of `pretraining.TOKENS_PER_STEP` tokens on text that tells one
+    finding at a time, `contrast_steps` those that follow on text that tells two.
     """
 
     hidden: int
@@ -29,13 +30,15 @@ class Rung:
     layers: int
     heads: int
     steps: int
+    contrast_steps: int
     learning_rate: float
+    contrast_learning_rate: float = 2e-3
 
 
 RUNGS: dict[str, Rung] = {
-    "nano": Rung(64, 192, 4, 4, 600, 5e-3),
-    "micro": Rung(128, 384, 4, 4, 420, 4e-3),
-    "mini": Rung(256, 704, 5, 4, 280, 3e-3),
+    "nano": Rung(64, 192, 4, 4, 700, 600, 5e-3),
+    "micro": Rung(128, 384, 4, 4, 450, 500, 4e-3),
+    "mini": Rung(256, 704, 5, 4, 260, 300, 3e-3),
 }
 
 

@@ -9,10 +9,10 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tools.embedded_models.architecture import CONTEXT, RUNGS, Rung
 from tools.embedded_models.tokenizer import load_tokenizer, train_tokenizer
 
 from sizewise.embedded.dialogues import fingerprint, generate_dialogues
-from sizewise.embedded.general_text import PretrainingText
+from sizewise.embedded.general_text import Exchange
 from sizewise.errors import ModelError, SizewiseError
 from sizewise.models.sources import models_folder
 
@@ -32,7 +32,7 @@ THREADS = 1
 def build(output: Path, rungs: Mapping[str, Rung] = RUNGS, jobs: int = 2) -> Path:
     """Trains tokenizer and models into `output/NAME` and returns the path of the manifest."""
     say(f"Training the tokenizer on {TOKENIZER_EXCHANGES} exchanges")
-    exchanges = islice(PretrainingText(), TOKENIZER_EXCHANGES)
+    exchanges = tokenizer_exchanges()
     tokenizer = train_tokenizer((f"{e.question}\n{e.answer}" for e in exchanges), CONTEXT)
     for name in rungs:
         tokenizer.save_pretrained(output / name)
@@ -49,6 +49,14 @@ def build(output: Path, rungs: Mapping[str, Rung] = RUNGS, jobs: int = 2) -> Pat
         "models": models,
     }
     return write_manifest(output, facts)
+
+
+def tokenizer_exchanges() -> Iterator[Exchange]:
+    """What the tokenizer is trained on: as much of the one phase's text as of the other's."""
+    from tools.embedded_models.pretraining import contrasts, single_findings
+
+    half = TOKENIZER_EXCHANGES // 2
+    return chain(islice(single_findings(), half), islice(contrasts(), half))
 
 
 def train(name: str, rung: Rung, output: Path) -> dict[str, Any]:
@@ -74,6 +82,7 @@ def train(name: str, rung: Rung, output: Path) -> dict[str, Any]:
         "parameters": parameters,
         "seed": SEED,
         "steps": rung.steps,
+        "contrast_steps": rung.contrast_steps,
         "tokens_seen": done.tokens_seen,
         "final_loss_nats": done.final_loss,
         "loss_curve": done.curve,

@@ -1,4 +1,7 @@
-"""Pretraining of one rung: a weighted next-token loss on packed exchanges, with Muon in fp32."""
+"""Pretraining of one rung: a weighted next-token loss on packed exchanges, with Muon.
+
+Weights and the optimisers' state are float32, products of matrices bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -60,12 +63,12 @@ def orthogonalise(matrix: torch.Tensor, iterations: int = 5) -> torch.Tensor:
     """The nearest semi-orthogonal matrix, roughly: singular values end between 0.7 and 1.2."""
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
+    x = (matrix.T if tall else matrix).to(torch.bfloat16)
     x = x / (x.norm() + 1e-7)
     for _ in range(iterations):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return (x.T if tall else x).to(matrix.dtype)
 
 
 ROW_LENGTH = 256
@@ -142,9 +145,36 @@ def _collate(batch: list[list[Encoded]], pad: int, prompt_weight: float) -> Pack
 
 ROWS_PER_STEP = 16
 TOKENS_PER_STEP = ROWS_PER_STEP * ROW_LENGTH
-PROMPT_WEIGHT = 0.1
 WARMUP_SHARE = 0.05
 SEED = 1
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of pretraining on one stream of text, with optimisers of its own."""
+
+    text: PretrainingText
+    steps: int
+    learning_rate: float
+    prompt_weight: float
+
+
+def single_findings() -> PretrainingText:
+    """Text of the first phase: the catalogue, and one finding at a time."""
+    return PretrainingText()
+
+
+def contrasts() -> PretrainingText:
+    """Text of the second phase: mostly two findings of which one is meant."""
+    return PretrainingText(seed=8, weights=(0.35, 0.6, 0.05), contrasts=0.9)
+
+
+def phases(rung: Rung) -> tuple[Phase, Phase]:
+    """Names of findings first, then which of two findings is meant."""
+    return (
+        Phase(single_findings(), rung.steps, rung.learning_rate, 0.1),
+        Phase(contrasts(), rung.contrast_steps, rung.contrast_learning_rate, 0.02),
+    )
 
 
 @dataclass
@@ -152,7 +182,7 @@ class Pretrained:
     """A model and the record of its pretraining; `curve` holds (step, loss in nats)."""
 
     model: Qwen3ForCausalLM
-    tokens_seen: int
+    tokens_seen: int = 0
     curve: list[tuple[int, float]] = field(default_factory=list)
 
     @property
@@ -166,22 +196,34 @@ def pretrain(
     tokenizer: PreTrainedTokenizerFast,
     report: Callable[[str], None] = print,
 ) -> Pretrained:
-    """Trains a new model for `rung.steps` steps; a pure function of rung, seed and threads."""
+    """Trains a new model through both phases; a pure function of rung, seed and threads."""
     torch.manual_seed(SEED)
-    model = new_model(rung, tokenizer.pad_token_id, tokenizer.eos_token_id).train()
-    optimizers = _optimizers(model, rung.learning_rate)
-    batches = packed_batches(iter(PretrainingText()), tokenizer, ROWS_PER_STEP, PROMPT_WEIGHT)
-    done = Pretrained(model, rung.steps * TOKENS_PER_STEP)
+    done = Pretrained(new_model(rung, tokenizer.pad_token_id, tokenizer.eos_token_id).train())
+    for phase in phases(rung):
+        run_phase(done, phase, tokenizer, report)
+    return done
+
+
+def run_phase(
+    done: Pretrained,
+    phase: Phase,
+    tokenizer: PreTrainedTokenizerFast,
+    report: Callable[[str], None],
+) -> None:
+    """Trains the model for the steps of the phase and adds them to its record."""
+    optimizers = _optimizers(done.model, phase.learning_rate)
+    batches = packed_batches(iter(phase.text), tokenizer, ROWS_PER_STEP, phase.prompt_weight)
+    before = done.curve[-1][0] if done.curve else 0
     losses: list[float] = []
     start = time.perf_counter()
-    for step in range(rung.steps):
-        losses.append(_step(model, next(batches), optimizers, _schedule(step, rung.steps)))
-        if (step + 1) % 50 == 0 or step + 1 == rung.steps:
-            done.curve.append((step + 1, round(sum(losses) / len(losses), 6)))
+    for step in range(phase.steps):
+        losses.append(_step(done.model, next(batches), optimizers, _schedule(step, phase.steps)))
+        if (step + 1) % 50 == 0 or step + 1 == phase.steps:
+            done.curve.append((before + step + 1, round(sum(losses) / len(losses), 6)))
             seconds = time.perf_counter() - start
-            report(f"step {step + 1}/{rung.steps} loss {done.final_loss:.4f} {seconds:.0f} s")
+            report(f"step {step + 1}/{phase.steps} loss {done.final_loss:.4f} {seconds:.0f} s")
             losses.clear()
-    return done
+    done.tokens_seen += phase.steps * TOKENS_PER_STEP
 
 
 def weighted_loss(model: Qwen3ForCausalLM, batch: PackedBatch) -> torch.Tensor:
@@ -203,7 +245,8 @@ def _step(
     optimizers: list[torch.optim.Optimizer],
     scale: float,
 ) -> float:
-    loss = weighted_loss(model, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = weighted_loss(model, batch)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:

@@ -1,19 +1,20 @@
-"""General text: questions and answers about the catalogue, and dialogues, none of the task."""
+"""General text: questions and answers about the catalogue, and dialogues, none of the task.
+
+The second phase of pretraining reads dialogues and complaints with a second finding that is not
+the asker's, each followed by its twin (see `contrasts`), and so learns to heed which of the two
+is meant. The labels of the findings are the task's; what is said around them is not.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import simple_icd_10_cm as catalogue
 
-from sizewise.embedded.dialogues import (
-    Scenario,
-    generate_dialogues,
-    held_out_scenarios,
-    scenarios_of,
-)
+from sizewise.embedded.contrasts import FRAMES, RELATIVES, Scenario, scenarios_of
+from sizewise.embedded.dialogues import generate_dialogues, held_out_scenarios
 from sizewise.embedded.phrasing import (
     DURATIONS,
     Condition,
@@ -23,7 +24,8 @@ from sizewise.embedded.phrasing import (
 )
 
 NEIGHBOURS_PER_CATEGORY = 2
-LAY_CODE_SHARE = 0.6
+LAY_CODE_SHARE, BARE_CODE_SHARE = 0.6, 0.2
+KIN_SHARE = 0.6
 
 
 class Exchange(NamedTuple):
@@ -34,58 +36,123 @@ class Exchange(NamedTuple):
 class PretrainingText:
     """Endless seeded stream of exchanges.
 
-    `weights` are the shares of dialogues, lay complaints and questions about the catalogue.
+    `weights` are the shares of dialogues, lay complaints and questions about the catalogue;
+    `contrasts` is the share of dialogues and complaints that tell a second finding.
     """
 
-    def __init__(self, seed: int = 7, weights: tuple[float, ...] = (0.35, 0.45, 0.2)) -> None:
+    def __init__(
+        self,
+        seed: int = 7,
+        weights: tuple[float, ...] = (0.35, 0.45, 0.2),
+        contrasts: float = 0.0,
+    ) -> None:
         self._rng = random.Random(seed)
         self._weights = weights
+        self._contrasts = contrasts
         self._scenarios = allowed_scenarios()
         self._codes = catalogue_codes()
         self._conditions = sorted(self._scenarios)
+        self._families: dict[str, list[str]] = {}
+        for code in self._conditions:
+            family = self._scenarios[code][0].condition.family
+            self._families.setdefault(family, []).append(code)
 
     def __iter__(self) -> Iterator[Exchange]:
         writers = (self._dialogue, self._lay_words, self._catalogue)
         while True:
-            yield self._rng.choices(writers, self._weights)[0]()
+            yield from self._rng.choices(writers, self._weights)[0]()
 
     def _scenario(self) -> Scenario:
         """Conditions are equally frequent here: the task's frequencies are not given away."""
         return self._rng.choice(self._scenarios[self._rng.choice(self._conditions)])
 
-    def _dialogue(self) -> Exchange:
+    def _dialogue(self) -> list[Exchange]:
         rng, scenario = self._rng, self._scenario()
         asking, telling = rng.choice(SPEAKERS)
-        complaint, detail = _phrases(scenario, rng)
-        turns = [(asking, rng.choice(OPENERS)), (telling, sentence(complaint))]
-        turns += [(asking, rng.choice(QUESTIONS)), (telling, sentence(detail))]
-        if rng.random() < 0.4:
-            aside = (asking, rng.choice(ASIDE_QUESTIONS)), (telling, self._aside())
-            at = rng.choice((2, 4))
-            turns[at:at] = aside
+        opening = f"{asking}: {rng.choice(OPENERS)}\n"
+        closing = "\n\n" + rng.choice(DIAGNOSIS_QUESTIONS)
         if rng.random() < 0.3:
-            turns[1] = (telling, f"{self._aside()} {turns[1][1]}")
-        text = "\n".join(f"{speaker}: {said}" for speaker, said in turns)
-        question = f"{text}\n\n{rng.choice(DIAGNOSIS_QUESTIONS)}"
-        return Exchange(question, self._named(scenario.condition))
+            aside = f"\n{asking}: {rng.choice(ASIDE_QUESTIONS)}\n{telling}: {self._aside()}"
+            closing = aside + closing
+        if rng.random() < self._contrasts:
+            told = self._contrast(scenario, telling)
+        else:
+            complaint, detail = (sentence(part) for part in _phrases(scenario, rng))
+            more = rng.choice(QUESTIONS)
+            turns = f"{telling}: {complaint}\n{asking}: {more}\n{telling}: {detail}"
+            told = [(turns, scenario.condition)]
+        return [
+            Exchange(f"{opening}{text}{closing}", self._named(condition))
+            for text, condition in told
+        ]
 
-    def _lay_words(self) -> Exchange:
+    def _contrast(self, scenario: Scenario, telling: str) -> list[tuple[str, Condition]]:
+        """Two texts that tell the scenario and another one, and which of them each means."""
+        rng, other = self._rng, self._other(scenario)
+        frame, who = rng.choice(FRAMES), rng.choice(RELATIVES)
+        shared = other.condition.family == scenario.condition.family
+        start = ""
+        if shared:
+            start = f"{telling}: {sentence(_phrases(scenario, rng)[0])}\n"
+        findings = [self._finding(s, brief=shared) for s in (scenario, other)]
+        meant = (scenario, other) if frame.meant == "a" else (other, scenario)
+        return [
+            (start + frame.text.format(a=a, b=b, p=telling, who=who), own.condition)
+            for (a, b), own in zip((findings, findings[::-1]), meant, strict=True)
+        ]
+
+    def _other(self, scenario: Scenario) -> Scenario:
+        """A scenario of another code, often of the same family."""
+        rng, codes = self._rng, self._conditions
+        if rng.random() < KIN_SHARE:
+            codes = self._families[scenario.condition.family]
+        others = [code for code in codes if code != scenario.condition.code]
+        return rng.choice(self._scenarios[rng.choice(others or self._conditions)])
+
+    def _finding(self, scenario: Scenario, brief: bool) -> str:
+        complaint, detail = (sentence(part) for part in _phrases(scenario, self._rng))
+        return detail if brief else f"{complaint} {detail}"
+
+    def _lay_words(self) -> list[Exchange]:
         rng, scenario = self._rng, self._scenario()
-        parts = [sentence(part) for part in _phrases(scenario, rng)]
-        if rng.random() < 0.3:
-            parts.append(self._aside())
-        rng.shuffle(parts)
-        frame, words = rng.choice(LAY_FRAMES), " ".join(parts)
-        if rng.random() < LAY_CODE_SHARE:
-            question = frame.format(words=words, question=rng.choice(LAY_CODE_QUESTIONS))
-            return Exchange(question, _coded(scenario.condition.code))
-        question = frame.format(words=words, question=rng.choice(LAY_QUESTIONS))
-        return Exchange(question, self._named(scenario.condition))
+        if rng.random() < self._contrasts:
+            told = self._contrast(scenario, rng.choice(SPEAKERS)[1])
+            frame = "{words}\n{question}"
+        else:
+            told = [(self._lay_phrases(scenario), scenario.condition)]
+            frame = rng.choice(LAY_FRAMES)
+        questions, answer = self._asked()
+        asked = rng.choice(questions)
+        return [
+            Exchange(frame.format(words=text, question=asked), answer(condition))
+            for text, condition in told
+        ]
 
-    def _catalogue(self) -> Exchange:
+    def _asked(self) -> tuple[tuple[str, ...], Callable[[Condition], str]]:
+        """Questions for the name of a condition, its code or both, and how they are answered."""
+        rng = self._rng
+        if rng.random() >= LAY_CODE_SHARE:
+            return LAY_QUESTIONS, self._named
+        if rng.random() < BARE_CODE_SHARE:
+            return BARE_CODE_QUESTIONS, lambda condition: f"{condition.code}."
+        return LAY_CODE_QUESTIONS, lambda condition: _coded(condition.code)
+
+    def _lay_phrases(self, scenario: Scenario) -> str:
+        parts = [sentence(part) for part in _phrases(scenario, self._rng)]
+        if self._rng.random() < 0.3:
+            parts.append(self._aside())
+        self._rng.shuffle(parts)
+        return " ".join(parts)
+
+    def _catalogue(self) -> list[Exchange]:
         rng = self._rng
         code = rng.choice(self._codes)
         kind = rng.choices(("code", "meaning", "chapter", "category"), (0.55, 0.25, 0.1, 0.1))[0]
+        return [self._entry(kind, code)]
+
+    def _entry(self, kind: str, code: str) -> Exchange:
+        """A question about one entry of the catalogue."""
+        rng = self._rng
         values = {"code": code, "description": str(catalogue.get_description(code))}
         if kind == "code":
             return Exchange(rng.choice(CODE_QUESTIONS).format(**values), _coded(code))
@@ -205,6 +272,7 @@ LAY_CODE_QUESTIONS = (
     "Find the ICD-10-CM code, words may come first.",
     "How is this complaint coded in ICD-10-CM?",
 )
+BARE_CODE_QUESTIONS = ("Only the ICD-10-CM code, please.", "Say nothing but the ICD-10-CM code.")
 CODED = "{description}, code {code}."
 
 CODE_QUESTIONS = (

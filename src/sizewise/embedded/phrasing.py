@@ -102,26 +102,13 @@ TASK_OPENERS = (
     "Hi, tell me what is going on.",
     "So, what can I do for you?",
 )
-TASK_QUESTIONS = (
-    "Can you tell me more about it?",
-    "What exactly do you notice?",
-    "I see. Anything particular about it?",
-    "Go on, how would you describe it?",
-    "What else should I know?",
-    "Okay. And what did you find out so far?",
-)
-TASK_FOLLOW_UPS = (
-    "Any other illnesses or medicines?",
-    "Is there anything in the family?",
-    "Anything else on your list?",
-    "Did you have other problems before?",
-)
 TASK_CLOSERS = (
     "Thank you, let me examine you.",
     "All right, I will have a look.",
     "Fine, we will take care of that.",
 )
-GREETINGS = ("Hi doctor.", "Well,", "Thanks for seeing me.", "Good morning.", "Honestly,", "")
+HELLOS = ("Hi doctor.", "Thanks for seeing me.", "Good morning.")
+GREETINGS = (*HELLOS, "Well,", "Honestly,", "")
 VAGUE = (
     "I can not describe it any better.",
     "Hard to say, you are the expert.",
@@ -134,28 +121,6 @@ SEVERITIES = (
     "It gets in the way at work.",
 )
 NEGATIONS = ("No fever.", "No chest pain.", "No rash.", "I have not travelled.", "No accident.")
-DISTRACTORS = (
-    "My sister has asthma.",
-    "I take a pill for blood pressure.",
-    "I broke my left wrist as a child.",
-    "My mother has diabetes.",
-    "Last year I had shingles, that is over.",
-    "I had my appendix out at twelve.",
-    "My husband has gout in the right foot.",
-    "I used to smoke, I stopped long ago.",
-    "My father had a bad heart.",
-    "I had a kidney stone once, years ago.",
-    "The thyroid was checked and is fine.",
-    "My knee was operated on, it healed well.",
-    "My son brought home a cold.",
-    "I had migraine as a teenager, not any more.",
-)
-SIDE_DISTRACTORS = (
-    "Nothing on the {other} side.",
-    "The {other} side had it years ago, that healed.",
-    "I lie on the {other} side to sleep.",
-    "My wife has it on the {other}.",
-)
 
 
 def sentence(text: str) -> str:

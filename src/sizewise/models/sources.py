@@ -284,18 +284,28 @@ def folder_fingerprint(folder: Path) -> str:
 def local_content(model: Mapping[str, Any]) -> str | None:
     """Hash what a model's configuration names on this machine (16 hex digits); None for nothing.
 
-    That is the folder of ``path``, the folder of ``tokenizer`` and the file of ``chat_template``.
-    What the package itself brings (``embedded:NAME``) is no such thing.
+    That is the folder of ``path``, the folder of ``tokenizer`` and the file of ``chat_template``;
+    of ``embedded:NAME`` the folder in the package, since another version may bring others.
     """
     found = []
     for key in ("path", "tokenizer"):
-        folder = Path(str(model.get(key) or "")).expanduser()
-        if model.get(key) and folder.is_dir():
+        folder = _folder_of(str(model.get(key) or ""))
+        if folder is not None:
             found.append(f"{key}:{folder_fingerprint(folder)}")
     template = Path(str(model.get("chat_template") or "")).expanduser()
     if template.suffix and template.is_file():
         found.append(f"chat_template:{file_hash(template)}")
     return hash_text("\n".join(found), 16) if found else None
+
+
+def _folder_of(place: str) -> Path | None:
+    """Return the folder on this machine that a place names; None where it names none."""
+    name = place.removeprefix(EMBEDDED)
+    if place.startswith(EMBEDDED):
+        folder = models_folder() / name if name in EMBEDDED_MODELS else None
+    else:
+        folder = Path(place).expanduser() if place else None
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def check_local_content(model: Mapping[str, Any]) -> None:

@@ -36,6 +36,29 @@ class Groups(TypedDict, total=False):
     sweep: Group
 
 
+class TeacherFacts(TypedDict, total=False):
+    """Who wrote training answers: how many were asked for and kept, and what that cost.
+
+    ``held_back`` of the kept choose among checkpoints and are not trained on.
+    ``key`` names the answers: runs that share it had them written once. ``seconds`` are those of a
+    device of one's own; a server has none.
+    """
+
+    key: str
+    model: str
+    path: str
+    family: str
+    answers_from: str
+    asked: int
+    held_out: int
+    kept: int
+    held_back: int
+    left_out: Mapping[str, int]
+    score: float | None
+    seconds: float | None
+    money: float | None
+
+
 class Report(TypedDict, total=False):
     """What is read of the report of a data set."""
 
@@ -46,6 +69,7 @@ class Report(TypedDict, total=False):
     leaking_rows: int | None
     row_split_leak: float | None
     noted: Mapping[str, int] | None
+    teacher: TeacherFacts | None
 
 
 @dataclass(frozen=True)
@@ -138,6 +162,8 @@ class CostFacts:
     ``train_tokens`` counts all tokens that went through the model in training, padding excluded;
     ``out_of_memory`` lists the batch sizes that did not fit; ``money`` is what was
     spent at a server; ``timings`` are those of a sample of answers.
+    spent at a server. ``judge_…`` is what judging the answers cost when it was done, and no part of
+    the other figures.
     """
 
     train_seconds: float | None = None
@@ -153,6 +179,8 @@ class CostFacts:
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
     money: float | None = None
     timings: list[Timing] = field(default_factory=list)
+    judge_seconds: float | None = None
+    judge_money: float | None = None
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ def paid_back(
     """Break-even in device time, and in money where prices are given.
 
     All tuned runs of the test set are to be paid back, those that were stopped among them: the
-    choice was made between them.
+    choice was made between them. So is what their teachers wrote, once.
     """
     small, large = contrast.small, contrast.large
     tuned = [m.run for arm in test.arms if arm.tuned for m in arm.members]
@@ -251,15 +251,22 @@ def paid_back(
     ours, theirs = timing_of(test, small), timing_of(test, large)
     if ours is None:
         return []
-    training = (float(sum(known)), small.train_seconds, len(known))
+    lessons, own = teaching_of(tuned), teaching_of([m.run for m in small.members])
+    training = (
+        float(sum(known)) + lessons.seconds, small.train_seconds + own.seconds, len(known),
+    )  # fmt: skip
     found = []
     if theirs is not None and alike(ours, theirs):
         found.append(_paid(large.label, *_device_seconds(ours, theirs, training)))
     hourly, api = None if prices is None else prices.device_per_hour, _api_cost(test, large, prices)
     if hourly is None or api is None:
         return found
-    all_runs, one_run = (device_cost(seconds, hourly) for seconds in training[:2])
-    answer = Range(*(device_cost(v, hourly) for v in _ends(ours.per_answer)))
+    all_runs, one_run = (
+        device_cost(seconds, hourly) + taught.money
+        for seconds, taught in zip(training[:2], (lessons, own), strict=True)
+    )
+    mean, low, high = (device_cost(v, hourly) for v in _ends(ours.per_answer))
+    answer = Range(mean, low, high, ours.per_answer.over)
     name = large.label if measured_money(large) is not None else f"{large.label} over an API"
     found.append(_paid(name, "currency", (all_runs, one_run, training[2]), answer, api))
     return found
@@ -275,6 +282,27 @@ def _device_seconds(
         own = Range(ours.computing, ours.computing, ours.computing)
         return unit, training, own, theirs.computing
     return "device seconds", training, ours.per_answer, theirs.per_answer.mean
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What teachers' answers cost when they were written: device seconds, money of a server."""
+
+    seconds: float
+    money: float
+
+
+def teaching_of(runs: Sequence[Run]) -> Teaching:
+    """Sum up what the teachers of these runs cost; answers that several runs share count once."""
+    facts = {}
+    for run in runs:
+        found = run.outcome.data.report.get("teacher")
+        if found:
+            facts[found.get("key")] = found
+    return Teaching(
+        sum(found.get("seconds") or 0.0 for found in facts.values()),
+        sum(found.get("money") or 0.0 for found in facts.values()),
+    )
 
 
 def measured_money(arm: Arm) -> float | None:
