@@ -373,8 +373,8 @@ def test_status_is_the_same_wherever_it_is_shown(tmp_path: Path) -> None:
     assert record["verdict"]["status"] == v.BEATS_SIZE
     assert record["verdict"]["baseline"]["configuration"] == "tfidf_logreg"
     assert {k: record["cards"][0][k] for k in ("name", "value")} == {
-        "name": "Status",
-        "value": v.BEATS_SIZE,
+        "name": "Small, tuned",
+        "value": "50.0 %",
     }
     values = sweep_summary(comparison, {"picture": tmp_path / "none.png"}).values
     assert values["verdict_status"] == v.BEATS_SIZE

@@ -25,6 +25,40 @@ SPLIT_COLUMN = "__split__"
 SOURCES = ("embedded", "hub", "csv", "json", "parquet", "sqlite", "mixture")
 
 
+@dataclass(frozen=True)
+class TaskSettings:
+    """What a kind of task sets: the metrics, the score that decides, and further keys."""
+
+    metrics: tuple[str, ...]
+    primary: str
+    direction: str
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    def overrides(self) -> dict[str, str]:
+        """Return the settings as keys and values of a command line."""
+        return {
+            "metric": f"[{','.join(self.metrics)}]",
+            "dataset.primary": self.primary,
+            "dataset.direction": self.direction,
+            **self.more,
+        }
+
+
+LIKELIHOOD_METRICS = ("perplexity", "efficiency")
+CHAT_COLUMNS = {"dataset.conversation": "auto", "dataset.prompt": "''", "dataset.answer": "''"}
+TASKS = {
+    "classification": TaskSettings(("label", *LIKELIHOOD_METRICS), "label/exact_match", "max"),
+    "codes": TaskSettings(("icd10", *LIKELIHOOD_METRICS), "icd10/exact_match", "max"),
+    "text": TaskSettings(("tfidf", *LIKELIHOOD_METRICS), "tfidf/cosine", "max"),
+    "chat": TaskSettings(("tfidf", *LIKELIHOOD_METRICS), "tfidf/cosine", "max", CHAT_COLUMNS),
+}
+"""The kinds of tasks that ``dataset.task=NAME`` stands for on a command line.
+
+Texts are scored against the reference without a further package or download; how likely a model
+finds the reference would decide nothing between tuned and untouched models.
+"""
+
+
 @dataclass
 class SourceConfig:
     """Where the rows come from.
@@ -157,9 +191,12 @@ class DatasetConfig:
     all of whose placeholders are empty is left out. ``history`` names a column that holds earlier
     turns (a list of strings, user first, or of role/content mappings); ``conversation`` one that
     holds a whole dialogue, of which each assistant turn becomes an example (``train_on``: all of
-    them or the last one). ``group`` names the columns that must never straddle splits besides the
-    question itself (which never does: the first user turn, or what the prompt's columns hold).
-    Other words around the columns leave the splits as they are. ``strata`` name columns kept for
+    them or the last one); ``auto``: the first column of ``messages``, ``conversations``,
+    ``conversation``, ``dialogue``, ``dialog``, ``chat`` and ``turns`` that holds one, else
+    ``prompt`` and ``completion`` (or ``chosen`` and ``rejected``). ``group`` names the columns that
+    must never straddle splits besides the question itself (which never does: the first user turn,
+    or what the prompt's columns hold). Other words around the columns leave the splits as they are.
+    ``strata`` name columns kept for
     breakdowns; ``label`` the column whose frequency in training is one (``label_frequency``: never
     seen, rare, and frequent from ``frequent`` training examples on). ``few_shot`` examples of the
     training split are put before every prompt, as earlier ``turns`` or as ``text`` within the

@@ -85,6 +85,8 @@ class SweepConfig:
 
     ``name`` and ``dir`` null: derived from the command, so that the same command resumes.
     ``arms``: a named sweep's union of grids, each a list of overrides with comma-separated values.
+    ``general`` and ``specialised`` are the bases that ``sweep=my_question`` asks as they are and
+    tunes: one name, or a list.
     ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
     ``baselines``: add the classical baselines wherever answers are labels or codes.
     ``tuning``: how learning rates are found. ``prices``: for the report at the end. ``margin``:
@@ -95,6 +97,8 @@ class SweepConfig:
     name: str | None = None
     dir: str | None = None
     arms: dict[str, list[str]] = field(default_factory=dict)
+    general: Any = None
+    specialised: Any = None
     description: str | None = None
     dry_run: bool = False
     fail_fast: bool = False

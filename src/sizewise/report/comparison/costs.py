@@ -265,7 +265,8 @@ def paid_back(
         device_cost(seconds, hourly) + taught.money
         for seconds, taught in zip(training[:2], (lessons, own), strict=True)
     )
-    answer = Range(*(device_cost(v, hourly) for v in _ends(ours.per_answer)))
+    mean, low, high = (device_cost(v, hourly) for v in _ends(ours.per_answer))
+    answer = Range(mean, low, high, ours.per_answer.over)
     name = large.label if measured_money(large) is not None else f"{large.label} over an API"
     found.append(_paid(name, "currency", (all_runs, one_run, training[2]), answer, api))
     return found

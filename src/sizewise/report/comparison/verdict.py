@@ -57,6 +57,7 @@ class Verdict:
         baseline: the best model without a language model, tested against both sides.
         strata: scores by kind of example, tested.
         reversals: kinds of examples at which the other side is shown to win.
+        parts: what the sentence is made of, where it is made of several.
     """
 
     status: str
@@ -67,6 +68,7 @@ class Verdict:
     baseline: Baseline | None = None
     strata: tuple[Stratum, ...] = ()
     reversals: tuple[Reversal, ...] = ()
+    parts: tuple[str, ...] = ()
 
     @property
     def tone(self) -> str:
@@ -102,11 +104,12 @@ def _judged(test: TestSet, pairs: Sequence[Pair], seed: int) -> Verdict:
         return _without_contest(test, pairs)
     pair = _decisive(test, contested)
     found = _findings(test, pair, pairs, seed)
-    statuses = _statuses(found)
+    statuses, parts = _statuses(found), sentences.verdict_parts(found)
     return Verdict(
         status=statuses[0],
         headline=_headline(statuses[0], found),
-        sentence=sentences.verdict_sentence(found),
+        sentence=" ".join(parts),
+        parts=parts,
         pair=pair,
         also=tuple(statuses[1:]),
         baseline=found.baseline,
