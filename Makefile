@@ -14,7 +14,7 @@ $(PIP) install --no-compile -c constraints.txt -e '$(1)'
 @$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 endef
 
-.PHONY: install sweep test test-long test-e2e lint types format docs bench bench-quick clean help
+.PHONY: install sweep test test-long test-e2e lint types format docs site bench bench-quick clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -57,6 +57,10 @@ format: $(DEV_STAMP)  ## format and fix what can be fixed
 
 docs: $(DEV_STAMP)  ## regenerate the reference of all options
 	$(BIN)/python -m tools.option_reference docs/options.md
+
+site: $(DEV_STAMP)  ## build the pages as a site, in build/site
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: $(DEV_STAMP)  ## measure side by side against other tools, as ratios
 	$(PIP) install -c constraints.txt trl

@@ -27,6 +27,7 @@ from sizewise.data.tokens.template import ChatTemplate
 from sizewise.embedded.dialogues import PROMPT, generate_dialogues
 from sizewise.evaluation.candidates import build_trie, candidate_log_probs
 from sizewise.evaluation.generate import generate_batch
+from sizewise.evaluation.prompts import open_prompts
 from sizewise.models.base import load_base
 from sizewise.models.likelihood import answer_log_probs, plan_batches
 from sizewise.models.tokenizer import load_tokenizer
@@ -98,7 +99,7 @@ class Candidates:
         self.trie = build_trie(self.ids)
 
     def tree(self) -> torch.Tensor:
-        return candidate_log_probs(self.bench.model, self.prompts, self.trie)
+        return candidate_log_probs(open_prompts(self.bench.model, self.prompts, 0), self.trie)
 
     def alone(self, batch: int = 1) -> torch.Tensor:
         pairs = [Encoded(prompt, ids) for prompt in self.prompts for ids in self.ids]

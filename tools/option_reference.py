@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sizewise.config.data import TASKS
 from sizewise.config.register import conf_dir
 from sizewise.config.run import RunConfig
 
@@ -29,7 +30,7 @@ group by its name (`model=gemma4b`), or several of either with `-m` (`lora.r=8,1
 def render_reference() -> str:
     """Return the whole page as Markdown."""
     parts = [HEADER, "## Groups and their options\n", *_groups(conf_dir())]
-    parts += ["## Values\n", *_values(RunConfig, "")]
+    parts += ["## Tasks\n", *_tasks(), "## Values\n", *_values(RunConfig, "")]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -38,6 +39,18 @@ def _groups(root: Path) -> Iterator[str]:
         rows = [f"| `{p.stem}` | {_first_comment(p)} |" for p in sorted(folder.glob("*.yaml"))]
         if rows:
             yield "\n".join([f"### `{folder.name}`\n", "| option | what |", "|---|---|", *rows, ""])
+
+
+def _tasks() -> Iterator[str]:
+    yield (
+        "On the command line `dataset.task=NAME` stands for these; what is said beside it goes "
+        "first.\n"
+    )
+    yield "| task | stands for |\n|---|---|"
+    for name, task in TASKS.items():
+        said = " ".join(f"{key}={value}" for key, value in task.overrides().items())
+        yield f"| `{name}` | `{said}` |"
+    yield ""
 
 
 def _first_comment(path: Path) -> str:

@@ -186,10 +186,11 @@ class PeakMemory:
     """Peak memory in bytes since construction: CUDA's allocator, else the process's resident set.
 
     On Linux the resident peak is reset at the start, so that one job's peak is not the next one's.
+    ``less``: bytes held all the while that are no part of what is measured.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, less: int = 0) -> None:
+        self.device, self._less = device, less
         reset_peaks(device if device.type == "cuda" else None)
 
     def read(self) -> int | None:
@@ -197,8 +198,9 @@ class PeakMemory:
         if self.device.type == "cuda":
             import torch
 
-            return int(torch.cuda.max_memory_allocated(self.device))
-        return resident_peak(Path("/proc/self/status"))
+            return int(torch.cuda.max_memory_allocated(self.device)) - self._less
+        peak = resident_peak(Path("/proc/self/status"))
+        return None if peak is None else peak - self._less
 
 
 def resident_peak(status: Path) -> int | None:

@@ -182,7 +182,7 @@ _FILTERS = {name: _Drop(phrases) for name, phrases in SILENCED_LOGGERS.items()}
 
 def quiet_libraries() -> None:
     """Silence what is known to be harmless; everything else still comes through (idempotent)."""
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     downloads_shown = not are_progress_bars_disabled()

@@ -166,3 +166,47 @@ def test_a_job_of_a_sweep_is_pinned(tmp_path: Path) -> None:
     job = make_sweep_job(plain_config(compose_config(chosen)), tmp_path)
     assert job.config["dataset"]["source"]["sha256"] == content_hash(SourceConfig("csv", str(path)))
     assert job.run_dir.parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("Qwen/Qwen2.5-0.5B-Instruct", "embedded:nano"),
+        ("Qwen2.5-0.5B-Instruct", "embedded:nano"),
+        ("llama3b", "embedded:mini"),
+        ("gpt-4o", "classical:majority"),
+        ("org/large", "org/small"),
+    ],
+)
+def test_behaviour_50_no_model_runs_under_the_name_of_another(name: str, path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.name={name} only names .* would run is {path}"):
+        pinned({"model": {"name": name, "path": path, "family": "classical"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("mine", "embedded:nano"),
+        ("nano-a", "embedded:nano"),
+        ("qwen-tuned", "org/name"),
+        ("org/name", "org/name"),
+        ("Qwen/Qwen3-0.6B", "/models/qwen"),
+        ("gpt-4o", "openai/gpt-4o-2024"),
+    ],
+)
+def test_a_name_of_ones_own_is_taken(name: str, path: str) -> None:
+    assert pinned({"model": {"name": name, "path": path, "family": "classical"}})["model"]
+
+
+def test_the_command_refuses_a_borrowed_name_before_it_makes_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sizewise.commands.run import hydra_command
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr("sys.argv", ["sizewise train"])
+    with pytest.raises(SystemExit):
+        hydra_command("train", ["model.name=Qwen/Qwen2.5-0.5B-Instruct"])
+    assert "To run that one: model=Qwen/Qwen2.5-0.5B-Instruct." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

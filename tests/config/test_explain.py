@@ -15,12 +15,15 @@ from sizewise.errors import ConfigError
             "dataset=csv",
             "dataset.source.path has no value and needs one. Give dataset.source.path=",
         ),
-        ("lora.rr=3", "lora.rr: Key 'rr' not in 'LoraConfig'. Known keys: method, r, alpha"),
+        (
+            "lora.rr=3",
+            "lora.rr is no option. Did you mean lora.r=…? Known keys there: method, r, alpha",
+        ),
         ("lora.r=abc", "lora.r: Value 'abc' of type 'str' could not be converted to Integer"),
-        ("model=nope", "Could not find 'model/nope'. Available options in 'model': deberta_"),
+        ("model=nope", "Available options in 'model': deberta_"),
         (
             "metric=[icd10,nope]",
-            "Could not load 'metric/nope'. Available options in 'metric': bert",
+            "Available options in 'metric': bert",
         ),
         ("model=[", "'model=[' cannot be read as KEY=VALUE: no viable alternative at input '['"),
     ],

@@ -22,12 +22,14 @@ REQUIRED = {
     "jsonl": {"source.path": "rows.jsonl", "prompt": "{q}", "answer": "{a}"},
     "parquet": {"source.path": "rows.parquet", "prompt": "{q}", "answer": "{a}"},
     "sqlite": {"source.path": "rows.db", "source.table": "t", "prompt": "{q}", "answer": "{a}"},
+    "chat": {"source.path": "rows.jsonl"},
     "counsel_chat": {"source.path": "rows.csv"},
     "counsel_chat_filtered": {"source.path": "rows.csv"},
     "empathetic_turns": {"source.path": "rows.jsonl"},
     "medsynth_notes": {"source.path": "rows.jsonl"},
     "bertscore": {"encoder": "some/encoder"},
     "similarity": {"encoder": "some/encoder"},
+    "judge": {"models": "mini"},
 }
 
 

@@ -24,6 +24,7 @@ from sizewise.evaluation.candidate_set import (
     read_candidates,
 )
 from sizewise.evaluation.candidates import build_trie, candidate_log_probs
+from sizewise.evaluation.prompts import open_prompts
 from sizewise.metrics.icd10 import Icd10
 from sizewise.metrics.label import Label
 from sizewise.metrics.perplexity import Perplexity
@@ -51,7 +52,7 @@ def test_equal_to_each_candidate_alone(
 ) -> None:
     model = sharpened(build_tiny(architecture, VOCAB))
     prompts = [item.prompt_ids for item in split.encoded[:5]]
-    found = candidate_log_probs(model, prompts, candidates, rows_per_pass=rows)
+    found = candidate_log_probs(open_prompts(model, prompts, 0), candidates, rows)
     assert found.shape == (5, len(candidates))
     for row, prompt in zip(found, prompts, strict=True):
         pairs = [Pair(prompt, candidate) for candidate in candidates]
@@ -64,7 +65,7 @@ def test_an_encoder_decoder_model_scores_each_candidate_as_if_alone(
     seq2seq, candidates: list[list[int]]
 ) -> None:
     prompts = [[5, 6, 7, 1], [9, 1]]
-    found = candidate_log_probs(seq2seq, prompts, candidates, rows_per_pass=60)
+    found = candidate_log_probs(open_prompts(seq2seq, prompts, 0), candidates, 60)
     pairs = [Pair(prompt, candidate) for prompt in prompts for candidate in candidates]
     expected = torch.tensor(answer_log_probs(seq2seq, pairs, 16), dtype=torch.float64)
     assert torch.allclose(found.flatten(), expected, atol=1e-4)
@@ -96,7 +97,7 @@ def test_every_reading_is_that_of_each_candidate_scored_alone(
     sums, mean = alone(prompts), alone(others).mean(0)
     assert torch.allclose(torch.tensor(prior, dtype=torch.float64), mean, atol=1e-4)
     assert CandidateSet(("",) * len(texts), trie).lengths == lengths
-    found = choose(candidate_log_probs(tiny, prompts, trie), lengths, prior)
+    found = choose(candidate_log_probs(open_prompts(tiny, prompts, 0), trie), lengths, prior)
     per_token = sums / torch.tensor(lengths)
     for row, choice in enumerate(found):
         # Equal candidates and near ties may go either way: the chosen one is a best one.
@@ -117,7 +118,7 @@ def test_a_prior_is_taken_over_smaller_batches_where_memory_runs_out(causal, can
 
 
 def test_prompts_of_one_token(causal, candidates) -> None:
-    found = candidate_log_probs(causal, [[5], [9]], candidates)
+    found = candidate_log_probs(open_prompts(causal, [[5], [9]], 0), candidates)
     pairs = [Pair([prompt], candidate) for prompt in (5, 9) for candidate in candidates]
     expected = torch.tensor(answer_log_probs(causal, pairs, 16), dtype=torch.float64)
     assert torch.allclose(found.flatten(), expected, atol=1e-4)
@@ -159,9 +160,9 @@ def test_length_and_what_is_always_likely_are_taken_out() -> None:
 
 def test_what_cannot_be_scored(causal) -> None:
     with pytest.raises(EvaluationError, match="candidate"):
-        candidate_log_probs(causal, [[5]], [])
+        candidate_log_probs(open_prompts(causal, [[5]], 0), [])
     with pytest.raises(EvaluationError, match="no tokens"):
-        candidate_log_probs(causal, [[]], [[6]])
+        open_prompts(causal, [[]], 0)
 
 
 def test_evaluation_keeps_the_best_candidate(causal, split, template, tmp_path) -> None:

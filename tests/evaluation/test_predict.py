@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_every_example_in_the_order_of_the_split(causal, split, template, tmp_pa
     first = found.predictions[0]
     assert (first.group, first.reference, first.answer_bytes) == ("g0", "E11.0", 5)
     assert (first.answer_tokens, first.prompt_tokens) == (6, len(split.encoded[0].prompt_ids))
-    assert all(p.latency > 0 and p.batch_size == 4 for p in found.predictions)
+    assert {p.batch_size for p in found.predictions} == {4}
     assert found.batch_size == 4
     assert found.conditions["batch_size"] == 4
     assert found.conditions["threads"] == torch.get_num_threads()
@@ -128,15 +129,33 @@ def test_an_empty_split_is_an_error(causal, template, tmp_path) -> None:
         run(causal, StubSplit([], []), template, tmp_path / "a.jsonl")
 
 
+SAMPLING = GenerationConfig(max_new_tokens=6, do_sample=True)
+
+
 def test_warm_up_is_not_measured(causal, split, template, tmp_path) -> None:
     sizes = fails_above(causal, rows=100)
-    run(causal, split, template, tmp_path / "a.jsonl", warmup_batches=0)
+    options = {"generation": SAMPLING}
+    run(causal, split, template, tmp_path / "a.jsonl", warmup_batches=0, **options)
     without = len(sizes)
     sizes.clear()
-    found = run(causal, split, template, tmp_path / "b.jsonl", warmup_batches=2)
+    found = run(causal, split, template, tmp_path / "b.jsonl", warmup_batches=2, **options)
     assert len(sizes) > without
-    assert all(p.new_tokens <= 6 for p in found.predictions)
+    assert all(p.new_tokens <= 6 and p.latency > 0 for p in found.predictions)
     assert len(PredictionStore(tmp_path / "b.jsonl", "key").read()) == 8
+
+
+def test_of_drafted_answers_one_batch_is_timed_that_was_decoded_plainly(
+    causal, split, template, tmp_path
+) -> None:
+    found = run(causal, split, template, tmp_path / "p.jsonl", batch_size=2).predictions
+    timed = [p for p in found if p.latency > 0]
+    lengths = sorted(p.prompt_tokens for p in found)
+    assert len(timed) == 2
+    assert {p.batch_size for p in timed} == {2}
+    assert all(lengths[1] < p.prompt_tokens < lengths[-2] for p in timed)
+    assert all(math.isnan(p.latency) for p in found if p not in timed)
+    stored = run(causal, split, template, tmp_path / "p.jsonl", batch_size=2).predictions
+    assert sum(p.latency > 0 for p in stored) == 2, "a resumed evaluation is timed, too"
 
 
 def test_rejected_answers_get_their_likelihood(causal, template, tmp_path) -> None:

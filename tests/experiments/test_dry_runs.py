@@ -105,6 +105,24 @@ def test_therapy_is_tested_on_other_data_under_two_conditions(run: Run) -> None:
 
 
 @pytest.mark.slow
+def test_therapy_has_a_server_and_a_judge_beside_it_for_which_others_stand_in(
+    run: Run, root: Path
+) -> None:
+    cfg = compose_run(["experiment=therapy_gemma4b", "debug=dry_run"])
+    assert set(cfg.sweep.arms) == {"specialised", "general"}
+    for name, arm in cfg.sweep.arms.items():
+        own = [text for text in arm if not text.startswith("seed=")]
+        outcome = run(f"judged_{name}", "experiment=therapy_gemma4b", "debug=dry_run", *LEAN, *own)
+        scores = outcome.best["counseling"].scores
+        assert 0 <= scores["judge/win"] <= 1
+        assert any("Dry run" in warning for warning in outcome.warnings)
+        log = (root / f"judged_{name}" / "job.log").read_text()
+        assert "a tiny random model stands in for qwen3_14b" in log
+    assert outcome.model.family == "endpoint"
+    assert "A stand-in answers for the server: nothing is sent" in log
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", ["full", "all_linear"])
 def test_empathy_keeps_its_splits_as_sqlite(run: Run, root: Path, lora: str) -> None:
     outcome = run(f"empathy_{lora}", "experiment=empathy_flan_t5", f"lora={lora}", *DRY, *LEAN)

@@ -40,6 +40,18 @@ def test_the_record_says_what_it_cost(tuned):
     assert 0 < outcome.model.adapter_bytes < outcome.model.base_bytes
 
 
+def test_a_sample_of_both_sides_is_timed_at_batch_1_and_the_batch_used(tuned):
+    _, outcome = tuned
+    timed = {(t.side, t.batch_size): t for t in outcome.cost.timings}
+    assert timed.keys() == {(side, size) for side in ("base", "tuned") for size in (1, 8)}
+    for timing in timed.values():
+        assert timing.answers >= (4 if timing.batch_size == 1 else 8)
+        assert 0 < timing.per_answer_low <= timing.per_answer <= timing.per_answer_high
+        assert 0 < timing.per_token_low <= timing.per_token <= timing.per_token_high
+        assert 0 < timing.cpu_per_answer < 1.2 * timing.mean_per_answer
+        assert 1 <= timing.new_tokens <= 8
+
+
 def test_the_files_it_names_are_there_with_their_content(tuned):
     root, outcome = tuned
     from sizewise.record.outcome import file_ref
@@ -61,8 +73,9 @@ def test_a_torn_record_is_no_result(tuned):
     root, _ = tuned
     (root / "torn").mkdir()
     (root / "torn" / "outcome.json").write_text('{"version": 1, "objective"')
-    run(root, "torn", "lora=none")
+    run(root, "torn", "lora=none", "evaluation.timed_answers=0")
     assert read_outcome(root / "torn").tuned is None
+    assert read_outcome(root / "torn").cost.timings == []
 
 
 def test_a_run_is_done_only_when_its_trackers_are_closed(tuned, monkeypatch):

@@ -69,6 +69,7 @@ def test_options_of_an_adapter_name_no_run_without_one(key: str, value: object) 
         ("trainer.progress_bar", False),
         ("trainer.checkpoint_every", 7),
         ("evaluation.retries", 9),
+        ("evaluation.timed_answers", 0),
         ("model.license", "other words"),
     ],
 )

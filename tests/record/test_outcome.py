@@ -21,6 +21,7 @@ from sizewise.record.outcome import (
     write_outcome,
 )
 from sizewise.record.state import is_done
+from sizewise.record.timing import Timing
 
 MODEL = ModelFacts(
     name="nano",
@@ -78,6 +79,21 @@ def test_an_outcome_reads_back_equal(tmp_path):
     assert read_outcome(tmp_path) == _outcome()
     assert read_outcome(tmp_path).score() == 0.5
     assert [p.name for p in tmp_path.iterdir()] == ["outcome.json"]
+
+
+def test_a_record_of_a_version_without_timings_is_read(tmp_path):
+    timing = Timing("tuned", 8, 16, 5.0, 0.1, 0.05, 0.2, 0.02, 0.01, 0.04, 0.12, 0.11)
+    timed = dataclasses.replace(_outcome(), cost=CostFacts(timings=[timing]))
+    path = write_outcome(timed, tmp_path)
+    assert read_outcome(tmp_path) == timed
+    record = json.loads(path.read_text())
+    record["cost"].pop("timings")
+    path.write_text(json.dumps(record))
+    assert read_outcome(tmp_path).cost.timings == []
+    record["cost"]["timings"] = [{"side": "tuned", "batch_size": "eight"}]
+    path.write_text(json.dumps(record))
+    with pytest.raises(OutcomeError, match="timings"):
+        read_outcome(tmp_path)
 
 
 def test_without_training_the_base_stands_for_the_run():

@@ -107,6 +107,16 @@ def test_the_card_names_base_data_results_and_limits(tuned, tmp_path):
                  "not a medical device", "| 48 / 8 / 8"):  # fmt: skip
         assert word in card
     assert "{{" not in card
+    assert "training answers" not in card
+
+
+def test_the_card_says_who_wrote_the_training_answers(tuned, tmp_path):
+    run = open_run(tuned)
+    facts = {"kept": 40, "model": "mini", "path": "/home/me/mini", "answers_from": "both"}
+    data = replace(run.outcome.data, report={**run.outcome.data.report, "teacher": facts})
+    run = replace(run, outcome=replace(run.outcome, data=data))
+    card = write_card(run, tmp_path, False, None).read_text()
+    assert "| 40 written by the model mini (`mini`), beside those of the data |" in card
 
 
 def test_the_card_does_not_hide_a_split_that_leaks(tuned, tmp_path):

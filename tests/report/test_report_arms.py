@@ -27,7 +27,8 @@ from sizewise.report.comparison.runs import load_runs
 from sizewise.report.comparison.verdict import DIFFER, NOT_SHOWN, OPEN
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import write_report
-from sizewise.report.views.charts import quality_chart, scaling_chart
+from sizewise.report.views.charts import scaling_chart
+from sizewise.report.views.quality import quality_chart
 
 TASK = Task(examples=60)
 NF4 = {"quantization": "nf4", "tuned": None, "task": TASK}
@@ -473,3 +474,34 @@ def test_finished_runs_without_scores_are_told_from_none(tmp_path: Path) -> None
     assert result.verdict.status == OPEN
     assert result.verdict.headline == "Nothing scored"
     assert "1 run finished, but none was scored on the test split" in result.verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (("/bases/small", "/bases/large"), {"small", "large"}),
+        (("org/first-1B", "org/second-1B"), {"first-1B", "second-1B"}),
+        (("/a/model", "/b/model"), {"a/model", "b/model"}),
+        (("one/model", "./folder/"), {"model", "folder"}),
+    ],
+)
+def test_models_without_a_name_of_their_own_go_by_folder_or_repository(
+    tmp_path: Path, paths: tuple[str, str], names: set[str]
+) -> None:
+    for number, path in enumerate(paths):
+        config = {"model": {"name": "local", "path": path, "content": f"97b6d45e2161545{number}"}}
+        spec = Spec("mini", 0.1 + 0.3 * number, None, task=TASK, extra=config)
+        made(tmp_path / str(number), spec, model__name="local", model__path=path)
+    comparison = compare([tmp_path])
+    assert set(labels(comparison)) == {f"{name} zero-shot" for name in names}
+    files = write_report(comparison, tmp_path / "report", (), "t")
+    shown = Path(files["report"]).read_text() + comparison.sets[0].verdict.sentence
+    assert "model.content" not in shown
+    assert "local zero-shot" not in shown
+
+
+def test_a_named_model_keeps_its_name_and_another_makes_way(tmp_path: Path) -> None:
+    for number, (name, path) in enumerate([("model", "hub/x"), ("local", "/bases/model")]):
+        spec = Spec("mini", 0.2, None, task=TASK, extra={"model": {"name": name, "path": path}})
+        made(tmp_path / str(number), spec, model__name=name, model__path=path)
+    assert set(labels(compare([tmp_path]))) == {"model zero-shot", "bases/model zero-shot"}

@@ -211,7 +211,7 @@ def test_data_sets_are_never_compared_with_each_other(tmp_path: Path) -> None:
     result = compare([tmp_path])
     assert sorted(s.test.dataset for s in result.sets) == ["icd10_dialogues", "one", "two"]
     assert all(not of(s, SMALL_LARGE) for s in result.sets)
-    assert len(result.table) == 3
+    assert len(result.table) == 5
 
 
 def test_less_is_better_where_the_direction_says_so(tmp_path: Path) -> None:

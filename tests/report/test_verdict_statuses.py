@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tests.report.factory import PRIMARY, Columns, Spec, Task, make_run, make_sweep, plant, share
 
-from sizewise.record.outcome import file_ref, read_outcome, write_outcome
+from sizewise.record.outcome import CostFacts, file_ref, read_outcome, write_outcome
 from sizewise.record.stops import (
     KEPT,
     STOPPED,
@@ -21,6 +21,7 @@ from sizewise.record.stops import (
     TuningRecord,
     write_tuning,
 )
+from sizewise.record.timing import Timing
 from sizewise.report.comparison import verdict as v
 from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.contrast import find_contrast
@@ -372,8 +373,8 @@ def test_status_is_the_same_wherever_it_is_shown(tmp_path: Path) -> None:
     assert record["verdict"]["status"] == v.BEATS_SIZE
     assert record["verdict"]["baseline"]["configuration"] == "tfidf_logreg"
     assert {k: record["cards"][0][k] for k in ("name", "value")} == {
-        "name": "Status",
-        "value": v.BEATS_SIZE,
+        "name": "Small, tuned",
+        "value": "50.0 %",
     }
     values = sweep_summary(comparison, {"picture": tmp_path / "none.png"}).values
     assert values["verdict_status"] == v.BEATS_SIZE
@@ -547,6 +548,54 @@ def test_speed_of_unlike_batches_or_machines_is_not_compared(tmp_path: Path) -> 
         assert "Speed is not compared" in result.verdict.sentence
         assert not any(card.name == "Speed" for card in cards_of(result))
         assert result.paid_back == []
+
+
+def sample(side: str, batch: int, seconds: float, computing: float) -> Timing:
+    return Timing(
+        side, batch, 8, 5.0, seconds, seconds / 2, 2 * seconds, seconds / 5, seconds / 10,
+        seconds / 2.5, seconds, computing,
+    )  # fmt: skip
+
+
+def timed_apart(root: Path, busy: float = 1.0) -> SetComparison:
+    """A sample of both was timed; ``busy``: seconds that passed for one of computing."""
+    small = [sample("tuned", size, 0.01 * busy, 0.01) for size in (1, 8)]
+    untouched = [sample("base", size, 0.5, 0.5) for size in (1, 8)]
+    large = [sample("base", 1, 0.2, 0.2), sample("base", 8, 0.04, 0.04)]
+    cost = CostFacts(train_seconds=60.0, timings=[*untouched, *small])
+    spec = Spec("nano", r=8, task=TASK)
+    plant(root / "small", spec, said(0.1), said(0.7), rows={"latency": math.nan}, cost=cost)
+    spec = Spec("mini", 0.0, None, task=TASK)
+    plant(root / "large", spec, said(0.4, offset=1), cost=CostFacts(timings=large))
+    return only(root)
+
+
+def test_speed_is_that_of_the_sample_timed_apart_at_batch_1_and_the_batch_used(
+    tmp_path: Path,
+) -> None:
+    result = timed_apart(tmp_path)
+    sentence = result.verdict.sentence
+    assert "At batch 8 an answer takes 10 ms (5 ms to 20 ms over timed answers)" in sentence
+    assert "against 40 ms (20 ms to 80 ms over timed answers)" in sentence
+    assert "a new token 2 ms" in sentence
+    assert (
+        "at batch 1 an answer 10 ms (5 ms to 20 ms over timed answers) against 200 ms" in sentence
+    )
+    assert "busy" not in sentence
+    (entry,) = result.paid_back
+    assert entry.unit == "device seconds"
+    assert entry.result.answers == math.ceil(60 / (0.04 - 0.01))
+
+
+def test_a_busy_machine_is_said_with_speed_and_break_even(tmp_path: Path) -> None:
+    result = timed_apart(tmp_path, busy=2.0)
+    sentence = result.verdict.sentence
+    assert "an answer takes 20 ms" in sentence
+    assert "The machine was busy" in sentence
+    assert "of computing an answer took 10 ms against 40 ms" in sentence
+    (entry,) = result.paid_back
+    assert entry.result.answers == math.ceil(60 / (0.04 - 0.01))
+    assert "the machine was busy" in paid_back_sentences([entry])[0]
 
 
 def test_break_even_is_over_all_that_was_trained_with_a_range_over_seeds(tmp_path: Path) -> None:

@@ -127,7 +127,9 @@ def test_a_typo_ends_in_one_line_that_names_the_known_keys(
     assert result.returncode == 1
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert line.startswith("sizewise: lora.rr: Key 'rr' not in 'LoraConfig'. Known keys: method, r")
+    assert line.startswith(
+        "sizewise: lora.rr is no option. Did you mean lora.r=…? Known keys there: method"
+    )
 
 
 def test_a_dry_run_shows_the_plan_and_leaves_nothing(tmp_path: Path, train: Command) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 from sizewise.config import SweepConfig
 from sizewise.config.register import to_run_config
 from sizewise.errors import SweepError
+from sizewise.files import sealed, unsealed, write_json
 from sizewise.job.submit import check_same, load_job, make_job, submit
+from sizewise.record.directories import RunDir
 from sizewise.record.outcome import write_outcome
 from sizewise.sweep.plan import Plan, make_plan
 
@@ -103,6 +107,17 @@ def test_another_configuration_in_the_same_directory_is_refused(tmp_path: Path) 
     check_same(make_job(job_config(seed=3), tmp_path))
     with pytest.raises(SweepError, match="seed: 3 → 4"):
         submit(make_job(job_config(seed=4), tmp_path))
+
+
+def test_a_run_that_another_version_named_otherwise_is_gone_on_with(tmp_path: Path) -> None:
+    """Its configuration is the same; only the hash that was stored is of another making."""
+    job = make_job(job_config(seed=3), tmp_path)
+    submit(job)
+    record = unsealed(json.loads(RunDir(job.run_dir).job.read_text()))
+    write_json(RunDir(job.run_dir).job, sealed({**record, "identity": "0123456789ab"}))
+    check_same(job)
+    with pytest.raises(SweepError, match="seed: 3 → 4"):
+        check_same(replace(make_job(job_config(seed=4), tmp_path), run_dir=job.run_dir))
 
 
 def test_a_function_that_is_not_there_is_named(tmp_path: Path) -> None:

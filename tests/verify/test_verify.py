@@ -398,7 +398,7 @@ def test_files_that_cannot_be_read_are_findings(
     [
         ('{"version": 2, "run', "cannot be read"),
         ("[]", "no record of a comparison"),
-        ('{"version": 3, "test_sets": [3]}', "no record of a comparison"),
+        ('{"version": 4, "test_sets": [3]}', "no record of a comparison"),
     ],
 )
 def test_a_torn_comparison_is_a_finding(copied: Path, text: str, said: str) -> None:

@@ -24,7 +24,8 @@ from sizewise.report.comparison.compare import SetComparison
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.points import Front
 from sizewise.report.comparison.runs import FloatArray
-from sizewise.report.views.charts import layout, quality_chart
+from sizewise.report.views.look import layout
+from sizewise.report.views.quality import quality_chart
 
 SAMPLES = 200
 
@@ -168,8 +169,6 @@ def pareto_figure(compared: SetComparison, front: Front) -> go.Figure:
     """Quality over one cost; every marker's ``customdata`` is the arm's position."""
     test = compared.test
     figure = quality_chart(test, compared.points, front, scale_of(test))
-    if test.sign < 0:
-        figure.layout.yaxis.title.text += ", lower is better"
     figure.update_layout(height=380, clickmode="event+select", dragmode="pan")
     return figure
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sizewise import __version__
 from sizewise.errors import SizewiseError
 from sizewise.report.words import visible
 
@@ -15,7 +16,6 @@ app = typer.Typer(
     name="sizewise",
     help="Does a small specialised model beat a larger general one, and at what cost?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -29,16 +29,59 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", help="Call classes that the record names and sizewise does not have."),
 ]
+
+
+def _completed(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete a word of a command line: groups and keys, and behind ``=`` the group's options."""
+    from sizewise.config import conf_dir
+    from sizewise.config.suggest import all_keys, options_of
+
+    group, separate, begun = incomplete.rpartition("=")
+    before = list(context.params.get("overrides") or ())
+    if not separate and before[1:] and before[-1] == "=":  # bash takes a word apart at it
+        group, begun = before[-2], incomplete
+    elif not incomplete and before and "=" not in before[-1]:
+        group = before[-1]
+    places = [conf_dir(), conf_dir().parent / "sweeps", Path("conf"), Path("sweeps")]
+    if group:
+        found = options_of(group, places) or list(TASKS if group == "dataset.task" else ())
+        return [f"{group}={o}" if separate else o for o in found if o.startswith(begun)]
+    folders = [folder for place in places if place.is_dir() for folder in place.iterdir()]
+    groups = {f"{folder.name}=" for folder in folders if folder.is_dir() and folder.name != "hydra"}
+    keys = [f"{key}=" for key in all_keys() if "." not in key or "." in incomplete]
+    return [word for word in sorted({*groups, *keys}) if word.startswith(incomplete)]
+
+
+TASKS = ("classification", "codes", "text", "chat")
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Overrides as for train.py: model=gemma4b lora.r=16 …")
+    list[str] | None,
+    typer.Argument(
+        help="Overrides as for train.py: model=gemma4b lora.r=16 …", autocompletion=_completed
+    ),
 ]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"sizewise {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Does a small specialised model beat a larger general one, and at what cost?"""
 
 
 AS_TYPED = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 @app.command(add_help_option=False, context_settings=AS_TYPED)
-def train() -> None:
+def train(overrides: Overrides = None) -> None:
     """Run one job, or with -m or sweep=NAME many: sizewise train -m model=nano,mini lora.r=8,16."""
     from sizewise.commands.run import hydra_command
 
@@ -46,7 +89,7 @@ def train() -> None:
 
 
 @app.command(add_help_option=False, context_settings=AS_TYPED)
-def evaluate() -> None:
+def evaluate(overrides: Overrides = None) -> None:
     """Score an untouched base, a finished run (run=DIR) or an adapter (adapter=PATH_OR_ID)."""
     from sizewise.commands.run import hydra_command
 
@@ -116,6 +159,24 @@ def plan(overrides: Overrides = None) -> None:
 
 
 @app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, Excel, JSON(L), Parquet or SQLite.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the option (default: the file's).")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Column that holds the question.")] = None,
+    answer: Annotated[str | None, typer.Option(help="Column that holds the answer.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the option of that name.")
+    ] = False,
+) -> None:
+    """Look at a file, write conf/dataset/NAME.yaml for it, and say what to type next."""
+    from sizewise.commands.init import init_command
+
+    init_command(file, name, prompt, answer, force)
+
+
+@app.command()
 def explore(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write pictures and figures here.")] = None,
@@ -170,6 +231,23 @@ def reproduce(
     from sizewise.commands.provenance import reproduce_command
 
     raise typer.Exit(reproduce_command(directory, run, trust))
+
+
+@app.command()
+def judge(
+    directory: Directory,
+    ratings: Annotated[
+        Path | None, typer.Option(help="Sweep or run whose blind ratings are taken.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Ask servers elsewhere that the records name.")
+    ] = False,
+) -> None:
+    """Ask the judges of finished runs what people rated in the app: how far do they agree?"""
+    from sizewise.job.others.judge import compare_with_people
+
+    for found in compare_with_people(directory, ratings, trust):
+        typer.echo(visible(found.sentence))
 
 
 @app.command("app")

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from sizewise import __version__
 from sizewise.composition.resolvers import exit_on_error, make_directory, register_resolvers
 from sizewise.composition.shorthand import spelt_out
 from sizewise.config import RunConfig, conf_dir, register_schema
 from sizewise.config.register import explained
-from sizewise.errors import SweepError
+from sizewise.config.suggest import all_keys, nearest_key
+from sizewise.errors import ConfigError, SweepError
 from sizewise.job.execute import JobResult, execute
 from sizewise.job.run import sweep_name
 from sizewise.job.submit import DEFAULT_FUNCTION, load_job, make_job, submit
@@ -58,13 +61,56 @@ def hydra_command(name: str, arguments: Sequence[str] | None = None) -> None:
     prepare()
     if arguments is not None:
         sys.argv = [f"sizewise {name}", *arguments]
-    sys.argv[1:] = spelt_out(sys.argv[1:])
-    with exit_on_error():  # Hydra makes it a moment later, with a traceback where that fails
+    if "--version" in sys.argv[1:]:  # Hydra would print its own
+        sys.stdout.write(f"sizewise {__version__}\n")
+        return
+    with exit_on_error():
+        check_flags(sys.argv[1:])
+        sys.argv[1:] = spelt_out(sys.argv[1:])
+        # Hydra makes it a moment later, with a traceback where that fails
         for text in sys.argv[1:]:
             if text.startswith("hydra.run.dir=") and "${" not in text:
                 make_directory(Path(text.partition("=")[2].strip("'\"")))
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
     run_command(main(run_task))
+
+
+# Hydra's own flags; those that take a value.
+FLAGS = {
+    "--help", "-h", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r",
+    "--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn",
+    "--config-dir", "-cd", "--experimental-rerun", "--info", "-i", "--version",
+}  # fmt: skip
+
+
+def check_flags(words: Sequence[str]) -> None:
+    """Refuse a flag that there is not: options are KEY=VALUE here.
+
+    Raises:
+        ConfigError: the message spells the flag as an override.
+    """
+    if {"-m", "--multirun"} & set(words) and {"-c", "--cfg", "--info", "-i"} & set(words):
+        raise ConfigError(
+            "--cfg and --info show one job. Leave out -m; for the plan of many: sweep.dry_run=true."
+        )
+    for place, word in enumerate(words):
+        flag, _, value = word.partition("=")
+        if not flag.startswith("-") or flag in FLAGS or not flag.lstrip("-")[:1].isalpha():
+            continue
+        if not flag.startswith("--") and flag[:2] in FLAGS:  # such as -cjob
+            continue
+        following = next((text for text in words[place + 1 :] if text[:1] != "-"), "")
+        value = value or ("" if "=" in following else following) or "VALUE"
+        name = flag.lstrip("-")
+        key = name if name in {*TOP, *all_keys()} else nearest_key(name)
+        meant = f"{key}={value}" if key and "=" not in key else key
+        raise ConfigError(
+            f"{flag}: options have no dashes here, they are KEY=VALUE."
+            + (f" Did you mean {meant}?" if meant else " --help shows examples.")
+        )
+
+
+TOP = {item.name for item in fields(RunConfig)}
 
 
 def run_task(cfg: DictConfig) -> float | None:

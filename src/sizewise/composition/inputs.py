@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sizewise.composition.others import other_model, others_of, pin_others
 from sizewise.config import WITHOUT_WEIGHTS, DatasetConfig, RunConfig, SourceConfig, to_run_config
 from sizewise.data.rows.read import find_files, kind_of, plain_content_hash, sources_of
 from sizewise.errors import ConfigError
@@ -21,8 +24,12 @@ def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
 
     So a file that was changed makes another job, and a queued job refuses a file that is no
     longer the one it was planned with. A hash that is there already stays.
+
+    Raises:
+        ConfigError: the base is called as another one is.
     """
     copy = deepcopy(dict(config))
+    check_name(copy.get("model") or {})
     datasets = [copy.get("dataset"), *(copy.get("eval_dataset") or {}).values()]
     for source in (source for dataset in datasets for source in sources_of(dataset)):
         if source.get("path") and not source.get("sha256"):
@@ -33,7 +40,39 @@ def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
     evaluation = copy.get("evaluation")
     if isinstance(evaluation, dict) and not evaluation.get("candidates_sha256"):
         evaluation["candidates_sha256"] = candidates_content(evaluation)
+    pin_others(copy)
+    teaching = (copy.get("dataset") or {}).get("teaching")
+    if isinstance(teaching, dict) and teaching.get("prompts") and not teaching["prompts_sha256"]:
+        source = {"kind": "hub", "path": teaching["prompts"]}
+        teaching["prompts_sha256"] = plain_content_hash(source)
     return copy
+
+
+# What model families are called: an embedded base is none of them.
+_FAMILIES = re.compile(
+    r"qwen|llama|gemma|mistral|mixtral|ministral|phi-?\d|smollm|gpt|deepseek|t5|falcon|pythia|olmo|"
+    r"bert|granite|claude",
+    re.IGNORECASE,
+)
+
+
+def check_name(model: Mapping[str, Any]) -> None:
+    """Refuse ``model.name`` where it names another model than the one that would run.
+
+    Raises:
+        ConfigError: a hub id or a known family on an embedded base or a baseline, or a hub id that
+            is another than ``model.path``.
+    """
+    name, path = str(model.get("name")), str(model.get("path"))
+    id_ = "/" in name and HUB_ID.match(name) is not None
+    ours = path.startswith((EMBEDDED, "classical:"))
+    on_hub = path.count("/") == 1 and HUB_ID.match(path) is not None and not Path(path).is_dir()
+    if (ours and (id_ or _FAMILIES.search(name))) or (on_hub and id_ and name != path):
+        meant = f"model={name}" if id_ else "model=OWNER/NAME, or one of its options"
+        raise ConfigError(
+            f"model.name={name} only names a model in reports: what would run is {path}. "
+            f"To run that one: {meant}."
+        )
 
 
 def _is_loaded(model: Mapping[str, Any]) -> bool:
@@ -91,6 +130,8 @@ def names_hub(cfg: RunConfig) -> bool:
     metrics = [metric for metric in cfg.metric.values() if isinstance(metric, Mapping)]
     encoders = [metric.get("encoder") for metric in metrics]
     base = [cfg.model.path, cfg.model.tokenizer] if cfg.model.has_weights else []
+    others = [other_model(value, key).model for key, value in others_of(asdict(cfg))]
+    base += [place for m in others if m.has_weights for place in (m.path, m.tokenizer)]
     places = [*base, cfg.adapter, *encoders]
     return any(
         place is not None and not place.startswith(OWN) and not Path(place).exists()

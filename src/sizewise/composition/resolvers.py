@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sizewise.composition.inputs import pinned
@@ -38,6 +38,7 @@ def register_resolvers() -> None:
         ("sizewise.run_dir", _run_dir),
         ("sizewise.sweep_dir", sweep_dir),
         ("sizewise.learning_rate", _learning_rate),
+        ("sizewise.listed", _listed),
     ):
         OmegaConf.register_new_resolver(name, function, replace=True)
 
@@ -91,6 +92,12 @@ def make_directory(path: Path) -> None:
 
 def _mode(*, _root_: DictConfig) -> str | None:
     return "MULTIRUN" if _root_.sweep.arms else None
+
+
+def _listed(values: Any) -> str:
+    """Return one value, or several, as an override writes them."""
+    several = isinstance(values, list | ListConfig)
+    return ",".join(str(value) for value in (values if several else [values]))
 
 
 def _learning_rate(*, _root_: DictConfig) -> float:

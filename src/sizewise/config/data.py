@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sizewise.config.checks import at_least, one_of, within
+from sizewise.config.checks import above, at_least, one_of, within
 from sizewise.errors import ConfigError
 
 SPLITS = ("train", "validation", "test")
@@ -23,6 +23,40 @@ KNOWN_SPLITS = {*EITHER, *(word for words in SYNONYMS.values() for word in words
 SPLIT_COLUMN = "__split__"
 """Column that holds the split which the source itself gives a row."""
 SOURCES = ("embedded", "hub", "csv", "json", "parquet", "sqlite", "mixture")
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What a kind of task sets: the metrics, the score that decides, and further keys."""
+
+    metrics: tuple[str, ...]
+    primary: str
+    direction: str
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    def overrides(self) -> dict[str, str]:
+        """Return the settings as keys and values of a command line."""
+        return {
+            "metric": f"[{','.join(self.metrics)}]",
+            "dataset.primary": self.primary,
+            "dataset.direction": self.direction,
+            **self.more,
+        }
+
+
+LIKELIHOOD_METRICS = ("perplexity", "efficiency")
+CHAT_COLUMNS = {"dataset.conversation": "auto", "dataset.prompt": "''", "dataset.answer": "''"}
+TASKS = {
+    "classification": TaskSettings(("label", *LIKELIHOOD_METRICS), "label/exact_match", "max"),
+    "codes": TaskSettings(("icd10", *LIKELIHOOD_METRICS), "icd10/exact_match", "max"),
+    "text": TaskSettings(("tfidf", *LIKELIHOOD_METRICS), "tfidf/cosine", "max"),
+    "chat": TaskSettings(("tfidf", *LIKELIHOOD_METRICS), "tfidf/cosine", "max", CHAT_COLUMNS),
+}
+"""The kinds of tasks that ``dataset.task=NAME`` stands for on a command line.
+
+Texts are scored against the reference without a further package or download; how likely a model
+finds the reference would decide nothing between tuned and untouched models.
+"""
 
 
 @dataclass
@@ -118,6 +152,37 @@ class SplitConfig:
             )
 
 
+ANSWERS_FROM = ("gold", "teacher", "both")
+
+
+@dataclass
+class TeachingConfig:
+    """How a teacher is asked, and which of its answers are trained on.
+
+    ``prompts``: a file with further rows (columns as the data set's, without answers) that the
+    teacher answers beside the training prompts. ``min_score``: where there is a reference, keep
+    answers whose primary score against it is at least that (at most, where less is better); null:
+    all. ``samples``: ask so many times, at ``temperature``, take the answer that the others agree
+    with most (mean primary score against them), and where no reference decides keep it if that is
+    at least ``agreement``.
+    """
+
+    prompts: str | None = None
+    prompts_sha256: str | None = None
+    min_score: float | None = None
+    samples: int = 1
+    temperature: float = 0.7
+    agreement: float = 0.5
+
+    def __post_init__(self) -> None:
+        at_least("dataset.teaching.samples", self.samples, 1)
+        above("dataset.teaching.temperature", self.temperature, 0)
+        if self.samples == 2:
+            raise ConfigError(
+                "dataset.teaching.samples=2: two answers that differ have no majority. Take 3."
+            )
+
+
 @dataclass
 class DatasetConfig:
     """A task: rows, how they become messages, how they are split, and what counts as good.
@@ -126,9 +191,12 @@ class DatasetConfig:
     all of whose placeholders are empty is left out. ``history`` names a column that holds earlier
     turns (a list of strings, user first, or of role/content mappings); ``conversation`` one that
     holds a whole dialogue, of which each assistant turn becomes an example (``train_on``: all of
-    them or the last one). ``group`` names the columns that must never straddle splits besides the
-    question itself (which never does: the first user turn, or what the prompt's columns hold).
-    Other words around the columns leave the splits as they are. ``strata`` name columns kept for
+    them or the last one); ``auto``: the first column of ``messages``, ``conversations``,
+    ``conversation``, ``dialogue``, ``dialog``, ``chat`` and ``turns`` that holds one, else
+    ``prompt`` and ``completion`` (or ``chosen`` and ``rejected``). ``group`` names the columns that
+    must never straddle splits besides the question itself (which never does: the first user turn,
+    or what the prompt's columns hold). Other words around the columns leave the splits as they are.
+    ``strata`` name columns kept for
     breakdowns; ``label`` the column whose frequency in training is one (``label_frequency``: never
     seen, rare, and frequent from ``frequent`` training examples on). ``few_shot`` examples of the
     training split are put before every prompt, as earlier ``turns`` or as ``text`` within the
@@ -137,6 +205,10 @@ class DatasetConfig:
     ``parts`` are the data sets of a mixture, by name. What one part holds out no part trains on:
     the same question, the same row, and the same value of a ``group`` column if both parts name
     that column so. Columns that number the groups of each part anew need different names.
+    ``teacher`` is a larger model that writes training answers: an option of ``model``, a folder, a
+    hub id, a finished run, or a mapping such as ``{option: endpoint, base_url: …, path: …}``.
+    ``answers_from``: train on ``gold`` answers, on those of the ``teacher``, or on ``both``; null:
+    the teacher's where one is named.
     """
 
     name: str = MISSING
@@ -167,11 +239,21 @@ class DatasetConfig:
     direction: str = "max"
     license: str | None = None
     parts: dict[str, Any] = field(default_factory=dict)
+    teacher: Any = None
+    answers_from: str | None = None
+    teaching: TeachingConfig = field(default_factory=TeachingConfig)
 
     def __post_init__(self) -> None:
         one_of("dataset.train_on", self.train_on, ("all", "last"))
         one_of("dataset.direction", self.direction, ("max", "min"))
         one_of("dataset.few_shot_style", self.few_shot_style, ("turns", "text"))
+        if self.answers_from is not None:
+            one_of("dataset.answers_from", self.answers_from, ANSWERS_FROM)
+            if self.answers_from != "gold" and self.teacher is None:
+                raise ConfigError(
+                    f"dataset.answers_from={self.answers_from} needs a teacher. Name one: "
+                    "dataset.teacher=OPTION (or a run, a folder, a hub id)."
+                )
         for key in ("max_samples", "max_train", "max_validation", "max_test"):
             at_least(f"dataset.{key}", getattr(self, key), 1)
         at_least("dataset.max_length", self.max_length, 8)
@@ -188,6 +270,11 @@ class DatasetConfig:
                 f"dataset.source.path names a file for each split, and dataset.split.column="
                 f"{self.split.column} divides the rows too. Set dataset.split.column=null."
             )
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether a teacher writes training answers."""
+        return self.teacher is not None and self.answers_from != "gold"
 
     @property
     def own_split(self) -> SplitConfig:

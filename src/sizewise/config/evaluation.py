@@ -45,6 +45,9 @@ class EvaluationConfig:
     null (none), or ``auto`` (``train`` where a metric is one of labels or codes and training has no
     more than 512 different answers, else none). ``candidates_sha256`` is the content of that file
     (16 digits); it is filled in when a job is planned, and another content is refused.
+    ``timed_answers``: test prompts that are answered once more, alone and in a batch, untouched and
+    tuned model in turns, to say how fast both are; 0: none. ``warmup_batches`` are answered before
+    the first where every answer is timed as it is made (sampled ones, and those not in fp32).
     """
 
     batch_size: int | None = None
@@ -55,8 +58,10 @@ class EvaluationConfig:
     candidates_sha256: str | None = None
     warmup_batches: int = 1
     retries: int = 3
+    timed_answers: int = 4
 
     def __post_init__(self) -> None:
+        at_least("evaluation.timed_answers", self.timed_answers, 0)
         at_least("evaluation.batch_size", self.batch_size, 1)
         at_least("evaluation.warmup_batches", self.warmup_batches, 0)
         at_least("evaluation.retries", self.retries, 0)

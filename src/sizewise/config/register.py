@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sizewise.config.run import RunConfig
+from sizewise.config.suggest import did_you_mean, nearest_options, options_of
 from sizewise.errors import ConfigError
 
 
@@ -42,7 +43,39 @@ def explain(error: BaseException) -> str:
         said = str(error).split("\nSee ")[0]
         return f"{error.override!r} cannot be read as KEY=VALUE: {said}. Is a quote missing?"
     said = str(error).split("\nConfig search path:")[0]
-    return _one_line(said) + _options(said)
+    unknown = _NO_KEY.match(said)
+    if unknown is not None:
+        return f"{unknown[1]} is no option.{did_you_mean(unknown[1])} --cfg job prints all keys."
+    missing = _NO_OPTION.search(said)
+    return _no_option_of(missing[1], missing[2]) if missing else _one_line(said)
+
+
+_NO_KEY = re.compile(r"Could not override '([^']+)'\.\s+No match in the defaults list")
+_NO_OPTION = re.compile(r"Could not (?:find|load) '(.+)/([^/'\n]+)'")
+# What to do where no option is so called, by group.
+_OWN = {
+    "model": (
+        "For a model of the Hugging Face hub: model=OWNER/NAME (without an owner: model=local "
+        "model.path={name}). For a folder: model=./FOLDER."
+    ),
+    "dataset": (
+        "For a file of your own: sizewise init FILE writes an option for it; or dataset=csv "
+        "(jsonl, chat, parquet) dataset.source.path=FILE."
+    ),
+    "metric": "For a metric of your own: docs/metrics.md.",
+    "sweep": "For a sweep of your own: sweeps/sweep/NAME.yaml in the folder you are in.",
+}
+
+
+def _no_option_of(group: str, name: str) -> str:
+    """Say what a group has, what was nearly meant, and how to bring something of one's own."""
+    places = (conf_dir(), conf_dir().parent / "sweeps", Path("conf"), Path("sweeps"))
+    names = options_of(group, places)
+    near = [f"{group}={option}" for option in nearest_options(name, names)]
+    meant = f" Did you mean {' or '.join(near)}?" if near else ""
+    listed = f" Available options in '{group}': {', '.join(names)}." if names else ""
+    own = " " + _OWN[group].replace("{name}", name) if group in _OWN else ""
+    return f"Could not find '{group}/{name}'.{meant}{own}{listed}"
 
 
 @contextmanager
@@ -79,22 +112,13 @@ def _explain_value(error: OmegaConfBaseException, said: str) -> str:
     if reason.endswith("of type 'float' could not be converted to Integer"):
         part = " For a part of an epoch set trainer.max_steps." if "max_epochs" in key else ""
         return f"{key}={reason.split(chr(39))[1]} is no whole number.{part}"
-    return f"{key}: {reason}{_siblings(error)}"
-
-
-def _siblings(error: OmegaConfBaseException) -> str:
-    """Name the keys that exist where an unknown one was given."""
     fields = getattr(error.object_type, "__dataclass_fields__", None)
     if fields is None or error.key in fields:
-        return ""
-    return f". Known keys: {', '.join(fields)}"
-
-
-def _options(said: str) -> str:
-    """Name the options of a group from which one of a list was not found: Hydra does not."""
-    found = re.search(r"Could not load '(.+)/[^/]+'", said)
-    names = sorted(path.stem for path in (conf_dir() / found[1]).glob("*.yaml")) if found else []
-    return f" Available options in '{found[1]}': {', '.join(names)}" if found and names else ""
+        return f"{key}: {reason}"
+    meant = did_you_mean(key)
+    if meant and "." not in key:  # the list would be that of all groups
+        return f"{key} is no option.{meant} --cfg job prints all keys."
+    return f"{key} is no option.{meant} Known keys there: {', '.join(fields)}"
 
 
 def _one_line(text: str) -> str:

@@ -85,6 +85,8 @@ class SweepConfig:
 
     ``name`` and ``dir`` null: derived from the command, so that the same command resumes.
     ``arms``: a named sweep's union of grids, each a list of overrides with comma-separated values.
+    ``general`` and ``specialised`` are the bases that ``sweep=my_question`` asks as they are and
+    tunes: one name, or a list.
     ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
     ``baselines``: add the classical baselines wherever answers are labels or codes.
     ``tuning``: how learning rates are found. ``prices``: for the report at the end. ``margin``:
@@ -95,6 +97,8 @@ class SweepConfig:
     name: str | None = None
     dir: str | None = None
     arms: dict[str, list[str]] = field(default_factory=dict)
+    general: Any = None
+    specialised: Any = None
     description: str | None = None
     dry_run: bool = False
     fail_fast: bool = False
@@ -153,3 +157,14 @@ class RunConfig:
     def __post_init__(self) -> None:
         one_of("stage", self.stage, STAGES)
         is_seed("seed", self.seed)
+        for key, dataset in self.eval_dataset.items():
+            if dataset.teacher is not None:
+                raise ConfigError(
+                    f"eval_dataset.{key}.teacher: nothing is trained on there. Name a teacher of "
+                    "the data set of the run: dataset.teacher."
+                )
+
+    @property
+    def learns_from_teacher(self) -> bool:
+        """Whether the job trains on answers that a teacher writes."""
+        return self.dataset.is_taught and self.lora.trains and self.stage != "evaluate"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,12 @@ from sizewise import palette
 from sizewise.config.data import SPLITS
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.splits.groups import text_key
-from sizewise.data.tokens.encode import LengthStatistics
+from sizewise.data.tokens.encode import (
+    ANSWER_CUT,
+    LengthStatistics,
+    nothing_fits,
+    why_left_out,
+)
 from sizewise.data.tokens.template import Template
 
 
@@ -58,7 +63,23 @@ class LabelFrequencies:
 
 
 @dataclass(frozen=True)
+class Room:
+    """What examples have to fit into, in tokens, as ``encode_examples`` has it.
+
+    ``context`` is the model's own bound, ``reserve`` what an answer takes in each split that is to
+    be answered. ``truncates``: prompts that are too long are cut, and not left out.
+    """
+
+    max_length: int
+    context: int | None = None
+    reserve: Mapping[str, int] = field(default_factory=dict)
+    truncates: bool = False
+
+
+@dataclass(frozen=True)
 class Exploration:
+    """What a data set looks like; ``too_long`` counts by split and reason what would not fit."""
+
     sizes: Mapping[str, int]
     report: DataReport
     lengths: Mapping[str, TokenLengths]
@@ -66,32 +87,71 @@ class Exploration:
     labels: Mapping[str, LabelFrequencies]
     shared_answers: int
     samples: tuple[Example, ...]
+    too_long: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    nothing_fits: tuple[str, ...] = ()
 
 
-def explore(splits: DataSplits, template: Template, samples: int = 3, seed: int = 0) -> Exploration:
+def explore(
+    splits: DataSplits,
+    template: Template,
+    samples: int = 3,
+    seed: int = 0,
+    room: Room | None = None,
+) -> Exploration:
     """Describe the three splits, in tokens of ``template``, with some training examples."""
     parts: dict[str, Sequence[Example]] = {name: getattr(splits, name) for name in SPLITS}
     filled = {name: rows for name, rows in parts.items() if rows}
+    pairs = {name: _pairs(rows, template) for name, rows in filled.items()}
+    too_long, nothing = _too_long(pairs, template, room) if room is not None else ({}, ())
     return Exploration(
         sizes={name: len(rows) for name, rows in parts.items()},
         report=splits.report,
-        lengths={name: token_lengths(rows, template) for name, rows in filled.items()},
+        lengths={name: _lengths(found, template, BOUNDS) for name, found in pairs.items()},
         repetition={name: repetition(rows) for name, rows in filled.items()},
         labels={name: label_frequencies(rows, splits.train) for name, rows in filled.items()},
         shared_answers=shared_answers(splits),
         samples=tuple(draw_samples(splits.train or splits.test, samples, seed)),
+        too_long=too_long,
+        nothing_fits=nothing,
     )
 
 
+BOUNDS = (256, 512, 1024, 2048, 4096, 8192)
+Pairs = list[tuple[int, int]]
+
+
 def token_lengths(
-    examples: Sequence[Example],
-    template: Template,
-    bounds: Sequence[int] = (256, 512, 1024, 2048, 4096, 8192),
+    examples: Sequence[Example], template: Template, bounds: Sequence[int] = BOUNDS
 ) -> TokenLengths:
     """Measure examples in tokens, without dropping any."""
-    encoded = template.encode_pairs([(e.messages, e.answer) for e in examples])
-    prompts, answers = ([len(ids) for ids in side] for side in encoded)
-    whole = np.array([template.length(p, a) for p, a in zip(prompts, answers, strict=True)])
+    return _lengths(_pairs(examples, template), template, bounds)
+
+
+def _pairs(examples: Sequence[Example], template: Template) -> Pairs:
+    prompts, answers = template.encode_pairs([(e.messages, e.answer) for e in examples])
+    return [(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
+
+
+def _too_long(
+    pairs: Mapping[str, Pairs], template: Template, room: Room
+) -> tuple[dict[str, dict[str, int]], tuple[str, ...]]:
+    """Count what a job would leave out of each split; and say where nothing is left."""
+    bounds = [room.max_length, room.context, template.context]
+    limit = min(bound for bound in bounds if bound is not None)
+    counts: dict[str, dict[str, int]] = {}
+    nothing: list[str] = []
+    for name, lengths in pairs.items():
+        reserve = room.reserve.get(name, 0)
+        reasons = why_left_out(lengths, template, limit, room.context, reserve)
+        counts[name] = dict(Counter(reason for reason in reasons if reason is not None))
+        if counts[name].get(ANSWER_CUT) == len(lengths):
+            nothing.append(nothing_fits(name, lengths, template, limit, room.max_length))
+    return {name: found for name, found in counts.items() if found}, tuple(nothing)
+
+
+def _lengths(pairs: Pairs, template: Template, bounds: Sequence[int]) -> TokenLengths:
+    prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
+    whole = np.array([template.length(p, a) for p, a in pairs])
     return TokenLengths(
         prompt=LengthStatistics.of(prompts),
         answer=LengthStatistics.of(answers),

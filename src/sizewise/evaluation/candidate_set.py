@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sizewise.data.tokens.template import Template
 from sizewise.devices import BatchSize, halve_on_oom
 from sizewise.errors import ConfigError
 from sizewise.evaluation.candidates import Trie, build_trie, candidate_log_probs
+from sizewise.evaluation.prompts import open_prompts
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Prediction
@@ -46,6 +48,11 @@ class CandidateSet:
     def lengths(self) -> list[int]:
         """Tokens of each candidate, end of turn included."""
         return [int(depth) for depth in self.trie.depths[self.trie.ends]]
+
+    @cached_property
+    def places(self) -> dict[tuple[int, ...], int]:
+        """Position of each candidate by its tokens."""
+        return {tuple(tokens): i for i, tokens in enumerate(self.trie.sequences())}
 
 
 def read_candidates(
@@ -191,7 +198,8 @@ def candidate_prior(
     total_C = torch.zeros(len(trie.ends), dtype=torch.float64)
 
     def sums(batch: Sequence[int]) -> Tensor:
-        return candidate_log_probs(model, [prompts[i] for i in batch], trie, padding).sum(0)
+        asked = open_prompts(model, [prompts[i] for i in batch], padding)
+        return candidate_log_probs(asked, trie).sum(0)
 
     batches = plan_batches([len(prompt) for prompt in prompts], batch_size)
     for _, sums_C in halve_on_oom(batches, BatchSize(batch_size), sums):

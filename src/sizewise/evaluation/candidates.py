@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
 
 from sizewise.data.batches.collate import IGNORED, pad_with_mask
-from sizewise.devices import device_of, evaluating
+from sizewise.devices import evaluating
 from sizewise.errors import EvaluationError
-from sizewise.models.adapter.wrapping import base_of
+from sizewise.evaluation.drafts import Best, Known
+from sizewise.evaluation.prompts import CachedPrompts, EncodedPrompts, Prompts
 from sizewise.models.likelihood import target_log_probs
 
 
@@ -39,7 +40,13 @@ class Trie:
     depths: NDArray[np.int64]
     ends: NDArray[np.int64]
 
-    @property
+    @cached_property
+    def children(self) -> dict[tuple[int, int], int]:
+        """The child of each node under each token."""
+        keys = zip(self.parents[1:].tolist(), self.tokens[1:].tolist(), strict=True)
+        return {key: node for node, key in enumerate(keys, 1)}
+
+    @cached_property
     def inner(self) -> NDArray[np.int64]:
         """Nodes with children, in depth-first order: those that the model has to read."""
         return np.unique(self.parents[1:])
@@ -103,134 +110,143 @@ def build_trie(candidates: Sequence[Sequence[int]]) -> Trie:
     return Trie(*(np.array(values, dtype=np.int64) for values in (tokens, parents, depths, ends)))
 
 
-ROWS_PER_PASS = 2048
-
-
-def candidate_log_probs(
-    model: Any,
-    prompt_ids: Sequence[Sequence[int]],
-    candidates: Sequence[Sequence[int]] | Trie,
-    padding: int = 0,
-    rows_per_pass: int = ROWS_PER_PASS,
-) -> Tensor:
-    """Return the summed log-probability [B, C] (fp64, CPU) of each candidate after each prompt.
-
-    Args:
-        model: a causal model with SDPA or eager attention, an encoder-decoder model, or a PEFT
-            model around one.
-        prompt_ids: B encoded prompts, none empty.
-        candidates: C encoded answers, end of turn included, or the tree made of them.
-        padding: a valid token id to pad prompts with; it is masked.
-        rows_per_pass: bounds the logits in memory to about this number × vocabulary.
-
-    Raises:
-        EvaluationError: an empty prompt or an empty candidate.
-    """
-    inner, device = base_of(model), device_of(model)
-    if any(not prompt for prompt in prompt_ids):
-        raise EvaluationError("A prompt has no tokens. Check dataset.prompt and the chat template.")
-    trie = candidates if isinstance(candidates, Trie) else build_trie(candidates)
-    if inner.config.is_encoder_decoder:
-        with evaluating(model):
-            return _decoded(inner, prompt_ids, trie.sequences(), padding, rows_per_pass)
-    nodes_per_pass = max(1, rows_per_pass // len(prompt_ids))
-    edges_BM = torch.zeros((len(prompt_ids), len(trie.tokens)), dtype=torch.float64)
-    with evaluating(model):
-        prefix = _read_prompts(inner, prompt_ids, padding, device)
-        for nodes, extra in trie.slices(nodes_per_pass):
-            logits_BMV = prefix.logits(inner, trie, nodes)[:, extra:]
-            _fill_edges(edges_BM, logits_BMV, trie, nodes[extra:])
-    return _path_sums(edges_BM, trie)
+ROWS_PER_PASS = 1024
 
 
 @dataclass(frozen=True)
-class _Prefix:
-    """All prompts but their last tokens [B, 1], read; the last ones are the roots of the trees.
+class Scored:
+    """Candidates read behind B prompts.
 
-    ``cache`` is None where every prompt is one token; ``mask`` [B, T] is left-padded.
+    Attributes:
+        log_probs: summed log-probability [B, C] (fp64, CPU) of each candidate after each prompt.
+        known: the first tokens of each greedy answer, as far as it stays among the candidates;
+            nothing where it was not asked for.
     """
 
-    cache: DynamicCache | None
-    mask: Tensor
-    last: Tensor
+    log_probs: Tensor
+    known: Sequence[Known]
 
-    def logits(self, inner: Any, trie: Trie, nodes: np.ndarray[Any, Any]) -> Tensor:
-        """Return logits [B, M, V] behind each node; the cache is left as it was."""
-        device, rows = self.last.device, len(self.last)
-        tokens_BM = torch.as_tensor(trie.tokens[nodes], device=device).repeat(rows, 1)
-        tokens_BM[:, nodes == 0] = self.last
-        depths_M = torch.as_tensor(trie.depths[nodes], device=device)
-        positions_BM = self.mask.sum(1, keepdim=True) + depths_M
-        tree_MM = torch.as_tensor(trie.visible(nodes), device=device)
-        output = inner(
-            input_ids=tokens_BM,
-            attention_mask=self._masks(inner, tree_MM, positions_BM),
-            position_ids=positions_BM,
-            past_key_values=self.cache,
-            use_cache=self.cache is not None,
+
+def score_candidates(
+    prompts: Prompts,
+    candidates: Sequence[Sequence[int]] | Trie,
+    stops: Sequence[int] | None = None,
+    rows_per_pass: int = ROWS_PER_PASS,
+) -> Scored:
+    """Read all candidates behind each prompt.
+
+    Args:
+        prompts: of a causal model with SDPA or eager attention, or of an encoder-decoder model.
+        candidates: C encoded answers, end of turn included, or the tree made of them.
+        stops: tokens that end an answer; given where the greedy answers are wanted as well.
+        rows_per_pass: bounds the logits in memory to about this number × vocabulary.
+
+    Raises:
+        EvaluationError: there is no candidate, or an empty one.
+    """
+    trie = candidates if isinstance(candidates, Trie) else build_trie(candidates)
+    count = len(prompts.ids)
+    with evaluating(prompts.model):
+        if isinstance(prompts, EncodedPrompts):
+            return Scored(_decoded(prompts, trie.sequences(), rows_per_pass), [Known()] * count)
+        if not isinstance(prompts, CachedPrompts):
+            prompts = CachedPrompts(prompts.model, prompts.ids, prompts.tokens, prompts.mask)
+        edges_BM = torch.zeros((count, len(trie.tokens)), dtype=torch.float64)
+        best: list[Best] = []
+        for nodes, extra in trie.slices(max(1, rows_per_pass // count)):
+            logits_BMV = _tree_logits(prompts, trie, nodes)[:, extra:].float()
+            log_probs_BMV = logits_BMV.log_softmax(-1)
+            _fill_edges(edges_BM, log_probs_BMV, trie, nodes[extra:])
+            if stops is not None:
+                best.append(Best.of(logits_BMV, log_probs_BMV))
+    known = [Known()] * count if stops is None else walk(trie, best, stops)
+    return Scored(_path_sums(edges_BM, trie), known)
+
+
+def candidate_log_probs(
+    prompts: Prompts,
+    candidates: Sequence[Sequence[int]] | Trie,
+    rows_per_pass: int = ROWS_PER_PASS,
+) -> Tensor:
+    """Return the log-probabilities [B, C] alone; see ``score_candidates``."""
+    return score_candidates(prompts, candidates, None, rows_per_pass).log_probs
+
+
+def walk(trie: Trie, best: Sequence[Best], stops: Sequence[int]) -> list[Known]:
+    """Follow the best tokens of each prompt through the tree, and one step out of it.
+
+    ``best``: the best tokens [B, M] behind the inner nodes, in parts.
+    """
+    tokens, log_probs, sure = (
+        torch.cat([getattr(part, name) for part in best], dim=1).tolist()
+        for name in ("tokens", "log_probs", "sure")
+    )
+    place = {int(node): i for i, node in enumerate(trie.inner)}
+    found = []
+    for row in range(len(tokens)):
+        path: list[int] = []
+        node: int | None = 0
+        while node in place and sure[row][place[node]]:
+            path.append(place[node])
+            token = tokens[row][path[-1]]
+            node = None if token in stops else trie.children.get((node, token))
+        found.append(
+            Known(tuple(tokens[row][i] for i in path), tuple(log_probs[row][i] for i in path))
         )
-        if self.cache is not None:
-            self.cache.crop(-len(nodes))
-        logits: Tensor = output.logits
-        return logits
-
-    def _masks(self, inner: Any, tree_MM: Tensor, positions_BM: Tensor) -> Any:
-        """Additive masks [B, 1, M, T + M]; one per kind of layer where some have a window."""
-        rows, nodes = positions_BM.shape
-        prompt_BMT = self.mask.bool()[:, None].expand(-1, nodes, -1)
-        allowed = torch.cat([prompt_BMT, tree_MM.expand(rows, -1, -1)], dim=2)
-        config = inner.config.get_text_config()
-        window: int | None = getattr(config, "sliding_window", None)
-        kinds = getattr(config, "layer_types", None)
-        if window is None or (kinds and "sliding_attention" not in kinds):
-            return _additive(allowed, inner.dtype)
-        near = _additive(allowed & self._near(positions_BM, window), inner.dtype)
-        if not kinds:
-            return near
-        return {"full_attention": _additive(allowed, inner.dtype), "sliding_attention": near}
-
-    def _near(self, positions_BM: Tensor, window: int) -> Tensor:
-        keys_BT = torch.cat([self.mask.cumsum(1) - 1, positions_BM], dim=1)
-        return keys_BT[:, None] > positions_BM[:, :, None] - window
+    return found
 
 
-def _read_prompts(
-    inner: Any, prompt_ids: Sequence[Sequence[int]], padding: int, device: torch.device
-) -> _Prefix:
-    last_B1 = torch.tensor([[prompt[-1]] for prompt in prompt_ids], device=device)
-    if max(len(prompt) for prompt in prompt_ids) == 1:
-        return _Prefix(None, torch.zeros((len(prompt_ids), 0), device=device).long(), last_B1)
-    rows = [prompt[:-1] for prompt in prompt_ids]
-    tokens_BT, mask_BT = pad_with_mask(rows, padding, left=True, device=device)
-    cache = DynamicCache()
-    inner.base_model(
-        input_ids=tokens_BT,
-        attention_mask=mask_BT,
-        position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0),
+def _tree_logits(prompts: CachedPrompts, trie: Trie, nodes: NDArray[np.int64]) -> Tensor:
+    """Return logits [B, M, V] behind each node; the last prompt tokens are the roots."""
+    device, mask_BT, cache = prompts.tokens.device, prompts.kept_mask, prompts.rewind()
+    tokens_BM = torch.as_tensor(trie.tokens[nodes], device=device).repeat(len(mask_BT), 1)
+    tokens_BM[:, nodes == 0] = prompts.last
+    depths_M = torch.as_tensor(trie.depths[nodes], device=device)
+    positions_BM = mask_BT.sum(1, keepdim=True) + depths_M
+    tree_MM = torch.as_tensor(trie.visible(nodes), device=device)
+    logits: Tensor = prompts.inner(
+        input_ids=tokens_BM,
+        attention_mask=_masks(prompts.inner, mask_BT, tree_MM, positions_BM),
+        **prompts.placed(positions_BM),
         past_key_values=cache,
         use_cache=True,
-    )
-    return _Prefix(cache, mask_BT, last_B1)
+    ).logits
+    return logits
+
+
+def _masks(inner: Any, mask_BT: Tensor, tree_MM: Tensor, positions_BM: Tensor) -> Any:
+    """Additive masks [B, 1, M, T + M]; one per kind of layer where some have a window."""
+    rows, nodes = positions_BM.shape
+    prompt_BMT = mask_BT.bool()[:, None].expand(-1, nodes, -1)
+    allowed = torch.cat([prompt_BMT, tree_MM.expand(rows, -1, -1)], dim=2)
+    config = inner.config.get_text_config()
+    window: int | None = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if window is None or (kinds and "sliding_attention" not in kinds):
+        return _additive(allowed, inner.dtype)
+    near = _additive(allowed & _near(mask_BT, positions_BM, window), inner.dtype)
+    if not kinds:
+        return near
+    return {"full_attention": _additive(allowed, inner.dtype), "sliding_attention": near}
+
+
+def _near(mask_BT: Tensor, positions_BM: Tensor, window: int) -> Tensor:
+    keys_BT = torch.cat([mask_BT.cumsum(1) - 1, positions_BM], dim=1)
+    return keys_BT[:, None] > positions_BM[:, :, None] - window
 
 
 def _decoded(
-    inner: Any,
-    prompt_ids: Sequence[Sequence[int]],
-    candidates: Sequence[Sequence[int]],
-    padding: int,
-    rows_per_pass: int,
+    prompts: EncodedPrompts, candidates: Sequence[Sequence[int]], rows_per_pass: int
 ) -> Tensor:
     """Return log-probabilities [B, C] by a decoder that reads each candidate on its own."""
-    device, count = device_of(inner), len(prompt_ids)
-    tokens_BT, mask_BT = pad_with_mask(prompt_ids, padding, left=False, device=device)
-    states_BTD = inner.get_encoder()(input_ids=tokens_BT, attention_mask=mask_BT)[0]
+    mask_BT, states_BTD, count = prompts.mask, prompts.states, len(prompts.ids)
     size = max(1, rows_per_pass // (count * max(map(len, candidates))))
     parts = []
     for start in range(0, len(candidates), size):
         part = candidates[start : start + size]
-        labels_CL, _ = pad_with_mask(part, IGNORED, left=False, device=device)
+        labels_CL, _ = pad_with_mask(part, IGNORED, left=False, device=mask_BT.device)
         labels_RL = labels_CL.repeat(count, 1)
-        logits_RLV = inner(
+        logits_RLV = prompts.inner(
             encoder_outputs=(states_BTD.repeat_interleave(len(part), 0),),
             attention_mask=mask_BT.repeat_interleave(len(part), 0),
             labels=labels_RL,
@@ -246,14 +262,14 @@ def _additive(allowed_BMK: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _fill_edges(
-    edges_BM: Tensor, logits_BMV: Tensor, trie: Trie, nodes: np.ndarray[Any, Any]
+    edges_BM: Tensor, log_probs_BMV: Tensor, trie: Trie, nodes: NDArray[np.int64]
 ) -> None:
     """Write the log-probability of every child of ``nodes`` into ``edges``."""
     children = np.flatnonzero(np.isin(trie.parents, nodes) & (trie.depths > 0))
-    rows = torch.as_tensor(np.searchsorted(nodes, trie.parents[children]), device=logits_BMV.device)
-    tokens = torch.as_tensor(trie.tokens[children], device=logits_BMV.device)
-    logits_BMV = logits_BMV.float()
-    values = logits_BMV[:, rows, tokens] - logits_BMV.logsumexp(-1)[:, rows]
+    device = log_probs_BMV.device
+    rows = torch.as_tensor(np.searchsorted(nodes, trie.parents[children]), device=device)
+    tokens = torch.as_tensor(trie.tokens[children], device=device)
+    values = log_probs_BMV[:, rows, tokens]
     edges_BM[:, torch.as_tensor(children)] = values.double().cpu()
 
 

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,12 +20,11 @@ from transformers.generation.logits_process import (
 )
 
 from sizewise.config.evaluation import GenerationConfig
-from sizewise.data.batches.collate import pad_with_mask
 from sizewise.data.tokens.template import Template
-from sizewise.devices import device_of, evaluating, synchronize
-from sizewise.errors import EvaluationError
+from sizewise.devices import evaluating, synchronize
+from sizewise.evaluation.drafts import Known
+from sizewise.evaluation.prompts import CachedPrompts, Prompts, open_prompts
 from sizewise.evaluation.text import decode_answer, opened_thought, pad_id
-from sizewise.models.adapter.wrapping import base_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Generated:
         text: those tokens decoded, special tokens and surrounding white space removed; it begins
             with the tag of a thought where the prompt opened one.
         finished: whether an end-of-turn token was generated.
-        latency: seconds of the whole batch, device synchronised.
+        latency: seconds of the whole batch, device synchronised; NaN where some tokens were known.
         token_log_prob: mean natural-log probability of the new tokens under the model's own
             distribution (before penalties, temperature and truncation).
     """
@@ -57,42 +56,101 @@ def generate_batch(
     example_ids: Sequence[str] | None = None,
     stopping: transformers.StoppingCriteria | None = None,
 ) -> list[Generated]:
-    """Answer every prompt of one batch; nothing of the model's own generation defaults counts.
-
-    Args:
-        prompt_ids: B encoded prompts, none empty.
-        generation: decoding; ``max_new_tokens`` always bounds an answer.
-        example_ids: seeds of sampled answers, one per prompt (default: their positions).
-        stopping: asked after every new token; may watch the answers and end them early.
+    """Answer every prompt of one batch; see ``generate_behind``.
 
     Raises:
         EvaluationError: a prompt is empty.
     """
-    if any(not prompt for prompt in prompt_ids):
-        raise EvaluationError("A prompt has no tokens. Check dataset.prompt and the chat template.")
-    inner, device = base_of(model), device_of(model)
+    prompts = open_prompts(model, prompt_ids, pad_id(template))
+    return generate_behind(prompts, template, generation, example_ids, stopping)
+
+
+def generate_behind(
+    prompts: Prompts,
+    template: Template,
+    generation: GenerationConfig,
+    example_ids: Sequence[str] | None = None,
+    stopping: transformers.StoppingCriteria | None = None,
+) -> list[Generated]:
+    """Answer every prompt of one batch; nothing of the model's own generation defaults counts.
+
+    Args:
+        prompts: read by this where they were not yet.
+        generation: decoding; ``max_new_tokens`` always bounds an answer.
+        example_ids: seeds of sampled answers, one per prompt (default: their positions).
+        stopping: asked after every new token; may watch the answers and end them early.
+    """
+    device = prompts.tokens.device
+    names = example_ids or [str(i) for i in range(len(prompts.ids))]
+    synchronize(device)
+    started = time.perf_counter()
+    rows = _decode(prompts, template, generation, names, stopping)
+    synchronize(device)
+    latency = time.perf_counter() - started
+    return _answers(rows, prompts, template, latency)
+
+
+def generate_rest(
+    prompts: CachedPrompts,
+    template: Template,
+    generation: GenerationConfig,
+    known: Sequence[Known],
+) -> list[Generated]:
+    """Answer the same greedily where the first tokens are known; complete answers cost nothing.
+
+    The time that this takes says nothing of an answer's, so there is no latency (NaN).
+    """
+    most = generation.max_new_tokens
+    rows = [Known(k.tokens[:most], k.log_probs[:most]) for k in known]
+    open_rows = [i for i, row in enumerate(rows) if not row.complete(template.stop_ids, most)]
+    if open_rows:
+        started = [rows[i].tokens for i in open_rows]
+        left = torch.tensor([most - len(tokens) for tokens in started])
+        rest = prompts.going_on(open_rows, started)
+        longest = replace(generation, max_new_tokens=int(left.max()))
+        limit = OwnLimits(rest.tokens.shape[1], left)
+        names = [str(i) for i in open_rows]
+        for i, new in zip(open_rows, _decode(rest, template, longest, names, limit), strict=True):
+            tokens, log_probs = rows[i].tokens + new.tokens, rows[i].log_probs + new.log_probs
+            rows[i] = Known(tokens[:most], log_probs[:most])
+    return _answers(rows, prompts, template, float("nan"))
+
+
+def _decode(
+    prompts: Prompts,
+    template: Template,
+    generation: GenerationConfig,
+    names: Sequence[str],
+    stopping: transformers.StoppingCriteria | None,
+) -> list[Known]:
+    """Return the new tokens of every row; behind its end of turn there may be padding."""
+    inner, mask_BT = prompts.inner, prompts.mask
     seq2seq = bool(inner.config.is_encoder_decoder)
-    tokens_BT, mask_BT = pad_with_mask(
-        prompt_ids, pad_id(template), left=not seq2seq, device=device
-    )
-    names = example_ids or [str(i) for i in range(len(prompt_ids))]
     recorder = ConfidenceRecorder()
     start_mask_BT = mask_BT.new_zeros(len(names), 1) if seq2seq else mask_BT
-    with evaluating(model), own_defaults_set_aside(inner):
-        synchronize(device)
-        started = time.perf_counter()
+    with evaluating(prompts.model), own_defaults_set_aside(inner):
         sequences = inner.generate(
-            input_ids=tokens_BT,
+            input_ids=prompts.tokens,
             attention_mask=mask_BT,
+            **prompts.generation_inputs(),
             generation_config=_limits(inner, template, generation),
             logits_processor=decoding_steps(generation, recorder, start_mask_BT, names),
             stopping_criteria=transformers.StoppingCriteriaList([stopping] if stopping else []),
         )
-        synchronize(device)
-        latency = time.perf_counter() - started
-    new_BT = sequences[:, 1 if seq2seq else tokens_BT.shape[1] :]
-    opened = ["" if seq2seq else opened_thought(template.tokenizer, ids) for ids in prompt_ids]
-    return _answers(new_BT, recorder.log_probs(new_BT), opened, template, latency)
+    new_BT = sequences[:, 1 if seq2seq else mask_BT.shape[1] :]
+    rows = zip(new_BT.tolist(), recorder.log_probs(new_BT).tolist(), strict=True)
+    return [Known(tuple(tokens), tuple(log_probs)) for tokens, log_probs in rows]
+
+
+class OwnLimits(transformers.StoppingCriteria):
+    """Ends every row after a number of new tokens of its own."""
+
+    def __init__(self, start: int, left_B: Tensor) -> None:
+        self._start, self._left_B = start, left_B
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Return which rows have reached theirs."""
+        return (self._left_B <= input_ids.shape[1] - self._start).to(input_ids.device)
 
 
 @contextmanager
@@ -121,18 +179,23 @@ def _limits(model: Any, template: Template, generation: GenerationConfig) -> Any
 
 
 def _answers(
-    new_BT: Tensor, log_probs_BT: Tensor, opened: list[str], template: Template, latency: float
+    rows: Sequence[Known], prompts: Prompts, template: Template, latency: float
 ) -> list[Generated]:
     stops = set(template.stop_ids)
     answers = []
-    rows = zip(new_BT.tolist(), log_probs_BT.tolist(), opened, strict=True)
-    for row, log_probs, tag in rows:
-        end = next((i for i, token in enumerate(row) if token in stops), None)
-        length = len(row) if end is None else end + 1
-        confidence = sum(log_probs[:length]) / length
-        text = decode_answer(template, row[:length], tag)
-        answers.append(Generated(tuple(row[:length]), text, end is not None, latency, confidence))
+    for row, ids in zip(rows, prompts.ids, strict=True):
+        end = next((i for i, token in enumerate(row.tokens) if token in stops), None)
+        length = len(row.tokens) if end is None else end + 1
+        confidence = sum(row.log_probs[:length]) / length
+        text = decode_answer(template, row.tokens[:length], _opened(prompts, template, ids))
+        answers.append(Generated(row.tokens[:length], text, end is not None, latency, confidence))
     return answers
+
+
+def _opened(prompts: Prompts, template: Template, ids: Sequence[int]) -> str:
+    if prompts.inner.config.is_encoder_decoder:
+        return ""
+    return opened_thought(template.tokenizer, ids)
 
 
 class ConfidenceRecorder(LogitsProcessor):
@@ -151,7 +214,7 @@ class ConfidenceRecorder(LogitsProcessor):
         """Record the last choice and remember this step's logits; ``scores`` pass unchanged."""
         if self._pending is not None:
             self._columns.append(_log_prob(self._pending, input_ids[:, -1]))
-        self._pending = scores.detach().clone()
+        self._pending = scores.detach()
         return scores
 
     def log_probs(self, new_tokens_BT: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,9 @@ from sizewise.devices import (
 from sizewise.errors import EvaluationError
 from sizewise.evaluation.answer import Measurer
 from sizewise.evaluation.candidate_set import CandidateSet
+from sizewise.evaluation.timing import time_batch
 from sizewise.metrics.base import ExampleMetric
+from sizewise.models.adapter.merged import merged
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
 
@@ -94,7 +97,9 @@ def predict(
     """Let a language model answer every example that ``store`` does not hold yet; see ``measured``.
 
     ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
-    best one in each reading is kept for each example.
+    best one in each reading is kept for each example. An adapter answers merged where that is exact
+    (``merged``). Where answers are drafted (``Measurer.drafts``) one batch is decoded once more, to
+    be timed; elsewhere all are, after a warm-up.
     """
     _refuse_none(split_)
     measure = Measurer(model, template, generation, candidates)
@@ -102,12 +107,29 @@ def predict(
     short = dataclasses.replace(generation, max_new_tokens=tokens)
     warm_up = dataclasses.replace(measure, generation=short)
     device = device_of(model)
-    predicted = measured(
-        measure, split_, store, device, batch_size, warm_up, warmup_batches, retries, progress
-    )
+    warmup_batches = 0 if measure.drafts else warmup_batches
+    with merged(model) as kept:
+        predicted = measured(
+            measure, split_, store, device, batch_size, warm_up, warmup_batches, retries, progress,
+            kept,
+        )  # fmt: skip
+        if all(math.isnan(row.latency) for row in predicted.predictions):
+            timed = time_batch(model, split_, template, generation, predicted.batch_size)
+            predicted = _with_latencies(predicted, timed)
     prior = (candidates.prior if candidates is not None else None) or ()
     found = observations(model, template, metrics)
     return dataclasses.replace(predicted, observed=found, prior=prior)
+
+
+def _with_latencies(predicted: Predicted, timed: Mapping[str, tuple[float, int]]) -> Predicted:
+    """Give the examples of a timed batch its time; of the others it is not known."""
+    rows = tuple(
+        dataclasses.replace(row, latency=timed[row.id][0], batch_size=timed[row.id][1])
+        if row.id in timed
+        else row
+        for row in predicted.predictions
+    )
+    return dataclasses.replace(predicted, predictions=rows)
 
 
 Measure = Callable[[Sequence[Example], Sequence[Encoded]], list[Prediction]]
@@ -123,6 +145,7 @@ def measured(
     warmup_batches: int = 1,
     retries: int = 3,
     progress: Callable[[int, int], None] | None = None,
+    kept_bytes: int = 0,
 ) -> Predicted:
     """Predict every example that ``store`` does not hold yet and return all of them.
 
@@ -138,6 +161,7 @@ def measured(
         warmup_batches: so many batches are warmed up with.
         retries: of a batch that failed for a passing reason.
         progress: called with the number of examples done and of all.
+        kept_bytes: memory that is held for afterwards, and is no part of the peak.
 
     Raises:
         EvaluationError: the split is empty.
@@ -146,7 +170,7 @@ def measured(
     _refuse_none(split_)
     batches = BatchSize(batch_size, lower="dataset.max_length or generation.max_new_tokens")
     done = {prediction.id: prediction for prediction in store.read()}
-    bill = Bill(store.path, len(done), PeakMemory(device))
+    bill = Bill(store.path, len(done), PeakMemory(device, kept_bytes))
     pending = _pending(split_, set(done), batch_size)
     for _ in halve_on_oom(
         pending[:warmup_batches], batches, partial(_measure, warm_up, split_, retries)

@@ -13,6 +13,7 @@ from sizewise.evaluation.answer import MEASURED, strata_of
 from sizewise.evaluation.endpoint import SERVED
 from sizewise.evaluation.predict import Predicted
 from sizewise.metrics.base import ExampleMetric
+from sizewise.metrics.judge import JUDGED
 from sizewise.record.predictions import Prediction, PredictionStore
 
 
@@ -26,6 +27,7 @@ class EvaluationResult:
         path: the file that holds them.
         reused: whether the predictions came from the cache of zero-shot results.
         warnings: what a reader of the scores has to know.
+        judge_seconds, judge_money: what judging these answers cost; None where that is not known.
     """
 
     scores: Mapping[str, float]
@@ -38,6 +40,8 @@ class EvaluationResult:
     out_of_memory: tuple[int, ...] = ()
     reused: bool = False
     warnings: tuple[str, ...] = ()
+    judge_seconds: float | None = None
+    judge_money: float | None = None
 
 
 def score_predicted(
@@ -107,7 +111,7 @@ def _with_example(prediction: Prediction, example: Example) -> Prediction:
     measured = {
         name: value
         for name, value in prediction.scores.items()
-        if name in MEASURED or name.startswith(SERVED)
+        if name in MEASURED or name.startswith((SERVED, JUDGED))
     }
     return dataclasses.replace(
         prediction, group=example.group, strata=strata_of(example), scores=measured

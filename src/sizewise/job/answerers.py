@@ -31,6 +31,7 @@ from sizewise.evaluation.candidate_set import (
 from sizewise.evaluation.predict import Answers, Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
+from sizewise.evaluation.timing import Side, time_sides
 from sizewise.evaluation.zero_shot import cached, changed_conditions, zero_shot_key, zero_shot_parts
 from sizewise.files import hash_text
 from sizewise.job.bases import (
@@ -48,6 +49,9 @@ from sizewise.job.encoder import ENCODER, Encoder
 from sizewise.job.endpoint import Endpoint
 from sizewise.job.fitting import train
 from sizewise.job.protocol import Answerer
+from sizewise.models.adapter.full import is_full
+from sizewise.models.adapter.merged import merged
+from sizewise.models.adapter.wrapping import base_only
 from sizewise.models.architecture import context_length
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.models.preflight import check_model
@@ -58,6 +62,7 @@ from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
 from sizewise.record.predictions import PredictionStore
 from sizewise.record.stops import FitStopped
+from sizewise.record.timing import Timing
 from sizewise.training.preflight import check_training
 
 if TYPE_CHECKING:
@@ -166,6 +171,20 @@ class LanguageModel:
             self.model, encoded, job.eval_batch_size, pad_id(self.template)
         )
         return {"val_loss": -sum(log_probs) / sum(len(item.answer_ids) for item in encoded)}
+
+    def time_answers(self, job: PreparedJob) -> list[Timing]:
+        """Time a sample; a fully trained model has no untouched one beside it."""
+        count, model = job.cfg.evaluation.timed_answers, self.model
+        split = job.task.encoded["test"]
+        if not count or not split.examples or job.cfg.stage == "train":
+            return []
+        sides: dict[str, Side] = {}
+        if self.untouched or (job.cfg.evaluation.zero_shot and not is_full(model)):
+            sides["base"] = lambda: base_only(model)
+        if not self.untouched:
+            sides["tuned"] = lambda: merged(model)
+        size = job.eval_batch_size
+        return time_sides(model, sides, split, self.template, job.cfg.generation, count, size)
 
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the model; its adapter as the weights that were scored have it."""
@@ -301,6 +320,10 @@ class Baseline:
     def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """There is none: it gives no likelihood of references."""
         return {}
+
+    def time_answers(self, job: PreparedJob) -> list[Timing]:
+        """There are none: its answers were timed as they were made."""
+        return []
 
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the baseline: its coefficients are its parameters."""

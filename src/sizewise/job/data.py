@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +24,7 @@ from sizewise.files import write_atomically
 from sizewise.job.dry_run import few
 from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.record.directories import RunDir
+from sizewise.record.outcome import TeacherFacts
 from sizewise.record.predictions import PredictionStore
 
 if TYPE_CHECKING:
@@ -44,11 +45,18 @@ class Task:
         splits: the examples.
         encoded: the same, encoded; only the splits that were asked for, none where the model reads
             words.
+        teacher: who wrote the answers that are trained on; then ``splits`` have the gold ones, and
+            ``encoded`` what is trained on.
+        held_back: examples that a teacher answered and that are not trained on: where all that is
+            learnt is a teacher's, the loss on them chooses among checkpoints and learning rates,
+            and not how gold answers are worded.
     """
 
     config: DatasetConfig
     splits: DataSplits
     encoded: Mapping[SplitName, EncodedSplit] = field(default_factory=dict)
+    teacher: TeacherFacts | None = None
+    held_back: EncodedSplit | None = None
 
     def examples(self, split: SplitName) -> Sequence[Example]:
         """Return the examples of a split that the model is asked: those that were encoded."""
@@ -65,6 +73,15 @@ class Task:
     def prompt_fingerprint(self) -> str:
         """Hash of everything but the rows that decides what a model reads (16 hex digits)."""
         return prompt_fingerprint(self.config)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The examples that are trained on in place of the training split, and where they are from."""
+
+    examples: tuple[Example, ...]
+    held_back: tuple[Example, ...]
+    facts: TeacherFacts
 
 
 def load_encoded_tasks(cfg: RunConfig, template: Template, max_positions: int | None) -> list[Task]:
@@ -134,6 +151,34 @@ def load_task(
     task = Task(dataset, splits, encoded)
     say_encoded(task)
     return task
+
+
+def with_lesson(
+    task: Task,
+    lesson: Lesson,
+    template: Template,
+    max_positions: int | None,
+    cfg: RunConfig,
+) -> Task:
+    """Return a task that trains on a lesson in place of its training split."""
+
+    def encoded(examples: Sequence[Example]) -> EncodedSplit:
+        return encode_examples(
+            examples,
+            template,
+            cfg.dataset.max_length,
+            cfg.dataset.truncate_prompt or cfg.dry_run,
+            Path(cfg.paths.cache),
+            context=max_positions,
+            name="train",
+        )
+
+    return replace(
+        task,
+        encoded={**task.encoded, "train": encoded(lesson.examples)},
+        teacher=lesson.facts,
+        held_back=encoded(lesson.held_back) if lesson.held_back else None,
+    )
 
 
 def answer_room(cfg: RunConfig) -> dict[SplitName, int]:

@@ -40,6 +40,7 @@ from sizewise.models.tokenizer import load_tokenizer
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
+from sizewise.record.timing import Timing
 from sizewise.runtime import is_ddp_child
 from sizewise.training.preflight import check_training
 
@@ -152,6 +153,10 @@ class Encoder:
             return {"val_loss": self.fit.best_val_loss}
         loss = mean_nll(self.model, known.encoded, job.eval_batch_size, self.padding)
         return {"val_loss": loss}
+
+    def time_answers(self, job: PreparedJob) -> list[Timing]:
+        """There are none: its answers were timed as they were made."""
+        return []
 
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the model; its head is counted with it."""

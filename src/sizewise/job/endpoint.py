@@ -31,6 +31,7 @@ from sizewise.record.directories import RunDir
 from sizewise.record.outcome import CostFacts, ModelFacts
 from sizewise.record.predictions import PredictionStore
 from sizewise.record.spending import Ledger
+from sizewise.record.timing import Timing
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
@@ -88,6 +89,10 @@ class Endpoint:
     def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """There is none: a server gives no likelihood of references."""
         return {}
+
+    def time_answers(self, job: PreparedJob) -> list[Timing]:
+        """There are none: its answers were timed as they were made."""
+        return []
 
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe what is known of the model; a size of 0 is one that is not known."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from sizewise.composition.others import check_recorded_judges
 from sizewise.config import RunConfig
 from sizewise.config.evaluation import EvaluationConfig
 from sizewise.config.targets import check_own, recorded_config
@@ -50,6 +51,7 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
         raise ConfigError(f"run={cfg.run!r} holds no {CONFIG_FILE}. Give the directory of a run.")
     done = recorded_config(stored, cfg.model.trust_remote_code)
     check_own(done.metric, "metric", cfg.trust)
+    check_recorded_judges(done.metric, cfg.trust)
     adapter = RunDir(folder).adapter
     if done.lora.trains and not adapter.is_dir():
         raise ConfigError(f"run={cfg.run!r} has not finished training. Start it again first.")

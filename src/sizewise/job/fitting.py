@@ -119,7 +119,7 @@ def _batches(cfg: RunConfig, task: Task, padding: int) -> SizewiseDataModule:
     trainer, collates = cfg.trainer, {"seq2seq": collate_seq2seq, "encoder": collate_classes}
     return SizewiseDataModule(
         train=task.encoded["train"],
-        validation=task.encoded["validation"].answered,
+        validation=(task.held_back or task.encoded["validation"]).answered,
         batch_size=trainer.batch_size,
         accumulate=trainer.accumulate,
         eval_batch_size=cfg.evaluation.batch_size or trainer.batch_size,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from sizewise.composition.others import judge_nodes
+from sizewise.config import RunConfig
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.job.data import SPLITS, PreparedJob, Task, shortened
 from sizewise.job.dry_run import dry_run_warnings
@@ -14,6 +16,7 @@ from sizewise.job.protocol import Answerer
 from sizewise.job.submit import submitted_overrides
 from sizewise.record.directories import ADAPTER, VALIDATION, RunDir
 from sizewise.record.outcome import (
+    CostFacts,
     DataFacts,
     Evaluation,
     FileRef,
@@ -21,6 +24,7 @@ from sizewise.record.outcome import (
     file_ref,
 )
 from sizewise.record.provenance import collect_provenance
+from sizewise.record.timing import Timing
 
 
 def data_facts(tasks: Sequence[Task]) -> DataFacts:
@@ -47,7 +51,8 @@ def data_facts(tasks: Sequence[Task]) -> DataFacts:
 
 def _report(task: Task) -> dict[str, Any]:
     cut = shortened(task)
-    return {**asdict(task.splits.report), **({"shortened": cut} if cut else {})}
+    report = {**asdict(task.splits.report), **({"shortened": cut} if cut else {})}
+    return report if task.teacher is None else {**report, "teacher": dict(task.teacher)}
 
 
 def _dropped(task: Task) -> dict[str, int]:
@@ -75,18 +80,34 @@ def evaluation_record(result: EvaluationResult, task: Task, run_dir: Path) -> Ev
 
 
 def run_files(run_dir: Path, dataset: str, validated: Collection[str]) -> Mapping[str, FileRef]:
-    """Describe the files that a run leaves: configuration, adapter, history, validation answers."""
+    """Describe the files that a run leaves beside its answers to the test split."""
     run = RunDir(run_dir)
     found = {"config": run.config, "metrics": run.history, "fit": run.fit}
     found |= {
         f"{side}_{VALIDATION}": run.predictions(f"{side}_{VALIDATION}", dataset)
         for side in validated
     }
+    found["teacher"] = run.taught
     found |= {f"{ADAPTER}/{path.name}": path for path in sorted(run.adapter.glob("*"))}
     return {key: file_ref(path, run_dir) for key, path in found.items() if path.is_file()}
 
 
 Results = Mapping[str, EvaluationResult]
+
+
+def with_judging(cost: CostFacts, cfg: RunConfig, sides: Sequence[Results]) -> CostFacts:
+    """Add what judging all answers cost; nothing where nobody judged."""
+    results = [result for side in sides for result in side.values()]
+    if not any(judge_nodes({"metric": cfg.metric})):
+        return cost
+    seconds = [result.judge_seconds for result in results]
+    money = [result.judge_money for result in results if result.judge_money is not None]
+    known = [value for value in seconds if value is not None]
+    return replace(
+        cost,
+        judge_seconds=sum(known) if len(known) == len(seconds) else None,
+        judge_money=sum(money) if money else None,
+    )
 
 
 def make_outcome(
@@ -97,6 +118,7 @@ def make_outcome(
     validation: Mapping[str, float],
     validated: Mapping[str, Mapping[str, float]],
     joules: float | None,
+    timings: Sequence[Timing] = (),
 ) -> Outcome:
     """Return the record of a finished job.
 
@@ -108,10 +130,12 @@ def make_outcome(
         validation: figures of the validation split; the objective is one of them.
         validated: scores of the answers to that split, by side.
         joules: energy that the run cost, where all of it was measured.
+        timings: how fast both sides answered a sample.
     """
     cfg, run_dir = job.cfg, job.run_dir
     objective = "val_loss" if cfg.evaluation.objective == "val_loss" else cfg.dataset.primary
     own = tuned or base
+    cost = replace(model.cost(list(own.values()), joules), timings=list(timings))
     data = data_facts(job.tasks)
     untouched, specialised = (_records(results, job) for results in (base, tuned or {}))
     return Outcome(
@@ -120,7 +144,7 @@ def make_outcome(
         config=asdict(cfg),
         model=model.facts(job),
         data=data,
-        cost=model.cost(list(own.values()), joules),
+        cost=with_judging(cost, cfg, (base, tuned or {})),
         primary=cfg.dataset.primary,
         direction=cfg.dataset.direction,
         base=untouched,

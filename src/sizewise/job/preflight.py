@@ -9,9 +9,11 @@ from sizewise.config import RunConfig
 from sizewise.data.example import Example, Message, SplitName
 from sizewise.errors import ConfigError, DataError, EvaluationError
 from sizewise.evaluation.candidate_set import cannot_score
-from sizewise.job.answerers import kind_of_answerer
+from sizewise.job.answerers import LanguageModel, kind_of_answerer
 from sizewise.job.data import PreparedJob, Task, shared_questions
 from sizewise.job.dry_run import reachable_metrics
+from sizewise.job.others.asking import check_others
+from sizewise.job.others.teacher import check_teacher
 from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.metrics.closed import LIKELIHOOD
 from sizewise.models.architecture import context_length
@@ -54,6 +56,7 @@ def preflight(cfg: RunConfig) -> tuple[tuple[ExampleMetric, ...], tuple[str, ...
         for metric in metrics:
             metric.check_settings()
     check_primary(cfg, metrics)
+    check_teacher(cfg, metrics, kind is LanguageModel)
     warnings = kind.check(cfg)
     usable = tuple(m for m in metrics if kind.has_likelihoods or not m.needs_likelihood)
     if cfg.dataset.primary.partition("/")[0] not in {metric.name for metric in usable}:
@@ -61,7 +64,7 @@ def preflight(cfg: RunConfig) -> tuple[tuple[ExampleMetric, ...], tuple[str, ...
             f"dataset.primary={cfg.dataset.primary} needs likelihoods, which model="
             f"{cfg.model.name} does not give. Choose a data set whose answers are classes."
         )
-    return usable, warnings
+    return usable, (*warnings, *check_others(cfg))
 
 
 def preflight_data(job: PreparedJob) -> list[str]:

@@ -13,6 +13,7 @@ from sizewise.evaluation.predict import Answers
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.job.data import PreparedJob, Task
 from sizewise.record.outcome import CostFacts, ModelFacts
+from sizewise.record.timing import Timing
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
@@ -45,6 +46,9 @@ class Answerer(Protocol):
 
     def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """Return the loss on the validation split, empty where there is none."""
+
+    def time_answers(self, job: PreparedJob) -> list[Timing]:
+        """Time a sample of the test prompts, untouched and specialised; empty where not known."""
 
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the model."""

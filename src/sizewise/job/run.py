@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
     from sizewise.data.example import SplitName
+    from sizewise.energy import EnergyMeter
     from sizewise.evaluation.score import EvaluationResult
     from sizewise.job.data import PreparedJob, Task
     from sizewise.job.protocol import Answerer
@@ -69,15 +70,23 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
 
 
 def prepare(cfg: RunConfig, run_dir: Path, identity: str) -> PreparedJob:
-    """Check everything, read, split and encode all data; no weight is touched."""
+    """Check everything, read, split and encode all data; no weight is touched.
+
+    But where a teacher writes training answers: it is asked here, and let go of.
+    """
     from sizewise.job.answerers import kind_of_answerer
-    from sizewise.job.data import PreparedJob
+    from sizewise.job.data import PreparedJob, with_lesson
+    from sizewise.job.others.teacher import learn_from_teacher
     from sizewise.job.preflight import preflight, preflight_data
+    from sizewise.models.architecture import context_length
 
     metrics, warnings = preflight(cfg)
     seed_everything(cfg.seed)
     template, tasks = kind_of_answerer(cfg).read_data(cfg, run_dir)
     device = resolve_device(cfg.trainer)
+    if template is not None and cfg.learns_from_teacher:
+        lesson = learn_from_teacher(cfg, device, run_dir, tasks[0], metrics)
+        tasks[0] = with_lesson(tasks[0], lesson, template, context_length(cfg.model), cfg)
     job = PreparedJob(cfg, run_dir, identity, device, metrics, tuple(tasks), template, warnings)
     return replace(job, warnings=(*warnings, *preflight_data(job)))
 
@@ -115,9 +124,9 @@ def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
     whole = not went_before(job)
     meter = EnergyMeter(gpu_uuids(job.device, job.cfg.trainer.devices))
     base = kind_of_answerer(job.cfg).load(job)
-    validated = score_validation(job, base, "base")
+    validated = score_validation(job, base, "base", meter)
     meter.start()
-    untouched = score_untouched(job, base)
+    untouched = score_untouched(job, base, meter)
     if job.specialises:
         meter.start()  # the base's answers are every run's, and not what this one cost
     else:
@@ -126,36 +135,40 @@ def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
     tuned = None
     if job.specialises:
         with meter.paused():
-            validated |= score_validation(job, model, "tuned")
-        tuned = score_tuned(job, model, untouched)
+            validated |= score_validation(job, model, "tuned", meter)
+        tuned = score_tuned(job, model, untouched, meter)
     joules = meter.stop() if whole and model.uses_energy else None
     figures = validation_figures(job, model, validated)
-    outcome = make_outcome(job, model, untouched, tuned, figures, validated, joules)
+    timings = model.time_answers(job)
+    outcome = make_outcome(job, model, untouched, tuned, figures, validated, joules, timings)
     model.give_back(job)
     return outcome
 
 
-def score_untouched(job: PreparedJob, base: Answerer) -> dict[str, EvaluationResult]:
+def score_untouched(
+    job: PreparedJob, base: Answerer, meter: EnergyMeter
+) -> dict[str, EvaluationResult]:
     """Score the untouched model on every test split, where that is wanted."""
     wanted = job.cfg.evaluation.zero_shot or not job.specialises
     if job.cfg.stage == "train" or not wanted or not base.answers_untouched:
         return {}
-    return {task.name: score(job, base, task, "base") for task in job.tested}
+    return {task.name: score(job, base, task, "base", meter) for task in job.tested}
 
 
 def score_tuned(
-    job: PreparedJob, model: Answerer, untouched: dict[str, EvaluationResult]
+    job: PreparedJob, model: Answerer, untouched: dict[str, EvaluationResult], meter: EnergyMeter
 ) -> dict[str, EvaluationResult]:
     """Score the specialised model on every test split, beside the base's answers."""
     if job.cfg.stage == "train":
         return {}
     return {
-        task.name: score(job, model, task, "tuned", untouched.get(task.name)) for task in job.tested
+        task.name: score(job, model, task, "tuned", meter, untouched.get(task.name))
+        for task in job.tested
     }
 
 
 def score_validation(
-    job: PreparedJob, model: Answerer, side: str
+    job: PreparedJob, model: Answerer, side: str, meter: EnergyMeter
 ) -> dict[str, Mapping[str, float]]:
     """Score a model on the validation split, where something is chosen by that; else nothing.
 
@@ -163,10 +176,11 @@ def score_validation(
         job: the job.
         model: who answers.
         side: ``base`` (untouched) or ``tuned`` (specialised).
+        meter: as of ``score``.
     """
     if not job.validates(side) or (side == "base" and not model.answers_untouched):
         return {}
-    return {side: score(job, model, job.task, f"{side}_{VALIDATION}").scores}
+    return {side: score(job, model, job.task, f"{side}_{VALIDATION}", meter).scores}
 
 
 def validation_figures(
@@ -185,22 +199,31 @@ def validation_figures(
 
 
 def score(
-    job: PreparedJob, model: Answerer, task: Task, kind: str, base: EvaluationResult | None = None
+    job: PreparedJob,
+    model: Answerer,
+    task: Task,
+    kind: str,
+    meter: EnergyMeter,
+    base: EvaluationResult | None = None,
 ) -> EvaluationResult:
-    """Let a model answer a data set, and score its answers.
+    """Let a model answer a data set, and score its answers, by judges too where these are named.
 
     Args:
         job: the job.
         model: who answers.
         task: the data set.
         kind: ``base`` or ``tuned`` (the test split), ``base_validation`` or ``tuned_validation``.
+        meter: measures the job's own energy, of which judging is no part.
         base: the base's result, where metrics compare a tuned model with it.
     """
     from sizewise.evaluation.score import score_predicted
+    from sizewise.job.others.judge import judged
 
     split: SplitName = "validation" if kind.endswith(VALIDATION) else "test"
     answers = model.answer(job, task, split, kind)
-    return score_predicted(
+    with meter.paused():
+        answers, cost = judged(job, task, split, answers)
+    result = score_predicted(
         answers.predicted,
         task.examples(split),
         job.metrics_on(split),
@@ -210,6 +233,7 @@ def score(
         base.predictions if base is not None else (),
         answers.warnings,
     )
+    return replace(result, judge_seconds=cost.seconds, judge_money=cost.money)
 
 
 def went_before(job: PreparedJob) -> bool:

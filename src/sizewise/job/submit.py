@@ -93,8 +93,10 @@ def check_same(job: Job) -> None:
     old = _whole(RunDir(job.run_dir).job) or _whole(RunDir(job.run_dir).outcome)
     if old is None or old.get("identity") in (None, job.identity.hash):
         return
-    before = run_identity(old.get("config") or {}).config
-    changed = "\n  ".join(differing_keys(before, job.identity.config))
+    before = run_identity(old.get("config") or {})
+    if before.hash == job.identity.hash:
+        return  # another version named the same configuration otherwise
+    changed = "\n  ".join(differing_keys(before.config, job.identity.config))
     raise SweepError(
         f"{job.run_dir} holds a run with another configuration:\n  {changed}\n"
         "Choose another directory, or leave it out: it is then named by the configuration."

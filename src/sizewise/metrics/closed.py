@@ -36,6 +36,16 @@ def likelihood_matches(prediction: Prediction, agrees: Callable[[str], bool]) ->
     return {r: float(agrees(candidate)) for r, candidate in named.items() if candidate is not None}
 
 
+def plain(text: str) -> str:
+    """Return a label as it is compared: without case, outer quotes and a full stop, spaces joined.
+
+    Other signs stay: ``C``, ``C++`` and ``C#`` are three labels. An accent is the same however it
+    is written in Unicode.
+    """
+    joined = " ".join(unicodedata.normalize("NFC", text.casefold()).split())
+    return joined.strip(" .\"'`") or joined
+
+
 class Lexicon:
     """Finds names in texts as whole words; case, punctuation and white space do not matter.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sizewise.data.tokens.reasoning import answer_of
-from sizewise.metrics.closed import Lexicon, likelihood_matches
+from sizewise.metrics.closed import Lexicon, likelihood_matches, plain
 from sizewise.metrics.icd10 import averages
 from sizewise.metrics.text import TextMetric
 
@@ -59,13 +58,3 @@ def _scores(
         "lenient_match": float(bool(prediction.text) and named == reference),
         "unparsed": float(said not in known),
     } | likelihood_matches(prediction, lambda candidate: plain(answer_of(candidate)) == reference)
-
-
-def plain(text: str) -> str:
-    """Return a label as it is compared: without case, outer quotes and a full stop, spaces joined.
-
-    Other signs stay: ``C``, ``C++`` and ``C#`` are three labels. An accent is the same however it
-    is written in Unicode.
-    """
-    joined = " ".join(unicodedata.normalize("NFC", text.casefold()).split())
-    return joined.strip(" .\"'`") or joined

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, cast
 
@@ -42,10 +43,16 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         raise ModelError(
             "A batch has no answer token: every label is -100. Check the template and max_length."
         )
-    select = partial(_select_rows, chosen_BT)
-    with base.get_output_embeddings().register_forward_pre_hook(select):
+    with head_rows(base, chosen_BT):
         logits_NV: Tensor = base(**forward_inputs(base, batch)).logits
     return logits_NV
+
+
+@contextmanager
+def head_rows(base: Any, chosen_BT: Tensor) -> Iterator[None]:
+    """Let the output head see the chosen positions only: its logits are (N, V), row by row."""
+    with base.get_output_embeddings().register_forward_pre_hook(partial(_select_rows, chosen_BT)):
+        yield
 
 
 def answer_rows(labels: Tensor, seq2seq: bool = False) -> Tensor:
@@ -76,9 +83,8 @@ def forward_inputs(base: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
     one the attention kernels take their faster causal path.
     """
     wrapper: Any = base
-    accepted = _parameters(cast(Hashable, type(wrapper)))
     inputs = {"input_ids": batch["input_ids"], "use_cache": False}
-    inputs |= {key: batch[key] for key in OPTIONAL_INPUTS if key in batch and key in accepted}
+    inputs |= {key: batch[key] for key in OPTIONAL_INPUTS if key in batch and takes(base, key)}
     mask = batch.get("attention_mask")
     if base.config.is_encoder_decoder:
         decoder_ids = wrapper.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
@@ -92,6 +98,11 @@ def forward_inputs(base: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
 def is_right_padded(mask_BT: Tensor) -> bool:
     """Whether every row of a mask is ones, then zeros."""
     return bool((mask_BT[:, 1:] <= mask_BT[:, :-1]).all())
+
+
+def takes(base: nn.Module, name: str) -> bool:
+    """Whether the model's forward has a parameter of that name."""
+    return name in _parameters(cast(Hashable, type(base)))
 
 
 @cache

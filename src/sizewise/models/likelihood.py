@@ -14,7 +14,7 @@ from sizewise.data.tokens.encode import Encoded
 from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, split
 from sizewise.errors import EvaluationError
 from sizewise.models.adapter.wrapping import base_of
-from sizewise.models.head import answer_logits, answer_targets
+from sizewise.models.head import answer_logits
 
 CHUNK_ROWS = 256
 
@@ -32,7 +32,7 @@ def answer_log_probs(
         EvaluationError: a prompt or an answer has no token.
         OutOfMemoryError: a single example did not fit.
     """
-    _check(encoded)
+    check_scorable(encoded)
     lengths = [len(item.prompt_ids) + len(item.answer_ids) for item in encoded]
     sizes = BatchSize(batch_size, "the likelihood of one single answer was computed")
     totals = [0.0] * len(encoded)
@@ -47,18 +47,30 @@ def answer_log_probs(
 
 def batch_log_probs(model: Any, items: Sequence[Encoded], padding: int = 0) -> list[float]:
     """Return the same of all ``items`` in one forward pass; out of memory is the caller's."""
-    _check(items)
+    check_scorable(items)
+    logits_NV = batch_logits(model, items, padding)
+    targets = torch.tensor([token for item in items for token in item.answer_ids])
+    answers = [item.answer_ids for item in items]
+    return summed_log_probs(logits_NV, targets.to(logits_NV.device), answers)
+
+
+def batch_logits(model: Any, items: Sequence[Encoded], padding: int = 0) -> Tensor:
+    """Return logits [N, V] that predict the N answer tokens of all items, one after the other."""
     seq2seq = bool(base_of(model).config.is_encoder_decoder)
-    batch = _batch(items, padding, seq2seq, device_of(model))
     with evaluating(model):
-        log_probs_N = target_log_probs(
-            answer_logits(model, batch), answer_targets(batch, seq2seq=seq2seq)
-        )
-    parts = log_probs_N.double().cpu().split([len(item.answer_ids) for item in items])
+        return answer_logits(model, _batch(items, padding, seq2seq, device_of(model)))
+
+
+def summed_log_probs(
+    logits_NV: Tensor, targets_N: Tensor, answers: Sequence[Sequence[int]]
+) -> list[float]:
+    """Return the summed natural-log probability of each answer; N: all tokens of all of them."""
+    parts = target_log_probs(logits_NV, targets_N).double().cpu().split([len(a) for a in answers])
     return [float(part.sum()) for part in parts]
 
 
-def _check(items: Sequence[Encoded]) -> None:
+def check_scorable(items: Sequence[Encoded]) -> None:
+    """Raise EvaluationError where a prompt or an answer has no token."""
     for i, item in enumerate(items):
         if not item.prompt_ids or not item.answer_ids:
             raise EvaluationError(f"Example {i} has an empty prompt or answer: nothing to score.")

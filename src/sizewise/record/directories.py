@@ -77,6 +77,12 @@ class RunDir(_Directory):
     """The id under which the job waits in a queue."""
     spending = _Inside("spending.jsonl")
     """What the run spent at a server."""
+    judges = _Inside("judges")
+    """What judges said of the answers, while it is asked, and what they cost."""
+    teacher = _Inside("teacher")
+    """The same of a teacher that writes training answers."""
+    taught = _Inside("teacher", "answers.jsonl")
+    """What the teacher wrote to every prompt, kept or not and why, a line each."""
     claims = _Inside(".claims")
     """Who works, or worked, on the run."""
 

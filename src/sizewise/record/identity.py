@@ -20,7 +20,8 @@ from sizewise.record.directories import RunDir
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
 VOLATILE = (
-    "hydra", "paths", "logger", "sweep", "evaluation.retries", "report", "save_data", "trust",
+    "hydra", "paths", "logger", "sweep", "evaluation.retries",
+    "evaluation.timed_answers", "report", "save_data", "trust",
     "model.budget",
     *(f"model.endpoint.{key}" for key in (
         "api_key_env", "concurrency", "timeout", "retry_seconds", "requests_per_minute",
@@ -120,6 +121,8 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
         group, key = dotted.split(".")
         if (kept.get(group) or {}).get(key) in UNUSED:
             _drop(kept, dotted)
+    for dataset in (kept.get("dataset"), *(kept.get("eval_dataset") or {}).values()):
+        _canonical_teacher(dataset, trains(kept))
     target = (kept.get("lora") or {}).get("target")
     if isinstance(target, list):
         kept["lora"]["target"] = ",".join(map(str, target))
@@ -128,7 +131,34 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("run", "adapter"):
         if kept.get(key):
             kept[key] = _content_of(str(kept[key]))
+    for metric in (kept.get("metric") or {}).values():
+        models = metric.get("models") if isinstance(metric, dict) else None
+        for other in models.values() if isinstance(models, dict) else ():
+            _drop_volatile_of(other)
+        if isinstance(metric, dict) and metric.get("against"):
+            metric["against"] = _content_of(str(metric["against"]))
     return kept
+
+
+def _canonical_teacher(dataset: Any, trains: bool) -> None:
+    """Leave out a teacher that teaches nothing; say whose answers are trained on where one does."""
+    if not isinstance(dataset, dict) or "teacher" not in dataset:
+        return
+    if dataset["teacher"] is None or dataset.get("answers_from") == "gold" or not trains:
+        for key in ("teacher", "answers_from", "teaching"):
+            dataset.pop(key, None)
+        return
+    dataset["answers_from"] = dataset.get("answers_from") or "teacher"
+    _drop_volatile_of(dataset["teacher"])
+
+
+def _drop_volatile_of(other: Any) -> None:
+    """Leave of a judge or teacher what its answers depend on."""
+    if isinstance(other, dict) and isinstance(other.get("model"), dict):
+        for dotted in (*VOLATILE, *DESCRIPTIVE):
+            _drop(other, dotted)
+        if "adapter_content" in other:
+            other.pop("adapter", None)
 
 
 def trains(config: Mapping[str, Any]) -> bool:

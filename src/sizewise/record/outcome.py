@@ -14,6 +14,7 @@ from sizewise.files import SEAL, parse_json, sealed, unsealed, write_atomically
 from sizewise.record.directories import OUTCOME_FILE, RunDir
 from sizewise.record.kinds import check_kinds
 from sizewise.record.provenance import Provenance
+from sizewise.record.timing import Timing
 
 OUTCOME_VERSION = 1
 
@@ -35,6 +36,29 @@ class Groups(TypedDict, total=False):
     sweep: Group
 
 
+class TeacherFacts(TypedDict, total=False):
+    """Who wrote training answers: how many were asked for and kept, and what that cost.
+
+    ``held_back`` of the kept choose among checkpoints and are not trained on.
+    ``key`` names the answers: runs that share it had them written once. ``seconds`` are those of a
+    device of one's own; a server has none.
+    """
+
+    key: str
+    model: str
+    path: str
+    family: str
+    answers_from: str
+    asked: int
+    held_out: int
+    kept: int
+    held_back: int
+    left_out: Mapping[str, int]
+    score: float | None
+    seconds: float | None
+    money: float | None
+
+
 class Report(TypedDict, total=False):
     """What is read of the report of a data set."""
 
@@ -45,6 +69,7 @@ class Report(TypedDict, total=False):
     leaking_rows: int | None
     row_split_leak: float | None
     noted: Mapping[str, int] | None
+    teacher: TeacherFacts | None
 
 
 @dataclass(frozen=True)
@@ -136,7 +161,8 @@ class CostFacts:
 
     ``train_tokens`` counts all tokens that went through the model in training, padding excluded;
     ``out_of_memory`` lists the batch sizes that did not fit; ``money`` is what was
-    spent at a server.
+    spent at a server; ``timings`` are those of a sample of answers. ``judge_…`` is what judging the
+    answers cost when it was done, and no part of the other figures.
     """
 
     train_seconds: float | None = None
@@ -151,6 +177,9 @@ class CostFacts:
     accumulate: int | None = None
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
     money: float | None = None
+    timings: list[Timing] = field(default_factory=list)
+    judge_seconds: float | None = None
+    judge_money: float | None = None
 
 
 @dataclass(frozen=True)
@@ -305,11 +334,16 @@ def _typed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": ModelFacts(**record["model"]),
         "data": DataFacts(**record["data"]),
-        "cost": CostFacts(**record["cost"]),
+        "cost": _cost(record["cost"]),
         "base": _evaluations(record["base"]),
         "tuned": None if record["tuned"] is None else _evaluations(record["tuned"]),
         "files": {name: FileRef(**ref) for name, ref in record["files"].items()},
     }
+
+
+def _cost(record: Mapping[str, Any]) -> CostFacts:
+    timings = [Timing(**timing) for timing in record.get("timings") or ()]
+    return CostFacts(**{**record, "timings": timings})
 
 
 def _evaluations(record: Mapping[str, Any]) -> dict[str, Evaluation]:

@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from sizewise.config.data import SourceConfig
 from sizewise.files import write_atomically
 from sizewise.models.sources import EMBEDDED, HUB_ID
-from sizewise.record.outcome import Evaluation
+from sizewise.record.outcome import Evaluation, TeacherFacts
 from sizewise.release.generate import FinishedRun
 from sizewise.release.merging import MergeReport
 
@@ -58,6 +58,7 @@ def card_values(run: FinishedRun, merged: bool, report: MergeReport | None) -> d
         else cfg.dataset.source.path,
         "data_license": cfg.dataset.license,
         "sizes": " / ".join(str(sizes.get(s, 0)) for s in ("train", "validation", "test")),
+        "teacher": _teacher(outcome.data.report.get("teacher")),
         "shared_groups": outcome.data.report.get("shared_groups", 0),
         "params_total": f"{model.params_total:,}",
         "params_trainable": f"{model.params_trainable:,}",
@@ -86,6 +87,14 @@ def score_rows(base: Evaluation | None, tuned: Evaluation | None) -> list[dict[s
         {"name": name, "base": _value(base, name), "tuned": _value(tuned, name)}
         for name in sorted(names)
     ]
+
+
+def _teacher(facts: TeacherFacts | None) -> dict[str, str] | None:
+    if not facts:
+        return None
+    place = public_name(str(facts.get("path")))
+    kept, source = str(facts.get("kept")), str(facts.get("answers_from"))
+    return {"model": str(facts.get("model")), "path": place, "kept": kept, "answers_from": source}
 
 
 def _value(evaluation: Evaluation | None, name: str) -> str:

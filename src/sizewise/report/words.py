@@ -66,6 +66,26 @@ class Scale:
         return f"{signed(100 * low, 1)} to {signed(100 * high, 1)}"
 
 
+# Parts of names that are no words, as people write them.
+SPELLED = {
+    "icd10": "ICD-10", "tfidf": "TF-IDF", "logreg": "logistic regression", "f1": "F1",
+    "majority": "commonest answer", "rouge": "ROUGE", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
+    "rougel": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF", "nll": "NLL", "llm": "LLM",
+}  # fmt: skip
+
+
+def spelled(name: str) -> str:
+    """A name in words: ``icd10_dialogues`` is ``ICD-10 dialogues``."""
+    return " ".join(SPELLED.get(part.lower(), part) for part in name.replace("_", " ").split())
+
+
+def score_name(score: str) -> str:
+    """A score in words: ``icd10/lenient_match`` is ``lenient match (ICD-10)``."""
+    metric, _, name = score.rpartition("/")
+    said = metric and metric.lower() not in name.lower()
+    return f"{spelled(name)} ({spelled(metric)})" if said else spelled(name)
+
+
 def signed(value: float, digits: int) -> str:
     """A number with its sign, a true minus and no negative zero."""
     if not math.isfinite(value):
@@ -120,7 +140,7 @@ def seconds(number: float | None) -> str:
     if number is None or not math.isfinite(number):
         return "–"
     if number < 1:
-        return f"{_short(1000 * number)} ms"
+        return f"{_short(1000 * number)} ms" if number >= 1e-5 or number <= 0 else "< 0.01 ms"
     if number < 120:
         return f"{_short(number)} s"
     return f"{_short(number / 60)} min" if number < 7200 else f"{_short(number / 3600)} h"

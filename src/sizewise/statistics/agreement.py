@@ -73,6 +73,18 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Rating]]) -> Agreement:
     return Agreement(1.0 - (n - 1.0) * observed / expected, units, round(n))
 
 
+def cohen_kappa(one: Sequence[str], other: Sequence[str]) -> float:
+    """Cohen's kappa (1960) of two raters' categories of the same items.
+
+    NaN where there is no item, or both use one and the same category throughout.
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    if not one or len({*one, *other}) < 2:
+        return float("nan")
+    return float(cohen_kappa_score(list(one), list(other)))
+
+
 def _coded(ratings: Sequence[Sequence[Rating]]) -> tuple[np.ndarray, int]:
     """Number the categories; −1 is missing."""
     lengths = {len(row) for row in ratings}

@@ -26,7 +26,7 @@ NOT_THEIRS = (
 # How the question is put, which a bag of words does not care about.
 WORDING = (
     "system", "prompt", "few_shot", "few_shot_style", "max_length", "truncate_prompt",
-    "clean_whitespace",
+    "clean_whitespace", "teacher", "answers_from", "teaching",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +176,10 @@ def _ordered(jobs: list[Job], order: str) -> list[Job]:
     """Let jobs that share a base follow one another, bases in the order they first appear."""
     if order == "given":
         return jobs
-    ranks: dict[str, int] = {}
+    of_base: dict[str, list[Job]] = {}
     for job in jobs:
-        ranks.setdefault(reuse_key(job.config), len(ranks))
-    return sorted(jobs, key=lambda job: ranks[reuse_key(job.config)])
+        of_base.setdefault(reuse_key(job.config), []).append(job)
+    return list(chain.from_iterable(of_base.values()))
 
 
 def _limited(jobs: list[Job], states: dict[str, JobState], limit: int | None) -> list[Job]:

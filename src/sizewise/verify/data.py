@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.errors import SizewiseError
+from sizewise.files import parse_json
 from sizewise.record.outcome import Evaluation, Outcome
 from sizewise.verify import FAILED, UNCHECKED, Check
 
@@ -42,6 +44,31 @@ def rebuild(outcome: Outcome) -> dict[str, Rebuilt]:
         there = _built(cfg, dataset)
         found[dataset.name] = _marked(there, train, dataset.frequent) if train else there
     return found
+
+
+def trained_on(outcome: Outcome, directory: Path, splits: DataSplits | None) -> Sequence[Example]:
+    """Return the examples that a run was trained on: a teacher's answers where it had one."""
+    from sizewise.config.targets import recorded_config
+    from sizewise.data.splits.teaching import (
+        askable,
+        hold_back,
+        taught_examples,
+        unanswered_prompts,
+    )
+
+    facts, file = outcome.data.report.get("teacher"), outcome.files.get("teacher")
+    if splits is None or not facts or file is None:
+        return splits.train if splits is not None else ()
+    try:
+        rows = [parse_json(line) for line in (directory / file.path).read_bytes().splitlines()]
+        answers = {row["id"]: row["text"] for row in rows if not row["reason"]}
+        dataset = recorded_config(outcome.config).dataset
+        asked, _ = askable(splits, unanswered_prompts(dataset))
+        source = str(facts["answers_from"])
+        taught = taught_examples(splits.train, asked, answers, source)
+        return hold_back(taught, dataset.split.seed)[0] if source == "teacher" else taught
+    except (SizewiseError, OSError, ValueError, KeyError, TypeError):
+        return ()  # what depends on it is then said not to be checked
 
 
 def _marked(there: Rebuilt, train: Sequence[Example], frequent: int) -> Rebuilt:
@@ -120,7 +147,8 @@ def _counts(outcome: Outcome, there: Rebuilt) -> Check:
         found = len(getattr(there.splits, split))
         dropped = sum(n for key, n in data.dropped.items() if key.partition("/")[0] == split)
         recorded = data.sizes.get(split, 0) + dropped
-        if recorded != found:
+        taught = split == "train" and bool(data.report.get("teacher"))
+        if recorded != found and not taught:  # a teacher's answers are checked as a file
             wrong.append(f"{split}: {recorded} recorded, {found} today")
     today = asdict(there.splits.report)
     for name in sorted({*data.report} & {*today}):

@@ -14,7 +14,7 @@ from sizewise.record.directories import OUTCOME_FILE, RESULTS_FILE, VALIDATION, 
 from sizewise.record.outcome import Evaluation, FileRef, Outcome, read_outcome
 from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
-from sizewise.verify.data import Rebuilt, data_checks, rebuild, same
+from sizewise.verify.data import Rebuilt, data_checks, rebuild, same, trained_on
 from sizewise.verify.record import (
     config_checks,
     evaluation_check,
@@ -99,8 +99,7 @@ def _scores(
     absent: Rebuilt,
     trust: bool,
 ) -> Iterator[Check]:
-    splits = rebuilt.get(outcome.data.name, absent).splits
-    train = splits.train if splits is not None else ()
+    train = trained_on(outcome, directory, rebuilt.get(outcome.data.name, absent).splits)
     for kind, evaluations in scored(outcome):
         for name, evaluation in evaluations.items():
             path = directory / evaluation.predictions.path
@@ -113,7 +112,7 @@ def _scores(
 
 def _validated(outcome: Outcome, directory: Path, there: Rebuilt, trust: bool) -> Iterator[Check]:
     """Score the answers to the validation split anew: what was chosen was chosen by them."""
-    name, train = outcome.data.name, there.splits.train if there.splits is not None else ()
+    name, train = outcome.data.name, trained_on(outcome, directory, there.splits)
     for side, scores in outcome.validated.items():
         title, file = f"{side} on {name}, {VALIDATION}", outcome.files.get(f"{side}_{VALIDATION}")
         if file is None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
 
+from sizewise.config.data import DatasetConfig
 from sizewise.data.example import Message, Role
 from sizewise.data.rows.columns import TEXT_PARTS, as_text, tidy
 from sizewise.errors import DataError
@@ -147,6 +148,52 @@ def _is_turn(value: Any) -> bool:
     return ("role" in value and bool({"content", "tool_calls"} & set(value))) or (
         "from" in value and "value" in value
     )
+
+
+AUTO = "auto"
+DIALOGUES = (
+    "messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns",
+)  # fmt: skip
+PAIRS = (("prompt", "completion"), ("prompt", "chosen"), ("prompt", "response"))
+
+
+def chat_columns(cfg: DatasetConfig, columns: Sequence[str], rows: Sequence[Any]) -> DatasetConfig:
+    """Return the configuration in which ``dataset.conversation=auto`` names what the rows hold.
+
+    The columns are known by their names in any case: one with whole conversations, else prompt and
+    answer, each a text or a list of messages.
+
+    Raises:
+        DataError: the rows have none of them.
+    """
+    if cfg.conversation != AUTO or AUTO in columns:
+        return cfg
+    named = {name.strip().casefold(): name for name in reversed(columns)}
+    for name in (named[known] for known in DIALOGUES if known in named):
+        if any(holds_turns(row.get(name)) for row in rows[:100]):
+            return replace(cfg, conversation=name)
+    for prompt, answer in PAIRS:
+        if prompt in named and answer in named:
+            rejected = named.get("rejected") if answer == "chosen" else None
+            asked, said = f"{{{named[prompt]}}}", f"{{{named[answer]}}}"
+            cfg = replace(cfg, prompt=asked, answer=said, conversation=None)
+            return replace(cfg, rejected=cfg.rejected or rejected)
+    if "chosen" in named:
+        return replace(cfg, conversation=named["chosen"], train_on="last")
+    raise DataError(
+        f"dataset.conversation=auto finds no conversations: the columns are {', '.join(columns)}. "
+        f"It looks for lists of turns in {', '.join(DIALOGUES)}, and for prompt with completion, "
+        "chosen or response. Name the column: dataset.conversation=COLUMN; or, for a question and "
+        "an answer in each row, dataset.prompt and dataset.answer."
+    )
+
+
+def holds_turns(value: Any) -> bool:
+    """Whether a cell, or the JSON in it, is a list of turns: mappings, or texts in turn."""
+    if isinstance(value, str):
+        value = _parsed(value) if value.lstrip().startswith("[") else None
+    texts = isinstance(value, list | tuple) and all(isinstance(turn, str) for turn in value)
+    return bool(value) and (texts or is_conversation(value))
 
 
 def read_tools(value: Any, column: str) -> list[Message]:

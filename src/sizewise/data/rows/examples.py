@@ -20,6 +20,7 @@ from sizewise.data.rows.columns import (
 )
 from sizewise.data.rows.conversation import (
     answered_turns,
+    chat_columns,
     is_conversation,
     join_neighbours,
     read_tools,
@@ -127,6 +128,7 @@ class RowReader:
 
     def __init__(self, cfg: DatasetConfig, rows: Sequence[Row]) -> None:
         columns = all_columns(rows)
+        cfg = chat_columns(cfg, columns, rows)
 
         def named(name: str | None, key: str) -> str | None:
             return resolve_column(name, columns, f"dataset.{key}") if name else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,26 +121,48 @@ def encode_examples(
         stored = _encode(examples, template, limit, truncate_prompt, longest)
         cache.save(key, *stored)
     prompts, answers, shortened = stored
-    lengths = [template.length(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
-    fits = [bool(a) and length <= limit for a, length in zip(answers, lengths, strict=True)]
-    if examples and not any(fits):
-        raise DataError(_nothing_fits(name, lengths, limit, max_length))
-    cut = fits.count(False)
-    if reserve and context is not None:
-        fits = _with_room(fits, [template.length(len(p), reserve) <= context for p in prompts])
-    dropped = {ANSWER_CUT: cut, NO_ROOM: fits.count(False) - cut}
+    lengths = [(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
+    left_out = why_left_out(lengths, template, limit, context, reserve)
+    if examples and all(why == ANSWER_CUT for why in left_out):
+        raise DataError(nothing_fits(name, lengths, template, limit, max_length))
+    fits = [why is None for why in left_out]
     return EncodedSplit(
         encoded=tuple(Encoded(p, a) for p, a, f in zip(prompts, answers, fits, strict=True) if f),
         examples=tuple(e for e, fit in zip(examples, fits, strict=True) if fit),
-        dropped={reason: count for reason, count in dropped.items() if count},
+        dropped=dict(Counter(why for why in left_out if why is not None)),
         max_length=limit,
         shortened=sum(s and fit for s, fit in zip(shortened, fits, strict=True)),
     )
 
 
-def _with_room(fits: list[bool], room: list[bool]) -> list[bool]:
-    both = [fit and free for fit, free in zip(fits, room, strict=True)]
-    return both if any(both) else fits
+def why_left_out(
+    lengths: Sequence[tuple[int, int]],
+    template: Template,
+    limit: int,
+    context: int | None = None,
+    reserve: int = 0,
+) -> list[str | None]:
+    """Say of each example why it is left out, None where it is kept.
+
+    Prompts without room for an answer are kept where all of them are so: the job refuses them.
+
+    Args:
+        lengths: tokens of prompt and answer (0: it is no class that the model can give).
+        limit: bound in tokens on both (seq2seq: on each).
+        context: the model's own bound, if known.
+        reserve: tokens that have to fit into ``context`` behind the prompt.
+    """
+    cut = [not answer or template.length(prompt, answer) > limit for prompt, answer in lengths]
+    tight = [
+        bool(reserve) and context is not None and template.length(prompt, reserve) > context
+        for prompt, _ in lengths
+    ]
+    if all(one or other for one, other in zip(cut, tight, strict=True)):
+        tight = [False] * len(lengths)
+    return [
+        ANSWER_CUT if one else NO_ROOM if other else None
+        for one, other in zip(cut, tight, strict=True)
+    ]
 
 
 def _encode(
@@ -166,7 +189,11 @@ def _say_lost_reasoning(examples: Sequence[Example], template: Template, name: s
             )
 
 
-def _nothing_fits(name: str, lengths: Sequence[int], limit: int, max_length: int) -> str:
+def nothing_fits(
+    name: str, pairs: Sequence[tuple[int, int]], template: Template, limit: int, max_length: int
+) -> str:
+    """Say that all answers of a split are cut, how long they are, and what to do."""
+    lengths = [template.length(prompt, answer) for prompt, answer in pairs]
     found = LengthStatistics.of(lengths)
     whose = "dataset.max_length" if limit == max_length else "the model's own context"
     advice = (

@@ -61,7 +61,8 @@ def attach_adapter(
         return trained.float() if model.dtype == "auto" else trained
     lora, model = around_head(base, lora, model)
     targets = choose_targets(base, lora, model.lora_targets)
-    _say_left_out(lora, targets)
+    if base.device.type != "meta":  # a plan of the memory, or a check
+        _say_left_out(lora, targets)
     with seeded(seed if lora.init_seed is None else lora.init_seed):
         adapted = _wrap(base, peft_config(base, lora, model, targets), lora.fast)
     if targets.experts:

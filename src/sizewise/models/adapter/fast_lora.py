@@ -75,7 +75,9 @@ def adapter_dropout(x: Tensor, p: float) -> Tensor:
 
 
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Replace ``peft.tuners.lora.Linear.forward`` where one plain adapter is active."""
+    """Replace ``peft.tuners.lora.Linear.forward`` where one plain adapter is active, or merged."""
+    if self.merged and not (args or kwargs or self.disable_adapters):
+        return self.base_layer(x)
     name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
     if args or kwargs or name not in self.lora_A or self.disable_adapters or self.merged:
         return self._peft_forward(x, *args, **kwargs)

@@ -147,6 +147,11 @@ class Arm:
         """Mean validation loss over seeds, the only figure that may choose between variants."""
         return self.cost(lambda run: run.outcome.validation.get("val_loss"))
 
+    @property
+    def chosen_by_teacher(self) -> bool:
+        """Whether its validation loss is that of a teacher's answers: unlike those of gold."""
+        return (self.config.get("dataset") or {}).get("answers_from") == "teacher"
+
     def validated(self, name: str) -> float | None:
         """Mean over seeds of a score on the validation split; None where it was not asked."""
         side = "tuned" if self.has_seeds else "base"

@@ -28,6 +28,8 @@ from sizewise.report.comparison.runs import AnswerCache, Loaded, Problem, Run, l
 from sizewise.report.comparison.test_sets import build_test_sets
 from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, Verdict, judge
 
+WHOLE = ("r", "train_examples", "seeds")
+
 
 @dataclass
 class SetComparison:
@@ -121,8 +123,11 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """The tables of all test sets, one below the other; never compared across."""
-        return pd.concat([s.table for s in self.sets]) if self.sets else pd.DataFrame()
+        """The configurations of all test sets, one set below the other; never compared across."""
+        if not self.sets:
+            return pd.DataFrame()
+        # Where some rows have none, whole numbers would become 8.0.
+        return pd.concat([s.everything for s in self.sets]).astype(dict.fromkeys(WHOLE, "Int64"))
 
     @property
     def runs_table(self) -> pd.DataFrame:

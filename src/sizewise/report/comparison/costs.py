@@ -24,23 +24,26 @@ REUSED = "were reused from another run and timed under other conditions"
 
 @dataclass(frozen=True)
 class Range:
-    """Mean, lowest and highest over seeds."""
+    """Mean, lowest and highest over seeds, or over the answers of a timed sample."""
 
     mean: float
     low: float
     high: float
+    over: str = "seeds"
 
     def text(self) -> str:
         """``8.1 ms (6.5 ms to 13.5 ms over seeds)``."""
         mean, low, high = (words.seconds(v) for v in (self.mean, self.low, self.high))
-        return mean if low == high else f"{mean} ({low} to {high} over seeds)"
+        return mean if low == high else f"{mean} ({low} to {high} over {self.over})"
 
 
 @dataclass(frozen=True)
 class Timing:
     """Seconds of one answer (median) and of one new token, at a batch size on a machine.
 
-    ``conditions`` is what two timings must share to be compared: batch and machine.
+    ``conditions`` is what two timings must share to be compared: batch and machine. ``alone`` is an
+    answer at batch 1, ``computing`` the mean seconds of computing that an answer took; None where
+    no sample was timed apart. ``busy``: the machine did other work meanwhile.
     """
 
     per_answer: Range
@@ -48,10 +51,51 @@ class Timing:
     batch: int | None
     conditions: tuple[Any, ...]
     jobs: frozenset[str]
+    alone: Range | None = None
+    computing: float | None = None
+    busy: bool = False
 
 
 def timing_of(test: TestSet, arm: Arm) -> Timing | None:
-    """Time of the answers as it was recorded; None unless every seed was timed."""
+    """Time of a sample that was timed apart, else of the answers as they were made.
+
+    None unless every seed was timed.
+    """
+    return _timed_apart(test, arm) or _timed_as_made(test, arm)
+
+
+def _timed_apart(test: TestSet, arm: Arm) -> Timing | None:
+    """The sample is of the run's own test set; earlier records have none."""
+    side, outcomes = "tuned" if arm.tuned else "base", [m.run.outcome for m in arm.members]
+    samples = [[t for t in o.cost.timings if t.side == side] for o in outcomes]
+    if not all(samples) or any(o.data.name != test.dataset for o in outcomes):
+        return None
+    used = [max(found, key=lambda t: t.batch_size) for found in samples]
+    alone = [min(found, key=lambda t: t.batch_size) for found in samples]
+    batches, machines = {t.batch_size for t in used}, {_machine(o) for o in outcomes}
+    known = len(batches) == len(machines) == 1
+    computing = [t.cpu_per_answer for t in used if t.cpu_per_answer is not None]
+    return Timing(
+        _spread([(t.per_answer, t.per_answer_low, t.per_answer_high) for t in used]),
+        _spread([(t.per_token, t.per_token_low, t.per_token_high) for t in used]),
+        used[0].batch_size if known else None,
+        (used[0].batch_size, *machines) if known else (arm.label, "unknown"),
+        frozenset(outcome.run_id for outcome in outcomes),
+        _spread([(t.per_answer, t.per_answer_low, t.per_answer_high) for t in alone])
+        if all(t.batch_size == 1 for t in alone)
+        else None,
+        float(np.mean(computing)) if len(computing) == len(used) else None,
+        any(t.busy for t in used),
+    )
+
+
+def _spread(values: Sequence[tuple[float, float, float]]) -> Range:
+    """Mean of the seeds' medians, with the lowest and the highest of all their answers."""
+    medians, lows, highs = zip(*values, strict=True)
+    return Range(float(np.mean(medians)), min(lows), max(highs), "timed answers")
+
+
+def _timed_as_made(test: TestSet, arm: Arm) -> Timing | None:
     per_answer = _range(arm.seed_scores("efficiency/latency_p50"))
     if per_answer is None:
         return None
@@ -95,9 +139,10 @@ def _batch(member: Member) -> int | None:
 def _per_token(test: TestSet, member: Member) -> float:
     if member.answers is None or not test.ids:
         return math.nan
-    places = member.answers.positions(test.ids)
-    tokens = float(member.answers.new_tokens[places].sum())
-    return float(member.answers.seconds[places].sum()) / tokens if tokens else math.nan
+    places = np.array(member.answers.positions(test.ids))
+    timed = places[np.isfinite(member.answers.seconds[places])]
+    tokens = float(member.answers.new_tokens[timed].sum())
+    return float(member.answers.seconds[timed].sum()) / tokens if tokens else math.nan
 
 
 def alike(a: Timing, b: Timing) -> bool:
@@ -141,8 +186,22 @@ def _speed(test: TestSet, small: Arm, large: Arm) -> str:
     tokens = ""
     if ours.per_token is not None and theirs.per_token is not None:
         tokens = f", a new token {ours.per_token.text()} against {theirs.per_token.text()}"
+    alone = ""
+    if ours.alone is not None and theirs.alone is not None and ours.batch != 1:
+        alone = f"; at batch 1 an answer {ours.alone.text()} against {theirs.alone.text()}"
     apart = "" if ours.jobs & theirs.jobs else ", timed in separate jobs"
-    return f"At batch {ours.batch} {answers}{tokens}{apart}."
+    return f"At batch {ours.batch} {answers}{tokens}{alone}{apart}.{_busy(ours, theirs)}"
+
+
+def _busy(ours: Timing, theirs: Timing) -> str:
+    """Say that the times are not the models' own, and what was computed in."""
+    if not (ours.busy or theirs.busy):
+        return ""
+    text = " The machine was busy while they were timed, so that these times are too long"
+    if ours.computing is None or theirs.computing is None:
+        return f"{text}."
+    computing = [words.seconds(timing.computing) for timing in (ours, theirs)]
+    return f"{text}: of computing an answer took {computing[0]} against {computing[1]}."
 
 
 def _unlike(ours: Timing, theirs: Timing) -> str:
@@ -181,7 +240,7 @@ def paid_back(
     """Break-even in device time, and in money where prices are given.
 
     All tuned runs of the test set are to be paid back, those that were stopped among them: the
-    choice was made between them.
+    choice was made between them. So is what their teachers wrote, once.
     """
     small, large = contrast.small, contrast.large
     tuned = [m.run for arm in test.arms if arm.tuned for m in arm.members]
@@ -192,20 +251,58 @@ def paid_back(
     ours, theirs = timing_of(test, small), timing_of(test, large)
     if ours is None:
         return []
-    training = (float(sum(known)), small.train_seconds, len(known))
+    lessons, own = teaching_of(tuned), teaching_of([m.run for m in small.members])
+    training = (
+        float(sum(known)) + lessons.seconds, small.train_seconds + own.seconds, len(known),
+    )  # fmt: skip
     found = []
     if theirs is not None and alike(ours, theirs):
-        found.append(
-            _paid(large.label, "device seconds", training, ours.per_answer, theirs.per_answer.mean)
-        )
+        found.append(_paid(large.label, *_device_seconds(ours, theirs, training)))
     hourly, api = None if prices is None else prices.device_per_hour, _api_cost(test, large, prices)
     if hourly is None or api is None:
         return found
-    all_runs, one_run = (device_cost(seconds, hourly) for seconds in training[:2])
-    answer = Range(*(device_cost(v, hourly) for v in _ends(ours.per_answer)))
+    all_runs, one_run = (
+        device_cost(seconds, hourly) + taught.money
+        for seconds, taught in zip(training[:2], (lessons, own), strict=True)
+    )
+    mean, low, high = (device_cost(v, hourly) for v in _ends(ours.per_answer))
+    answer = Range(mean, low, high, ours.per_answer.over)
     name = large.label if measured_money(large) is not None else f"{large.label} over an API"
     found.append(_paid(name, "currency", (all_runs, one_run, training[2]), answer, api))
     return found
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What teachers' answers cost when they were written: device seconds, money of a server."""
+
+    seconds: float
+    money: float
+
+
+def teaching_of(runs: Sequence[Run]) -> Teaching:
+    """Sum up what the teachers of these runs cost; answers that several runs share count once."""
+    facts = {}
+    for run in runs:
+        found = run.outcome.data.report.get("teacher")
+        if found:
+            facts[found.get("key")] = found
+    return Teaching(
+        sum(found.get("seconds") or 0.0 for found in facts.values()),
+        sum(found.get("money") or 0.0 for found in facts.values()),
+    )
+
+
+def _device_seconds(
+    ours: Timing, theirs: Timing, training: tuple[float, float, int]
+) -> tuple[str, tuple[float, float, int], Range, float]:
+    """Unit, training and the cost of an answer of both; what was computed in on a busy machine."""
+    busy = ours.busy or theirs.busy
+    if busy and ours.computing is not None and theirs.computing is not None:
+        unit = "device seconds (of an answer those of computing, since the machine was busy)"
+        own = Range(ours.computing, ours.computing, ours.computing)
+        return unit, training, own, theirs.computing
+    return "device seconds", training, ours.per_answer, theirs.per_answer.mean
 
 
 def measured_money(arm: Arm) -> float | None:

@@ -13,6 +13,7 @@ from sizewise.report.comparison.costs import Timing, alike, timing_of
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.pairs import ALPHA, representatives, rows
 from sizewise.report.comparison.verdict import LIKELIHOOD
+from sizewise.report.ratings.judging import unusable_judges
 from sizewise.statistics.margin import near_best
 from sizewise.statistics.paired import fallback
 
@@ -140,7 +141,7 @@ def decide(
     scale = scale_of(test)
     if margin is None and scale.percent:
         margin = POINTS
-    if margin is None or len(arms) < 2 or len(set(test.groups)) < 2:
+    if margin is None or len(arms) < 2 or len(set(test.groups)) < 2 or unusable_judges(test):
         return None
     delta = margin / 100.0 if scale.percent else margin
     found = near_best(
@@ -209,6 +210,8 @@ def gate(test: TestSet, pair: Pair, margin: float) -> Gate:
     ``margin`` as in ``decide``. Worse is what is shown to be worse and not shown to be within the
     margin.
     """
+    if why := unusable_judges(test):
+        raise ConfigError(f"No gate, because a judge is not usable: {why}.")
     if test.primary.startswith(LIKELIHOOD) and pair.a.kind != pair.b.kind:
         raise ConfigError(
             f"{test.primary} decides nothing between tuned and untouched models: training improves "

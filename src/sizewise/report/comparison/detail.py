@@ -27,6 +27,7 @@ from sizewise.report.comparison.strata import (
     confusions,
     hybrid_of,
     strata_of,
+    with_intervals,
 )
 from sizewise.report.comparison.verdict import Verdict
 from sizewise.statistics.routing import RoutingCurve
@@ -60,7 +61,9 @@ def make_views(test: TestSet, points: Sequence[Point], verdict: Verdict, seed: i
         return Views(None, [], [], [], None, None, [], [], sample)
     return Views(
         contrast=contrast,
-        strata=list(verdict.strata) or strata_of(test, contrast, seed),
+        strata=with_intervals(
+            test, contrast, verdict.strata or strata_of(test, contrast, seed), seed
+        ),
         ranks=rank_curves(test, points),
         learning=learning_curves(test, points, contrast, seed),
         scaling=scaling_of(test, contrast, seed),

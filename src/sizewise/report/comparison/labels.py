@@ -23,6 +23,7 @@ SHORT = {
     "dataset.few_shot": "shots",
     "dataset.prompt": "prompt",
     "dataset.system": "system",
+    "dataset.answers_from": "answers",
 }
 # Of wordings the words that all begin with tell nothing apart.
 WORDINGS = ("dataset.prompt", "dataset.system")
@@ -132,7 +133,7 @@ def _without_common_start(texts: Sequence[str]) -> list[str]:
 
 
 def _value(key: str, value: Any) -> str:
-    missing = "all" if key in LIMITS else "none"
+    missing = "all" if key in LIMITS else "gold" if key == "dataset.answers_from" else "none"
     text = missing if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

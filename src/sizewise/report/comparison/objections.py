@@ -18,6 +18,7 @@ from sizewise.report.comparison.readings import (
     unfinished,
     unusable,
 )
+from sizewise.report.ratings.judging import judge_warnings
 
 FEW_EXAMPLES = 100
 FEW_GROUPS = 20
@@ -32,6 +33,7 @@ def warnings_of(test: TestSet, pairs: list[Pair]) -> list[str]:
     checks = (
         _baselines, _seeds, _examples, _leaks, _prompts, _decoding, _int8, _budgets, _one_rate,
         _rows, _unusable, _cut, _sure, _memorised, _selection,
+        judge_warnings,
     )  # fmt: skip
     found = [*test.notes, *(warning for check in checks for warning in check(test))]
     unusual = [p for p in pairs if p.result.p_value != p.result.p_value]

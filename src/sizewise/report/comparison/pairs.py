@@ -36,6 +36,7 @@ METHODS = "method against method"
 TARGETS = "target against target"
 RANKS = "rank against rank"
 STORAGE = "quantised against not"
+TEACHERS = "a teacher's answers against gold"
 BY = "by "
 ALPHA = 0.05
 RESAMPLES, MOST_RESAMPLES = 10_000, 50_000
@@ -166,15 +167,16 @@ def _question(test: TestSet) -> Iterator[Wanted]:
     yield from ((ENCODERS, *pair) for pair in product(models, encoders))
     yield from _models(models)
     yield from _methods(test, tuned)
-    yield from _differing(TARGETS, tuned, ("lora.target",), _target)
+    yield from _differing(TARGETS, tuned, ("lora.target",), _valued("lora.target"))
     yield from _differing(RANKS, tuned, ("lora.r",), _rank)
     yield from _differing(STORAGE, tuned, ("quantization.",), _stored)
+    last = _valued("dataset.answers_from", missing="~gold")
+    yield from _differing(TEACHERS, tuned, ("dataset.teach", "dataset.answers_from"), last)
     untrained = ("quantization.", "lora.", "dataset.max_train", "dataset.max_validation")
     yield from _differing(STORAGE, zero_shot, untrained, _stored)
 
 
-# What is no question between two tuned models, each taken at its best: their own settings, and the
-# rows that their tokenizers leave.
+# No question between two models, each at its best: settings, and the rows that tokenizers leave.
 OF_THE_MODEL = ("model.", "lora.", "quantization.", DATA)
 
 
@@ -214,8 +216,9 @@ def _method(arm: Arm) -> tuple[str, str]:
     return (arm.model.lora_method, arm.label)
 
 
-def _target(arm: Arm) -> tuple[str, str]:
-    return (str(flatten(arm.config).get("lora.target")), arm.label)
+def _valued(key: str, missing: str = "") -> Callable[[Arm], tuple[str, str]]:
+    """Order by a key of the configuration; ``missing`` stands for what is not said."""
+    return lambda arm: (str(flatten(arm.config).get(key) or missing), arm.label)
 
 
 def _rank(arm: Arm) -> tuple[float, str]:
@@ -263,19 +266,20 @@ def _primary(test: TestSet, wanted: Sequence[Wanted]) -> int | None:
 
 
 def _best_small(test: TestSet, arms: Sequence[Arm]) -> Arm:
-    """By validation; losses of unlike tokens say nothing, so that there the largest is taken."""
+    """By validation; losses of unlike tokens or answers say nothing: there the largest is taken."""
     asked = all(arm.validated(test.primary) is not None for arm in arms)
     if asked or len({_tokens(test, arm) for arm in arms}) == 1:
         return best(test, arms)
-    largest = max(arm.size for arm in arms)
-    return best(test, [arm for arm in arms if arm.size == largest])
+    first = max((arm.size, not arm.chosen_by_teacher) for arm in arms)
+    return best(test, [a for a in arms if (a.size, not a.chosen_by_teacher) == first])
 
 
 def _tokens(test: TestSet, arm: Arm) -> tuple[float, ...]:
     answers = arm.first.answers
     if answers is None:
         return ()
-    return tuple(answers.weights[COUNTED][answers.positions(test.ids)].tolist())
+    counts = answers.weights[COUNTED][answers.positions(test.ids)]
+    return (float(arm.chosen_by_teacher), *counts.tolist())
 
 
 def _best_large(test: TestSet, arms: Sequence[Arm]) -> Arm:

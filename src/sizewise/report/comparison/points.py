@@ -96,7 +96,9 @@ def make_points(test: TestSet, seed: int = 0, prices: PricesConfig | None = None
 
 
 def best_points(points: Sequence[Point], sign: float, most: int) -> list[Point]:
-    """The best point of every base, tuned and not: those that have space for a name."""
+    """The points that have space for a name: all, or the best of every base, tuned and not."""
+    if len(points) <= most:
+        return list(points)
     best: dict[tuple[str, bool], Point] = {}
     for point in points:
         key = (point.arm.model.name, point.tuned)
@@ -105,10 +107,13 @@ def best_points(points: Sequence[Point], sign: float, most: int) -> list[Point]:
     return list(best.values())[:most]
 
 
-def sizes_apart(points: Sequence[Point]) -> list[float]:
-    """The sizes of the bases at which an axis has a name, without those that would touch."""
-    sizes = sorted({point.arm.size for point in points if point.costs["params"] is not None})
-    return [size for i, size in enumerate(sizes) if i == 0 or size / sizes[i - 1] > 1.4]
+def sizes_apart(points: Sequence[Point], factor: float) -> list[float]:
+    """The sizes of the bases, without those that are less than ``factor`` above one before."""
+    apart: list[float] = []
+    for size in sorted({p.arm.size for p in points if p.costs["params"] is not None}):
+        if not apart or size >= factor * apart[-1]:
+            apart.append(size)
+    return apart
 
 
 def cost_of(arm: Arm, name: str, prices: PricesConfig | None = None) -> float | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sizewise.errors import OutcomeError
 from sizewise.files import parse_json
 from sizewise.record.directories import OUTCOME_FILE, RunDir
 from sizewise.record.kinds import check_kinds
-from sizewise.record.outcome import Evaluation, Outcome, read_outcome
+from sizewise.record.outcome import Evaluation, ModelFacts, Outcome, read_outcome
 from sizewise.record.predictions import WEIGHTED_BY, Prediction
 from sizewise.record.stops import TuningRecord, read_tuning
 
@@ -124,7 +125,49 @@ def load_runs(paths: Iterable[Path]) -> Loaded:
     for run, same in zip(runs, copies.values(), strict=True):
         reason = f"is the job of {run.directory}; counted once"
         problems += [Problem(str(r.directory), reason) for r in same if r is not run]
-    return Loaded(tuple(runs), tuple(problems), tuple(tuned.values()))
+    return Loaded(tuple(_by_place(runs)), tuple(problems), tuple(tuned.values()))
+
+
+# Names of the options that take any model: they name none.
+ANY_MODEL = ("local", "encoder", "endpoint")
+
+
+def _by_place(runs: Sequence[Run]) -> list[Run]:
+    """Name models that have no name of their own by folder or repository.
+
+    That is its last part; where other models would be called so too, as many more as tell them
+    apart.
+    """
+    models = [run.outcome.model for run in runs]
+    places = {
+        model.path: [part for part in re.split(r"[/\\:]+", model.path) if part]
+        for model in models
+        if model.name in ANY_MODEL or model.name == _cleaned(Path(model.path).name)
+    }
+    taken = {model.name for model in models if model.path not in places}
+    return [
+        Run(
+            run.directory,
+            replace(run.outcome, model=replace(model, name=_place(model, places, taken))),
+        )
+        if model.path in places
+        else run
+        for run, model in zip(runs, models, strict=True)
+    ]
+
+
+def _place(model: ModelFacts, places: Mapping[str, Sequence[str]], taken: set[str]) -> str:
+    parts = places[model.path]
+    for count in range(1, len(parts) + 1):
+        name = "/".join(parts[-count:])
+        others = ["/".join(o[-count:]) for path, o in places.items() if path != model.path]
+        if name not in others and name not in taken:
+            return name
+    return model.path or model.name
+
+
+def _cleaned(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
 
 
 def _is_whole(run: Run) -> bool:

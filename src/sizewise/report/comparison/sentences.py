@@ -84,7 +84,7 @@ class Findings:
         return self.said.gain - self.pair.gain
 
 
-def verdict_sentence(found: Findings) -> str:
+def verdict_parts(found: Findings) -> tuple[str, ...]:
     """The claim, what else it must beat, and where it does not hold."""
     pair, test = found.pair, found.test
     parts = [
@@ -97,7 +97,7 @@ def verdict_sentence(found: Findings) -> str:
         _baseline(found),
         costs_sentence(test, pair.a, pair.b),
     ]
-    return " ".join(filter(None, parts))
+    return tuple(filter(None, parts))
 
 
 def either(test: TestSet, pair: Pair) -> str:

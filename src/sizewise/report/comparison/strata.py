@@ -5,10 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sizewise.data.splits.frequency import STRATUM
 from sizewise.metrics.closed import LIKELIHOOD
@@ -16,10 +17,13 @@ from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases
 from sizewise.report.comparison.pairs import rows
 from sizewise.report.comparison.runs import Answers, FloatArray
+from sizewise.statistics.bootstrap import difference_intervals
 from sizewise.statistics.routing import RoutingCurve, average_curve, routing_curve
+from sizewise.statistics.sides import sides_of
 
 MOST_LEVELS = 12
 FEWEST = 5
+RESAMPLES = 2_000
 BANDS = ((0, 0), (1, 4), (5, 19), (20, 99), (100, None))
 PROMPT_LENGTH = "prompt length"
 
@@ -29,13 +33,15 @@ class Level:
     """One value of a stratum: its examples, the mean score of each model, and the gain.
 
     ``tested`` is how much better the tuned model is than ``against``, with a p-value corrected for
-    all levels that were tested; None where there are too few examples.
+    all levels that were tested; None where there are too few examples. ``intervals`` are of 95 %
+    for each mean (see ``with_intervals``).
     """
 
     value: str
     examples: int
     means: dict[str, float]
     tested: Tested | None = None
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,17 @@ class Stratum:
     name: str
     against: str | None
     levels: tuple[Level, ...]
+
+    @property
+    def change(self) -> float:
+        """By how much the gain surely changes: how far the intervals of two levels are apart.
+
+        Below 0 where they overlap; a range of the gains themselves would grow with chance.
+        """
+        tested = [level.tested for level in self.levels if level.tested is not None]
+        if len(tested) < 2:
+            return -np.inf
+        return max(t.low for t in tested) - min(t.high for t in tested)
 
     def where(self, value: str) -> str:
         """A level in words, after ``where``: ``the answer is never seen in training``."""
@@ -59,9 +76,16 @@ def strata_of(test: TestSet, contrast: Contrast, seed: int = 0) -> list[Stratum]
     Levels are tested with half of the 5 % for how often the answer occurs in training and half for
     all other strata, corrected by Holm within each: the first is the question that is known before.
     """
+    columns = _columns(test, contrast)
+    tested = _tested(test, contrast, columns, seed)
+    return [_stratum(test, contrast, name, columns[name], tested) for name in columns]
+
+
+def _columns(test: TestSet, contrast: Contrast) -> dict[str, list[str]]:
+    """The value of every example in each stratum that divides them; frequency first."""
     answers = contrast.small.first.answers
     if answers is None or not test.ids:
-        return []
+        return {}
     columns: dict[str, list[str]] = {}
     positions = answers.positions(test.ids)
     for name, values in answers.strata.items():
@@ -71,8 +95,38 @@ def strata_of(test: TestSet, contrast: Contrast, seed: int = 0) -> list[Stratum]
     columns[PROMPT_LENGTH] = _thirds(test, answers)
     columns = {name: values for name, values in columns.items() if len(set(values)) > 1}
     order = sorted(columns, key=lambda name: (name != STRATUM, name == PROMPT_LENGTH))
-    tested = _tested(test, contrast, columns, seed)
-    return [_stratum(test, contrast, name, columns[name], tested) for name in order]
+    return {name: columns[name] for name in order}
+
+
+def with_intervals(
+    test: TestSet, contrast: Contrast, strata: Sequence[Stratum], seed: int = 0
+) -> list[Stratum]:
+    """The strata with a 95 % interval of every mean, the one that changes most first."""
+    columns = _columns(test, contrast)
+    arms = [arm for arm in contrast.shown if arm.scores is not None]
+    found = []
+    for stratum in strata:
+        column = np.array(columns[stratum.name])
+        levels = [
+            replace(level, intervals=_intervals(test, arms, column == level.value, seed))
+            for level in stratum.levels
+        ]
+        found.append(replace(stratum, levels=tuple(levels)))
+    return sorted(found, key=lambda stratum: -stratum.change)
+
+
+def _intervals(
+    test: TestSet, arms: Sequence[Arm], mask: NDArray[np.bool_], seed: int
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals of the arms' means over some of the examples; none of a single group."""
+    groups = np.array(test.groups)[mask].tolist()
+    if len(set(groups)) < 2:
+        return {}
+    zeros = np.zeros(len(groups))
+    weights = None if test.weights is None else test.weights[mask]
+    sides = [sides_of(rows(arm)[..., mask], zeros, groups, weights=weights) for arm in arms]
+    found = difference_intervals(sides, n_resamples=RESAMPLES, seed=seed)
+    return {arm.label: (i.low, i.high) for arm, i in zip(arms, found, strict=True)}
 
 
 def _thirds(test: TestSet, answers: Answers) -> list[str]:

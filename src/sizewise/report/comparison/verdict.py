@@ -22,6 +22,7 @@ from sizewise.report.comparison.readings import has_no_usable_answer, read_as
 from sizewise.report.comparison.sentences import Baseline, Findings
 from sizewise.report.comparison.strata import Reversal, Stratum, hybrid_of, reversals, strata_of
 from sizewise.report.comparison.test_sets import COMPARABLE
+from sizewise.report.ratings.judging import unusable_judges
 
 SHOWN = "shown"
 BEATS_SIZE = "beats size, not the baseline"
@@ -56,6 +57,7 @@ class Verdict:
         baseline: the best model without a language model, tested against both sides.
         strata: scores by kind of example, tested.
         reversals: kinds of examples at which the other side is shown to win.
+        parts: what the sentence is made of, where it is made of several.
     """
 
     status: str
@@ -66,6 +68,7 @@ class Verdict:
     baseline: Baseline | None = None
     strata: tuple[Stratum, ...] = ()
     reversals: tuple[Reversal, ...] = ()
+    parts: tuple[str, ...] = ()
 
     @property
     def tone(self) -> str:
@@ -81,6 +84,8 @@ def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = (), seed: in
     The correction over all pairs covers that choice.
     With ``by`` the pairs are those that differ in these configuration keys only.
     """
+    if why := unusable_judges(test):
+        return _not_usable(why)
     verdict = _by_key(test, pairs, ", ".join(by)) if by else _judged(test, pairs, seed)
     if test.tokenizers == 1:
         return verdict
@@ -99,11 +104,12 @@ def _judged(test: TestSet, pairs: Sequence[Pair], seed: int) -> Verdict:
         return _without_contest(test, pairs)
     pair = _decisive(test, contested)
     found = _findings(test, pair, pairs, seed)
-    statuses = _statuses(found)
+    statuses, parts = _statuses(found), sentences.verdict_parts(found)
     return Verdict(
         status=statuses[0],
         headline=_headline(statuses[0], found),
-        sentence=sentences.verdict_sentence(found),
+        sentence=" ".join(parts),
+        parts=parts,
         pair=pair,
         also=tuple(statuses[1:]),
         baseline=found.baseline,
@@ -131,10 +137,11 @@ def _ease(pair: Pair) -> tuple[int, float]:
 
 
 def _chosen(test: TestSet, arms: Sequence[Arm]) -> list[Arm]:
-    """Per small model the adapter that is best by validation."""
-    of_model: dict[tuple[str, float], list[Arm]] = {}
+    """Per small model the adapter that is best by validation, a teacher's apart from gold's."""
+    of_model: dict[tuple[str, float, bool], list[Arm]] = {}
     for arm in arms:
-        of_model.setdefault((arm.model.name, arm.size), []).append(arm)
+        key = (arm.model.name, arm.size, arm.chosen_by_teacher)
+        of_model.setdefault(key, []).append(arm)
     return [best(test, same) for same in of_model.values()]
 
 
@@ -265,6 +272,14 @@ def _no_score_of_the_task(test: TestSet) -> Verdict:
         "Tuned models may be compared with each other by it."
     )
     return Verdict(OPEN, "Open: no score of the task", sentence)
+
+
+def _not_usable(why: str) -> Verdict:
+    sentence = (
+        f"No verdict, because a judge is not usable: {why}. Leave it out (metric.judge.models), "
+        "take a larger one, or rate answers in the app."
+    )
+    return Verdict(OPEN, "Open: the judge is not usable", sentence)
 
 
 def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -15,9 +16,11 @@ from plotly.offline import get_plotlyjs
 from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.contrast import scale_of
-from sizewise.report.comparison.points import COSTS
+from sizewise.report.comparison.points import COSTS, best_points
 from sizewise.report.page import prose
+from sizewise.report.page.paper import latex_tables
 from sizewise.report.page.results import clean
+from sizewise.report.page.setup import setup_of
 from sizewise.report.page.tables import (
     calibration_table,
     configuration_table,
@@ -27,22 +30,46 @@ from sizewise.report.page.tables import (
     run_table,
     stopped_table,
     strata_table,
+    training_table,
 )
 from sizewise.report.page.terminal import Failure
 from sizewise.report.ratings.store import ratings_summary
 from sizewise.report.views import charts
+from sizewise.report.views.forest import forest_chart, forest_notes, forest_rows
+from sizewise.report.views.look import MOST_NAMES, colours_of
+from sizewise.report.views.pictures import paired_differences, size_versus_quality, svg_text
+from sizewise.report.views.quality import quality_chart
+from sizewise.report.views.training import (
+    LOGGED,
+    MOST_ARMS,
+    TrainingCurve,
+    logged_in,
+    training_chart,
+    training_curves,
+)
 
 PACKAGE = "sizewise.report"
+Stills = Mapping[str, str]  # SVG documents by the name of the picture
 
 
-def render_page(comparison: Comparison, title: str = "", failures: Sequence[Failure] = ()) -> str:
-    """Return the page. Every text from data and models is escaped, in the markup and in scripts."""
+def render_page(
+    comparison: Comparison,
+    title: str = "",
+    failures: Sequence[Failure] = (),
+    stills: Sequence[Stills] | None = None,
+) -> str:
+    """Return the page. Every text from data and models is escaped, in the markup and in scripts.
+
+    ``stills``: the pictures of each test set where they are drawn already.
+    """
     environment = Environment(
         loader=PackageLoader(PACKAGE, "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    sets = [_set_context(number, compared) for number, compared in enumerate(comparison.sets)]
-    data = [{"charts": entry.pop("charts"), "sample": entry.pop("sample")} for entry in sets]
+    pictures = stills or [stills_of(compared) for compared in comparison.sets]
+    both = zip(comparison.sets, pictures, strict=True)
+    sets = [_set_context(number, *entry) for number, entry in enumerate(both)]
+    data = [{name: entry.pop(name) for name in ("charts", "sample", "latex")} for entry in sets]
     return environment.get_template("report.html.j2").render(
         title=title or "comparison",
         comparison=comparison,
@@ -75,13 +102,36 @@ def _static(name: str) -> Markup:
     return Markup(path.read_text(encoding="utf-8"))
 
 
-def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
+def stills_of(compared: SetComparison) -> Stills:
+    """The pictures that stand in for the charts where scripts are off, as SVG."""
+    return {
+        "size_vs_quality": svg_text(size_versus_quality(compared.test, compared.points)),
+        "paired_differences": svg_text(paired_differences(compared.test, compared.pairs)),
+    }
+
+
+def _base64(svg: str) -> str:
+    return b64encode(svg.encode()).decode("ascii")
+
+
+def _set_context(number: int, compared: SetComparison, stills: Stills) -> dict[str, Any]:
     test, views = compared.test, compared.views
+    curves, rows = training_curves(test), forest_rows(compared.pairs)
     return {
         "number": number,
         "test": test,
         "verdict": compared.verdict,
+        "answer": prose.plain_answer(compared),
         "cards": prose.cards_of(compared),
+        "stills": {name: _base64(svg) for name, svg in stills.items()},
+        "unnamed": _unnamed(compared),
+        "forest_notes": forest_notes(rows),
+        "setup": setup_of(test),
+        "trained": training_table(compared),
+        "logged": [(name, LOGGED[name]) for name in logged_in(curves)],
+        "curves": MOST_ARMS,
+        "tested": len(compared.pairs),
+        "drawn": sum(row.pair is not None for row in rows),
         "warnings": compared.warnings,
         "data": prose.data_sentences(test),
         "fronts": compared.fronts,
@@ -99,26 +149,40 @@ def _set_context(number: int, compared: SetComparison) -> dict[str, Any]:
         "readings": readings_table(compared),
         "calibration": calibration_table(views.calibration) if views.calibration else None,
         "paid_back": prose.paid_back_sentences(compared.paid_back),
-        "charts": {name: _plain(chart) for name, chart in charts_of(compared).items()},
+        "charts": {
+            name: _plain(chart)
+            for name, chart in (charts_of(compared) | training_charts(curves)).items()
+        },
         "sample": _sample(compared),
+        "latex": latex_tables(compared),
     }
+
+
+def _unnamed(compared: SetComparison) -> int:
+    """Number of points without a name in the picture of the question."""
+    known = [p for p in compared.points if p.costs["params"] is not None]
+    return len(known) - len(best_points(known, compared.test.sign, MOST_NAMES))
+
+
+def training_charts(curves: Sequence[TrainingCurve]) -> dict[str, go.Figure]:
+    return {f"training-{name}": training_chart(curves, name) for name in logged_in(curves)}
 
 
 def charts_of(compared: SetComparison) -> dict[str, go.Figure]:
     test, views, points = compared.test, compared.views, compared.points
-    scale, contrast = scale_of(test), views.contrast
+    scale, contrast, colours = scale_of(test), views.contrast, colours_of(points)
     figures: dict[str, go.Figure] = {
-        f"quality-{front.cost}": charts.quality_chart(test, points, front, scale)
+        f"quality-{front.cost}": quality_chart(test, points, front, scale)
         for front in compared.fronts
     }
     if compared.pairs:
-        figures["forest"] = charts.forest_chart(compared.pairs, scale)
+        figures["forest"] = forest_chart(compared.pairs, scale)
     if views.ranks:
         figures["ranks"] = charts.curves_chart(
-            views.ranks, "Rank of the adapter", test, scale, log=True
+            views.ranks, "Rank of the adapter", test, scale, log=True, colours=colours
         )
     if views.learning:
-        figures["learning"] = charts.learning_chart(views.learning, test, scale)
+        figures["learning"] = charts.learning_chart(views.learning, test, scale, colours)
     if contrast is not None:
         figures |= {
             f"strata-{i}": charts.strata_chart(s, contrast, scale)

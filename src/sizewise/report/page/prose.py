@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 from sizewise.record.outcome import DataFacts
 from sizewise.report import words
-from sizewise.report.comparison.arms import TestSet
+from sizewise.report.comparison.arms import ENCODER, TestSet
 from sizewise.report.comparison.compare import SetComparison
-from sizewise.report.comparison.contrast import best_of, scale_of
+from sizewise.report.comparison.contrast import best_of, described, scale_of
 from sizewise.report.comparison.costs import PaidBack, alike, timing_of
+from sizewise.report.comparison.decision import BETTER, EQUIVALENT, NOT_WORSE, WORSE, Decision
+from sizewise.report.comparison.decision import OPEN as UNDECIDED
 from sizewise.report.comparison.detail import Views
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.pairs import SMALL_LARGE
-from sizewise.report.comparison.verdict import SHOWN, Verdict
+from sizewise.report.comparison.verdict import Verdict
 from sizewise.statistics.learning_curve import AT_SMALLEST, REACHED
 
 
@@ -28,8 +30,99 @@ class Card:
     detail: str
 
 
+AT_MARGIN = {
+    BETTER: "is better than",
+    EQUIVALENT: "is as good as",
+    NOT_WORSE: "is not worse than",
+    WORSE: "is worse than",
+    UNDECIDED: "is not shown to be as good as",
+}
+
+
+def plain_answer(compared: SetComparison) -> list[str]:
+    """The answer in short sentences: scores of both sides, margin, baseline, cost, what to take.
+
+    Where there are no two sides to speak of it is the verdict's own sentence.
+    """
+    verdict, test = compared.verdict, compared.test
+    pair = verdict.pair
+    if pair is None or not verdict.parts:
+        return [verdict.sentence]
+    found = [_both(test, pair), _at_margin(compared, pair), _beside(verdict, scale_of(test))]
+    return list(filter(None, [*found, _price(test, pair), _take(compared.decision)]))
+
+
+def _both(test: TestSet, pair: Pair) -> str:
+    scale = scale_of(test)
+    by = scale.difference(abs(pair.gain)).lstrip("+")
+    how = (
+        f"{by} better"
+        if pair.wins
+        else f"{by} worse"
+        if pair.loses
+        else f"{scale.difference(pair.gain)}, which is not shown to be a difference"
+    )
+    a, b = scale.value(pair.result.mean_a), scale.value(pair.result.mean_b)
+    return f"{described(pair.a)} scores {a}, {described(pair.b)} {b}: {how}."
+
+
+def _at_margin(compared: SetComparison, pair: Pair) -> str:
+    decision = compared.decision
+    if decision is None:
+        return ""
+    relation = next((r for r in decision.relations if r.pair is pair), None)
+    if relation is None or relation.status == BETTER:
+        return ""
+    return (
+        f"If {decision.points} may be lost, the small one {AT_MARGIN[relation.status]} the large "
+        "one."
+    )
+
+
+def _beside(verdict: Verdict, scale: words.Scale) -> str:
+    best = verdict.baseline
+    if best is None:
+        return ""
+    name = f"{best.arm.label} ({scale.value(best.arm.score())})"
+    if best.beaten:
+        return f"The small one also beats the best baseline, {name}."
+    how = "does better" if best.beats_small else "is not shown to do worse"
+    kind = "a fine-tuned encoder" if best.arm.kind == ENCODER else "no language model at all"
+    return f"But {name}, {kind}, {how}."
+
+
+def _price(test: TestSet, pair: Pair) -> str:
+    small, large = pair.a, pair.b
+    parts = []
+    if small.model.memory_bytes and large.model.memory_bytes and small.model is not large.model:
+        sizes = [words.size(arm.model.memory_bytes) for arm in (small, large)]
+        parts.append(f"{sizes[0]} of weights instead of {sizes[1]}")
+    ours, theirs = timing_of(test, small), timing_of(test, large)
+    if ours is not None and theirs is not None and alike(ours, theirs):
+        times = [words.seconds(timing.per_answer.mean) for timing in (ours, theirs)]
+        busy = " (timed on a busy machine)" if ours.busy or theirs.busy else ""
+        parts.append(f"{times[0]} an answer instead of {times[1]}{busy}")
+    if small.train_seconds is not None:
+        parts.append(f"{words.seconds(small.train_seconds)} of training for each seed")
+    return f"The small one takes {', '.join(parts)}." if parts else ""
+
+
+def _take(decision: Decision | None) -> str:
+    if decision is None:
+        return ""
+    if decision.smallest is None:
+        return f"None is shown to be within {decision.points} of the best of all: that is open."
+    smallest = decision.smallest
+    near = sum(choice.near for choice in decision.choices)
+    which = "The only one" if near == 1 else f"The smallest of the {near}"
+    return (
+        f"{which} shown to be within {decision.points} of the best of all: {smallest.arm.label} "
+        f"({words.count(smallest.params)} parameters)."
+    )
+
+
 def cards_of(compared: SetComparison) -> list[Card]:
-    """Up to six numbers: status, gain, what limits it, costs; or what a lone run has to tell."""
+    """Some numbers: both scores, gain, what limits it, costs; or what a lone run has to tell."""
     verdict, test = compared.verdict, compared.test
     pair = verdict.pair
     if pair is None:
@@ -39,13 +132,10 @@ def cards_of(compared: SetComparison) -> list[Card]:
     gain = Card("Gain", scale.difference(pair.gain), interval)
     if pair.question != SMALL_LARGE:
         return [gain, *_tuning(pair), *_lone(compared)]
+    small = Card("Small, tuned", scale.value(pair.result.mean_a), described(pair.a))
+    large = Card("Large, untouched", scale.value(pair.result.mean_b), described(pair.b))
     limits = [*_baseline(verdict, scale), *_reversal(verdict, scale)]
-    state = [] if verdict.status == SHOWN else [Card("Status", verdict.status, _also(verdict))]
-    return [*state, gain, *limits, *_against(test, pair), *_paid(compared.paid_back)]
-
-
-def _also(verdict: Verdict) -> str:
-    return f"also: {', '.join(verdict.also)}" if verdict.also else "by all tests of this page"
+    return [small, large, gain, *limits, *_against(test, pair), *_paid(compared.paid_back)]
 
 
 def _baseline(verdict: Verdict, scale: words.Scale) -> list[Card]:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sizewise.config import PricesConfig
 from sizewise.report.comparison.compare import Comparison, SetComparison
@@ -18,11 +19,12 @@ from sizewise.report.comparison.points import Curve, LearningCurve, Point
 from sizewise.report.comparison.readings import reading_of
 from sizewise.report.comparison.strata import Stratum
 from sizewise.report.comparison.verdict import Verdict
-from sizewise.report.page.prose import cards_of
+from sizewise.report.page.prose import cards_of, plain_answer
+from sizewise.report.page.setup import setup_of
 from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch
 
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 
 
 def results_record(comparison: Comparison) -> dict[str, Any]:
@@ -56,6 +58,7 @@ def _set(compared: SetComparison) -> dict[str, Any]:
         "score_as_said": test.said,
         "reading": reading_of(test) or None,
         "verdict": _verdict(verdict),
+        "answer": plain_answer(compared),
         "cards": [asdict(card) for card in cards_of(compared)],
         "warnings": compared.warnings,
         "configurations": compared.everything.to_dict("records"),
@@ -65,6 +68,7 @@ def _set(compared: SetComparison) -> dict[str, Any]:
         "margin": compared.margin,
         "prices": asdict(compared.prices or PricesConfig()),
         "paid_back": [asdict(entry) for entry in compared.paid_back],
+        "setup": [asdict(part) for part in setup_of(test)],
         **views_record(compared),
     }
 
@@ -171,7 +175,9 @@ def pair_record(pair: Pair) -> dict[str, Any]:
 
 
 def clean(value: Any) -> Any:
-    """Plain JSON values: NumPy numbers unwrapped, NaN and infinity as None."""
+    """Plain JSON values: NumPy numbers unwrapped, NaN, NA and infinity as None."""
+    if value is pd.NA:
+        return None
     if isinstance(value, Mapping):
         return {str(key): clean(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -267,6 +273,7 @@ def _stratum(stratum: Stratum) -> dict[str, Any]:
             "value": level.value,
             "examples": level.examples,
             "scores": level.means,
+            "scores_interval_95": level.intervals,
             "gain": level.tested and level.tested.gain,
             "interval_95": [level.tested and level.tested.low, level.tested and level.tested.high],
             "p_corrected": level.tested and level.tested.p,

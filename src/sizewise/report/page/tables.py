@@ -1,4 +1,4 @@
-"""Cells of the tables on the HTML page, and tables for a paper: LaTeX and Markdown."""
+"""Cells of the tables on the HTML page, and the text of CSV files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.readings import Calibration, likelihood_of, three_readings
 from sizewise.report.comparison.strata import Stratum
+from sizewise.report.page.setup import batch_of, epochs_of, trained
 
 MOST_PAIRS = 400
 
@@ -62,6 +63,34 @@ def configuration_table(compared: SetComparison) -> PageTable:
                 _cell(words.Scale(True).value, row["unusable"]),
             ]
         )
+    return PageTable(columns, (False, *[True] * (len(columns) - 1)), rows)
+
+
+def training_table(compared: SetComparison) -> PageTable | None:
+    """How every tuned configuration was trained; None where nothing was."""
+    columns = (
+        "Configuration", "Learning rate", "Epochs", "Steps", "Batch", "Examples", "Seeds",
+        "Validation loss", "Training",
+    )  # fmt: skip
+    rows = []
+    for arm in trained(compared.test):
+        outcome = arm.first.run.outcome
+        epochs = epochs_of(outcome)
+        rows.append(
+            [
+                _text(arm.label),
+                _cell("{:g}".format, (outcome.config.get("optimizer") or {}).get("lr")),
+                Cell("–" if epochs is None else str(epochs), str(epochs)),
+                _cell("{:,.0f}".format, arm.cost(lambda run: run.outcome.cost.train_steps)),
+                _cell("{:g}".format, batch_of(outcome)),
+                _cell("{:,.0f}".format, arm.max_train or None),
+                _text(", ".join(map(str, arm.seeds))),
+                _cell("{:.4f}".format, arm.validation),
+                _cell(words.seconds, arm.train_seconds),
+            ]
+        )
+    if not rows:
+        return None
     return PageTable(columns, (False, *[True] * (len(columns) - 1)), rows)
 
 
@@ -245,85 +274,5 @@ def _cell(text: Callable[[float], str], value: Any) -> Cell:
 
 
 def _p_value(p: float, at_most: bool = False) -> str:
-    return words.p_value(p, at_most).removeprefix("p ")
-
-
-LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "−": "$-$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}", "∞": r"$\infty$",
-}  # fmt: skip
-CONFIGURATION_COLUMNS = (0, 1, 2, 3, 5, 6, 7, 8, 9)
-PAIR_COLUMNS = (0, 1, 3, 4, 5, 6, 8)
-
-
-def latex_tables(compared: SetComparison) -> str:
-    """Configurations and pairs as two ``table`` environments (packages booktabs, array)."""
-    configurations, pairs = configuration_table(compared), pair_table(compared)
-    caption = _caption(compared)
-    first = _latex(configurations, CONFIGURATION_COLUMNS, caption)
-    if not pairs.rows:
-        return first
-    about = "Paired differences; intervals and p are corrected for the number of pairs."
-    return first + "\n" + _latex(pairs, PAIR_COLUMNS, about)
-
-
-def markdown_tables(compared: SetComparison) -> str:
-    """Verdict, configurations and pairs as Markdown."""
-    scale = scale_of(compared.test)
-    parts = [
-        f"## {_markdown_text(compared.test.dataset)}",
-        f"**{compared.verdict.headline}.** {_markdown_text(compared.verdict.sentence)}",
-        _markdown(configuration_table(compared), CONFIGURATION_COLUMNS),
-    ]
-    pairs = pair_table(compared)
-    if pairs.rows:
-        parts.append(_markdown(pairs, PAIR_COLUMNS))
-    unit = "percentage points" if scale.percent else "the unit of the score"
-    parts.append(
-        f"Gains in {unit}, with bootstrap intervals paired on the test examples: of 95 % over the "
-        "own base, of pairs corrected like their p-values."
-    )
-    parts += [f"- {_markdown_text(warning)}" for warning in compared.warnings]
-    return "\n\n".join(parts) + "\n"
-
-
-def _caption(compared: SetComparison) -> str:
-    test = compared.test
-    text = f"{test.primary} on {test.dataset} ({test.size}), best first; gains over the own base"
-    return latex_text(text) + " with 95\\,\\% bootstrap intervals."
-
-
-def _rows(table: PageTable, columns: Sequence[int], text: Callable[[str], str]) -> list[list[str]]:
-    return [[text(row[c].text) for c in columns] for row in table.rows]
-
-
-def _latex(table: PageTable, columns: Sequence[int], caption: str) -> str:
-    align = "".join("r" if table.numeric[c] else "l" for c in columns)
-    head = " & ".join(latex_text(table.columns[c]) for c in columns)
-    body = "\n".join("    " + " & ".join(r) + r" \\" for r in _rows(table, columns, latex_text))
-    return (
-        "\\begin{table}\n  \\centering\\small\n"
-        f"  \\caption{{{caption}}}\n  \\begin{{tabular}}{{{align}}}\n    \\toprule\n"
-        f"    {head} \\\\\n    \\midrule\n{body}\n    \\bottomrule\n"
-        "  \\end{tabular}\n\\end{table}\n"
-    )
-
-
-def latex_text(text: str) -> str:
-    """Escape what LaTeX would read as a command."""
-    return "".join(LATEX.get(character, character) for character in text)
-
-
-def _markdown(table: PageTable, columns: Sequence[int]) -> str:
-    head = "| " + " | ".join(_markdown_text(table.columns[c]) for c in columns) + " |"
-    line = "|" + "|".join(" ---: " if table.numeric[c] else " --- " for c in columns) + "|"
-    rows = ["| " + " | ".join(r) + " |" for r in _rows(table, columns, _markdown_text)]
-    return "\n".join([head, line, *rows])
-
-
-def _markdown_text(text: str) -> str:
-    """Escape what Markdown (or HTML inside it) would read as markup."""
-    for character in "\\`*_|[]":
-        text = text.replace(character, "\\" + character)
-    return text.replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+    """A p-value under its heading: ``0.012``; with ``<`` or ``≤`` where it is a bound."""
+    return words.p_value(p, at_most).removeprefix("p ").removeprefix("= ")

@@ -66,7 +66,7 @@ def show(
 
 
 def _table(compared: SetComparison, width: int) -> Table:
-    test, frame = compared.test, compared.table
+    test, frame = compared.test, compared.everything
     scale = scale_of(test)
     title = f"{test.dataset} · {test.primary} · {test.size}"
     table = Table(title=words.literal(title), title_justify="left", header_style="bold")

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from sizewise.errors import OutcomeError
@@ -14,8 +15,9 @@ from sizewise.files import write_atomically
 from sizewise.record.directories import SweepDir
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.page.page import render_page
+from sizewise.report.page.paper import latex_tables, markdown_tables
 from sizewise.report.page.results import results_text
-from sizewise.report.page.tables import csv_text, latex_tables, markdown_tables
+from sizewise.report.page.tables import csv_text
 from sizewise.report.page.terminal import Failure
 from sizewise.report.views.pictures import paired_differences, save, size_versus_quality
 
@@ -64,26 +66,37 @@ def write_report(
         write_atomically(paths["table"], csv_text(comparison.table))
         write_atomically(paths["runs"], csv_text(comparison.runs_table))
         write_atomically(paths["results"], results_text(comparison))
-        for compared in comparison.sets:
+        stills = [
             _for_a_paper(compared, directory, file_name(compared, comparison))
+            for compared in comparison.sets
+        ]
         if comparison.sets:
             name = f"size_vs_quality{file_name(comparison.sets[0], comparison)}.png"
             shutil.copyfile(directory / "figures" / name, paths["picture"])
-        write_atomically(paths["report"], render_page(comparison, title, failures))
+        write_atomically(paths["report"], render_page(comparison, title, failures, stills))
     return paths
 
 
-def _for_a_paper(compared: SetComparison, directory: Path, name: str) -> None:
+def _for_a_paper(compared: SetComparison, directory: Path, name: str) -> dict[str, str]:
+    """Write pictures and tables; return the SVG of those as wide as a page."""
     pictures, tables = directory / "figures", directory / "tables"
     for folder in (pictures, tables):
         folder.mkdir(exist_ok=True)
-    scatter = size_versus_quality(compared.test, compared.points)
-    forest = paired_differences(compared.test, compared.pairs)
-    for suffix in (".png", ".svg"):
-        save(scatter, pictures / f"size_vs_quality{name}{suffix}")
-        save(forest, pictures / f"paired_differences{name}{suffix}")
+    test, points, pairs = compared.test, compared.points, compared.pairs
+    stills = {}
+    for picture, draw in (
+        ("size_vs_quality", partial(size_versus_quality, test, points)),
+        ("paired_differences", partial(paired_differences, test, pairs)),
+    ):
+        wide, column = draw(), draw(column=True)
+        for suffix in (".png", ".svg", ".pdf"):
+            save(wide, pictures / f"{picture}{name}{suffix}")
+        for suffix in (".svg", ".pdf"):
+            save(column, pictures / f"{picture}{name}_column{suffix}")
+        stills[picture] = (pictures / f"{picture}{name}.svg").read_text(encoding="utf-8")
     write_atomically(tables / f"comparison{name}.tex", latex_tables(compared))
     write_atomically(tables / f"comparison{name}.md", markdown_tables(compared))
+    return stills
 
 
 def file_name(compared: SetComparison, comparison: Comparison) -> str:

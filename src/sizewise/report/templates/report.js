@@ -5,7 +5,7 @@
   const button = document.getElementById("theme");
   const dark = {
     "#0072B2": "#56B4E9", "#D55E00": "#E69F00", "#009E73": "#2FC79A", "#667085": "#98A2B3",
-    "#CC79A7": "#E3A5C7", "#E69F00": "#F0E442", "#56B4E9": "#8FD0F5", "#ffffff": "#12151a", white: "#12151a",
+    "#CC79A7": "#E3A5C7", "#E69F00": "#F0E442", "#56B4E9": "#8FD0F5", "#ffffff": "#12151a", white: "#12151a", "#1d2430": "#e8ebf0",
   };
 
   function remembered() {
@@ -50,7 +50,14 @@
       }
     } else if (narrow) {
       figure.layout.margin = Object.assign({}, figure.layout.margin, { l: Math.min(figure.layout.margin.l || 48, 46), r: 12 });
-      for (const trace of figure.data) if (trace.meta && trace.meta.short) trace.text = trace.meta.short;
+    }
+    if (meta.kind === "named") {
+      const fitting = meta.widths.filter((entry) => entry.width <= width);
+      const chosen = fitting.length ? fitting[fitting.length - 1] : meta.widths[0];
+      figure.layout.height = chosen.height;
+      const ground = getComputedStyle(root).getPropertyValue("--bg").trim() + "b0";
+      figure.layout.annotations = chosen.annotations.map((name) => Object.assign({ bgcolor: ground, borderpad: 0 }, name));
+      Object.assign(figure.layout.xaxis, chosen.ticks);
     }
     return figure;
   }
@@ -89,6 +96,7 @@
     const crossed = (width < 600) !== (window.innerWidth < 600);
     width = window.innerWidth;
     if (crossed) document.querySelectorAll(".chart[data-drawn]").forEach(draw);
+    document.querySelectorAll(".table").forEach(fit);
   });
 
   function press(group, chosen) {
@@ -105,7 +113,16 @@
     press(document.querySelectorAll("[data-show]"), choice);
     document.querySelectorAll(".set").forEach((set) => { set.hidden = set.id !== "set-" + choice.dataset.show; });
     drawRest();
+    document.querySelectorAll(".table").forEach(fit);
   }));
+  function showTarget() {
+    const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const hidden = target && target.closest(".set[hidden]");
+    if (!hidden) return;
+    document.querySelector(`[data-show="${hidden.id.slice(4)}"]`).click();
+    target.scrollIntoView();
+  }
+  window.addEventListener("hashchange", showTarget);
   button.addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark", true));
 
   // ---- tables -------------------------------------------------------------------------------
@@ -136,7 +153,119 @@
       const text = row.textContent.toLowerCase();
       row.hidden = !wanted.every((word) => text.includes(word));
     });
+    document.querySelectorAll(`#${input.dataset.filter} .table`).forEach(fit);
   }));
+
+  // A table that is too wide ends at the edge of a column and says how many are not seen.
+  function edges(table) {
+    const left = table.getBoundingClientRect().left;
+    // The first column stays where it is when the others are scrolled.
+    return Array.from(table.tHead.rows[0].cells).map((cell, i) => i ? cell.getBoundingClientRect().right - left : cell.offsetWidth);
+  }
+  function fit(box) {
+    const scroll = box.querySelector(".scroll"), table = box.querySelector("table");
+    scroll.style.maxWidth = scroll.style.maxHeight = "";
+    if (!scroll.clientWidth) return;
+    const limit = Math.max(420, 0.8 * window.innerHeight), top = table.getBoundingClientRect().top;
+    if (table.offsetHeight > limit) {
+      const ends = Array.from(table.tBodies[0].rows).map((row) => row.getBoundingClientRect().bottom - top);
+      const bar = scroll.offsetHeight - scroll.clientHeight;
+      scroll.style.maxHeight = ends.filter((end) => end <= limit).pop() + bar + "px";
+    }
+    const room = scroll.clientWidth, ends = edges(table);
+    if (table.scrollWidth > room + 1) {
+      const whole = ends.filter((end) => end <= room);
+      if (whole.length > 1) scroll.style.maxWidth = whole[whole.length - 1] + 3 + "px";
+    }
+    cue(box);
+  }
+  function cue(box) {
+    const scroll = box.querySelector(".scroll"), more = box.querySelector(".more");
+    const seen = scroll.scrollLeft + scroll.clientWidth + 4;
+    const hidden = edges(box.querySelector("table")).filter((end) => end > seen).length;
+    const wide = scroll.scrollWidth > scroll.clientWidth + 4;
+    box.classList.toggle("cut", wide && hidden > 0);
+    box.classList.toggle("moved", scroll.scrollLeft > 2);
+    more.hidden = !wide;
+    more.textContent = hidden ? `${hidden} more column${hidden > 1 ? "s" : ""} →` : "← first columns";
+    const bottom = scroll.getBoundingClientRect().bottom;
+    const below = Array.from(box.querySelector("tbody").rows).filter((row) => !row.hidden && row.getBoundingClientRect().bottom > bottom + 4).length;
+    box.querySelector(".below").textContent = below ? `${below} more row${below > 1 ? "s" : ""} below, scroll` : "";
+  }
+  function further(box) {
+    const scroll = box.querySelector(".scroll"), ends = edges(box.querySelector("table"));
+    const seen = scroll.scrollLeft + scroll.clientWidth + 4;
+    const next = ends.findIndex((end) => end > seen);
+    // The first hidden column comes to stand right of the row headers, which stay.
+    scroll.scrollLeft = next < 0 ? 0 : ends[next - 1] - ends[0];
+    cue(box);
+  }
+  document.querySelectorAll(".table").forEach((box) => {
+    box.querySelector(".scroll").addEventListener("scroll", () => cue(box), { passive: true });
+    box.querySelector(".more").addEventListener("click", () => further(box));
+    fit(box);
+  });
+  document.querySelectorAll("details").forEach((node) => node.addEventListener("toggle", () => node.querySelectorAll(".table").forEach(fit)));
+
+  // ---- copies and downloads -----------------------------------------------------------------
+  function said(control, text) {
+    const before = control.dataset.name || control.textContent;
+    control.dataset.name = before;
+    control.textContent = text;
+    setTimeout(() => { control.textContent = before; }, 1500);
+  }
+  function copy(control, text) {
+    const old = () => {
+      const area = element("textarea", "", text);
+      document.body.append(area);
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      control.focus();
+      said(control, done ? "Copied" : "Not allowed here");
+    };
+    if (!navigator.clipboard) { old(); return; }
+    navigator.clipboard.writeText(text).then(() => said(control, "Copied"), old);
+  }
+  function save(name, type, text) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+  function fileName(text) { return text.replace(/[^A-Za-z0-9]+/g, "-").replace(/^-|-$/g, "").toLowerCase(); }
+  function rowsOf(table) {
+    const rows = [table.tHead.rows[0], ...Array.from(table.tBodies[0].rows).filter((row) => !row.hidden)];
+    return rows.map((row) => Array.from(row.cells).map((cell) => cell.textContent.trim()));
+  }
+  // A text that a spreadsheet would run as a formula gets an apostrophe; numbers stay numbers.
+  function plain(text) { return /^[=+\-@\t\r]/.test(text) && !/^[+-]?[\d.,]+$/.test(text) ? "'" + text : text; }
+  function quoted(text) { return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text; }
+  function onAll(selector, act) {
+    document.querySelectorAll(selector).forEach((control) => control.addEventListener("click", () => act(control)));
+  }
+  onAll("[data-copy]", (control) => {
+    const rows = rowsOf(control.closest(".table").querySelector("table"));
+    copy(control, rows.map((row) => row.map(plain).join("\t")).join("\n"));
+  });
+  onAll("[data-csv]", (control) => {
+    const rows = rowsOf(control.closest(".table").querySelector("table"));
+    save(fileName(control.dataset.csv) + ".csv", "text/csv", rows.map((row) => row.map(plain).map(quoted).join(",")).join("\r\n") + "\r\n");
+    said(control, "Saved");
+  });
+  onAll("[data-latex]", (control) => copy(control, sets[control.dataset.latex].latex));
+  onAll("[data-copy-text]", (control) => {
+    const node = document.getElementById(control.dataset.copyText);
+    copy(control, Array.from(node.children).map((line) => line.textContent.trim()).join("\n"));
+  });
+  onAll("[data-picture]", (control) => {
+    const node = control.closest(".picture").querySelector(".chart");
+    const ground = getComputedStyle(root).getPropertyValue("--bg").trim();
+    const layout = Object.assign({}, node.layout, { paper_bgcolor: ground, plot_bgcolor: ground });
+    const options = { format: control.dataset.picture, filename: fileName(node.dataset.chart), width: node.clientWidth, height: node.clientHeight, scale: control.dataset.picture === "png" ? 2 : 1 };
+    Plotly.downloadImage({ data: node.data, layout }, options).then(() => said(control, "Saved"));
+  });
 
   // ---- examples -----------------------------------------------------------------------------
   function element(name, className, text) {
@@ -223,4 +352,5 @@
   const preferred = window.matchMedia && matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   setTheme((asked && asked[1]) || remembered() || preferred, false);
   drawRest();
+  showTarget();
 })();

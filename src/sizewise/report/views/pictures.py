@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.lines import Line2D
 
-from sizewise.palette import GRID, INK, MUTED, TUNED, ZERO
+from sizewise.palette import GRID, INK, MUTED
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, TestSet
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.points import Point, best_points, sizes_apart
+from sizewise.report.views.forest import COLOURS, LEGEND, Row, forest_notes, forest_rows
+from sizewise.report.views.look import (
+    MOST_NAMES,
+    colours_of,
+    name_of,
+    score_title,
+    shape_of,
+    shapes_of,
+    short_name,
+)
+from sizewise.report.views.placement import Box, Pixels, Place, along, arrange, beside, line
 
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -31,86 +45,254 @@ STYLE: Any = {
     "axes.spines.right": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "sizewise",
+    "pdf.fonttype": 42,
 }
-MOST_LABELS = 14
+POINTS_PER_INCH = 72  # of the figures, so that a pixel of their layout is a point
+WIDE, COLUMN = 7.2, 3.35  # inches: a page, and a column of a paper in two
+MARK = 6.0
+GROUND: Any = {"fc": "white", "ec": "none", "pad": 0.6, "alpha": 0.8}  # of names over lines
+MOST_PAIRS, MOST_IN_A_COLUMN = 40, 24
 
 
-def size_versus_quality(test: TestSet, points: Sequence[Point], title: str = "") -> Figure:
-    """Quality over parameters: zero-shot and tuned of a base connected, 95 % intervals."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+def size_versus_quality(
+    test: TestSet, points: Sequence[Point], title: str = "", column: bool = False
+) -> Figure:
+    """Quality over parameters: zero-shot and tuned of a base connected, 95 % intervals.
+
+    ``column``: as wide as a column, with names that leave out what the colour says.
+    """
+    with mpl.rc_context({**STYLE, "font.size": 7.5 if column else 9}):
+        size = (COLUMN, 3.5) if column else (WIDE, 4.8)
+        figure = Figure(figsize=size, layout="constrained", dpi=POINTS_PER_INCH)
         axes = figure.add_subplot()
         scale = scale_of(test)
         levels = [point for point in points if point.arm.kind == CLASSICAL]
-        points = [point for point in points if point.costs["params"] is not None]
+        known = [point for point in points if point.costs["params"] is not None]
         for level in levels:
-            _level(axes, level, scale.unit)
-        for point in points:
-            _point(axes, point, scale.unit)
-        for point in best_points(points, test.sign, MOST_LABELS):
-            where = (float(point.arm.params), scale.unit * point.score)
-            more: Any = {"textcoords": "offset points", "fontsize": 7.5, "va": "center"}
-            axes.annotate(point.label, where, (7, 0), **more)
+            axes.axhline(scale.unit * level.score, color=MUTED, lw=0.9, ls=(0, (1, 2)), zorder=0)
+        named = best_points(known, test.sign, MOST_NAMES)
+        _points(axes, known, named, scale.unit)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: words.count(v)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        if points:
-            axes.set_xticks(sizes_apart(points))
-            axes.minorticks_off()
-        axes.margins(x=0.12, y=0.12)
-        _frame(axes, "Parameters", test.primary + (" (%)" if scale.percent else ""))
+        axes.minorticks_off()
+        axes.margins(x=0.1, y=0.12)
+        _frame(axes, "Parameters", score_title(test, scale))
         if not points:
             _nothing(axes)
-        _legend(axes)
-        title = title or (f"{test.dataset} ({test.size})" if test.left_out else test.dataset)
-        axes.set_title(title, loc="left", fontweight="bold")
+        if not column:
+            title = title or " · ".join([words.spelled(test.dataset), test.size])
+            axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
+        _legend(figure, known, levels, columns=2 if column else 4)
+        _names(figure, axes, named, known, levels, scale.unit, short=column)
         return figure
 
 
-def paired_differences(test: TestSet, pairs: Sequence[Pair], most: int = 30) -> Figure:
-    """Forest plot: gain of A over B with its corrected interval; filled where the test rejects."""
-    with mpl.rc_context(STYLE):
-        shown = list(pairs)[:most]
-        figure = Figure(figsize=(7.2, 1.2 + 0.3 * max(len(shown), 1)), layout="constrained")
+def _points(axes: Axes, known: Sequence[Point], named: Sequence[Point], unit: float) -> None:
+    """Marks with their links; intervals of those that are named, for many hide the points."""
+    colours, barred = colours_of(known), {id(point) for point in named}
+    for point in known:
+        colour = colours[point.arm.model.name]
+        x, y = float(point.arm.params), unit * point.score
+        if point.low is not None and point.high is not None and id(point) in barred:
+            ends = [unit * point.low, unit * point.high]
+            axes.plot([x, x], ends, color=colour, lw=1.2, alpha=0.7)
+        if point.base is not None:
+            start = (point.base.params, unit * point.base.score(point.arm.primary))
+            link: Any = {"color": MUTED, "lw": 0.7, "ls": (0, (3, 2)), "zorder": 0}
+            axes.plot([start[0], x], [start[1], y], **link)
+        marker = shape_of(point.arm).marker
+        axes.plot(x, y, marker, color=colour, ms=MARK, mec="white", mew=0.8, zorder=3)
+
+
+def _legend(figure: Figure, known: Sequence[Point], levels: Sequence[Point], columns: int) -> None:
+    """What colours, shapes and lines mean, under the picture."""
+    marks: Any = {"ls": "", "ms": MARK}
+    entries = [
+        Line2D([], [], marker="o", color=colour, label=base, **marks)
+        for base, colour in colours_of(known).items()
+    ]
+    entries += [
+        Line2D([], [], marker=shape.marker, color=MUTED, label=shape.name, **marks)
+        for shape in shapes_of(known)
+    ]
+    entries.append(Line2D([], [], color=MUTED, lw=1.2, label="95 % interval"))
+    if any(point.base is not None for point in known):
+        said = "from a base to its tuned models"
+        entries.append(Line2D([], [], color=MUTED, lw=0.7, ls=(0, (3, 2)), label=said))
+    if levels:
+        said = "baseline without a language model"
+        entries.append(Line2D([], [], color=MUTED, lw=0.9, ls=(0, (1, 2)), label=said))
+    style: Any = {"frameon": False, "handletextpad": 0.4, "columnspacing": 1.0}
+    fontsize = 8 if columns > 2 else 6.5
+    figure.legend(
+        handles=entries, loc="outside lower left", ncols=columns, fontsize=fontsize, **style
+    )
+
+
+def _names(
+    figure: Figure,
+    axes: Axes,
+    named: Sequence[Point],
+    known: Sequence[Point],
+    levels: Sequence[Point],
+    unit: float,
+    short: bool,
+) -> None:
+    """Write the names where nothing else stands; the layout is fixed from here on."""
+    fontsize = 6.5 if short else 7.5
+    sizes = [short_name(p) if short else name_of(p.arm) for p in named]
+    texts = [*sizes, *(name_of(p.arm) for p in levels)]
+    boxes = list(_measured(figure, axes, texts, fontsize))
+    inside = _fixed(figure, axes, known)
+    at = [_place(axes, float(p.arm.params), unit * p.score) for p in named]
+    options = [beside(*place, *box) for place, box in zip(at, boxes, strict=False)]
+    heights = [_place(axes, 1.0, unit * p.score)[1] for p in levels]
+    options += [along(y, inside, *b) for y, b in zip(heights, boxes[len(named) :], strict=True)]
+    marks = [_place(axes, float(p.arm.params), unit * p.score) for p in known]
+    solid = [Box.around(*mark, MARK + 1, MARK + 1) for mark in marks]
+    found = arrange(options, inside, solid, _lines(axes, known, unit))
+    anchors = [*at, *(None for _ in levels)]
+    for text, place, anchor in zip(texts, found, anchors, strict=True):
+        if place is not None:
+            _write(axes, text, place, anchor, fontsize)
+
+
+def _measured(
+    figure: Figure, axes: Axes, texts: Sequence[str], fontsize: float
+) -> Iterator[tuple[float, float]]:
+    """Width and height of each text, in points."""
+    canvas: Any = FigureCanvasAgg(figure)
+    renderer = canvas.get_renderer()
+    for text in texts:
+        written = axes.text(0, 0, text, fontsize=fontsize)
+        box = written.get_window_extent(renderer)
+        written.remove()
+        yield box.width + 1.0, box.height + 1.0
+
+
+def _fixed(figure: Figure, axes: Axes, known: Sequence[Point]) -> Box:
+    """Lay the figure out for good, with ticks at the sizes, and return the inside of the axes."""
+    figure.draw_without_rendering()
+    if known:
+        low, high = axes.get_xlim()
+        width = axes.get_window_extent().width
+        apart = sizes_apart(known, (high / low) ** (34.0 / width))
+        axes.set_xticks(apart, [words.count(size) for size in apart])
+        axes.set_xlim(low, high)
+        axes.minorticks_off()
+    axes.set_ylim(axes.get_ylim())
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    box = axes.get_window_extent()
+    return Box(box.x0 + 1, box.y0 + 1, box.x1 - 1, box.y1 - 1)
+
+
+def _place(axes: Axes, x: float, y: float) -> tuple[float, float]:
+    across, up = axes.transData.transform((x, y))
+    return float(across), float(up)
+
+
+def _lines(axes: Axes, known: Sequence[Point], unit: float) -> Pixels:
+    """Points along intervals and links, which names should not cross."""
+    found = [np.empty((0, 2))]
+    for p in known:
+        x = float(p.arm.params)
+        if p.low is not None and p.high is not None:
+            found.append(line(_place(axes, x, unit * p.low), _place(axes, x, unit * p.high)))
+        if p.base is not None:
+            start = _place(axes, float(p.base.params), unit * p.base.score(p.arm.primary))
+            found.append(line(start, _place(axes, x, unit * p.score)))
+    return np.concatenate(found)
+
+
+def _write(
+    axes: Axes, text: str, place: Place, anchor: tuple[float, float] | None, fontsize: float
+) -> None:
+    across, up = place.box.centre
+    style: Any = {"fontsize": fontsize, "ha": "center", "va": "center", "zorder": 4, "bbox": GROUND}
+    if anchor is None:  # a level, which has no point
+        anchor, style = (across, up), {**style, "color": MUTED}
+    if place.lead is not None:
+        style["arrowprops"] = {"arrowstyle": "-", "lw": 0.5, "color": MUTED, "shrinkB": 3.5}
+    offset = (across - anchor[0], up - anchor[1])
+    where = tuple(axes.transData.inverted().transform(anchor))
+    axes.annotate(text, where, offset, textcoords="offset points", annotation_clip=False, **style)
+
+
+def paired_differences(test: TestSet, pairs: Sequence[Pair], column: bool = False) -> Figure:
+    """Forest plot: gain of A over B with its corrected interval; filled where that is shown.
+
+    ``column``: as wide as a column, with the names over the intervals.
+    """
+    rows = forest_rows(pairs, MOST_IN_A_COLUMN if column else MOST_PAIRS)
+    notes = forest_notes(rows)
+    each, extra = (0.3, 1.2) if column else (0.24, 1.0)
+    height = extra + each * max(len(rows), 2) + 0.24 * len(notes)
+    with mpl.rc_context({**STYLE, "font.size": 7.5 if column else 9}):
+        size = (COLUMN if column else WIDE, height)
+        figure = Figure(figsize=size, layout="constrained", dpi=POINTS_PER_INCH)
         axes = figure.add_subplot()
         unit = scale_of(test).unit
-        for row, pair in enumerate(reversed(shown)):
-            colour = TUNED if pair.wins else ZERO if pair.loses else MUTED
-            axes.plot([unit * pair.low, unit * pair.high], [row, row], color=colour, lw=1.6)
-            face = colour if pair.found else "white"
-            axes.plot(unit * pair.gain, row, "o", ms=5, mec=colour, mfc=face)
-        axes.axvline(0, color=MUTED, lw=0.8)
-        axes.set_yticks(range(len(shown)), [f"{p.a.label} − {p.b.label}" for p in reversed(shown)])
-        axes.tick_params(axis="y", length=0, labelsize=7.5)
-        _frame(axes, f"Gain in {test.primary}" + (" (points)" if unit > 1 else ""), "")
-        if not shown:
+        axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
+        _rows(axes, rows, unit, column)
+        title = f"Gain of A over B in {words.score_name(test.primary)}"
+        _frame(axes, title + (", points" if unit > 1 else ""), "")
+        axes.grid(visible=False, axis="y")
+        if rows:
+            axes.set_ylim(-len(rows) + 0.3, 0.8)
+        else:
             _nothing(axes)
+        _marks(figure, rows, notes, column)
         return figure
+
+
+def _rows(axes: Axes, rows: Sequence[Row], unit: float, column: bool) -> None:
+    for row in rows:
+        if (pair := row.pair) is None:
+            continue
+        colour = COLOURS[row.kind]
+        ends = [unit * pair.low, unit * pair.high]
+        axes.plot(ends, [row.y, row.y], color=colour, lw=1.6)
+        face = "white" if row.kind == "not shown" else colour
+        axes.plot(unit * pair.gain, row.y, "o", ms=5, mec=colour, mfc=face)
+    named = [(row.y, row.text + row.sign, row.pair is None) for row in rows]
+    if column:
+        axes.set_yticks([])
+        for y, text, heading in named:
+            weight = "bold" if heading else "normal"
+            up = y if heading else y + 0.42
+            style: Any = {
+                "transform": axes.get_yaxis_transform(), "va": "center", "bbox": GROUND
+            }  # fmt: skip
+            axes.text(0.0, up, text, fontsize=6.5, fontweight=weight, **style)
+        return
+    axes.set_yticks([y for y, _, _ in named], [text for _, text, _ in named])
+    axes.tick_params(axis="y", length=0, labelsize=7.5)
+    for label, (_, _, heading) in zip(axes.get_yticklabels(), named, strict=True):
+        label.set_fontweight("bold" if heading else "normal")
+
+
+def _marks(figure: Figure, rows: Sequence[Row], notes: Sequence[str], column: bool) -> None:
+    """What filled and hollow points and the signs mean, under the picture."""
+    there = {row.kind for row in rows}
+    entries = []
+    for kind, said in LEGEND.items():
+        if kind in there:
+            face = "white" if kind == "not shown" else COLOURS[kind]
+            style: Any = {"marker": "o", "ms": 5, "mec": COLOURS[kind], "mfc": face}
+            entries.append(Line2D([], [], color=COLOURS[kind], lw=1.6, label=said, **style))
+    empty: Any = {"ls": "", "marker": ""}
+    width = 62 if column else 130
+    lines = [part for note in notes for part in textwrap.wrap(note, width)]
+    entries += [Line2D([], [], label=part, **empty) for part in lines]
+    if entries:
+        figure.legend(
+            handles=entries, loc="outside lower left", ncols=1, frameon=False,
+            fontsize=6.5 if column else 8, handlelength=1.6,
+        )  # fmt: skip
 
 
 def _nothing(axes: Axes) -> None:
     axes.text(0.5, 0.5, "no finished run to show", transform=axes.transAxes, ha="center")
-
-
-def _point(axes: Axes, point: Point, unit: float) -> None:
-    colour = TUNED if point.tuned else ZERO
-    x, y = float(point.arm.params), unit * point.score
-    if point.low is not None and point.high is not None:
-        axes.plot([x, x], [unit * point.low, unit * point.high], color=colour, lw=1.2, alpha=0.7)
-    if point.base is not None:
-        start = unit * point.base.score(point.arm.primary)
-        axes.plot([point.base.params, x], [start, y], color=MUTED, lw=0.7, ls=(0, (3, 2)), zorder=0)
-    marker = "o" if point.tuned else "s"
-    axes.plot(x, y, marker, color=colour, ms=6, mec="white", mew=0.8, zorder=3)
-
-
-def _level(axes: Axes, point: Point, unit: float) -> None:
-    """A baseline as a line: it has a score, but no size to stand at."""
-    y = unit * point.score
-    axes.axhline(y, color=MUTED, lw=0.9, ls=(0, (1, 2)), zorder=0)
-    where: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    style: Any = {"ha": "right", "va": "bottom", "fontsize": 7.5, "color": MUTED}
-    axes.annotate(point.label, (1.0, y), (-2, 2), **where, **style)
 
 
 def _frame(axes: Axes, x: str, y: str) -> None:
@@ -120,18 +302,23 @@ def _frame(axes: Axes, x: str, y: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(axes: Axes) -> None:
-    axes.plot([], [], "s", color=ZERO, label="zero-shot")
-    axes.plot([], [], "o", color=TUNED, label="tuned")
-    axes.plot([], [], color=MUTED, lw=1.2, label="95 % interval")
-    axes.legend(frameon=False, fontsize=8, loc="best")
-
-
 def save(figure: Figure, path: Path) -> Path:
-    """Write ``path`` (.png at 200 dpi or .svg)."""
+    """Write ``path`` (.png at 200 dpi, .svg or .pdf)."""
     FigureCanvasAgg(figure)
-    # No date in the file: the same outcomes give the same bytes.
-    metadata = {"Date": None} if path.suffix == ".svg" else {}
     with mpl.rc_context(STYLE):
-        figure.savefig(path, dpi=200, metadata=metadata)
+        figure.savefig(path, dpi=200, metadata=_undated(path.suffix))
     return path
+
+
+def svg_text(figure: Figure) -> str:
+    """The figure as an SVG document."""
+    FigureCanvasAgg(figure)
+    text = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(text, format="svg", metadata=_undated(".svg"))
+    return text.getvalue()
+
+
+def _undated(suffix: str) -> dict[str, None]:
+    """No date in the file: the same outcomes give the same bytes."""
+    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix, {})

@@ -7,8 +7,10 @@ import selectors
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -147,6 +149,40 @@ class LocalBackend:
 POLL_SECONDS = 0.5
 
 
+class Waiting:
+    """Jobs that wait, by the base they need; to take one costs no more with many."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._of_base: dict[str, deque[Job]] = {}
+        for job in jobs:
+            self.put(job)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._of_base.values()))
+
+    def __iter__(self) -> Iterator[Job]:
+        return chain.from_iterable(self._of_base.values())
+
+    def put(self, job: Job) -> None:
+        """Let a job wait behind those on the same base."""
+        self._of_base.setdefault(reuse_key(job.config), deque()).append(job)
+
+    def take(self, loaded: str | None, elsewhere: Collection[str | None]) -> Job:
+        """Take a job on the base that is ``loaded``, else on one that no other worker has.
+
+        Raises IndexError where none waits.
+        """
+        free = (base for base in self._of_base if base not in elsewhere)
+        base = loaded if loaded in self._of_base else next(free, next(iter(self._of_base), None))
+        if base is None:
+            raise IndexError("no job waits")
+        jobs = self._of_base[base]
+        job = jobs.popleft()
+        if not jobs:
+            del self._of_base[base]
+        return job
+
+
 class Pool:
     """Runs jobs on a set of slots; idle workers are left as they are at the end."""
 
@@ -154,7 +190,7 @@ class Pool:
         self, slots: list[Slot], jobs: Sequence[Job], options: LaunchOptions, progress: Progress
     ) -> None:
         self._slots, self._options, self._progress = slots, options, progress
-        self.waiting = list(jobs)
+        self.waiting = Waiting(jobs)
         self.elsewhere: list[Job] = []  # held by other processes
         self._tries: dict[str, int] = {}
         self._signals = 0
@@ -216,12 +252,7 @@ class Pool:
 
     def _next(self, slot: Slot) -> Job:
         """Prefer a job on the base that the worker has loaded, then one that nobody has."""
-        bases = [reuse_key(job.config) for job in self.waiting]
-        loaded = {other.base for other in self._slots}
-        if slot.base in bases:
-            return self.waiting.pop(bases.index(slot.base))
-        free = [index for index, base in enumerate(bases) if base not in loaded]
-        return self.waiting.pop(free[0] if free else 0)
+        return self.waiting.take(slot.base, {other.base for other in self._slots})
 
     def _listen(self) -> None:
         events = self._selector.select(POLL_SECONDS)
@@ -256,7 +287,7 @@ class Pool:
         state = job_state(job.run_dir)
         failed = state == JobState.FAILED
         if failed and self._tries[job.identity.hash] <= self._options.retries:
-            self.waiting.append(job)
+            self.waiting.put(job)
             self._progress.say(f"again   {job.identity.slug}")
             return
         self._progress.end(slot, job)
@@ -274,7 +305,7 @@ class Pool:
             if state in ENDED:
                 self._progress.end(None, job)
             else:  # whoever had it is gone
-                self.waiting.append(job)
+                self.waiting.put(job)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1

@@ -1,0 +1,231 @@
+"""What the columns of somebody's table are for: question, answer, groups, splits, strata."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from sizewise.config.data import KNOWN_SPLITS
+from sizewise.data.rows.columns import all_columns, as_text, resolve_column
+from sizewise.data.rows.conversation import DIALOGUES, holds_turns
+from sizewise.errors import DataError
+from sizewise.metrics.answer_sets import AnswerSet, recognise
+
+# In this order: a column called by an earlier word is the more likely one.
+ANSWERS = (
+    "answer", "label", "target", "class", "category", "intent", "sentiment", "output", "completion",
+    "chosen", "response", "reply", "summary", "translation", "code", "icd", "diagnosis", "topic",
+    "a",
+)  # fmt: skip
+QUESTIONS = (
+    "prompt", "question", "query", "instruction", "dialogue", "dialog", "conversation", "input",
+    "text", "message", "note", "document", "article", "body", "content", "ticket", "review",
+    "sentence", "context", "description", "title", "q",
+)  # fmt: skip
+OWNERS = (
+    "id", "patient", "user", "author", "speaker", "conversation", "conv", "dialog", "dialogue",
+    "session", "thread", "doc", "document", "group", "case", "visit", "customer", "client",
+    "subject",
+)  # fmt: skip
+# Two columns that ask together, and how.
+TOGETHER = {
+    ("instruction", "input"): "{instruction}\n\n{input}",
+    ("context", "question"): "{context}\n\n{question}",
+    ("title", "body"): "{title}\n\n{body}",
+}
+HELD = 9
+SPLIT_NAMES = ("split", "fold", "part", "partition", "set", "subset", "__split__")
+FEW_KINDS = 50
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: share of cells that are filled, different texts, and characters on average."""
+
+    name: str
+    filled: float
+    distinct: int
+    chars: float
+    cells: tuple[str, ...]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it says something of its rows, and is neither a number nor an address."""
+        said = [cell for cell in self.cells[:200] if cell.strip()]
+        odd = sum(bool(_NO_TEXT.fullmatch(cell.strip())) for cell in said)
+        return bool(self.name) and self.filled > 0.5 and self.distinct > 1 and odd < len(said) / 2
+
+
+_NO_TEXT = re.compile(r"[-+]?[\d.,:\s/-]+|https?://\S+|[0-9a-fA-F]{8}-[0-9a-fA-F-]+")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a data set of these rows would say, as keys of ``dataset``, and what else it could."""
+
+    columns: tuple[Column, ...]
+    task: str
+    prompt: str = ""
+    answer: str = ""
+    chat: bool = False
+    history: str | None = None
+    answers: AnswerSet | None = None
+    rejected: str | None = None
+    group: tuple[str, ...] = ()
+    strata: tuple[str, ...] = ()
+    split: str | None = None
+    other_answers: tuple[str, ...] = ()
+    used: Mapping[str, str] = field(default_factory=dict)
+
+
+def guess(
+    rows: Sequence[Mapping[str, Any]], question: str | None = None, answer: str | None = None
+) -> Guess:
+    """Guess from names and contents; ``question`` and ``answer`` are columns that are known.
+
+    Raises:
+        DataError: a column that is named does not exist, or nothing can be question and answer.
+    """
+    columns = tuple(_column(name, rows) for name in all_columns(rows))
+    if question is None and answer is None and _is_chat(columns, rows):
+        return Guess(columns, "chat", chat=True, used={n: "conversation" for n in _turns(rows)})
+    split = next((c.name for c in columns if _is_split(c)), None)
+    free = [column for column in columns if column.name != split]
+    answered = _named(answer, columns, "--answer") or _answer(free, question)
+    if answered is None:
+        raise DataError(
+            f"No column looks like an answer: {_listed(columns)}. Say which: --answer COLUMN."
+        )
+    asked = _named(question, columns, "--prompt") or _question(free, answered)
+    if asked is None:
+        raise DataError(
+            f"No column looks like a question: {_listed(columns)}. Say which: --prompt COLUMN."
+        )
+    prompt, spoken = _prompt(asked, free, answered)
+    history = asked.name if any(holds_turns(row.get(asked.name)) for row in rows[:100]) else None
+    found = recognise([cell for cell in answered.cells if cell.strip()])
+    left = [c for c in free if c.name not in spoken and c is not answered]
+    rejected = next((c.name for c in left if c.name.casefold() == "rejected"), None)
+    group = tuple(c.name for c in left if _groups(c, len(rows)))
+    strata = tuple(c.name for c in left if c.name not in group and _is_kind(c))[:2]
+    others = tuple(c.name for c in left if c.is_text and c.name not in (*group, rejected))
+    used = dict.fromkeys(spoken, "earlier turns" if history else "question") | {
+        answered.name: "answer"
+    }
+    used |= dict.fromkeys(group, "group") | dict.fromkeys(strata, "stratum")
+    return Guess(
+        columns=columns,
+        task=found.task if found else "text",
+        prompt="" if history else prompt,
+        answer=f"{{{answered.name.strip()}}}",
+        history=history,
+        answers=found,
+        rejected=rejected,
+        group=group,
+        strata=strata,
+        split=split,
+        other_answers=others,
+        used=used | ({split: "split"} if split else {}),
+    )
+
+
+def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> Column:
+    cells = tuple(as_text(row.get(name), name, structured=True) for row in rows)
+    said = [cell for cell in cells if cell.strip()]
+    chars = fmean(map(len, said)) if said else 0.0
+    return Column(name, len(said) / len(rows), len(set(said)), chars, cells)
+
+
+def _is_chat(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> bool:
+    return bool(set(_turns(rows)) & {c.name for c in columns})
+
+
+def _turns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the columns that ``dataset=chat`` knows and that hold turns."""
+    known = (*DIALOGUES, "prompt", "completion", "chosen")
+    names = [name for name in all_columns(rows) if name.strip().casefold() in known]
+    return [name for name in names if any(holds_turns(row.get(name)) for row in rows[:100])]
+
+
+def _is_split(column: Column) -> bool:
+    """Whether it is called like a split and says mostly known ones: the rest is refused later."""
+    values = [cell.strip().casefold() for cell in column.cells]
+    known = sum(value in KNOWN_SPLITS for value in values)
+    called = column.name.strip().casefold() in SPLIT_NAMES
+    return called and column.distinct > 1 and known > len(values) / 2
+
+
+def _named(name: str | None, columns: Sequence[Column], flag: str) -> Column | None:
+    if name is None:
+        return None
+    found = resolve_column(name.strip("{}"), [column.name for column in columns], flag)
+    return next(column for column in columns if column.name == found)
+
+
+def _answer(columns: Sequence[Column], question: str | None) -> Column | None:
+    """Return what is called like an answer, else what holds labels or codes, else the last text."""
+    free = [c for c in columns if c.is_text and c.name.strip() != (question or "").strip("{} ")]
+    named = _called(free, ANSWERS)
+    if named:
+        return named[0]
+    closed = [c for c in free if recognise([cell for cell in c.cells if cell.strip()])]
+    likely = closed or free[1:]
+    return likely[-1] if likely else None
+
+
+def _question(columns: Sequence[Column], answer: Column) -> Column | None:
+    """Return what is called like a question, the longest of several, else the longest text."""
+    free = [c for c in columns if c.is_text and c is not answer]
+    named = _called(sorted(free, key=lambda column: -column.chars), QUESTIONS)
+    return named[0] if named else max(free, key=lambda c: c.chars, default=None)
+
+
+def _called(columns: Sequence[Column], words: Sequence[str]) -> list[Column]:
+    """Return columns whose name is, or holds, one of these words, those of likely words first.
+
+    A name that only holds a word counts less, as one that is called by a word further down.
+    """
+    found: list[tuple[int, Column]] = []
+    for column in columns:
+        said = _words(column.name)
+        places = [words.index(w) + (0 if said == [w] else HELD) for w in said if w in words]
+        found += [(min(places), column)] if places else []
+    return [column for _, column in sorted(found, key=lambda pair: pair[0])]
+
+
+def _words(name: str) -> list[str]:
+    """Split a name: ``questionText``, ``question_text`` and ``Question Text`` are two words."""
+    return [w.casefold() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+
+
+def _prompt(
+    asked: Column, columns: Sequence[Column], answer: Column
+) -> tuple[str, tuple[str, ...]]:
+    """Return the prompt's wording and the columns it is made of."""
+    there = {c.name.strip().casefold(): c.name for c in columns if c is not answer}
+    for names, wording in TOGETHER.items():
+        if asked.name.strip().casefold() in names and all(name in there for name in names):
+            for name in names:
+                wording = wording.replace(f"{{{name}}}", f"{{{there[name].strip()}}}")
+            return wording, tuple(there[name] for name in names)
+    return f"{{{asked.name.strip()}}}", (asked.name,)
+
+
+def _groups(column: Column, rows: int) -> bool:
+    """Whether a column says whose rows these are: called so, and several rows have one value."""
+    said = Counter(cell for cell in column.cells if cell.strip())
+    owner = bool(_words(column.name)) and _words(column.name)[-1] in OWNERS
+    return owner and column.filled > 0.9 and 20 <= len(said) < 0.95 * rows
+
+
+def _is_kind(column: Column) -> bool:
+    found = recognise([c for c in column.cells if c.strip()]) if column.is_text else None
+    return found is not None and len(found.labels) <= FEW_KINDS
+
+
+def _listed(columns: Sequence[Column]) -> str:
+    return ", ".join(repr(column.name) for column in columns)

@@ -1,0 +1,82 @@
+"""A sample is timed apart: both sides in turns, alone and in the batch used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sizewise.config.evaluation import GenerationConfig
+from sizewise.evaluation.timing import time_batch, time_sides
+from sizewise.record.timing import Timing
+
+from .helpers import StubSplit, StubTemplate
+
+GREEDY = GenerationConfig(max_new_tokens=2)
+
+
+def test_both_sides_take_turns_at_batch_1_and_the_batch_used(
+    causal: Any, split: StubSplit, template: StubTemplate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sizewise.evaluation.timing.ENOUGH_SECONDS", 0.0)
+    seen: list[tuple[str, int]] = []
+    side = ""
+
+    def block(name: str) -> Any:
+        @contextmanager
+        def opened() -> Iterator[None]:
+            nonlocal side
+            side = name
+            yield
+
+        return opened
+
+    def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if kwargs["input_ids"].shape[1] > 1:  # a prompt is read
+            seen.append((side, len(kwargs["input_ids"])))
+
+    causal.register_forward_pre_hook(hook, with_kwargs=True)
+    sides = {"base": block("base"), "tuned": block("tuned")}
+    found = time_sides(causal, sides, split, template, GREEDY, 2, 4)  # type: ignore[arg-type]
+    first = [("base", 4)] * 2 + [("tuned", 4)] * 2
+    assert seen == [*first, *[("base", 1)] * 3, *[("tuned", 1)] * 3], "the first call warms up"
+    assert {(t.side, t.batch_size, t.answers) for t in found} == {
+        ("base", 4, 4), ("tuned", 4, 4), ("base", 1, 2), ("tuned", 1, 2),
+    }  # fmt: skip
+    for timing in found:
+        assert 0 < timing.per_answer_low <= timing.per_answer <= timing.per_answer_high
+        assert timing.per_token == pytest.approx(timing.per_answer / timing.new_tokens, rel=0.8)
+        assert timing.cpu_per_answer is not None
+
+
+def test_at_batch_1_every_prompt_of_the_sample_is_answered(
+    causal: Any, split: StubSplit, template: StubTemplate
+) -> None:
+    sides = {"base": lambda: time_nothing()}
+    (timing,) = time_sides(causal, sides, split, template, GREEDY, 3, 1)  # type: ignore[arg-type]
+    assert timing.batch_size == 1
+    assert timing.answers % 3 == 0
+
+
+@contextmanager
+def time_nothing() -> Iterator[None]:
+    yield
+
+
+def test_one_batch_of_middling_length_is_timed(
+    causal: Any, split: StubSplit, template: StubTemplate
+) -> None:
+    found = time_batch(causal, split, template, GREEDY, 2)  # type: ignore[arg-type]
+    assert len(found) == 2
+    assert {size for _, size in found.values()} == {2}
+    assert len({seconds for seconds, _ in found.values()}) == 1
+
+
+def test_a_machine_is_busy_where_much_more_time_passed_than_was_computed_in() -> None:
+    calm = Timing("base", 1, 4, 5.0, 0.1, 0.1, 0.1, 0.02, 0.02, 0.02, 0.1, 0.09)
+    assert not calm.busy
+    assert replace(calm, mean_per_answer=0.2).busy
+    assert not replace(calm, cpu_per_answer=None, mean_per_answer=9.0).busy
