@@ -116,7 +116,7 @@ def test_what_was_stopped_is_recorded_with_its_budget(tmp_path: Path) -> None:
     for cell, candidate in tuned.stopped:
         stop = standing_stop(tmp_path / candidate.run)
         assert stop is not None
-        assert (candidate.step, candidate.of_steps, cell.share) == (33, 100, 1 / 3)
+        assert (candidate.step, candidate.of_steps, cell.share) == (67, 100, 2 / 3)
         assert (candidate.value, candidate.seconds) == (stop.value, 2.0)
 
 
@@ -276,7 +276,7 @@ def test_the_plan_counts_what_it_cannot_name_yet(
         print_plan(planned(tmp_path), details=False)
     assert "10 jobs; 0 done, 10 to do" in caplog.text
     assert (
-        "2 configurations at several learning rates: 6 jobs run with one seed to 1/3 of their"
+        "2 configurations at several learning rates: 6 jobs run with one seed to 2/3 of their"
         in (caplog.text)
     )
     assert "with 4 jobs more for its further seeds" in caplog.text
@@ -299,7 +299,7 @@ def test_where_a_job_stops_is_no_part_of_what_it_is(tmp_path: Path) -> None:
     run(plan)
     kept = next(job for job in plan.jobs if is_done(job.run_dir))
     assert submitted_stop(kept.run_dir) is None
-    assert [entry["stop"] for entry in trace(kept.run_dir)] == [1 / 3, None]
+    assert [entry["stop"] for entry in trace(kept.run_dir)] == [2 / 3, None]
     assert not standing_stop(kept.run_dir)
 
 

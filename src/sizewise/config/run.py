@@ -53,13 +53,14 @@ class TuningConfig:
     ``optimizer.lr`` times each factor, unless the command (or the arm) gives ``optimizer.lr``: then
     at what is given. ``screen``: the rates run with the first seed only, up to ``rung`` (a share of
     the optimiser steps; 1: to the end), and the one with the lowest validation loss there goes on,
-    also with the further seeds; false: every rate runs with every seed. ``audit``: the share of the
-    stopped that is run to the end all the same, to see whether the choice was right.
+    also with the further seeds; false: every rate runs with every seed. An early rung favours low
+    rates, since those that end best are still high there (see docs/sweeps.md). ``audit``: the share
+    of the stopped that is run to the end all the same, to see whether the choice was right.
     """
 
     lr_factors: list[float] | None = None
     screen: bool = True
-    rung: float = 1 / 3
+    rung: float = 2 / 3
     audit: float = 0.0
 
     @property
