@@ -97,7 +97,8 @@ def test_a_judge_whose_order_decides_gives_no_verdict(tmp_path: Path, kind: str)
     found = sweep(tmp_path, kind)
     assert found.verdict.status == "open"
     assert found.verdict.headline == "Open: the judge is not usable"
-    assert "the order decides for j" in found.verdict.sentence
+    assert "lots give 50 %" in found.verdict.sentence
+    assert kind == "noisy" or "the order decides for j" in found.verdict.sentence
     assert found.verdict.pair is None
     assert found.decision is None
     assert any("not usable" in warning for warning in found.warnings)
@@ -105,6 +106,16 @@ def test_a_judge_whose_order_decides_gives_no_verdict(tmp_path: Path, kind: str)
     assert pair is not None
     with pytest.raises(ConfigError, match="not usable"):
         gate(found.test, pair, 2.0)
+
+
+def test_a_judge_that_decided_a_handful_of_pairs_is_not_believed_yet(tmp_path: Path) -> None:
+    few = {name: np.where(np.arange(N) < 3, values, np.nan) if "first" in name or "second" in name
+           else values for name, values in columns("perfect", 0.7, 2).items()}  # fmt: skip
+    few["judge/win"] = np.full(N, 0.5)
+    spec = Spec("nano", task=TASK, extra={"metric": {"judge": NODE}})
+    plant(tmp_path / "nano", spec, few, few, primary="judge/win")
+    (found,) = compare([tmp_path]).sets
+    assert "too few pairs tell whether to believe j" in found.verdict.sentence
 
 
 @pytest.mark.parametrize(("kappa", "status"), [(0.39, "open"), (0.41, "shown")])

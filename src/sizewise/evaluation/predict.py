@@ -115,8 +115,8 @@ def predict(
             kept,
         )  # fmt: skip
         if timed and all(math.isnan(row.latency) for row in predicted.predictions):
-            timed = time_batch(model, split_, template, generation, predicted.batch_size)
-            predicted = _with_latencies(predicted, timed)
+            sample = time_batch(model, split_, template, generation, predicted.batch_size)
+            predicted = _with_latencies(predicted, sample)
     prior = (candidates.prior if candidates is not None else None) or ()
     found = observations(model, template, metrics)
     return dataclasses.replace(predicted, observed=found, prior=prior)
