@@ -83,7 +83,6 @@ def inspect_records(folder: Path) -> list[dict[str, Any]]:
 
 def history(folder: Path) -> list[dict[str, float]]:
     """What was logged while the run went on; the tables at its end are left out."""
-    volatile = ("_runtime", "_timestamp")
+    volatile = ("_runtime", "_timestamp", "per_example")
     items = [r["history"]["item"] for r in inspect_records(folder) if r["type"] == "history"]
-    items = [item for item in items if "per_example" not in item]
-    return [{k: v for k, v in item.items() if k not in volatile} for item in items]
+    return [{k: v for k, v in item.items() if not k.startswith(volatile)} for item in items]

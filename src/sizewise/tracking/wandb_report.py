@@ -143,7 +143,7 @@ def _column(wr: Any, accessor: str, name: str, log: bool = False) -> Any:
     """An axis by its accessor: the library has no name for a flat key that holds dots."""
     from wandb_workspaces.reports.v2 import internal
 
-    class Column(wr.ParallelCoordinatesPlotColumn):  # type: ignore[misc]
+    class Column(wr.ParallelCoordinatesPlotColumn):
         def _to_model(self) -> Any:
             return internal.Column(
                 accessor=accessor, display_name=self.display_name, inverted=None, log=self.log
