@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.job.runs import SMALL
 from tests.report.factory import PRIMARY, Spec, Task, make_run
 from tests.tracking.tracking_helpers import inspect_records, inspect_summary, offline_folders
 
+from sizewise.composition.compose import compose_run
 from sizewise.config import LoraConfig
 from sizewise.config.evaluation import LoggerConfig
+from sizewise.job.run import tracking_tags
 from sizewise.record.outcome import read_outcome
 from sizewise.tracking import finish_loggers, make_loggers
 from sizewise.tracking.answers import gain_interval, scored_rows
@@ -90,6 +94,20 @@ def test_an_untouched_base_carries_no_settings_of_an_adapter() -> None:
     assert "trainer.max_epochs" not in told
     trained = tracked_config({**config, "lora": {**config["lora"], "method": "lora"}})
     assert (trained["lora.r"], trained["optimizer.lr"]) == (8, 3e-3)
+
+
+def test_tags_say_arm_method_rank_and_storage() -> None:
+    def tags(specialises: bool, *overrides: str) -> tuple[str, ...]:
+        cfg = compose_run([*SMALL, *overrides])
+        json.dumps(tracked_config(asdict(cfg)))  # plain values only
+        job: Any = SimpleNamespace(cfg=cfg, specialises=specialises)
+        name, _, *rest = tracking_tags(job)
+        assert name == "nano"
+        return tuple(rest)
+
+    assert tags(True, "quantization=nf4") == ("tuned", "lora", "r=4", "nf4")
+    assert tags(False, "lora=none") == ("zero-shot",)
+    assert tags(True, "lora=full") == ("tuned", "full")
 
 
 def test_the_summary_has_the_lowest_loss_and_the_interval_of_the_gain(

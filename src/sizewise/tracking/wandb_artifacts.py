@@ -37,8 +37,9 @@ def log_artifacts(run: Any, context: RunContext, outcome: Outcome, uploads: Uplo
     folder, group = context.run_dir, context.group
     if (adapter := adapter_artifact(outcome, folder, group, uploads.adapters)) is not None:
         run.log_artifact(adapter, aliases=["latest", alias(folder.name)])
-    answers = answers_artifact(outcome, folder, group, uploads.answers)
-    run.log_artifact(answers, aliases=["latest", alias(folder.name)])
+    if outcome.base or outcome.tuned:
+        answers = answers_artifact(outcome, folder, group, uploads.answers)
+        run.log_artifact(answers, aliases=["latest", alias(folder.name)])
 
 
 def use(run: Any, artifact: Any) -> None:

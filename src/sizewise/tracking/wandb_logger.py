@@ -7,7 +7,7 @@ import netrc
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -93,16 +93,21 @@ class SizewiseWandbLogger(WandbLogger):
         run.config.update(size_config(outcome), allow_val_change=True)
         run.summary.update(summary_values(outcome, folder))
         wandb = import_wandb()
-        columns, scored = scored_rows(outcome, folder)
-        tables = {"per_example": wandb.Table(columns=columns, data=scored)}
+        tables: dict[str, Table] = {"per_example": scored_rows(outcome, folder)}
         if self.context.log_examples:
-            shown, texts = example_rows(outcome, folder, self._examples)
-            tables["examples"] = wandb.Table(columns=shown, data=texts)
-        run.log(tables)
+            tables["examples"] = example_rows(outcome, folder, self._examples)
+        shown = {
+            name: wandb.Table(columns=columns, data=rows)
+            for name, (columns, rows) in tables.items()
+            if rows
+        }
+        if shown:  # a run that only trains has no answers
+            run.log(shown)
         log_artifacts(run, self.context, outcome, self._uploads)
 
 
 STEP = "trainer/global_step"
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 MODES = ("auto", "online", "offline", "disabled")
 FLUSH_SECONDS = 1.0
 CONNECT_SECONDS = 30.0
