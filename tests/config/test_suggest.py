@@ -85,3 +85,9 @@ def test_one_letter_too_few_still_finds_a_key_of_the_same_group(
     found = nearest_key(typed)
     assert found is not None
     assert found.rpartition(".")[0] == group
+
+
+def test_options_that_are_no_files_are_listed_too() -> None:
+    with pytest.raises(ConfigError, match="Did you mean hydra/launcher=local") as caught:
+        compose_run(["hydra/launcher=locall"])
+    assert "basic" in str(caught.value)

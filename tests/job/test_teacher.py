@@ -5,21 +5,24 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.evaluation.server import FakeServer, serving
 from tests.job.runs import SMALL
 
 from sizewise.composition.compose import compose_run
 from sizewise.composition.inputs import pinned
+from sizewise.composition.others import other_model
 from sizewise.config import RunConfig
 from sizewise.data.example import Example
-from sizewise.errors import ConfigError
+from sizewise.errors import ConfigError, DataError
 from sizewise.job.data import PreparedJob
 from sizewise.job.fitting import _batches
+from sizewise.job.others.teacher import refuse_seen
 from sizewise.job.run import prepare, run_job
 from sizewise.record.identity import run_identity
 from sizewise.verify.verify import verify_run
@@ -109,6 +112,24 @@ def test_the_teacher_never_sees_a_planted_test_row(tmp_path: Path, server: FakeS
     assert job.task.teacher is not None
     assert job.task.teacher["held_out"] == 6
     assert job.task.splits.test == gold.task.splits.test
+
+
+def test_a_run_that_was_trained_on_what_is_tested_here_is_no_teacher(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    job = prepared(tmp_path, server, "gold", "dataset.answers_from=gold")
+    adapter = tmp_path / "run" / "adapter"
+    adapter.mkdir(parents=True)
+    for seed in (42, 7):
+        done = planned(tmp_path, server, f"dataset.split.seed={seed}", "dataset.teacher=null")
+        (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(asdict(done)))
+        teacher = other_model(str(tmp_path / "run"), "dataset.teacher")
+        assert teacher.adapter == str(adapter)
+        if seed == 42:
+            refuse_seen(teacher, job.task.splits)
+            continue
+        with pytest.raises(DataError, match=r"was trained on \d+ of the 12 validation and test"):
+            refuse_seen(teacher, job.task.splits)
 
 
 def test_gold_teacher_and_both_train_on_unlike_answers_of_the_same_split(

@@ -76,11 +76,12 @@ def boxes(figure: Figure) -> tuple[list[tuple[str, Box]], list[Box], Box]:
         for text in axes.texts
         if isinstance(text, Annotation)
     ]
-    marks = [
-        Box.around(*axes.transData.transform((line.get_xdata()[0], line.get_ydata()[0])), 6, 6)
+    at = [
+        (np.ravel(line.get_xdata())[0], np.ravel(line.get_ydata())[0])
         for line in axes.lines
         if line.get_marker() not in ("None", None, "")
     ]
+    marks = [Box.around(x, y, 6, 6) for x, y in axes.transData.transform(at)]
     return names, marks, Box(*axes.get_window_extent().extents)
 
 

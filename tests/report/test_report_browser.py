@@ -31,8 +31,11 @@ window.copied = []; window.saved = []; window.blobs = [];
 Object.defineProperty(navigator, "clipboard",
   { value: { writeText: (text) => { copied.push(text); return Promise.resolve(); } } });
 HTMLAnchorElement.prototype.click = function () { saved.push(this.download); };
-const made = URL.createObjectURL;
-URL.createObjectURL = (blob) => { blobs.push(blob); return made(blob); };
+const Whole = Blob;
+window.Blob = function (parts, options) {
+  if (options && options.type === "text/csv") blobs.push(parts.join(""));
+  return new Whole(parts, options);
+};
 </script>"""
 DRIVE = """<script>
 const found = {};
@@ -62,7 +65,7 @@ function ends() {
 }
 function finish() {
   found.hash = document.querySelector("#set-1").hidden;
-  found.saved = saved; found.copied = copied;
+  found.saved = saved; found.copied = copied; found.csv = blobs[0];
   found.title = document.title; found.problems = problems;
   const out = document.createElement("pre");
   out.id = "found"; out.textContent = JSON.stringify(found);
@@ -126,7 +129,6 @@ function act() {
 addEventListener("load", () => setTimeout(() => {
   try { act(); } catch (error) { problems.push(error.stack); }
   setTimeout(() => { found.ends = ends(); }, 800);
-  setTimeout(() => { if (blobs[0]) blobs[0].text().then((text) => { found.csv = text; }); }, 900);
   setTimeout(finish, 1500);
 }, 1500));
 </script>"""

@@ -107,6 +107,16 @@ def test_a_judge_whose_order_decides_gives_no_verdict(tmp_path: Path, kind: str)
         gate(found.test, pair, 2.0)
 
 
+def test_a_judge_that_decided_a_handful_of_pairs_is_not_believed_yet(tmp_path: Path) -> None:
+    few = {name: np.where(np.arange(N) < 3, values, np.nan) if "first" in name or "second" in name
+           else values for name, values in columns("perfect", 0.7, 2).items()}  # fmt: skip
+    few["judge/win"] = np.full(N, 0.5)
+    spec = Spec("nano", task=TASK, extra={"metric": {"judge": NODE}})
+    plant(tmp_path / "nano", spec, few, few, primary="judge/win")
+    (found,) = compare([tmp_path]).sets
+    assert "too few pairs tell whether to believe j" in found.verdict.sentence
+
+
 @pytest.mark.parametrize(("kappa", "status"), [(0.39, "open"), (0.41, "shown")])
 def test_a_judge_has_to_agree_with_people(tmp_path: Path, kappa: float, status: str) -> None:
     people = JudgeAgreement("j", kappa, 40, 2)

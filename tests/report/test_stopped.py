@@ -80,3 +80,25 @@ def terminal(comparison: Comparison) -> str:
     text = StringIO()
     show(comparison, console=Console(width=160, file=text))
     return " ".join(text.getvalue().split())
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ((1e-3, 3e-3, 9e-3), "was the lowest that was tried, so a lower one"),
+        ((1e-3, 3e-4, 1e-4), "was the highest that was tried, so a higher one"),
+        ((1e-3, 3e-4, 3e-3), ""),
+        ((1e-3,), ""),
+    ],
+)
+def test_a_best_rate_at_the_edge_of_those_tried_is_objected_to(
+    tmp_path: Path, rates: tuple[float, ...], said: str
+) -> None:
+    make_sweep(tmp_path, [*KEPT, Spec(model="mini", tuned=None, task=SMALL)])
+    others = [Candidate(f"gone{lr}", lr, "stopped", 2.0, 50, 150) for lr in rates[1:]]
+    kept = Candidate(KEPT[0].name, rates[0], "kept", 0.9, 50, 150)
+    write_tuning(tmp_path, TuningRecord([CellRecord("model=nano", 1 / 3, [kept, *others])]))
+    (made,) = compare([tmp_path]).sets
+    found = [text for text in made.warnings if "that was tried, so a" in text]
+    assert len(found) == bool(said)
+    assert all(said in text for text in found)

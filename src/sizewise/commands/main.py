@@ -34,6 +34,7 @@ Trust = Annotated[
 def _completed(context: typer.Context, incomplete: str) -> list[str]:
     """Complete a word of a command line: groups and keys, and behind ``=`` the group's options."""
     from sizewise.config import conf_dir
+    from sizewise.config.data import TASKS
     from sizewise.config.suggest import all_keys, options_of
 
     group, separate, begun = incomplete.rpartition("=")
@@ -52,7 +53,6 @@ def _completed(context: typer.Context, incomplete: str) -> list[str]:
     return [word for word in sorted({*groups, *keys}) if word.startswith(incomplete)]
 
 
-TASKS = ("classification", "codes", "text", "chat")
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(

@@ -47,7 +47,10 @@ def explain(error: BaseException) -> str:
     if unknown is not None:
         return f"{unknown[1]} is no option.{did_you_mean(unknown[1])} --cfg job prints all keys."
     missing = _NO_OPTION.search(said)
-    return _no_option_of(missing[1], missing[2]) if missing else _one_line(said)
+    if missing is None:
+        return " ".join(said.split())
+    _, _, listed = said.partition("Available options in")  # not where one of a list is missing
+    return _no_option_of(missing[1], missing[2], [name.strip() for name in listed.split("\n")[1:]])
 
 
 _NO_KEY = re.compile(r"Could not override '([^']+)'\.\s+No match in the defaults list")
@@ -67,10 +70,10 @@ _OWN = {
 }
 
 
-def _no_option_of(group: str, name: str) -> str:
+def _no_option_of(group: str, name: str, known: Sequence[str]) -> str:
     """Say what a group has, what was nearly meant, and how to bring something of one's own."""
     places = (conf_dir(), conf_dir().parent / "sweeps", Path("conf"), Path("sweeps"))
-    names = options_of(group, places)
+    names = sorted({*filter(None, known), *options_of(group, places)})
     near = [f"{group}={option}" for option in nearest_options(name, names)]
     meant = f" Did you mean {' or '.join(near)}?" if near else ""
     listed = f" Available options in '{group}': {', '.join(names)}." if names else ""
@@ -119,15 +122,6 @@ def _explain_value(error: OmegaConfBaseException, said: str) -> str:
     if meant and "." not in key:  # the list would be that of all groups
         return f"{key} is no option.{meant} --cfg job prints all keys."
     return f"{key} is no option.{meant} Known keys there: {', '.join(fields)}"
-
-
-def _one_line(text: str) -> str:
-    head, found, options = text.partition("Available options")
-    sentence = " ".join(head.split())
-    if not found:
-        return sentence
-    title, *names = options.split("\n")
-    return f"{sentence}. {found}{title} {', '.join(name.strip() for name in names if name.strip())}"
 
 
 SCHEMA_NAME = "sizewise_schema"

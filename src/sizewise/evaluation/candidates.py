@@ -110,7 +110,7 @@ def build_trie(candidates: Sequence[Sequence[int]]) -> Trie:
     return Trie(*(np.array(values, dtype=np.int64) for values in (tokens, parents, depths, ends)))
 
 
-ROWS_PER_PASS = 2048
+ROWS_PER_PASS = 1024
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ def make_outcome(
     cfg, run_dir = job.cfg, job.run_dir
     objective = "val_loss" if cfg.evaluation.objective == "val_loss" else cfg.dataset.primary
     own = tuned or base
+    cost = replace(model.cost(list(own.values()), joules), timings=list(timings))
     data = data_facts(job.tasks)
     untouched, specialised = (_records(results, job) for results in (base, tuned or {}))
     return Outcome(
@@ -143,11 +144,7 @@ def make_outcome(
         config=asdict(cfg),
         model=model.facts(job),
         data=data,
-        cost=with_judging(
-            replace(model.cost(list(own.values()), joules), timings=list(timings)),
-            cfg,
-            (base, tuned or {}),
-        ),
+        cost=with_judging(cost, cfg, (base, tuned or {})),
         primary=cfg.dataset.primary,
         direction=cfg.dataset.direction,
         base=untouched,

@@ -161,9 +161,8 @@ class CostFacts:
 
     ``train_tokens`` counts all tokens that went through the model in training, padding excluded;
     ``out_of_memory`` lists the batch sizes that did not fit; ``money`` is what was
-    spent at a server; ``timings`` are those of a sample of answers.
-    spent at a server. ``judge_…`` is what judging the answers cost when it was done, and no part of
-    the other figures.
+    spent at a server; ``timings`` are those of a sample of answers. ``judge_…`` is what judging the
+    answers cost when it was done, and no part of the other figures.
     """
 
     train_seconds: float | None = None

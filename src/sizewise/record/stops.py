@@ -135,6 +135,17 @@ class CellRecord:
     def kept(self) -> Candidate | None:
         return next((c for c in self.candidates if c.state == KEPT), None)
 
+    @property
+    def edge(self) -> str:
+        """``lowest`` or ``highest`` where the kept rate is that of all tried, else empty.
+
+        Then the best one may lie beyond.
+        """
+        rates = [candidate.lr for candidate in self.candidates]
+        if self.kept is None or len(set(rates)) < 2:
+            return ""
+        return {min(rates): "lowest", max(rates): "highest"}.get(self.kept.lr, "")
+
 
 @dataclass(frozen=True)
 class TuningRecord:

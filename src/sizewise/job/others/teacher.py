@@ -10,9 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sizewise.composition.others import TEACHER, other_model
+from sizewise.composition.others import TEACHER, Other, other_model
 from sizewise.config import DatasetConfig, GenerationConfig, RunConfig
-from sizewise.data.example import Example
+from sizewise.config.targets import recorded_config
+from sizewise.data.build import kept_splits
+from sizewise.data.example import DataSplits, Example
+from sizewise.data.splits.groups import question_keys
 from sizewise.data.splits.teaching import (
     askable,
     hold_back,
@@ -25,6 +28,7 @@ from sizewise.errors import ConfigError, DataError
 from sizewise.evaluation.score import score_predictions
 from sizewise.files import hash_text, write_atomically
 from sizewise.job.data import Lesson, Task
+from sizewise.job.finished import stored_config
 from sizewise.job.others.asking import Replies, ask
 from sizewise.metrics.base import ExampleMetric
 from sizewise.record.directories import RunDir
@@ -88,6 +92,26 @@ def scorer(dataset: DatasetConfig, metrics: Sequence[ExampleMetric]) -> ExampleM
     return found if usable and found is not None and found.name != "judge" else None
 
 
+def refuse_seen(other: Other, splits: DataSplits) -> None:
+    """Refuse a finished run as a teacher if it was trained on what is validated or tested here.
+
+    Raises:
+        DataError: it was; the message says on how many questions.
+    """
+    config = None if other.adapter is None else stored_config(Path(other.adapter).parent)
+    if config is None:
+        return
+    trained = kept_splits(recorded_config(config).dataset).train
+    seen = {key for example in trained for key in question_keys(example.keys)}
+    held = (*splits.validation, *splits.test)
+    shared = sum(not seen.isdisjoint(question_keys(example.keys)) for example in held)
+    if shared:
+        raise DataError(
+            f"dataset.teacher was trained on {shared} of the {len(held)} validation and test "
+            "questions of this run. Choose a run with the same split (dataset.split)."
+        )
+
+
 def learn_from_teacher(
     cfg: RunConfig,
     device: torch.device,
@@ -104,6 +128,7 @@ def learn_from_teacher(
     """
     dataset, splits = cfg.dataset, task.splits
     other = other_model(dataset.teacher, TEACHER)
+    refuse_seen(other, splits)
     asked, held_out = askable(splits, unanswered_prompts(dataset))
     asked = list({example.id: example for example in asked}.values())
     log.info("The teacher %s answers %d training prompts.", other.model.name, len(asked))

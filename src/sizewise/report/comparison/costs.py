@@ -272,18 +272,6 @@ def paid_back(
     return found
 
 
-def _device_seconds(
-    ours: Timing, theirs: Timing, training: tuple[float, float, int]
-) -> tuple[str, tuple[float, float, int], Range, float]:
-    """Unit, training and the cost of an answer of both; what was computed in on a busy machine."""
-    busy = ours.busy or theirs.busy
-    if busy and ours.computing is not None and theirs.computing is not None:
-        unit = "device seconds (of an answer those of computing, since the machine was busy)"
-        own = Range(ours.computing, ours.computing, ours.computing)
-        return unit, training, own, theirs.computing
-    return "device seconds", training, ours.per_answer, theirs.per_answer.mean
-
-
 @dataclass(frozen=True)
 class Teaching:
     """What teachers' answers cost when they were written: device seconds, money of a server."""
@@ -303,6 +291,18 @@ def teaching_of(runs: Sequence[Run]) -> Teaching:
         sum(found.get("seconds") or 0.0 for found in facts.values()),
         sum(found.get("money") or 0.0 for found in facts.values()),
     )
+
+
+def _device_seconds(
+    ours: Timing, theirs: Timing, training: tuple[float, float, int]
+) -> tuple[str, tuple[float, float, int], Range, float]:
+    """Unit, training and the cost of an answer of both; what was computed in on a busy machine."""
+    busy = ours.busy or theirs.busy
+    if busy and ours.computing is not None and theirs.computing is not None:
+        unit = "device seconds (of an answer those of computing, since the machine was busy)"
+        own = Range(ours.computing, ours.computing, ours.computing)
+        return unit, training, own, theirs.computing
+    return "device seconds", training, ours.per_answer, theirs.per_answer.mean
 
 
 def measured_money(arm: Arm) -> float | None:

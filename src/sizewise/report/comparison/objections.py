@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from sizewise.record.identity import flatten
-from sizewise.record.stops import read_tuning
+from sizewise.record.stops import CellRecord, read_tuning
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, DATA, Arm, TestSet
 from sizewise.report.comparison.pair import Pair
@@ -32,7 +32,7 @@ def warnings_of(test: TestSet, pairs: list[Pair]) -> list[str]:
     """Return every objection to the comparison on one test set, each one sentence."""
     checks = (
         _baselines, _seeds, _examples, _leaks, _prompts, _decoding, _int8, _budgets, _one_rate,
-        _rows, _unusable, _cut, _sure, _memorised, _selection,
+        _edges, _rows, _unusable, _cut, _sure, _memorised, _selection,
         judge_warnings,
     )  # fmt: skip
     found = [*test.notes, *(warning for check in checks for warning in check(test))]
@@ -152,17 +152,38 @@ def _tried(test: TestSet) -> dict[str, int]:
     return {key: max(len(found), candidates[key]) for key, found in settings.items()}
 
 
-def _candidates(test: TestSet) -> dict[str, int]:
-    """Run → number of candidates of its cell, as the sweeps of the runs have recorded."""
+def _cells(test: TestSet) -> dict[str, CellRecord]:
+    """Run → the cell whose learning rates it was among, as the sweeps of the runs have recorded."""
     runs = [m.run for arm in test.arms if arm.tuned for m in arm.members]
     records = [read_tuning(sweep) for sweep in {run.directory.parent for run in runs}]
     return {
-        candidate.run: len(cell.candidates)
+        candidate.run: cell
         for record in records
         if record is not None
         for cell in record.cells
         for candidate in cell.candidates
     }
+
+
+def _candidates(test: TestSet) -> dict[str, int]:
+    """Run → number of candidates of its cell."""
+    return {run: len(cell.candidates) for run, cell in _cells(test).items()}
+
+
+def _edges(test: TestSet) -> Iterator[str]:
+    """A best rate that has no neighbour on one side is not known to be the best."""
+    cells = _cells(test)
+    at: dict[str, list[Arm]] = {}
+    for arm in test.arms:
+        edges = {cells[name].edge for m in arm.members if (name := m.run.directory.name) in cells}
+        if arm.tuned and edges - {""}:
+            at.setdefault(edges.pop(), []).append(arm)
+    for edge, arms in sorted(at.items()):
+        further, factors = ("lower", "0.1,0.333,1") if edge == "lowest" else ("higher", "1,3,10")
+        yield (
+            f"The best learning rate was the {edge} that was tried, so a {further} one may be "
+            f"better still: {_names(arms)} (sweep.tuning.lr_factors=[{factors}])."
+        )
 
 
 def _budgets(test: TestSet) -> Iterator[str]:

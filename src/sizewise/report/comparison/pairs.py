@@ -176,8 +176,7 @@ def _question(test: TestSet) -> Iterator[Wanted]:
     yield from _differing(STORAGE, zero_shot, untrained, _stored)
 
 
-# What is no question between two tuned models, each taken at its best: their own settings, and the
-# rows that their tokenizers leave.
+# No question between two models, each at its best: settings, and the rows that tokenizers leave.
 OF_THE_MODEL = ("model.", "lora.", "quantization.", DATA)
 
 

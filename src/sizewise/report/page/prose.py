@@ -68,8 +68,10 @@ def _both(test: TestSet, pair: Pair) -> str:
 
 def _at_margin(compared: SetComparison, pair: Pair) -> str:
     decision = compared.decision
-    relation = decision and next((r for r in decision.relations if r.pair is pair), None)
-    if decision is None or relation is None or relation.status == BETTER:
+    if decision is None:
+        return ""
+    relation = next((r for r in decision.relations if r.pair is pair), None)
+    if relation is None or relation.status == BETTER:
         return ""
     return (
         f"If {decision.points} may be lost, the small one {AT_MARGIN[relation.status]} the large "
@@ -98,7 +100,8 @@ def _price(test: TestSet, pair: Pair) -> str:
     ours, theirs = timing_of(test, small), timing_of(test, large)
     if ours is not None and theirs is not None and alike(ours, theirs):
         times = [words.seconds(timing.per_answer.mean) for timing in (ours, theirs)]
-        parts.append(f"{times[0]} an answer instead of {times[1]}")
+        busy = " (timed on a busy machine)" if ours.busy or theirs.busy else ""
+        parts.append(f"{times[0]} an answer instead of {times[1]}{busy}")
     if small.train_seconds is not None:
         parts.append(f"{words.seconds(small.train_seconds)} of training for each seed")
     return f"The small one takes {', '.join(parts)}." if parts else ""

@@ -52,13 +52,14 @@ class JudgeQuality:
         if self.steady is None:
             return f"{self.name} preferred no answer in both orders"
         if self.steady.interval.low <= 0.5:
-            low, high = (
-                _percent(end) for end in (self.steady.interval.low, self.steady.interval.high)
-            )
+            by_order = self.steady.rate <= 0.5
+            what = "the order decides for" if by_order else "too few pairs tell whether to believe"
+            ends = (self.steady.interval.low, self.steady.interval.high)
+            low, high = (_percent(end) for end in ends)
             return (
-                f"the order decides for {self.name}: the same answer won in both orders in only "
-                f"{_percent(self.steady.rate)} of the pairs (95 % interval {low} to {high}; lots "
-                "give 50 %)"
+                f"{what} {self.name}: of {self.steady.wins + self.steady.losses} pairs that it "
+                f"decided in both orders the same answer won in {_percent(self.steady.rate)} (95 % "
+                f"interval {low} to {high}; lots give 50 %)"
             )
         if kappa is not None and kappa < LEAST_KAPPA:
             return (

@@ -160,7 +160,8 @@ def _measured(
     figure: Figure, axes: Axes, texts: Sequence[str], fontsize: float
 ) -> Iterator[tuple[float, float]]:
     """Width and height of each text, in points."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    canvas: Any = FigureCanvasAgg(figure)
+    renderer = canvas.get_renderer()
     for text in texts:
         written = axes.text(0, 0, text, fontsize=fontsize)
         box = written.get_window_extent(renderer)
