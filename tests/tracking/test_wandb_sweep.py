@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 from sizewise.commands.main import app
 from sizewise.report.comparison.compare import compare
 from sizewise.report.wandb import configuration_runs, record_in_wandb, report_text, winners
+from sizewise.tracking.summary_run import _crown, wandb_options
+from sizewise.tracking.wandb_backend import WandbBackend
 from sizewise.tracking.wandb_report import REPORT_FILE, build_report
 
 TASK = Task(examples=60)
@@ -102,6 +105,25 @@ def test_validation_chooses_the_adapter_that_gets_the_alias(sweep: Path) -> None
     (winner,) = winners(compare([sweep]).sets[0])
     losses = {run.outcome.objective for run in compare([sweep]).runs if run.outcome.tuned}
     assert winner.outcome.objective == min(loss for loss in losses if loss is not None)
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_the_winner_is_linked_to_a_registry_that_is_named_when_online(
+    sweep: Path, offline: bool
+) -> None:
+    run = SimpleNamespace(offline=offline, log_artifact=lambda artifact, aliases: None)
+    linked: list[tuple[str, str]] = []
+    run.link_artifact = lambda artifact, target: linked.append((artifact.name, target))
+    backend = WandbBackend(registry="wandb-registry-model/codes")
+    _crown(run, "sizes", winners(compare([sweep]).sets[0]), backend)
+    expected = [] if offline else [("adapter-sizes", "wandb-registry-model/codes")]
+    assert linked == expected
+
+
+def test_options_of_other_versions_are_passed_over(sweep: Path) -> None:
+    (outcome, *_) = [run.outcome for run in compare([sweep]).runs]
+    outcome.config["logger"]["backends"]["wandb"]["not_yet_known"] = 1
+    assert wandb_options([outcome]) == {"mode": "offline"}
 
 
 def blocks(spec: dict[str, Any], kind: str) -> list[dict[str, Any]]:

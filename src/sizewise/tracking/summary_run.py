@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +81,13 @@ class SweepSummary:
 
 
 def wandb_options(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+    """Return the options of W&B that runs recorded, as far as they are known here; None without."""
+    known = {option.name for option in fields(WandbBackend)}
     for outcome in outcomes:
         logger = outcome.config.get("logger") or {}
         for node in (logger.get("backends") or {}).values():
             if isinstance(node, Mapping) and node.get("_target_") == TARGET:
-                return {key: value for key, value in node.items() if key != "_target_"}
+                return {key: value for key, value in node.items() if key in known}
     return None
 
 
