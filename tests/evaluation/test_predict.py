@@ -156,6 +156,8 @@ def test_of_drafted_answers_one_batch_is_timed_that_was_decoded_plainly(
     assert all(math.isnan(p.latency) for p in found if p not in timed)
     stored = run(causal, split, template, tmp_path / "p.jsonl", batch_size=2).predictions
     assert sum(p.latency > 0 for p in stored) == 2, "a resumed evaluation is timed, too"
+    untimed = run(causal, split, template, tmp_path / "q.jsonl", timed=False).predictions
+    assert all(math.isnan(p.latency) for p in untimed)
 
 
 def test_rejected_answers_get_their_likelihood(causal, template, tmp_path) -> None:

@@ -30,6 +30,7 @@ from sizewise.verify.verify import verify_run
 OPTIONS = sorted((conf_dir() / "metric").glob("*.yaml"))
 NAME = "icd10_dialogues"
 REJECTED = {"rejected/log_prob": -2.0, "rejected/tokens": 2.0}
+JUDGED = {"judged/mini/first": 1.0, "judged/mini/second": 0.0, "judged/mini/unread": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +39,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def node_of(option: Path) -> dict[str, Any]:
-    """The node of an option; encoders are ones that need no download."""
+    """The node of an option; encoders and judges are ones that need no download."""
     nodes: dict[str, Any] = yaml.safe_load(option.read_text(encoding="utf-8"))
     ((name, node),) = nodes.items()
     if "encoder" in node:
         node["encoder"] = STAND_IN if name == "similarity" else str(embedded_model_path("nano"))
+    if "models" in node:
+        node["models"] = "mini"
     return {name: node}
 
 
@@ -77,7 +80,7 @@ def score(
 ) -> tuple[Evaluation, tuple[Prediction, ...]]:
     path = directory / evaluation.predictions.path
     rows = tuple(
-        replace(p, scores=REJECTED, candidate=p.text, candidate_probability=0.5)
+        replace(p, scores=REJECTED | JUDGED, candidate=p.text, candidate_probability=0.5)
         for p in read_predictions(path)
     )
     path.unlink()

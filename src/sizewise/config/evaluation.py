@@ -46,8 +46,9 @@ class EvaluationConfig:
     more than 512 different answers, else none). ``candidates_sha256`` is the content of that file
     (16 digits); it is filled in when a job is planned, and another content is refused.
     ``timed_answers``: test prompts that are answered once more, alone and in a batch, untouched and
-    tuned model in turns, to say how fast both are; 0: none. ``warmup_batches`` are answered before
-    the first where every answer is timed as it is made (sampled ones, and those not in fp32).
+    tuned model in turns, to say how fast both are; 0: none, and drafted answers (greedy ones in
+    fp32) are not timed at all. ``warmup_batches`` are answered before the first where every answer
+    is timed as it is made (sampled ones, and those not in fp32).
     """
 
     batch_size: int | None = None

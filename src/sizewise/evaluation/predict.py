@@ -93,13 +93,14 @@ def predict(
     metrics: Sequence[ExampleMetric] = (),
     candidates: CandidateSet | None = None,
     progress: Callable[[int, int], None] | None = None,
+    timed: bool = True,
 ) -> Predicted:
     """Let a language model answer every example that ``store`` does not hold yet; see ``measured``.
 
     ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
     best one in each reading is kept for each example. An adapter answers merged where that is exact
     (``merged``). Where answers are drafted (``Measurer.drafts``) one batch is decoded once more, to
-    be timed; elsewhere all are, after a warm-up.
+    be timed, unless times are not wanted (``timed``); elsewhere all are, after a warm-up.
     """
     _refuse_none(split_)
     measure = Measurer(model, template, generation, candidates)
@@ -113,9 +114,9 @@ def predict(
             measure, split_, store, device, batch_size, warm_up, warmup_batches, retries, progress,
             kept,
         )  # fmt: skip
-        if all(math.isnan(row.latency) for row in predicted.predictions):
-            timed = time_batch(model, split_, template, generation, predicted.batch_size)
-            predicted = _with_latencies(predicted, timed)
+        if timed and all(math.isnan(row.latency) for row in predicted.predictions):
+            sample = time_batch(model, split_, template, generation, predicted.batch_size)
+            predicted = _with_latencies(predicted, sample)
     prior = (candidates.prior if candidates is not None else None) or ()
     found = observations(model, template, metrics)
     return dataclasses.replace(predicted, observed=found, prior=prior)

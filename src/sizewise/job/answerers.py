@@ -217,6 +217,7 @@ class LanguageModel:
                 metrics=job.metrics_on(split),
                 candidates=self._candidates(job, task, split),
                 progress=progress,
+                timed=evaluation.timed_answers > 0,
             )
 
     def _candidates(self, job: PreparedJob, task: Task, split: SplitName) -> CandidateSet | None:

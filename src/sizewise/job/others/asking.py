@@ -112,6 +112,7 @@ def config_of(
             candidates="train" if chooses else None,
             answer_validation="none",
             warmup_batches=0,
+            timed_answers=0,
             retries=cfg.evaluation.retries,
         ),
         save_data=False,
