@@ -26,7 +26,8 @@ from sizewise.report.page.paper import latex_tables, latex_text, markdown_tables
 from sizewise.report.page.results import results_text
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import write_report
-from sizewise.report.summary import finish_sweep, sweep_summary
+from sizewise.report.summary import finish_sweep
+from sizewise.report.wandb import sweep_summary
 from sizewise.statistics.scaling import ABOVE
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"

@@ -364,7 +364,7 @@ def test_bits_per_byte_give_no_verdict_between_tuned_and_untouched_models(tmp_pa
 
 
 def test_status_is_the_same_wherever_it_is_shown(tmp_path: Path) -> None:
-    from sizewise.report.summary import sweep_summary
+    from sizewise.report.wandb import sweep_summary
 
     pair(tmp_path, said(0.5), said(0.25, offset=1))
     classical(tmp_path, "tfidf_logreg", 0.7, 3)

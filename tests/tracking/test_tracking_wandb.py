@@ -40,9 +40,7 @@ def config(log_examples: bool = False) -> LoggerConfig:
 def one_run(run_dir: Path, run_id: str = "abc", **options: Any) -> Path:
     make_run(run_dir, Spec(task=SMALL))
     cfg = OmegaConf.create({"lora": {"r": 8, "alpha": "${lora.r}"}, "names": ["x"]})
-    loggers = make_loggers(
-        config(**options), run_dir, run_id, "my_sweep", "train", ["nano"], {"run": cfg}
-    )
+    loggers = make_loggers(config(**options), run_dir, run_id, "my_sweep", "train", ["nano"], cfg)
     fit(run_dir, loggers, [])
     finish_loggers(loggers, read_outcome(run_dir), error=False)
     (folder,) = offline_folders(run_dir)
@@ -56,7 +54,8 @@ def test_offline_run_reads_back_whole(tmp_path: Path) -> None:
     found = inspect_summary(folder)
     assert found["run_id"] == "abc"
     assert found["tags"] == ["nano"]
-    assert found["config"]["run"] == {"lora": {"r": 8, "alpha": 8}, "names": ["x"]}
+    config = found["config"]
+    assert (config["lora.r"], config["lora.alpha"], config["names"]) == (8, 8, ["x"])
     summary = found["summary"]
     assert summary["quality/zero_shot"] == pytest.approx(0.2)
     assert summary["quality/tuned"] == pytest.approx(0.6)
@@ -76,7 +75,7 @@ def test_texts_of_examples_stay_here_unless_asked(tmp_path: Path) -> None:
     silent = one_run(tmp_path / "silent")
     asked = one_run(tmp_path / "asked", log_examples=True)
     assert not any(b"Patient 1" in f.read_bytes() for f in silent.rglob("*") if f.is_file())
-    (table,) = asked.rglob("*.table.json")
+    (table,) = asked.rglob("examples*.table.json")
     rows = json.loads(table.read_text())
     assert rows["columns"] == ["id", "prompt", "reference", "base", "tuned"]
     assert len(rows["data"]) == 10

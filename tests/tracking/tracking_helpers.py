@@ -82,6 +82,7 @@ def inspect_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    volatile = ("_runtime", "_timestamp")
+    """What was logged while the run went on; the tables at its end are left out."""
+    volatile = ("_runtime", "_timestamp", "per_example")
     items = [r["history"]["item"] for r in inspect_records(folder) if r["type"] == "history"]
-    return [{k: v for k, v in item.items() if k not in volatile} for item in items]
+    return [{k: v for k, v in item.items() if not k.startswith(volatile)} for item in items]

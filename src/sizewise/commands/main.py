@@ -135,6 +135,19 @@ def compare(
 
 
 @app.command()
+def report(
+    directory: Directory,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Build a W&B Report; saved where logged in.")
+    ] = False,
+) -> None:
+    """Show the summary of a sweep or a run again; with --wandb make it a W&B Report."""
+    from sizewise.commands.provenance import report_command
+
+    report_command(directory, wandb)
+
+
+@app.command()
 def gate(
     paths: Paths,
     margin: Annotated[float, typer.Option(help="Points by which it may be worse.")] = 2.0,

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sizewise.config import PricesConfig
 from sizewise.errors import ConfigError, OutcomeError, SizewiseError
-from sizewise.record.directories import RunDir
+from sizewise.record.directories import RunDir, SweepDir
 from sizewise.record.identity import run_identity
 from sizewise.record.outcome import Outcome, read_outcome
 from sizewise.report.comparison.compare import compare_loaded
@@ -164,6 +164,28 @@ def load_all(paths: Sequence[Path], folder: Path, imports: Imports | None = None
     if not logs or not loaded.runs:
         return loaded
     return with_imports(loaded, logs, folder, asked.id_field, asked.score)
+
+
+def report_command(directory: Path, wandb: bool) -> None:
+    """Print the summary that a sweep left, made anew where there is none; or make a W&B Report.
+
+    Raises:
+        OutcomeError: there is no run, or ``directory`` cannot be written.
+        ConfigError: the package that W&B Reports need is not installed.
+    """
+    alone = RunDir(directory).outcome.is_file()
+    folder = RunDir(directory).report if alone else directory
+    left = SweepDir(folder).summary
+    if not wandb and left.is_file():
+        sys.stdout.write(left.read_text(encoding="utf-8"))
+    elif not wandb:
+        compare_command([directory], (), folder, PricesConfig())
+    else:
+        from sizewise.report.wandb import save_wandb_report
+
+        path, address = save_wandb_report(directory, folder)
+        where = address or "not saved: nobody is logged in to W&B, or it is set to offline."
+        sys.stdout.write(f"W&B Report: {path}\n{where}\n")
 
 
 UNANSWERED = 3

@@ -255,9 +255,26 @@ def open_loggers(job: PreparedJob) -> list[Logger]:
         run_id=tracking_id(group, job.identity),
         group=group,
         job_type="train" if trains(asdict(cfg)) else "evaluate",
-        tags=(cfg.model.name, cfg.dataset.name),
+        tags=tracking_tags(job),
         config=asdict(cfg),
+        facts={"arm": arm_of(job), "device": job.device.type},
     )
+
+
+def arm_of(job: PreparedJob) -> str:
+    """Name what stands for the run as reports do: zero-shot, tuned, classical or encoder."""
+    if job.cfg.model.family in ("classical", "encoder"):
+        return job.cfg.model.family
+    return "tuned" if job.specialises else "zero-shot"
+
+
+def tracking_tags(job: PreparedJob) -> tuple[str, ...]:
+    """Say in a few words what the run is: model, data, arm, method with rank, storage."""
+    cfg, lora = job.cfg, job.cfg.lora
+    adapter = (lora.method, f"r={lora.r}") if lora.method != "full" else ("full",)
+    method = adapter if trains(asdict(cfg)) and arm_of(job) == "tuned" else ()
+    tags = (cfg.model.name, cfg.dataset.name, arm_of(job), *method, cfg.quantization.method)
+    return tuple(dict.fromkeys(tag for tag in tags if tag != "none"))
 
 
 def sweep_name(cfg: RunConfig, run_dir: Path) -> str | None:

@@ -7,10 +7,8 @@ at once.
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -19,14 +17,9 @@ from sizewise.files import write_atomically
 from sizewise.record.directories import SweepDir
 from sizewise.report.comparison.compare import Comparison, compare_loaded
 from sizewise.report.comparison.runs import Loaded, load_runs
-from sizewise.report.page.page import charts_of
-from sizewise.report.page.results import clean
 from sizewise.report.page.terminal import Failure, show, wide_console
 from sizewise.report.page.write import write_report
-from sizewise.report.views.charts import parallel_chart
-from sizewise.tracking.summary_run import SweepSummary, wandb_options, write_summary_run
-
-log = logging.getLogger(__name__)
+from sizewise.report.wandb import record_in_wandb
 
 
 def finish_sweep(
@@ -55,39 +48,3 @@ def finish_sweep(
     show(comparison, failures, named, Console(file=text, width=console.width, emoji=False))
     write_atomically(SweepDir(sweep_dir).summary, text.getvalue())
     return comparison
-
-
-def record_in_wandb(sweep_dir: Path, comparison: Comparison, paths: dict[str, Path]) -> None:
-    """Write the sweep's summary run where its runs used W&B; a failure there is only reported."""
-    options = wandb_options([run.outcome for run in comparison.runs])
-    if options is None or not comparison.sets:
-        return
-    group = sweep_name(comparison) or sweep_dir.name
-    try:
-        write_summary_run(sweep_dir, group, options, sweep_summary(comparison, paths))
-    except Exception:
-        log.warning("The summary run could not be written to W&B.", exc_info=True)
-
-
-def sweep_name(comparison: Comparison) -> str | None:
-    """The name that the runs' configurations give their sweep, if they give one."""
-    names = {(r.outcome.config.get("sweep") or {}).get("name") for r in comparison.runs}
-    return names.pop() if len(names) == 1 else None
-
-
-def sweep_summary(comparison: Comparison, paths: dict[str, Path]) -> SweepSummary:
-    frame = comparison.table
-    main = comparison.sets[0]
-    values: dict[str, Any] = {
-        "verdict": f"{comparison.verdict.headline}. {comparison.verdict.sentence}",
-        "verdict_status": comparison.verdict.status,
-        "runs_finished": len(comparison.runs),
-    }
-    for front in main.fronts:
-        values[f"pareto/{front.cost}"] = ", ".join(front.labels)
-        values[f"hypervolume/{front.cost}"] = front.share
-    images = {"size_vs_quality": paths["picture"]} if paths["picture"].is_file() else {}
-    rows: list[list[Any]] = clean(frame.astype(object).to_numpy().tolist())
-    figures = {f"report/{name}": figure for name, figure in charts_of(main).items()}
-    figures["parallel_coordinates"] = parallel_chart(main.table, main.test.primary)
-    return SweepSummary(list(frame.columns), rows, values, images, figures)

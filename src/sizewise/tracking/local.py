@@ -60,6 +60,7 @@ class LocalLogger(Logger):
     def __init__(self, context: RunContext, folder: str, make: Callable[[Path], Logger]) -> None:
         super().__init__()
         self.directory = context.run_dir / folder
+        self._run_dir = context.run_dir
         self._make = make
         self._inner: Logger | None = None
         self._reader = HistoryReader(RunDir(context.run_dir).history)
@@ -94,7 +95,7 @@ class LocalLogger(Logger):
             return
         self.log_metrics({})
         if outcome is not None:
-            values = numbers_only(summary_values(outcome))
+            values = numbers_only(summary_values(outcome, self._run_dir))
             last = self._reader.last_step
             self.inner.log_metrics({f"summary/{k}": v for k, v in values.items()}, step=last)
         self.inner.save()

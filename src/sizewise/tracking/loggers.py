@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sizewise.config.evaluation import LoggerConfig
 from sizewise.config.targets import build
-from sizewise.tracking.summary import RunContext, numbers_only, summary_values
+from sizewise.tracking.summary import (
+    RunContext,
+    numbers_only,
+    summary_values,
+    tracked_config,
+    tracked_facts,
+)
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
@@ -43,6 +49,7 @@ def make_loggers(
     job_type: str = "train",
     tags: Sequence[str] = (),
     config: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> list[Logger]:
     """Build the loggers of one run: its own ``metrics.jsonl`` first, then the chosen trackers.
 
@@ -55,6 +62,7 @@ def make_loggers(
         group: the sweep's name.
         job_type: ``train`` or ``evaluate``.
         config: the resolved configuration; OmegaConf objects are turned into plain containers.
+        facts: what trackers are told beside it, by dotted keys.
 
     Raises:
         ConfigError: a back end is neither a ``Backend`` nor a Lightning logger.
@@ -62,14 +70,13 @@ def make_loggers(
     from sizewise.tracking.metrics_file import MetricsFile
 
     run_dir.mkdir(parents=True, exist_ok=True)
-    context = RunContext(
-        run_dir, run_id, group, job_type, tuple(tags), plain(config or {}), logger.log_examples
-    )
     made: list[Logger] = [MetricsFile(run_dir)]
-    for name, node in logger.backends.items():
-        if node is not None:
-            made.append(_make(name, node, context))
-    return made
+    chosen = {name: node for name, node in logger.backends.items() if node is not None}
+    if not chosen:
+        return made
+    told = {**tracked_config(plain(config or {})), **dict(facts or {}), **tracked_facts()}
+    context = RunContext(run_dir, run_id, group, job_type, tuple(tags), told, logger.log_examples)
+    return [*made, *(_make(name, node, context) for name, node in chosen.items())]
 
 
 def plain(config: Any) -> Any:

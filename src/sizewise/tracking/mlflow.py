@@ -14,7 +14,6 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from sizewise.errors import ConfigError
 from sizewise.record.directories import RunDir
 from sizewise.record.history import HistoryReader, Line
-from sizewise.record.identity import flatten
 from sizewise.record.outcome import Outcome
 from sizewise.tracking.summary import RunContext, numbers_only, summary_values
 
@@ -93,7 +92,7 @@ class MlflowRunLogger(Logger):
         tags |= {tag: "true" for tag in context.tags}
         name = context.run_dir.name
         run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
-        for key, value in flatten(context.config).items():
+        for key, value in context.config.items():
             client.log_param(run_id, safe(key), str(value)[:PARAM_LENGTH])
         return run_id
 
@@ -124,7 +123,8 @@ class MlflowRunLogger(Logger):
             return
         try:
             self.log_metrics({})
-            for key, value in numbers_only(summary_values(outcome) if outcome else {}).items():
+            values = summary_values(outcome, self.context.run_dir) if outcome else {}
+            for key, value in numbers_only(values).items():
                 self.client.log_metric(self._run_id, safe(f"summary/{key}"), value)
         finally:
             self.client.set_terminated(self._run_id, status="FAILED" if error else "FINISHED")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sizewise
+from sizewise.record.identity import canonical_config, flatten
 from sizewise.record.outcome import Evaluation, Outcome
-from sizewise.record.predictions import Prediction, read_predictions
+from sizewise.record.provenance import code_state, package_versions
+from sizewise.tracking.answers import gain_interval
 
 
 @dataclass(frozen=True)
@@ -19,9 +23,10 @@ class RunContext:
     Attributes:
         run_id: stable id made from the run's identity: the same run, the same id, every time.
         group: name of the sweep, or None for a single run.
-        job_type: ``train``, ``evaluate`` or ``summary``.
-        config: the resolved configuration as plain containers.
+        job_type: ``train``, ``evaluate``, ``configuration`` or ``summary``.
+        config: what the run depends on, by dotted keys (``lora.r``); see ``tracked_config``.
         log_examples: whether texts of examples may be sent to trackers.
+        name: shown name; empty: that of the directory.
     """
 
     run_dir: Path
@@ -31,6 +36,42 @@ class RunContext:
     tags: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     log_examples: bool = False
+    name: str = ""
+
+
+def tracked_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration by dotted keys, without what makes no difference to the run.
+
+    A run that trains nothing has no adapter's or optimiser's settings: they are not what it is.
+    Places, trackers and the shape of the sweep are left out, as of the run's identity. A finished
+    run that is scored again keeps the settings of its training.
+    """
+    plain = dict(config)
+    if plain.get("run"):
+        plain |= {"stage": "full", "run": None, "adapter": None}
+    return flatten(canonical_config(plain))
+
+
+def tracked_facts() -> dict[str, Any]:
+    """Return the state of the code and the versions of what computes, by dotted keys."""
+    code = code_state(Path(__file__).parent)
+    return {
+        "git.commit": code["commit"],
+        "git.dirty": code["dirty"],
+        "versions.sizewise": sizewise.__version__,
+        "versions.python": platform.python_version(),
+        **{f"versions.{name}": version for name, version in package_versions().items()},
+    }
+
+
+def size_config(outcome: Outcome) -> dict[str, int]:
+    """Return the numbers of parameters, which are known once the model is loaded."""
+    model = outcome.model
+    return {
+        "model.params_base": model.params_base,
+        "model.params_total": model.params_total,
+        "model.params_trainable": model.params_trainable,
+    }
 
 
 COSTS = (
@@ -39,12 +80,17 @@ COSTS = (
 )  # fmt: skip
 
 
-def summary_values(outcome: Outcome) -> dict[str, float | str]:
-    """Return the summary of a run as flat names and plain values; what is not known is left out."""
+def summary_values(outcome: Outcome, run_dir: Path | None = None) -> dict[str, float | str]:
+    """Return the summary of a run as flat names and plain values; what is not known is left out.
+
+    ``run_dir``: where its answers lie, for the interval of the gain; None leaves that out.
+    """
+    interval = gain_interval(outcome, run_dir) if run_dir is not None else None
     values: dict[str, float | str | None] = {
         **_size(outcome),
         **{f"cost/{name}": getattr(outcome.cost, name) for name in COSTS},
         **_quality(outcome),
+        **dict(zip(("quality/gain_low", "quality/gain_high"), interval or (), strict=False)),
         "data/dataset": outcome.data.name,
         "data/test_examples": outcome.data.sizes.get("test"),
         "objective": outcome.objective,
@@ -95,31 +141,3 @@ def _quality(outcome: Outcome) -> dict[str, float | str | None]:
 
 def _primary(evaluation: Evaluation | None, primary: str) -> float | None:
     return None if evaluation is None else evaluation.scores.get(primary)
-
-
-COLUMNS = ["id", "prompt", "reference", "base", "tuned"]
-
-
-def example_rows(
-    outcome: Outcome, run_dir: Path, limit: int
-) -> tuple[list[str], list[list[str | None]]]:
-    """Return column names and the first ``limit`` test examples with both models' answers."""
-    own = outcome.data.name
-    base = _by_id(outcome.base.get(own), run_dir)
-    tuned = _by_id((outcome.tuned or {}).get(own), run_dir)
-    rows: list[list[str | None]] = []
-    for key in list(tuned or base)[:limit]:
-        shown = tuned.get(key) or base[key]
-        rows.append([key, shown.prompt, shown.reference, _text(base, key), _text(tuned, key)])
-    return COLUMNS, rows
-
-
-def _text(predictions: dict[str, Prediction], key: str) -> str | None:
-    return predictions[key].text if key in predictions else None
-
-
-def _by_id(evaluation: Evaluation | None, run_dir: Path) -> dict[str, Prediction]:
-    if evaluation is None:
-        return {}
-    predictions = read_predictions(run_dir / evaluation.predictions.path)
-    return {prediction.id: prediction for prediction in predictions}

@@ -1,22 +1,52 @@
-"""The one W&B run that stands for a whole sweep: all outcomes as a table, and the pictures."""
+"""W&B runs that stand for a sweep: one for all of it, and one per configuration over its seeds."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sizewise.files import write_atomically
 from sizewise.record.outcome import Outcome
 from sizewise.tracking.summary import RunContext
+from sizewise.tracking.wandb_artifacts import adapter_artifact
 from sizewise.tracking.wandb_backend import WandbBackend
-from sizewise.tracking.wandb_logger import choose_mode, import_wandb, open_run
+from sizewise.tracking.wandb_logger import choose_mode, import_wandb, open_run, say_once
 
 MARKER = "wandb-summary.sha256"
+WINNER = "winner"
 TARGET = "sizewise.tracking.wandb_backend.WandbBackend"
+
+
+@dataclass(frozen=True)
+class ConfigurationRun:
+    """One configuration with all its seeds, an untouched base too, as a run of its own.
+
+    Attributes:
+        name: its label in the report.
+        key: what it is, hashed into the run's id.
+        tags: a few words.
+        config: flat.
+        values: the run's summary: means over seeds with their intervals, sizes, costs.
+    """
+
+    name: str
+    key: str
+    tags: Sequence[str]
+    config: Mapping[str, Any]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Winner:
+    """A run whose adapter was chosen by validation, and the aliases that say so."""
+
+    run_dir: Path
+    outcome: Outcome
+    aliases: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +58,8 @@ class SweepSummary:
         values: the run's summary (verdict, number of runs, best score, …).
         images: pictures by name.
         figures: plotly figures by name (parallel coordinates, size against quality).
+        configurations: what gets a run of its own.
+        winners: adapters that get an alias.
     """
 
     columns: Sequence[str]
@@ -35,20 +67,27 @@ class SweepSummary:
     values: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, Path] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
+    configurations: Sequence[ConfigurationRun] = ()
+    winners: Sequence[Winner] = ()
 
     @property
     def fingerprint(self) -> str:
-        """Hash of table and values: the same outcomes need no second summary."""
-        text = json.dumps([self.columns, self.rows, self.values], sort_keys=True, default=str)
+        """Hash of all but pictures: the same outcomes need no second summary."""
+        shown = [asdict(configuration) for configuration in self.configurations]
+        won = [(winner.run_dir.name, winner.aliases) for winner in self.winners]
+        told = [self.columns, self.rows, self.values, shown, won]
+        text = json.dumps(told, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def wandb_options(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+    """Return the options of W&B that runs recorded, as far as they are known here; None without."""
+    known = {option.name for option in fields(WandbBackend)}
     for outcome in outcomes:
         logger = outcome.config.get("logger") or {}
         for node in (logger.get("backends") or {}).values():
             if isinstance(node, Mapping) and node.get("_target_") == TARGET:
-                return {key: value for key, value in node.items() if key != "_target_"}
+                return {key: value for key, value in node.items() if key in known}
     return None
 
 
@@ -69,17 +108,46 @@ def write_summary_run(
     if marker.is_file() and marker.read_text(encoding="utf-8").strip() == summary.fingerprint:
         return False
     backend = WandbBackend(**options)
-    context = RunContext(sweep_dir, summary_id(group), group, "summary", ("summary",))
-    context = replace(context, config={"sweep": group, "runs": len(summary.rows)})
     mode = choose_mode(backend.mode)
+    told = {"sweep": group, "runs": len(summary.rows)}
+    context = RunContext(sweep_dir, summary_id(group), group, "summary", ("summary",), told)
     run = open_run(context, mode, backend.project, backend.entity, stats=False)
     try:
         _log(run, summary)
+        _crown(run, group, summary.winners, backend)
     finally:
         run.finish()
+    for configuration in summary.configurations:
+        _log_configuration(sweep_dir, group, configuration, backend, mode)
     marker.parent.mkdir(exist_ok=True)
     write_atomically(marker, summary.fingerprint + "\n")
     return True
+
+
+def _log_configuration(
+    sweep_dir: Path, group: str, found: ConfigurationRun, backend: WandbBackend, mode: str
+) -> None:
+    digest = hashlib.sha256(f"{group}/{found.key}".encode()).hexdigest()[:16]
+    tags, told = tuple(found.tags), dict(found.config)
+    context = RunContext(sweep_dir, digest, group, "configuration", tags, told, name=found.name)
+    run = open_run(context, mode, backend.project, backend.entity, stats=False)
+    run.summary.update(dict(found.values))
+    run.finish()
+
+
+def _crown(run: Any, group: str, winners: Sequence[Winner], backend: WandbBackend) -> None:
+    """Give the chosen adapters their aliases: the same content is the version that is there."""
+    for winner in winners:
+        upload = backend.upload_adapters
+        artifact = adapter_artifact(winner.outcome, winner.run_dir, group, upload)
+        if artifact is None:
+            continue
+        run.log_artifact(artifact, aliases=list(winner.aliases))
+        if backend.registry and WINNER in winner.aliases:
+            if run.offline:
+                say_once("W&B: the registry is linked to by runs that are online only.")
+            else:
+                run.link_artifact(artifact, backend.registry)
 
 
 def _log(run: Any, summary: SweepSummary) -> None:

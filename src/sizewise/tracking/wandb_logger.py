@@ -7,7 +7,7 @@ import netrc
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +20,9 @@ from sizewise.errors import ConfigError
 from sizewise.record.directories import RunDir
 from sizewise.record.history import HistoryReader
 from sizewise.record.outcome import Outcome
-from sizewise.tracking.summary import RunContext, example_rows, summary_values
+from sizewise.tracking.answers import example_rows, scored_rows
+from sizewise.tracking.summary import RunContext, size_config, summary_values
+from sizewise.tracking.wandb_artifacts import Uploads, log_artifacts
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +40,9 @@ class SizewiseWandbLogger(WandbLogger):
         project: str,
         entity: str | None,
         mode: str,
-        system_metrics: bool,
+        system_metrics: bool | None,
         examples: int,
+        upload_adapters: bool,
     ) -> None:
         super().__init__(project=project, save_dir=str(context.run_dir), id=context.run_id)
         self._experiment: Any = None
@@ -47,6 +50,7 @@ class SizewiseWandbLogger(WandbLogger):
         self._mode = mode
         self._target = (project, entity, system_metrics)
         self._examples = examples
+        self._uploads = Uploads(upload_adapters, context.log_examples)
         self._reader = HistoryReader(RunDir(context.run_dir).history)
 
     @property
@@ -55,8 +59,10 @@ class SizewiseWandbLogger(WandbLogger):
         if self._experiment is None:
             self._experiment = open_run(self.context, choose_mode(self._mode), *self._target)
             self._reader.number = self._experiment.step  # lines the server has already
-            self._experiment.define_metric("trainer/global_step")
-            self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+            self._experiment.define_metric(STEP)
+            self._experiment.define_metric("*", step_metric=STEP, step_sync=True)
+            # The weights that stand for a run are those with the lowest validation loss.
+            self._experiment.define_metric("val_loss", STEP, step_sync=True, summary="min")
         return self._experiment
 
     @rank_zero_only
@@ -67,7 +73,7 @@ class SizewiseWandbLogger(WandbLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         run = self.experiment
         for number, line in self._reader.new_lines():
-            at = {} if line.step is None else {"trainer/global_step": line.step}
+            at = {} if line.step is None else {STEP: line.step}
             run.log({**line.values, **at}, step=max(number, run.step))
 
     @rank_zero_only
@@ -77,20 +83,31 @@ class SizewiseWandbLogger(WandbLogger):
         try:
             self.log_metrics({})
             if outcome is not None:
-                self.experiment.summary.update(summary_values(outcome))
-                self._log_examples(outcome)
+                self._log_outcome(outcome)
         finally:
             self.experiment.finish(exit_code=1 if error else 0)
             self._experiment = None
 
-    def _log_examples(self, outcome: Outcome) -> None:
-        if not self.context.log_examples:
-            return
+    def _log_outcome(self, outcome: Outcome) -> None:
+        run, folder = self.experiment, self.context.run_dir
+        run.config.update(size_config(outcome), allow_val_change=True)
+        run.summary.update(summary_values(outcome, folder))
         wandb = import_wandb()
-        columns, rows = example_rows(outcome, self.context.run_dir, self._examples)
-        self.experiment.log({"examples": wandb.Table(columns=columns, data=rows)})
+        tables: dict[str, Table] = {"per_example": scored_rows(outcome, folder)}
+        if self.context.log_examples:
+            tables["examples"] = example_rows(outcome, folder, self._examples)
+        shown = {
+            name: wandb.Table(columns=columns, data=rows)
+            for name, (columns, rows) in tables.items()
+            if rows
+        }
+        if shown:  # a run that only trains has no answers
+            run.log(shown)
+        log_artifacts(run, self.context, outcome, self._uploads)
 
 
+STEP = "trainer/global_step"
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 MODES = ("auto", "online", "offline", "disabled")
 FLUSH_SECONDS = 1.0
 CONNECT_SECONDS = 30.0
@@ -154,8 +171,12 @@ def say_once(message: str) -> None:
         log.info(message)
 
 
-def open_run(context: RunContext, mode: str, project: str, entity: str | None, stats: bool) -> Any:
+def open_run(
+    context: RunContext, mode: str, project: str, entity: str | None, stats: bool | None
+) -> Any:
     """Open the W&B run of ``context``; a server that does not answer makes it an offline run.
+
+    ``stats``: see ``WandbBackend.system_metrics``.
 
     Older offline folders of the same run are removed: their history is replayed into the new one.
     """
@@ -164,7 +185,10 @@ def open_run(context: RunContext, mode: str, project: str, entity: str | None, s
     context.run_dir.mkdir(parents=True, exist_ok=True)
     if mode == "online":
         try:
-            return _init(wandb, context, mode, project, entity, stats)
+            run = _init(wandb, context, mode, project, entity, stats)
+            if context.job_type != "configuration":  # these are found beside the sweep's own
+                log.info("W&B: %s", run.url)
+            return run
         except (wandb.errors.CommError, wandb.errors.AuthenticationError) as error:
             say_once(f"W&B does not answer ({error}): runs are recorded offline.")
             _unreachable.add(True)
@@ -196,14 +220,15 @@ def remove_offline_folders(root: Path, run_id: str) -> None:
 
 
 def _init(
-    wandb: Any, context: RunContext, mode: str, project: str, entity: str | None, stats: bool
+    wandb: Any, context: RunContext, mode: str, project: str, entity: str | None, stats: bool | None
 ) -> Any:
+    load = context.config.get("device") == "cuda" if stats is None else stats
     settings = wandb.Settings(
         silent=True,
         console="off",
         reinit="create_new",
         disable_code=True,
-        x_disable_stats=not stats,
+        x_disable_stats=not load,
         x_disable_machine_info=not stats,
         x_save_requirements=False,
         x_transaction_log_flush_interval=FLUSH_SECONDS,
@@ -214,7 +239,7 @@ def _init(
         entity=entity,
         dir=str(context.run_dir),
         id=context.run_id,
-        name=context.run_dir.name,
+        name=context.name or context.run_dir.name,
         group=context.group,
         job_type=context.job_type,
         tags=[tag[:TAG_LENGTH] for tag in context.tags if tag],
