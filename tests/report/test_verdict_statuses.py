@@ -648,3 +648,17 @@ def test_rates_that_a_sweep_stopped_were_tried(tmp_path: Path) -> None:
     assert not any("one learning rate" in w or "tuning budgets" in w for w in warnings)
     write_tuning(tmp_path, TuningRecord(cells[:1]))
     assert any("Unequal tuning budgets: between 1 and 2" in w for w in only(tmp_path).warnings)
+
+
+def test_where_the_better_reading_leaves_no_gain_it_was_form_alone(tmp_path: Path) -> None:
+    """Not "45.0 of 42.7 points", which no reader can make sense of."""
+    base = read_in(0.0, 0.05, 0.2, 0.2, offset=3)
+    tuned = read_in(0.426, 0.43, 0.426, 0.33)
+    spec = Spec("nano", r=8, task=TASK)
+    plant(tmp_path / "small", spec, base, tuned, primary=LABEL, validated=validated(0, 0, 0, 0.9))
+    large = read_in(0.0, 0.05, 0.25, 0.35, offset=20, unparsed=1.0)
+    plant(tmp_path / "large", Spec("mini", 0.0, None, task=TASK), large, primary=LABEL,
+          validated=validated(0.0, 0.05, 0.25, 0.35))  # fmt: skip
+    verdict = only(tmp_path).verdict
+    assert verdict.status == v.FORM
+    assert "As said it is 42.7 % against 0.0 %: form alone." in verdict.sentence

@@ -178,6 +178,8 @@ def _form(found: Findings) -> str:
     if found.form is None:
         return f"{text}."
     unit = " points" if scale.percent else ""
+    if found.form >= said.gain:
+        return f"{text}: form alone."
     part, whole = (scale.points(v).lstrip("+") for v in (found.form, said.gain))
     return f"{text}: mostly form, {part} of {whole}{unit}."
 
