@@ -10,7 +10,14 @@ from sizewise.data.splits.mixture import part_config
 from sizewise.errors import ConfigError
 
 OWN_FILE = ('dataset.prompt="{q}"', 'dataset.answer="{a}"', "dataset.source.path=x")
-LOCAL = ("counsel_chat", "counsel_chat_filtered", "empathetic_turns", "medsynth_notes", "sqlite")
+LOCAL = (
+    "chat",
+    "counsel_chat",
+    "counsel_chat_filtered",
+    "empathetic_turns",
+    "medsynth_notes",
+    "sqlite",
+)
 GENERIC = ("csv", "json", "jsonl", "parquet")
 
 

@@ -36,7 +36,7 @@ SMALL = (
     "trainer.max_epochs=2",
     "trainer.validate_every=4",
     "trainer.progress_bar=false",
-    "optimizer.lr=1e-2",
+    "optimizer.lr=3e-2",
     "metric=[icd10,perplexity,efficiency]",
 )
 

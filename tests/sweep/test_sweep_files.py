@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from sizewise.commands.run import prepare
 from sizewise.composition.jobs import JobComposer
@@ -47,7 +48,8 @@ def test_every_job_of_a_named_sweep_is_valid(
 
 
 def read(path: Path) -> SweepConfig:
-    values = yaml.safe_load(path.read_text())
+    written = OmegaConf.create({"sweep": yaml.safe_load(path.read_text())})
+    values = OmegaConf.to_container(written, resolve=True)["sweep"]  # type: ignore[index, call-overload]
     return SweepConfig(**{**values, "tuning": TuningConfig(**values.get("tuning", {}))})
 
 

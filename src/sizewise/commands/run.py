@@ -49,8 +49,11 @@ def run_command(main: Callable[[], object]) -> None:
         main()
         return
     os.environ[FULL_ERROR] = "1"  # Hydra raises what it otherwise prints, with advice that misleads
-    with exit_on_error(), explained(sys.argv[1:]):
-        main()
+    try:
+        with exit_on_error(), explained(sys.argv[1:]):
+            main()
+    finally:
+        del os.environ[FULL_ERROR]  # a later command of this process is explained, too
 
 
 def hydra_command(name: str, arguments: Sequence[str] | None = None) -> None:

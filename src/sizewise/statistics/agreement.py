@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from statsmodels.stats.proportion import proportion_confint
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray, fraction
@@ -131,6 +130,8 @@ def win_rate(
     rate = float(points.mean())
     effective = _effective_n(points, None if items is None else [items[i] for i in counted])
     tail = 1.0 - fraction(level, "level")
+    from statsmodels.stats.proportion import proportion_confint  # which takes seconds to import
+
     low, high = proportion_confint(rate * effective, effective, alpha=tail, method="wilson")
     wins, losses = outcomes.count("a"), outcomes.count("b")
     tied = len(outcomes) - wins - losses
