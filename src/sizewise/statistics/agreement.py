@@ -119,6 +119,8 @@ def win_rate(
     unknown = sorted(set(outcomes) - {"a", "b", TIE})
     if unknown:
         raise StatisticsError(f"Outcome {unknown[0]!r} is unknown; use 'a', 'b' or 'tie'.")
+    from statsmodels.stats.proportion import proportion_confint  # takes seconds to import
+
     if ties not in ("half", "exclude"):
         raise StatisticsError(f"ties={ties!r} is unknown; use 'half' or 'exclude'.")
     if items is not None and len(items) != len(outcomes):
@@ -130,8 +132,6 @@ def win_rate(
     rate = float(points.mean())
     effective = _effective_n(points, None if items is None else [items[i] for i in counted])
     tail = 1.0 - fraction(level, "level")
-    from statsmodels.stats.proportion import proportion_confint  # which takes seconds to import
-
     low, high = proportion_confint(rate * effective, effective, alpha=tail, method="wilson")
     wins, losses = outcomes.count("a"), outcomes.count("b")
     tied = len(outcomes) - wins - losses
