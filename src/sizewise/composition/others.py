@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sizewise.config import ModelConfig, QuantizationConfig, conf_dir
 from sizewise.config.endpoint import is_local
 from sizewise.config.register import explain
+from sizewise.config.suggest import options_of
 from sizewise.errors import ConfigError
 from sizewise.files import hash_text
 from sizewise.models.sources import HUB_ID, folder_fingerprint, local_content
@@ -57,7 +58,7 @@ def spelt_other(value: Any, key: str) -> dict[str, Any]:
     if RunDir(folder).config.is_file():
         return _of_run(folder, key)
     if not (folder.is_dir() or (HUB_ID.match(text) and "/" in text)):
-        names = ", ".join(sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml")))
+        names = ", ".join(options_of("model", [conf_dir()]))
         raise ConfigError(
             f"{key}={text!r} is no option of model, no folder, no run and no hub id (owner/name). "
             f"Options: {names}."
@@ -229,7 +230,7 @@ def _option_file(group: str, name: str) -> Path | None:
 def _read_option(group: str, name: str, key: str) -> Any:
     file = _option_file(group, name)
     if file is None:
-        names = ", ".join(sorted(path.stem for path in (conf_dir() / group).glob("*.yaml")))
+        names = ", ".join(options_of(group, [conf_dir()]))
         raise ConfigError(f"{key}: {group}={name!r} is no option. Options: {names}.")
     return OmegaConf.load(file)
 

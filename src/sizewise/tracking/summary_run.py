@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sizewise.files import write_atomically
+from sizewise.files import hash_text, write_atomically
 from sizewise.record.outcome import Outcome
 from sizewise.tracking.summary import RunContext
 from sizewise.tracking.wandb_artifacts import adapter_artifact
@@ -77,7 +76,7 @@ class SweepSummary:
         won = [(winner.run_dir.name, winner.aliases) for winner in self.winners]
         told = [self.columns, self.rows, self.values, shown, won]
         text = json.dumps(told, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hash_text(text)
 
 
 def wandb_options(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
@@ -93,7 +92,7 @@ def wandb_options(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
 
 def summary_id(group: str) -> str:
     """Stable id of a sweep's summary run: the same sweep, the same run."""
-    return "summary-" + hashlib.sha256(group.encode()).hexdigest()[:16]
+    return "summary-" + hash_text(group, 16)
 
 
 def write_summary_run(
@@ -127,7 +126,7 @@ def write_summary_run(
 def _log_configuration(
     sweep_dir: Path, group: str, found: ConfigurationRun, backend: WandbBackend, mode: str
 ) -> None:
-    digest = hashlib.sha256(f"{group}/{found.key}".encode()).hexdigest()[:16]
+    digest = hash_text(f"{group}/{found.key}", 16)
     tags, told = tuple(found.tags), dict(found.config)
     context = RunContext(sweep_dir, digest, group, "configuration", tags, told, name=found.name)
     run = open_run(context, mode, backend.project, backend.entity, stats=False)
