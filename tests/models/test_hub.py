@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.hub import COMMIT, TOKEN, Hub, hub
+from tests.hub import COMMIT, TOKEN, Hub, Repository, hub
 
 from sizewise.models.sources import embedded_model_path
 
@@ -26,6 +26,14 @@ from sizewise.models.tokenizer import load_tokenizer
 model = ModelConfig(name="x", path={path!r})
 try:
     print(len(load_tokenizer(model)), type(load_base(model)).__name__)
+except ModelError as error:
+    print(error)
+"""
+ADAPTER = """
+from sizewise.errors import ModelError
+from sizewise.models.adapter.attach import adapter_folder
+try:
+    print(sorted(file.name for file in adapter_folder({path!r}).iterdir()))
 except ModelError as error:
     print(error)
 """
@@ -101,6 +109,18 @@ def test_a_broken_download_says_so_and_the_next_start_goes_on(models: Hub, tmp_p
     assert "Start the same command again" in line
     models.repositories["who/broken"].breaks_after = None
     assert "Qwen3ForCausalLM" in models.run(code, tmp_path).stdout
+
+
+def test_a_broken_download_of_an_adapter_says_so_too(models: Hub, tmp_path: Path) -> None:
+    weights = (Path(embedded_model_path("nano")) / "model.safetensors").read_bytes()
+    made = models.repositories["who/adapter"] = Repository(
+        {"adapter_config.json": b"{}", "adapter_model.safetensors": weights}, breaks_after=1000
+    )
+    code = ADAPTER.format(path="who/adapter")
+    (line,) = models.run(code, tmp_path).stdout.splitlines()
+    assert line.startswith("The download of 'who/adapter' broke off")
+    made.breaks_after = None
+    assert "adapter_model.safetensors" in models.run(code, tmp_path).stdout
 
 
 def test_an_export_is_uploaded_to_a_private_repository(models: Hub, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sizewise.models.adapter.wrapping import adapted_modules, base_of, base_only
 from sizewise.models.base import fit_weights, is_quantized
 from sizewise.models.encoder import around_head
 from sizewise.models.size import is_adapter_weight
-from sizewise.models.sources import check_weights, find_source
+from sizewise.models.sources import check_weights, find_source, unusable
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.runtime import quiet_libraries, seeded
 
@@ -337,7 +337,10 @@ def adapter_folder(source: Path | str) -> Path:
     if found.folder is None:
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS]))
+        try:
+            folder = Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS]))
+        except Exception as error:  # the client's own kinds, by how the connection failed
+            raise unusable(found, f"adapter={str(source)!r} cannot be fetched", error) from error
     if not (folder / WEIGHTS).is_file():
         raise ModelError(
             f"adapter={str(source)!r} holds no {WEIGHTS} (pickled weights are refused)."
