@@ -89,6 +89,9 @@ class TrainerConfig:
     lifts either limit. ``validate_every`` counts optimiser steps (null: once an epoch; the last
     step is always validated), ``checkpoint_every`` likewise. ``validate_at_start`` scores the
     untrained adapter too, so that the best adapter is never worse than the base.
+
+    ``strategy``: ``auto``, ``ddp`` (each process holds the whole base) or ``fsdp`` (the base is
+    divided among the processes, which train an adapter on it); others reach Lightning by name.
     """
 
     max_epochs: int = 3
@@ -112,6 +115,11 @@ class TrainerConfig:
     log_every: int = 10
     progress_bar: bool = True
     keep_last_checkpoint: bool = False
+
+    @property
+    def shards(self) -> bool:
+        """Whether the weights are divided among the processes of a fit."""
+        return self.strategy == "fsdp"
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "accumulate", "devices", "num_nodes", "log_every"):

@@ -38,6 +38,7 @@ from sizewise.job.bases import (
     check_adapter,
     evaluation_cost,
     give_back,
+    let_go,
     load_evaluated,
     model_facts,
     storage_of,
@@ -47,8 +48,9 @@ from sizewise.job.bases import (
 from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
 from sizewise.job.encoder import ENCODER, Encoder
 from sizewise.job.endpoint import Endpoint
-from sizewise.job.fitting import train
+from sizewise.job.fitting import train, train_divided
 from sizewise.job.protocol import Answerer
+from sizewise.models.adapter.attach import cast_adapter, load_adapter
 from sizewise.models.adapter.full import is_full
 from sizewise.models.adapter.merged import merged
 from sizewise.models.adapter.wrapping import base_only
@@ -153,11 +155,24 @@ class LanguageModel:
             model = load_evaluated(self.model, cfg)
             return LanguageModel(model, self.template, untouched=False)
         padding = pad_id(self.template)
+        if cfg.trainer.shards:
+            return self._trained_divided(job, padding, loggers)
         try:
             model, fitted = train(cfg, self.model, job.task, padding, loggers, job.run_dir)
         except FitStopped:
             self.give_back(job)
             raise
+        return LanguageModel(model, self.template, untouched=False, fit=fitted)
+
+    def _trained_divided(
+        self, job: PreparedJob, padding: int, loggers: Sequence[Logger]
+    ) -> LanguageModel:
+        """Make room, train with the other processes, and load the whole base again to answer."""
+        let_go(self.model)
+        fitted = train_divided(job.cfg, job.task, padding, loggers, job.run_dir)
+        base = take_base(*storage_of(job.cfg), job.device)
+        model = load_adapter(base, RunDir(job.run_dir).adapter)
+        cast_adapter(model, job.cfg.trainer)
         return LanguageModel(model, self.template, untouched=False, fit=fitted)
 
     def validation_loss(self, job: PreparedJob) -> dict[str, float]:

@@ -31,8 +31,13 @@ def load_base(
     quantization: QuantizationConfig | None = None,
     device: torch.device = CPU,
     classes: Sequence[str] = (),
+    packs: bool = False,
 ) -> PreTrainedModel:
     """Load the base: frozen, in eval mode, on ``device``, with no generation defaults of its own.
+
+    With ``model.device_map`` a base on a GPU is spread over all that are visible. ``packs``: 4-bit
+    weights lie in tensors of the dtype that is computed in, like the weights that stay whole, so
+    that FSDP gathers them together (bitsandbytes' ``quant_storage``); the numbers are the same.
 
     ``classes``: the answers that the head of an encoder tells apart; it may be drawn at random.
 
@@ -47,13 +52,20 @@ def load_base(
     quantization = quantization or QuantizationConfig()
     if model.init == "pretrained":
         source = find_source(model.path, model.revision)
-        base = _from_pretrained(source, model, quantization, device, classes)
+        base = _from_pretrained(source, model, quantization, device, classes, packs)
     else:
         with random_checkpoint(model) as folder:
-            base = _from_pretrained(Source(str(folder)), model, quantization, device, classes)
+            source = Source(str(folder))
+            base = _from_pretrained(source, model, quantization, device, classes, packs)
     if model.added_tokens:
         grow_embeddings(base, len(load_tokenizer(model)))
     return _freeze(base)
+
+
+def transformer_blocks(base: PreTrainedModel) -> list[nn.Module]:
+    """Return the repeated blocks of layers that transformers itself never splits over devices."""
+    names = {name for m in base.modules() for name in getattr(m, "_no_split_modules", None) or ()}
+    return [module for module in base.modules() if type(module).__name__ in names]
 
 
 def grow_embeddings(base: PreTrainedModel, size: int) -> None:
@@ -73,11 +85,12 @@ def _from_pretrained(
     quantization: QuantizationConfig,
     device: torch.device,
     classes: Sequence[str],
+    packs: bool,
 ) -> PreTrainedModel:
     config = load_config(source, model)
     if classes:
         name_classes(config, classes)
-    bits = bnb_config(quantization, device, config)
+    bits = bnb_config(quantization, device, config, packs)
     dtype = compute_dtype(quantization, device) if bits else resolve_dtype(model.dtype, device)
     auto = auto_class(config)
     options: dict[str, Any] = {"quantization_config": bits} if bits else {}
@@ -94,15 +107,31 @@ def _from_pretrained(
             use_safetensors=True,
             dtype=dtype,
             attn_implementation=_attention(auto, config, model.attn_implementation),
-            device_map={"": str(device)},
+            device_map=placement(model, device),
             output_loading_info=True,
             **options,
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise unusable(source, f"{source.path!r} could not be loaded", error) from error
     _check_report(source.path, _of_body(report, base) if classes else report)
+    if is_offloaded(base):
+        log.warning(
+            "%s does not fit on the devices: some of it lies in host memory or on disk, from where "
+            "every step reads it. More GPUs, or quantization=nf4, would be much faster.", model.name
+        )  # fmt: skip
     loaded: PreTrainedModel = base
     return loaded
+
+
+def placement(model: ModelConfig, device: torch.device) -> Any:
+    """Return where layers go: all to ``device``, or as accelerate divides them among the GPUs."""
+    spreads = model.device_map is not None and device.type == "cuda"
+    return model.device_map if spreads else {"": str(device)}
+
+
+def is_offloaded(base: nn.Module) -> bool:
+    """Whether some of a base that was spread over devices lies on none of them."""
+    return hasattr(base, "hf_device_map") and any(p.is_meta for p in base.parameters())
 
 
 def _attention(auto: Any, config: PretrainedConfig, wanted: str) -> str:
@@ -191,7 +220,10 @@ VISION_MODULES = ("vision_tower", "multi_modal_projector")
 
 
 def bnb_config(
-    quantization: QuantizationConfig, device: torch.device, config: PretrainedConfig
+    quantization: QuantizationConfig,
+    device: torch.device,
+    config: PretrainedConfig,
+    packs: bool = False,
 ) -> BitsAndBytesConfig | None:
     """Build the settings for ``from_pretrained``; None for an unquantised base.
 
@@ -211,6 +243,7 @@ def bnb_config(
             "bnb_4bit_quant_type": "nf4",
             "bnb_4bit_use_double_quant": quantization.double_quant,
             "bnb_4bit_compute_dtype": compute_dtype(quantization, device),
+            "bnb_4bit_quant_storage": compute_dtype(quantization, device) if packs else torch.uint8,
         }
     return BitsAndBytesConfig(**settings)
 

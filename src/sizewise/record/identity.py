@@ -22,7 +22,7 @@ from sizewise.record.directories import RunDir
 VOLATILE = (
     "hydra", "paths", "logger", "sweep", "evaluation.retries",
     "evaluation.timed_answers", "report", "save_data", "trust",
-    "model.budget",
+    "model.budget", "model.device_map",
     *(f"model.endpoint.{key}" for key in (
         "api_key_env", "concurrency", "timeout", "retry_seconds", "requests_per_minute",
     )),
