@@ -93,7 +93,8 @@ def _from_pretrained(
     bits = bnb_config(quantization, device, config, packs)
     dtype = compute_dtype(quantization, device) if bits else resolve_dtype(model.dtype, device)
     auto = auto_class(config)
-    options: dict[str, Any] = {"quantization_config": bits} if bits else {}
+    stored = unpacked(config, source.path, bits)
+    options: dict[str, Any] = {"quantization_config": stored} if stored else {}
     if classes:  # a head over other classes, as some checkpoints have, is drawn anew
         options["ignore_mismatched_sizes"] = True
     try:
@@ -134,13 +135,17 @@ def is_offloaded(base: nn.Module) -> bool:
     return hasattr(base, "hf_device_map") and any(p.is_meta for p in base.parameters())
 
 
-def _attention(auto: Any, config: PretrainedConfig, wanted: str) -> str:
-    """Fall back from SDPA to eager attention for a class that has no SDPA (Gemma 2's caps)."""
+def _attention(auto: Any, config: PretrainedConfig, wanted: str) -> str | dict[str, str]:
+    """Fall back from SDPA to eager attention for a class that has no SDPA (Gemma 2's caps).
+
+    What hears (Gemma 4) has none either, and is never used here.
+    """
     kind = auto._model_mapping.get(type(config), None)
     if wanted == "sdpa" and kind is not None and not getattr(kind, "_supports_sdpa", True):
         log.info("%s has no SDPA attention: eager attention is used.", config.model_type)
         return "eager"
-    return wanted
+    hears = getattr(config, "audio_config", None) is not None
+    return {"": wanted, "audio_config": "eager"} if hears else wanted
 
 
 def _of_body(report: dict[str, Any], base: PreTrainedModel) -> dict[str, Any]:
@@ -216,7 +221,9 @@ def _freeze(base: PreTrainedModel) -> PreTrainedModel:
     return base
 
 
-VISION_MODULES = ("vision_tower", "multi_modal_projector")
+VISION_MODULES = (
+    "vision_tower", "multi_modal_projector", "embed_vision", "audio_tower", "embed_audio",
+)  # fmt: skip
 
 
 def bnb_config(
@@ -246,6 +253,30 @@ def bnb_config(
             "bnb_4bit_quant_storage": compute_dtype(quantization, device) if packs else torch.uint8,
         }
     return BitsAndBytesConfig(**settings)
+
+
+def unpacked(config: PretrainedConfig, path: str, bits: BitsAndBytesConfig | None) -> Any:
+    """Return the settings of bitsandbytes, or those that unpack a base published in MXFP4.
+
+    Packed experts (gpt-oss) can be neither adapted nor compared with other storages.
+
+    Raises:
+        ModelError: the base is published quantised, and transformers would silently keep it so.
+    """
+    published = getattr(config, "quantization_config", None)
+    if not published:
+        return bits
+    method = dict(published).get("quant_method")
+    if bits is not None:
+        raise ModelError(
+            f"{path!r} is published in {method}, and cannot be quantised again. Choose "
+            "quantization=none, or a copy of it in bf16."
+        )
+    if method != "mxfp4":
+        return None
+    from transformers import Mxfp4Config
+
+    return Mxfp4Config(dequantize=True)
 
 
 def compute_dtype(quantization: QuantizationConfig, device: torch.device) -> torch.dtype:
