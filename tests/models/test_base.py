@@ -147,5 +147,5 @@ def test_a_base_published_in_mxfp4_is_unpacked(tiny: Any, tmp_path: Path) -> Non
     assert len(expected) == 4
     for name, values in expected.items():
         torch.testing.assert_close(loaded[name].float(), values, atol=0, rtol=0)
-    with pytest.raises(ModelError, match="published in mxfp4.*quantization=none"):
+    with pytest.raises(ModelError, match=r"published in mxfp4.*quantization=none"):
         load_base(model, QuantizationConfig(method="nf4"))
