@@ -71,10 +71,11 @@ class LoraTargets:
 class ModelConfig:
     """A base model: where its weights are and how its prompts are written.
 
-    ``path`` is a hub id, a local directory, ``embedded:NAME``, ``package:NAME/FOLDER`` (a folder
-    of an installed Python package), or ``classical:NAME`` (family ``classical``: a baseline without
-    a language model, fitted on the training split). Family ``encoder``: a head over the different
-    training answers is put on the base and trained with it (``lora=full``, or an adapter).
+    ``path`` is a hub id, a local directory, a GGUF file, ``embedded:NAME``, ``package:NAME/FOLDER``
+    (a folder of an installed Python package), or ``classical:NAME`` (family ``classical``: a
+    baseline without a language model, fitted on the training split). Family ``encoder``: a head
+    over the different training answers is put on the base and trained with it (``lora=full``, or an
+    adapter).
     ``chat_template`` is None (the tokenizer's own), ``plain`` (for bases without one),
     or the path of a jinja file. ``template_kwargs`` reach the template in training and in
     inference alike (``enable_thinking``, ``date_string``). ``suggested_lr`` is the learning rate

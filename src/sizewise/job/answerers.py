@@ -271,7 +271,7 @@ class LanguageModel:
             return json.dumps([cfg.model.init, asdict(cfg.model)], default=str)
         source = find_source(cfg.model.path, cfg.model.revision)
         commit = getattr(self.model.config, "_commit_hash", None)
-        return weights_fingerprint(source.path, source.revision, commit)
+        return weights_fingerprint(source.place, source.revision, commit)
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ def compare_bases(recorded: str, model: ModelConfig, adapter: str) -> str | None
         ModelError: they are two different bases.
     """
     used = find_source(model.path, model.revision)
-    if recorded.casefold() in (used.path.casefold(), model.path.casefold()):
+    if recorded.casefold() in (used.place.casefold(), model.path.casefold()):
         return None
     folder = Path(recorded).expanduser()
     both = folder.is_dir() and used.folder is not None
@@ -290,8 +290,8 @@ def _bytes_on_disk(cfg: RunConfig) -> int:
     """Return the bytes of the files that a base is loaded from; 0 where there are none."""
     if cfg.model.init != "pretrained":
         return 0
-    folder = find_source(cfg.model.path, cfg.model.revision).folder
-    return sum(file.stat().st_size for file in weight_files(folder)) if folder is not None else 0
+    source = find_source(cfg.model.path, cfg.model.revision)
+    return sum(file.stat().st_size for file in source.weight_files())
 
 
 def evaluation_cost(evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:

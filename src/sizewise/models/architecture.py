@@ -79,7 +79,7 @@ def _gemma3(figures: ArchitectureConfig) -> PretrainedConfig:
 
 
 def _gemma4(figures: ArchitectureConfig) -> PretrainedConfig:
-    """Build the small Gemma 4: text, pictures and sound; ``extra.audio`` are figures of the last."""
+    """Build a small Gemma 4: text, pictures and sound, whose figures are ``extra.audio``."""
     from transformers import Gemma4AudioConfig, Gemma4Config, Gemma4VisionConfig
 
     vision = figures.vision
@@ -199,9 +199,10 @@ def load_config(source: Source, model: ModelConfig) -> PretrainedConfig:
             revision=source.revision,
             local_files_only=source.local_only,
             trust_remote_code=model.trust_remote_code,
+            **source.options,
         )
     except Exception as error:  # a file of another form fails anywhere in the library
-        raise unusable(source, f"The config of {source.path!r} cannot be read", error) from error
+        raise unusable(source, f"The config of {source.place!r} cannot be read", error) from error
     check_family(config, model)
     config.problem_type = CLASSIFIES if model.family == "encoder" else None
     return config

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,7 +54,9 @@ def load_base(
     quantization = quantization or QuantizationConfig()
     if model.init == "pretrained":
         source = find_source(model.path, model.revision)
-        base = _from_pretrained(source, model, quantization, device, classes, packs)
+        with checkpoint_of(source, model, device) as place:
+            base = _from_pretrained(place, model, quantization, device, classes, packs)
+        base.name_or_path = source.place
     else:
         with random_checkpoint(model) as folder:
             source = Source(str(folder))
@@ -66,6 +70,39 @@ def transformer_blocks(base: PreTrainedModel) -> list[nn.Module]:
     """Return the repeated blocks of layers that transformers itself never splits over devices."""
     names = {name for m in base.modules() for name in getattr(m, "_no_split_modules", None) or ()}
     return [module for module in base.modules() if type(module).__name__ in names]
+
+
+@contextmanager
+def checkpoint_of(source: Source, model: ModelConfig, device: torch.device) -> Iterator[Source]:
+    """Give a place of safetensors: the source itself, or what is unpacked of a GGUF file meanwhile.
+
+    A base from a GGUF file then takes the same way as any other, bitsandbytes and merging included.
+    transformers unpacks its blocks to ``model.dtype``; its weights go into a fresh model, since the
+    one that was read refuses to be saved.
+
+    Raises:
+        ModelError: the file is of an architecture that transformers cannot read, or incomplete.
+    """
+    if source.gguf is None:
+        yield source
+        return
+    config, dtype = load_config(source, model), resolve_dtype(model.dtype, device)
+    auto = auto_class(config)
+    try:
+        read, report = auto.from_pretrained(
+            source.path, **source.options, dtype=dtype, output_loading_info=True
+        )
+    except Exception as error:  # a file of another form fails anywhere in the library
+        raise unusable(source, f"{source.place!r} could not be read", error) from error
+    _check_report(source.place, report)
+    with TemporaryDirectory(prefix="sizewise-gguf-") as folder:
+        fresh = auto.from_config(read.config, dtype=dtype)
+        fresh.load_state_dict(read.state_dict(), assign=True)
+        if hasattr(fresh.config, "quantization_config"):  # that of the file
+            del fresh.config.quantization_config
+        fresh.save_pretrained(folder)
+        del read, fresh
+        yield Source(folder)
 
 
 def grow_embeddings(base: PreTrainedModel, size: int) -> None:

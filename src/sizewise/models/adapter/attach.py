@@ -260,8 +260,8 @@ def load_adapter(
     quiet_libraries()
     if is_offloaded(base):  # PEFT would leave the adapter's weights out, and only warn
         raise ModelError(
-            "This base does not fit on the GPUs (model.device_map left some of it in host memory or "
-            "on disk), and no adapter can be put on such weights. Give the job more GPUs, or "
+            "This base does not fit on the GPUs (model.device_map left some of it in host memory "
+            "or on disk), and no adapter can be put on such weights. Give the job more GPUs, or "
             "quantization=nf4."
         )
     folder = adapter_folder(source)
