@@ -92,6 +92,7 @@ def prepare(cfg: RunConfig, run_dir: Path, identity: str) -> PreparedJob:
 
 
 def _run(job: PreparedJob) -> Outcome:
+    from sizewise.job.served import close_engine
     from sizewise.tracking import finish_loggers
 
     if is_ddp_child():  # a further process of a distributed fit: the first one keeps the books
@@ -107,6 +108,7 @@ def _run(job: PreparedJob) -> Outcome:
         error = False
         raise
     finally:
+        close_engine()
         finish_loggers(loggers, outcome, error)
     # Last of all: a run killed before its trackers were closed is not done, and closes them again.
     write_outcome(outcome, job.run_dir)

@@ -179,8 +179,21 @@ def _models(test: TestSet) -> Lines:
     return {
         "Bases": [_base(arm) for arm in arms],
         "Storage": [_listed(a.model.quantization for a in arms if a.model.quantization != "none")],
+        "Answered by a server": [_parity(arm, test.dataset) for arm in arms],
         "Baselines": [", ".join(baselines)],
     }
+
+
+def _parity(arm: Arm, dataset: str) -> str:
+    """Say how many of a server's answers were compared with transformers' own, and were equal."""
+    for outcome in (member.run.outcome for member in arm.members):
+        result = (outcome.tuned or outcome.base).get(dataset)
+        scores = result.scores if result is not None else {}
+        if "endpoint/parity" in scores:
+            count = scores["endpoint/parity_examples"]
+            equal = round(scores["endpoint/parity"] * count)
+            return f"{arm.label}: {equal} of {count:.0f} greedy answers equal to transformers'"
+    return ""
 
 
 def _base(arm: Arm) -> str:
