@@ -60,6 +60,7 @@ def fit(
         run_dir, make_module(adapted(base, dropout)), data,
         [KillSelf(*kill)] if kill else [], **options,
     )  # fmt: skip
+    assert not torch.distributed.is_initialized(), "the next fit of a process forms its own group"
     if os.environ.get("LOCAL_RANK", "0") == "0":
         if not is_sharded(module.model):
             torch.save(weights(module), run_dir / "weights.pt")

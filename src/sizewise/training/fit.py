@@ -39,7 +39,7 @@ from sizewise.training.milestones import Milestones
 from sizewise.training.module import AnswerModule
 from sizewise.training.random_state import RandomState
 from sizewise.training.recorder import FitProgress, Recorder
-from sizewise.training.sharding import is_sharded
+from sizewise.training.sharding import is_sharded, leave_group
 from sizewise.training.trainable import load_exported, load_trainable, snapshot
 from sizewise.training.trainer import build_trainer, torch_settings_kept, world_size
 
@@ -93,6 +93,8 @@ def fit_job(
         except FitStopped as stopped:  # by a search, which knows nothing of the costs
             stopped.stop = replace(attempt.stopped(stopped.stop.value), share=stopped.stop.share)
             raise
+        finally:
+            leave_group()
     module.eval()
     return result
 

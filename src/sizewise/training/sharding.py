@@ -58,6 +58,12 @@ def share_of(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(local, like.device_mesh, like.placements, src_data_rank=None)
 
 
+def leave_group() -> None:
+    """Leave the process group of a fit: its other processes end, and the next fit forms its own."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 class ShardedStrategy(ModelParallelStrategy):
     """Lightning's FSDP2, with checkpoints of what is trained: whole, in one file, by rank 0.
 
