@@ -143,4 +143,7 @@ def foreign_code(config: Mapping[str, Any]) -> list[str]:
     lines += [f"model.{k}=true" for k in ("trust_remote_code",) if model.get(k)]
     if "/" in str(model.get("attn_implementation")):
         lines.append(f"model.attn_implementation={model['attn_implementation']}")
+    command = ((config.get("evaluation") or {}).get("server") or {}).get("command")
+    if command:
+        lines.append(f"evaluation.server.command={command}")
     return [*lines, *(["trust=true"] if config.get("trust") else [])]
