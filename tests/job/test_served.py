@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sizewise.config import RunConfig
 from sizewise.config.targets import recorded_config
 from sizewise.errors import ConfigError, EvaluationError
 from sizewise.evaluation.engine import check_parity, command_line
+from sizewise.job.answerers import LanguageModel, ServedModel, kind_of_answerer
 from sizewise.job.preflight import preflight
 from sizewise.models.sources import embedded_model_path
 from sizewise.record.directories import RunDir
@@ -149,6 +151,12 @@ def test_what_a_server_cannot_answer_is_refused(more: tuple[str, ...], named: st
         preflight(compose_run([*SMALL, *SERVED, *more]))
 
 
+def test_a_dry_run_starts_no_server() -> None:
+    given = (*SERVED, "evaluation.server.command=no-such-server", "debug=dry_run")
+    assert kind_of_answerer(compose_run(given)) is LanguageModel
+    assert kind_of_answerer(compose_run(given[:-1])) is ServedModel
+
+
 def test_where_the_server_is_names_no_run_and_a_record_starts_none() -> None:
     def composed(*more: str) -> RunConfig:
         return compose_run([*SMALL, *more])
@@ -157,6 +165,4 @@ def test_where_the_server_is_names_no_run_and_a_record_starts_none() -> None:
     second = composed(*SERVED[:1], "evaluation.server.command=anything")
     assert "engine" not in run_identity(plain).config["evaluation"]
     assert run_identity(first).hash == run_identity(second).hash != run_identity(plain).hash
-    from dataclasses import asdict
-
     assert recorded_config(asdict(second)).evaluation.server.command is None

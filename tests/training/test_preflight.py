@@ -65,6 +65,7 @@ def test_a_base_over_several_gpus_that_cannot_train(
         check(*overrides)
     check(*overrides, "lora=none")
     check("trainer=fsdp", "model.device_map=auto")
+    check("debug=dry_run", "model.device_map=auto")
 
 
 @pytest.mark.parametrize("override", ["lora=none", "lora=all_linear", "trainer=deterministic"])

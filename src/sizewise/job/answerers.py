@@ -85,7 +85,8 @@ def kind_of_answerer(cfg: RunConfig) -> type[Answerer]:
         ENCODER: Encoder,
         "endpoint": Endpoint,
     }
-    language = ServedModel if cfg.evaluation.engine == "server" else LanguageModel
+    served = cfg.evaluation.engine == "server" and not cfg.dry_run  # which starts nothing
+    language = ServedModel if served else LanguageModel
     return kinds.get(cfg.model.family, language)
 
 

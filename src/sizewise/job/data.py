@@ -366,7 +366,7 @@ class PreparedJob:
         chosen = self.cfg.evaluation.candidates
         if chosen != "auto":
             return chosen, None
-        if self.cfg.evaluation.engine == "server":
+        if self.cfg.evaluation.engine == "server" and not self.cfg.dry_run:
             return None, "No answers by likelihood: a server (evaluation.engine) gives none."
         return automatic_choice(self.metrics, self.task.splits.train, self.cfg.model)
 

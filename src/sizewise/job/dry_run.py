@@ -33,7 +33,13 @@ class LeftInTheMiddleError(Exception):
 
 def dry_run_warnings(cfg: RunConfig) -> list[str]:
     """Return what every report has to say of a dry run; nothing for a real one."""
-    return [WARNING] if cfg.dry_run else []
+    if not cfg.dry_run:
+        return []
+    served = cfg.evaluation.engine == "server"
+    return [
+        WARNING,
+        *(["No server was started or asked: transformers answered."] if served else []),
+    ]
 
 
 def few(dataset: DatasetConfig) -> DatasetConfig:

@@ -58,7 +58,7 @@ def check_division(cfg: RunConfig) -> None:
         ConfigError: the message names the keys that contradict each other.
     """
     trainer, model = cfg.trainer, cfg.model
-    if model.device_map is not None and not trainer.shards:
+    if model.device_map is not None and not (trainer.shards or cfg.dry_run):
         raise ConfigError(
             f"model.device_map={model.device_map} spreads a base over several GPUs to answer; it "
             "trains nothing. Train with trainer.strategy=fsdp trainer.devices=2 (or more), leave "
