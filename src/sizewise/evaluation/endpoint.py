@@ -257,6 +257,8 @@ def ask_all(
     done = {row.id: row for row in store.read()}
     unique = {e.id: e for e in examples if e.id not in done}
     whole, started = not done, time.perf_counter()
+    if progress is not None:
+        progress(len(examples) - len(unique), len(examples))
     for row in _answers(server, list(unique.values()), max(server.options.alone - len(done), 0)):
         store.append([row])
         done[row.id] = row

@@ -73,6 +73,8 @@ class RunDir(_Directory):
     """Where a fit that has gone on since had been stopped."""
     pruning = _Inside("pruning.json")
     """The search and the trial that this run belongs to."""
+    progress = _Inside("progress.json")
+    """How far the job is, while it runs."""
     queued = _Inside("queued.json")
     """The id under which the job waits in a queue."""
     spending = _Inside("spending.jsonl")

@@ -293,7 +293,8 @@ class Attempt:
         """
         return [
             RandomState(), meter, Recorder(self.config.log_every, self._logged), self.best,
-            *self.callbacks, milestones, FitProgress(total, self.config.progress_bar), last,
+            *self.callbacks, milestones,
+            FitProgress(total, self.config.progress_bar, milestones.rung), last,
         ]  # fmt: skip
 
     def _has_validation(self) -> bool:

@@ -131,7 +131,7 @@ class LocalBackend:
         threads = self._threads or max(1, available_cores() // count)
         for number in range(len(self._slots), count):
             self._slots.append(Slot(number, self._share(number), threads))
-        with Progress(len(jobs), self._progress) as progress:
+        with Progress(len(jobs), self._progress, options.sweep_dir) as progress:
             Pool(self._slots, jobs, options, progress).run()
 
     def close(self) -> None:
@@ -263,7 +263,7 @@ class Pool:
                 job, slot.job = slot.job, None
                 self.ended(slot, job, answer)
         self.look_elsewhere()
-        self._progress.refresh(self._slots)
+        self._progress.refresh()
 
     def _read(self, slot: Slot) -> JobState | int | None:
         answer = slot.read()
