@@ -17,6 +17,7 @@ ADAPTER = "adapter"
 VALIDATION = "validation"
 CHECKPOINTS = "checkpoints"
 RESULTS_FILE = "results.json"
+ZERO_SHOT_FILE = "measured.json"
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,8 @@ class SweepDir(_Directory):
     """The learning rates that were tried, where they were stopped, and which were kept."""
     study = _Inside("study.jsonl")
     """The journal of a search."""
+
+
+def entry_path(cache: Path, key: str) -> Path:
+    """The folder of zero-shot answers in a cache; they are whole if it has ``ZERO_SHOT_FILE``."""
+    return cache / "zero_shot" / key[:2] / key
