@@ -127,6 +127,7 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
         check_launcher(backend, options)
         if backend is not None and plan.to_do:  # a finished sweep is shown on any machine
             backend.check(plan.to_do)
+        peaks = peaks if options.estimate else None
         estimate = estimate_sweep(plan, backend, options.limit, peaks)
         for sentence in sentences(estimate) if estimate is not None else ():
             log.info("  %s", sentence)

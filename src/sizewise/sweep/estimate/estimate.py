@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.files import read_json, write_json
+from sizewise.job.submit import DEFAULT_FUNCTION
 from sizewise.record.directories import SweepDir
 from sizewise.report.words import plural, size
 from sizewise.sweep.estimate.calibration import (
@@ -68,7 +69,8 @@ class Estimate:
 def estimate_sweep(
     plan: Plan, backend: Any, limit: int | None = None, peaks: Mapping[str, int] | None = None
 ) -> Estimate | None:
-    """Estimate what a plan takes; None where nothing is left to do, or nothing was ever measured.
+    """Estimate what a plan takes; None where nothing is left to do, nothing was ever measured, or
+    jobs are another program's.
 
     Args:
         plan: what is to be done.
@@ -78,9 +80,9 @@ def estimate_sweep(
             only what was measured before counts, and this costs nothing.
     """
     planned = stages(plan, limit)
-    if not planned:
-        return None
     pieces = [piece for stage in planned for piece in stage]
+    if not pieces or any(piece.job.function != DEFAULT_FUNCTION for piece in pieces):
+        return None
     cache = Path(str((pieces[0].config.get("paths") or {}).get("cache", ".cache/sizewise")))
     if peaks is None and not (cache / FOLDER).is_dir():
         return None
@@ -171,7 +173,7 @@ def span(seconds: float, low: float | None = None, high: float | None = None) ->
 def comparison(estimate: Estimate | None, took: float) -> str:
     """``Planned 6 min (5–8), took 7 min.``"""
     if estimate is None or estimate.seconds is None:
-        return f"Took {span(took)}; it was not estimated before (sweep.dry_run=true does)."
+        return f"Took {span(took)}."
     partly = " (without the jobs that were not known)" if estimate.unknown else ""
     planned = span(estimate.seconds, estimate.low, estimate.high)
     return f"Planned {planned}{partly}, took {span(took)}."
