@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -215,11 +216,16 @@ class _Expected:
         self.later = [s * self.pace for s in later if isinstance(s, int | float)]
 
     def left(self, name: str, worked: float) -> float | None:
-        """Seconds that a job still takes after so many; None where nothing is known."""
+        """Seconds that a job still takes after so many; None where nothing is known.
+
+        Nothing is known either of one that takes longer than was to be expected.
+        """
         if name in self._planned:
-            return max(0.0, self._planned[name] * self.pace - worked)
-        like = self._by_kind.get(self._kind(name)) or [s for k in self._by_kind.values() for s in k]
-        return max(0.0, sum(like) / len(like) - worked) if like else None
+            whole = self._planned[name] * self.pace
+        else:
+            like = self._by_kind.get(self._kind(name)) or list(chain(*self._by_kind.values()))
+            whole = sum(like) / len(like) if like else 0.0
+        return whole - worked if whole > worked else None
 
     def _kind(self, name: str) -> str:
         """What a job has in common with those that take about as long: model and adapter."""
