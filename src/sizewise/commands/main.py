@@ -174,11 +174,16 @@ def gate(
 
 
 @app.command()
-def plan(overrides: Overrides = None) -> None:
+def plan(
+    overrides: Overrides = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Also time a few steps and answers here.")
+    ] = False,
+) -> None:
     """Say how much memory a job needs and where it fits, without loading a weight."""
     from sizewise.commands.plan import plan_command
 
-    plan_command(overrides or [])
+    plan_command(overrides or [], time)
 
 
 @app.command()
