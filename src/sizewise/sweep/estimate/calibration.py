@@ -116,7 +116,7 @@ def kind_key(config: Mapping[str, Any], workers: int, threads: int) -> str:
         parts[name] = {key: node.get(key) for key in keys}
     if parts["lora"]["method"] == "none":  # nothing is trained
         parts["lora"] = parts["trainer"]["accumulate"] = None
-    where = [platform.node(), platform.machine(), os.cpu_count(), workers, threads]
+    where: list[Any] = [platform.node(), platform.machine(), os.cpu_count(), workers, threads]
     where += [os.environ.get("CUDA_VISIBLE_DEVICES"), [version(name) for name in LIBRARIES]]
     return hash_text(json.dumps([VERSION, parts, where], sort_keys=True, default=str), 24)
 

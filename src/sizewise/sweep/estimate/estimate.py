@@ -121,11 +121,18 @@ def _summed(
     found: Forecast, workers: int, memory: int | None, texts: Sequence[Outgoing]
 ) -> Estimate:
     whole = found.seconds + AROUND if found.jobs else None
-    bounds = [None, None] if whole is None else [whole * (1 + s * found.doubt) for s in (-1, 1)]
     return Estimate(
-        whole, *bounds, workers, found.work, found.jobs, found.later, found.unknown, memory,
-        tuple(texts),
-    )  # fmt: skip
+        seconds=whole,
+        low=None if whole is None else whole * (1 - found.doubt),
+        high=None if whole is None else whole * (1 + found.doubt),
+        workers=workers,
+        work=found.work,
+        jobs=found.jobs,
+        later=found.later,
+        unknown=found.unknown,
+        memory_bytes=memory,
+        outgoing=tuple(texts),
+    )
 
 
 def sentences(estimate: Estimate) -> Iterator[str]:
@@ -159,15 +166,15 @@ def _texts_sentence(each: Outgoing) -> str:
     )
 
 
+UNITS = ((3600.0, "h"), (60.0, "min"))
+
+
 def span(seconds: float, low: float | None = None, high: float | None = None) -> str:
-    """``6 min (5–8)``: a duration with its interval, all in one unit."""
-    unit, name = next(
-        u for u in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= 2 * u[0] or u[0] == 1
-    )
-    digits = 0 if seconds / unit >= 10 or unit == 1 else 1
-    if low is None or high is None:
-        return f"{seconds / unit:.{digits}f} {name}"
-    return f"{seconds / unit:.{digits}f} {name} ({low / unit:.{digits}f}–{high / unit:.{digits}f})"
+    """``6.0 min (5.0–8.0)``: a duration with its interval, all in one unit."""
+    unit, name = next((each for each in UNITS if seconds >= 2 * each[0]), (1.0, "s"))
+    digits = 1 if unit > 1 and seconds / unit < 10 else 0
+    told = [f"{value / unit:.{digits}f}" for value in (seconds, low, high) if value is not None]
+    return f"{told[0]} {name}" + (f" ({told[1]}–{told[2]})" if len(told) == 3 else "")
 
 
 def comparison(estimate: Estimate | None, took: float) -> str:

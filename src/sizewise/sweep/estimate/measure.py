@@ -307,8 +307,7 @@ def sample(split: EncodedSplit, count: int) -> EncodedSplit:
     order = sorted(range(len(split)), key=lambda i: len(split.encoded[i].prompt_ids))
     step = max(1.0, len(order) / max(count, 1))
     kept = [order[int((number + 0.5) * step)] for number in range(min(count, len(order)))]
-    examples, encoded = (tuple(each[i] for i in kept) for each in (split.examples, split.encoded))
-    return EncodedSplit(encoded, examples)
+    return EncodedSplit([split.encoded[i] for i in kept], tuple(split.examples[i] for i in kept))
 
 
 if __name__ == "__main__":
