@@ -205,6 +205,6 @@ def test_seconds_of_all_attempts_count(tmp_path: Path, submitted: Submit) -> Non
     held = try_claim(job.run_dir)
     assert held is not None
     began = held.owner.at or 0.0
-    assert seconds_worked(job.run_dir, began + 5) == pytest.approx(12)
+    assert seconds_worked(job.run_dir, began + 5, held=True) == pytest.approx(12)
     held.release("interrupted")
-    assert 7 <= seconds_worked(job.run_dir, began + 99) < 20, "given up at once"
+    assert 7 <= seconds_worked(job.run_dir, began + 99, held=False) < 20, "given up at once"

@@ -255,10 +255,11 @@ def attempts(directory: Path) -> int:
     return _highest(RunDir(directory).claims)
 
 
-def seconds_worked(directory: Path, now: float | None = None) -> float:
+def seconds_worked(directory: Path, now: float, held: bool) -> float:
     """Return for how long processes have owned ``directory``, over all attempts.
 
-    One that owns it still counts until ``now``, one that died until its last sign of life.
+    Where it is ``held`` the last one counts until ``now``; one that died until its last sign of
+    life.
     """
     folder, total = RunDir(directory).claims, 0.0
     last = _highest(folder)
@@ -269,8 +270,7 @@ def seconds_worked(directory: Path, now: float | None = None) -> float:
             continue
         ended = record.get("ended")
         if ended is None:
-            held = number == last and _held(folder, number, looking=True)
-            ended = (now or time.time()) if held else path.stat().st_mtime
+            ended = now if held and number == last else path.stat().st_mtime
         total += max(0.0, ended - began)
     return total
 

@@ -114,7 +114,7 @@ def read_board(sweep_dir: Path, now: float | None = None, memory: Memory | None 
     }
     for name, state in states.items():
         if state == JobState.DONE and name not in memory.seconds:
-            memory.seconds[name] = seconds_worked(parent / name, now)
+            memory.seconds[name] = seconds_worked(parent / name, now, held=False)
     expected = _Expected(parent, memory)
     running = [
         line
@@ -122,7 +122,7 @@ def read_board(sweep_dir: Path, now: float | None = None, memory: Memory | None 
         if state == JobState.RUNNING and (line := _line(parent / name, expected, now)) is not None
     ]
     waiting = [
-        expected.left(name, seconds_worked(parent / name, now))
+        expected.left(name, seconds_worked(parent / name, now, held=False))
         for name, state in states.items()
         if state not in (*ENDED, JobState.RUNNING)
     ]
@@ -162,7 +162,7 @@ def _line(run_dir: Path, expected: _Expected, now: float) -> JobLine | None:
     if owner is None:  # it has just ended
         return None
     stand = _stand_now(run_dir, owner)
-    seconds = seconds_worked(run_dir, now)
+    seconds = seconds_worked(run_dir, now, held=True)
     stage = stand.left if stand is not None else None
     if stage is not None and stand is not None:
         stage = max(0.0, stage - (now - stand.time))
