@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -10,8 +11,15 @@ import pytest
 from rich.console import Console
 from tests.report.factory import Spec, Task, make_sweep
 
+from sizewise.record.brackets import (
+    BracketRecord,
+    Candidate,
+    RungRecord,
+    TuningRecord,
+    read_tuning,
+    write_tuning,
+)
 from sizewise.record.directories import SweepDir
-from sizewise.record.stops import Candidate, CellRecord, TuningRecord, read_tuning, write_tuning
 from sizewise.report.comparison.compare import Comparison, compare
 from sizewise.report.comparison.pairs import representatives
 from sizewise.report.page.page import render_page
@@ -33,8 +41,14 @@ def tuned(tmp_path: Path) -> Path:
         Candidate("gone", 3e-4, "stopped", 1.2345, 50, 150, 12.0, 5000),
         Candidate("burst", 1.0, "diverged", None, 7, 150, 1.0, 100),
     ]
-    write_tuning(tmp_path, TuningRecord([CellRecord("model=nano", 1 / 3, candidates)], audit=0.5))
+    write_tuning(tmp_path, TuningRecord([bracket(candidates)], audit=0.5))
     return tmp_path
+
+
+def bracket(candidates: list[Candidate]) -> BracketRecord:
+    """One configuration, of which the best rate was kept at a third of the steps."""
+    named = [replace(c, cell="model=nano", values=[c.value]) for c in candidates]
+    return BracketRecord("model=nano", [RungRecord(1 / 3, 0, ["configuration"])], named, "cosine")
 
 
 def test_what_was_not_kept_is_no_arm_also_where_it_was_run_to_its_end(tuned: Path) -> None:
@@ -55,9 +69,9 @@ def test_every_form_of_the_report_tells_what_was_stopped_and_what_it_cost(tuned:
         assert "50 of 150" in text
         assert "model=nano (diverged)" in text
         assert "1 configuration × 4 learning rates" in text
-        assert "better in 0 of 1, mean regret 25.00% of the validation loss" in text
+        assert "kept in 0 of 1 bracket, mean regret 25.00% of the validation loss" in text
     (record,) = json.loads(results_text(comparison))["tuning"]
-    states = [candidate["state"] for candidate in record["cells"][0]["candidates"]]
+    states = [candidate["state"] for candidate in record["brackets"][0]["candidates"]]
     assert states == ["kept", "audited", "stopped", "diverged"]
 
 
@@ -97,7 +111,7 @@ def test_a_best_rate_at_the_edge_of_those_tried_is_objected_to(
     make_sweep(tmp_path, [*KEPT, Spec(model="mini", tuned=None, task=SMALL)])
     others = [Candidate(f"gone{lr}", lr, "stopped", 2.0, 50, 150) for lr in rates[1:]]
     kept = Candidate(KEPT[0].name, rates[0], "kept", 0.9, 50, 150)
-    write_tuning(tmp_path, TuningRecord([CellRecord("model=nano", 1 / 3, [kept, *others])]))
+    write_tuning(tmp_path, TuningRecord([bracket([kept, *others])]))
     (made,) = compare([tmp_path]).sets
     found = [text for text in made.warnings if "that was tried, so a" in text]
     assert len(found) == bool(said)
