@@ -1,12 +1,13 @@
-"""Does halving keep the winner? A thousand sweeps are drawn from stored learning curves and decided.
+"""Does halving keep the winner? Sweeps are drawn from stored learning curves and decided.
 
     python benchmarks/halving.py                  # from benchmarks/halving_curves.csv
     python benchmarks/halving.py --record nano    # trains the curves of a base and appends them
 
 A curve is one fit of the embedded task (480 rows, 60 steps, cosine schedule) at a rank, a learning
 rate and a seed. Its losses are written at several shares of its steps: of the weights as they are
-(window 0), and of their mean over the last part (window) of the steps until then. The sweeps are
-decided by ``sizewise.sweep.halving``, the function that decides real ones.
+(window 0), and of their mean over the last part (window) of the steps until then. A sweep is some
+ranks and rates of one base, each with one of its seeds; it is decided by
+``sizewise.sweep.halving``, the function that decides real ones.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import csv
 import itertools
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from sizewise.models.base import load_base
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.runtime import prepare_environment, quiet, resolve_device, seed_everything
 from sizewise.sweep.halving import Rung, halve
+from sizewise.training.milestones import WINDOW
 from sizewise.training.module import CausalModule, answer_loss, summed_nll
 from sizewise.training.optimizer import lr_scale, make_optimizer_factory, warmup_steps
 
@@ -44,8 +46,19 @@ COLUMNS = ("base", "rank", "lr", "seed", "share", "window", "loss")
 SETTING = ("dataset.max_train=480", "trainer.batch_size=16", "trainer.max_epochs=2")
 STEPS = 60
 SHARES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
-WINDOWS = (0.0, 0.4, 0.6, 0.8)
+WINDOWS = (0.0, 0.4, WINDOW, 0.8)
 VALIDATED = 192
+SWEEPS = 1000
+# How sweeps are decided: name, share of the rung, fraction kept (0: one rate of each rank).
+RULES = (
+    ("half at 1/4", 1 / 4, 0.5),
+    ("half at 1/3", 1 / 3, 0.5),
+    ("half at 1/2", 1 / 2, 0.5),
+    ("a quarter at 1/3", 1 / 3, 0.25),
+    ("one rate each at 1/3", 1 / 3, 0.0),
+    ("one rate each at 1/2", 1 / 2, 0.0),
+    ("one rate each at 2/3", 2 / 3, 0.0),
+)
 # What is trained per base: ranks, learning rates, seeds.
 GRIDS = {
     "nano": ((2, 16), (0.0006, 0.0017, 0.0051, 0.0102, 0.0153), (1, 2)),
@@ -125,3 +138,103 @@ def averaged_loss(
     for weight, last in zip(weights, past[-1], strict=True):
         weight.copy_(last)
     return float(sum(float(nll) for nll, _ in sums) / sum(tokens for _, tokens in sums))
+
+
+Key = tuple[str, int, float, int]
+Curves = Mapping[Key, Mapping[tuple[float, float], float]]
+
+
+def read(path: Path = CURVES) -> Curves:
+    """Curves by base, rank, rate and seed: (share, window) → loss."""
+    found: dict[Key, dict[tuple[float, float], float]] = {}
+    with path.open(newline="", encoding="utf-8") as handle:
+        for row in csv.DictReader(handle):
+            key = (row["base"], int(row["rank"]), float(row["lr"]), int(row["seed"]))
+            share = min(SHARES, key=lambda s: abs(s - float(row["share"])))
+            found.setdefault(key, {})[share, float(row["window"])] = float(row["loss"])
+    return found
+
+
+def draw(curves: Curves, chance: random.Random) -> list[Key]:
+    """A sweep: one or more ranks of a base at three rates or more, each with one of its seeds."""
+    base = chance.choice(sorted({key[0] for key in curves}))
+    ranks, rates = (sorted({key[n] for key in curves if key[0] == base}) for n in (1, 2))
+    some_ranks = chance.sample(ranks, chance.randint(1, len(ranks)))
+    some_rates = chance.sample(rates, chance.randint(3, len(rates)))
+    seeds = sorted({key[3] for key in curves if key[0] == base})
+    some = itertools.product(some_ranks, some_rates)
+    return [(base, int(rank), float(rate), chance.choice(seeds)) for rank, rate in some]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of many sweeps: how often the winner was kept, the mean regret, the steps that were run.
+
+    ``regret``: the best final loss of the kept over that of all, less 1. ``steps``: as a share of
+    those of the whole grid.
+    """
+
+    kept: float
+    regret: float
+    steps: float
+
+
+def simulate(
+    curves: Curves, share: float, keep: float, window: float, sweeps: int = SWEEPS, seed: int = 0
+) -> Result:
+    chance = random.Random(seed)
+    decided = [_decide(curves, draw(curves, chance), share, keep, window) for _ in range(sweeps)]
+    regrets = [regret for regret, _ in decided]
+    return Result(
+        kept=sum(regret == 0 for regret in regrets) / sweeps,
+        regret=sum(regrets) / sweeps,
+        steps=sum(steps for _, steps in decided) / sweeps,
+    )
+
+
+def _decide(
+    curves: Curves, sweep: Sequence[Key], share: float, keep: float, window: float
+) -> tuple[float, float]:
+    """Return the regret of one sweep and the share of its steps that were run."""
+    named = {f"{number:02}": curves[key] for number, key in enumerate(sweep)}
+    groups = {name: str(key[1]) for name, key in zip(named, sweep, strict=True)}
+    rung = Rung(share, math.ceil(keep * len(sweep)), groups)
+    fates = halve(named, [rung], lambda *_: {n: c[share, window] for n, c in named.items()})
+    final = {name: losses[1.0, 0.0] for name, losses in named.items()}
+    left = [loss for name, loss in final.items() if not fates[name].out]
+    steps = share + (1 - share) * len(left) / len(final)
+    return min(left) / min(final.values()) - 1, steps
+
+
+def table(curves: Curves, sweeps: int = SWEEPS) -> Iterator[str]:
+    """The lines of a table for docs/sweeps.md."""
+    yield "| | winner kept | regret | with the weights as they are | | steps run |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for name, share, keep in RULES:
+        mean, plain = (simulate(curves, share, keep, w, sweeps) for w in (WINDOW, 0.0))
+        yield (
+            f"| {name} | {mean.kept:.1%} | {mean.regret:.2%} | {plain.kept:.1%} | "
+            f"{plain.regret:.2%} | {mean.steps:.0%} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", choices=sorted(GRIDS), help="train the curves of a base")
+    parser.add_argument("--sweeps", type=int, default=SWEEPS)
+    options = parser.parse_args()
+    if options.record is None:
+        print("\n".join(table(read(), options.sweeps)))
+        return
+    prepare_environment(hub=False)
+    quiet()
+    fresh = not CURVES.exists()
+    with CURVES.open("a", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+        if fresh:
+            writer.writeheader()
+        writer.writerows(record(options.record))
+
+
+if __name__ == "__main__":
+    main()

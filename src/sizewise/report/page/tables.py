@@ -263,8 +263,12 @@ def stopped_table(records: Sequence[TuningRecord]) -> PageTable:
                 _cell(loss, tried.final),
             ]
         )
-    note = " ".join([*map(tuning_sentence, records), audit_sentence(records)]).strip()
-    return PageTable(columns, (False, *[True] * 8), rows, note)
+    return PageTable(columns, (False, *[True] * 8), rows, tuning_note(records))
+
+
+def tuning_note(records: Sequence[TuningRecord]) -> str:
+    """What was tried and stopped, and what audits found, in words."""
+    return " ".join([*map(tuning_sentence, records), audit_sentence(records)]).strip()
 
 
 def _beside(kept: Candidate | None, tried: Candidate) -> float | None:
