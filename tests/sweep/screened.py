@@ -74,7 +74,7 @@ def run(plan: Plan, jobs_until_kill: int | None = None, **options: Any) -> Plan:
 
 
 def record(plan: Plan) -> None:
-    write_tuning(plan.sweep_dir, tuning_record(plan.brackets, plan.audit))
+    write_tuning(plan.sweep_dir, tuning_record(plan.looks, plan.audit))
 
 
 def survivors(folder: Path) -> dict[tuple[int, int], float]:

@@ -362,3 +362,14 @@ def test_options_out_of_range_are_named(options: dict[str, Any], said: str) -> N
     build: Callable[..., HalvingConfig] = HalvingConfig
     with pytest.raises(ConfigError, match=said):
         build(**options)
+
+
+def test_the_choice_is_said_once_it_is_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        run(halved(tmp_path))
+    assert caplog.text.count("Tuned: 2 configurations × 4 learning rates with one seed each") == 1
+    assert "compared by validation loss after 1/3 of the steps; 4 of 8 went no further" in (
+        caplog.text
+    )

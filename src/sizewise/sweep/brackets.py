@@ -376,8 +376,8 @@ def _names(jobs: Sequence[Job]) -> list[str]:
     return [name or fallback for name, fallback in zip(said, plain, strict=True)]
 
 
-def tuning_record(brackets: Sequence[Bracket], audit: float) -> TuningRecord:
-    return TuningRecord([bracket.look().record(audit) for bracket in brackets], audit)
+def tuning_record(looks: Sequence[Look], audit: float) -> TuningRecord:
+    return TuningRecord([look.record(audit) for look in looks], audit)
 
 
 def all_diverged(brackets: Iterable[Bracket]) -> list[JobFailure]:

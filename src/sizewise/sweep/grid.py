@@ -183,7 +183,8 @@ def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
         },
     )
     if plan.brackets:
-        write_tuning(plan.sweep_dir, tuning_record(plan.brackets, plan.audit))
+        looks = [bracket.look() for bracket in plan.brackets]  # others may have gone on
+        write_tuning(plan.sweep_dir, tuning_record(looks, plan.audit))
 
 
 def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> None:

@@ -8,6 +8,7 @@ other, and one that was killed is followed by one that decides the same.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,18 +71,22 @@ def _decide(
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Return who surely goes on and who surely does not.
 
-    ``sure`` are surely compared here, and ``contenders`` possibly: each may yet turn out better
-    than all others while its loss is not known.
+    ``sure`` are surely compared here, and ``contenders`` possibly: each of those may yet turn out
+    better than all others while its loss is not known.
     """
     order = {name: by_loss(losses[name], name) for name in contenders if name in losses}
+    unknown = contenders - order.keys()
+    unknown_of = Counter(rung.groups[name] for name in unknown)
+    better_of, sure_of, surely_better = Counter[str](), Counter[str](), 0  # of each group; of all
     stay, leave = set(), set()
-    for name, own in order.items():
-        before = {other for other in contenders if other not in order or order[other] < own}
-        before.discard(name)
-        mates = {other for other in before if rung.groups[other] == rung.groups[name]}
-        certain = {other for other in before & sure if other in order}
-        if math.isinf(own[0]) or (len(certain) >= rung.keep and certain & mates):
+    for better, name in enumerate(sorted(order, key=order.__getitem__)):
+        group = rung.groups[name]
+        best_of_group = better_of[group] + unknown_of[group] == 0
+        if math.isinf(order[name][0]) or (surely_better >= rung.keep and sure_of[group]):
             leave.add(name)
-        elif name in sure and (len(before) < rung.keep or not mates):
+        elif name in sure and (better + len(unknown) < rung.keep or best_of_group):
             stay.add(name)
+        better_of[group] += 1
+        sure_of[group] += name in sure
+        surely_better += name in sure
     return frozenset(stay), frozenset(leave)

@@ -20,7 +20,7 @@ from sizewise.record.identity import reuse_key, trains
 from sizewise.record.state import JobState, job_state
 from sizewise.report.words import literal, plural
 from sizewise.sweep.baselines import BASELINES, baseline_overrides
-from sizewise.sweep.brackets import RATE, Bracket, make_brackets, rates_of
+from sizewise.sweep.brackets import RATE, Bracket, Look, make_brackets, rates_of
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,15 @@ class Plan:
         return [job for job in self.jobs if job.identity.hash not in ahead]
 
     @cached_property
+    def looks(self) -> list[Look]:
+        """What every bracket had come to when this was first asked."""
+        return [bracket.look() for bracket in self.brackets]
+
+    @cached_property
     def to_do(self) -> list[Job]:
         """The jobs to start next, each with where it is to stop for now."""
         screened = {job.identity.hash for bracket in self.brackets for job in bracket.jobs}
-        chosen = [job for bracket in self.brackets for job in bracket.look().to_run(self.audit)]
+        chosen = [job for look in self.looks for job in look.to_run(self.audit)]
         due = {job.identity.hash: job for job in chosen}
         for job in self.jobs:
             if job.identity.hash not in screened and self.states[job.identity.slug] not in FINAL:
@@ -65,12 +70,12 @@ class Plan:
     @property
     def later(self) -> int:
         """Number of further seeds of which it is not known yet whose they are."""
-        return sum(bracket.look().later for bracket in self.brackets)
+        return sum(look.later for look in self.looks)
 
     @property
     def undecided(self) -> int:
         """Number of brackets in which a choice is still to come."""
-        return sum(not bracket.look().decided for bracket in self.brackets)
+        return sum(not look.decided for look in self.looks)
 
 
 def make_plan(
@@ -269,10 +274,10 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
         slug = job.identity.slug
         shown = " ".join(text for text in job.overrides if not text.startswith("paths."))
         yield slug, str(plan.states[slug]), memory[slug], shown
-    for bracket in plan.brackets:
-        if later := bracket.look().later:
-            seeds = plural(later, "further seed")
-            yield f"{bracket.name}: {seeds}", "after the choice", "", "of what is kept"
+    for look in plan.looks:
+        if look.later:
+            seeds = plural(look.later, "further seed")
+            yield f"{look.bracket.name}: {seeds}", "after the choice", "", "of what is kept"
 
 
 def estimated_memory(jobs: Sequence[Job]) -> dict[str, str]:

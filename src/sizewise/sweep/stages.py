@@ -44,10 +44,10 @@ def run_stages(plan: Plan, means: Means, limit: int | None, fail_fast: bool) -> 
         means.launch(jobs)
         if not plan.brackets:
             break
-        undecided, plan = plan.undecided, current(plan)
+        undecided, plan = plan.undecided, current(plan)  # the former as of before the launch
         means.record(plan)
         if undecided and not plan.undecided:
-            log.info("%s", tuning_sentence(tuning_record(plan.brackets, plan.audit)))
+            log.info("%s", tuning_sentence(tuning_record(plan.looks, plan.audit)))
         failed = any(job_state(job.run_dir) == JobState.FAILED for job in jobs)
         if means.left_running(plan) or (fail_fast and failed):
             break
