@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sizewise.composition.compose import compose_run
-from sizewise.config import SweepConfig, TuningConfig
+from sizewise.config import HalvingConfig, SweepConfig, TuningConfig
 from sizewise.config.training import TrainerConfig
 from sizewise.files import write_json
 from sizewise.job.submit import Job
@@ -42,7 +42,7 @@ from sizewise.sweep.launch.slot import Slot
 from sizewise.sweep.plan import Plan, current, make_plan
 
 from .conftest import job_config
-from .test_tuning import Composer
+from .screened import Composer
 
 SPLITS = {"train": 80, "validation": 20, "test": 10}
 KIND = Measured(
@@ -68,9 +68,10 @@ UNTOUCHED = 4.0 + 10 * 0.4
 AROUND = JOB_SECONDS + 1.0 + 1.0
 
 
-def planned(folder: Path, grid: list[tuple[str, ...]], **tuning: Any) -> Plan:
+def planned(folder: Path, grid: list[tuple[str, ...]], halving: Any = None, **tuning: Any) -> Plan:
     composer: Any = Composer()
-    sweep = SweepConfig(tuning=TuningConfig(**tuning), baselines=False)
+    halving = HalvingConfig(**(halving or {}))
+    sweep = SweepConfig(tuning=TuningConfig(**tuning), halving=halving, baselines=False)
     plan = make_plan(grid, composer, folder, sweep, "sweep.fake:tuned")
     for job in plan.pool:
         config: Any = job.config
@@ -128,6 +129,16 @@ def test_stopped_candidates_run_a_share_of_the_steps_and_the_chosen_one_the_rest
     assert first == pytest.approx(rung + UNTOUCHED)
     rest = 10 * 0.5 + 1 * 20 * 0.1 + TUNED + AROUND
     assert found.later == pytest.approx([rest, *[STEPS + VALIDATIONS + TUNED + AROUND] * 2])
+
+
+def test_of_a_halved_grid_as_many_go_on_from_each_rung_as_are_kept(tmp_path: Path) -> None:
+    grid = [(f"r={r}", f"seed={seed}") for r in (2, 4, 8, 16) for seed in (1, 2)]
+    halving = {"rungs": [0.25, 0.5], "keep": 0.5, "keep_each": []}
+    plan = planned(tmp_path, grid, halving)
+    spans = [[(piece.begin, piece.end) for piece in stage] for stage in stages(plan)]
+    assert spans == [[(0.0, 0.25)] * 4, [(0.25, 0.5)] * 2, [(0.5, 1.0), (0.0, 1.0)]]
+    each = planned(tmp_path, grid, halving | {"keep_each": ["lora.r"]})
+    assert [len(stage) for stage in stages(each)] == [8 - 4 + 4], "every rank is kept: no rung"
 
 
 def test_an_audit_counts_as_likely_as_it_is(tmp_path: Path) -> None:

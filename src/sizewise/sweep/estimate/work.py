@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -17,7 +17,9 @@ from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
 from sizewise.record.identity import reuse_key, trains
 from sizewise.record.stops import standing_stop
 from sizewise.record.timing import ENOUGH_SECONDS, MOST_ROUNDS
+from sizewise.sweep.brackets import Look
 from sizewise.sweep.estimate.calibration import Found, Measured
+from sizewise.sweep.halving import Rung
 from sizewise.sweep.launch.local_launcher import Waiting
 from sizewise.sweep.plan import Plan
 
@@ -50,24 +52,45 @@ class Piece:
 
 
 def stages(plan: Plan, limit: int | None = None) -> list[list[Piece]]:
-    """Return what is done now, and what the choice of learning rates will add.
+    """Return what is done now, and what each choice among candidates will add.
 
-    Which candidate is going to be chosen is not known; all of a cell take about as long.
+    Which of them are going to be kept is not known: some are taken for them, as many as will be.
     """
     now = [Piece(job, _begun(job), job.stop_at or 1.0) for job in plan.to_do]
     if limit is not None:
         return [now[:limit]]
-    later: list[Piece] = []
-    for cell in plan.cells:
-        choice = cell.look()
-        if choice.kept is not None:
-            continue
-        likely, *others = cell.candidates
-        if choice.share < 1:
-            later.append(Piece(likely, choice.share))
-            later += [Piece(c, choice.share, weight=plan.audit) for c in others if plan.audit]
-        later += [Piece(job) for job in cell.further.get(likely.identity.hash, ())]
-    return [stage for stage in (now, later) if stage]
+    later: list[list[Piece]] = []
+    for look in plan.looks:
+        for number, stage in enumerate(_after_rungs(look, plan.audit)):
+            later += [[] for _ in range(number + 1 - len(later))]
+            later[number] += stage
+    return [stage for stage in (now, *later) if stage]
+
+
+def _after_rungs(look: Look, audit: float) -> Iterator[list[Piece]]:
+    """What follows on each rung of a bracket that is still to be decided."""
+    rungs, shares = look.bracket.rungs, [*look.shares, 1.0]
+    climbing = {n: look.bracket.candidates[n] for n, fate in look.fates.items() if not fate.out}
+    at = min((look.fates[name].passed for name in climbing), default=len(rungs))
+    for number in range(at, len(rungs)):
+        names = likely(climbing, rungs[number])
+        stopped = [job for name, job in climbing.items() if name not in names]
+        climbing = {name: climbing[name] for name in names}
+        begin, end = shares[number], shares[number + 1]
+        stage = [Piece(job, begin, end) for job in climbing.values() if begin < end]
+        stage += [Piece(job, begin, weight=audit) for job in stopped if audit and begin < 1]
+        if number + 1 == len(rungs):
+            further = look.bracket.further
+            stage += [Piece(job) for c in climbing.values() for job in further[c.identity.hash]]
+        yield stage
+
+
+def likely(names: Iterable[str], rung: Rung) -> set[str]:
+    """Take as many candidates as a rung leaves: the first of each of its groups, then others."""
+    every = list(names)
+    firsts = list({rung.groups[name]: name for name in reversed(every)}.values())[::-1]
+    others = [name for name in every if name not in firsts]
+    return set([*firsts, *others][: max(len(firsts), rung.keep)])
 
 
 def _begun(job: Job) -> float:
