@@ -189,10 +189,15 @@ ESTIMATE = Estimate(
 
 def test_it_is_said_with_its_interval_and_held_against_what_the_sweep_took() -> None:
     time, memory = sentences(ESTIMATE)
-    assert time.startswith("Time: about 6.0 min (5.0–8.0) with 2 workers on this machine (")
+    assert time.startswith("Time: about 6.0 min (5.0–8.0) with 2 workers on this machine, 10 ")
     assert "training 50%, answers 50%" in time
     assert memory == "Memory: at most about 2.1 GB at once with 2 workers."
     assert comparison(ESTIMATE, 420) == "Planned 6.0 min (5.0–8.0), took 7.0 min."
+    assert comparison(ESTIMATE, 3000, computed=620) == (
+        "Planned 6.0 min (5.0–8.0), took 50 min: the machine had other work to do (10 min of "
+        "computing, 10 min planned)."
+    )
+    assert comparison(ESTIMATE, 3000, computed=1500) == "Planned 6.0 min (5.0–8.0), took 50 min."
     unknown = replace(ESTIMATE, unknown={"its weights are not on this machine": 3})
     assert "Without 3 jobs: its weights are not on this machine." in list(sentences(unknown))
     assert "(without the jobs that were not known)" in comparison(unknown, 420)

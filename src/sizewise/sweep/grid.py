@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -144,14 +145,21 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
 def timed(plan: Plan, estimate: Estimate | None) -> Iterator[None]:
     """Hold what the block takes against what was planned, and keep both in ``sweep.json``."""
     started, jobs = time.monotonic(), len(plan.to_do) + plan.later
+    before = _computed()
     try:
         yield
     finally:
         states = [job_state(job.run_dir) for job in plan.jobs]
         if jobs and not any(state in UNDER_WAY for state in states):
             took = time.monotonic() - started
-            note_command(plan.sweep_dir, command_record(estimate, took, jobs))
-            log.info("%s", comparison(estimate, took))
+            computed = _computed() - before
+            note_command(plan.sweep_dir, command_record(estimate, took, computed, jobs))
+            log.info("%s", comparison(estimate, took, computed))
+
+
+def _computed() -> float:
+    """Seconds of computing of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _carry_out(

@@ -143,7 +143,8 @@ def sentences(estimate: Estimate) -> Iterator[str]:
         shares = ", ".join(f"{n} {s / work:.0%}" for n, s in estimate.work.items() if s)
         yield (
             f"Time: about {span(estimate.seconds, estimate.low, estimate.high)} with {workers} on "
-            f"this machine ({shares}), from a few steps and answers that were timed here."
+            f"this machine, {span(work)} of work in all ({shares}), from a few steps and answers "
+            "that were timed here."
         )
     for reason, count in estimate.unknown.items():
         without = "Without" if estimate.seconds is not None else "Time is not known for"
@@ -177,13 +178,28 @@ def span(seconds: float, low: float | None = None, high: float | None = None) ->
     return f"{told[0]} {name}" + (f" ({told[1]}–{told[2]})" if len(told) == 3 else "")
 
 
-def comparison(estimate: Estimate | None, took: float) -> str:
-    """``Planned 6 min (5–8), took 7 min.``"""
+# More computing than planned by this factor is no other program's doing.
+FITS = 1.25
+
+
+def comparison(estimate: Estimate | None, took: float, computed: float = 0.0) -> str:
+    """``Planned 6.0 min (5.0–8.0), took 7.0 min.``
+
+    ``computed``: seconds of computing by all processes. Where it took longer than may well be, but
+    not more computing than planned, the machine was busy with something else, which is said.
+    """
     if estimate is None or estimate.seconds is None:
         return f"Took {span(took)}."
     partly = " (without the jobs that were not known)" if estimate.unknown else ""
     planned = span(estimate.seconds, estimate.low, estimate.high)
-    return f"Planned {planned}{partly}, took {span(took)}."
+    work = sum(estimate.work.values()) + AROUND
+    busy = took > (estimate.high or 0.0) and 0 < computed <= FITS * work
+    why = (
+        f": the machine had other work to do ({span(computed)} of computing, {span(work)} planned)"
+        if busy and not estimate.unknown
+        else ""
+    )
+    return f"Planned {planned}{partly}, took {span(took)}{why}."
 
 
 ESTIMATE, COMMANDS = "estimate", "commands"
@@ -201,10 +217,17 @@ def kept_record(sweep_dir: Path, estimate: Estimate | None) -> dict[str, Any]:
     return {**found, ESTIMATE: new}
 
 
-def command_record(estimate: Estimate | None, took: float, jobs: int) -> dict[str, Any]:
-    """What one command took, beside what was planned."""
+def command_record(
+    estimate: Estimate | None, took: float, computed: float, jobs: int
+) -> dict[str, Any]:
+    """What one command took, in seconds that passed and of computing, beside what was planned."""
     planned = estimate and {"seconds": estimate.seconds, "low": estimate.low, "high": estimate.high}
-    return {"jobs": jobs, "planned": planned, "took": round(took, 1)}
+    return {
+        "jobs": jobs,
+        "planned": planned,
+        "took": round(took, 1),
+        "computed": round(computed, 1),
+    }
 
 
 def note_command(sweep_dir: Path, record: dict[str, Any]) -> None:
