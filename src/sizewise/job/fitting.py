@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sizewise.config import RunConfig
+from sizewise.config.training import SELECTIVE
 from sizewise.data.batches.collate import collate_classes, collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
 from sizewise.job.bases import storage_of
@@ -54,7 +55,7 @@ def train(
     dtype = base.dtype
     model = attach_adapter(base, cfg.lora, storage_of(cfg)[0], cfg.seed)
     if cfg.trainer.gradient_checkpointing:
-        enable_checkpointing(model)
+        enable_checkpointing(model, cfg.trainer.gradient_checkpointing == SELECTIVE)
     module = build_module(cfg, model)
     data = _batches(cfg, task, padding)
     if cfg.dry_run:
