@@ -326,6 +326,17 @@ def test_it_is_off_by_default_and_says_where_it_stops_nothing(
     assert len(plan.to_do) == 3
 
 
+def test_the_rates_of_a_single_configuration_are_halved_as_well(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        plan = halved(tmp_path, [("r=4", f"optimizer.lr={lr}", "seed=1") for lr in RATES])
+        print_plan(plan, details=False)
+    assert "stops nothing" not in caplog.text
+    assert "1 configuration in 1 bracket: 4 jobs" in caplog.text
+    assert "the best 2 (at least)" in caplog.text
+
+
 def test_the_plan_says_what_is_compared_where_and_what_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
