@@ -19,14 +19,14 @@ from sizewise.config.register import to_run_config
 from sizewise.errors import ConfigError, SweepError
 from sizewise.files import write_json
 from sizewise.job.submit import Job
+from sizewise.record.brackets import write_tuning
 from sizewise.record.directories import SweepDir
 from sizewise.record.state import JobState, job_state
-from sizewise.record.stops import write_tuning
+from sizewise.sweep.brackets import tuning_record
 from sizewise.sweep.finish import finish, listed
 from sizewise.sweep.launch.backend import Backend, LaunchOptions
 from sizewise.sweep.plan import Plan, make_plan, print_plan
 from sizewise.sweep.stages import Means, run_stages
-from sizewise.sweep.tuning import tuning_record
 
 Parse = Callable[[list[str]], list[Override]]
 
@@ -171,7 +171,7 @@ def check_launcher(backend: Backend | None, options: SweepConfig) -> None:
 
 
 def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
-    """Write the sweep to disk as it is known now: its jobs, and what their tuning has come to."""
+    """Write the sweep to disk as it is known now: its jobs, and what its brackets have come to."""
     write_json(
         SweepDir(plan.sweep_dir).plan,
         {
@@ -182,8 +182,9 @@ def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
             "jobs": [job.identity.slug for job in plan.jobs],
         },
     )
-    if plan.cells:
-        write_tuning(plan.sweep_dir, tuning_record(plan.cells, plan.audit))
+    if plan.brackets:
+        looks = [bracket.look() for bracket in plan.brackets]  # others may have gone on
+        write_tuning(plan.sweep_dir, tuning_record(looks, plan.audit))
 
 
 def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> None:

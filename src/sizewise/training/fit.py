@@ -89,7 +89,9 @@ def fit_job(
                 raise
             raise FitStopped(attempt.stopped(None, str(error))) from error
         except FitStopped as stopped:  # by a search, which knows nothing of the costs
-            stopped.stop = replace(attempt.stopped(stopped.stop.value), share=stopped.stop.share)
+            left = stopped.stop
+            own = attempt.stopped(left.value)
+            stopped.stop = replace(own, share=left.share, averaged=left.averaged)
             raise
     module.eval()
     return result
@@ -246,7 +248,8 @@ class Attempt:
             )
             self._fit(trainer, resume)
         if milestones.rung_loss is not None:
-            raise FitStopped(self.stopped(milestones.rung_loss))
+            averaged = milestones.latest.count
+            raise FitStopped(replace(self.stopped(milestones.rung_loss), averaged=averaged))
         return self._result(total, steps_per_epoch, meter, shape, failed)
 
     def _steps_per_epoch(self) -> int:
@@ -393,7 +396,8 @@ def rung_step(total: int, share: float | None, validates: bool) -> int | None:
         return None
     if not validates:
         raise TrainingError(
-            "sweep.tuning compares learning rates by the validation loss, and there are no "
-            "validation examples. Raise dataset.split.validation or set sweep.tuning.lr_factors=[]."
+            "Candidates of a sweep are compared by the validation loss, and there are no "
+            "validation examples. Raise dataset.split.validation, or leave sweep.tuning.lr_factors "
+            "and sweep.halving.rungs empty."
         )
     return step
