@@ -94,6 +94,9 @@ class TrainerConfig:
     ``gradient_checkpointing`` saves memory by computing again in the backward pass: ``selective``
     what is cheap (norms, activations, rotations; products and attention are kept), ``true`` whole
     layers, of which only the input is kept.
+
+    ``strategy``: ``auto``, ``ddp`` (each process holds the whole base) or ``fsdp`` (the base is
+    divided among the processes, which train an adapter on it); others reach Lightning by name.
     """
 
     max_epochs: int = 3
@@ -117,6 +120,11 @@ class TrainerConfig:
     log_every: int = 10
     progress_bar: bool = True
     keep_last_checkpoint: bool = False
+
+    @property
+    def shards(self) -> bool:
+        """Whether the weights are divided among the processes of a fit."""
+        return self.strategy == "fsdp"
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "accumulate", "devices", "num_nodes", "log_every"):

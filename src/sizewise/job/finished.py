@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,10 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
         adapter=str(adapter) if done.lora.trains else None,
         metric={**metrics, **done.metric},
         eval_dataset={**done.eval_dataset, **cfg.eval_dataset},
-        evaluation=replace(done.evaluation, **changes),
+        evaluation=replace(
+            done.evaluation,
+            **changes | {"engine": cfg.evaluation.engine, "server": cfg.evaluation.server},
+        ),
         trainer=replace(
             done.trainer,
             accelerator=cfg.trainer.accelerator,
@@ -113,8 +116,12 @@ def _refuse_what_is_the_runs(overrides: Sequence[str]) -> None:
 
 def _changes(wanted: EvaluationConfig) -> dict[str, Any]:
     """Return every value of ``wanted`` that is not the default."""
-    default = asdict(EvaluationConfig())
-    return {name: value for name, value in asdict(wanted).items() if value != default[name]}
+    default = EvaluationConfig()
+    return {
+        part.name: getattr(wanted, part.name)
+        for part in fields(EvaluationConfig)
+        if getattr(wanted, part.name) != getattr(default, part.name)
+    }
 
 
 def _asked(cfg: RunConfig, overrides: Sequence[str] | None) -> dict[str, Any]:
