@@ -60,7 +60,7 @@ def train(
     if cfg.trainer.gradient_checkpointing:
         enable_checkpointing(model, cfg.trainer.gradient_checkpointing == SELECTIVE)
     module = build_module(cfg, model)
-    data = _batches(cfg, task, padding)
+    data = batches(cfg, task, padding)
     if cfg.dry_run:
         stop_once(cfg, module, data, run_dir)
     stop_at, chosen = submitted_stop(run_dir), callbacks(cfg, run_dir)
@@ -132,7 +132,8 @@ def build_module(cfg: RunConfig, model: PreTrainedModel | PeftModel) -> AnswerMo
     )
 
 
-def _batches(cfg: RunConfig, task: Task, padding: int) -> SizewiseDataModule:
+def batches(cfg: RunConfig, task: Task, padding: int) -> SizewiseDataModule:
+    """Training and validation batches of a job; ``padding``: the id to pad with."""
     trainer, collates = cfg.trainer, {"seq2seq": collate_seq2seq, "encoder": collate_classes}
     return SizewiseDataModule(
         train=task.encoded["train"],

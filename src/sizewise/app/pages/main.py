@@ -1,4 +1,4 @@
-"""What Streamlit runs: the five pages, their notice and their style."""
+"""What Streamlit runs: the pages, their notice and their style."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ h2 { font-size: 1.25rem !important; padding-top: 1.5rem !important; }
 
 PAGES = (
     ("results", "Results", ":material/bar_chart:"),
+    ("jobs", "Jobs", ":material/monitoring:"),
     ("explore", "Explore", ":material/database:"),
     ("chat", "Chat", ":material/forum:"),
     ("rate", "Rate", ":material/thumbs_up_down:"),
