@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.halving import read, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from sizewise.sweep.brackets import all_diverged
 from sizewise.sweep.finish import unfinished
 from sizewise.sweep.halving import Fate, Rung, halve
 from sizewise.sweep.plan import Plan, print_plan
+from sizewise.training.milestones import WINDOW
 
 from .fake import trace
 from .screened import KilledError, planned, run, tried
@@ -324,6 +326,17 @@ def test_it_is_off_by_default_and_says_where_it_stops_nothing(
     assert len(plan.to_do) == 3
 
 
+def test_the_rates_of_a_single_configuration_are_halved_as_well(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        plan = halved(tmp_path, [("r=4", f"optimizer.lr={lr}", "seed=1") for lr in RATES])
+        print_plan(plan, details=False)
+    assert "stops nothing" not in caplog.text
+    assert "1 configuration in 1 bracket: 4 jobs" in caplog.text
+    assert "the best 2 (at least)" in caplog.text
+
+
 def test_the_plan_says_what_is_compared_where_and_what_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -373,3 +386,14 @@ def test_the_choice_is_said_once_it_is_made(
     assert "compared by validation loss after 1/3 of the steps; 4 of 8 went no further" in (
         caplog.text
     )
+
+
+def test_the_winner_of_sweeps_from_stored_learning_curves_is_kept() -> None:
+    """The full version, 1,000 sweeps a rule, is benchmarks/halving.py."""
+    curves = read()
+    assert len(curves) == 30
+    found = simulate(curves, 1 / 3, 0.5, WINDOW, sweeps=200)
+    assert (found.kept >= 0.95, found.regret <= 0.005) == (True, True)
+    assert found.steps < 0.75
+    mean, plain = (simulate(curves, 1 / 3, 0.0, window, sweeps=200) for window in (WINDOW, 0.0))
+    assert mean.regret < plain.regret / 2, "the mean of the latest weights misleads less"

@@ -35,6 +35,8 @@ def plan_command(overrides: Sequence[str], time: bool = False) -> None:
         f"{cfg.model.name}, {cfg.quantization.method} base, {cfg.lora.method}, "
         f"batch {cfg.trainer.batch_size}, {cfg.dataset.max_length} tokens"
     )
+    if cfg.trainer.devices > 1 and (cfg.trainer.shards or cfg.model.device_map):
+        title += f", on each of {cfg.trainer.devices} cards"
     console = Console(emoji=False)
     show(plan_job(cfg), title, cfg.lora.trains, console)
     for sentence in _timed(overrides) if time else ():

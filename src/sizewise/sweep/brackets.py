@@ -98,6 +98,11 @@ class Bracket:
         """How many are kept, at least, unless they diverge."""
         return min(rung.survivors for rung in self.rungs)
 
+    @property
+    def halves(self) -> bool:
+        """Whether more than the learning rate of each configuration is chosen."""
+        return any(rung.each != CONFIGURATION for rung in self.rungs)
+
     def look(self) -> Look:
         """Read what is known of every candidate now."""
         shares: list[float] = []

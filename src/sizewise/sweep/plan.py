@@ -109,7 +109,7 @@ def make_plan(
         _add_baselines(make)
     ordered = _ordered(list(make.jobs.values()), sweep.order)
     brackets = make_brackets(ordered, sweep)
-    if sweep.halving.on and not any(len(bracket.cells) > 1 for bracket in brackets):
+    if sweep.halving.on and not any(bracket.halves for bracket in brackets):
         log.warning(
             "sweep.halving stops nothing: every configuration is alone with its values of "
             "sweep.halving.keep_each=[%s]. Leave keys out of that, or try several learning rates.",
@@ -262,7 +262,7 @@ def _screening(rungs: tuple[float, ...], brackets: Sequence[Bracket]) -> str:
     seeds = sum(bracket.survivors * bracket.seeds for bracket in brackets)
     shares = " and ".join(share_text(share) for share in rungs if share < 1)
     until = f"to {shares} of their steps" if shares else "to their end"
-    if all(len(bracket.cells) == 1 for bracket in brackets):
+    if all(len(bracket.cells) == bracket.survivors == 1 for bracket in brackets):
         what, who = f"{configurations} at several learning rates", "the best of each"
     else:
         what = f"{configurations} in {plural(len(brackets), 'bracket')}"

@@ -28,6 +28,7 @@ from sizewise.training.checkpoint import (
     BatchShape,
     BestWeights,
     LastCheckpoint,
+    read_best,
     read_checkpoint,
     rescaled,
     stored_shape,
@@ -39,6 +40,7 @@ from sizewise.training.milestones import Milestones
 from sizewise.training.module import AnswerModule
 from sizewise.training.random_state import RandomState
 from sizewise.training.recorder import FitProgress, Recorder
+from sizewise.training.sharding import is_sharded, leave_group
 from sizewise.training.trainable import load_exported, load_trainable, snapshot
 from sizewise.training.trainer import build_trainer, torch_settings_kept, world_size
 
@@ -94,6 +96,8 @@ def fit_job(
             own = attempt.stopped(left.value)
             stopped.stop = replace(own, share=left.share, averaged=left.averaged)
             raise
+        finally:
+            leave_group()
     module.eval()
     return result
 
@@ -170,11 +174,12 @@ def _export(attempt: Attempt, result: FitResult) -> None:
     if not attempt.is_first:
         return
     attempt.best.load_into(attempt.module)
-    run = attempt.run
+    run, model = attempt.run, attempt.module.model
+    weights = read_best(run.best_weights)[1] if is_sharded(model) else None
     temporary, folder = run.path / f".{ADAPTER}.tmp", run.adapter
     for leftover in (temporary, folder):
         shutil.rmtree(leftover, ignore_errors=True)
-    save_adapter(attempt.module.model, temporary)
+    save_adapter(model, temporary, weights)
     temporary.replace(folder)
     write_result(result, run.path)
     attempt.best.forget()
