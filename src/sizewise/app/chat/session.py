@@ -143,6 +143,6 @@ class ChatSession:
         return path
 
     def _before(self) -> str:
-        """The last message that was let through: a sentence may be sent in two parts."""
-        passed = [turn.text for turn in self.turns if turn.finding is None]
+        """The last message that fired nothing: a sentence may be sent in two parts."""
+        passed = [t.text for t in self.turns if t.finding is None and t.concern is None]
         return passed[-1] if passed else ""

@@ -37,12 +37,11 @@ class Writer:
     ``now`` is the answer on its way. An error is the ``trouble`` of the message it concerns.
     """
 
-    def __init__(
-        self, choir: Choir, session: ChatSession, speakers: Mapping[str, Speaker]
-    ) -> None:
+    def __init__(self, choir: Choir, session: ChatSession, speakers: Mapping[str, Speaker]) -> None:
         self.session = session
         self.now: Writing | None = None
-        self._choir, self._speakers = choir, speakers
+        self.speakers = speakers
+        self._choir = choir
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -85,7 +84,7 @@ class Writer:
                 continue
             self.now = Writing(turn, speaker)
             try:
-                self._answer(turn, self._speakers[speaker], generation)
+                self._answer(turn, self.speakers[speaker], generation)
             except SizewiseError as error:
                 turn.trouble = str(error)
             except Exception as error:
@@ -93,7 +92,7 @@ class Writer:
                 turn.trouble = f"{type(error).__name__}: {error}"
 
     def _answer(self, turn: Turn, speaker: Speaker, generation: GenerationConfig) -> None:
-        self._choir.prepare(list(self._speakers.values()))
+        self._choir.prepare(list(self.speakers.values()))
         number = self.session.turns.index(turn)
         # As far apart as no two messages of a talk: the same seed gives the same talk again.
         generation = replace(generation, seed=generation.seed + number + 1 + 1000 * turn.tries)
