@@ -22,7 +22,7 @@ from transformers import pipeline
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig
 from sizewise.data.example import Message
-from sizewise.data.tokens.encode import Encoded
+from sizewise.data.tokens.table import Encoded
 from sizewise.data.tokens.template import ChatTemplate
 from sizewise.embedded.dialogues import PROMPT, generate_dialogues
 from sizewise.evaluation.candidates import build_trie, candidate_log_probs

@@ -22,7 +22,8 @@ from sizewise.config import LoraConfig, ModelConfig, OptimizerConfig, SchedulerC
 from sizewise.data.batches.collate import collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
 from sizewise.data.example import Example, Message
-from sizewise.data.tokens.encode import Encoded, EncodedSplit
+from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.table import Encoded
 from sizewise.models.adapter.attach import attach_adapter
 from sizewise.models.head import answer_logits, answer_targets
 from sizewise.training.fit import fit_job

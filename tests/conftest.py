@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
@@ -54,6 +55,20 @@ def handlers_stay() -> Iterator[None]:
     for number, handler in before.items():
         signal.signal(number, handler)
     assert left == before
+
+
+@pytest.fixture(autouse=True)
+def logging_stays() -> Iterator[None]:
+    """What a command that ran in this process set up for its log ends with the test.
+
+    Hydra gives the root logger a handler of the terminal as it then is: one that pytest closes.
+    """
+    root = logging.getLogger()
+    level, handlers, disabled = root.level, [*root.handlers], logging.root.manager.disable
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    logging.disable(disabled)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

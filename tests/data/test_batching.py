@@ -7,7 +7,7 @@ import pytest
 
 from sizewise.data.batches.collate import IGNORED, collate_seq2seq, collate_training
 from sizewise.data.batches.plan import count_batches, plan_epoch, plan_in_order
-from sizewise.data.tokens.encode import Encoded
+from sizewise.data.tokens.table import Encoded
 from sizewise.errors import DataError
 
 RNG = np.random.default_rng(0)

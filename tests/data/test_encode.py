@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sizewise.data.example import Example, Message
+from sizewise.data.tokens import cache, encode
 from sizewise.data.tokens.cache import TokenCache
 from sizewise.data.tokens.encode import EncodedSplit, LengthStatistics, encode_examples
 from sizewise.data.tokens.seq2seq import Seq2SeqTemplate
+from sizewise.data.tokens.table import Encoded, table_of
 from sizewise.data.tokens.template import ChatTemplate
 from sizewise.errors import DataError, ModelError
 
@@ -197,13 +201,53 @@ def test_no_flipped_bit_of_a_cache_is_taken_for_token_ids(tmp_path: Path) -> Non
         assert TokenCache(tmp_path).load(path.stem, 10) in (None, found), offset
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 10])
+@pytest.mark.parametrize("in_memory", [0, 2**20])
+def test_ids_are_the_same_from_memory_and_from_the_disk_in_chunks_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, in_memory: int
+) -> None:
+    whole = encode_examples(many(), chat(), 70)
+    monkeypatch.setattr(encode, "CHUNK", chunk)
+    monkeypatch.setattr(cache, "MOST_IN_MEMORY", in_memory)
+    kept = [encode_examples(many(), chat(), 70, cache_dir=tmp_path) for _ in range(2)]
+    assert kept == [whole, whole]
+    assert isinstance(ids_of(kept[1]), np.memmap) == (in_memory == 0)
+    assert 0 < len(whole) < 10
+
+
+def ids_of(split: EncodedSplit) -> object:
+    return split.encoded._ids  # type: ignore[attr-defined]
+
+
+def test_a_token_takes_four_bytes() -> None:
+    split = encode_examples(many(), chat(), 1000)
+    assert np.asarray(ids_of(split)).nbytes == 4 * sum(item.length for item in split.encoded)
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 99)), st.lists(st.integers(0, 99)))), st.data())
+def test_a_table_is_a_sequence_like_any_other(
+    pairs: list[tuple[list[int], list[int]]], data: st.DataObject
+) -> None:
+    items = [Encoded(*pair) for pair in pairs]
+    table = table_of(items)
+    wanted = data.draw(st.lists(st.booleans(), min_size=len(items), max_size=len(items)))
+    assert list(table) == items
+    assert list(table.where(wanted)) == [item for item, w in zip(items, wanted, strict=True) if w]
+    assert list(table[1:]) == items[1:]
+    assert list(table.where(wanted)[::-1]) == list(table.where(wanted))[::-1]
+    assert table.prompt_lengths.tolist() == [len(item.prompt_ids) for item in items]
+    assert table.where(wanted).answer_lengths.tolist() == [
+        len(item.answer_ids) for item, w in zip(items, wanted, strict=True) if w
+    ]
+
+
 def test_a_pickle_in_the_cache_is_not_read(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / "sprung",))
 
     bad = np.array([Trap()], dtype=object)
-    names = ("prompt_ids", "prompt_ends", "answer_ids", "answer_ends", "shortened")
+    names = ("ids", "ends", "shortened")
     np.savez(tmp_path / "key.npz", **dict.fromkeys(names, bad))
     assert TokenCache(tmp_path).load("key", 1) is None
     assert not (tmp_path / "sprung").exists()

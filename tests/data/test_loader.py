@@ -11,7 +11,8 @@ import torch
 
 from sizewise.data.batches.collate import collate_seq2seq
 from sizewise.data.batches.datamodule import ResumableLoader, SizewiseDataModule
-from sizewise.data.tokens.encode import Encoded, EncodedSplit
+from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.table import Encoded
 from sizewise.errors import DataError
 
 from .toys import example

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.tiny_models import build_tiny
 
 from sizewise.config.evaluation import GenerationConfig
-from sizewise.data.tokens.encode import Encoded
+from sizewise.data.tokens.table import Encoded
 from sizewise.evaluation.answer import REJECTED_LOG_PROB, Measurer
 from sizewise.evaluation.candidate_set import encode_candidates
 from sizewise.evaluation.candidates import candidate_log_probs

@@ -17,7 +17,7 @@ from torchmetrics.functional.text import rouge_score
 from torchmetrics.text import Perplexity as TorchPerplexity
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from sizewise.data.tokens.encode import Encoded
+from sizewise.data.tokens.table import Encoded
 from sizewise.metrics.icd10 import Icd10
 from sizewise.metrics.perplexity import Perplexity
 from sizewise.metrics.rouge import Rouge

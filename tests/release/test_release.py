@@ -14,7 +14,8 @@ from sizewise.commands.release import export_command, generate_command, pairs
 from sizewise.composition.compose import compose_config, compose_run
 from sizewise.config import GenerationConfig, to_run_config
 from sizewise.data.example import Message
-from sizewise.data.tokens.encode import Encoded, EncodedSplit
+from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.table import Encoded
 from sizewise.errors import ConfigError, EvaluationError, ModelError
 from sizewise.job.data import load_splits
 from sizewise.job.run import run_job

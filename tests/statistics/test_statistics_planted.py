@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sizewise.config import ModelConfig, QuantizationConfig
-from sizewise.data.tokens.encode import Encoded
+from sizewise.data.tokens.table import Encoded
 from sizewise.models.base import load_base
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.models.tokenizer import load_tokenizer

@@ -15,7 +15,8 @@ from sizewise.config import OptimizerConfig, SchedulerConfig, TrainerConfig
 from sizewise.data.batches.collate import collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
 from sizewise.data.example import Example, Message
-from sizewise.data.tokens.encode import Encoded, EncodedSplit
+from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.table import Encoded
 from sizewise.record.fit import FitResult
 from sizewise.training.fit import fit_job
 from sizewise.training.module import CausalModule

@@ -13,7 +13,7 @@ Role = Literal["system", "user", "assistant", "tool", "tools"]
 SplitName = Literal["train", "validation", "test"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation.
 
@@ -52,7 +52,7 @@ def as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One prompt with its reference answer.
 

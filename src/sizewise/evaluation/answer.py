@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
-from sizewise.data.tokens.encode import Encoded
+from sizewise.data.tokens.table import Encoded
 from sizewise.data.tokens.template import Template
 from sizewise.evaluation.candidate_set import CandidateSet, choose
 from sizewise.evaluation.candidates import Scored, score_candidates

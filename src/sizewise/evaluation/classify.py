@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from sizewise.data.batches.collate import collate_classes, pad_with_mask
 from sizewise.data.example import Example
-from sizewise.data.tokens.encode import Encoded
+from sizewise.data.tokens.table import Encoded
 from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, synchronize
 from sizewise.evaluation.answer import of_example
 from sizewise.models.encoder import class_logits

@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -246,8 +246,8 @@ def ask_all(
 ) -> Predicted:
     """Ask every example that ``store`` does not hold yet and return all answers.
 
-    Each answer is on the disk before the next is waited for. If one fails for good, those under
-    way are still waited for and kept.
+    Whoever got an answer puts it on the disk before asking for the next. If one fails for good,
+    those under way are still waited for and kept.
 
     Raises:
         EvaluationError: there is no example, or as of ``Server.ask``.
@@ -255,45 +255,36 @@ def ask_all(
     if not examples:
         raise EvaluationError("There is no example to evaluate. Check the filters of the data set.")
     done = {row.id: row for row in store.read()}
-    unique = {e.id: e for e in examples if e.id not in done}
+    unique = list({e.id: e for e in examples if e.id not in done}.values())
     whole, started = not done, time.perf_counter()
-    for row in _answers(server, list(unique.values()), max(server.options.alone - len(done), 0)):
-        store.append([row])
-        done[row.id] = row
-        if progress is not None:
-            progress(len(done), len(examples))
+    alone = max(server.options.alone - len(done), 0)
+    one_at_a_time = threading.Lock()
+
+    def keep(example: Example, alone: bool = False) -> None:
+        row = server.ask(example, alone)
+        with one_at_a_time:
+            store.append([row])
+            done[row.id] = row
+            if progress is not None:
+                progress(len(done), len(examples))
+
+    for example in unique[:alone]:
+        keep(example, alone=True)
+    with ThreadPoolExecutor(server.options.concurrency) as pool:
+        _wait_for([pool.submit(keep, example) for example in unique[alone:]])
     seconds = time.perf_counter() - started if whole else None
     found = tuple(done[example.id] for example in examples)
     return Predicted(found, seconds, None, server.options.concurrency, observed=observed(found))
 
 
-def _answers(server: Server, examples: Sequence[Example], alone: int) -> Iterator[Prediction]:
-    for example in examples[:alone]:
-        yield server.ask(example, alone=True)
-    with ThreadPoolExecutor(server.options.concurrency) as pool:
-        yield from _as_they_come([pool.submit(server.ask, e) for e in examples[alone:]])
-
-
-def _as_they_come(futures: Sequence[Future[Prediction]]) -> Iterator[Prediction]:
-    """Yield results as they come; after a failure only those under way, then raise it."""
-    failure: BaseException | None = None
+def _wait_for(futures: Sequence[Future[None]]) -> None:
+    """Wait for all; after a failure only for those under way, and raise it."""
     try:
         for future in as_completed(futures):
-            if future.cancelled():
-                continue
-            error = future.exception()
-            if error is None:
-                yield future.result()
-            elif failure is None:
-                failure = error
-                for other in futures:
-                    other.cancel()
-    except BaseException:  # interrupted: what has not begun is not asked any more
-        for other in futures:
-            other.cancel()
-        raise
-    if failure is not None:
-        raise failure
+            future.result()
+    finally:  # failed or interrupted: what has not begun is not asked any more
+        for future in futures:
+            future.cancel()
 
 
 def observed(rows: Sequence[Prediction]) -> dict[str, float]:

@@ -18,7 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
-from sizewise.data.tokens.encode import Encoded, EncodedSplit
+from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.table import Encoded
 from sizewise.data.tokens.template import Template
 from sizewise.devices import (
     BatchSize,

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from sizewise.data.batches.collate import IGNORED, pad, pad_with_mask
-from sizewise.data.tokens.encode import Encoded
+from sizewise.data.tokens.table import Encoded
 from sizewise.devices import device_of, evaluating
 from sizewise.errors import EvaluationError
 from sizewise.models.adapter.wrapping import base_of

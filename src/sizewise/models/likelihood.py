@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sizewise.data.batches.collate import IGNORED, pad_with_mask
-from sizewise.data.tokens.encode import Encoded
+from sizewise.data.tokens.table import Encoded
 from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, split
 from sizewise.errors import EvaluationError
 from sizewise.models.adapter.wrapping import base_of

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sizewise.data.tokens.encode import Encoded
+from sizewise.data.tokens.table import Encoded
 from sizewise.errors import DataError
 
 IGNORED = -100

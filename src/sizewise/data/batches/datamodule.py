@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sizewise.data.batches.collate import collate_training
 from sizewise.data.batches.plan import MicroBatch, cut_smaller, plan_epoch, plan_in_order
-from sizewise.data.tokens.encode import Encoded, EncodedSplit
+from sizewise.data.tokens.encode import EncodedSplit
+from sizewise.data.tokens.table import Encoded, table_of
 from sizewise.errors import DataError
 
 
@@ -103,8 +104,9 @@ class SizewiseDataModule(pl.LightningDataModule):
 
 
 def _lengths(split: EncodedSplit) -> tuple[list[int], list[int]]:
-    items = split.encoded
-    return [item.length for item in items], [len(item.answer_ids) for item in items]
+    table = table_of(split.encoded)
+    answers = table.answer_lengths
+    return (table.prompt_lengths + answers).tolist(), answers.tolist()
 
 
 Plan = Callable[[int], list[MicroBatch]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
@@ -60,14 +60,14 @@ def draw(
     groups: dict[str, list[Example]] = {}
     for example in examples:
         groups.setdefault(example.group, []).append(example)
-    order = _order(groups, len(examples), fractions, seed)
+    order = deque(_order(groups, len(examples), fractions, seed))
     wanted = _wanted(groups, len(examples), fractions)
     parts: Parts = {name: [] for name in (*fractions, rest)}
     full = sum(fractions.values()) >= 1 - 1e-9
     spare = len(wanted) - full
     for name, size in wanted.items():
         while len(order) > spare and _nearer(len(parts[name]), len(groups[order[0]]), size):
-            parts[name] += groups[order.pop(0)]
+            parts[name] += groups[order.popleft()]
         spare -= 1
     last = list(wanted)[-1] if full and wanted else rest
     for group in order:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from itertools import pairwise
+import struct
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sizewise.data.tokens.table import Part, TokenTable, flat_part
 from sizewise.files import hash_text, written_whole, zip_damage
 
 if TYPE_CHECKING:
@@ -19,21 +21,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Stored = tuple[list[list[int]], list[list[int]], list[bool]]
+# Larger tables stay on the disk: a file that another machine deletes meanwhile takes no small one.
+MOST_IN_MEMORY = 2**28
+IDS, ENDS, SHORTENED = "ids", "ends.npy", "shortened.npy"
 
 
 class TokenCache:
     """A folder of ``KEY.npz`` files; a damaged file counts as absent, a full disk as no cache.
 
     The key has to hold everything that decides about the ids (tokenizer, template and its
-    arguments, contents, bounds): see ``encode_examples``.
+    arguments, contents, bounds): see ``encode_examples``. A file is an archive of the arrays of a
+    ``TokenTable``, uncompressed, with checksums; ``ids`` are bare int32.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
-    def load(self, key: str, count: int) -> Stored | None:
-        """Return prompts, answers and shortened flags of ``count`` examples, or None."""
+    def load(self, key: str, count: int) -> TokenTable | None:
+        """Return the table of ``count`` examples, or None."""
         if self._folder is None:
             return None
         path = self._folder / f"{key}.npz"
@@ -42,57 +47,78 @@ class TokenCache:
                 return None
             if (why := zip_damage(path)) is not None:
                 raise ValueError(why)
-            with np.load(path, allow_pickle=False) as data:
-                prompts = _unpack(data["prompt_ids"], data["prompt_ends"])
-                answers = _unpack(data["answer_ids"], data["answer_ends"])
-                shortened = [bool(flag) for flag in data["shortened"]]
-        except (OSError, ValueError, KeyError) as error:
+            table = _read(path)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             log.warning("The token cache %s is damaged (%s): encoding again.", path, error)
             return None
-        if not len(prompts) == len(answers) == len(shortened) == count:
+        if len(table) != count:
             log.warning("The token cache %s has another number of rows: encoding again.", path)
             return None
-        return prompts, answers, shortened
+        return table
 
-    def save(
-        self,
-        key: str,
-        prompts: Sequence[Sequence[int]],
-        answers: Sequence[Sequence[int]],
-        shortened: Sequence[bool],
-    ) -> None:
-        """Write one entry; readers see all of it or nothing."""
+    def save(self, key: str, parts: Iterable[Part]) -> TokenTable | None:
+        """Write one entry part by part and return it; readers see all of it or nothing.
+
+        Returns None where nothing is kept, or the disk takes no more.
+        """
         if self._folder is None:
-            return
+            return None
         path = self._folder / f"{key}.npz"
-        prompt_ids, prompt_ends = _pack(prompts)
-        answer_ids, answer_ends = _pack(answers)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(path) as temporary, temporary.open("wb") as handle:
-                np.savez(
-                    handle,
-                    prompt_ids=prompt_ids,
-                    prompt_ends=prompt_ends,
-                    answer_ids=answer_ids,
-                    answer_ends=answer_ends,
-                    shortened=np.asarray(shortened, dtype=np.bool_),
-                )
+            with written_whole(path) as temporary:
+                _write(temporary, parts)
+            return _read(path)
         except OSError as error:
             log.warning("The token cache %s cannot be written (%s): going on without.", path, error)
+            return None
 
 
-def _pack(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return all ids in one array, and where each row ends."""
-    flat = np.fromiter((i for row in rows for i in row), dtype=np.int32)
-    return flat, np.cumsum([len(row) for row in rows], dtype=np.int64)
+def _write(path: Path, parts: Iterable[Part]) -> None:
+    ends: list[NDArray[np.int64]] = [np.empty((0, 2), np.int64)]
+    shortened: list[NDArray[np.bool_]] = [np.empty(0, np.bool_)]
+    total = 0
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open(IDS, "w", force_zip64=True) as handle:
+            for part in parts:
+                ids, places, cut = flat_part(part)
+                handle.write(ids.astype("<i4").tobytes())
+                ends.append(places + total)
+                shortened.append(cut)
+                total += len(ids)
+        for name, arrays in ((ENDS, ends), (SHORTENED, shortened)):
+            with archive.open(name, "w", force_zip64=True) as handle:
+                np.lib.format.write_array(handle, np.concatenate(arrays), allow_pickle=False)
 
 
-def _unpack(flat: NDArray[np.int32], ends: NDArray[np.int64]) -> list[list[int]]:
-    bounds = [0, *(int(end) for end in ends)]
-    if bounds[-1] != len(flat):
+def _read(path: Path) -> TokenTable:
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(IDS)
+        small: dict[str, NDArray[Any]] = {}
+        for name in (ENDS, SHORTENED):
+            with archive.open(name) as handle:
+                small[name] = np.lib.format.read_array(handle, allow_pickle=False)
+        with archive.open(IDS) as handle:
+            ids = (
+                np.frombuffer(handle.read(), "<i4")
+                if member.file_size <= MOST_IN_MEMORY
+                else np.memmap(path, "<i4", "r", _begin(path, member), member.file_size // 4)
+            )
+    ends, shortened = small[ENDS], small[SHORTENED]
+    fits = ends.ndim == 2 and ends.shape == (len(shortened), 2) and ends.dtype == np.int64
+    if not fits or int(ends[-1, 1] if len(ends) else 0) != len(ids):
         raise ValueError("row ends do not fit the ids")
-    return [flat[start:end].tolist() for start, end in pairwise(bounds)]
+    return TokenTable(ids, ends, shortened.astype(np.bool_))
+
+
+def _begin(path: Path, member: zipfile.ZipInfo) -> int:
+    """Return where the bytes of an uncompressed member begin: behind its own header."""
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"its part {member.filename} is compressed")
+    with path.open("rb") as handle:
+        handle.seek(member.header_offset + 26)
+        name, extra = struct.unpack("<HH", handle.read(4))
+    return int(member.header_offset + 30 + name + extra)
 
 
 def hash_parts(*parts: Any) -> str:

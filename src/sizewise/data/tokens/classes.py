@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from sizewise.data.example import Example
 from sizewise.data.tokens.control import Neutraliser, PieceEncoder, special_tokens
-from sizewise.data.tokens.encode import Encoded, EncodedSplit
+from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.reasoning import answer_of
+from sizewise.data.tokens.table import make_table
 from sizewise.errors import DataError
 
 if TYPE_CHECKING:
@@ -59,15 +60,10 @@ def encode_texts(
     texts = encoder.encode([marks.mark(example.prompt_text) for example in examples])
     number = {name: place for place, name in enumerate(classes)}
     answers = [number.get(answer_of(example.answer)) for example in examples]
-    return EncodedSplit(
-        encoded=tuple(
-            Encoded([*before, *ids[:room], *after], [] if answer is None else [answer])
-            for ids, answer in zip(texts, answers, strict=True)
-        ),
-        examples=tuple(examples),
-        max_length=limit,
-        shortened=sum(len(ids) > room for ids in texts),
-    )
+    cut = [len(ids) > room for ids in texts]
+    prompts = [[*before, *ids[:room], *after] for ids in texts]
+    table = make_table([(prompts, [[] if a is None else [a] for a in answers], cut)])
+    return EncodedSplit(table, tuple(examples), max_length=limit, shortened=sum(cut))
 
 
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -84,5 +84,11 @@ class PieceEncoder:
     def _ids(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        encoded = self._tokenizer(texts, add_special_tokens=False, verbose=False)
+        encoded = self._tokenizer(
+            texts,
+            add_special_tokens=False,
+            verbose=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
         return [list(ids) for ids in encoded["input_ids"]]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +16,18 @@ import numpy as np
 from sizewise.data.example import Example, Message, fingerprint, question_fingerprint
 from sizewise.data.tokens.cache import TokenCache, hash_parts
 from sizewise.data.tokens.reasoning import REASONING_TAGS
+from sizewise.data.tokens.table import Encoded, Part, make_table, table_of
 from sizewise.data.tokens.template import Template
 from sizewise.errors import DataError
 
+# Fewer examples than these are encoded before threads would have begun.
+PARALLEL_FROM = 4096
+PARALLELISM = "TOKENIZERS_PARALLELISM"
 ANSWER_CUT, NO_ROOM = "answer_cut", "no_room_to_answer"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+CHUNK = 1024
+"""Examples whose ids are lists in memory at one time."""
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids of one example; the answer's end with the end-of-turn token."""
-
-    prompt_ids: list[int]
-    answer_ids: list[int]
-
-    @property
-    def length(self) -> int:
-        return len(self.prompt_ids) + len(self.answer_ids)
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class EncodedSplit:
         shortened: kept examples whose prompt was cut.
     """
 
-    encoded: tuple[Encoded, ...]
+    encoded: Sequence[Encoded]
     examples: tuple[Example, ...]
     dropped: Mapping[str, int] = field(default_factory=dict)
     max_length: int = 0
@@ -62,21 +59,20 @@ class EncodedSplit:
 
     @property
     def prompt_lengths(self) -> LengthStatistics:
-        return LengthStatistics.of([len(e.prompt_ids) for e in self.encoded])
+        return LengthStatistics.of(table_of(self.encoded).prompt_lengths.tolist())
 
     @property
     def answer_lengths(self) -> LengthStatistics:
         """Token lengths of the answers, end of turn included."""
-        return LengthStatistics.of([len(e.answer_ids) for e in self.encoded])
+        return LengthStatistics.of(table_of(self.encoded).answer_lengths.tolist())
 
     @property
     def answered(self) -> EncodedSplit:
         """The examples whose answer has tokens: all, but for answers that are no class."""
-        kept = [
-            pair for pair in zip(self.encoded, self.examples, strict=True) if pair[0].answer_ids
-        ]
-        encoded, examples = zip(*kept, strict=True) if kept else ((), ())
-        return replace(self, encoded=tuple(encoded), examples=tuple(examples))
+        table = table_of(self.encoded)
+        answered = table.answer_lengths > 0
+        examples = tuple(compress(self.examples, answered))
+        return replace(self, encoded=table.where(answered), examples=examples)
 
     def first(self, count: int | None) -> EncodedSplit:
         """Return the first ``count`` examples (all for None), for quick runs."""
@@ -116,22 +112,30 @@ def encode_examples(
     settings = [limit, truncate_prompt, *([longest] if longest else [])]
     key = hash_parts(FORMAT_VERSION, template.fingerprint, *settings, fingerprint(examples))
     cache = TokenCache(cache_dir)
-    stored = cache.load(key, len(examples))
-    if stored is None:
-        stored = _encode(examples, template, limit, truncate_prompt, longest)
-        cache.save(key, *stored)
-    prompts, answers, shortened = stored
-    lengths = [(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
+
+    def parts() -> Iterator[Part]:
+        with _in_parallel(len(examples) >= PARALLEL_FROM):
+            for start in range(0, len(examples), CHUNK):
+                chunk = examples[start : start + CHUNK]
+                yield _encode(chunk, template, limit, truncate_prompt, longest)
+
+    table = cache.load(key, len(examples))
+    if table is None:
+        table = cache.save(key, parts())
+    if table is None:
+        table = make_table(parts())
+    lengths = list(zip(table.prompt_lengths.tolist(), table.answer_lengths.tolist(), strict=True))
     left_out = why_left_out(lengths, template, limit, context, reserve)
     if examples and all(why == ANSWER_CUT for why in left_out):
         raise DataError(nothing_fits(name, lengths, template, limit, max_length))
     fits = [why is None for why in left_out]
+    encoded = table.where(fits)
     return EncodedSplit(
-        encoded=tuple(Encoded(p, a) for p, a, f in zip(prompts, answers, fits, strict=True) if f),
-        examples=tuple(e for e, fit in zip(examples, fits, strict=True) if fit),
+        encoded=encoded,
+        examples=tuple(compress(examples, fits)),
         dropped=dict(Counter(why for why in left_out if why is not None)),
         max_length=limit,
-        shortened=sum(s and fit for s, fit in zip(shortened, fits, strict=True)),
+        shortened=int(encoded.shortened.sum()),
     )
 
 
@@ -175,6 +179,23 @@ def _encode(
         lengths = [max(len(answer), longest) for answer in answers]
         shortened = shorten_prompts(messages, prompts, lengths, template, limit)
     return prompts, answers, shortened
+
+
+@contextmanager
+def _in_parallel(wanted: bool) -> Iterator[None]:
+    """Let fast tokenizers use several threads (as many as RAYON_NUM_THREADS says, else all).
+
+    Off at all other times: a process that forks later would be warned of it, or hang.
+    """
+    before = os.environ.get(PARALLELISM)
+    if not wanted:
+        yield
+        return
+    os.environ[PARALLELISM] = "true"
+    try:
+        yield
+    finally:
+        os.environ[PARALLELISM] = before or "false"
 
 
 def _say_lost_reasoning(examples: Sequence[Example], template: Template, name: str) -> None:

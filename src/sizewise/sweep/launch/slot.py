@@ -17,7 +17,9 @@ from sizewise.record.state import JobState
 
 # A worker that was told to end has so long before it is told more plainly.
 EXIT_SECONDS = 30.0
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS",
+)  # fmt: skip
 
 
 @dataclass

@@ -1,0 +1,162 @@
+"""Rows to token ids at size: seconds, memory and growth, beside the ``datasets`` library.
+
+    python benchmarks/data_size.py --rows 10000 100000 1000000
+
+Every measurement is a process of its own. ``datasets`` reads the file and tokenises the same texts
+with two processes, without templates, masks, splits or a search for shared questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ("question", "answer", "topic")
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """Write a CSV file of about a kilobyte a row."""
+    from sizewise.embedded.dialogues import generate_dialogues
+
+    draw = random.Random(0)
+    words = sorted({word for row in generate_dialogues() for word in row["dialogue"].split()})
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        table = csv.writer(handle)
+        table.writerow(COLUMNS)
+        for number in range(rows):
+            question, answer = (" ".join(draw.choices(words, k=n)) for n in (70, 100))
+            table.writerow([f"{question} {number}", answer, f"t{draw.randrange(20)}"])
+
+
+def prepare_ours(path: Path, cache: Path) -> int:
+    """Read, split and encode as a job does; return the number of tokens."""
+    from hydra import compose, initialize_config_dir
+
+    from sizewise.commands.run import prepare
+    from sizewise.config import conf_dir, to_run_config
+    from sizewise.data.tokens.table import table_of
+    from sizewise.job.data import load_encoded_tasks
+    from sizewise.models.tokenizer import load_template
+
+    prepare()
+    overrides = [
+        "model=nano", "dataset=csv", f"dataset.source.path={path}", "dataset.name=size",
+        'dataset.prompt="{question}"', 'dataset.answer="{answer}"', "dataset.max_length=2048",
+        "metric=[perplexity]", f"paths.cache={cache}",
+    ]  # fmt: skip
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = to_run_config(compose("train", overrides=overrides))
+    template = load_template(cfg.model)
+    started()
+    (task,) = load_encoded_tasks(cfg, template, None)
+    tables = [table_of(split.encoded) for split in task.encoded.values()]
+    return int(sum(t.prompt_lengths.sum() + t.answer_lengths.sum() for t in tables))
+
+
+def prepare_theirs(path: Path, cache: Path) -> int:
+    """Read and tokenise with ``datasets`` and two processes; return the number of tokens."""
+    from importlib.resources import files
+
+    import datasets
+    from transformers import AutoTokenizer
+
+    folder = files("sizewise.embedded").joinpath("models", "nano")
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    datasets.disable_progress_bars()
+    started()
+
+    def tokenised(batch: dict[str, list[str]]) -> dict[str, Any]:
+        plain = {"return_attention_mask": False, "return_token_type_ids": False}
+        return {
+            name: tokenizer(batch[name], add_special_tokens=False, **plain)["input_ids"]
+            for name in ("question", "answer")
+        }
+
+    rows = datasets.load_dataset("csv", data_files=str(path), cache_dir=str(cache), split="train")
+    done = rows.map(tokenised, batched=True, num_proc=2, remove_columns=list(COLUMNS))
+    lengths = [
+        column.chunk(i).value_lengths()
+        for column in (done.data["question"], done.data["answer"])
+        for i in range(column.num_chunks)
+    ]
+    return int(sum(part.sum().as_py() or 0 for part in lengths))
+
+
+WAYS = {"sizewise": prepare_ours, "datasets": prepare_theirs}
+_BEGUN: dict[str, float] = {}
+
+
+def started() -> None:
+    """Note the time, the processor's seconds and the memory after the imports."""
+    _BEGUN.update(wall=time.perf_counter(), cpu=_cpu(), memory=_peak())
+
+
+def _cpu() -> float:
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in both)
+
+
+def _peak() -> float:
+    """Return the highest memory of this process, in MiB, without files that are mapped."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) / 1024
+
+
+def measure(way: str, path: Path) -> dict[str, float]:
+    """Run one way in a process of its own, with an empty cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        command = [sys.executable, __file__, "--way", way, "--file", str(path), "--cache", cache]
+        environment = {**os.environ, "HF_DATASETS_OFFLINE": "1", "HF_HOME": cache}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def one(way: str, path: Path, cache: Path) -> None:
+    """Do the work of one process and print what it took."""
+    tokens = WAYS[way](path, cache)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    wall, cpu = time.perf_counter() - _BEGUN["wall"], _cpu() - _BEGUN["cpu"]
+    found = {"wall": wall, "cpu": cpu, "peak": peak, "left": _peak(), "tokens": tokens}
+    print(json.dumps({**found, "before": _BEGUN["memory"]}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--way", choices=WAYS)
+    parser.add_argument("--file", type=Path)
+    parser.add_argument("--cache", type=Path)
+    given = parser.parse_args()
+    if given.way:
+        one(given.way, given.file, given.cache)
+        return
+    print("| rows | way | seconds | CPU seconds | peak MiB | held MiB | tokens |")
+    print("|---:|---|---:|---:|---:|---:|---:|")
+    with tempfile.TemporaryDirectory() as folder:
+        for rows in given.rows:
+            path = Path(folder) / f"{rows}.csv"
+            write_rows(path, rows)
+            for way in WAYS:
+                f = measure(way, path)
+                print(
+                    f"| {rows:,} | {way} | {f['wall']:.1f} | {f['cpu']:.1f} | {f['peak']:.0f} | "
+                    f"{f['left']:.0f} | {f['tokens']:,} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
