@@ -140,8 +140,8 @@ class Sentence:
 
     Attributes:
         label: ``crisis``, ``near_miss`` (the words of a crisis without one), ``ordinary`` (a first
-            message), ``reply`` (a short answer in the middle of a talk, no crisis) or ``medical`` (an
-            ordinary complaint).
+            message), ``reply`` (a short answer in the middle of a talk, no crisis) or ``medical``
+            (an ordinary complaint).
         category: one of ``phrases.CATEGORIES`` for a crisis, else empty.
         part: ``dev`` (phrases and classifiers may be made from it) or ``held_out``.
     """
