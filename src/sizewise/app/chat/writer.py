@@ -65,12 +65,6 @@ class Writer:
         """End the answer on its way, and leave out what else waits; what is there stays."""
         self._stop.set()
 
-    def wait(self, seconds: float) -> None:
-        """Wait until nothing is on its way, at most so long."""
-        thread = self._thread
-        if thread is not None:
-            thread.join(seconds)
-
     def _work(self, generation: GenerationConfig) -> None:
         while True:
             with self._lock:

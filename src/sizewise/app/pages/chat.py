@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from html import escape
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from sizewise.app.chat.session import ChatSession, Turn
 from sizewise.app.chat.speakers import Choir, Speaker, all_speakers, base_of, questions_of
@@ -14,7 +16,8 @@ from sizewise.app.pages.settings import Settings, settings_of
 from sizewise.release.generate import as_in_training
 
 NOBODY = "nobody"
-REDRAW_SECONDS = 0.3
+Place = tuple[Turn, DeltaGenerator]
+REDRAW_SECONDS = 0.1
 
 
 @st.cache_resource
@@ -43,21 +46,23 @@ def page() -> None:
             "shown under an answer where a message holds phrases of a crisis."
         )
     _examples(session, chosen[0], writer.busy)
-    _conversation(writer, chosen)
+    busy = writer.busy
+    place = _conversation(writer, chosen)
     _actions(writer, chosen, settings)
+    if busy:
+        _watch(writer, place, chosen)
 
 
-def _conversation(writer: Writer, chosen: list[Speaker]) -> None:
-    """Every message with its answers; a fragment draws the one that is being written."""
-    now, drawn = writer.now, False
+def _conversation(writer: Writer, chosen: list[Speaker]) -> Place | None:
+    """Draw every message with its answers; return where the one on its way is drawn."""
+    now, place = writer.now, None
     for turn in writer.session.turns:
         writing = now is not None and now.turn is turn
         _turn(turn, chosen, turn is writer.session.turns[-1], writing)
         if writing:
-            drawn = True
-            st.fragment(_watch, run_every=REDRAW_SECONDS)(writer, turn)
-    if writer.busy and not drawn:
-        st.fragment(_watch, run_every=REDRAW_SECONDS)(writer, None)
+            place = turn, st.empty()
+            st.button("Stop", icon=":material/stop_circle:", key="chat_stop", on_click=writer.stop)
+    return place
 
 
 def _choose(speakers: dict[str, Speaker]) -> list[Speaker]:
@@ -179,19 +184,21 @@ def _answers(turn: Turn, chosen: list[Speaker], now: Writing | None = None) -> N
                 column.caption(f"The oldest {now.left_out} messages do not fit: left out.")
 
 
-def _watch(writer: Writer, shown: Turn | None) -> None:
-    """Draw the answer on its way; the whole page is drawn anew when the next message is due."""
-    now = writer.now
-    if not writer.busy or (now is not None and now.turn is not shown):
-        st.rerun()
-    if now is None:
-        return
-    chosen = [writer.speakers[name] for name in writer.session.speakers]
-    _answers(now.turn, chosen, now)
-    if st.button("Stop", icon=":material/stop_circle:", key="chat_stop"):
-        writer.stop()
-        writer.wait(5.0)
-        st.rerun()
+def _watch(writer: Writer, place: Place | None, chosen: list[Speaker]) -> None:
+    """Draw the answer on its way until it is there; then the page is drawn anew.
+
+    The page waits here, and no fragment runs again and again: Streamlit collects garbage after
+    every run, which would take more time than the answer.
+    """
+    while writer.busy:
+        now = writer.now
+        if now is not None:
+            if place is None or place[0] is not now.turn:
+                break
+            with place[1].container():
+                _answers(now.turn, chosen, now)
+        time.sleep(REDRAW_SECONDS)
+    st.rerun()
 
 
 def _help(turn: Turn, last: bool) -> None:
