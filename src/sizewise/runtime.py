@@ -112,6 +112,52 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+@contextmanager
+def guest() -> Iterator[None]:
+    """Leave the environment, warnings, levels of loggers and random states as they were found.
+
+    Inside the block both clients of the hub are told that they may go on-line, unless the
+    environment says otherwise: they ask once, and a later block of the process may name the hub.
+    """
+    environment, path = dict(os.environ), list(sys.path)
+    loggers = [logging.getLogger(name) for name in (*_QUIET_LOGGERS, "sizewise")]
+    levels = {logger: logger.level for logger in [logging.getLogger(), *loggers, *_known()]}
+    for name in _OFFLINE:
+        os.environ.setdefault(name, "0")
+    try:
+        with warnings.catch_warnings(), _random_states():
+            yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+        sys.path[:] = path
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+
+
+def _known() -> list[logging.Logger]:
+    there = list(logging.Logger.manager.loggerDict.values())
+    return [logger for logger in there if isinstance(logger, logging.Logger)]
+
+
+@contextmanager
+def _random_states() -> Iterator[None]:
+    """Put the states of Python's, NumPy's and torch's generators back, as far as they are used."""
+    numpy, torch = (sys.modules.get(name) for name in ("numpy", "torch"))
+    state = random.getstate()
+    numpy_state = None if numpy is None else numpy.random.get_state()
+    torch_state = None if torch is None else torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        if numpy is not None:
+            numpy.random.set_state(numpy_state)
+        if torch is not None:
+            torch.set_rng_state(torch_state)
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (all devices); the same call always gives the same state."""
     import numpy as np

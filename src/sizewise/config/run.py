@@ -129,6 +129,7 @@ class SweepConfig:
     ``arms``: a named sweep's union of grids, each a list of overrides with comma-separated values.
     ``general`` and ``specialised`` are the bases that ``sweep=my_question`` asks as they are and
     tunes: one name, or a list.
+    ``estimate``: a dry run times a few steps and answers, to say how long the whole will take.
     ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
     ``baselines``: add the classical baselines wherever answers are labels or codes.
     ``tuning``: how learning rates are found. ``halving``: what of a grid is run to its end.
@@ -144,6 +145,7 @@ class SweepConfig:
     specialised: Any = None
     description: str | None = None
     dry_run: bool = False
+    estimate: bool = True
     fail_fast: bool = False
     retries: int = 0
     order: str = "base"

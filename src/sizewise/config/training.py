@@ -94,6 +94,9 @@ class TrainerConfig:
     ``gradient_checkpointing`` saves memory by computing again in the backward pass: ``selective``
     what is cheap (norms, activations, rotations; products and attention are kept), ``true`` whole
     layers, of which only the input is kept.
+
+    ``strategy``: ``auto``, ``ddp`` (each process holds the whole base) or ``fsdp`` (the base is
+    divided among the processes, which train an adapter on it); others reach Lightning by name.
     """
 
     max_epochs: int = 3
@@ -118,6 +121,11 @@ class TrainerConfig:
     progress_bar: bool = True
     keep_last_checkpoint: bool = False
 
+    @property
+    def shards(self) -> bool:
+        """Whether the weights are divided among the processes of a fit."""
+        return self.strategy == "fsdp"
+
     def __post_init__(self) -> None:
         for key in ("batch_size", "accumulate", "devices", "num_nodes", "log_every"):
             at_least(f"trainer.{key}", getattr(self, key), 1)
@@ -126,9 +134,11 @@ class TrainerConfig:
         within("trainer.num_threads", self.num_threads, 1, 65_536)
         above("trainer.gradient_clip", self.gradient_clip, 0)
         within("trainer.label_smoothing", self.label_smoothing, 0.0, 0.99)
-        one_of(
-            "trainer.gradient_checkpointing", self.gradient_checkpointing, (False, True, SELECTIVE)
-        )
+        if self.gradient_checkpointing not in (True, False, SELECTIVE):
+            raise ConfigError(
+                f"trainer.gradient_checkpointing={self.gradient_checkpointing!r}. Choose true, "
+                f"false or {SELECTIVE}."
+            )
         one_of("trainer.precision", self.precision, PRECISIONS)
         one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu", "cuda", "mps"))
         for key in ("max_epochs", "max_steps"):

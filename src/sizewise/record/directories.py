@@ -17,6 +17,7 @@ ADAPTER = "adapter"
 VALIDATION = "validation"
 CHECKPOINTS = "checkpoints"
 RESULTS_FILE = "results.json"
+ZERO_SHOT_FILE = "measured.json"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class RunDir(_Directory):
     """Where a fit that has gone on since had been given up; see also ``passed_rung``."""
     pruning = _Inside("pruning.json")
     """The search and the trial that this run belongs to."""
+    progress = _Inside("progress.json")
+    """How far the job is, while it runs."""
     queued = _Inside("queued.json")
     """The id under which the job waits in a queue."""
     spending = _Inside("spending.jsonl")
@@ -120,3 +123,8 @@ class SweepDir(_Directory):
     """The candidates that were tried, where they were stopped, and which were kept."""
     study = _Inside("study.jsonl")
     """The journal of a search."""
+
+
+def entry_path(cache: Path, key: str) -> Path:
+    """The folder of zero-shot answers in a cache; they are whole if it has ``ZERO_SHOT_FILE``."""
+    return cache / "zero_shot" / key[:2] / key

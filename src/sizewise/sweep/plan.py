@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -209,8 +209,11 @@ def _limited(jobs: list[Job], states: dict[str, JobState], limit: int | None) ->
     return [job for job in jobs if states[job.identity.slug] in FINAL or job.identity.slug in kept]
 
 
-def print_plan(plan: Plan, details: bool) -> None:
-    """Say what a sweep is going to do; with ``details`` job by job."""
+def print_plan(plan: Plan, details: bool, peaks: Mapping[str, int] | None = None) -> None:
+    """Say what a sweep is going to do; with ``details`` job by job.
+
+    ``peaks``: bytes of the jobs, as of ``peak_memory``.
+    """
     joined = plan.asked - len(plan.pool if plan.brackets else plan.jobs)
     same = f", {joined} joined with equal ones or left out" if joined else ""
     done = len(plan.done)
@@ -227,7 +230,9 @@ def print_plan(plan: Plan, details: bool) -> None:
         log.info("  %s", sentence)
     if details:
         print_table(
-            f"{plan.name} (dry run)", ("job", "state", "memory", "overrides"), list(_rows(plan))
+            f"{plan.name} (dry run)",
+            ("job", "state", "memory", "overrides"),
+            list(_rows(plan, peak_memory(plan.jobs) if peaks is None else peaks)),
         )
 
 
@@ -268,36 +273,37 @@ def _screening(rungs: tuple[float, ...], brackets: Sequence[Bracket]) -> str:
     )
 
 
-def _rows(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
-    memory = estimated_memory(plan.jobs)
+def _rows(plan: Plan, peaks: Mapping[str, int]) -> Iterator[tuple[str, str, str, str]]:
     for job in plan.jobs:
         slug = job.identity.slug
         shown = " ".join(text for text in job.overrides if not text.startswith("paths."))
-        yield slug, str(plan.states[slug]), memory[slug], shown
+        memory = f"{peaks[slug] / 1e9:.2f} GB" if slug in peaks else "–"
+        yield slug, str(plan.states[slug]), memory, shown
     for look in plan.looks:
         if look.later:
             seeds = plural(look.later, "further seed")
             yield f"{look.bracket.name}: {seeds}", "after the choice", "", "of what is kept"
 
 
-def estimated_memory(jobs: Sequence[Job]) -> dict[str, str]:
-    """Return the planner's peak of each job by slug, as text; a dash where its size is not known.
+def peak_memory(jobs: Sequence[Job]) -> dict[str, int]:
+    """Return the planner's peak of each job in bytes by slug; none where its size is not known.
 
     Jobs that differ in what costs no memory (seeds, rates) are planned once.
     """
-    from sizewise.job.bases import GB, memory_key, peak_bytes
+    from sizewise.job.bases import memory_key, peak_bytes
 
-    known: dict[str, str] = {}
-    found: dict[str, str] = {}
+    known: dict[str, int | None] = {}
+    found: dict[str, int] = {}
     for job in jobs:
         cfg = to_run_config(job.config, check_types=False)
         key = memory_key(cfg)
         if key not in known:
             try:
-                known[key] = f"{peak_bytes(cfg) / GB:.2f} GB"
+                known[key] = peak_bytes(cfg)
             except SizewiseError:
-                known[key] = "–"
-        found[job.identity.slug] = known[key]
+                known[key] = None
+        if (peak := known[key]) is not None:
+            found[job.identity.slug] = peak
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +19,7 @@ from sizewise.models.adapter import full
 from sizewise.models.adapter.fast_lora import speed_up
 from sizewise.models.adapter.targets import Targets, choose_targets, exclude_pattern, matching
 from sizewise.models.adapter.wrapping import adapted_modules, base_of, base_only, is_adapted
-from sizewise.models.base import fit_weights, is_quantized
+from sizewise.models.base import fit_weights, is_offloaded, is_quantized
 from sizewise.models.encoder import around_head
 from sizewise.models.size import is_adapter_weight
 from sizewise.models.sources import check_weights, find_source, unusable
@@ -251,8 +251,13 @@ def _keeps(context: Any, operation: Any, *args: Any, **kwargs: Any) -> Checkpoin
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def save_adapter(model: nn.Module, folder: Path | str) -> Path:
+def save_adapter(
+    model: nn.Module, folder: Path | str, weights: Mapping[str, Tensor] | None = None
+) -> Path:
     """Write the trained weights (the adapter, or all of a fully trained model) as safetensors.
+
+    ``weights``: the trained parameters of an adapted model by name, where they are not whole in
+    the model itself.
 
     Raises:
         ModelError: there is nothing trained to save.
@@ -266,7 +271,7 @@ def save_adapter(model: nn.Module, folder: Path | str) -> Path:
     # "auto" would ask the hub whether the embeddings were resized; rows that were added are saved
     # as the adapter's own.
     wrapper: Any = model
-    wrapper.save_pretrained(str(folder), save_embedding_layers=False)
+    wrapper.save_pretrained(str(folder), save_embedding_layers=False, state_dict=weights)
     return folder
 
 
@@ -276,9 +281,16 @@ def load_adapter(
     """Load what ``save_adapter`` wrote (or any PEFT adapter, also by hub id) onto ``base``.
 
     Raises:
-        ModelError: a weight is missing, left over or of another shape, or nothing is there.
+        ModelError: a weight is missing, left over or of another shape, nothing is there, or some of
+            the base lies on no device.
     """
     quiet_libraries()
+    if is_offloaded(base):  # PEFT would leave the adapter's weights out, and only warn
+        raise ModelError(
+            "This base does not fit on the GPUs (model.device_map left some of it in host memory "
+            "or on disk), and no adapter can be put on such weights. Give the job more GPUs, or "
+            "quantization=nf4."
+        )
     folder = adapter_folder(source)
     if full.is_full_checkpoint(folder):
         return full.load(base, folder, trainable)
