@@ -14,7 +14,7 @@ FLOORS = (
     "errors", "palette", "signals", "files", "catalogue", "energy", "devices",
     "config", "runtime", "record", "statistics", "embedded", "data", "models", "composition",
     "metrics", "tracking", "training", "evaluation", "report", "job", "release", "verify", "sweep",
-    "app", "commands",
+    "interface", "app", "commands",
 )  # fmt: skip
 
 

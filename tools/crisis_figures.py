@@ -124,6 +124,7 @@ def _column(quality: Quality) -> dict[str, Share]:
         "fires on near misses": quality.fired["near_miss"],
         "fires on ordinary messages": quality.fired["ordinary"],
         "fires on short replies": quality.fired["reply"],
+        "fires on medical complaints": quality.fired["medical"],
     }
 
 

@@ -5,6 +5,7 @@ Nothing here imports torch at module top, so that ``prepare_environment`` can ru
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import random
@@ -35,6 +36,8 @@ _DEFAULTS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
+# M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of <malloc.h>: bytes.
+_MALLOPT = {-3: 4 << 20, -1: 256 << 20, -2: 64 << 20}
 # The first process of a further node has local rank 0 as well.
 RANKS = ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -74,12 +77,31 @@ def prepare_environment(hub: bool = True) -> None:
 
     Telemetry is off and the CUDA allocator grows its segments. Call it before torch and
     transformers are imported. Unless something on the ``hub`` is named, its client stays offline.
+    Large blocks of the CPU's memory are given back as soon as they are free.
     """
+    map_large_blocks()
     for key, value in _DEFAULTS.items():
         os.environ.setdefault(key, value)
     if not hub:
         for key in _OFFLINE:
             os.environ.setdefault(key, "1")
+
+
+def map_large_blocks() -> bool:
+    """Let glibc map blocks of 4 MiB and more one by one, so that freed tensors leave no holes.
+
+    Left alone, glibc raises that bound to 32 MiB as such blocks are freed, and the activations of
+    a larger model then lie in a heap that small blocks keep from shrinking: half as much memory
+    again, and more, in every step (docs/benchmarks.md). The heap of small blocks is trimmed rarely.
+
+    Returns False where another C library is, or where ``MALLOC_*`` says otherwise.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ) or sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # musl
+        return False
+    return all([mallopt(option, size) == 1 for option, size in _MALLOPT.items()])
 
 
 def quiet() -> None:
@@ -88,6 +110,52 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=pattern)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def guest() -> Iterator[None]:
+    """Leave the environment, warnings, levels of loggers and random states as they were found.
+
+    Inside the block both clients of the hub are told that they may go on-line, unless the
+    environment says otherwise: they ask once, and a later block of the process may name the hub.
+    """
+    environment, path = dict(os.environ), list(sys.path)
+    loggers = [logging.getLogger(name) for name in (*_QUIET_LOGGERS, "sizewise")]
+    levels = {logger: logger.level for logger in [logging.getLogger(), *loggers, *_known()]}
+    for name in _OFFLINE:
+        os.environ.setdefault(name, "0")
+    try:
+        with warnings.catch_warnings(), _random_states():
+            yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+        sys.path[:] = path
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+
+
+def _known() -> list[logging.Logger]:
+    there = list(logging.Logger.manager.loggerDict.values())
+    return [logger for logger in there if isinstance(logger, logging.Logger)]
+
+
+@contextmanager
+def _random_states() -> Iterator[None]:
+    """Put the states of Python's, NumPy's and torch's generators back, as far as they are used."""
+    numpy, torch = (sys.modules.get(name) for name in ("numpy", "torch"))
+    state = random.getstate()
+    numpy_state = None if numpy is None else numpy.random.get_state()
+    torch_state = None if torch is None else torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        if numpy is not None:
+            numpy.random.set_state(numpy_state)
+        if torch is not None:
+            torch.set_rng_state(torch_state)
 
 
 def seed_everything(seed: int) -> None:

@@ -11,8 +11,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from sizewise.app.evaluations import check_named, plan_evaluation
+from sizewise.app.exploring import explore_overrides
 from sizewise.app.launch import SCRIPT, TOKEN, app_command, launch, may_enter, same_origin
-from sizewise.app.views import explore_overrides
 from sizewise.errors import ConfigError
 from sizewise.report.comparison.runs import load_runs
 

@@ -108,7 +108,7 @@ class Visit:
 
     def open(self, name: str) -> None:
         """Choose a page."""
-        self.page.get_by_role("link", name=name).click()
+        self.page.get_by_role("radio", name=name).first.click()
         heading = self.page.get_by_role("heading", name=name, exact=True)
         if name != "Results":
             expect(heading).to_be_visible(timeout=PATIENCE)
@@ -184,14 +184,18 @@ def test_a_visitor_without_the_token_sees_nothing(address: str) -> None:
         page.goto(address.partition("?")[0])
         expect(page.get_by_role("alert")).to_contain_text("Open the whole address")
         expect(page.get_by_role("note")).to_have_count(0)
-        expect(page.get_by_role("link", name="Chat")).to_have_count(0)
+        expect(page.get_by_role("radio", name="Chat")).to_have_count(0)
         browser.close()
 
 
 def see_results(visit: Visit) -> None:
     page = visit.page
     expect(page.get_by_role("heading", name="Quality against cost")).to_be_visible()
-    picture = page.get_by_test_id("stPlotlyChart").first
+    expect(page.get_by_role("heading", name="What a reviewer would object to")).to_be_visible()
+    expect(page.locator(".objections li").first).to_be_visible()
+    shown, hidden = ("narrow", "wide") if width(visit) == "phone" else ("wide", "narrow")
+    expect(page.locator(f"[class*='st-key-{hidden}_pareto']")).to_be_hidden()
+    picture = page.locator(f"[class*='st-key-{shown}_pareto']").get_by_test_id("stPlotlyChart")
     markers = picture.locator(".scatterlayer .trace .points path")
     expect(markers).to_have_count(2)
     visit.shot(f"{width(visit)}_results")
@@ -200,7 +204,10 @@ def see_results(visit: Visit) -> None:
     expect(page.locator(".panel").first).to_contain_text("I feel")
     expect(page.locator(".panel").first).to_contain_text("<img src=x")
     expect(page.get_by_role("heading", name="Distribution over examples")).to_be_visible()
-    expect(page.get_by_test_id("stPlotlyChart")).to_have_count(2)
+    expect(page.get_by_role("heading", name="Training", exact=True)).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Table (CSV)").click()
+    assert "nano LoRA r=4" in download.value.path().read_text()
     page.locator(".panel").first.scroll_into_view_if_needed()
     visit.shot(f"{width(visit)}_results_answers")
     visit.fits()
@@ -242,7 +249,7 @@ def see_chat(visit: Visit, runs: Path) -> None:
         talk = talk[:1]
     for number, text in enumerate(talk, start=1):
         say(visit, text)
-        expect(page.locator(".panel")).to_have_count(2 * number, timeout=PATIENCE)
+        expect(page.locator(".panel:not(.writing)")).to_have_count(2 * number, timeout=PATIENCE)
         visit.settle()
     answers = [panel.inner_text() for panel in page.locator(".panel").all()]
     tuned, base = answers[::2], answers[1::2]
@@ -264,6 +271,16 @@ def see_chat(visit: Visit, runs: Path) -> None:
     visit.fits()
     page.get_by_role("button", name="Start over").click()
     expect(page.locator(".said")).to_have_count(0)
+    visit.settle()
+    box = page.get_by_test_id("stChatInputTextArea")
+    for text in ("I feel calm at home.", "And in class?"):  # the second while the first is answered
+        box.fill(text)
+        box.press("Enter")
+        expect(page.locator(".said").last).to_have_text(text)
+    expect(page.locator(".panel:not(.writing)")).to_have_count(4, timeout=PATIENCE)
+    page.reload()  # it is the same page again, and nothing is looked for in vain
+    visit.settle()
+    expect(page.get_by_role("heading", name="Chat", exact=True)).to_be_visible(timeout=PATIENCE)
 
 
 def say(visit: Visit, text: str) -> None:

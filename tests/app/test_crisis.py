@@ -59,6 +59,12 @@ def settings() -> CrisisSettings:
         "I want to hurt my baby",
         "Please help me",
         "This is my last night",
+        "I scratch my skin until it bleeds",
+        "There is blood everywhere",
+        "I took the whole bottle",
+        "My boyfriend broke my nose",
+        "She is having a seizure",
+        "I hide my cuts under long sleeves",
     ],
 )
 def test_spellings_and_negations_fire(settings: CrisisSettings, message: str) -> None:
@@ -76,6 +82,13 @@ def test_spellings_and_negations_fire(settings: CrisisSettings, message: str) ->
         "🙂",
         "Can you help me with my sleep?",
         "We argued again last night",
+        "There is blood in my urine",
+        "I bleed from my gums when I brush my teeth.",
+        "My daughter had a seizure last year.",
+        "I broke my nose playing rugby.",
+        "The scar from my operation is red.",
+        "The pain sits between my shoulder blades",
+        "I took two paracetamol and it did not help.",
     ],
 )
 def test_idioms_and_nothing_do_not_fire(settings: CrisisSettings, message: str) -> None:

@@ -21,21 +21,16 @@ from sizewise.app.evaluations import (
     plan_evaluation,
     read_progress,
 )
+from sizewise.app.exploring import explore_overrides, leak_sentences, size_rows
 from sizewise.app.launch import app_command
 from sizewise.app.pages.common import datasets, run_named, split_settings, stamp
 from sizewise.app.views import (
     KINDS,
     clicked,
     example_rows,
-    explore_overrides,
-    histogram_figure,
-    leak_sentences,
-    length_figure,
     metric_names,
     metric_values,
-    pareto_figure,
     select,
-    size_rows,
 )
 from sizewise.commands.main import app
 from sizewise.composition.compose import compose_config
@@ -44,6 +39,8 @@ from sizewise.errors import ConfigError, OutcomeError
 from sizewise.files import write_json
 from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.runs import load_runs
+from sizewise.report.page.page import charts_of
+from sizewise.report.views.distributions import histogram_chart, length_chart
 
 
 @pytest.fixture
@@ -52,7 +49,7 @@ def compared(sweep: Path) -> SetComparison:
 
 
 def test_a_click_leads_to_the_run(compared: SetComparison) -> None:
-    figure = pareto_figure(compared, compared.fronts[0])
+    figure = charts_of(compared)["quality-params"]
     places: dict[int, float] = {}
     for trace in figure.data:
         if trace.customdata is None:  # the lines
@@ -82,26 +79,26 @@ def test_every_metric_has_a_histogram(compared: SetComparison) -> None:
     assert names[0] == test.primary
     for name in names:
         values = {c.label: metric_values(test, c, name) for c in test.arms}
-        figure = histogram_figure(values, name)
+        figure = histogram_chart(values, name)
         assert len(figure.data) == len(values)
         for trace in figure.data:
             assert sum(trace.y) == pytest.approx(100.0)
 
 
 def test_bins_are_shared_and_nothing_gives_an_empty_picture() -> None:
-    figure = histogram_figure({"a": np.array([0.0, 1.0, 1.0]), "b": np.array([0.0])}, "x")
+    figure = histogram_chart({"a": np.array([0.0, 1.0, 1.0]), "b": np.array([0.0])}, "x")
     assert [list(trace.y) for trace in figure.data] == [
         [pytest.approx(100 / 3), pytest.approx(200 / 3)],
         [100.0, 0.0],
     ]
-    wide = histogram_figure({"a": np.linspace(0, 9, 50), "b": np.array([9.0])}, "x", bins=9)
+    wide = histogram_chart({"a": np.linspace(0, 9, 50), "b": np.array([9.0])}, "x", bins=9)
     assert len(wide.data[0].y) == 9
     assert wide.data[1].y[-1] == 100.0
-    assert len(histogram_figure({"a": np.empty(0)}, "x").data) == 0
+    assert len(histogram_chart({"a": np.empty(0)}, "x").data) == 0
 
 
 def test_names_from_data_are_escaped_in_pictures() -> None:
-    figure = histogram_figure({"<img src=x>": np.array([1.0])}, "<b>")
+    figure = histogram_chart({"<img src=x>": np.array([1.0])}, "<b>")
     assert "<img" not in figure.to_json()
     assert "<b>" not in figure.to_json()
 
@@ -145,7 +142,7 @@ def test_a_data_set_is_described(exploration: Exploration) -> None:
     rows = size_rows(exploration)
     assert [row["split"] for row in rows] == ["train", "validation", "test"]
     assert all(row["examples"] == exploration.sizes[str(row["split"])] for row in rows)
-    figure = length_figure(exploration, "prompt")
+    figure = length_chart(exploration, "prompt")
     assert [trace.name for trace in figure.data] == ["train", "validation", "test"]
     for trace in figure.data:
         assert sum(trace.y) / 2 == pytest.approx(100.0)

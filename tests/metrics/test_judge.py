@@ -12,7 +12,8 @@ from sizewise.errors import ConfigError
 from sizewise.evaluation.judging import CHOICES, Duel, ask_both_orders, read_choice, said_of
 from sizewise.evaluation.score import score_predictions
 from sizewise.job.preflight import PROBE
-from sizewise.metrics.judge import Judge, both_orders
+from sizewise.metrics.judge import Judge
+from sizewise.metrics.judged import both_orders
 from sizewise.record.predictions import Prediction
 
 PROMPT = "{{ prompt }}|{{ first }}|{{ second }}"

@@ -19,7 +19,8 @@ from tests.security.hostile import SECRET, attacks_on, files_of, plant_module
 
 from sizewise.app.chat.speakers import Choir, speakers_of
 from sizewise.app.evaluations import plan_evaluation
-from sizewise.app.views import example_rows, explore_config
+from sizewise.app.exploring import explore_config
+from sizewise.app.views import example_rows
 from sizewise.commands.provenance import compare_command, reproduce_command, verify_command
 from sizewise.commands.release import export_command, generate_command
 from sizewise.composition.compose import compose_config

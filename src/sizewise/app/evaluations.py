@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from sizewise.composition.compose import compose_config
+from sizewise.composition.compose import compose_config, quoted
 from sizewise.composition.inputs import pinned
 from sizewise.config import to_run_config
 from sizewise.config.targets import check_own
@@ -111,11 +111,6 @@ def plan_evaluation(
         total=None if more or not total else total,
         title=" ".join((run.directory.name, *overrides)),
     )
-
-
-def quoted(path: Path | str) -> str:
-    """Write a path as a value for Hydra, which ends a string at the first quote that is bare."""
-    return "'" + str(path).replace("'", "\\'") + "'"
 
 
 class RunningEvaluation:

@@ -62,6 +62,7 @@ def app_command(
         "browser.serverAddress": ADDRESS,
         "client.toolbarMode": "minimal",
         "client.showErrorDetails": "none",
+        "client.showErrorLinks": "false",
         # One colour for each: a colour for both would turn the browser's wish for dark off.
         "theme.light.primaryColor": palette.ZERO,
         "theme.dark.primaryColor": "#2B87C4",

@@ -23,11 +23,10 @@ from sizewise.composition.shorthand import spelt_out
 from sizewise.config import RunConfig, conf_dir, register_schema
 from sizewise.config.register import explained
 from sizewise.config.suggest import all_keys, nearest_key
-from sizewise.errors import ConfigError, SweepError
-from sizewise.job.execute import JobResult, execute
+from sizewise.errors import ConfigError
+from sizewise.job.execute import JobResult, execute, require
 from sizewise.job.run import sweep_name
 from sizewise.job.submit import DEFAULT_FUNCTION, load_job, make_job, submit
-from sizewise.record.claims import holder
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config
 from sizewise.record.state import JobState
@@ -148,11 +147,7 @@ def _execute(run_dir: Path, alone: bool) -> JobResult:
 
 
 def _report(result: JobResult) -> float | None:
-    where = result.run_dir
-    if result.state == JobState.RUNNING and not result.fresh:
-        raise SweepError(f"{where} is being worked on by {holder(where)}. Wait, or stop it first.")
-    if result.state == JobState.FAILED:
-        raise SweepError(f"{result.message}\n  log: {RunDir(where).log}")
+    where = require(result).run_dir
     if result.state == JobState.DONE and not result.fresh:
         log.info("Already done: %s (objective %s)", where, result.objective)
     return result.objective

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -11,22 +14,74 @@ from omegaconf import DictConfig, OmegaConf
 from sizewise.composition.shorthand import spelt_out
 from sizewise.config.register import conf_dir, explained, register_schema, to_run_config
 from sizewise.config.run import RunConfig
+from sizewise.errors import ConfigError
+
+
+@contextmanager
+def initialized(overrides: Sequence[str]) -> Iterator[None]:
+    """Let Hydra compose from sizewise's options; what it was set up for before is back afterwards.
+
+    Raises:
+        ConfigError: what Hydra says of ``overrides`` inside the block.
+    """
+    from sizewise.composition.resolvers import register_resolvers
+
+    register_schema()
+    register_resolvers()
+    theirs, before = GlobalHydra.instance(), GlobalHydra.instance().hydra
+    theirs.clear()
+    folder = str(conf_dir())
+    try:
+        with explained(overrides), initialize_config_dir(version_base="1.3", config_dir=folder):
+            yield
+    finally:
+        GlobalHydra.set_instance(theirs)
+        theirs.hydra = before
 
 
 def compose_config(overrides: Sequence[str] = (), config_name: str = "train") -> DictConfig:
     """Compose one job from overrides as of ``train.py``; ConfigError where one is wrong."""
-    from sizewise.composition.resolvers import register_resolvers
-
     overrides = spelt_out(overrides)
-    register_schema()
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    folder = str(conf_dir())
-    with explained(overrides), initialize_config_dir(version_base="1.3", config_dir=folder):
-        return compose(config_name, overrides=overrides)
+    with initialized(overrides):
+        return compose(config_name, overrides=list(overrides))
 
 
 def compose_run(overrides: Sequence[str] = (), config_name: str = "train") -> RunConfig:
     config = compose_config(overrides, config_name)
     OmegaConf.resolve(config)
     return to_run_config(config)
+
+
+_PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_][\w./-]*", re.I | re.A)
+
+
+def override_of(key: str, value: Any, choices: bool = False) -> str:
+    """Write a value of Python as an override; ``choices``: a list is one job per element."""
+    if choices and isinstance(value, list | tuple):
+        return f"{key}={','.join(map(_literal, value))}"
+    return f"{key}={_literal(value)}"
+
+
+def _literal(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_name(k)}:{_literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return "[" + ",".join(map(_literal, value)) + "]"
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else quoted(text)
+
+
+def _name(key: Any) -> str:
+    if not _PLAIN.fullmatch(str(key)):
+        raise ConfigError(f"{key!r} is no name of a key. Use letters, digits and underscores.")
+    return str(key)
+
+
+def quoted(text: object) -> str:
+    """Write a text as a value for Hydra, which ends a string at the first quote that is bare."""
+    plain = re.sub(r"(\\+)(?='|$)", r"\1\1", str(text))  # those before a quote are read as escapes
+    return "'" + plain.replace("'", "\\'") + "'"

@@ -6,7 +6,8 @@ the composition of equal options, over which plain values are laid; and, for opt
 nothing but their own group, the composed group itself, so that a grid of 10 models × 10 data sets
 takes 19 compositions and not 100.
 
-This is the one file that touches what Hydra and OmegaConf do not publish; a canary test names it.
+Sweepers for programs are made here as well: this is the one file that touches what Hydra and
+OmegaConf do not publish; a canary test names it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -174,6 +179,24 @@ class JobComposer:
             config = self._loader.load_configuration(self._name, overrides, RunMode.RUN)
             self._whole[groups] = _without_hydra(config)
         return self._whole[groups]
+
+
+def sweeper_of(overrides: list[str], config_name: str = "train") -> tuple[Sweeper, DictConfig]:
+    """Make the sweeper of a command, as ``hydra.main`` does; inside of ``compose.initialized``."""
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    config = hydra.compose_config(
+        config_name, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False
+    )
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+    sweeper = Plugins.instance().instantiate_sweeper(
+        config=config, hydra_context=context, task_function=_read_from_disk
+    )
+    return sweeper, config
+
+
+def _read_from_disk(config: DictConfig) -> None:
+    raise AssertionError("sizewise's launchers read jobs from their directories")
 
 
 def _prepared(config: DictConfig) -> _Composed:

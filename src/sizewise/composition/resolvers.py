@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +45,39 @@ def register_resolvers() -> None:
 
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_RAISING = ContextVar("raising", default=False)
+
+
+@contextmanager
+def errors_raised() -> Iterator[None]:
+    """Let a program inside the block get the errors that end a command."""
+    token = _RAISING.set(True)
+    try:
+        yield
+    finally:
+        _RAISING.reset(token)
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn an error that sizewise raises on purpose, or a full disk, into one message and exit."""
+    """Turn an error that sizewise raises on purpose, or a full disk, into one message and exit.
+
+    Inside of ``errors_raised`` it is raised, a full disk as SweepError.
+    """
     try:
         yield
     except SizewiseError as error:
+        if _RAISING.get():
+            raise
         sys.stderr.write(f"sizewise: {error}\n")
         raise SystemExit(1) from error
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        sys.stderr.write(f"sizewise: {error}. Nothing is lost: make room, then start it again.\n")
+        said = f"{error}. Nothing is lost: make room, then start it again."
+        if _RAISING.get():
+            raise SweepError(said) from error
+        sys.stderr.write(f"sizewise: {said}\n")
         raise SystemExit(1) from error
 
 
@@ -175,4 +195,7 @@ def _command_hash(root: DictConfig) -> str:
     tuning: Any = OmegaConf.to_container(root.sweep.tuning, resolve=True)
     if tuning["lr_factors"]:  # which learning rates there are is part of the grid
         config["tuning"] = {key: tuning[key] for key in ("lr_factors", "screen", "rung")}
+    halving: Any = OmegaConf.to_container(root.sweep.halving, resolve=True)
+    if halving["rungs"]:
+        config["halving"] = {key: halving[key] for key in ("rungs", "keep", "keep_each")}
     return hash_text(json.dumps(config, sort_keys=True), 8)

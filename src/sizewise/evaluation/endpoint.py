@@ -267,6 +267,8 @@ def ask_all(
     done = {row.id: row for row in store.read()}
     unique = list({e.id: e for e in examples if e.id not in done}.values())
     whole, started = not done, time.perf_counter()
+    if progress is not None:  # here: threads know nothing of the job that is under way
+        progress(len(examples) - len(unique), len(examples))
     alone = max(server.options.alone - len(done), 0)
     one_at_a_time = threading.Lock()
 

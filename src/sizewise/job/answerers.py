@@ -222,6 +222,10 @@ class LanguageModel:
         """Keep the base in memory for the next job of this process."""
         give_back(self.model, *storage_of(job.cfg), job.device)
 
+    def untouched_key(self, job: PreparedJob, task: Task, split: SplitName) -> str:
+        """Name the untouched model's answers to a split in the cache."""
+        return zero_shot_key(self._parts(job, task, split))
+
     def _predict(
         self, job: PreparedJob, task: Task, split: SplitName, store: PredictionStore
     ) -> Predicted:

@@ -16,9 +16,10 @@ from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
 
-from sizewise.errors import SizewiseError
+from sizewise.errors import SizewiseError, SweepError
 from sizewise.job.submit import load_job, submitted_stop
-from sizewise.record.claims import try_claim
+from sizewise.record.claims import holder, try_claim
+from sizewise.record.directories import RunDir
 from sizewise.record.outcome import Outcome
 from sizewise.record.state import JobState, finished, forget_failure, record_failure
 from sizewise.record.stops import FitStopped, go_on, standing_stop, write_stop
@@ -65,6 +66,16 @@ def execute(run_dir: Path, interrupts: Interrupts | None = None) -> JobResult:
         claim.release(str(result.state))
         if result.state == JobState.INTERRUPTED:
             raise KeyboardInterrupt(interrupts.name)
+    return result
+
+
+def require(result: JobResult) -> JobResult:
+    """Return how a job ended; SweepError if it failed, or another process works on it."""
+    where = result.run_dir
+    if result.state == JobState.RUNNING and not result.fresh:
+        raise SweepError(f"{where} is being worked on by {holder(where)}. Wait, or stop it first.")
+    if result.state == JobState.FAILED:
+        raise SweepError(f"{result.message}\n  log: {RunDir(where).log}")
     return result
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from sizewise.composition.others import check_recorded_judges
+from sizewise.composition.others import check_recorded_judges, check_recorded_server
 from sizewise.config import RunConfig
 from sizewise.config.evaluation import EvaluationConfig
 from sizewise.config.targets import check_own, recorded_config
@@ -52,6 +52,7 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
     done = recorded_config(stored, cfg.model.trust_remote_code)
     check_own(done.metric, "metric", cfg.trust)
     check_recorded_judges(done.metric, cfg.trust)
+    check_recorded_server("model.base_url", done.model, cfg.trust)
     adapter = RunDir(folder).adapter
     if done.lora.trains and not adapter.is_dir():
         raise ConfigError(f"run={cfg.run!r} has not finished training. Start it again first.")

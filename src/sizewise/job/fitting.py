@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sizewise.config import RunConfig
+from sizewise.config.training import SELECTIVE
 from sizewise.data.batches.collate import collate_classes, collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
 from sizewise.job.bases import storage_of
@@ -57,9 +58,9 @@ def train(
     dtype = base.dtype
     model = attach_adapter(base, cfg.lora, storage_of(cfg)[0], cfg.seed)
     if cfg.trainer.gradient_checkpointing:
-        enable_checkpointing(model)
+        enable_checkpointing(model, cfg.trainer.gradient_checkpointing == SELECTIVE)
     module = build_module(cfg, model)
-    data = _batches(cfg, task, padding)
+    data = batches(cfg, task, padding)
     if cfg.dry_run:
         stop_once(cfg, module, data, run_dir)
     stop_at, chosen = submitted_stop(run_dir), callbacks(cfg, run_dir)
@@ -131,7 +132,8 @@ def build_module(cfg: RunConfig, model: PreTrainedModel | PeftModel) -> AnswerMo
     )
 
 
-def _batches(cfg: RunConfig, task: Task, padding: int) -> SizewiseDataModule:
+def batches(cfg: RunConfig, task: Task, padding: int) -> SizewiseDataModule:
+    """Training and validation batches of a job; ``padding``: the id to pad with."""
     trainer, collates = cfg.trainer, {"seq2seq": collate_seq2seq, "encoder": collate_classes}
     return SizewiseDataModule(
         train=task.encoded["train"],

@@ -17,6 +17,7 @@ from sizewise.record.directories import VALIDATION, RunDir
 from sizewise.record.identity import run_identity, trains, write_config
 from sizewise.record.logs import job_log
 from sizewise.record.outcome import Outcome, write_outcome
+from sizewise.record.progress import pulse
 from sizewise.record.state import finished
 from sizewise.record.stops import FitStopped
 from sizewise.runtime import (
@@ -60,7 +61,7 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     prepare_environment(hub)
     quiet()
     check_places(asdict(cfg), ask_hub=True)  # before anything large is imported
-    with job_log(run_dir):
+    with job_log(run_dir), pulse(run_dir):
         if RunDir(run_dir).outcome.exists():
             log.warning("%s is damaged: the job is done again.", RunDir(run_dir).outcome)
         write_config(asdict(asked), run_dir)

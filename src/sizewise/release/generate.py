@@ -102,6 +102,15 @@ def as_in_training(prompt: str, text: str) -> str | None:
     return TextTemplate(prompt, columns, "dataset.prompt").render({columns[0]: text})
 
 
+def out_of_training(prompt: str, written: str) -> str:
+    """Take a message out of the words of ``as_in_training``; as it is where it is not in them."""
+    mark = "\x00"
+    around = as_in_training(prompt, mark)
+    before, _, after = (around or mark).partition(mark)
+    fits = written.startswith(before) and written.endswith(after)
+    return written[len(before) : len(written) - len(after)] if fits else written
+
+
 def fit_history(
     messages: Sequence[Message], template: Template, limit: int | None
 ) -> tuple[list[int], int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 class Reply:
     """An answer on its way: ``pieces`` yield the text so far; ``left_out`` messages did not fit."""
 
-    pieces: Iterator[str]
+    pieces: Generator[str, None, None]
     left_out: int
 
 
@@ -179,7 +179,7 @@ class Watcher(StoppingCriteria):
 
 def stream_answer(
     generate: Generate, template: Template, prompt_length: int, opened: str = ""
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     """Yield the answer so far after every token; the last value is the whole answer.
 
     The model runs in a thread of its own. A consumer that goes away (a closed page) ends it.

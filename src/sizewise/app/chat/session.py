@@ -23,27 +23,50 @@ class Turn:
     Attributes:
         prompt: what the models read (the text, or the text in the data set's wording).
         finding: why no model may answer; None: they may.
-        answers: speaker → answer, complete ones only.
+        answers: speaker → answer; one that was stopped is as far as it got.
+        seconds: speaker → how long it took to write.
+        concern: why help lines stand under the answers: phrases of a crisis where the detector is
+            off, or a finding that was not meant.
+        trouble: why it could not be answered.
+        stopped: no further model is to answer.
+        tries: how often it was to be answered anew.
     """
 
     text: str
     prompt: str
     finding: Finding | None
     answers: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    concern: Finding | None = None
+    trouble: str = ""
+    stopped: bool = False
+    tries: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether models may answer it."""
+        return self.finding is None and not self.trouble and not self.stopped
 
 
 class ChatSession:
     """A conversation with several speakers, each with a history of its own.
 
-    A message that the detector takes for a crisis is in no speaker's history.
+    A message that the detector takes for a crisis is in no speaker's history, unless whoever
+    wrote it says that it was not meant so. ``phrases`` only watch: where they fire, the models
+    answer, and help lines are shown as well.
     """
 
     def __init__(
-        self, speakers: Sequence[str], system: str = "", detector: CrisisDetector | None = None
+        self,
+        speakers: Sequence[str],
+        system: str = "",
+        detector: CrisisDetector | None = None,
+        phrases: CrisisDetector | None = None,
     ) -> None:
         self.speakers = tuple(speakers)
         self.system = system
         self.detector = detector
+        self.phrases = phrases
         self.turns: list[Turn] = []
 
     def say(self, text: str, prompt: str | None = None) -> Turn:
@@ -51,30 +74,55 @@ class ChatSession:
 
         The detector reads ``text``, the models ``prompt`` if there is one.
         """
-        finding = None
-        if self.detector is not None:
-            finding = self.detector.check(text, before=self._before())
-        turn = Turn(text, text if prompt is None else prompt, finding)
+        before = self._before()
+        finding = self.detector.check(text, before) if self.detector is not None else None
+        concern = self.phrases.check(text, before) if self.phrases is not None else None
+        turn = Turn(text, text if prompt is None else prompt, finding, concern=concern)
         self.turns.append(turn)
         return turn
 
-    def messages(self, speaker: str) -> list[Message]:
-        """Return the conversation as ``speaker`` knows it, up to the message to answer next."""
+    def not_meant(self) -> None:
+        """Let the models answer the last message although the detector fired; help lines stay."""
+        turn = self.turns[-1]
+        turn.concern, turn.finding = turn.finding or turn.concern, None
+
+    def messages(self, speaker: str, until: Turn | None = None) -> list[Message]:
+        """Return the conversation as ``speaker`` knows it, up to the message to answer next.
+
+        ``until``: that message; None: the last one that may be answered.
+        """
+        turns = [t for t in self.turns if t.finding is None]
+        if until is not None:
+            turns = turns[: next(i for i, turn in enumerate(turns) if turn is until) + 1]
         found = [Message("system", self.system)] if self.system.strip() else []
-        open_turns = [t for t in self.turns if t.finding is None]
-        for turn in open_turns[:-1]:
+        for turn in turns[:-1]:
             if speaker in turn.answers:
                 found.append(Message("user", turn.prompt))
                 found.append(Message("assistant", turn.answers[speaker]))
-        return [*found, *(Message("user", turn.prompt) for turn in open_turns[-1:])]
+        return [*found, *(Message("user", turn.prompt) for turn in turns[-1:])]
 
     def waiting(self) -> list[str]:
-        if not self.turns or self.turns[-1].finding is not None:
+        """Return who has not answered the last message yet."""
+        if not self.turns or not self.turns[-1].open:
             return []
         return [name for name in self.speakers if name not in self.turns[-1].answers]
 
+    def next(self) -> tuple[Turn, str] | None:
+        """Return the first message that waits for an answer, and whose; None: nothing waits."""
+        for turn in list(self.turns):
+            for speaker in self.speakers if turn.open else ():
+                if speaker not in turn.answers:
+                    return turn, speaker
+        return None
+
+    def again(self) -> None:
+        """Forget the answers to the last message, so that it is answered anew."""
+        turn = self.turns[-1]
+        turn.answers, turn.seconds, turn.trouble, turn.stopped = {}, {}, "", False
+        turn.tries += 1
+
     def withdraw(self) -> Turn:
-        """Take back the last message: a model could not answer it."""
+        """Take back the last message and the answers to it."""
         return self.turns.pop()
 
     def reset(self) -> None:
@@ -95,6 +143,6 @@ class ChatSession:
         return path
 
     def _before(self) -> str:
-        """The last message that was let through: a sentence may be sent in two parts."""
-        passed = [turn.text for turn in self.turns if turn.finding is None]
+        """The last message that fired nothing: a sentence may be sent in two parts."""
+        passed = [t.text for t in self.turns if t.finding is None and t.concern is None]
         return passed[-1] if passed else ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sizewise.app.chat.engine import Engine, Reply
@@ -19,6 +19,10 @@ from sizewise.job.bases import storage_of
 from sizewise.models.adapter import full
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import check_adapter
+from sizewise.record.outcome import Evaluation
+from sizewise.record.predictions import read_predictions
+from sizewise.release.generate import out_of_training
+from sizewise.report.comparison.arms import run_names
 from sizewise.report.comparison.runs import Run
 from sizewise.runtime import prepare_environment, quiet, resolve_device
 
@@ -31,12 +35,14 @@ class Speaker:
         name: stable name, ``<run id>/base`` or ``<run id>/tuned``.
         label: what people call it.
         adapter: folder of its trained weights; None: the base alone.
+        answers: its stored answers to the test set, where they are still there.
     """
 
     name: str
     label: str
     config: RunConfig
     adapter: Path | None
+    answers: Path | None = None
 
     @property
     def engine_key(self) -> str:
@@ -45,24 +51,73 @@ class Speaker:
         own = str(self.adapter) if self.adapter and full.is_full_checkpoint(self.adapter) else ""
         return json.dumps([*recorded, own])
 
+    @property
+    def asked(self) -> str:
+        """What must be equal for two untouched models to be the same to talk to."""
+        dataset = self.config.dataset
+        return json.dumps([self.engine_key, dataset.prompt, dataset.system])
 
-def speakers_of(run: Run) -> list[Speaker]:
+
+def speakers_of(run: Run, label: str = "") -> list[Speaker]:
     """Return the tuned model and the base of a run; none for one that writes no text here.
 
-    A tuned model whose adapter was not kept is left out.
+    ``label``: what people call the run. A tuned model whose adapter was not kept is left out.
     """
     outcome = run.outcome
     if outcome.model.family in WITHOUT_LIKELIHOODS:
         return []
     config = recorded_config(outcome.config)
-    name = run.directory.name
-    base = Speaker(f"{outcome.run_id}/base", f"{name} · base", config, None)
+    name, label = outcome.run_id, label or run.directory.name
+    given = _answers(run, outcome.base)
+    base = Speaker(f"{name}/base", f"{outcome.model.name} – untouched", config, None, given)
     place = RunDir(run.directory).adapter
-    given = config.adapter if config.stage == "evaluate" else None
-    adapter = place if place.is_dir() else Path(given) if given else None
+    named = config.adapter if config.stage == "evaluate" else None
+    adapter = place if place.is_dir() else Path(named) if named else None
     if outcome.tuned is None or adapter is None:
         return [base]
-    return [Speaker(f"{outcome.run_id}/tuned", f"{name} · tuned", config, adapter), base]
+    answers = _answers(run, outcome.tuned)
+    return [Speaker(f"{name}/tuned", f"{label} – tuned", config, adapter, answers), base]
+
+
+def all_speakers(runs: Sequence[Run]) -> dict[str, Speaker]:
+    """Return everyone there is to talk to by name, tuned models first, each base once."""
+    found = [s for run, label in run_names(runs) for s in speakers_of(run, label)]
+    tuned = {s.name: s for s in found if s.adapter is not None}
+    bases = {s.asked: s for s in reversed(found) if s.adapter is None}
+    labels = Counter(s.label for s in bases.values())
+    alone = [s if labels[s.label] == 1 else _with_prompt(s) for s in reversed(bases.values())]
+    return tuned | {s.name: s for s in alone}
+
+
+def base_of(speaker: Speaker, speakers: Mapping[str, Speaker]) -> str | None:
+    """Return the name of the untouched model that a tuned one was made from."""
+    own = [s.name for s in speakers.values() if s.adapter is None and s.asked == speaker.asked]
+    return own[0] if own and speaker.adapter is not None else None
+
+
+def _with_prompt(speaker: Speaker) -> Speaker:
+    """Tell apart untouched models that are asked in other words."""
+    words = " ".join((speaker.config.dataset.prompt or "").split())
+    return replace(speaker, label=f"{speaker.label}, asked “{words[-40:]}”")
+
+
+def _answers(run: Run, evaluations: Mapping[str, Evaluation]) -> Path | None:
+    evaluation = evaluations.get(run.outcome.data.name)
+    path = None if evaluation is None else run.directory / evaluation.predictions.path
+    return path if path is not None and path.is_file() else None
+
+
+def questions_of(speaker: Speaker, most: int = 20) -> list[tuple[str, str, str]]:
+    """The first questions of the test set: as a person would ask, as the model reads, reference."""
+    if speaker.answers is None:
+        return []
+    dataset = speaker.config.dataset
+    system = f"{dataset.system}\n\n" if dataset.system else ""
+    found = []
+    for answer in read_predictions(speaker.answers)[:most]:
+        prompt = answer.prompt.removeprefix(system)
+        found.append((out_of_training(dataset.prompt or "", prompt), prompt, answer.reference))
+    return found
 
 
 class Choir:

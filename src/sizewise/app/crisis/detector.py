@@ -131,7 +131,7 @@ def make_classifier(name: str | None) -> CrisisClassifier | None:
 
 
 Part = Literal["dev", "held_out"]
-LABELS = ("crisis", "near_miss", "ordinary", "reply")
+LABELS = ("crisis", "near_miss", "ordinary", "reply", "medical")
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ class Sentence:
 
     Attributes:
         label: ``crisis``, ``near_miss`` (the words of a crisis without one), ``ordinary`` (a first
-            message) or ``reply`` (a short answer in the middle of a talk, no crisis).
+            message), ``reply`` (a short answer in the middle of a talk, no crisis) or ``medical``
+            (an ordinary complaint).
         category: one of ``phrases.CATEGORIES`` for a crisis, else empty.
         part: ``dev`` (phrases and classifiers may be made from it) or ``held_out``.
     """

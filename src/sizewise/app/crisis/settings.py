@@ -42,6 +42,7 @@ class CrisisSettings:
     classifier: str | None
     threshold: float
     message: str
+    aside: str
     lines: Mapping[str, tuple[HelpLine, ...]]
 
     def needed(self, models: Iterable[tuple[str, str]]) -> bool:
@@ -54,6 +55,10 @@ class CrisisSettings:
     def help_lines(self, country: str | None = None) -> tuple[HelpLine, ...]:
         """Return the lines of a country (default: the chosen one), else international ones."""
         return self.lines.get((country or self.country or "").upper()) or self.lines[""]
+
+    def watcher(self) -> CrisisDetector:
+        """The phrases alone, which say where help lines are shown beside an answer."""
+        return CrisisDetector(self.phrases)
 
     def detector(self) -> CrisisDetector:
         """Make the detector, fitting its classifier where one is named."""
@@ -88,6 +93,7 @@ def read_settings(path: Path | None = None) -> CrisisSettings:
         classifier=values["classifier"],
         threshold=float(threshold),
         message=str(values["message"]),
+        aside=str(values["aside"]),
         lines=_lines(values.get("lines") or {}),
     )
     if settings.country is not None and settings.country not in settings.lines:

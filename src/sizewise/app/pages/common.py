@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,15 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from sizewise.app.answers import Written, read_written
 from sizewise.app.crisis.detector import CrisisDetector
 from sizewise.app.crisis.settings import CrisisSettings, read_settings
+from sizewise.config import PricesConfig
 from sizewise.errors import ConfigError, OutcomeError, SizewiseError
 from sizewise.record.directories import OUTCOME_FILE
-from sizewise.report.comparison.compare import Comparison, compare_loaded
-from sizewise.report.comparison.runs import Loaded, Run, load_runs
+
+if TYPE_CHECKING:
+    from sizewise.report.comparison.compare import Comparison
+    from sizewise.report.comparison.runs import Loaded, Run
 
 
 @dataclass(frozen=True)
@@ -46,20 +52,34 @@ def library() -> Loaded:
     return _library(directory, stamp(directory))
 
 
-def comparison() -> Comparison:
-    """Return the comparison of all runs, computed again when a record has changed."""
+def written() -> Written | None:
+    """What the report of the directory left, unless a run is newer."""
+    return read_written(arguments().directory)
+
+
+def comparison(like: Written | None = None) -> Comparison:
+    """Return the comparison of all runs, computed again when a record has changed.
+
+    ``like``: at the margin and prices of a report.
+    """
     directory = arguments().directory
-    return _comparison(directory, stamp(directory))
+    margin, prices = (None, "{}") if like is None else (like.margin, json.dumps(like.prices))
+    return _comparison(directory, stamp(directory), margin, prices)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _library(directory: Path, _changed: str) -> Loaded:
+def _library(directory: Path, changed: str) -> Loaded:
+    from sizewise.report.comparison.runs import load_runs
+
     return load_runs([directory])
 
 
 @st.cache_resource(max_entries=2, show_spinner="Comparing the runs …")
-def _comparison(directory: Path, changed: str) -> Comparison:
-    return compare_loaded(_library(directory, changed))
+def _comparison(directory: Path, changed: str, margin: float | None, prices: str) -> Comparison:
+    from sizewise.report.comparison.compare import compare_loaded
+
+    asked = PricesConfig(**json.loads(prices))
+    return compare_loaded(_library(directory, changed), prices=asked, margin=margin)
 
 
 @st.cache_resource
@@ -70,6 +90,11 @@ def crisis_settings() -> CrisisSettings:
 @st.cache_resource(show_spinner="Preparing the crisis detector …")
 def crisis_detector() -> CrisisDetector:
     return crisis_settings().detector()
+
+
+@st.cache_resource
+def crisis_phrases() -> CrisisDetector:
+    return crisis_settings().watcher()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from sizewise.app.evaluations import Progress, RunningEvaluation, plan_evaluatio
 from sizewise.app.pages import common
 from sizewise.app.pages.common import run_named
 from sizewise.record.outcome import read_outcome
+from sizewise.report.comparison.arms import run_names
 
 
 @st.cache_resource
@@ -25,7 +26,8 @@ def page() -> None:
     if not runs:
         common.nothing_here()
         return
-    name = st.selectbox("Run", [run.directory.name for run in runs])
+    labels = {run.directory.name: label for run, label in run_names(runs)}
+    name = st.selectbox("Run", list(labels), format_func=labels.__getitem__)
     text = st.text_input(
         "Further settings (optional)",
         placeholder="eval_dataset=[counsel_chat] eval_dataset.counsel_chat.source.path=FILE",

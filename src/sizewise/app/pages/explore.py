@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
-from sizewise.app.pages import common
-from sizewise.app.pages.common import datasets, run_named
-from sizewise.app.views import (
+from sizewise.app.exploring import (
     explore_config,
     explore_overrides,
+    explore_table,
     leak_sentences,
-    length_figure,
     size_rows,
 )
+from sizewise.app.pages import common, figures
+from sizewise.app.pages.common import datasets, run_named
 from sizewise.config.targets import recorded_config
 from sizewise.data.explore import Exploration
+from sizewise.errors import DataError
+from sizewise.report.views.distributions import length_chart
 
 OTHER = "another data set …"
-PLOT = {"displayModeBar": False}
+UPLOAD = "a CSV file of mine …"
 
 
 def page() -> None:
@@ -26,16 +33,53 @@ def page() -> None:
     with common.said_plainly():
         known = datasets(common.library())
     left, right = st.columns([1, 2])
-    name = left.selectbox("Data set", [*known, OTHER])
-    text = "dataset=icd10_dialogues model=nano"
-    if name == OTHER:
-        text = right.text_input("Settings of dataset and model, as for train.py", text)
+    name = left.selectbox("Data set", [*known, UPLOAD, OTHER])
     with common.said_plainly():
-        if name == OTHER:
-            found = _other(text)
+        if name == UPLOAD:
+            found = _uploaded(right)
+        elif name == OTHER:
+            text = "dataset=icd10_dialogues model=nano"
+            found = _other(right.text_input("Settings of dataset and model, as for train.py", text))
         else:
             found = _of_run(known[name].directory.name, common.arguments().directory.as_posix())
-    _show(found)
+    if found is not None:
+        _show(found)
+
+
+@st.cache_resource
+def _folder() -> TemporaryDirectory[str]:
+    """Where uploaded files are kept while the app runs."""
+    return TemporaryDirectory(prefix="sizewise-uploads-")
+
+
+def _uploaded(place: Any) -> Exploration | None:
+    """Ask for a file and which of its columns are question and answer; None until both are said."""
+    file = place.file_uploader("CSV file; it stays on this machine", type=["csv"])
+    if file is None:
+        return None
+    content = file.getvalue()
+    folder = Path(_folder().name) / hashlib.sha256(content).hexdigest()[:16]
+    path = folder / "uploaded.csv"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    columns = _columns(path)
+    left, right = st.columns(2)
+    prompt = left.selectbox("Column of the question", columns, 0)
+    answer = right.selectbox("Column of the answer", columns, len(columns) - 1)
+    return _of_table(path.as_posix(), str(prompt), str(answer))
+
+
+def _columns(path: Path) -> list[str]:
+    try:
+        return list(map(str, pd.read_csv(path, nrows=5).columns))
+    except (ValueError, OSError) as error:
+        raise DataError(f"The file is no table: {error}. Save it as CSV, in UTF-8.") from error
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading the data …")
+def _of_table(path: str, prompt: str, answer: str) -> Exploration:
+    return explore_table(Path(path), prompt, answer)
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the data …")
@@ -53,8 +97,8 @@ def _show(found: Exploration) -> None:
     rows = size_rows(found)
     st.header("Token lengths", anchor=False)
     for column, part in zip(st.columns(2), ("prompt", "answer"), strict=True):
-        figure = length_figure(found, part)
-        column.plotly_chart(figure, config=PLOT, key=f"lengths_{part}")
+        with column:
+            figures.draw(length_chart(found, part), f"lengths_{part}")
     table = pd.DataFrame(rows).set_index("split").T
     table.columns.name = None
     st.dataframe(table, width="stretch")

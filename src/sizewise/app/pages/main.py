@@ -1,9 +1,8 @@
-"""What Streamlit runs: the five pages, their notice and their style."""
+"""What Streamlit runs: the pages, their notice and their style."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 
 import streamlit as st
 
@@ -17,7 +16,7 @@ TOKEN = "token"
 CLOSED = "Open the whole address that `sizewise app` has printed: it ends in a token."
 CSS = """
 .block-container, .stMainBlockContainer { max-width: 1080px; padding-top: 1.25rem; }
-.stBottomBlockContainer { max-width: 1080px; }
+[data-testid="stBottomBlockContainer"] { max-width: 1080px; }
 .notice { margin: 0 0 .5rem; padding: .5rem .9rem; border-left: 3px solid #D55E00;
   background: rgba(213, 94, 0, .09); border-radius: 4px; font-size: .875rem; }
 h1 { font-size: 1.9rem !important; letter-spacing: -.02em; padding-bottom: .25rem !important; }
@@ -34,30 +33,34 @@ h2 { font-size: 1.25rem !important; padding-top: 1.5rem !important; }
 .crisis li { margin: .3rem 0; }
 .lead { opacity: .75; max-width: 74ch; margin: 0; }
 .verdict { font-size: 1.7rem; font-weight: 650; line-height: 1.2; margin: .2rem 0; }
-@media (max-width: 640px) { .st-key-pages { gap: 0; }
-  .st-key-pages a > span:has(> [data-testid="stIconMaterial"]) { display: none; }
+.answer { max-width: 74ch; margin: .25rem 0; }
+.objections { margin: 0; padding: .6rem 1rem .6rem 2rem; border-left: 3px solid #D55E00;
+  background: rgba(213, 94, 0, .06); border-radius: 4px; font-size: .92rem;
+  overflow-wrap: anywhere; }
+.objections li { margin: .25rem 0; }
+[class*="st-key-narrow_"] { display: none; }
+@media (max-width: 640px) { [class*="st-key-narrow_"] { display: flex; }
+  [class*="st-key-wide_"] { display: none; } }
+@media (max-width: 640px) { .st-key-pages [data-testid="stIconMaterial"] { display: none; }
   .block-container, .stMainBlockContainer { padding: .75rem 1rem 5rem; } }
 """
 
 
-PAGES = (
-    ("results", "Results", ":material/bar_chart:"),
-    ("explore", "Explore", ":material/database:"),
-    ("chat", "Chat", ":material/forum:"),
-    ("rate", "Rate", ":material/thumbs_up_down:"),
-    ("evaluate", "Evaluate", ":material/play_circle:"),
-)
+PAGES = {
+    "results": ":material/bar_chart: Results",
+    "jobs": ":material/monitoring: Jobs",
+    "explore": ":material/database: Explore",
+    "chat": ":material/forum: Chat",
+    "rate": ":material/thumbs_up_down: Rate",
+    "evaluate": ":material/play_circle: Evaluate",
+}
 
 
-def drawn_by(name: str) -> Callable[[], None]:
-    """Return what draws a page; it is imported (with torch, for some) when it is first opened."""
-
-    def draw() -> None:
-        with st.spinner("Loading …"):
-            module = importlib.import_module(f"sizewise.app.pages.{name}")
-        module.page()
-
-    return draw
+def draw(name: str) -> None:
+    """Draw a page; it is imported (with torch, for some) when it is first opened."""
+    with st.spinner("Loading …"):
+        module = importlib.import_module(f"sizewise.app.pages.{name}")
+    module.page()
 
 
 def check_visitor() -> None:
@@ -72,14 +75,17 @@ def check_visitor() -> None:
 st.set_page_config(page_title="sizewise", page_icon="🟠", layout="wide")
 check_visitor()
 st.html(f"<style>{CSS}</style>")
-pages = [
-    st.Page(drawn_by(name), title=title, url_path=name, icon=icon, default=name == "results")
-    for name, title, icon in PAGES
-]
-# Links of our own: on a phone, Streamlit's would be a sidebar that stays open over the page.
-chosen = st.navigation(pages, position="hidden")
-with st.container(horizontal=True, gap="small", key="pages"):
-    for each in pages:
-        st.page_link(each, width="content")
+# In the query and not in the path: below another path, Streamlit looks for itself in vain at first.
+with st.container(key="pages"):
+    chosen = st.segmented_control(
+        "Page",
+        list(PAGES),
+        format_func=PAGES.__getitem__,
+        default="results",
+        required=True,
+        label_visibility="collapsed",
+        key="page",
+        bind="query-params",
+    )
 st.html(f'<p class="notice" role="note">{NOTICE}</p>')
-chosen.run()
+draw(chosen or "results")

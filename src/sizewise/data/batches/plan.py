@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sizewise.config.training import TrainerConfig
 from sizewise.errors import DataError
 
 MEGA_STEPS = 16
@@ -107,6 +108,17 @@ def count_batches(examples: int, batch_size: int, world: int = 1) -> int:
     """Return the number of micro-batches that ``plan_epoch`` gives each rank."""
     full, rest = divmod(examples, batch_size * world)
     return full + (rest >= world)
+
+
+def fit_plan(steps_per_epoch: int, trainer: TrainerConfig) -> tuple[int, int]:
+    """Return (optimiser steps, passes over the data) that the limits allow."""
+    limits: list[int] = []
+    if trainer.max_epochs > 0:
+        limits.append(trainer.max_epochs * steps_per_epoch)
+    if trainer.max_steps > 0:
+        limits.append(trainer.max_steps)
+    total = min(limits)
+    return total, -(-total // steps_per_epoch)
 
 
 def _grouped(order: list[int], lengths: Sequence[int], mega: int) -> list[int]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from sizewise.config.model import LoraConfig, ModelConfig
 from sizewise.config.training import TrainerConfig
@@ -213,15 +215,40 @@ def _token_rows(
     return {name: ids for name in names if not matching([name], whole)}
 
 
-def enable_checkpointing(model: nn.Module) -> None:
+# Results that are kept: products with weights, whose inputs and not outputs the backward pass asks
+# for elsewhere, and fused attention. Eager attention's products grow with the square of the length.
+KEPT_RESULTS = frozenset(
+    {"mm", "addmm", "addmm_", "_grouped_mm", "_scaled_dot_product_flash_attention",
+     "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention",
+     "_scaled_dot_product_cudnn_attention"}
+)  # fmt: skip
+
+
+def enable_checkpointing(model: nn.Module, selective: bool = False) -> None:
     """Recompute activations in the backward pass, with inputs that carry gradients.
 
     Without input gradients the recomputed blocks of a frozen base are cut off from the loss and
     the adapters inside them never learn.
+
+    Args:
+        selective: keep the results of ``KEPT_RESULTS`` (``torch.utils.checkpoint``'s selective
+            activation checkpointing) and recompute the rest, which is cheap.
     """
     base = base_of(model)
-    base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    settings: dict[str, Any] = {"use_reentrant": False}
+    if selective:
+        # An adapter's update is added to its layer's product in place, and is kept with it.
+        contexts = partial(
+            create_selective_checkpoint_contexts, _keeps, allow_cache_entry_mutation=True
+        )
+        settings["context_fn"] = contexts
+    base.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
     base.enable_input_require_grads()
+
+
+def _keeps(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    kept = operation.overloadpacket.__name__ in KEPT_RESULTS
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def save_adapter(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
-from sizewise.config.training import OptimizerConfig
+from sizewise.config.training import SELECTIVE, OptimizerConfig
 from sizewise.errors import ModelError
 from sizewise.models.architecture import check_vocabulary, model_config
 from sizewise.models.dtypes import DTYPES
@@ -142,9 +142,10 @@ class _Planner:
             found.append((name, replace(last, **parts)))  # type: ignore[arg-type]
 
         work = choice.workload
-        if not work.gradient_checkpointing and self.lora.trains:
-            work = replace(work, gradient_checkpointing=True)
-            add("trainer.gradient_checkpointing=true", workload=work)
+        ways = {False: (SELECTIVE, True), SELECTIVE: (True,), True: ()}
+        for way in ways[work.gradient_checkpointing] if self.lora.trains else ():
+            work = replace(work, gradient_checkpointing=way)
+            add(f"trainer.gradient_checkpointing={str(way).lower()}", workload=work)
         for name, smaller in smaller_batches(work, self.lora.trains):
             add(name, workload=smaller)
         if self.lora.method != "full":
@@ -234,7 +235,7 @@ class Workload:
     answer_tokens: int = 64
     new_tokens: int = 64
     eval_batch_size: int = 8
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | str = False
     own_eval_batch: bool = False
     training_cards: int = 1
     answering_cards: int = 1

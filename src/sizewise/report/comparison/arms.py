@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -309,6 +309,18 @@ def config_key(run: Run, dataset: str) -> tuple[str, Mapping[str, Any]]:
     prints = outcome.data.fingerprints
     config["data"] = {split: prints.get(split) for split in TRAINED_ON}
     return json.dumps(config, sort_keys=True, default=str), config
+
+
+def run_names(runs: Sequence[Run]) -> list[tuple[Run, str]]:
+    """Name runs as reports name configurations, with their seed: ``micro LoRA r=16, seed 1``."""
+    keys = [config_key(run, run.outcome.data.name) for run in runs]
+    first = {key: (run, config) for (key, config), run in reversed([*zip(keys, runs, strict=True)])}
+    facts = [(run.outcome.model, run.outcome.tuned is not None, c) for run, c in first.values()]
+    labels = dict(zip(first, name_all(facts), strict=True))
+    return [
+        (run, labels[key] + (f", seed {run.outcome.seed}" if run.outcome.tuned is not None else ""))
+        for (key, _), run in zip(keys, runs, strict=True)
+    ]
 
 
 def hidden_facts(run: Run) -> dict[str, Any]:

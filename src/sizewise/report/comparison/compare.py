@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from sizewise.config import PricesConfig
+from sizewise.record.brackets import TuningRecord
 from sizewise.record.outcome import Evaluation
-from sizewise.record.stops import TuningRecord
+from sizewise.record.predictions import read_predictions
 from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import find_contrast
@@ -290,4 +291,21 @@ def run_rows(
             for name, evaluation in evaluations.items():
                 row |= {f"{kind}@{name}/{k}": v for k, v in scores(evaluation).items()}
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def answer_rows(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row per stored answer, its scores by their names.
+
+    ``side`` is ``zero_shot`` or ``tuned``. EvaluationError for a damaged file of predictions.
+    """
+    rows = []
+    for run in runs:
+        outcome = run.outcome
+        facts = {"run_id": outcome.run_id, "model": outcome.model.name, "seed": outcome.seed}
+        for side, evaluations in (("zero_shot", outcome.base), ("tuned", outcome.tuned or {})):
+            for dataset, evaluation in evaluations.items():
+                for answer in read_predictions(run.directory / evaluation.predictions.path):
+                    row = {**facts, "side": side, "dataset": dataset, **answer.to_json()}
+                    rows.append(row | row.pop("scores"))
     return pd.DataFrame(rows)

@@ -54,6 +54,13 @@ GROUND: Any = {"fc": "white", "ec": "none", "pad": 0.6, "alpha": 0.8}  # of name
 MOST_PAIRS, MOST_IN_A_COLUMN = 40, 24
 
 
+class Picture(Figure):
+    """A figure that shows itself in a notebook, whatever Matplotlib is set up for there."""
+
+    def _repr_svg_(self) -> str:
+        return svg_text(self)
+
+
 def size_versus_quality(
     test: TestSet, points: Sequence[Point], title: str = "", column: bool = False
 ) -> Figure:
@@ -63,7 +70,7 @@ def size_versus_quality(
     """
     with mpl.rc_context({**STYLE, "font.size": 7.5 if column else 9}):
         size = (COLUMN, 3.5) if column else (WIDE, 4.8)
-        figure = Figure(figsize=size, layout="constrained", dpi=POINTS_PER_INCH)
+        figure = Picture(figsize=size, layout="constrained", dpi=POINTS_PER_INCH)
         axes = figure.add_subplot()
         scale = scale_of(test)
         levels = [point for point in points if point.arm.kind == CLASSICAL]
@@ -229,7 +236,7 @@ def paired_differences(test: TestSet, pairs: Sequence[Pair], column: bool = Fals
     height = extra + each * max(len(rows), 2) + 0.24 * len(notes)
     with mpl.rc_context({**STYLE, "font.size": 7.5 if column else 9}):
         size = (COLUMN if column else WIDE, height)
-        figure = Figure(figsize=size, layout="constrained", dpi=POINTS_PER_INCH)
+        figure = Picture(figsize=size, layout="constrained", dpi=POINTS_PER_INCH)
         axes = figure.add_subplot()
         unit = scale_of(test).unit
         axes.axvline(0, color=MUTED, lw=0.8, zorder=1)

@@ -65,7 +65,7 @@ class SlurmBackend:
         """Submit what is not queued yet, and wait for all."""
         self.check(jobs)
         open_jobs = list(jobs)
-        with Progress(len(jobs), live=False) as progress:
+        with Progress(len(jobs), sweep_dir=options.sweep_dir) as progress:
             for attempt in range(options.retries + 1):
                 self._submit(open_jobs, options.sweep_dir, progress)
                 if not self.waits:
@@ -132,6 +132,7 @@ class SlurmBackend:
                     if failed and options.fail_fast:
                         cancel([queue_id(other.run_dir) or "" for other in open_jobs])
                         return
+                progress.refresh()
                 if open_jobs:
                     time.sleep(self._poll)
         except KeyboardInterrupt:

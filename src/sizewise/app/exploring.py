@@ -1,0 +1,83 @@
+"""A data set as a model reads it, described for the app."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sizewise.app.evaluations import check_named
+from sizewise.composition.compose import compose_run, override_of
+from sizewise.config import RunConfig
+from sizewise.config.data import SPLITS
+from sizewise.data.build import build_splits
+from sizewise.data.explore import Exploration, explore
+from sizewise.models.tokenizer import load_template
+
+SAMPLES = 200
+
+
+def explore_config(config: RunConfig, seed: int = 0) -> Exploration:
+    """Describe the data set of a configuration in tokens of its model."""
+    template = load_template(config.model)
+    return explore(build_splits(config.dataset), template, SAMPLES, seed)
+
+
+def explore_overrides(overrides: list[str]) -> Exploration:
+    """Describe what ``train.py`` would read with these overrides; raises ConfigError."""
+    check_named(overrides, ("dataset", "model"))
+    return explore_config(compose_run(overrides))
+
+
+def explore_table(path: Path, prompt: str, answer: str, model: str = "nano") -> Exploration:
+    """Describe a CSV file of which ``prompt`` and ``answer`` are columns.
+
+    Raises:
+        SizewiseError: the file cannot be read, or has no such columns.
+    """
+    columns = {"prompt": f"{{{prompt}}}", "answer": f"{{{answer}}}"}
+    chosen = {"dataset": "csv", "dataset.source.path": path, "dataset.name": path.stem}
+    settings = {**chosen, **{f"dataset.{part}": text for part, text in columns.items()}}
+    words = [override_of(key, value) for key, value in {**settings, "model": model}.items()]
+    return explore_config(compose_run(words))
+
+
+def size_rows(found: Exploration) -> list[dict[str, Any]]:
+    """One row per split: examples, groups, token lengths, repeated prompts and answers."""
+    rows = []
+    for split in SPLITS:
+        if split not in found.lengths:
+            continue
+        lengths, repeated = found.lengths[split], found.repetition[split]
+        rows.append(
+            {
+                "split": split,
+                "examples": found.sizes[split],
+                "groups": repeated.groups,
+                "largest group": repeated.largest_group,
+                "prompt tokens (median)": round(lengths.prompt.p50),
+                "prompt tokens (longest)": round(lengths.prompt.max),
+                "answer tokens (median)": round(lengths.answer.p50),
+                "answer tokens (longest)": round(lengths.answer.max),
+                "repeated prompts": repeated.prompts,
+                "repeated answers": repeated.answers,
+            }
+        )
+    return rows
+
+
+def leak_sentences(found: Exploration) -> list[str]:
+    """Say what is shared between splits and what was done about it."""
+    report, tests = found.report, found.sizes.get("test", 0)
+    lines = [
+        f"{report.duplicates:,} exact repetitions were removed from {report.rows:,} rows.",
+        f"{report.shared_groups:,} groups occur in more than one split"
+        + (f" ({report.leaking_rows:,} rows leak)." if report.leaking_rows else "."),
+        f"A random split of rows would have put the questions of {report.row_split_leak:.1%} of "
+        "the test rows into training.",
+        f"{found.shared_answers:,} of {tests:,} test answers also are answers in training.",
+    ]
+    if any(report.filtered.values()):
+        lines.append(f"Left out: {report.reasons}.")
+    if any(report.noted.values()):
+        lines.append(f"To be noted: {report.notes}.")
+    return lines
