@@ -81,6 +81,14 @@ def _number(entry: tuple[str, list[Pair]]) -> int:
     return len(entry[1])
 
 
+def drawn_ends(pair: Pair, scale: words.Scale) -> tuple[float, float]:
+    """Return the ends of a pair's interval as they are drawn: shares differ by at most 1."""
+    low, high = pair.low, pair.high
+    if scale.percent:
+        low, high = max(low, -1.0), min(high, 1.0)
+    return scale.unit * low, scale.unit * high
+
+
 def forest_notes(rows: Sequence[Row]) -> list[str]:
     """What the signs of these rows mean."""
     there = {row.sign for row in rows}
@@ -121,7 +129,9 @@ def _trace(rows: Sequence[Row], kind: str, scale: words.Scale) -> go.Scatter:
     unit, pairs = scale.unit, [row.pair for row in rows if row.pair is not None]
     colour = COLOURS[kind]
     symbol = "circle-open" if kind == "not shown" else "circle"
-    up, down = [unit * (p.high - p.gain) for p in pairs], [unit * (p.gain - p.low) for p in pairs]
+    ends = [drawn_ends(p, scale) for p in pairs]
+    up = [high - unit * p.gain for p, (_, high) in zip(pairs, ends, strict=True)]
+    down = [unit * p.gain - low for p, (low, _) in zip(pairs, ends, strict=True)]
     bars: dict[str, Any] = {"type": "data", "array": up, "arrayminus": down}
     return go.Scatter(
         name=LEGEND[kind],

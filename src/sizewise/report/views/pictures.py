@@ -21,7 +21,14 @@ from sizewise.report.comparison.arms import CLASSICAL, TestSet
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.points import Point, best_points, sizes_apart
-from sizewise.report.views.forest import COLOURS, LEGEND, Row, forest_notes, forest_rows
+from sizewise.report.views.forest import (
+    COLOURS,
+    LEGEND,
+    Row,
+    drawn_ends,
+    forest_notes,
+    forest_rows,
+)
 from sizewise.report.views.look import (
     MOST_NAMES,
     colours_of,
@@ -52,6 +59,7 @@ WIDE, COLUMN = 7.2, 3.35  # inches: a page, and a column of a paper in two
 MARK = 6.0
 GROUND: Any = {"fc": "white", "ec": "none", "pad": 0.6, "alpha": 0.8}  # of names over lines
 MOST_PAIRS, MOST_IN_A_COLUMN = 40, 24
+MOST_IN_A_LINE, MOST_OF_A_NAME = 46, 26  # letters: of the names of a pair, of each in a column
 
 
 class Picture(Figure):
@@ -146,7 +154,7 @@ def _names(
 ) -> None:
     """Write the names where nothing else stands; the layout is fixed from here on."""
     fontsize = 6.5 if short else 7.5
-    sizes = [short_name(p) if short else name_of(p.arm) for p in named]
+    sizes = [_cut(short_name(p)) if short else name_of(p.arm) for p in named]
     texts = [*sizes, *(name_of(p.arm) for p in levels)]
     boxes = list(_measured(figure, axes, texts, fontsize))
     inside = _fixed(figure, axes, known)
@@ -232,17 +240,18 @@ def paired_differences(test: TestSet, pairs: Sequence[Pair], column: bool = Fals
     """
     rows = forest_rows(pairs, MOST_IN_A_COLUMN if column else MOST_PAIRS)
     notes = forest_notes(rows)
-    each, extra = (0.3, 1.2) if column else (0.24, 1.0)
+    broken = not column and any(len(row.text) > MOST_IN_A_LINE for row in rows)
+    each, extra = (0.3, 1.2) if column or broken else (0.24, 1.0)
     height = extra + each * max(len(rows), 2) + 0.24 * len(notes)
     with mpl.rc_context({**STYLE, "font.size": 7.5 if column else 9}):
         size = (COLUMN if column else WIDE, height)
         figure = Picture(figsize=size, layout="constrained", dpi=POINTS_PER_INCH)
         axes = figure.add_subplot()
-        unit = scale_of(test).unit
         axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
-        _rows(axes, rows, unit, column)
+        _rows(axes, rows, scale_of(test), column)
         title = f"Gain of A over B in {words.score_name(test.primary)}"
-        _frame(axes, title + (", points" if unit > 1 else ""), "")
+        title += ", points" if scale_of(test).percent else ""
+        _frame(axes, textwrap.fill(title, MOST_IN_A_LINE), "")
         axes.grid(visible=False, axis="y")
         if rows:
             axes.set_ylim(-len(rows) + 0.3, 0.8)
@@ -252,13 +261,13 @@ def paired_differences(test: TestSet, pairs: Sequence[Pair], column: bool = Fals
         return figure
 
 
-def _rows(axes: Axes, rows: Sequence[Row], unit: float, column: bool) -> None:
+def _rows(axes: Axes, rows: Sequence[Row], scale: words.Scale, column: bool) -> None:
+    unit = scale.unit
     for row in rows:
         if (pair := row.pair) is None:
             continue
         colour = COLOURS[row.kind]
-        ends = [unit * pair.low, unit * pair.high]
-        axes.plot(ends, [row.y, row.y], color=colour, lw=1.6)
+        axes.plot(drawn_ends(pair, scale), [row.y, row.y], color=colour, lw=1.6)
         face = "white" if row.kind == "not shown" else colour
         axes.plot(unit * pair.gain, row.y, "o", ms=5, mec=colour, mfc=face)
     named = [(row.y, row.text + row.sign, row.pair is None) for row in rows]
@@ -268,14 +277,30 @@ def _rows(axes: Axes, rows: Sequence[Row], unit: float, column: bool) -> None:
             weight = "bold" if heading else "normal"
             up = y if heading else y + 0.42
             style: Any = {
-                "transform": axes.get_yaxis_transform(), "va": "center", "bbox": GROUND
+                "transform": axes.get_yaxis_transform(), "va": "center", "bbox": GROUND,
+                "in_layout": False,
             }  # fmt: skip
-            axes.text(0.0, up, text, fontsize=6.5, fontweight=weight, **style)
+            named_short = text if heading else " − ".join(map(_cut, text.split(" − ")))
+            axes.text(0.0, up, named_short, fontsize=6.5, fontweight=weight, **style)
         return
-    axes.set_yticks([y for y, _, _ in named], [text for _, text, _ in named])
+    texts = [_in_lines(text) for _, text, _ in named]
+    axes.set_yticks([y for y, _, _ in named], texts, linespacing=1.0)
     axes.tick_params(axis="y", length=0, labelsize=7.5)
     for label, (_, _, heading) in zip(axes.get_yticklabels(), named, strict=True):
         label.set_fontweight("bold" if heading else "normal")
+
+
+def _in_lines(text: str) -> str:
+    """Break the names of a long pair into two lines, each short enough to leave half the width."""
+    if len(text) <= MOST_IN_A_LINE:
+        return text
+    first, _, second = text.partition(" − ")
+    lines = [first, f"− {second}"] if second else [first]
+    return "\n".join(_cut(line, MOST_IN_A_LINE) for line in lines)
+
+
+def _cut(text: str, most: int = MOST_OF_A_NAME) -> str:
+    return textwrap.shorten(text, most, placeholder="…")
 
 
 def _marks(figure: Figure, rows: Sequence[Row], notes: Sequence[str], column: bool) -> None:
