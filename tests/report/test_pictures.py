@@ -14,12 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
-from tests.report.factory import Spec, Task, make_sweep, plant, share
+from tests.report.factory import PARAMS, Spec, Task, make_sweep, plant, share
 
 from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.views.forest import LEGEND, forest_chart, forest_notes, forest_rows
+from sizewise.report.views.forest import (
+    LEGEND,
+    drawn_ends,
+    forest_chart,
+    forest_notes,
+    forest_rows,
+)
 from sizewise.report.views.pictures import (
     COLUMN,
     WIDE,
@@ -304,6 +310,33 @@ def test_pictures_are_as_wide_as_a_page_or_a_column(
     ):
         root = ElementTree.fromstring(svg_text(figure))
         assert root.get("width") == f"{72 * inches:g}pt"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("column", [False, True])
+def test_long_names_leave_half_of_the_width_to_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: bool
+) -> None:
+    long = "a_model_whose_name_somebody_made_much_too_long_for_any_picture"
+    for size, params in (("small", 300_000), ("large", 4_000_000)):
+        monkeypatch.setitem(PARAMS, f"{size}_{long}", params)
+    named = [Spec(f"small_{long}", task=TASK), Spec(f"large_{long}", 0.4, None, task=TASK)]
+    compared = planted(tmp_path, named)
+    figure = paired_differences(compared.test, compared.pairs, column=column)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    width = axes.get_window_extent().width / (figure.get_window_extent().width)
+    assert width > (0.9 if column else 0.45)
+    svg_text(size_versus_quality(compared.test, compared.points, column=column))
+
+
+def test_an_interval_of_shares_ends_where_shares_do(few: SetComparison) -> None:
+    pair = unlike(few.pairs[0], False, (-2.2, 1.8))
+    assert drawn_ends(pair, Scale(True)) == (-100.0, 100.0)
+    assert drawn_ends(pair, Scale(False)) == (-2.2, 1.8)
+    (drawn,) = [line for line in forest_chart([pair], Scale(True)).data if line.x]
+    assert drawn.x[0] + drawn.error_x.array[0] == pytest.approx(100)
+    assert drawn.x[0] - drawn.error_x.arrayminus[0] == pytest.approx(-100)
 
 
 def test_nothing_to_draw_is_said(few: SetComparison) -> None:
