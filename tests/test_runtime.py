@@ -37,6 +37,28 @@ def test_nothing_imports_torch() -> None:
     assert done.stdout.split() == ["1", "1", "1", "false"]
 
 
+def test_freed_tensors_leave_no_holes_in_the_memory() -> None:
+    """Large blocks between small ones that stay are given back; glibc alone keeps them."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from sizewise.runtime import map_large_blocks\n"
+        "assert len(sys.argv) == 1 or map_large_blocks()\n"
+        "first = bytearray(b'x') * (31 << 20); del first\n"
+        "large, small = [], []\n"
+        "for _ in range(40):\n"
+        "    large.append(bytearray(b'x') * (8 << 20)); small.append(bytearray(1000))\n"
+        "del large\n"
+        "print(int(Path('/proc/self/statm').read_text().split()[1]) * 4096 >> 20)\n"
+    )
+    command = [sys.executable, "-c", code]
+    alone, ours = (
+        int(subprocess.run(c, capture_output=True, text=True, check=True, env={}).stdout)
+        for c in (command, [*command, "ours"])
+    )
+    assert ours < 100 < 300 < alone
+
+
 def test_threads_of_one_job_are_not_those_of_the_next() -> None:
     before = torch.get_num_threads()
 

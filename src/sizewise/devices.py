@@ -60,10 +60,11 @@ def free_memory() -> None:
         cuda.empty_cache()
 
 
-def reset_peaks(device: torch.device | None = None) -> None:
-    """Begin new peaks of memory: CUDA's (of ``device``, or the current one) and the process's."""
+def reset_peaks() -> None:
+    """Begin new peaks of memory: CUDA's, on every device, and the process's."""
     if cuda := _cuda_in_use():
-        cuda.reset_peak_memory_stats(device)
+        for number in range(cuda.device_count()):
+            cuda.reset_peak_memory_stats(number)
     with suppress(OSError):  # not every kernel allows it: the process's own peak remains
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -185,20 +186,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 class PeakMemory:
     """Peak memory in bytes since construction: CUDA's allocator, else the process's resident set.
 
+    That of a model which is spread over several GPUs is the sum of theirs.
+
     On Linux the resident peak is reset at the start, so that one job's peak is not the next one's.
     ``less``: bytes held all the while that are no part of what is measured.
     """
 
     def __init__(self, device: torch.device, less: int = 0) -> None:
         self.device, self._less = device, less
-        reset_peaks(device if device.type == "cuda" else None)
+        reset_peaks()
 
     def read(self) -> int | None:
         """Return the peak so far, or None where the system does not tell."""
         if self.device.type == "cuda":
             import torch
 
-            return int(torch.cuda.max_memory_allocated(self.device)) - self._less
+            cards = range(torch.cuda.device_count())
+            return sum(int(torch.cuda.max_memory_allocated(card)) for card in cards) - self._less
         peak = resident_peak(Path("/proc/self/status"))
         return None if peak is None else peak - self._less
 

@@ -5,6 +5,7 @@ Nothing here imports torch at module top, so that ``prepare_environment`` can ru
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import random
@@ -35,6 +36,8 @@ _DEFAULTS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
+# M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of <malloc.h>: bytes.
+_MALLOPT = {-3: 4 << 20, -1: 256 << 20, -2: 64 << 20}
 # The first process of a further node has local rank 0 as well.
 RANKS = ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -74,12 +77,31 @@ def prepare_environment(hub: bool = True) -> None:
 
     Telemetry is off and the CUDA allocator grows its segments. Call it before torch and
     transformers are imported. Unless something on the ``hub`` is named, its client stays offline.
+    Large blocks of the CPU's memory are given back as soon as they are free.
     """
+    map_large_blocks()
     for key, value in _DEFAULTS.items():
         os.environ.setdefault(key, value)
     if not hub:
         for key in _OFFLINE:
             os.environ.setdefault(key, "1")
+
+
+def map_large_blocks() -> bool:
+    """Let glibc map blocks of 4 MiB and more one by one, so that freed tensors leave no holes.
+
+    Left alone, glibc raises that bound to 32 MiB as such blocks are freed, and the activations of
+    a larger model then lie in a heap that small blocks keep from shrinking: half as much memory
+    again, and more, in every step (docs/benchmarks.md). The heap of small blocks is trimmed rarely.
+
+    Returns False where another C library is, or where ``MALLOC_*`` says otherwise.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ) or sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # musl
+        return False
+    return all([mallopt(option, size) == 1 for option, size in _MALLOPT.items()])
 
 
 def quiet() -> None:

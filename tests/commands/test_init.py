@@ -199,7 +199,7 @@ def test_the_printed_command_asks_the_whole_question_in_one_directory(
     init_command(write_csv(Path("tickets.csv"), tickets()), None, None, "kind", force=False)
     lines = capsys.readouterr().out.splitlines()
     typed = next(line for line in lines if "sweep=my_question" in line).split()[1:]
-    more = ("sweep.general=micro", "sweep.dry_run=true")
+    more = ("sweep.general=micro", "sweep.dry_run=true", "sweep.estimate=false")
     done = subprocess.run(
         [sys.executable, "-m", "sizewise.commands.main", *typed, *more],
         capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "400"},

@@ -98,6 +98,8 @@ def test_evaluation_order_is_longest_first_and_complete() -> None:
 
 
 def test_no_rank_stays_without_a_batch_to_validate_on() -> None:
+    shares = [plan_in_order([5] * 9, [2] * 9, 4, rank=rank, world=2) for rank in (0, 1)]
+    assert [[b.step_tokens for b in share] for share in shares] == [[8, 2], [8, 0]], "in step"
     shares = [plan_in_order([5, 9], [1, 2], 4, rank=rank, world=3) for rank in range(3)]
     assert [[m.indices for m in share] for share in shares] == [[(1, 0)]] * 3
 

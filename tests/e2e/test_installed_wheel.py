@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
+PLAN = ("sweep.dry_run=true", "sweep.estimate=false")
 TOY = (
     "dataset.max_train=40", "dataset.max_test=12", "logger=none", "report=false",
 )  # fmt: skip
@@ -48,7 +49,7 @@ def test_an_installed_wheel_runs_a_sweep_of_its_own_and_one_of_the_folder(
     installed: Path, tmp_path: Path
 ) -> None:
     assert "tests" not in {path.name for path in installed.iterdir()}
-    planned = sizewise(installed, tmp_path, "train", "sweep=rank_ladder", "sweep.dry_run=true")
+    planned = sizewise(installed, tmp_path, "train", "sweep=rank_ladder", *PLAN)
     assert "rank_ladder" in planned
     assert "lora.r=" in planned
 
@@ -59,7 +60,7 @@ def test_an_installed_wheel_runs_a_sweep_of_its_own_and_one_of_the_folder(
         encoding="utf-8",
     )
     # The folder's own ``sweeps``, first on the path of ``python -m``, hides none of the package's.
-    assert sizewise(installed, tmp_path, "train", "sweep=rank_ladder", "sweep.dry_run=true")
+    assert sizewise(installed, tmp_path, "train", "sweep=rank_ladder", *PLAN)
     said = sizewise(installed, tmp_path, "train", "sweep=mine", *TOY)
     assert "2 done" in said or said.count(": done") == 2
     records = sorted(tmp_path.glob("multirun/mine/*/outcome.json"))

@@ -35,6 +35,10 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def flat(evaluations: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {f"{name} {k}": v for name, scores in evaluations.items() for k, v in scores.items()}
+
+
 def finished(folder: Path) -> list[Path]:
     return sorted((folder / "all").glob("*/outcome.json"))
 
@@ -111,6 +115,7 @@ def test_two_processes_train_a_job_to_the_losses_of_one(tmp_path: Path) -> None:
     runs = {
         "one": ("trainer.batch_size=8",),
         "two": ("trainer=ddp", "trainer.devices=2", "trainer.batch_size=4"),
+        "divided": ("trainer=fsdp", "trainer.devices=2", "trainer.batch_size=4"),
     }
     for name, overrides in runs.items():
         process = start(tmp_path / name, *overrides, *common)
@@ -118,7 +123,15 @@ def test_two_processes_train_a_job_to_the_losses_of_one(tmp_path: Path) -> None:
         assert process.returncode == 0, said
         assert len(finished(tmp_path / name)) == 1
         assert said.count("Sweep all: 1 jobs") == 1, "the multirun was launched twice"
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert [entry[:2] for entry in one] == [entry[:2] for entry in two]
+    one = losses(tmp_path / "one")
     assert len(one) >= 3
-    assert [entry[2] for entry in two] == pytest.approx([entry[2] for entry in one], rel=1e-4)
+    for name in ("two", "divided"):
+        several = losses(tmp_path / name)
+        assert [entry[:2] for entry in one] == [entry[:2] for entry in several]
+        expected = pytest.approx([entry[2] for entry in one], rel=1e-4)
+        assert [entry[2] for entry in several] == expected
+    tuned = [
+        quality(json.loads(finished(tmp_path / name)[0].read_text())["tuned"]) for name in runs
+    ]
+    for scores in tuned[1:]:
+        assert flat(scores) == pytest.approx(flat(tuned[0]), abs=1e-3)

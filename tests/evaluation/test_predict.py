@@ -39,7 +39,7 @@ def test_every_example_in_the_order_of_the_split(causal, split, template, tmp_pa
     done: list[tuple[int, int]] = []
     found = run(causal, split, template, tmp_path / "p.jsonl", progress=lambda *c: done.append(c))
     assert [p.id for p in found.predictions] == [e.id for e in split.examples]
-    assert done == [(4, 8), (8, 8)]
+    assert done == [(0, 8), (4, 8), (8, 8)]
     likelihoods = answer_log_probs(causal, split.encoded, 1)
     assert [p.log_prob for p in found.predictions] == pytest.approx(likelihoods, rel=1e-4)
     first = found.predictions[0]

@@ -21,7 +21,6 @@ from sizewise.evaluation.zero_shot import (
     PREDICTIONS,
     cached,
     changed_conditions,
-    entry_path,
     zero_shot_key,
     zero_shot_parts,
 )
@@ -29,6 +28,7 @@ from sizewise.files import file_hash
 from sizewise.models.sources import weights_fingerprint
 from sizewise.record import claims
 from sizewise.record.claims import attempts, this_process
+from sizewise.record.directories import entry_path
 from sizewise.record.predictions import Prediction
 
 from .helpers import StubTemplate, make_split

@@ -15,6 +15,7 @@ from tests.job.runs import SMALL
 
 from sizewise.composition.compose import compose_run
 from sizewise.errors import ConfigError
+from sizewise.job.finished import of_finished_run
 from sizewise.job.run import run_job
 from sizewise.record.identity import run_identity
 from sizewise.record.outcome import Outcome
@@ -98,6 +99,24 @@ def test_a_dry_run_sends_nothing_and_says_who_stands_in(
     outcome = run_job(compose_run([*given, "dry_run=true"]), tmp_path / "dry")
     assert outcome.base["icd10_dialogues"].examples == 8
     assert "A stand-in answers for the server" in caplog.text
+
+
+def test_a_server_elsewhere_that_only_a_record_names_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record would choose where texts go, and which of the environment's keys with them."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with serving(FakeServer(lambda body: {"content": "G43.009"})) as state:
+        answer(state, tmp_path, "run")
+        own = of_finished_run(compose_run([f"run={tmp_path / 'run'}"], "evaluate"))
+        assert own.model.base_url == state.url
+        config = tmp_path / "run" / "config.yaml"
+        config.write_text(config.read_text().replace(state.url, "https://elsewhere.example/v1"))
+    again = [f"run={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match=r"model\.base_url .*elsewhere.*trust=true"):
+        of_finished_run(compose_run(again, "evaluate"))
+    trusted = of_finished_run(compose_run([*again, "trust=true"], "evaluate"))
+    assert trusted.model.base_url == "https://elsewhere.example/v1"
 
 
 def test_a_killed_job_asks_none_of_its_kept_answers_again(tmp_path: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gc
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sizewise.config.model import LoraConfig, QuantizationConfig
+from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, save_adapter
 from sizewise.models.base import is_quantized, load_base, quantized_linears
 from sizewise.models.head import answer_logits
@@ -113,3 +118,34 @@ def test_no_warning_walls(tiny: Any, batch: Any, caplog: Any, recwarn: Any, caps
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == []
     printed = capsys.readouterr()
     assert printed.out + printed.err == ""
+
+
+FP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def test_a_base_published_in_mxfp4_is_unpacked(tiny: Any, tmp_path: Path) -> None:
+    """Two 4-bit numbers a byte, the lower half first, times a power of two for each 32 of them."""
+    folder = tmp_path / "packed"
+    shutil.copytree(tiny("gpt_oss").path, folder)
+    weights, draw = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(0)
+    expected = {}
+    for name in [name for name in weights if name.endswith(("gate_up_proj", "down_proj"))]:
+        experts, inputs, outputs = weights.pop(name).shape
+        shape = (experts, outputs, inputs // 32, 16)
+        blocks = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
+        scales = torch.randint(120, 128, shape[:3], generator=draw, dtype=torch.uint8)
+        weights |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        pairs = torch.stack([FP4[(blocks & 15).long()], FP4[(blocks >> 4).long()]], -1)
+        values = pairs.flatten(-2) * 2.0 ** (scales[..., None].float() - 127)
+        expected[name] = values.flatten(-2).transpose(1, 2)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": []}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = replace(tiny("gpt_oss"), path=str(folder))
+    loaded = dict(load_base(model).named_parameters())
+    assert len(expected) == 4
+    for name, values in expected.items():
+        torch.testing.assert_close(loaded[name].float(), values, atol=0, rtol=0)
+    with pytest.raises(ModelError, match=r"published in mxfp4.*quantization=none"):
+        load_base(model, QuantizationConfig(method="nf4"))

@@ -33,17 +33,17 @@ def step(model: Any, batch: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
     return loss.detach(), [p.grad for p in model.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("checkpointed", [False, "selective", True])
 @pytest.mark.parametrize("method", ["lora", "rslora"])
 @pytest.mark.parametrize("model_type", ["qwen2", "t5"])
 def test_equal_loss_and_gradients(
-    model_type: str, method: str, checkpointed: bool, base_of_type: Any, tiny: Any, batch: Any
+    model_type: str, method: str, checkpointed: bool | str, base_of_type: Any, tiny: Any, batch: Any
 ) -> None:
     results = []
     for fast in (False, True):
         model = adapted(base_of_type(model_type), tiny, method, fast, model_type)
         if checkpointed:
-            enable_checkpointing(model)
+            enable_checkpointing(model, checkpointed == "selective")
         results.append(step(model, batch))
     (slow_loss, slow), (fast_loss, lean) = results
     torch.testing.assert_close(fast_loss, slow_loss, atol=1e-5, rtol=0)

@@ -77,8 +77,10 @@ def test_t5_is_refused_where_auto_means_fp16(tiny: Any, monkeypatch: pytest.Monk
 
 
 def test_quantisation_that_cannot_run(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match="sharded"):
-        check(tiny("llama"), quantization="nf4", strategy="fsdp")
+    for method, strategy in (("int8", "fsdp"), ("nf4", "deepspeed")):
+        with pytest.raises(ModelError, match=r"only NF4's are divided.*trainer.strategy=fsdp"):
+            check(tiny("llama"), quantization=method, strategy=strategy)
+    check(tiny("llama"), quantization="nf4", strategy="fsdp", devices=2)
     with pytest.raises(ModelError, match="lora=full"):
         check(tiny("llama"), LoraConfig(method="full"), quantization="nf4")
     monkeypatch.setattr(preflight, "resolve_device", lambda name: torch.device("mps"))

@@ -11,6 +11,7 @@ from tests.report.factory import Spec, Task, plant, share
 from sizewise.config import PricesConfig
 from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.pairs import SMALL_LARGE
+from sizewise.report.page.setup import setup_of
 from sizewise.report.page.write import write_report
 
 TASK = Task(examples=300)
@@ -71,3 +72,18 @@ def test_the_whole_report_is_written_with_it(tmp_path: Path) -> None:
     page = paths["report"].read_text(encoding="utf-8")
     assert "Money per 1,000 answers" in page
     assert "Infinity" not in paths["results"].read_text(encoding="utf-8")
+
+
+def test_the_setup_says_how_many_of_a_servers_answers_are_transformers_own(tmp_path: Path) -> None:
+    served = {"endpoint/parity": share(1.0, 300), "endpoint/parity_examples": share(1.0, 300) * 64}
+    plant(
+        tmp_path / "nano", Spec("nano", seed=1, task=TASK),
+        {NAME: share(0.2, 300, 1), **served}, {NAME: share(0.6, 300, 1), **served},
+    )  # fmt: skip
+    plant(tmp_path / "mini", Spec("mini", 0.4, None, task=TASK), {NAME: share(0.3, 300, 9)})
+    (found,) = compare([tmp_path]).sets
+    facts = {fact.name: fact.lines for part in setup_of(found.test) for fact in part.facts}
+    lines = facts["Answered by a server"]
+    assert len(lines) == 2, "nano untouched and tuned"
+    said = "64 of 64 greedy answers equal to transformers'"
+    assert all(line.startswith("nano") and line.endswith(said) for line in lines)

@@ -109,6 +109,18 @@ def test_a_foreign_metric_of_a_run_is_scored_only_where_trust_is_typed(tmp_path:
     assert "own" in of_finished_run(compose_run(asked, "evaluate"), asked).metric
 
 
+def test_a_command_that_starts_a_server_is_never_a_records(tmp_path: Path) -> None:
+    planted = ["lora=none", "evaluation.engine=server", "evaluation.server.command=strike"]
+    config = plain_config(compose_config(planted))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    asked = [f"run='{tmp_path}'"]
+    found = of_finished_run(compose_run(asked, "evaluate"), asked).evaluation
+    assert (found.engine, found.server.command) == (None, None)
+    asked += ["evaluation.engine=server", "evaluation.server.command=mine"]
+    found = of_finished_run(compose_run(asked, "evaluate"), asked).evaluation
+    assert (found.engine, found.server.command) == ("server", "mine")
+
+
 def test_an_encoder_of_a_record_imports_no_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,10 +151,11 @@ def test_trust_is_no_part_of_what_a_run_is() -> None:
 def test_foreign_code_of_a_command_is_named() -> None:
     assert foreign_code(plain_config(compose_config([]))) == []
     given = ["+metric.own._target_=canary.Own", "optimizer.target=canary.Strike", "trust=true"]
-    given.append("model.trust_remote_code=true")
+    given += ["model.trust_remote_code=true", "evaluation.server.command=strike"]
     assert foreign_code(plain_config(compose_config(given))) == [
         "metric.own._target_=canary.Own",
         "optimizer.target=canary.Strike",
         "model.trust_remote_code=true",
+        "evaluation.server.command=strike",
         "trust=true",
     ]

@@ -6,22 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.sweep.launch.progress import latest_figures
 from sizewise.sweep.status import print_status
 
 from .conftest import Submit, run_local
 from .fake import RAISES
-
-
-def test_the_latest_figures_of_a_running_job(submitted: Submit) -> None:
-    job = submitted(1)
-    assert latest_figures(job) == ""
-    path = job.run_dir / "metrics.jsonl"
-    path.write_text('{"step": 7, "values": {"train_loss": 1.25, "lr": 0.1}}\n')
-    assert latest_figures(job) == "step 7  train_loss 1.25"
-    with path.open("a") as handle:
-        handle.write('{"step": 8, "val')
-    assert latest_figures(job) == ""
 
 
 def test_lines_and_table_name_every_job(

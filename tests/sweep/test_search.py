@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from sizewise.config import SweepConfig, to_run_config
+from sizewise.config import HalvingConfig, SweepConfig, to_run_config
 from sizewise.errors import SweepError
 from sizewise.files import write_json
 from sizewise.job.submit import Job
@@ -193,8 +193,13 @@ def test_a_run_outside_a_search_reports_to_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [SweepConfig(limit=2), SweepConfig(order="given"), SweepConfig(fail_fast=True)],
-    ids=["limit", "order", "fail_fast"],
+    [
+        SweepConfig(limit=2),
+        SweepConfig(order="given"),
+        SweepConfig(fail_fast=True),
+        SweepConfig(halving=HalvingConfig(rungs=[0.5])),
+    ],
+    ids=["limit", "order", "fail_fast", "halving"],
 )
 def test_options_of_a_grid_are_refused(options: SweepConfig, request: Any) -> None:
     check_options(SweepConfig(retries=1))

@@ -33,7 +33,23 @@ def test_contradictions_are_refused(
     slurm: dict[str, Any], trainer: dict[str, Any], key: str
 ) -> None:
     with pytest.raises(SweepError, match=key):
-        check_resources(slurm, trainer, "job")
+        check_resources(slurm, {"trainer": trainer}, "job")
+
+
+def test_a_base_spread_over_gpus_is_one_task_that_sees_them_all() -> None:
+    spread: dict[str, Any] = {
+        "model": {"device_map": "auto"}, "trainer": {"devices": 4}, "lora": {"method": "none"},
+    }  # fmt: skip
+    check_resources({"gpus_per_node": 4}, spread, "job")
+    check_resources({"gpus_per_node": 4, "tasks_per_node": 4}, spread, "beside jobs that train")
+    with pytest.raises(SweepError, match="gpus_per_node=2 contradicts"):
+        check_resources({"gpus_per_node": 2}, spread, "job")
+    with pytest.raises(SweepError, match=r"gpus_per_task.*gpus_per_node=4"):
+        check_resources({"gpus_per_task": 1, "tasks_per_node": 4}, spread, "job")
+    trained = spread | {"lora": {"method": "lora"}, "trainer": {"devices": 4, "strategy": "fsdp"}}
+    with pytest.raises(SweepError, match="tasks_per_node=1 contradicts"):
+        check_resources({"gpus_per_node": 4}, trained, "job")
+    check_resources({"gpus_per_node": 4, "tasks_per_node": 4}, trained, "job")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +62,7 @@ def test_contradictions_are_refused(
     ],
 )
 def test_settings_that_agree_pass(slurm: dict[str, Any], trainer: dict[str, Any]) -> None:
-    check_resources(slurm, trainer, "job")
+    check_resources(slurm, {"trainer": trainer}, "job")
 
 
 def test_a_machine_without_slurm_says_so(

@@ -13,85 +13,23 @@ from hypothesis import strategies as st
 
 from sizewise.config import SweepConfig, TuningConfig
 from sizewise.errors import ConfigError
-from sizewise.job.execute import execute
-from sizewise.job.submit import Job, submitted_stop
-from sizewise.record.outcome import read_outcome
-from sizewise.record.state import JobState, is_done, job_state
-from sizewise.record.stops import (
+from sizewise.job.submit import submitted_stop
+from sizewise.record.brackets import (
+    BracketRecord,
     Candidate,
-    CellRecord,
+    RungRecord,
     TuningRecord,
     audit_sentence,
     read_tuning,
-    standing_stop,
-    write_tuning,
 )
+from sizewise.record.state import JobState, is_done, job_state
+from sizewise.record.stops import standing_stop
+from sizewise.sweep.brackets import all_diverged, drawn
 from sizewise.sweep.finish import unfinished
-from sizewise.sweep.plan import Plan, make_plan, print_plan
-from sizewise.sweep.stages import Means, run_stages
-from sizewise.sweep.tuning import all_diverged, drawn, tuning_record
+from sizewise.sweep.plan import print_plan
 
-from .conftest import job_config
 from .fake import trace
-
-FACTORS = [0.1, 1.0, 10.0]
-OWN = 1e-3
-GRID = [(f"r={r}", f"seed={seed}") for r in (4, 16) for seed in (1, 2, 3)]
-
-
-class Composer:
-    """Understands seed=, r=, lora= and optimizer.lr= of a job; its own learning rate is 0.001."""
-
-    def compose(self, overrides: list[str]) -> dict[str, Any]:
-        config = job_config()
-        config["optimizer"]["lr"] = OWN
-        for text in overrides:
-            key, _, value = text.partition("=")
-            if key == "optimizer.lr":
-                config["optimizer"]["lr"] = float(value)
-            elif key == "r":
-                config["lora"]["r"] = int(value)
-            elif key == "lora":
-                config["lora"]["method"] = value
-            else:
-                config[key] = int(value)
-        return config
-
-
-def planned(folder: Path, grid: Any = GRID, **options: Any) -> Plan:
-    tuning = TuningConfig(**{"lr_factors": FACTORS, **options.pop("tuning", {})})
-    composer: Any = Composer()
-    sweep = SweepConfig(tuning=tuning, **options)
-    return make_plan(grid, composer, folder, sweep, "sweep.fake:tuned")
-
-
-class KilledError(Exception):
-    """Stands for the end of the launcher."""
-
-
-def run(plan: Plan, jobs_until_kill: int | None = None, **options: Any) -> Plan:
-    """Run a plan with real executions of jobs that do not train."""
-    left = [jobs_until_kill]
-
-    def launch(jobs: list[Job]) -> None:
-        for job in jobs:
-            if left[0] == 0:
-                raise KilledError
-            left[0] = None if left[0] is None else left[0] - 1
-            execute(job.run_dir)
-
-    means = Means(launch, lambda now: record(now), lambda now: False)
-    return run_stages(plan, means, options.get("limit"), options.get("fail_fast", False))
-
-
-def record(plan: Plan) -> None:
-    write_tuning(plan.sweep_dir, tuning_record(plan.cells, plan.audit))
-
-
-def survivors(folder: Path) -> dict[tuple[int, int], float]:
-    """Rank and seed → learning rate of every run that went to its end."""
-    runs = [read_outcome(path.parent) for path in folder.glob("*/outcome.json")]
-    return {(run.config["lora"]["r"], run.seed): run.config["optimizer"]["lr"] for run in runs}
+from .screened import OWN, KilledError, planned, run, survivors
 
 
 def test_candidates_run_with_one_seed_and_only_the_best_gets_the_others(tmp_path: Path) -> None:
@@ -113,10 +51,11 @@ def test_what_was_stopped_is_recorded_with_its_budget(tmp_path: Path) -> None:
     assert tuned is not None
     assert [cell.kept.lr for cell in tuned.cells if cell.kept] == [0.01, 0.001]
     assert {cell.name for cell in tuned.cells} == {"r=4", "r=16"}
-    for cell, candidate in tuned.stopped:
+    for bracket, candidate in tuned.stopped:
         stop = standing_stop(tmp_path / candidate.run)
         assert stop is not None
-        assert (candidate.step, candidate.of_steps, cell.share) == (67, 100, 2 / 3)
+        assert [rung.share for rung in bracket.rungs] == [2 / 3]
+        assert (candidate.step, candidate.of_steps) == (67, 100)
         assert (candidate.value, candidate.seconds) == (stop.value, 2.0)
 
 
@@ -168,7 +107,8 @@ def test_a_failed_candidate_does_not_silently_lose(tmp_path: Path) -> None:
     tuned = read_tuning(tmp_path)
     assert tuned is not None
     states = [[c.state for c in cell.candidates] for cell in tuned.cells]
-    assert states == [["stopped", "failed", "stopped"], ["stopped", "kept", "stopped"]]
+    assert states == [["stopped", "failed", "open"], ["stopped", "kept", "stopped"]]
+    assert tuned.cells[0].kept is None, "the failed one may be the better of the two"
     (tmp_path / "repaired").touch()
     run(planned(tmp_path, grid("1 2")))
     assert {r for r, _ in survivors(tmp_path)} == {13, 16}
@@ -177,19 +117,19 @@ def test_a_failed_candidate_does_not_silently_lose(tmp_path: Path) -> None:
 def test_a_rate_that_diverges_loses_and_if_all_do_it_is_an_error(tmp_path: Path) -> None:
     ended = run(planned(tmp_path / "one", tuning={"lr_factors": [1.0, 1e4]}))
     assert set(survivors(tmp_path / "one").values()) == {OWN}
-    assert all_diverged(ended.cells) == []
+    assert all_diverged(ended.brackets) == []
     ended = run(planned(tmp_path / "all", tuning={"lr_factors": [1e4, 1e5]}))
     assert survivors(tmp_path / "all") == {}
-    reasons = [failure.reason for failure in all_diverged(ended.cells)]
+    reasons = [failure.reason for failure in all_diverged(ended.brackets)]
     assert len(reasons) == 2
-    assert all("every learning rate that was tried diverged (r=" in reason for reason in reasons)
+    assert all("every candidate that was tried diverged (r=" in reason for reason in reasons)
 
 
 def test_to_the_end_compares_the_best_losses_of_whole_fits(tmp_path: Path) -> None:
     run(planned(tmp_path, tuning={"rung": 1.0}))
     tuned = read_tuning(tmp_path)
     assert tuned is not None
-    assert [cell.share for cell in tuned.cells] == [1.0, 1.0]
+    assert [rung.share for bracket in tuned.brackets for rung in bracket.rungs] == [1.0, 1.0]
     assert [cell.kept.lr for cell in tuned.cells if cell.kept] == [0.01, 0.001]
     assert len(list(tmp_path.glob("*/outcome.json"))) == 6 + 4, "every candidate ended"
 
@@ -200,8 +140,8 @@ def test_a_cell_with_a_run_that_went_past_the_rung_is_decided_at_the_end(tmp_pat
     run(planned(tmp_path, [("r=4", "seed=1"), ("r=4", "seed=2")]))
     tuned = read_tuning(tmp_path)
     assert tuned is not None
-    (cell,) = tuned.cells
-    assert cell.share == 1.0
+    (bracket,), (cell,) = tuned.brackets, tuned.cells
+    assert [rung.share for rung in bracket.rungs] == [1.0]
     assert cell.kept is not None
     assert cell.kept.lr == 0.01
     assert all(candidate.final is not None for candidate in cell.candidates)
@@ -217,7 +157,7 @@ def test_an_audit_runs_the_drawn_to_their_end_and_spends_no_seeds_on_them(tmp_pa
     assert [c.state for _, c in tuned.stopped] == ["audited"] * 4
     assert len(list(tmp_path.glob("*/outcome.json"))) == 6 + 4
     assert audit_sentence([tuned]).startswith(
-        "Audit: 4 of the stopped were run to their end; the kept one was the better in 4 of 4"
+        "Audit: 4 of the stopped were run to their end; the winner had been kept in 2 of 2 brackets"
     )
 
 
@@ -228,15 +168,15 @@ def test_the_draw_of_an_audit_is_the_runs_own_and_has_its_share() -> None:
 
 
 def test_the_regret_of_an_audit_is_that_of_the_final_losses() -> None:
-    def cell(kept: float, other: float) -> CellRecord:
+    def bracket(kept: float, other: float) -> BracketRecord:
         candidates = [
             Candidate("a", 1.0, "kept", value=0.5, final=kept),
             Candidate("b", 2.0, "audited", value=0.6, final=other),
         ]
-        return CellRecord("x", 0.5, candidates)
+        return BracketRecord("x", [RungRecord(0.5, 1)], candidates)
 
-    said = audit_sentence([TuningRecord([cell(0.44, 0.4), cell(0.3, 0.4)], 0.5)])
-    assert "the better in 1 of 2, mean regret 5.00%" in said
+    said = audit_sentence([TuningRecord([bracket(0.44, 0.4), bracket(0.3, 0.4)], 0.5)])
+    assert "kept in 1 of 2 brackets, mean regret 5.00%" in said
 
 
 def test_a_rate_that_the_command_gives_is_swept_instead(
@@ -246,19 +186,20 @@ def test_a_rate_that_the_command_gives_is_swept_instead(
     with caplog.at_level(logging.WARNING):
         plan = planned(tmp_path, grid)
     assert "sweep.tuning.lr_factors applies to nothing" in caplog.text
-    (cell,) = plan.cells
-    assert [job.config["optimizer"]["lr"] for job in cell.candidates] == [1.0, 2.0]
+    (bracket,) = plan.brackets
+    rates = [job.config["optimizer"]["lr"] for job in bracket.candidates.values()]
+    assert rates == [1.0, 2.0]
     single = planned(tmp_path, [("r=4", "optimizer.lr=0.5", "seed=1")])
-    assert (single.cells, len(single.jobs)) == ([], 1)
+    assert (single.brackets, len(single.jobs)) == ([], 1)
 
 
 def test_tuning_is_off_by_default_and_leaves_what_does_not_train_alone(tmp_path: Path) -> None:
     assert not SweepConfig().tuning.on
     plan = planned(tmp_path, [("lora=none",), ("r=4", "seed=1")])
     assert [job.config["lora"]["method"] for job in plan.jobs] == ["none", "lora", "lora", "lora"]
-    assert planned(tmp_path, tuning={"lr_factors": []}).cells == []
+    assert planned(tmp_path, tuning={"lr_factors": []}).brackets == []
     whole = planned(tmp_path, tuning={"screen": False})
-    assert (whole.cells, len(whole.jobs)) == ([], 2 * 3 * 3)
+    assert (whole.brackets, len(whole.jobs)) == ([], 2 * 3 * 3)
 
 
 def test_the_rate_of_factor_one_is_the_job_that_there_would_be_without_tuning(
@@ -279,7 +220,7 @@ def test_the_plan_counts_what_it_cannot_name_yet(
         "2 configurations at several learning rates: 6 jobs run with one seed to 2/3 of their"
         in (caplog.text)
     )
-    assert "with 4 jobs more for its further seeds" in caplog.text
+    assert "the best of each by validation loss go on, with 4 jobs more" in caplog.text
 
 
 def test_a_limit_counts_starts_over_both_stages(tmp_path: Path) -> None:

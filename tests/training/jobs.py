@@ -12,7 +12,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from tests.training.toys import adapted, fit_toy, make_module, tiny_base, toy_data, weights
+from tests.training.toys import (
+    adapted,
+    fit_toy,
+    make_module,
+    quantised_base,
+    tiny_base,
+    toy_data,
+    weights,
+)
+
+from sizewise.training.sharding import is_sharded
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.training.jobs", "sizewise.embedded.dialogues"])
@@ -45,13 +55,24 @@ def fit(
         validation=options.pop("validation", 6),
         batch_size=options.get("batch_size", 2), accumulate=options.get("accumulate", 2),
     )  # fmt: skip
+    base = stored_base(options.pop("storage", "fp32"), run_dir)
     module, result = fit_toy(
-        run_dir, make_module(adapted(tiny_base(), dropout)), data,
+        run_dir, make_module(adapted(base, dropout)), data,
         [KillSelf(*kill)] if kill else [], **options,
     )  # fmt: skip
+    assert not torch.distributed.is_initialized(), "the next fit of a process forms its own group"
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        torch.save(weights(module), run_dir / "weights.pt")
+        if not is_sharded(module.model):
+            torch.save(weights(module), run_dir / "weights.pt")
         (run_dir / "result.json").write_text(json.dumps(vars(result)))
+
+
+def stored_base(storage: str, run_dir: Path) -> torch.nn.Module:
+    """Load the tiny base in fp32, bf16, or NF4 packed into fp32 (which is its compute dtype)."""
+    if storage == "nf4":
+        folder = run_dir / f"base{os.environ.get('LOCAL_RANK', '0')}"
+        return quantised_base("nf4", folder, torch.float32)
+    return tiny_base().to(torch.bfloat16 if storage == "bf16" else torch.float32)
 
 
 def start(

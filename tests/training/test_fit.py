@@ -27,9 +27,9 @@ from tests.training.toys import (
 )
 from torch import nn
 
+from sizewise.data.batches.plan import fit_plan
 from sizewise.errors import ConfigError, ModelError, OutOfMemoryError, TrainingError
 from sizewise.models.head import answer_logits, answer_targets
-from sizewise.training.fit import fit_plan
 from sizewise.training.module import CausalModule
 
 

@@ -105,8 +105,11 @@ def test_gradients_are_the_same_before_and_after_an_evaluation(tmp_path: Path, b
         assert torch.equal(gradient, found[1][name])
 
 
+@pytest.mark.parametrize("selective", [False, True])
 @pytest.mark.parametrize("architecture", ["qwen3", "gemma2"])
-def test_gradient_checkpointing_trains_every_adapter(tmp_path: Path, architecture: str) -> None:
+def test_gradient_checkpointing_trains_every_adapter(
+    tmp_path: Path, architecture: str, selective: bool
+) -> None:
     """Same gradients as without, and every lora_B has moved."""
     from sizewise.models.adapter.attach import enable_checkpointing
 
@@ -119,12 +122,35 @@ def test_gradient_checkpointing_trains_every_adapter(tmp_path: Path, architectur
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             nn.init.zeros_(parameter)
-    enable_checkpointing(model)
+    enable_checkpointing(model, selective)
     fit_toy(tmp_path / "zero", make_module(model), None, [], max_steps=2)
     assert all(p.abs().max() > 0 for n, p in model.named_parameters() if "lora_B" in n)
 
     model = adapted(tiny_base(architecture), 0.0)
-    enable_checkpointing(model)
+    enable_checkpointing(model, selective)
     fit_toy(tmp_path / "recomputed", make_module(model), None, [recomputed], max_steps=1)
     for name, gradient in plain.gradients.items():
         torch.testing.assert_close(recomputed.gradients[name], gradient)
+
+
+@pytest.mark.parametrize("bits", ["none", "nf4"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_what_is_computed_again_selectively_is_the_same(
+    tmp_path: Path, bits: str, dropout: float
+) -> None:
+    """Products are kept, the rest is computed again with the same random numbers."""
+    from sizewise.models.adapter.attach import enable_checkpointing
+
+    found = []
+    for selective in (False, True):
+        base = tiny_base() if bits == "none" else quantised_base(bits, tmp_path / "base")
+        model, keep = adapted(base, dropout), KeepGradients()
+        if bits == "none":
+            assert speed_up(model)
+        if selective:
+            enable_checkpointing(model, selective=True)
+        fit_toy(tmp_path / str(selective), make_module(model), None, [keep], max_steps=1)
+        found.append(keep.gradients)
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient)

@@ -47,6 +47,26 @@ def test_what_cannot_be_built_is_refused(override: str, message: str) -> None:
         check(override)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("model.device_map=auto",), "answer; it trains nothing.*trainer.strategy=fsdp"),
+        (("model.device_map=auto", "trainer=ddp"), "it trains nothing"),
+        (("trainer=fsdp", "trainer.devices=1"), "trainer.devices=1, among which nothing"),
+        (("trainer=fsdp", "lora=full"), "lora=full, since adapters alone"),
+        (("trainer=fsdp", "trainer.precision=16-mixed"), "loss scaling knows no shares"),
+        (("trainer=fsdp", "optimizer=adamw8bit"), "optimizer.target=bitsandbytes.* no shares"),
+    ],
+)
+def test_a_base_over_several_gpus_that_cannot_train(
+    overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(*overrides)
+    check(*overrides, "lora=none")
+    check("trainer=fsdp", "model.device_map=auto")
+
+
 @pytest.mark.parametrize("override", ["lora=none", "lora=all_linear", "trainer=deterministic"])
 def test_what_can_be_built_passes_and_leaves_torch_as_it_was(override: str) -> None:
     before = torch.are_deterministic_algorithms_enabled()

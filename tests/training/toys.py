@@ -47,14 +47,16 @@ def tiny_base(architecture: str = "qwen2", **overrides: Any) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def quantised_base(bits: str, folder: Path) -> nn.Module:
-    """A tiny base loaded in NF4 or int8."""
+def quantised_base(bits: str, folder: Path, storage: torch.dtype = torch.uint8) -> nn.Module:
+    """A tiny base loaded in NF4 (packed into ``storage``) or int8."""
     from transformers import BitsAndBytesConfig
 
     base = tiny_base("qwen2")
     base.save_pretrained(folder)
     config = (
-        BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+        BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_quant_storage=storage
+        )
         if bits == "nf4"
         else BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -97,11 +98,20 @@ def evaluate(overrides: Overrides = None) -> None:
 
 
 @app.command()
-def status(directory: Directory) -> None:
-    """Show which jobs of a sweep are done, running, failed or waiting."""
-    from sizewise.sweep.status import print_status
+def status(
+    directory: Directory,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the board until nothing runs any more.")
+    ] = False,
+) -> None:
+    """Show which jobs of a sweep are done, running, failed or waiting, and for how long yet."""
+    from sizewise.sweep import status as found
 
-    print_status(directory)
+    if not watch:
+        found.print_status(directory)
+        return
+    with suppress(KeyboardInterrupt):
+        found.watch(directory)
 
 
 @app.command()
@@ -164,11 +174,16 @@ def gate(
 
 
 @app.command()
-def plan(overrides: Overrides = None) -> None:
+def plan(
+    overrides: Overrides = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Also time a few steps and answers here.")
+    ] = False,
+) -> None:
     """Say how much memory a job needs and where it fits, without loading a weight."""
     from sizewise.commands.plan import plan_command
 
-    plan_command(overrides or [])
+    plan_command(overrides or [], time)
 
 
 @app.command()

@@ -1,23 +1,32 @@
-"""``sizewise plan``: bytes by part, peaks, and the cards on which a job fits."""
+"""``sizewise plan``: bytes by part, peaks, the cards on which a job fits, and its seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from sizewise.commands.explore import check_language_model
-from sizewise.composition.compose import compose_run
+from sizewise.composition.compose import compose_config, compose_run
 from sizewise.composition.inputs import names_hub
 from sizewise.job.bases import GB, plan_job
+from sizewise.job.submit import make_sweep_job
 from sizewise.models.plan.planner import MemoryPlan
+from sizewise.record.identity import plain_config
 from sizewise.report.words import literal
 from sizewise.runtime import prepare_environment, quiet
+from sizewise.sweep.estimate.estimate import estimate_sweep, sentences
+from sizewise.sweep.launch.local_launcher import LocalBackend
+from sizewise.sweep.plan import Plan, current
 
 
-def plan_command(overrides: Sequence[str]) -> None:
-    """Print the memory plan of a job; SizewiseError where its architecture is not known."""
+def plan_command(overrides: Sequence[str], time: bool = False) -> None:
+    """Print the memory plan of a job; SizewiseError where its architecture is not known.
+
+    ``time``: also how long it will take, from a few steps and answers that are timed now.
+    """
     cfg = compose_run(overrides)
     check_language_model(cfg.model, "plan memory for")
     prepare_environment(hub=names_hub(cfg))
@@ -26,7 +35,22 @@ def plan_command(overrides: Sequence[str]) -> None:
         f"{cfg.model.name}, {cfg.quantization.method} base, {cfg.lora.method}, "
         f"batch {cfg.trainer.batch_size}, {cfg.dataset.max_length} tokens"
     )
-    show(plan_job(cfg), title, cfg.lora.trains, Console(emoji=False))
+    if cfg.trainer.devices > 1 and (cfg.trainer.shards or cfg.model.device_map):
+        title += f", on each of {cfg.trainer.devices} cards"
+    console = Console(emoji=False)
+    show(plan_job(cfg), title, cfg.lora.trains, console)
+    for sentence in _timed(overrides) if time else ():
+        console.print(literal(sentence), highlight=False)
+
+
+def _timed(overrides: Sequence[str]) -> Iterator[str]:
+    config = compose_config(overrides)
+    job = make_sweep_job(plain_config(config), Path(str(config.paths.outputs)), tuple(overrides))
+    backend = LocalBackend(n_jobs=1)
+    backend.check([job])
+    plan = current(Plan(job.run_dir.parent, "plan", [], {}, 1, pool=[job]))
+    estimate = estimate_sweep(plan, backend, peaks={})
+    return sentences(estimate) if estimate is not None else iter(("This job is done already.",))
 
 
 def show(plan: MemoryPlan, title: str, trains: bool, console: Console) -> None:

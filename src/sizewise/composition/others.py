@@ -137,22 +137,30 @@ def judge_nodes(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def check_recorded_judges(metrics: Mapping[str, Any], trust: bool = False) -> None:
-    """Refuse judges behind a server elsewhere that a record names, unless somebody said ``trust``.
-
-    They would get this run's answers, and a key out of the environment.
+    """As ``check_recorded_server``, of every judge.
 
     Raises:
-        ConfigError: there is one, or a judge that cannot be.
+        ConfigError: also for a judge that cannot be.
     """
     for node in judge_nodes({"metric": metrics}):
         for name, value in judges_of(node.get("models")).items():
-            model = other_model(value, f"metric.judge.models.{name}").model
-            if not (model.has_weights or trust or is_local(model.base_url or "")):
-                raise ConfigError(
-                    f"metric.judge.models.{name} stands in the record of a run and is a server "
-                    f"({model.base_url}): answers and a key would go there. If you trust the run, "
-                    "add --trust (evaluate.py: trust=true)."
-                )
+            key = f"metric.judge.models.{name}"
+            check_recorded_server(key, other_model(value, key).model, trust)
+
+
+def check_recorded_server(key: str, model: ModelConfig, trust: bool = False) -> None:
+    """Refuse a server elsewhere that a record names, unless somebody said ``trust``.
+
+    It would get this machine's texts, and whichever key of the environment the record names.
+
+    Raises:
+        ConfigError: the model is behind such a server.
+    """
+    if not (model.has_weights or trust or is_local(model.base_url or "")):
+        raise ConfigError(
+            f"{key} stands in the record of a run and is a server ({model.base_url}): texts and a "
+            "key would go there. If you trust the run, add --trust (evaluate.py: trust=true)."
+        )
 
 
 def judge_key(node: Mapping[str, Any], name: str) -> str:

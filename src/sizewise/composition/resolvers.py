@@ -195,4 +195,7 @@ def _command_hash(root: DictConfig) -> str:
     tuning: Any = OmegaConf.to_container(root.sweep.tuning, resolve=True)
     if tuning["lr_factors"]:  # which learning rates there are is part of the grid
         config["tuning"] = {key: tuning[key] for key in ("lr_factors", "screen", "rung")}
+    halving: Any = OmegaConf.to_container(root.sweep.halving, resolve=True)
+    if halving["rungs"]:
+        config["halving"] = {key: halving[key] for key in ("rungs", "keep", "keep_each")}
     return hash_text(json.dumps(config, sort_keys=True), 8)

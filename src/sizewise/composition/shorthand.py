@@ -9,7 +9,7 @@ from pathlib import Path
 from sizewise.config import conf_dir
 from sizewise.config.checks import one_of
 from sizewise.config.data import TASKS
-from sizewise.models.sources import HUB_ID
+from sizewise.models.sources import HUB_ID, is_gguf
 
 _MODEL = re.compile(r"model=(?P<quote>['\"]?)(?P<value>[^'\"]+)(?P=quote)")
 _TASK = re.compile(r"\+{0,2}dataset\.task=(.*)")
@@ -19,9 +19,10 @@ _BASES = re.compile(r"(sweep\.(?:general|specialised)=)([^\[\]'\"]+,[^\[\]'\"]+)
 def spelt_out(overrides: Iterable[str]) -> list[str]:
     """Return overrides in which what was said in short stands in full.
 
-    ``model=ORG/NAME`` and ``model=FOLDER`` are ``model=local`` with that path; ``model.name`` is
-    the last part of the hub id or folder, unless an override names it. ``dataset.task=KIND`` are
-    its metrics and what decides, except for what another override says. A comma-separated list of
+    ``model=ORG/NAME``, ``model=FOLDER`` and ``model=FILE.gguf`` are ``model=local`` with that path;
+    ``model.name`` is the last part of the hub id or path, unless an override names it.
+    ``dataset.task=KIND`` are its metrics and what decides, except for what another override says. A
+    comma-separated list of
     ``sweep.general`` or ``sweep.specialised`` is one list and no grid.
 
     Raises:
@@ -68,5 +69,5 @@ def _is_place(value: str) -> bool:
     options = (conf_dir(), Path("conf"))  # the shipped ones, and those of the folder one is in
     if "," in value or any((place / "model" / f"{value}.yaml").is_file() for place in options):
         return False
-    path = value.startswith((".", "/", "~")) or Path(value).expanduser().is_dir()
+    path = value.startswith((".", "/", "~")) or Path(value).expanduser().is_dir() or is_gguf(value)
     return path or ("/" in value and HUB_ID.match(value) is not None)

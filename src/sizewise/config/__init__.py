@@ -13,7 +13,14 @@ from sizewise.config.model import (
     VisionConfig,
 )
 from sizewise.config.register import conf_dir, register_schema, to_run_config
-from sizewise.config.run import PathsConfig, PricesConfig, RunConfig, SweepConfig, TuningConfig
+from sizewise.config.run import (
+    HalvingConfig,
+    PathsConfig,
+    PricesConfig,
+    RunConfig,
+    SweepConfig,
+    TuningConfig,
+)
 from sizewise.config.training import OptimizerConfig, SchedulerConfig, TrainerConfig
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "EvaluationConfig",
     "FilterConfig",
     "GenerationConfig",
+    "HalvingConfig",
     "LoggerConfig",
     "LoraConfig",
     "LoraTargets",

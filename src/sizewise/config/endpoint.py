@@ -82,18 +82,18 @@ class EndpointConfig:
             )
 
 
-def check_base_url(url: str | None) -> None:
+def check_base_url(url: str | None, key: str = "model.base_url") -> None:
     """Raise ConfigError unless ``url`` is a server's address that holds no password."""
     parts = urlsplit(url or "")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
-            f"model.base_url={url!r} is no address of a server. Give one such as "
+            f"{key}={url!r} is no address of a server. Give one such as "
             "http://127.0.0.1:8000/v1 or https://api.openai.com/v1."
         )
     if parts.username or parts.password or parts.query:
         # Not repeated either: records and trackers would hold it.
         raise ConfigError(
-            "model.base_url holds a user, a password or a query. Keep secrets out of the address: "
+            f"{key} holds a user, a password or a query. Keep secrets out of the address: "
             "the key is read from the variable that model.endpoint.api_key_env names."
         )
 

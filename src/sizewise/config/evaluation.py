@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sizewise.config.checks import above, at_least, is_seed, one_of, within
+from sizewise.config.endpoint import check_base_url
 
 
 @dataclass
@@ -30,6 +31,34 @@ class GenerationConfig:
 
 
 @dataclass
+class ServerConfig:
+    """The server that answers with ``evaluation.engine=server``: one that runs, or one to start.
+
+    ``base_url`` is the address of one that holds the base (it ends in ``/v1``). ``command`` starts
+    one for the time of the answers: ``{model}`` is the base's folder or hub id, ``{port}`` a free
+    port, ``{adapter}`` the adapter's folder, and what stands in square brackets is left out for the
+    untouched base: ``vllm serve {model} --port {port} [--enable-lora --lora-modules
+    tuned={adapter}]``. ``adapter_name``: what the command calls the adapter. ``start_seconds``: how
+    long it may take to come up; ``timeout``: how long one answer may; ``concurrency``: requests
+    under way at once.
+    """
+
+    base_url: str | None = None
+    command: str | None = None
+    adapter_name: str = "tuned"
+    start_seconds: float = 900.0
+    timeout: float = 600.0
+    concurrency: int = 64
+
+    def __post_init__(self) -> None:
+        above("evaluation.server.start_seconds", self.start_seconds, 0)
+        above("evaluation.server.timeout", self.timeout, 0)
+        at_least("evaluation.server.concurrency", self.concurrency, 1)
+        if self.base_url is not None:
+            check_base_url(self.base_url, "evaluation.server.base_url")
+
+
+@dataclass
 class EvaluationConfig:
     """How the test split is scored.
 
@@ -47,8 +76,10 @@ class EvaluationConfig:
     (16 digits); it is filled in when a job is planned, and another content is refused.
     ``timed_answers``: test prompts that are answered once more, alone and in a batch, untouched and
     tuned model in turns, to say how fast both are; 0: none, and drafted answers (greedy ones in
-    fp32) are not timed at all. ``warmup_batches`` are answered before the first where every answer
-    is timed as it is made (sampled ones, and those not in fp32).
+    fp32) are not timed at all. ``engine`` null: transformers, in this process; ``server``: a local
+    vLLM or SGLang (``server``), whose greedy answers to 64 examples have to be those of
+    transformers; it gives no likelihoods. ``warmup_batches`` are answered before the first where
+    every answer is timed as it is made (sampled ones, and those not in fp32).
     """
 
     batch_size: int | None = None
@@ -60,8 +91,12 @@ class EvaluationConfig:
     warmup_batches: int = 1
     retries: int = 3
     timed_answers: int = 4
+    engine: str | None = None
+    server: ServerConfig = field(default_factory=ServerConfig)
 
     def __post_init__(self) -> None:
+        if self.engine is not None:
+            one_of("evaluation.engine", self.engine, ("server",))
         at_least("evaluation.timed_answers", self.timed_answers, 0)
         at_least("evaluation.batch_size", self.batch_size, 1)
         at_least("evaluation.warmup_batches", self.warmup_batches, 0)

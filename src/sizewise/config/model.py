@@ -71,10 +71,11 @@ class LoraTargets:
 class ModelConfig:
     """A base model: where its weights are and how its prompts are written.
 
-    ``path`` is a hub id, a local directory, ``embedded:NAME``, ``package:NAME/FOLDER`` (a folder
-    of an installed Python package), or ``classical:NAME`` (family ``classical``: a baseline without
-    a language model, fitted on the training split). Family ``encoder``: a head over the different
-    training answers is put on the base and trained with it (``lora=full``, or an adapter).
+    ``path`` is a hub id, a local directory, a GGUF file, ``embedded:NAME``, ``package:NAME/FOLDER``
+    (a folder of an installed Python package), or ``classical:NAME`` (family ``classical``: a
+    baseline without a language model, fitted on the training split). Family ``encoder``: a head
+    over the different training answers is put on the base and trained with it (``lora=full``, or an
+    adapter).
     ``chat_template`` is None (the tokenizer's own), ``plain`` (for bases without one),
     or the path of a jinja file. ``template_kwargs`` reach the template in training and in
     inference alike (``enable_thinking``, ``date_string``). ``suggested_lr`` is the learning rate
@@ -82,7 +83,8 @@ class ModelConfig:
     ``config.training.default_learning_rate``. ``content`` is a hash of local weights, tokenizer and
     template, filled in when a run is planned: a changed base makes another run. ``added_tokens``
     are put into the vocabulary where it lacks them; the embedding grows with it, and an adapter
-    trains and keeps their rows.
+    trains and keeps their rows. ``device_map``: null (one device), or ``auto``, which spreads the
+    base over all GPUs that the job sees, to answer.
 
     Of a model behind a server (family ``endpoint``) ``path`` is its name there and ``base_url`` the
     server's address; ``budget`` is money that one run never passes, restarts included, and
@@ -102,6 +104,7 @@ class ModelConfig:
     dtype: str = "auto"
     attn_implementation: str = "sdpa"
     trust_remote_code: bool = False
+    device_map: str | None = None
     gated: bool = False
     license: str | None = None
     suggested_lr: float | None = None
@@ -118,6 +121,8 @@ class ModelConfig:
         one_of("model.family", self.family, FAMILIES)
         one_of("model.init", self.init, INITS)
         one_of("model.dtype", self.dtype, DTYPES)
+        if self.device_map is not None:
+            one_of("model.device_map", self.device_map, ("auto",))
         if not all(token.strip() for token in self.added_tokens):
             raise ConfigError("model.added_tokens holds an empty token. Leave it out.")
 

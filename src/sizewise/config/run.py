@@ -81,6 +81,47 @@ class TuningConfig:
 
 
 @dataclass
+class HalvingConfig:
+    """Successive halving of a whole grid: what looks worse at a rung goes no further.
+
+    ``rungs`` null or empty: it is off. Otherwise shares of the optimiser steps, such as [0.333], at
+    which the configurations that share base and data set are compared by validation loss, each with
+    the first seed only. Of all of them the best ``keep`` go on from the first rung, ``keep`` of
+    those from the next, and in any case the best of every combination of values of the keys
+    ``keep_each``; what is left at the end gets the further seeds. ``audit``: as of
+    ``sweep.tuning.audit``; the larger of both counts.
+    """
+
+    rungs: list[float] | None = None
+    keep: float = 0.5
+    keep_each: list[str] = field(
+        default_factory=lambda: ["model", "quantization", "lora.method", "lora.r", "dataset"]
+    )
+    audit: float = 0.0
+
+    @property
+    def on(self) -> bool:
+        return bool(self.rungs)
+
+    def __post_init__(self) -> None:
+        """Check that rungs follow one another."""
+        for share in self.rungs or ():
+            above("sweep.halving.rungs", share, 0)
+            if share >= 1:
+                raise ConfigError(
+                    f"sweep.halving.rungs={list(self.rungs or ())}: a rung is a share of the steps "
+                    "below 1; all that is left at the last one goes to its end."
+                )
+        if self.rungs and sorted(set(self.rungs)) != list(self.rungs):
+            raise ConfigError(
+                f"sweep.halving.rungs={list(self.rungs)}: give each rung once, in rising order."
+            )
+        above("sweep.halving.keep", self.keep, 0)
+        within("sweep.halving.keep", self.keep, 0.0, 1.0)
+        within("sweep.halving.audit", self.audit, 0.0, 1.0)
+
+
+@dataclass
 class SweepConfig:
     """How a multirun is planned and launched; never part of a job's identity.
 
@@ -88,9 +129,11 @@ class SweepConfig:
     ``arms``: a named sweep's union of grids, each a list of overrides with comma-separated values.
     ``general`` and ``specialised`` are the bases that ``sweep=my_question`` asks as they are and
     tunes: one name, or a list.
+    ``estimate``: a dry run times a few steps and answers, to say how long the whole will take.
     ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
     ``baselines``: add the classical baselines wherever answers are labels or codes.
-    ``tuning``: how learning rates are found. ``prices``: for the report at the end. ``margin``:
+    ``tuning``: how learning rates are found. ``halving``: what of a grid is run to its end.
+    ``prices``: for the report at the end. ``margin``:
     points that may be lost for a smaller or cheaper model, in its decision (of a score that has no
     points, in units of the score); null: 2 points, and no decision for other scores.
     """
@@ -102,12 +145,14 @@ class SweepConfig:
     specialised: Any = None
     description: str | None = None
     dry_run: bool = False
+    estimate: bool = True
     fail_fast: bool = False
     retries: int = 0
     order: str = "base"
     limit: int | None = None
     baselines: bool = True
     tuning: TuningConfig = field(default_factory=TuningConfig)
+    halving: HalvingConfig = field(default_factory=HalvingConfig)
     prices: PricesConfig = field(default_factory=PricesConfig)
     margin: float | None = None
 

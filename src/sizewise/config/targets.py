@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
+from sizewise.config.evaluation import ServerConfig
 from sizewise.config.register import explain, to_run_config
 from sizewise.config.run import RunConfig
 from sizewise.errors import ConfigError
@@ -96,7 +97,8 @@ def recorded_config(config: Mapping[str, Any], remote_code: bool = False) -> Run
 
     Interpolations stay as they are written. Whether code that comes with the base may run is said
     by ``remote_code`` (what the user has typed now), never by the record. A kernel of the hub is
-    refused (ConfigError).
+    refused (ConfigError), and the server of ``evaluation.server``, which may be a command, is
+    forgotten.
     """
     try:
         cfg = to_run_config(_literal(dict(config)))
@@ -108,7 +110,12 @@ def recorded_config(config: Mapping[str, Any], remote_code: bool = False) -> Run
             f"model.attn_implementation={attention!r} stands in the record of a run and is a "
             f"kernel of the hub: it would run somebody's code. If you trust it, add {REMOTE_CODE}."
         )
-    return replace(cfg, trust=False, model=replace(cfg.model, trust_remote_code=remote_code))
+    return replace(
+        cfg,
+        trust=False,
+        model=replace(cfg.model, trust_remote_code=remote_code),
+        evaluation=replace(cfg.evaluation, server=ServerConfig()),
+    )
 
 
 def _literal(value: Any) -> Any:
@@ -136,4 +143,7 @@ def foreign_code(config: Mapping[str, Any]) -> list[str]:
     lines += [f"model.{k}=true" for k in ("trust_remote_code",) if model.get(k)]
     if "/" in str(model.get("attn_implementation")):
         lines.append(f"model.attn_implementation={model['attn_implementation']}")
+    command = ((config.get("evaluation") or {}).get("server") or {}).get("command")
+    if command:
+        lines.append(f"evaluation.server.command={command}")
     return [*lines, *(["trust=true"] if config.get("trust") else [])]

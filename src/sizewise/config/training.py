@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from sizewise.config.checks import above, at_least, limit, one_of, within
 from sizewise.errors import ConfigError
 
+SELECTIVE = "selective"
 PRECISIONS = ("auto", "32-true", "bf16-true", "bf16-mixed", "16-mixed")
 
 
@@ -89,6 +90,13 @@ class TrainerConfig:
     lifts either limit. ``validate_every`` counts optimiser steps (null: once an epoch; the last
     step is always validated), ``checkpoint_every`` likewise. ``validate_at_start`` scores the
     untrained adapter too, so that the best adapter is never worse than the base.
+
+    ``gradient_checkpointing`` saves memory by computing again in the backward pass: ``selective``
+    what is cheap (norms, activations, rotations; products and attention are kept), ``true`` whole
+    layers, of which only the input is kept.
+
+    ``strategy``: ``auto``, ``ddp`` (each process holds the whole base) or ``fsdp`` (the base is
+    divided among the processes, which train an adapter on it); others reach Lightning by name.
     """
 
     max_epochs: int = 3
@@ -99,7 +107,7 @@ class TrainerConfig:
     validate_at_start: bool = True
     checkpoint_every: int | None = 100
     gradient_clip: float | None = 1.0
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | str = False
     label_smoothing: float = 0.0
     length_grouping: bool = True
     precision: str = "auto"
@@ -113,6 +121,11 @@ class TrainerConfig:
     progress_bar: bool = True
     keep_last_checkpoint: bool = False
 
+    @property
+    def shards(self) -> bool:
+        """Whether the weights are divided among the processes of a fit."""
+        return self.strategy == "fsdp"
+
     def __post_init__(self) -> None:
         for key in ("batch_size", "accumulate", "devices", "num_nodes", "log_every"):
             at_least(f"trainer.{key}", getattr(self, key), 1)
@@ -121,6 +134,9 @@ class TrainerConfig:
         within("trainer.num_threads", self.num_threads, 1, 65_536)
         above("trainer.gradient_clip", self.gradient_clip, 0)
         within("trainer.label_smoothing", self.label_smoothing, 0.0, 0.99)
+        one_of(
+            "trainer.gradient_checkpointing", self.gradient_checkpointing, (False, True, SELECTIVE)
+        )
         one_of("trainer.precision", self.precision, PRECISIONS)
         one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu", "cuda", "mps"))
         for key in ("max_epochs", "max_steps"):

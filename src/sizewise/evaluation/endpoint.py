@@ -79,18 +79,18 @@ class Server:
         """
         import openai
 
-        messages = [{"role": m.role, "content": m.content} for m in example.messages]
+        most = most_tokens(_messages(example))
         deadline, pause = time.monotonic() + self.options.retry_seconds, FIRST_PAUSE
         while True:
-            number = self.ledger.reserve(most_tokens(messages), self.generation.max_new_tokens)
+            number = self.ledger.reserve(most, self.generation.max_new_tokens)
             self.pace()
             started = time.perf_counter()
             try:
-                found = self._request(messages)
+                found = self._request(example)
             except openai.APIError as error:
                 if is_too_long(error):
                     self.ledger.settle(number, 0.0)
-                    return _row(example, finished=False, scores={REFUSED: 0.0, TOO_LONG: 1.0})
+                    return answered(example, finished=False, scores={REFUSED: 0.0, TOO_LONG: 1.0})
                 self._wait(error, number, pause, deadline, example.id)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
@@ -122,7 +122,7 @@ class Server:
         log.warning("The server said: %s. Asking again in %.1f s.", error, pause)
         time.sleep(pause)
 
-    def _request(self, messages: list[dict[str, str]]) -> ChatCompletion:
+    def _request(self, example: Example) -> Any:
         body: dict[str, Any] = {self.options.max_tokens_key: self.generation.max_new_tokens}
         sampled = self.generation.do_sample
         body["temperature"] = self.generation.temperature if sampled else 0.0
@@ -131,10 +131,12 @@ class Server:
         if self.options.log_probs:
             body["logprobs"] = True
         create: Any = self.client.chat.completions.create
-        found: ChatCompletion = create(
-            model=self.model, messages=messages, extra_body=self.options.extra or None, **body
+        return create(
+            model=self.model,
+            messages=_messages(example),
+            extra_body=self.options.extra or None,
+            **body,
         )
-        return found
 
     def _prediction(
         self, example: Example, found: ChatCompletion, seconds: float, number: int
@@ -146,7 +148,7 @@ class Server:
             self.ledger.settle(number, cost)
             scores[PER_1000] = 1000 * cost
         refused = choice.finish_reason == "content_filter" or bool(choice.message.refusal)
-        return _row(
+        return answered(
             example,
             text="" if refused else answer_of(choice.message.content or "").strip(),
             finished=choice.finish_reason != "length",
@@ -155,6 +157,10 @@ class Server:
             confidence=mean_log_prob(choice),
             scores={REFUSED: float(refused), TOO_LONG: 0.0, **scores},
         )
+
+
+def _messages(example: Example) -> list[dict[str, str]]:
+    return [{"role": m.role, "content": m.content} for m in example.messages]
 
 
 def is_too_long(error: APIError) -> bool:
@@ -214,7 +220,7 @@ def most_tokens(messages: Sequence[Mapping[str, str]]) -> int:
     return sum(len(m["content"].encode()) + AROUND_A_MESSAGE for m in messages)
 
 
-def _row(
+def answered(
     example: Example,
     text: str = "",
     finished: bool = True,
@@ -223,6 +229,10 @@ def _row(
     confidence: float | None = None,
     scores: Mapping[str, float] | None = None,
 ) -> Prediction:
+    """Return the row of an answer; what a server does not tell is not a number.
+
+    ``tokens``: of prompt and answer, as the server counts them.
+    """
     return Prediction(
         **of_example(example),
         text=text,
@@ -257,6 +267,8 @@ def ask_all(
     done = {row.id: row for row in store.read()}
     unique = list({e.id: e for e in examples if e.id not in done}.values())
     whole, started = not done, time.perf_counter()
+    if progress is not None:  # here: threads know nothing of the job that is under way
+        progress(len(examples) - len(unique), len(examples))
     alone = max(server.options.alone - len(done), 0)
     one_at_a_time = threading.Lock()
 

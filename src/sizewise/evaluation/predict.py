@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +37,7 @@ from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter.merged import merged
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
+from sizewise.record.progress import ANSWERS, stage
 
 if TYPE_CHECKING:
     import torch
@@ -178,6 +179,8 @@ def measured(
         pending[:warmup_batches], batches, partial(_measure, warm_up, split_, retries)
     ):
         pass
+    if progress is not None:
+        progress(sum(e.id in done for e in split_.examples), len(split_.examples))
     bill.begin()
     for _, rows in halve_on_oom(pending, batches, partial(_measure, measure, split_, retries)):
         new = {row.id: row for row in rows if row.id not in done}
@@ -272,15 +275,28 @@ Tell = Callable[[int, int], None]
 
 
 @contextmanager
-def evaluation_bar(label: str, wanted: bool) -> Iterator[Tell | None]:
-    """Yield what is to be called with the examples done and all of them; None without a bar.
+def evaluation_bar(label: str, wanted: bool) -> Iterator[Tell]:
+    """Yield what is to be called with the examples done and all of them.
 
-    It is drawn when it is told, never beside a measured batch, and where standard error is a
-    terminal only.
+    Where standard error is a terminal and a bar is ``wanted`` it is drawn when it is told, never
+    beside a measured batch. The job's own stand and log are told in any case.
     """
-    if not wanted or not sys.stderr.isatty():
-        yield None
-        return
+    with ExitStack() as stack:
+        told: list[Callable[[int], None]] = []
+
+        def tell(done: int, total: int) -> None:
+            if not told:
+                told.append(stage(ANSWERS, total, done, label))
+                if wanted and sys.stderr.isatty():
+                    told.append(stack.enter_context(_bar(label, total)))
+            for each in told:
+                each(done)
+
+        yield tell
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     bar = Progress(
         TextColumn("{task.description}", markup=False), BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
@@ -288,5 +304,5 @@ def evaluation_bar(label: str, wanted: bool) -> Iterator[Tell | None]:
         console=Console(stderr=True), auto_refresh=False, transient=True,
     )  # fmt: skip
     with bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total, refresh=True)
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done, refresh=True)

@@ -168,14 +168,18 @@ class CachedPrompts(Prompts):
         moved_B1 = (tokens_BT.shape[1] - lengths[:, 1:]) - (self.tokens.shape[1] - lengths[:, :1])
         columns_BT = (torch.arange(kept) - moved_B1).clamp(min=0).to(device)
         chosen = torch.as_tensor(rows, device=device)
-        data = [tuple(_columns(part[chosen], columns_BT) for part in layer[:2]) for layer in cache]
+        data = [
+            tuple(_columns(part[chosen.to(part.device)], columns_BT) for part in layer[:2])
+            for layer in cache
+        ]
         return CachedPrompts(self.model, ids, tokens_BT, mask_BT, DynamicCache(data))
 
 
 def _columns(values_BHTD: Tensor, columns_BT: Tensor) -> Tensor:
     """Choose other columns of keys or values for every row."""
     heads, size = values_BHTD.shape[1], values_BHTD.shape[3]
-    return values_BHTD.gather(2, columns_BT[:, None, :, None].expand(-1, heads, -1, size))
+    columns_BHTD = columns_BT[:, None, :, None].expand(-1, heads, -1, size)
+    return values_BHTD.gather(2, columns_BHTD.to(values_BHTD.device))
 
 
 @dataclass

@@ -20,14 +20,11 @@ from sizewise.data.tokens.template import Template
 from sizewise.devices import BatchSize, device_of, halve_on_oom
 from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.models.likelihood import plan_batches
-from sizewise.record.timing import Timing
+from sizewise.record.timing import ENOUGH_SECONDS, MOST_ROUNDS, Timing
 
 Side = Callable[[], AbstractContextManager[Any]]
 """Opens the block in which the model answers as one of the two sides."""
 WARM_UP = 4
-MOST_ROUNDS = 3
-ENOUGH_SECONDS = 2.0
-"""Rounds after the first are made only while all of them took less than this."""
 
 
 def time_batch(

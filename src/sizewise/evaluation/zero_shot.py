@@ -42,6 +42,7 @@ from sizewise.files import (
 from sizewise.metrics.base import ExampleMetric
 from sizewise.metrics.preference import REJECTED
 from sizewise.record.claims import Claim, claim_or_find
+from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
 from sizewise.record.predictions import read_predictions
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ log = logging.getLogger(__name__)
 EVALUATION_VERSION = 1
 READINGS_VERSION = 1
 INT8 = " An int8 model's texts may differ between batches too: set the same evaluation.batch_size."
-PREDICTIONS, MEASURED = "predictions.jsonl", "measured.json"
+PREDICTIONS, MEASURED = "predictions.jsonl", ZERO_SHOT_FILE
 _MODEL_KEYS = (
     "path",
     "revision",
@@ -178,10 +179,6 @@ def changed_conditions(
         f"conditions ({how}): do not compare their latency, throughput and memory with this run's."
         + (INT8 if quantization == "int8" and "batch_size" in how else "")
     )
-
-
-def entry_path(cache: Path, key: str) -> Path:
-    return cache / "zero_shot" / key[:2] / key
 
 
 def _save(entry: Path, parts: Mapping[str, Any], predicted: Predicted) -> None:

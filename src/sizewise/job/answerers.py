@@ -38,6 +38,7 @@ from sizewise.job.bases import (
     check_adapter,
     evaluation_cost,
     give_back,
+    let_go,
     load_evaluated,
     model_facts,
     storage_of,
@@ -47,8 +48,10 @@ from sizewise.job.bases import (
 from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
 from sizewise.job.encoder import ENCODER, Encoder
 from sizewise.job.endpoint import Endpoint
-from sizewise.job.fitting import train
+from sizewise.job.fitting import train, train_divided
 from sizewise.job.protocol import Answerer
+from sizewise.job.served import answer_served, check_served, close_engine
+from sizewise.models.adapter.attach import cast_adapter, load_adapter
 from sizewise.models.adapter.full import is_full
 from sizewise.models.adapter.merged import merged
 from sizewise.models.adapter.wrapping import base_only
@@ -82,7 +85,8 @@ def kind_of_answerer(cfg: RunConfig) -> type[Answerer]:
         ENCODER: Encoder,
         "endpoint": Endpoint,
     }
-    return kinds.get(cfg.model.family, LanguageModel)
+    language = ServedModel if cfg.evaluation.engine == "server" else LanguageModel
+    return kinds.get(cfg.model.family, language)
 
 
 @dataclass(frozen=True)
@@ -150,15 +154,32 @@ class LanguageModel:
         if not job.specialises:
             return self
         if cfg.stage == "evaluate":
-            model = load_evaluated(self.model, cfg)
-            return LanguageModel(model, self.template, untouched=False)
+            return self._specialised(load_evaluated(self.model, cfg))
         padding = pad_id(self.template)
+        if cfg.trainer.shards:
+            return self._trained_divided(job, padding, loggers)
         try:
             model, fitted = train(cfg, self.model, job.task, padding, loggers, job.run_dir)
         except FitStopped:
             self.give_back(job)
             raise
-        return LanguageModel(model, self.template, untouched=False, fit=fitted)
+        return self._specialised(model, fitted)
+
+    def _specialised(
+        self, model: PreTrainedModel | PeftModel, fitted: FitResult | None = None
+    ) -> LanguageModel:
+        return dataclasses.replace(self, model=model, untouched=False, fit=fitted, priors={})
+
+    def _trained_divided(
+        self, job: PreparedJob, padding: int, loggers: Sequence[Logger]
+    ) -> LanguageModel:
+        """Make room, train with the other processes, and load the whole base again to answer."""
+        let_go(self.model)
+        fitted = train_divided(job.cfg, job.task, padding, loggers, job.run_dir)
+        base = take_base(*storage_of(job.cfg), job.device)
+        model = load_adapter(base, RunDir(job.run_dir).adapter)
+        cast_adapter(model, job.cfg.trainer)
+        return self._specialised(model, fitted)
 
     def validation_loss(self, job: PreparedJob) -> dict[str, float]:
         """Return nats per answer token; of a trained model the loss of its best weights."""
@@ -199,6 +220,10 @@ class LanguageModel:
     def give_back(self, job: PreparedJob) -> None:
         """Keep the base in memory for the next job of this process."""
         give_back(self.model, *storage_of(job.cfg), job.device)
+
+    def untouched_key(self, job: PreparedJob, task: Task, split: SplitName) -> str:
+        """Name the untouched model's answers to a split in the cache."""
+        return zero_shot_key(self._parts(job, task, split))
 
     def _predict(
         self, job: PreparedJob, task: Task, split: SplitName, store: PredictionStore
@@ -256,7 +281,43 @@ class LanguageModel:
             return json.dumps([cfg.model.init, asdict(cfg.model)], default=str)
         source = find_source(cfg.model.path, cfg.model.revision)
         commit = getattr(self.model.config, "_commit_hash", None)
-        return weights_fingerprint(source.path, source.revision, commit)
+        return weights_fingerprint(source.place, source.revision, commit)
+
+
+@dataclass(frozen=True)
+class ServedModel(LanguageModel):
+    """A language model that is loaded and trained here, and whose answers a local server gives."""
+
+    has_likelihoods: ClassVar[bool] = False
+
+    @staticmethod
+    def check(cfg: RunConfig) -> tuple[str, ...]:
+        """Refuse what a server cannot answer as transformers would."""
+        check_served(cfg)
+        return LanguageModel.check(cfg)
+
+    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> LanguageModel:
+        """Train or load the adapter; a server that was started for the base ends before."""
+        if job.specialises:
+            close_engine()
+        return super().specialise(job, loggers)
+
+    def time_answers(self, job: PreparedJob) -> list[Timing]:
+        """There are none: the server's answers were timed as they were made."""
+        return []
+
+    def give_back(self, job: PreparedJob) -> None:
+        """Keep the base in memory, and end the server."""
+        close_engine()
+        super().give_back(job)
+
+    def _predict(
+        self, job: PreparedJob, task: Task, split: SplitName, store: PredictionStore
+    ) -> Predicted:
+        return answer_served(self.model, self.template, self.untouched, job, task, split, store)
+
+    def _parts(self, job: PreparedJob, task: Task, split: SplitName) -> Mapping[str, Any]:
+        return {**super()._parts(job, task, split), "engine": "server"}
 
 
 @dataclass(frozen=True)

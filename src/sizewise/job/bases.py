@@ -88,6 +88,13 @@ def give_back(
     loaded_bases[_key(config, quantization, device)] = base.eval()
 
 
+def let_go(model: PreTrainedModel | PeftModel) -> None:
+    """Free the memory of a model which somebody still holds; it is of no use afterwards."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.new_empty(0)
+    free_memory()
+
+
 def _recomputes(base: PreTrainedModel) -> bool:
     return bool(getattr(base, "is_gradient_checkpointing", False))
 
@@ -126,9 +133,18 @@ def plan_job(cfg: RunConfig, device_type: str = "cuda", advise: bool = True) -> 
         eval_batch_size=cfg.evaluation.batch_size or cfg.trainer.batch_size,
         gradient_checkpointing=cfg.trainer.gradient_checkpointing,
         own_eval_batch=cfg.evaluation.batch_size is not None,
+        training_cards=_cards(cfg)[0],
+        answering_cards=_cards(cfg)[1],
     )
     storage = storage_of(cfg)
     return plan_memory(*storage, cfg.lora, cfg.optimizer, work, device_type, advise)
+
+
+def _cards(cfg: RunConfig) -> tuple[int, int]:
+    """Return over how many cards a base lies in training, and to answer."""
+    trainer = cfg.trainer
+    training = trainer.devices * trainer.num_nodes if trainer.shards else 1
+    return training, 1 if cfg.model.device_map is None else trainer.devices
 
 
 def peak_bytes(cfg: RunConfig) -> int:
@@ -148,6 +164,7 @@ def memory_key(cfg: RunConfig) -> str:
         cfg.trainer.precision,
         (cfg.trainer.batch_size, cfg.trainer.gradient_checkpointing, cfg.evaluation.batch_size),
         (cfg.dataset.max_length, cfg.generation.max_new_tokens),
+        _cards(cfg),
     )
     return json.dumps(parts, default=str)
 
@@ -198,7 +215,7 @@ def compare_bases(recorded: str, model: ModelConfig, adapter: str) -> str | None
         ModelError: they are two different bases.
     """
     used = find_source(model.path, model.revision)
-    if recorded.casefold() in (used.path.casefold(), model.path.casefold()):
+    if recorded.casefold() in (used.place.casefold(), model.path.casefold()):
         return None
     folder = Path(recorded).expanduser()
     both = folder.is_dir() and used.folder is not None
@@ -273,8 +290,8 @@ def _bytes_on_disk(cfg: RunConfig) -> int:
     """Return the bytes of the files that a base is loaded from; 0 where there are none."""
     if cfg.model.init != "pretrained":
         return 0
-    folder = find_source(cfg.model.path, cfg.model.revision).folder
-    return sum(file.stat().st_size for file in weight_files(folder)) if folder is not None else 0
+    source = find_source(cfg.model.path, cfg.model.revision)
+    return sum(file.stat().st_size for file in source.weight_files())
 
 
 def evaluation_cost(evaluations: Sequence[EvaluationResult], joules: float | None) -> CostFacts:

@@ -366,6 +366,8 @@ class PreparedJob:
         chosen = self.cfg.evaluation.candidates
         if chosen != "auto":
             return chosen, None
+        if self.cfg.evaluation.engine == "server":
+            return None, "No answers by likelihood: a server (evaluation.engine) gives none."
         return automatic_choice(self.metrics, self.task.splits.train, self.cfg.model)
 
     def candidates(self, task: Task) -> tuple[str, ...]:

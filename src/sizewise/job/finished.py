@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from sizewise.composition.others import check_recorded_judges
+from sizewise.composition.others import check_recorded_judges, check_recorded_server
 from sizewise.config import RunConfig
 from sizewise.config.evaluation import EvaluationConfig
 from sizewise.config.targets import check_own, recorded_config
@@ -52,6 +52,7 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
     done = recorded_config(stored, cfg.model.trust_remote_code)
     check_own(done.metric, "metric", cfg.trust)
     check_recorded_judges(done.metric, cfg.trust)
+    check_recorded_server("model.base_url", done.model, cfg.trust)
     adapter = RunDir(folder).adapter
     if done.lora.trains and not adapter.is_dir():
         raise ConfigError(f"run={cfg.run!r} has not finished training. Start it again first.")
@@ -65,7 +66,10 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
         adapter=str(adapter) if done.lora.trains else None,
         metric={**metrics, **done.metric},
         eval_dataset={**done.eval_dataset, **cfg.eval_dataset},
-        evaluation=replace(done.evaluation, **changes),
+        evaluation=replace(
+            done.evaluation,
+            **changes | {"engine": cfg.evaluation.engine, "server": cfg.evaluation.server},
+        ),
         trainer=replace(
             done.trainer,
             accelerator=cfg.trainer.accelerator,
@@ -112,8 +116,12 @@ def _refuse_what_is_the_runs(overrides: Sequence[str]) -> None:
 
 def _changes(wanted: EvaluationConfig) -> dict[str, Any]:
     """Return every value of ``wanted`` that is not the default."""
-    default = asdict(EvaluationConfig())
-    return {name: value for name, value in asdict(wanted).items() if value != default[name]}
+    default = EvaluationConfig()
+    return {
+        part.name: getattr(wanted, part.name)
+        for part in fields(EvaluationConfig)
+        if getattr(wanted, part.name) != getattr(default, part.name)
+    }
 
 
 def _asked(cfg: RunConfig, overrides: Sequence[str] | None) -> dict[str, Any]:

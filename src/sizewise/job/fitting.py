@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from sizewise.config import RunConfig
+from sizewise.config.training import SELECTIVE
 from sizewise.data.batches.collate import collate_classes, collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
 from sizewise.job.bases import storage_of
@@ -16,6 +19,7 @@ from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
 from sizewise.job.submit import submitted_stop
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.adapter.wrapping import is_adapted
+from sizewise.models.base import load_base
 from sizewise.models.dtypes import resolve_precision
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
@@ -54,21 +58,34 @@ def train(
     dtype = base.dtype
     model = attach_adapter(base, cfg.lora, storage_of(cfg)[0], cfg.seed)
     if cfg.trainer.gradient_checkpointing:
-        enable_checkpointing(model)
+        enable_checkpointing(model, cfg.trainer.gradient_checkpointing == SELECTIVE)
     module = build_module(cfg, model)
-    data = _batches(cfg, task, padding)
+    data = batches(cfg, task, padding)
     if cfg.dry_run:
         stop_once(cfg, module, data, run_dir)
     stop_at, chosen = submitted_stop(run_dir), callbacks(cfg, run_dir)
     try:
         fit = fit_job(module, data, cfg.trainer, chosen, loggers, run_dir, cfg.seed, stop_at)
     except FitStopped:
-        if is_adapted(model):
+        if is_adapted(model) and not cfg.trainer.shards:
             model.unload()  # the base is as it was, for the next job
         raise
     if cfg.lora.method == "full":
         model = model.to(dtype)
     return model.eval(), fit
+
+
+def train_divided(
+    cfg: RunConfig, task: Task, padding: int, loggers: Sequence[Logger], run_dir: Path
+) -> FitResult:
+    """Fit an adapter on a base that is divided among this process and others; all call this.
+
+    The base is read into host memory, from where each process's device gets its share, block by
+    block. What is learnt is in ``run_dir``: the model is of no use to a process on its own.
+    """
+    model, quantization = storage_of(cfg)
+    base = load_base(model, quantization, torch.device("cpu"), packs=True)
+    return train(cfg, base, task, padding, loggers, run_dir)[1]
 
 
 def stop_once(
@@ -115,7 +132,8 @@ def build_module(cfg: RunConfig, model: PreTrainedModel | PeftModel) -> AnswerMo
     )
 
 
-def _batches(cfg: RunConfig, task: Task, padding: int) -> SizewiseDataModule:
+def batches(cfg: RunConfig, task: Task, padding: int) -> SizewiseDataModule:
+    """Training and validation batches of a job; ``padding``: the id to pad with."""
     trainer, collates = cfg.trainer, {"seq2seq": collate_seq2seq, "encoder": collate_classes}
     return SizewiseDataModule(
         train=task.encoded["train"],

@@ -56,7 +56,7 @@ def preflight(cfg: RunConfig) -> tuple[tuple[ExampleMetric, ...], tuple[str, ...
         for metric in metrics:
             metric.check_settings()
     check_primary(cfg, metrics)
-    check_teacher(cfg, metrics, kind is LanguageModel)
+    check_teacher(cfg, metrics, issubclass(kind, LanguageModel))
     warnings = kind.check(cfg)
     usable = tuple(m for m in metrics if kind.has_likelihoods or not m.needs_likelihood)
     if cfg.dataset.primary.partition("/")[0] not in {metric.name for metric in usable}:

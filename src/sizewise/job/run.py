@@ -17,6 +17,7 @@ from sizewise.record.directories import VALIDATION, RunDir
 from sizewise.record.identity import run_identity, trains, write_config
 from sizewise.record.logs import job_log
 from sizewise.record.outcome import Outcome, write_outcome
+from sizewise.record.progress import pulse
 from sizewise.record.state import finished
 from sizewise.record.stops import FitStopped
 from sizewise.runtime import (
@@ -60,7 +61,7 @@ def run_job(cfg: RunConfig, run_dir: Path) -> Outcome:
     prepare_environment(hub)
     quiet()
     check_places(asdict(cfg), ask_hub=True)  # before anything large is imported
-    with job_log(run_dir):
+    with job_log(run_dir), pulse(run_dir):
         if RunDir(run_dir).outcome.exists():
             log.warning("%s is damaged: the job is done again.", RunDir(run_dir).outcome)
         write_config(asdict(asked), run_dir)
@@ -92,11 +93,11 @@ def prepare(cfg: RunConfig, run_dir: Path, identity: str) -> PreparedJob:
 
 
 def _run(job: PreparedJob) -> Outcome:
-    from sizewise.job.answerers import kind_of_answerer
+    from sizewise.job.served import close_engine
     from sizewise.tracking import finish_loggers
 
     if is_ddp_child():  # a further process of a distributed fit: the first one keeps the books
-        kind_of_answerer(job.cfg).load(job).specialise(job, ())
+        join_fit(job)
         raise SystemExit(0)
     loggers = open_loggers(job)
     outcome: Outcome | None = None
@@ -108,11 +109,27 @@ def _run(job: PreparedJob) -> Outcome:
         error = False
         raise
     finally:
+        close_engine()
         finish_loggers(loggers, outcome, error)
     # Last of all: a run killed before its trackers were closed is not done, and closes them again.
     write_outcome(outcome, job.run_dir)
     log.info("%s. %s", outcome.summary, job.run_dir)
     return outcome
+
+
+def join_fit(job: PreparedJob) -> None:
+    """Take part in a fit as a further process of it; where nothing is trained there is none."""
+    from sizewise.evaluation.text import pad_id
+    from sizewise.job.answerers import kind_of_answerer
+    from sizewise.job.fitting import train_divided
+
+    if not trains(asdict(job.cfg)):
+        return
+    if job.cfg.trainer.shards:
+        assert job.template is not None
+        train_divided(job.cfg, job.task, pad_id(job.template), (), job.run_dir)
+    else:
+        kind_of_answerer(job.cfg).load(job).specialise(job, ())
 
 
 def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:

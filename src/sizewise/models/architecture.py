@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 # Classes whose config takes `attention_bias`; Qwen2's biases on q, k and v are built in.
-BIAS_OPTION = ("llama", "gemma", "gemma2", "qwen3")
+BIAS_OPTION = ("llama", "gemma", "gemma2", "qwen3", "gpt_oss")
 # transformers' own mark of a base that classifies texts; here every base of family ``encoder``.
 CLASSIFIES = "single_label_classification"
 
@@ -76,6 +76,34 @@ def _gemma3(figures: ArchitectureConfig) -> PretrainedConfig:
     text = {key: value for key, value in text.items() if key not in image}
     vision = _vision_values(figures.vision)
     return Gemma3Config(text_config=text, vision_config=vision, **image)
+
+
+def _gemma4(figures: ArchitectureConfig) -> PretrainedConfig:
+    """Build a small Gemma 4: text, pictures and sound, whose figures are ``extra.audio``."""
+    from transformers import Gemma4AudioConfig, Gemma4Config, Gemma4VisionConfig
+
+    vision = figures.vision
+    if vision is None:
+        raise ModelError(
+            "model.architecture.vision is missing: gemma4 is multimodal. Give its figures."
+        )
+    text = _decoder_values(figures) | {"model_type": "gemma4_text"}
+    audio = text.pop("audio", None)
+    pictures = {
+        "hidden_size": vision.hidden_size,
+        "intermediate_size": vision.intermediate_size,
+        "num_hidden_layers": vision.num_layers,
+        "num_attention_heads": vision.num_heads,
+        "num_key_value_heads": vision.num_heads,
+        "head_dim": vision.hidden_size // vision.num_heads,
+        "patch_size": vision.patch_size,
+        "position_embedding_size": vision.image_size // vision.patch_size,
+        "use_clipped_linears": True,
+    }
+    sound = Gemma4AudioConfig(**audio) if audio is not None else None
+    return Gemma4Config(
+        text_config=text, vision_config=Gemma4VisionConfig(**pictures), audio_config=sound
+    )
 
 
 def _vision_values(vision: VisionConfig) -> dict[str, Any]:
@@ -140,15 +168,21 @@ def untie_t5_head(model: PreTrainedModel) -> None:
 
 
 ENCODERS = ("bert", "roberta", "deberta-v2", "modernbert")
+# fmt: off
 BUILDERS: dict[str, Callable[[ArchitectureConfig], PretrainedConfig]] = {
     **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "smollm3"),
+        (
+            "llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text",
+            "smollm3", "gpt_oss", "lfm2", "granitemoehybrid",
+        ),
         _decoder,
     ),
     **dict.fromkeys(ENCODERS, _encoder),
     "gemma3": _gemma3,
+    "gemma4": _gemma4,
     "t5": _t5,
 }
+# fmt: on
 
 
 def load_config(source: Source, model: ModelConfig) -> PretrainedConfig:
@@ -165,9 +199,10 @@ def load_config(source: Source, model: ModelConfig) -> PretrainedConfig:
             revision=source.revision,
             local_files_only=source.local_only,
             trust_remote_code=model.trust_remote_code,
+            **source.options,
         )
     except Exception as error:  # a file of another form fails anywhere in the library
-        raise unusable(source, f"The config of {source.path!r} cannot be read", error) from error
+        raise unusable(source, f"The config of {source.place!r} cannot be read", error) from error
     check_family(config, model)
     config.problem_type = CLASSIFIES if model.family == "encoder" else None
     return config

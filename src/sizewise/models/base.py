@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,8 +33,13 @@ def load_base(
     quantization: QuantizationConfig | None = None,
     device: torch.device = CPU,
     classes: Sequence[str] = (),
+    packs: bool = False,
 ) -> PreTrainedModel:
     """Load the base: frozen, in eval mode, on ``device``, with no generation defaults of its own.
+
+    With ``model.device_map`` a base on a GPU is spread over all that are visible. ``packs``: 4-bit
+    weights lie in tensors of the dtype that is computed in, like the weights that stay whole, so
+    that FSDP gathers them together (bitsandbytes' ``quant_storage``); the numbers are the same.
 
     ``classes``: the answers that the head of an encoder tells apart; it may be drawn at random.
 
@@ -47,13 +54,55 @@ def load_base(
     quantization = quantization or QuantizationConfig()
     if model.init == "pretrained":
         source = find_source(model.path, model.revision)
-        base = _from_pretrained(source, model, quantization, device, classes)
+        with checkpoint_of(source, model, device) as place:
+            base = _from_pretrained(place, model, quantization, device, classes, packs)
+        base.name_or_path = source.place
     else:
         with random_checkpoint(model) as folder:
-            base = _from_pretrained(Source(str(folder)), model, quantization, device, classes)
+            source = Source(str(folder))
+            base = _from_pretrained(source, model, quantization, device, classes, packs)
     if model.added_tokens:
         grow_embeddings(base, len(load_tokenizer(model)))
     return _freeze(base)
+
+
+def transformer_blocks(base: PreTrainedModel) -> list[nn.Module]:
+    """Return the repeated blocks of layers that transformers itself never splits over devices."""
+    names = {name for m in base.modules() for name in getattr(m, "_no_split_modules", None) or ()}
+    return [module for module in base.modules() if type(module).__name__ in names]
+
+
+@contextmanager
+def checkpoint_of(source: Source, model: ModelConfig, device: torch.device) -> Iterator[Source]:
+    """Give a place of safetensors: the source itself, or what is unpacked of a GGUF file meanwhile.
+
+    A base from a GGUF file then takes the same way as any other, bitsandbytes and merging included.
+    transformers unpacks its blocks to ``model.dtype``; its weights go into a fresh model, since the
+    one that was read refuses to be saved.
+
+    Raises:
+        ModelError: the file is of an architecture that transformers cannot read, or incomplete.
+    """
+    if source.gguf is None:
+        yield source
+        return
+    config, dtype = load_config(source, model), resolve_dtype(model.dtype, device)
+    auto = auto_class(config)
+    try:
+        read, report = auto.from_pretrained(
+            source.path, **source.options, dtype=dtype, output_loading_info=True
+        )
+    except Exception as error:  # a file of another form fails anywhere in the library
+        raise unusable(source, f"{source.place!r} could not be read", error) from error
+    _check_report(source.place, report)
+    with TemporaryDirectory(prefix="sizewise-gguf-") as folder:
+        fresh = auto.from_config(read.config, dtype=dtype)
+        fresh.load_state_dict(read.state_dict(), assign=True)
+        if hasattr(fresh.config, "quantization_config"):  # that of the file
+            del fresh.config.quantization_config
+        fresh.save_pretrained(folder)
+        del read, fresh
+        yield Source(folder)
 
 
 def grow_embeddings(base: PreTrainedModel, size: int) -> None:
@@ -73,14 +122,16 @@ def _from_pretrained(
     quantization: QuantizationConfig,
     device: torch.device,
     classes: Sequence[str],
+    packs: bool,
 ) -> PreTrainedModel:
     config = load_config(source, model)
     if classes:
         name_classes(config, classes)
-    bits = bnb_config(quantization, device, config)
+    bits = bnb_config(quantization, device, config, packs)
     dtype = compute_dtype(quantization, device) if bits else resolve_dtype(model.dtype, device)
     auto = auto_class(config)
-    options: dict[str, Any] = {"quantization_config": bits} if bits else {}
+    stored = unpacked(config, source.path, bits)
+    options: dict[str, Any] = {"quantization_config": stored} if stored else {}
     if classes:  # a head over other classes, as some checkpoints have, is drawn anew
         options["ignore_mismatched_sizes"] = True
     try:
@@ -94,24 +145,44 @@ def _from_pretrained(
             use_safetensors=True,
             dtype=dtype,
             attn_implementation=_attention(auto, config, model.attn_implementation),
-            device_map={"": str(device)},
+            device_map=placement(model, device),
             output_loading_info=True,
             **options,
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise unusable(source, f"{source.path!r} could not be loaded", error) from error
     _check_report(source.path, _of_body(report, base) if classes else report)
+    if is_offloaded(base):
+        log.warning(
+            "%s does not fit on the devices: some of it lies in host memory or on disk, from where "
+            "every step reads it. More GPUs, or quantization=nf4, would be much faster.", model.name
+        )  # fmt: skip
     loaded: PreTrainedModel = base
     return loaded
 
 
-def _attention(auto: Any, config: PretrainedConfig, wanted: str) -> str:
-    """Fall back from SDPA to eager attention for a class that has no SDPA (Gemma 2's caps)."""
+def placement(model: ModelConfig, device: torch.device) -> Any:
+    """Return where layers go: all to ``device``, or as accelerate divides them among the GPUs."""
+    spreads = model.device_map is not None and device.type == "cuda"
+    return model.device_map if spreads else {"": str(device)}
+
+
+def is_offloaded(base: nn.Module) -> bool:
+    """Whether some of a base that was spread over devices lies on none of them."""
+    return hasattr(base, "hf_device_map") and any(p.is_meta for p in base.parameters())
+
+
+def _attention(auto: Any, config: PretrainedConfig, wanted: str) -> str | dict[str, str]:
+    """Fall back from SDPA to eager attention for a class that has no SDPA (Gemma 2's caps).
+
+    What hears (Gemma 4) has none either, and is never used here.
+    """
     kind = auto._model_mapping.get(type(config), None)
     if wanted == "sdpa" and kind is not None and not getattr(kind, "_supports_sdpa", True):
         log.info("%s has no SDPA attention: eager attention is used.", config.model_type)
         return "eager"
-    return wanted
+    hears = getattr(config, "audio_config", None) is not None
+    return {"": wanted, "audio_config": "eager"} if hears else wanted
 
 
 def _of_body(report: dict[str, Any], base: PreTrainedModel) -> dict[str, Any]:
@@ -187,11 +258,16 @@ def _freeze(base: PreTrainedModel) -> PreTrainedModel:
     return base
 
 
-VISION_MODULES = ("vision_tower", "multi_modal_projector")
+VISION_MODULES = (
+    "vision_tower", "multi_modal_projector", "embed_vision", "audio_tower", "embed_audio",
+)  # fmt: skip
 
 
 def bnb_config(
-    quantization: QuantizationConfig, device: torch.device, config: PretrainedConfig
+    quantization: QuantizationConfig,
+    device: torch.device,
+    config: PretrainedConfig,
+    packs: bool = False,
 ) -> BitsAndBytesConfig | None:
     """Build the settings for ``from_pretrained``; None for an unquantised base.
 
@@ -211,8 +287,33 @@ def bnb_config(
             "bnb_4bit_quant_type": "nf4",
             "bnb_4bit_use_double_quant": quantization.double_quant,
             "bnb_4bit_compute_dtype": compute_dtype(quantization, device),
+            "bnb_4bit_quant_storage": compute_dtype(quantization, device) if packs else torch.uint8,
         }
     return BitsAndBytesConfig(**settings)
+
+
+def unpacked(config: PretrainedConfig, path: str, bits: BitsAndBytesConfig | None) -> Any:
+    """Return the settings of bitsandbytes, or those that unpack a base published in MXFP4.
+
+    Packed experts (gpt-oss) can be neither adapted nor compared with other storages.
+
+    Raises:
+        ModelError: the base is published quantised, and transformers would silently keep it so.
+    """
+    published = getattr(config, "quantization_config", None)
+    if not published:
+        return bits
+    method = dict(published).get("quant_method")
+    if bits is not None:
+        raise ModelError(
+            f"{path!r} is published in {method}, and cannot be quantised again. Choose "
+            "quantization=none, or a copy of it in bf16."
+        )
+    if method != "mxfp4":
+        return None
+    from transformers import Mxfp4Config
+
+    return Mxfp4Config(dequantize=True)
 
 
 def compute_dtype(quantization: QuantizationConfig, device: torch.device) -> torch.dtype:

@@ -114,4 +114,4 @@ def _select_rows(
     chosen_BT: Tensor, head: nn.Module, inputs: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     """Give the head hidden states (N, D) instead of (B, T, D)."""
-    return (inputs[0][chosen_BT], *inputs[1:])
+    return (inputs[0][chosen_BT.to(inputs[0].device)], *inputs[1:])

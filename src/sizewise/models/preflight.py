@@ -112,10 +112,12 @@ def check_quantization(
         raise ModelError(f"{key} needs bitsandbytes: pip install bitsandbytes.")
     if lora.method == "full":
         raise ModelError(f"{key} with lora=full: quantised weights cannot be trained. Drop one.")
-    if any(name in trainer.strategy for name in SHARDED):
+    divides = quantization.method == "nf4" and trainer.shards
+    if any(name in trainer.strategy for name in SHARDED) and not divides:
         raise ModelError(
-            f"{key} with trainer.strategy={trainer.strategy}: quantised weights cannot be "
-            "sharded. Choose trainer.strategy=auto or ddp, or quantization=none."
+            f"{key} with trainer.strategy={trainer.strategy}: of quantised weights only NF4's are "
+            "divided among processes, by trainer.strategy=fsdp. Choose quantization=nf4 and fsdp, "
+            "trainer.strategy=auto or ddp, or quantization=none."
         )
     supported = supported_devices()
     if device.type not in supported:

@@ -27,16 +27,34 @@ WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 class Source:
     """A resolved place: a local folder or a hub id.
 
-    ``local_only``: everything needed is on this machine, so that no request is made.
+    ``local_only``: everything needed is on this machine, so that no request is made. Of a GGUF
+    file ``path`` is the folder it lies in and ``gguf`` its name.
     """
 
     path: str
     revision: str | None = None
     local_only: bool = True
+    gguf: str | None = None
 
     @property
     def folder(self) -> Path | None:
-        return Path(self.path) if Path(self.path).is_dir() else None
+        return Path(self.path) if self.gguf is None and Path(self.path).is_dir() else None
+
+    @property
+    def place(self) -> str:
+        """The folder, file or hub id as one writes it."""
+        return self.path if self.gguf is None else str(Path(self.path) / self.gguf)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What transformers has to be told beside the path."""
+        return {} if self.gguf is None else {"gguf_file": self.gguf}
+
+    def weight_files(self) -> list[Path]:
+        """Return the files that hold the weights on this machine; none of a hub id."""
+        if self.gguf is not None:
+            return [Path(self.place)]
+        return weight_files(self.folder) if self.folder is not None else []
 
 
 def find_source(
@@ -50,7 +68,7 @@ def find_source(
     """Resolve ``path`` without downloading anything; a hub id costs at most one request.
 
     Args:
-        path: ``embedded:NAME``, a folder, or a hub id.
+        path: ``embedded:NAME``, a folder, a GGUF file, or a hub id.
         marker: the file whose presence makes the folder or repository usable.
         weights: whether the weights have to be there too, and whole.
         key: the configuration key that error messages name.
@@ -66,11 +84,13 @@ def find_source(
             f"{key}={path!r}: there is no such package, or no such folder in it. Install it, or "
             "name a local folder or a hub id."
         )
+    if is_gguf(path):
+        return _gguf_source(folder, key)
     if path and folder.is_dir():
         return _folder_source(folder, marker, weights, key)
     if not HUB_ID.match(path):
         raise ModelError(
-            f"{key}={path!r} is neither an existing folder nor a hub id (owner/name). "
+            f"{key}={path!r} is neither an existing folder or GGUF file nor a hub id (owner/name). "
             "Check the spelling, or give the folder that holds the model."
         )
     if is_cached(path, revision, marker, weights):
@@ -94,6 +114,23 @@ def _folder_source(folder: Path, marker: str, weights: bool, key: str) -> Source
     for file in files:
         check_weights(file)
     return Source(str(folder))
+
+
+def is_gguf(path: str) -> bool:
+    """Whether a path names a GGUF file (llama.cpp's format) on this machine."""
+    return path.lower().endswith(".gguf") and Path(path).expanduser().is_file()
+
+
+def _gguf_source(file: Path, key: str) -> Source:
+    with file.open("rb") as handle:
+        if handle.read(4) != b"GGUF":
+            raise ModelError(f"{key}={str(file)!r} is damaged: it does not begin as GGUF files do.")
+    if find_spec("gguf") is None:
+        raise ModelError(
+            f"{key}={str(file)!r} needs the package gguf: pip install 'sizewise[gguf]'. "
+            "Or give the folder of the model's safetensors."
+        )
+    return Source(str(file.parent), gguf=file.name)
 
 
 def check_place(model: ModelConfig) -> None:
@@ -133,7 +170,7 @@ def package_folder(path: str) -> Path | None:
 
 def is_local(path: str, revision: str | None, marker: str) -> bool:
     """Whether ``path`` is an embedded base, a folder, or a hub id whose ``marker`` is cached."""
-    local = path.startswith(EMBEDDED) or Path(path).expanduser().is_dir()
+    local = path.startswith(EMBEDDED) or Path(path).expanduser().is_dir() or is_gguf(path)
     local = local or (path.startswith(PACKAGE) and package_folder(path) is not None)
     return local or is_cached(path, revision, marker, weights=False)
 
@@ -236,6 +273,8 @@ def weights_fingerprint(path: str, revision: str | None = None, commit: str | No
     Raises:
         ModelError: a local directory holds no safetensors file.
     """
+    if is_gguf(path):
+        return file_hash(Path(path), sampled=True)[:16]
     folder = Path(path)
     if not folder.is_dir():
         return f"{path}@{commit or revision or 'main'}"
@@ -284,14 +323,18 @@ def folder_fingerprint(folder: Path) -> str:
 def local_content(model: Mapping[str, Any]) -> str | None:
     """Hash what a model's configuration names on this machine (16 hex digits); None for nothing.
 
-    That is the folder of ``path``, the folder of ``tokenizer`` and the file of ``chat_template``;
-    of ``embedded:NAME`` the folder in the package, since another version may bring others.
+    That is the folder or GGUF file of ``path``, the folder of ``tokenizer`` and the file of
+    ``chat_template``; of ``embedded:NAME`` the folder in the package, since another version may
+    bring others.
     """
     found = []
     for key in ("path", "tokenizer"):
-        folder = _folder_of(str(model.get(key) or ""))
+        place = str(model.get(key) or "")
+        folder = _folder_of(place)
         if folder is not None:
             found.append(f"{key}:{folder_fingerprint(folder)}")
+        elif is_gguf(place):
+            found.append(f"{key}:{weights_fingerprint(str(Path(place).expanduser()))}")
     template = Path(str(model.get("chat_template") or "")).expanduser()
     if template.suffix and template.is_file():
         found.append(f"chat_template:{file_hash(template)}")

@@ -54,13 +54,34 @@ TINY_EXTRA: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "full_attention"],
         "mm_tokens_per_image": 4,
     },
+    "gemma4": {
+        "global_head_dim": 32,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_kv_shared_layers": 2,
+        "hidden_size_per_layer_input": 8,
+        "final_logit_softcapping": 30.0,
+        "audio": {
+            "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "output_proj_dims": 32, "subsampling_conv_channels": [8, 4],
+        },
+    },
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 16},
+    "granitemoehybrid": {
+        "layer_types": ["linear_attention", "full_attention"], "shared_intermediate_size": 64,
+        "num_local_experts": 0, "num_experts_per_tok": 0, "position_embedding_type": "nope",
+        "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 16,
+        "embedding_multiplier": 12.0, "attention_multiplier": 0.25, "residual_multiplier": 0.22,
+        "logits_scaling": 8.0,
+    },
     "t5": {"feed_forward_proj": "gated-gelu"},
-}
+}  # fmt: skip
 TINY_EXTRA["gemma3_text"] = {
     key: value for key, value in TINY_EXTRA["gemma3"].items() if key != "mm_tokens_per_image"
 }
 TINY_DROPPED = ("rope_parameters", "sliding_window", "layer_types", "query_pre_attn_scalar")
-UNTIED = ("llama", "mistral", "phi3", "t5")
+UNTIED = ("llama", "mistral", "phi3", "t5", "gpt_oss")
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -82,10 +103,22 @@ def tiny_figures(
         vocab_size=vocab_size,
         num_kv_heads=2 if grouped else TINY_SIZES["num_heads"],
         decoder_layers=TINY_SIZES["num_layers"] if model_type == "t5" else None,
-        vision=TINY_VISION if model_type == "gemma3" else None,
-        extra=extra | TINY_EXTRA.get(model_type, {}) | dict.fromkeys(SPECIAL_TOKENS),
-        **TINY_SIZES,
+        vision=TINY_VISION if model_type in ("gemma3", "gemma4") else None,
+        extra=extra | _tiny_extra(model_type, figures, vocab_size) | dict.fromkeys(SPECIAL_TOKENS),
+        **(TINY_SIZES | ({"num_layers": 4} if model_type == "gemma4" else {})),
     )
+
+
+def _tiny_extra(
+    model_type: str, figures: ArchitectureConfig | None, vocab_size: int
+) -> dict[str, Any]:
+    found = dict(TINY_EXTRA.get(model_type, {}))
+    published = figures.extra.get("layer_types") if figures else None
+    if model_type == "granitemoehybrid" and published and "linear_attention" not in published:
+        found |= {"layer_types": ["full_attention"] * 2, "position_embedding_type": "rope"}
+    if model_type == "gemma4":  # a table of its own beside the embedding
+        found["vocab_size_per_layer_input"] = vocab_size
+    return found
 
 
 def tiny_config(
@@ -93,6 +126,8 @@ def tiny_config(
 ) -> PretrainedConfig:
     """Return the transformers config of a tiny model; see ``tiny_figures``."""
     config = to_transformers_config(tiny_figures(model_type, vocab_size, figures))
+    if model_type == "gemma4":
+        config.image_token_id = config.video_token_id = config.audio_token_id = vocab_size
     if model_type == "gemma3":
         config.image_token_id = config.image_token_index = vocab_size
     return config

@@ -52,6 +52,8 @@ def own_stop_ids(model: ModelConfig) -> list[int]:
     if model.init == "tiny_random" or elsewhere:
         return []
     source = find_source(model.path, model.revision, marker=marker, weights=False)
+    if source.gguf is not None:  # whose end of a turn is the tokenizer's
+        return []
     file = cached_file(
         source.path,
         "generation_config.json",
@@ -108,11 +110,12 @@ def _load(source: Source, model: ModelConfig) -> PreTrainedTokenizerBase:
             source.path,
             revision=source.revision,
             local_files_only=source.local_only,
+            **source.options,
             trust_remote_code=model.trust_remote_code,
         )
     except Exception as error:  # a file of another form fails anywhere in the library
         what = (
-            f"No usable tokenizer at {source.path!r}; set model.tokenizer to a folder or a hub id "
+            f"No usable tokenizer at {source.place!r}; set model.tokenizer to a folder or a hub id "
             "that holds one"
         )
         raise unusable(source, what, error) from error

@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Owner:
-    """A process on a machine. ``machine`` tells apart boots and containers with equal names."""
+    """A process on a machine. ``machine`` tells apart boots and containers with equal names.
+
+    ``at``: when it began to own what it owns, in seconds since the epoch.
+    """
 
     token: str
     host: str
@@ -34,6 +37,7 @@ class Owner:
     started: str
     queue_job: str | None = None
     restarts: int = 0
+    at: float | None = None
 
     @property
     def here(self) -> bool:
@@ -65,6 +69,7 @@ def this_process() -> Owner:
         started=process_start(pid) or "",
         queue_job=queue_job(),
         restarts=restarts(),
+        at=round(time.time(), 3),
     )
 
 
@@ -138,7 +143,8 @@ class Claim:
         if self.lost:
             return
         try:
-            write_atomically(self.path, json.dumps({**asdict(self.owner), "released": state}))
+            ended = {"released": state, "ended": round(time.time(), 3)}
+            write_atomically(self.path, json.dumps({**asdict(self.owner), **ended}))
         except OSError as error:
             log.warning("%s cannot say that it ended (%s): %s", self.owner, state, error)
             with suppress(OSError):  # a claim without an owner that is old is nobody's
@@ -247,6 +253,26 @@ def holder(directory: Path) -> Owner | None:
 
 def attempts(directory: Path) -> int:
     return _highest(RunDir(directory).claims)
+
+
+def seconds_worked(directory: Path, now: float, held: bool) -> float:
+    """Return for how long processes have owned ``directory``, over all attempts.
+
+    Where it is ``held`` the last one counts until ``now``; one that died until its last sign of
+    life.
+    """
+    folder, total = RunDir(directory).claims, 0.0
+    last = _highest(folder)
+    for number in range(1, last + 1):
+        path = _path(folder, number)
+        record = read_json(path) or {}
+        if (began := record.get("at")) is None:
+            continue
+        ended = record.get("ended")
+        if ended is None:
+            ended = now if held and number == last else path.stat().st_mtime
+        total += max(0.0, ended - began)
+    return total
 
 
 def last_release(directory: Path) -> str | None:

@@ -17,6 +17,7 @@ ADAPTER = "adapter"
 VALIDATION = "validation"
 CHECKPOINTS = "checkpoints"
 RESULTS_FILE = "results.json"
+ZERO_SHOT_FILE = "measured.json"
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,11 @@ class RunDir(_Directory):
     pruned = _Inside(PRUNED_FILE)
     """Where the fit stands still: given up by a search, or stopped at a rung of a sweep."""
     rung = _Inside("rung.json")
-    """Where a fit that has gone on since had been stopped."""
+    """Where a fit that has gone on since had been given up; see also ``passed_rung``."""
     pruning = _Inside("pruning.json")
     """The search and the trial that this run belongs to."""
+    progress = _Inside("progress.json")
+    """How far the job is, while it runs."""
     queued = _Inside("queued.json")
     """The id under which the job waits in a queue."""
     spending = _Inside("spending.jsonl")
@@ -93,6 +96,15 @@ class RunDir(_Directory):
         """
         return self.all_predictions / f"{kind}.{dataset}.jsonl"
 
+    def passed_rung(self, share: float | None) -> Path:
+        """Where a fit that has gone on since stood at a share of its steps."""
+        return self.rung if share is None else self.path / f"rung-{share:.6g}.json"
+
+    @property
+    def passed_rungs(self) -> list[Path]:
+        """Every file of a stop that a fit has gone on from; an earlier version wrote one alone."""
+        return [self.rung, *sorted(self.path.glob("rung-*.json"))]
+
 
 class SweepDir(_Directory):
     """The directory of a sweep: its runs, and what is said of them all."""
@@ -108,6 +120,11 @@ class SweepDir(_Directory):
     report_error = _Inside("report_error.log")
     """The traceback of a report that failed."""
     tuning = _Inside("tuning.json")
-    """The learning rates that were tried, where they were stopped, and which were kept."""
+    """The candidates that were tried, where they were stopped, and which were kept."""
     study = _Inside("study.jsonl")
     """The journal of a search."""
+
+
+def entry_path(cache: Path, key: str) -> Path:
+    """The folder of zero-shot answers in a cache; they are whole if it has ``ZERO_SHOT_FILE``."""
+    return cache / "zero_shot" / key[:2] / key

@@ -22,7 +22,7 @@ from sizewise.record.directories import RunDir
 VOLATILE = (
     "hydra", "paths", "logger", "sweep", "evaluation.retries",
     "evaluation.timed_answers", "report", "save_data", "trust",
-    "model.budget",
+    "model.budget", "model.device_map", "evaluation.server",
     *(f"model.endpoint.{key}" for key in (
         "api_key_env", "concurrency", "timeout", "retry_seconds", "requests_per_minute",
     )),
@@ -43,7 +43,7 @@ SCORING_TRAINER = ("batch_size", "precision", "deterministic")
 OPTIONAL = (
     "model.content", "model.added_tokens", "evaluation.candidates_sha256", "model.base_url",
     "model.parameters",
-    "evaluation.answer_validation",
+    "evaluation.answer_validation", "evaluation.engine",
     "lora.layers_to_transform", "lora.rank_pattern", "lora.alpha_pattern", "lora.modules_to_save",
 )  # fmt: skip
 UNUSED: tuple[Any, ...] = (None, "none", "", [], {})

@@ -1,17 +1,15 @@
-"""Fits that were stopped before their end: what they had come to, and what was kept instead."""
+"""Fits that were stopped before their end: where, and what they had come to."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from sizewise.errors import SizewiseError
 from sizewise.files import read_json, sealed, unsealed, write_json
-from sizewise.record.directories import RunDir, SweepDir
+from sizewise.record.directories import RunDir
 from sizewise.record.kinds import check_kinds
 
 
@@ -22,7 +20,8 @@ class Stop:
     ``value`` is the mean negative log-likelihood per answer token on the validation split at
     ``step``; None where the loss was no number any more (``reason`` says which). ``share`` of
     ``of_steps`` is where a sweep had asked to stop; None where a search gave the trial up. The
-    schedule that was followed is that of all ``of_steps``.
+    schedule that was followed is that of all ``of_steps``. ``averaged``: of how many steps the
+    weights were averaged for ``value``, the last one included; None: they were those of ``step``.
     """
 
     step: int
@@ -34,6 +33,7 @@ class Stop:
     answer_tokens: int | None = None
     peak_bytes: int | None = None
     reason: str = ""
+    averaged: int | None = None
 
     @property
     def diverged(self) -> bool:
@@ -73,17 +73,26 @@ def stop_at(run_dir: Path, share: float) -> Stop | None:
 
     One that diverged on the way there has no loss at any later share either.
     """
-    for stop in (standing_stop(run_dir), _read(RunDir(run_dir).rung)):
-        if stop is not None and stop.share is not None and (stop.share == share or stop.diverged):
-            return stop
-    return None
+    stops = list(_stops(run_dir))
+    there = (stop for stop in stops if stop.share == share)
+    diverged = (stop for stop in stops if stop.share is not None and stop.diverged)
+    return next(there, None) or next(diverged, None)
 
 
 def go_on(run_dir: Path) -> None:
-    """Let a stopped fit go on; where it had stopped stays on record."""
+    """Let a stopped fit go on; where it had stopped stays on record, a file for each rung."""
     run = RunDir(run_dir)
     if run.pruned.exists():
-        run.pruned.replace(run.rung)
+        stop = standing_stop(run_dir)
+        run.pruned.replace(run.passed_rung(stop.share if stop else None))
+
+
+def _stops(run_dir: Path) -> Iterator[Stop]:
+    """Every stop of a fit that is on record; damaged ones are none."""
+    run = RunDir(run_dir)
+    for path in (run.pruned, *run.passed_rungs):
+        if (stop := _read(path)) is not None:
+            yield stop
 
 
 def _read(path: Path) -> Stop | None:
@@ -94,144 +103,3 @@ def _read(path: Path) -> Stop | None:
         return Stop(**plain)
     except (ValueError, TypeError):
         return None
-
-
-KEPT, STOPPED, DIVERGED, AUDITED = "kept", "stopped", "diverged", "audited"
-FAILED, OPEN = "failed", "open"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One learning rate of a cell, run with the first seed.
-
-    ``state``: ``kept`` (went on), ``stopped``, ``diverged``, ``audited`` (stopped, but run to its
-    end to see whether that was right), ``failed`` or ``open`` (no figure yet). ``value`` is the
-    validation loss that was compared, ``final`` the best one of the whole fit, where it was run.
-    """
-
-    run: str
-    lr: float
-    state: str
-    value: float | None = None
-    step: int | None = None
-    of_steps: int | None = None
-    seconds: float | None = None
-    tokens: int | None = None
-    final: float | None = None
-
-
-@dataclass(frozen=True)
-class CellRecord:
-    """One trained configuration and the learning rates it was tried with.
-
-    ``share`` of the steps is where they were compared (1: at the end).
-    """
-
-    name: str
-    share: float
-    candidates: list[Candidate]
-
-    @property
-    def kept(self) -> Candidate | None:
-        return next((c for c in self.candidates if c.state == KEPT), None)
-
-    @property
-    def edge(self) -> str:
-        """``lowest`` or ``highest`` where the kept rate is that of all tried, else empty.
-
-        Then the best one may lie beyond.
-        """
-        rates = [candidate.lr for candidate in self.candidates]
-        if self.kept is None or len(set(rates)) < 2:
-            return ""
-        return {min(rates): "lowest", max(rates): "highest"}.get(self.kept.lr, "")
-
-
-@dataclass(frozen=True)
-class TuningRecord:
-    """What a sweep tried before it spent its seeds: written after every choice."""
-
-    cells: list[CellRecord]
-    audit: float = 0.0
-
-    @property
-    def stopped(self) -> list[tuple[CellRecord, Candidate]]:
-        """Every candidate that was not kept, with its cell."""
-        return [(cell, c) for cell in self.cells for c in cell.candidates if c.state != KEPT]
-
-    @property
-    def audited(self) -> list[tuple[Candidate, Candidate]]:
-        """Kept and stopped candidate of every audit whose two runs have ended."""
-        return [
-            (cell.kept, c)
-            for cell, c in self.stopped
-            if c.state == AUDITED and c.final is not None
-            if cell.kept is not None and cell.kept.final is not None
-        ]
-
-
-def write_tuning(sweep_dir: Path, record: TuningRecord) -> None:
-    write_json(SweepDir(sweep_dir).tuning, sealed(asdict(record)))
-
-
-def read_tuning(sweep_dir: Path) -> TuningRecord | None:
-    """Return what a sweep tried; None where it tuned nothing, or the record is damaged."""
-    record = read_json(SweepDir(sweep_dir).tuning)
-    try:
-        plain: dict[str, Any] = unsealed(record or {})
-        check_kinds(plain, TuningRecord)
-        cells = [
-            CellRecord(c["name"], c["share"], [Candidate(**each) for each in c["candidates"]])
-            for c in plain["cells"]
-        ]
-        return TuningRecord(cells, plain["audit"]) if cells else None
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def audit_sentence(records: Iterable[TuningRecord]) -> str:
-    """Say how often the choice was right among those run to the end; empty without any audit."""
-    pairs = [pair for record in records for pair in record.audited]
-    if not pairs:
-        return ""
-    regrets = [_regret(kept, other) for kept, other in pairs]
-    right = sum(regret <= 0 for regret in regrets)
-    mean = sum(max(regret, 0.0) for regret in regrets) / len(pairs)
-    return (
-        f"Audit: {len(pairs)} of the stopped were run to their end; the kept one was the better in "
-        f"{right} of {len(pairs)}, mean regret {mean:.2%} of the "
-        "validation loss."
-    )
-
-
-def _regret(kept: Candidate, other: Candidate) -> float:
-    """Return how much higher the kept one's final loss is, as a share of the other's."""
-    assert kept.final is not None
-    assert other.final is not None
-    return (kept.final - other.final) / other.final if other.final else 0.0
-
-
-def tuning_sentence(record: TuningRecord) -> str:
-    """Say what was tried, where it was stopped and what that cost."""
-    tried = sum(len(cell.candidates) for cell in record.cells)
-    counts = {len(cell.candidates) for cell in record.cells}
-    rates = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    shares = sorted({cell.share for cell in record.cells})
-    seconds = sum(c.seconds or 0.0 for _, c in record.stopped)
-    count = len(record.cells)
-    return (
-        f"Tuned: {count} configuration{'s'[: count != 1]} × {rates} learning rates with one seed "
-        f"each, compared by validation loss {_where(shares)}; {len(record.stopped)} of {tried} "
-        f"went no further ({seconds:.0f} s of training)."
-    )
-
-
-def _where(shares: Sequence[float]) -> str:
-    said = ["at the end" if s >= 1 else f"after {share_text(s)} of the steps" for s in shares]
-    return " or ".join(said)
-
-
-def share_text(share: float) -> str:
-    """``1/3`` for 0.333, ``0.45`` for what is no plain fraction."""
-    near = Fraction(share).limit_denominator(10)
-    return str(near) if abs(float(near) - share) < 0.002 else f"{share:g}"

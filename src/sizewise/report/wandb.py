@@ -16,6 +16,7 @@ from sizewise.report.comparison.compare import Comparison, SetComparison, compar
 from sizewise.report.comparison.pairs import best
 from sizewise.report.page.page import charts_of
 from sizewise.report.page.results import clean
+from sizewise.report.page.tables import stopped_table, tuning_note
 from sizewise.report.views.charts import parallel_chart
 from sizewise.tracking.summary_run import (
     WINNER,
@@ -91,6 +92,8 @@ def sweep_summary(comparison: Comparison, paths: Mapping[str, Path]) -> SweepSum
     for front in main.fronts:
         values[f"pareto/{front.cost}"] = ", ".join(front.labels)
         values[f"hypervolume/{front.cost}"] = front.share
+    if comparison.tuning:
+        values["tuning"] = tuning_note(comparison.tuning)
     images = {"size_vs_quality": paths["picture"]} if paths["picture"].is_file() else {}
     rows: list[list[Any]] = clean(frame.astype(object).to_numpy().tolist())
     figures = {f"report/{name}": figure for name, figure in charts_of(main).items()}
@@ -103,7 +106,15 @@ def sweep_summary(comparison: Comparison, paths: Mapping[str, Path]) -> SweepSum
         figures,
         [run for compared in comparison.sets for run in configuration_runs(compared)],
         winners(main),
+        _stopped(comparison),
     )
+
+
+def _stopped(comparison: Comparison) -> dict[str, tuple[Sequence[str], list[list[Any]]]]:
+    """What went no further than a rung, as the report shows it."""
+    table = stopped_table(comparison.tuning)
+    rows = [[cell.text for cell in row] for row in table.rows]
+    return {"stopped": (table.columns, rows)} if rows else {}
 
 
 def configuration_runs(compared: SetComparison) -> list[ConfigurationRun]:

@@ -15,12 +15,12 @@ from sizewise.config import PricesConfig
 from sizewise.errors import SweepError
 from sizewise.files import read_json, write_atomically, write_json
 from sizewise.job.submit import load_function
+from sizewise.record.brackets import read_tuning
 from sizewise.record.claims import try_claim
 from sizewise.record.directories import RunDir, SweepDir
 from sizewise.record.state import JobFailure, JobState, is_done, job_state, read_failure
-from sizewise.record.stops import read_tuning
+from sizewise.sweep.brackets import all_diverged
 from sizewise.sweep.plan import Plan
-from sizewise.sweep.tuning import all_diverged
 
 FINISHED_FILE = "finished.json"
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def finish(
     traceback is in ``SweepDir.report_error``.
     """
     done = [job.run_dir for job in plan.jobs if is_done(job.run_dir)]
-    failures = [*unfinished([job.run_dir for job in plan.jobs]), *all_diverged(plan.cells)]
+    failures = [*unfinished([job.run_dir for job in plan.jobs]), *all_diverged(plan.brackets)]
     if function is None or not done:
         return failures
     try:

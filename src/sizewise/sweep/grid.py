@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,15 +22,25 @@ from sizewise.config.register import to_run_config
 from sizewise.errors import ConfigError, SweepError
 from sizewise.files import write_json
 from sizewise.job.submit import Job
+from sizewise.record.brackets import write_tuning
 from sizewise.record.directories import SweepDir
 from sizewise.record.state import JobState, job_state
-from sizewise.record.stops import write_tuning
+from sizewise.sweep.brackets import tuning_record
+from sizewise.sweep.estimate.estimate import (
+    Estimate,
+    command_record,
+    comparison,
+    estimate_sweep,
+    kept_record,
+    note_command,
+    sentences,
+)
 from sizewise.sweep.finish import finish, listed
 from sizewise.sweep.launch.backend import Backend, LaunchOptions
-from sizewise.sweep.plan import Plan, make_plan, print_plan
+from sizewise.sweep.plan import Plan, make_plan, peak_memory, print_plan
 from sizewise.sweep.stages import Means, run_stages
-from sizewise.sweep.tuning import tuning_record
 
+log = logging.getLogger(__name__)
 Parse = Callable[[list[str]], list[Override]]
 
 
@@ -108,17 +121,45 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
         context = SweepContext(hydra)
         grid = expand(command, context.options.arms, context.composer.parse)
         plan = make_plan(grid, context.composer, context.sweep_dir, context.options, job)
-        print_plan(plan, details=context.options.dry_run)
+        options = context.options
+        peaks = peak_memory(plan.jobs) if options.dry_run else None
+        print_plan(plan, options.dry_run, peaks)
         backend = job_backend(context)
-        check_launcher(backend, context.options)
+        check_launcher(backend, options)
         if backend is not None and plan.to_do:  # a finished sweep is shown on any machine
             backend.check(plan.to_do)
-        if context.options.dry_run:
+        peaks = peaks if options.estimate else None
+        estimate = estimate_sweep(plan, backend, options.limit, peaks)
+        for sentence in sentences(estimate) if estimate is not None else ():
+            log.info("  %s", sentence)
+        if options.dry_run:
             return
         make_directory(plan.sweep_dir)
-        plan = _carry_out(plan, context, backend, command)
-        if not _left_running(plan, backend):
-            sum_up(plan, finish, context.options.prices, context.options.margin)
+        with timed(plan, estimate):
+            plan = _carry_out(plan, context, backend, command)
+            if not _left_running(plan, backend):
+                sum_up(plan, finish, options.prices, options.margin)
+
+
+@contextmanager
+def timed(plan: Plan, estimate: Estimate | None) -> Iterator[None]:
+    """Hold what the block takes against what was planned, and keep both in ``sweep.json``."""
+    started, jobs = time.monotonic(), len(plan.to_do) + plan.later
+    before = _computed()
+    try:
+        yield
+    finally:
+        states = [job_state(job.run_dir) for job in plan.jobs]
+        if jobs and not any(state in UNDER_WAY for state in states):
+            took = time.monotonic() - started
+            computed = _computed() - before
+            note_command(plan.sweep_dir, command_record(estimate, took, computed, jobs))
+            log.info("%s", comparison(estimate, took, computed))
+
+
+def _computed() -> float:
+    """Seconds of computing of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _carry_out(
@@ -127,7 +168,7 @@ def _carry_out(
     options = context.options
     means = Means(
         launch=lambda jobs: launch(context, backend, jobs),
-        record=lambda now: record(now, command, options),
+        record=lambda now: record(now, command, options, backend),
         left_running=lambda now: _left_running(now, backend),
     )
     with nullcontext() if backend is None else closing(backend):
@@ -170,8 +211,9 @@ def check_launcher(backend: Backend | None, options: SweepConfig) -> None:
         )
 
 
-def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
-    """Write the sweep to disk as it is known now: its jobs, and what their tuning has come to."""
+def record(plan: Plan, command: list[str], options: SweepConfig, backend: Backend | None) -> None:
+    """Write the sweep to disk as it is known now: its jobs, and what its brackets have come to."""
+    estimate = estimate_sweep(plan, backend, options.limit)
     write_json(
         SweepDir(plan.sweep_dir).plan,
         {
@@ -180,10 +222,12 @@ def record(plan: Plan, command: list[str], options: SweepConfig) -> None:
             "overrides": command,
             "arms": {name: list(arm) for name, arm in options.arms.items()},
             "jobs": [job.identity.slug for job in plan.jobs],
+            **kept_record(plan.sweep_dir, estimate),
         },
     )
-    if plan.cells:
-        write_tuning(plan.sweep_dir, tuning_record(plan.cells, plan.audit))
+    if plan.brackets:
+        looks = [bracket.look() for bracket in plan.brackets]  # others may have gone on
+        write_tuning(plan.sweep_dir, tuning_record(looks, plan.audit))
 
 
 def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -15,12 +15,12 @@ from sizewise.config import SweepConfig
 from sizewise.config.register import to_run_config
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.job.submit import Job, make_sweep_job
+from sizewise.record.brackets import share_text
 from sizewise.record.identity import reuse_key, trains
 from sizewise.record.state import JobState, job_state
-from sizewise.record.stops import share_text
 from sizewise.report.words import literal, plural
 from sizewise.sweep.baselines import BASELINES, baseline_overrides
-from sizewise.sweep.tuning import RATE, Cell, make_cells, rates_of
+from sizewise.sweep.brackets import RATE, Bracket, Look, make_brackets, rates_of
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ FINAL = (JobState.DONE, JobState.PRUNED)
 class Plan:
     """The distinct jobs of a sweep in the order they will start, with their states at planning.
 
-    ``asked`` counts the jobs before equal ones were joined. Where learning rates are tuned, the
-    ``jobs`` are those that are to have a result as far as the choices of ``cells`` are known, and
-    ``pool`` is all that may come to it. ``added`` counts the baselines that nobody named.
+    ``asked`` counts the jobs before equal ones were joined. Where there are ``brackets``, the
+    ``jobs`` are those that are to have a result as far as their choices are known, and ``pool`` is
+    all that may come to it. ``added`` counts the baselines that nobody named.
     """
 
     sweep_dir: Path
@@ -41,7 +41,7 @@ class Plan:
     jobs: list[Job]
     states: dict[str, JobState]
     asked: int
-    cells: list[Cell] = field(default_factory=list)
+    brackets: list[Bracket] = field(default_factory=list)
     audit: float = 0.0
     pool: list[Job] = field(default_factory=list)
     added: int = 0
@@ -52,10 +52,15 @@ class Plan:
         return [job for job in self.jobs if job.identity.hash not in ahead]
 
     @cached_property
+    def looks(self) -> list[Look]:
+        """What every bracket had come to when this was first asked."""
+        return [bracket.look() for bracket in self.brackets]
+
+    @cached_property
     def to_do(self) -> list[Job]:
         """The jobs to start next, each with where it is to stop for now."""
-        screened = {job.identity.hash for cell in self.cells for job in cell.jobs}
-        chosen = [job for cell in self.cells for job in cell.look().to_run(self.audit)]
+        screened = {job.identity.hash for bracket in self.brackets for job in bracket.jobs}
+        chosen = [job for look in self.looks for job in look.to_run(self.audit)]
         due = {job.identity.hash: job for job in chosen}
         for job in self.jobs:
             if job.identity.hash not in screened and self.states[job.identity.slug] not in FINAL:
@@ -64,8 +69,13 @@ class Plan:
 
     @property
     def later(self) -> int:
-        """Number of further seeds whose learning rate is not known yet."""
-        return sum(cell.seeds for cell in self.cells if cell.look().kept is None)
+        """Number of further seeds of which it is not known yet whose they are."""
+        return sum(look.later for look in self.looks)
+
+    @property
+    def undecided(self) -> int:
+        """Number of brackets in which a choice is still to come."""
+        return sum(not look.decided for look in self.looks)
 
 
 def make_plan(
@@ -98,11 +108,17 @@ def make_plan(
     if sweep.baselines:
         _add_baselines(make)
     ordered = _ordered(list(make.jobs.values()), sweep.order)
-    cells = make_cells(ordered, sweep.tuning)
-    added = len(ordered) - named
-    plan = Plan(sweep_dir, make.name, [], {}, make.asked, cells, sweep.tuning.audit, ordered, added)
+    brackets = make_brackets(ordered, sweep)
+    if sweep.halving.on and not any(bracket.halves for bracket in brackets):
+        log.warning(
+            "sweep.halving stops nothing: every configuration is alone with its values of "
+            "sweep.halving.keep_each=[%s]. Leave keys out of that, or try several learning rates.",
+            ",".join(sweep.halving.keep_each),
+        )
+    added, audit = len(ordered) - named, max(sweep.tuning.audit, sweep.halving.audit)
+    plan = Plan(sweep_dir, make.name, [], {}, make.asked, brackets, audit, ordered, added)
     plan = current(plan)
-    limited = plan.jobs if cells else _limited(plan.jobs, plan.states, sweep.limit)
+    limited = plan.jobs if brackets else _limited(plan.jobs, plan.states, sweep.limit)
     return replace(plan, jobs=limited)
 
 
@@ -116,11 +132,11 @@ def _add_baselines(make: _Maker) -> None:
 
 def current(plan: Plan) -> Plan:
     """Return a plan as it stands now: the further seeds of what was kept are part of it."""
-    chosen = [cell.look() for cell in plan.cells]
+    looks = [bracket.look() for bracket in plan.brackets]
     open_ = {
-        job.identity.hash for cell in plan.cells for jobs in cell.further.values() for job in jobs
+        job.identity.hash for b in plan.brackets for jobs in b.further.values() for job in jobs
     }
-    open_ -= {job.identity.hash for choice in chosen for job in choice.further}
+    open_ -= {job.identity.hash for look in looks for job in look.further}
     jobs = [job for job in plan.pool if job.identity.hash not in open_]
     states = {job.identity.slug: job_state(job.run_dir) for job in jobs}
     return replace(plan, jobs=jobs, states=states)
@@ -132,7 +148,8 @@ class _Maker:
     def __init__(
         self, composer: JobComposer, sweep_dir: Path, sweep: SweepConfig, function: str
     ) -> None:
-        self._composer, self._sweep_dir, self._tuning = composer, sweep_dir, sweep.tuning
+        self._composer, self._sweep_dir = composer, sweep_dir
+        self._tuning, self._halving = sweep.tuning, sweep.halving
         self._function = function
         self.name = sweep.name or sweep_dir.name
         self.jobs: dict[str, Job] = {}
@@ -157,6 +174,8 @@ class _Maker:
         config["sweep"] = {"name": self.name, "dir": str(self._sweep_dir)}
         if self._tuning.on:  # reports say so
             config["sweep"]["tuning"] = asdict(self._tuning)
+        if self._halving.on:
+            config["sweep"]["halving"] = asdict(self._halving)
         return make_sweep_job(config, self._sweep_dir, overrides, self._function)
 
 
@@ -190,9 +209,12 @@ def _limited(jobs: list[Job], states: dict[str, JobState], limit: int | None) ->
     return [job for job in jobs if states[job.identity.slug] in FINAL or job.identity.slug in kept]
 
 
-def print_plan(plan: Plan, details: bool) -> None:
-    """Say what a sweep is going to do; with ``details`` job by job."""
-    joined = plan.asked - len(plan.pool if plan.cells else plan.jobs)
+def print_plan(plan: Plan, details: bool, peaks: Mapping[str, int] | None = None) -> None:
+    """Say what a sweep is going to do; with ``details`` job by job.
+
+    ``peaks``: bytes of the jobs, as of ``peak_memory``.
+    """
+    joined = plan.asked - len(plan.pool if plan.brackets else plan.jobs)
     same = f", {joined} joined with equal ones or left out" if joined else ""
     done = len(plan.done)
     log.info(
@@ -208,22 +230,16 @@ def print_plan(plan: Plan, details: bool) -> None:
         log.info("  %s", sentence)
     if details:
         print_table(
-            f"{plan.name} (dry run)", ("job", "state", "memory", "overrides"), list(_rows(plan))
+            f"{plan.name} (dry run)",
+            ("job", "state", "memory", "overrides"),
+            list(_rows(plan, peak_memory(plan.jobs) if peaks is None else peaks)),
         )
 
 
 def _plan_sentences(plan: Plan) -> Iterator[str]:
     """Say what the count of jobs does not: what is screened, and what was added."""
-    if plan.cells:
-        candidates = sum(len(cell.candidates) for cell in plan.cells)
-        seeds = sum(cell.seeds for cell in plan.cells)
-        share = plan.cells[0].rung
-        until = "to their end" if share >= 1 else f"to {share_text(share)} of their steps"
-        yield (
-            f"{plural(len(plan.cells), 'configuration')} at several learning rates: "
-            f"{candidates} jobs run with one seed {until}; the best of each by validation loss "
-            f"goes on, with {plural(seeds, 'job')} more for its further seeds."
-        )
+    for rungs, brackets in _by_rungs(plan.brackets).items():
+        yield _screening(rungs, brackets)
     if plan.added:
         yield (
             f"{plural(plan.added, 'classical baseline')} ({', '.join(BASELINES)}) added; they take "
@@ -231,36 +247,63 @@ def _plan_sentences(plan: Plan) -> Iterator[str]:
         )
 
 
-def _rows(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
-    memory = estimated_memory(plan.jobs)
+def _by_rungs(brackets: Iterable[Bracket]) -> dict[tuple[float, ...], list[Bracket]]:
+    found: dict[tuple[float, ...], list[Bracket]] = {}
+    for bracket in brackets:
+        found.setdefault(tuple(rung.share for rung in bracket.rungs), []).append(bracket)
+    return found
+
+
+def _screening(rungs: tuple[float, ...], brackets: Sequence[Bracket]) -> str:
+    """Say of brackets with the same rungs what is compared, where, and how much goes on."""
+    candidates = sum(len(bracket.candidates) for bracket in brackets)
+    configurations = plural(sum(len(bracket.cells) for bracket in brackets), "configuration")
+    kept = sum(bracket.survivors for bracket in brackets)
+    seeds = sum(bracket.survivors * bracket.seeds for bracket in brackets)
+    shares = " and ".join(share_text(share) for share in rungs if share < 1)
+    until = f"to {shares} of their steps" if shares else "to their end"
+    if all(len(bracket.cells) == bracket.survivors == 1 for bracket in brackets):
+        what, who = f"{configurations} at several learning rates", "the best of each"
+    else:
+        what = f"{configurations} in {plural(len(brackets), 'bracket')}"
+        who = f"the best {kept} (at least)"
+    return (
+        f"{what}: {candidates} jobs run with one seed {until}; {who} by validation loss go on, "
+        f"with {plural(seeds, 'job')} more for further seeds."
+    )
+
+
+def _rows(plan: Plan, peaks: Mapping[str, int]) -> Iterator[tuple[str, str, str, str]]:
     for job in plan.jobs:
         slug = job.identity.slug
         shown = " ".join(text for text in job.overrides if not text.startswith("paths."))
-        yield slug, str(plan.states[slug]), memory[slug], shown
-    for cell in plan.cells:
-        if cell.look().kept is None and cell.seeds:
-            seeds = plural(cell.seeds, "further seed")
-            yield f"{cell.name}: {seeds}", "after the choice", "", "of the best learning rate"
+        memory = f"{peaks[slug] / 1e9:.2f} GB" if slug in peaks else "–"
+        yield slug, str(plan.states[slug]), memory, shown
+    for look in plan.looks:
+        if look.later:
+            seeds = plural(look.later, "further seed")
+            yield f"{look.bracket.name}: {seeds}", "after the choice", "", "of what is kept"
 
 
-def estimated_memory(jobs: Sequence[Job]) -> dict[str, str]:
-    """Return the planner's peak of each job by slug, as text; a dash where its size is not known.
+def peak_memory(jobs: Sequence[Job]) -> dict[str, int]:
+    """Return the planner's peak of each job in bytes by slug; none where its size is not known.
 
     Jobs that differ in what costs no memory (seeds, rates) are planned once.
     """
-    from sizewise.job.bases import GB, memory_key, peak_bytes
+    from sizewise.job.bases import memory_key, peak_bytes
 
-    known: dict[str, str] = {}
-    found: dict[str, str] = {}
+    known: dict[str, int | None] = {}
+    found: dict[str, int] = {}
     for job in jobs:
         cfg = to_run_config(job.config, check_types=False)
         key = memory_key(cfg)
         if key not in known:
             try:
-                known[key] = f"{peak_bytes(cfg) / GB:.2f} GB"
+                known[key] = peak_bytes(cfg)
             except SizewiseError:
-                known[key] = "–"
-        found[job.identity.slug] = known[key]
+                known[key] = None
+        if (peak := known[key]) is not None:
+            found[job.identity.slug] = peak
     return found
 
 

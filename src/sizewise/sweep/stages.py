@@ -1,4 +1,4 @@
-"""A plan carried out in stages: what can run now, then what the choice of learning rates adds."""
+"""A plan carried out in stages: what can run now, then what the choice among candidates adds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sizewise.job.submit import Job, submit
+from sizewise.record.brackets import tuning_sentence
 from sizewise.record.state import JobState, job_state
-from sizewise.record.stops import go_on, standing_stop, tuning_sentence
+from sizewise.record.stops import go_on, standing_stop
+from sizewise.sweep.brackets import tuning_record
 from sizewise.sweep.plan import FINAL, Plan, current
-from sizewise.sweep.tuning import tuning_record
 
 log = logging.getLogger(__name__)
 # So often a job is started in one call if somebody else keeps stopping it where it was to go on.
@@ -41,12 +42,12 @@ def run_stages(plan: Plan, means: Means, limit: int | None, fail_fast: bool) -> 
         _submit(jobs)
         started.update(_key(job) for job in jobs)
         means.launch(jobs)
-        if not plan.cells:
+        if not plan.brackets:
             break
-        undecided, plan = plan.later, current(plan)
+        undecided, plan = plan.undecided, current(plan)  # the former as of before the launch
         means.record(plan)
-        if undecided and not plan.later:
-            log.info("%s", tuning_sentence(tuning_record(plan.cells, plan.audit)))
+        if undecided and not plan.undecided:
+            log.info("%s", tuning_sentence(tuning_record(plan.looks, plan.audit)))
         failed = any(job_state(job.run_dir) == JobState.FAILED for job in jobs)
         if means.left_running(plan) or (fail_fast and failed):
             break

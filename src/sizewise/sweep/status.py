@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sizewise.errors import SweepError
-from sizewise.files import read_json
+from rich.live import Live
+
 from sizewise.record.claims import attempts, holder
-from sizewise.record.directories import JOB_FILE, LOG_FILE, RunDir, SweepDir
+from sizewise.record.directories import LOG_FILE
 from sizewise.record.state import JobState, finished, job_state, read_failure
 from sizewise.record.stops import standing_stop
+from sizewise.report.page.terminal import wide_console
+from sizewise.report.words import literal
+from sizewise.sweep.board import Memory, board_lines, board_view, jobs_in, read_board
+from sizewise.sweep.launch.progress import LINE_SECONDS
 from sizewise.sweep.launch.slurm_launcher import queue_id
 from sizewise.sweep.launch.slurm_queue import is_held, queue_reasons
 from sizewise.sweep.plan import print_table
+
+WATCH_SECONDS, IDLE_LOOKS = 2.0, 5
 
 
 @dataclass(frozen=True)
@@ -30,15 +39,8 @@ class StatusRow:
 
 def sweep_status(sweep_dir: Path) -> list[StatusRow]:
     """State of every job in a sweep's directory, or of the one run that it is, else SweepError."""
-    if RunDir(sweep_dir).job.exists():
-        return [_row(sweep_dir)]
-    planned = (read_json(SweepDir(sweep_dir).plan) or {}).get("jobs", [])
-    found = sorted(path.parent.name for path in sweep_dir.glob(f"*/{JOB_FILE}"))
-    slugs = list(dict.fromkeys([*planned, *found]))
-    if not slugs:
-        raise SweepError(f"{sweep_dir} holds no sweep and no run. Name a directory that does.")
-    rows = [_row(sweep_dir / slug) for slug in slugs]
-    return _without_lost(rows, sweep_dir)
+    parent, names = jobs_in(sweep_dir)
+    return _without_lost([_row(parent / name) for name in names], parent)
 
 
 def _without_lost(rows: list[StatusRow], sweep_dir: Path) -> list[StatusRow]:
@@ -60,8 +62,11 @@ def _in_queue(row: StatusRow, reason: str | None) -> StatusRow:
 
 
 def print_status(sweep_dir: Path) -> list[StatusRow]:
-    """Print the state of a sweep's directory as a table, with the logs of what failed."""
+    """Print the board of a sweep's directory, and all its jobs with the logs of what failed."""
     rows = sweep_status(sweep_dir)
+    board = read_board(sweep_dir)
+    if board.running:
+        wide_console(200).print(board_view(board))
     counts = Counter(row.state for row in rows)
     title = ", ".join(f"{counts[state]} {state}" for state in JobState if counts[state])
     print_table(
@@ -79,6 +84,33 @@ def print_status(sweep_dir: Path) -> list[StatusRow]:
         ],
     )
     return rows
+
+
+def watch(
+    sweep_dir: Path,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Show the board until nobody works on the sweep, nor waits in a queue (or Ctrl-C).
+
+    It is drawn again and again on a terminal; elsewhere it is lines, once a minute.
+    """
+    console, memory = wide_console(200), Memory()
+    drawn = Live("", console=console, auto_refresh=False) if console.is_terminal else nullcontext()
+    idle, said = 0, ""
+    with drawn as live:
+        while idle < IDLE_LOOKS:  # between two jobs there is a moment without any
+            board = read_board(sweep_dir, clock(), memory)
+            text = "\n".join(map(literal, board_lines(board)))
+            if live is not None:
+                live.update(board_view(board), refresh=True)
+            elif text != said:
+                console.print(text, highlight=False)
+            busy, said = board.running or board.counts.get(JobState.QUEUED), text
+            if not busy and set(board.counts) <= {JobState.DONE, JobState.FAILED}:
+                return
+            idle = 0 if busy else idle + 1
+            sleep(LINE_SECONDS if live is None and busy else WATCH_SECONDS)
 
 
 def _row(run_dir: Path) -> StatusRow:

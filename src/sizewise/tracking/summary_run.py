@@ -59,6 +59,7 @@ class SweepSummary:
         figures: plotly figures by name (parallel coordinates, size against quality).
         configurations: what gets a run of its own.
         winners: adapters that get an alias.
+        tables: further tables by name, each its columns and rows.
     """
 
     columns: Sequence[str]
@@ -68,13 +69,16 @@ class SweepSummary:
     figures: Mapping[str, Any] = field(default_factory=dict)
     configurations: Sequence[ConfigurationRun] = ()
     winners: Sequence[Winner] = ()
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = field(
+        default_factory=dict
+    )
 
     @property
     def fingerprint(self) -> str:
         """Hash of all but pictures: the same outcomes need no second summary."""
         shown = [asdict(configuration) for configuration in self.configurations]
         won = [(winner.run_dir.name, winner.aliases) for winner in self.winners]
-        told = [self.columns, self.rows, self.values, shown, won]
+        told = [self.columns, self.rows, self.values, shown, won, *sorted(self.tables.items())]
         text = json.dumps(told, sort_keys=True, default=str)
         return hash_text(text)
 
@@ -151,8 +155,11 @@ def _crown(run: Any, group: str, winners: Sequence[Winner], backend: WandbBacken
 
 def _log(run: Any, summary: SweepSummary) -> None:
     wandb = import_wandb()
-    rows = [[_cell(value) for value in row] for row in summary.rows]
-    values: dict[str, Any] = {"runs": wandb.Table(columns=list(summary.columns), data=rows)}
+    values: dict[str, Any] = {}
+    tables = {"runs": (summary.columns, summary.rows), **summary.tables}
+    for name, (columns, rows) in tables.items():
+        cells = [[_cell(value) for value in row] for row in rows]
+        values[name] = wandb.Table(columns=list(columns), data=cells)
     values |= {name: wandb.Image(str(path)) for name, path in summary.images.items()}
     values |= {name: wandb.Plotly(figure) for name, figure in summary.figures.items()}
     run.log(values)

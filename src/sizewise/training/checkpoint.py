@@ -72,8 +72,9 @@ class BestWeights(Callback):
 
     def _keep(self, trainer: Trainer, pl_module: Module, loss: float | None) -> None:
         self.step, self.loss = trainer.global_step, loss
+        weights = snapshot(pl_module.model)
         if trainer.is_global_zero:
-            write_best(self.path, snapshot(pl_module.model), {"step": self.step, "loss": loss})
+            write_best(self.path, weights, {"step": self.step, "loss": loss})
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         """Note that there are best weights, without which the checkpoint is of no use."""

@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import Logger
 from safetensors import SafetensorError
 
 from sizewise.config.training import TrainerConfig
+from sizewise.data.batches.plan import count_batches, fit_plan
 from sizewise.devices import free_memory, is_out_of_memory
 from sizewise.errors import DivergedError, OutOfMemoryError, TrainingError
 from sizewise.models.dtypes import cast
@@ -27,6 +28,7 @@ from sizewise.training.checkpoint import (
     BatchShape,
     BestWeights,
     LastCheckpoint,
+    read_best,
     read_checkpoint,
     rescaled,
     stored_shape,
@@ -38,6 +40,7 @@ from sizewise.training.milestones import Milestones
 from sizewise.training.module import AnswerModule
 from sizewise.training.random_state import RandomState
 from sizewise.training.recorder import FitProgress, Recorder
+from sizewise.training.sharding import is_sharded, leave_group
 from sizewise.training.trainable import load_exported, load_trainable, snapshot
 from sizewise.training.trainer import build_trainer, torch_settings_kept, world_size
 
@@ -89,8 +92,12 @@ def fit_job(
                 raise
             raise FitStopped(attempt.stopped(None, str(error))) from error
         except FitStopped as stopped:  # by a search, which knows nothing of the costs
-            stopped.stop = replace(attempt.stopped(stopped.stop.value), share=stopped.stop.share)
+            left = stopped.stop
+            own = attempt.stopped(left.value)
+            stopped.stop = replace(own, share=left.share, averaged=left.averaged)
             raise
+        finally:
+            leave_group()
     module.eval()
     return result
 
@@ -167,11 +174,12 @@ def _export(attempt: Attempt, result: FitResult) -> None:
     if not attempt.is_first:
         return
     attempt.best.load_into(attempt.module)
-    run = attempt.run
+    run, model = attempt.run, attempt.module.model
+    weights = read_best(run.best_weights)[1] if is_sharded(model) else None
     temporary, folder = run.path / f".{ADAPTER}.tmp", run.adapter
     for leftover in (temporary, folder):
         shutil.rmtree(leftover, ignore_errors=True)
-    save_adapter(attempt.module.model, temporary)
+    save_adapter(model, temporary, weights)
     temporary.replace(folder)
     write_result(result, run.path)
     attempt.best.forget()
@@ -246,12 +254,11 @@ class Attempt:
             )
             self._fit(trainer, resume)
         if milestones.rung_loss is not None:
-            raise FitStopped(self.stopped(milestones.rung_loss))
+            averaged = milestones.latest.count
+            raise FitStopped(replace(self.stopped(milestones.rung_loss), averaged=averaged))
         return self._result(total, steps_per_epoch, meter, shape, failed)
 
     def _steps_per_epoch(self) -> int:
-        from sizewise.data.batches.plan import count_batches
-
         config = self.config
         batches = count_batches(len(self.datamodule.train), config.batch_size, world_size(config))
         if not batches:
@@ -293,7 +300,8 @@ class Attempt:
         """
         return [
             RandomState(), meter, Recorder(self.config.log_every, self._logged), self.best,
-            *self.callbacks, milestones, FitProgress(total, self.config.progress_bar), last,
+            *self.callbacks, milestones,
+            FitProgress(total, self.config.progress_bar, milestones.rung), last,
         ]  # fmt: skip
 
     def _has_validation(self) -> bool:
@@ -372,17 +380,6 @@ def with_metrics_file(loggers: Sequence[Logger], run_dir: Path) -> list[Logger]:
     return [MetricsFile(run_dir), *loggers]
 
 
-def fit_plan(steps_per_epoch: int, trainer: TrainerConfig) -> tuple[int, int]:
-    """Return (optimiser steps, passes over the data) that the limits allow."""
-    limits: list[int] = []
-    if trainer.max_epochs > 0:
-        limits.append(trainer.max_epochs * steps_per_epoch)
-    if trainer.max_steps > 0:
-        limits.append(trainer.max_steps)
-    total = min(limits)
-    return total, -(-total // steps_per_epoch)
-
-
 def rung_step(total: int, share: float | None, validates: bool) -> int | None:
     """Return the optimiser step at which a fit of ``total`` steps stops; None: at its end.
 
@@ -393,7 +390,8 @@ def rung_step(total: int, share: float | None, validates: bool) -> int | None:
         return None
     if not validates:
         raise TrainingError(
-            "sweep.tuning compares learning rates by the validation loss, and there are no "
-            "validation examples. Raise dataset.split.validation or set sweep.tuning.lr_factors=[]."
+            "Candidates of a sweep are compared by the validation loss, and there are no "
+            "validation examples. Raise dataset.split.validation, or leave sweep.tuning.lr_factors "
+            "and sweep.halving.rungs empty."
         )
     return step

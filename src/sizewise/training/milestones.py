@@ -2,17 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from pytorch_lightning import LightningModule as Module
 from pytorch_lightning import Trainer
+from torch import Tensor, nn
 
 from sizewise.training.lightning_internals import State, StepCallback, run_validation
 from sizewise.training.meter import FitMeter
 from sizewise.training.module import AnswerModule
 from sizewise.training.random_state import capture, restore
+from sizewise.training.trainable import load_trainable, snapshot
 
 RUNG = "sizewise_rung"
+# Of a rung's steps, the last share whose weights are averaged, and how many of them at most.
+WINDOW = 0.6
+SAMPLES = 16
+
+
+@dataclass(eq=False)
+class LatestWeights:
+    """The mean of the trainable weights over the last steps before a rung.
+
+    A high learning rate is still noisy there, which its schedule would have cooled down by the end:
+    the mean of the latest weights (LAWA: Kaddour 2022, arXiv:2209.14981) comes near to a
+    cooled-down model without any training (Sandler et al. 2023, arXiv:2301.02312; Hägele et al.
+    2024, arXiv:2405.18392). In float32 and host memory; at most ``SAMPLES`` steps count, evenly
+    spaced, the last one among them.
+    """
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, model: nn.Module) -> None:
+        for name, weight in snapshot(model).items():
+            self.sums[name] = self.sums[name] + weight if name in self.sums else weight.float()
+        self.count += 1
+
+    @contextmanager
+    def loaded(self, model: nn.Module) -> Iterator[None]:
+        """Put the mean into the model for a while."""
+        own = snapshot(model)
+        load_trainable(model, {n: s / self.count for n, s in self.sums.items()}, "The mean")
+        try:
+            yield
+        finally:
+            load_trainable(model, own, "The weights before it")
+
+
+def is_sampled(step: int, rung: int) -> bool:
+    """Whether the weights after a step are part of the mean at a rung."""
+    window = max(1, round(WINDOW * rung))
+    return rung - window < step <= rung and (rung - step) % -(-window // SAMPLES) == 0
 
 
 @dataclass(eq=False)
@@ -26,8 +69,8 @@ class Milestones(StepCallback):
     something to validate on; ``validated_step`` is the step after which that was last done.
 
     ``rung``: the step after which the fit is to stop for now, and ``rung_loss`` the validation loss
-    there. Where none is due at that step, no other callback sees the one that finds it: a fit that
-    goes on is the one that was never stopped, bit for bit.
+    of the ``latest`` weights there. No other callback sees that validation: a fit that goes on is
+    the one that was never stopped, bit for bit.
     """
 
     total_steps: int
@@ -38,6 +81,7 @@ class Milestones(StepCallback):
     rung: int | None = None
     rung_loss: float | None = None
     validated_step: int | None = None
+    latest: LatestWeights = field(default_factory=LatestWeights)
     _stopped: bool = False
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
@@ -55,6 +99,8 @@ class Milestones(StepCallback):
         if trainer.global_step >= self.total_steps:
             trainer.should_stop = True
         self._stopped = trainer.should_stop
+        if self.rung is not None and is_sampled(trainer.global_step, self.rung):
+            self.latest.add(pl_module.model)
         if trainer.global_step == self.rung:
             self._stop_at_rung(trainer, pl_module)
 
@@ -64,10 +110,13 @@ class Milestones(StepCallback):
         trainer.should_stop = True
 
     def _loss(self, trainer: Trainer, pl_module: Module) -> float | None:
-        """Return the validation loss of this step."""
+        """Return the validation loss of the latest weights; of those of this step without any."""
         assert isinstance(pl_module, AnswerModule)
         before = pl_module.val_loss
-        if self.validated_step != trainer.global_step:
+        if not self.latest.sums:  # a fit that already stood here, on its way to another rung
+            self.latest = LatestWeights()
+            self.latest.add(pl_module.model)
+        with self.latest.loaded(pl_module.model):
             self._validate(trainer, pl_module, unseen=True)
         loss = pl_module.val_loss
         pl_module.val_loss = before
@@ -91,11 +140,14 @@ class Milestones(StepCallback):
         """Store whether training has been stopped for good, which Lightning forgets."""
         at_rung = trainer.global_step == self.rung
         checkpoint["sizewise_stopped"] = self._stopped if at_rung else bool(trainer.should_stop)
-        if at_rung:
-            checkpoint[RUNG] = {"step": self.rung, "loss": self.rung_loss}
+        if self.rung is not None:
+            latest = {"sums": {} if at_rung else self.latest.sums, "count": self.latest.count}
+            checkpoint[RUNG] = {"step": self.rung, "loss": self.rung_loss, **latest}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
+        """Go on with the mean of the same rung; that of another one begins anew."""
         self._stopped = checkpoint["sizewise_stopped"]
         stored = checkpoint.get(RUNG) or {}
         if stored.get("step") == self.rung:
             self.rung_loss = stored.get("loss")
+            self.latest = LatestWeights(stored.get("sums", {}), stored.get("count", 0))

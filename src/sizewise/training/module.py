@@ -17,6 +17,7 @@ from sizewise.models.base import is_quantized
 from sizewise.models.encoder import class_logits
 from sizewise.models.head import answer_logits, answer_targets
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
+from sizewise.training.sharding import is_sharded, shard, whole
 from sizewise.training.trainable import load_trainable, trainable_state
 
 
@@ -153,6 +154,11 @@ class AnswerModule(pl.LightningModule):
         """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
         return answer_logits(self.model, batch), answer_targets(batch, self.seq2seq)
 
+    def configure_model(self) -> None:
+        """Divide the weights among the processes, where ``trainer.strategy=fsdp`` says so."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"])
+
     def on_fit_start(self) -> None:
         """Switch dropout on: ``from_pretrained`` returns eval mode and Lightning keeps it."""
         self.model.train()
@@ -170,7 +176,14 @@ class AnswerModule(pl.LightningModule):
         return loss * (trainer.accumulate_grad_batches * trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validation.add(*summed_nll(self.answer_scores, batch))
+        """Add a batch; one without ``step_tokens`` only keeps step with the other processes."""
+        if is_sharded(self.model):  # where halves of one process would find no partner
+            logits_NV, targets_N = self.answer_scores(batch)
+            nll, tokens = answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
+        else:
+            nll, tokens = summed_nll(self.answer_scores, batch)
+        if batch["step_tokens"]:
+            self.validation.add(nll, tokens)
 
     def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the tokens of a batch and how many of them are answer, padding excluded."""
@@ -221,7 +234,7 @@ class AnswerModule(pl.LightningModule):
     ) -> None:
         if gradient_clip_val is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            self.grad_norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            self.grad_norm = whole(nn.utils.clip_grad_norm_(parameters, gradient_clip_val))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return the trainable weights only: the base is never checkpointed."""

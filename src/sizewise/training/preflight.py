@@ -16,7 +16,7 @@ from sizewise.errors import ConfigError, SizewiseError
 from sizewise.models.dtypes import resolve_precision
 from sizewise.runtime import quiet, resolve_device
 from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
-from sizewise.training.trainer import build_trainer, torch_settings_kept
+from sizewise.training.trainer import build_trainer, torch_settings_kept, world_size
 
 TARGET = "_target_"
 
@@ -30,6 +30,7 @@ def check_training(cfg: RunConfig) -> None:
     if not cfg.lora.trains or cfg.stage == "evaluate":
         return
     quiet()
+    check_division(cfg)
     precision = resolve_precision(cfg.trainer, resolve_device(cfg.trainer))
     factory = make_optimizer_factory(cfg.optimizer, allow_fused=precision != "16-mixed")
     optimizer = factory([nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))])
@@ -48,6 +49,42 @@ def check_training(cfg: RunConfig) -> None:
             f"cannot be set up: {' '.join(str(error).split())} trainer.strategy=auto suits one "
             "device, ddp several."
         ) from error
+
+
+def check_division(cfg: RunConfig) -> None:
+    """Refuse a training over several devices that cannot work, before anything is built for it.
+
+    Raises:
+        ConfigError: the message names the keys that contradict each other.
+    """
+    trainer, model = cfg.trainer, cfg.model
+    if model.device_map is not None and not trainer.shards:
+        raise ConfigError(
+            f"model.device_map={model.device_map} spreads a base over several GPUs to answer; it "
+            "trains nothing. Train with trainer.strategy=fsdp trainer.devices=2 (or more), leave "
+            "model.device_map out, or choose lora=none."
+        )
+    if not trainer.shards:
+        return
+    precision = resolve_precision(trainer, resolve_device(trainer))
+    refused = {
+        f"trainer.devices={trainer.devices}, among which nothing can be divided": world_size(
+            trainer
+        ) == 1,
+        f"lora={cfg.lora.method}, since adapters alone are trained so": not cfg.lora.is_adapter,
+        "model.family=encoder, which is small enough for one device": model.family == "encoder",
+        f"trainer.precision={precision}, whose loss scaling knows no shares": precision
+        == "16-mixed",
+        f"optimizer.target={cfg.optimizer.target}, which knows no shares": (
+            not cfg.optimizer.target.startswith("torch.optim.")
+        ),
+    }  # fmt: skip
+    for what, wrong in refused.items():
+        if wrong:
+            raise ConfigError(
+                f"trainer.strategy=fsdp with {what}. Choose trainer.strategy=auto, or another "
+                f"{what.partition('=')[0]}."
+            )
 
 
 def make_callbacks(nodes: Mapping[str, Any]) -> list[pl.Callback]:

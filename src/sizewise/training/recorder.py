@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule as Module
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sizewise.record.progress import TRAINING, Tell, stage
 from sizewise.training.lightning_internals import State, StepCallback, epoch_progress
 from sizewise.training.module import AnswerModule, non_finite
 
@@ -104,15 +105,22 @@ REFRESH_SECONDS = 0.25
 
 
 class FitProgress(StepCallback):
-    """Shows steps, losses and the time left: a bar on a terminal (``bar``), lines in the log."""
+    """Shows steps, losses and the time left: a bar on a terminal (``bar``), lines in the log.
 
-    def __init__(self, total_steps: int, bar: bool) -> None:
+    ``until``: the step after which the fit stops for now, where it is not the last.
+    """
+
+    def __init__(self, total_steps: int, bar: bool, until: int | None = None) -> None:
         self.total_steps = total_steps
         self.bar = bar
+        self.until = until or total_steps
+        self._tell: Tell = lambda *_: None
         self._progress: Progress | None = None
         self._drawn = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
+        if trainer.is_global_zero:
+            self._tell = stage(TRAINING, self.until, trainer.global_step)
         if self.bar and trainer.is_global_zero and sys.stderr.isatty():
             self._progress = Progress(
                 TextColumn("train"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
@@ -123,6 +131,7 @@ class FitProgress(StepCallback):
             self._progress.start()
 
     def on_step_end(self, trainer: Trainer, pl_module: Module) -> None:
+        self._tell(trainer.global_step, _losses(pl_module))
         if self._progress is None:
             return
         now = time.monotonic()

@@ -12,6 +12,7 @@ from sizewise.errors import TrainingError
 from sizewise.models.adapter import full
 from sizewise.models.adapter.attach import WEIGHTS, adapter_weights
 from sizewise.models.base import fit_weights
+from sizewise.training.sharding import share_of, whole
 
 ANOTHER = (
     "It belongs to another configuration: use another run directory, or delete it to start afresh."
@@ -33,12 +34,12 @@ def load_trainable(model: nn.Module, state: Mapping[str, Tensor], where: str) ->
     own = trainable_state(model)
     fit_weights(own, state, where, ANOTHER, TrainingError)
     for name, parameter in own.items():
-        parameter.copy_(state[name])
+        parameter.copy_(share_of(state[name], parameter))
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Copy the trainable parameters to host memory."""
-    return {name: p.to("cpu", copy=True) for name, p in trainable_state(model).items()}
+    """Copy the trainable parameters to host memory; all processes have to, of a divided model."""
+    return {name: whole(p).to("cpu", copy=True) for name, p in trainable_state(model).items()}
 
 
 def load_exported(model: nn.Module, folder: Path) -> None:

@@ -18,6 +18,7 @@ from sizewise.models.dtypes import lightning_precision, resolve_precision
 from sizewise.runtime import resolve_device
 from sizewise.training.checkpoint import AtomicCheckpointIO
 from sizewise.training.lightning_internals import NEVER
+from sizewise.training.sharding import ShardedStrategy
 
 RENDEZVOUS = timedelta(days=1)
 
@@ -39,7 +40,7 @@ def build_trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=_devices(trainer, device),
         num_nodes=trainer.num_nodes,
-        strategy=trainer.strategy,
+        strategy=_strategy(trainer),
         precision=lightning_precision(resolve_precision(trainer, device)),
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
@@ -67,6 +68,10 @@ def _let_ranks_wait(strategy: Any) -> None:
     """Let processes that something else began (srun) wait while the first one scores the base."""
     if hasattr(strategy, "_timeout"):  # of process groups; half an hour by default
         strategy._timeout = RENDEZVOUS
+
+
+def _strategy(trainer: TrainerConfig) -> Any:
+    return ShardedStrategy(world_size(trainer), RENDEZVOUS) if trainer.shards else trainer.strategy
 
 
 def world_size(trainer: TrainerConfig) -> int:

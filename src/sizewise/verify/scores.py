@@ -67,9 +67,10 @@ def check_scores(
 
 
 def _left_out(metric: ExampleMetric, config: Mapping[str, Any]) -> bool:
-    """Whether a run without weights leaves a metric out, for want of likelihoods."""
+    """Whether a run leaves a metric out for want of likelihoods: a server's, or an encoder's."""
     family = (config.get("model") or {}).get("family")
-    return family in WITHOUT_LIKELIHOODS and metric.needs_likelihood
+    served = (config.get("evaluation") or {}).get("engine") == "server"
+    return (served or family in WITHOUT_LIKELIHOODS) and metric.needs_likelihood
 
 
 def _examples(predictions: Sequence[Prediction], evaluation: Evaluation) -> Check:

@@ -1,4 +1,4 @@
-"""What Streamlit runs: the five pages, their notice and their style."""
+"""What Streamlit runs: the pages, their notice and their style."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ h2 { font-size: 1.25rem !important; padding-top: 1.5rem !important; }
 
 PAGES = {
     "results": ":material/bar_chart: Results",
+    "jobs": ":material/monitoring: Jobs",
     "explore": ":material/database: Explore",
     "chat": ":material/forum: Chat",
     "rate": ":material/thumbs_up_down: Rate",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sizewise.config.training import TrainerConfig
 from sizewise.errors import DataError
 
 MEGA_STEPS = 16
@@ -80,13 +81,18 @@ def plan_in_order(
 
     Where there are fewer examples than ranks every rank takes all of them: the mean per token
     over all ranks is the same, and a rank without a batch would never come to the reduction that
-    the others wait in.
+    the others wait in. Every rank has the same number of batches, as models that are divided among
+    them need: one that is done repeats its last with ``step_tokens`` 0, which counts nothing.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    most = -(-len(order) // world) if len(lengths) >= world else len(order)
     if len(lengths) >= world:
         order = order[rank::world]
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return _batches(chunks, answer_tokens, 1, 0, 1)
+    plan = _batches(chunks, answer_tokens, 1, 0, 1)
+    for step in range(len(plan), -(-most // batch_size)):
+        plan.append(MicroBatch(plan[-1].indices, step, 0))
+    return plan
 
 
 def cut_smaller(plan: Sequence[MicroBatch], size: int) -> list[MicroBatch]:
@@ -102,6 +108,17 @@ def count_batches(examples: int, batch_size: int, world: int = 1) -> int:
     """Return the number of micro-batches that ``plan_epoch`` gives each rank."""
     full, rest = divmod(examples, batch_size * world)
     return full + (rest >= world)
+
+
+def fit_plan(steps_per_epoch: int, trainer: TrainerConfig) -> tuple[int, int]:
+    """Return (optimiser steps, passes over the data) that the limits allow."""
+    limits: list[int] = []
+    if trainer.max_epochs > 0:
+        limits.append(trainer.max_epochs * steps_per_epoch)
+    if trainer.max_steps > 0:
+        limits.append(trainer.max_steps)
+    total = min(limits)
+    return total, -(-total // steps_per_epoch)
 
 
 def _grouped(order: list[int], lengths: Sequence[int], mega: int) -> list[int]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from sizewise.config.model import LoraConfig, ModelConfig
 from sizewise.config.training import TrainerConfig
@@ -17,7 +19,7 @@ from sizewise.models.adapter import full
 from sizewise.models.adapter.fast_lora import speed_up
 from sizewise.models.adapter.targets import Targets, choose_targets, exclude_pattern, matching
 from sizewise.models.adapter.wrapping import adapted_modules, base_of, base_only, is_adapted
-from sizewise.models.base import fit_weights, is_quantized
+from sizewise.models.base import fit_weights, is_offloaded, is_quantized
 from sizewise.models.encoder import around_head
 from sizewise.models.size import is_adapter_weight
 from sizewise.models.sources import check_weights, find_source, unusable
@@ -213,19 +215,49 @@ def _token_rows(
     return {name: ids for name in names if not matching([name], whole)}
 
 
-def enable_checkpointing(model: nn.Module) -> None:
+# Results that are kept: products with weights, whose inputs and not outputs the backward pass asks
+# for elsewhere, and fused attention. Eager attention's products grow with the square of the length.
+KEPT_RESULTS = frozenset(
+    {"mm", "addmm", "addmm_", "_grouped_mm", "_scaled_dot_product_flash_attention",
+     "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention",
+     "_scaled_dot_product_cudnn_attention"}
+)  # fmt: skip
+
+
+def enable_checkpointing(model: nn.Module, selective: bool = False) -> None:
     """Recompute activations in the backward pass, with inputs that carry gradients.
 
     Without input gradients the recomputed blocks of a frozen base are cut off from the loss and
     the adapters inside them never learn.
+
+    Args:
+        selective: keep the results of ``KEPT_RESULTS`` (``torch.utils.checkpoint``'s selective
+            activation checkpointing) and recompute the rest, which is cheap.
     """
     base = base_of(model)
-    base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    settings: dict[str, Any] = {"use_reentrant": False}
+    if selective:
+        # An adapter's update is added to its layer's product in place, and is kept with it.
+        contexts = partial(
+            create_selective_checkpoint_contexts, _keeps, allow_cache_entry_mutation=True
+        )
+        settings["context_fn"] = contexts
+    base.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
     base.enable_input_require_grads()
 
 
-def save_adapter(model: nn.Module, folder: Path | str) -> Path:
+def _keeps(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    kept = operation.overloadpacket.__name__ in KEPT_RESULTS
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def save_adapter(
+    model: nn.Module, folder: Path | str, weights: Mapping[str, Tensor] | None = None
+) -> Path:
     """Write the trained weights (the adapter, or all of a fully trained model) as safetensors.
+
+    ``weights``: the trained parameters of an adapted model by name, where they are not whole in
+    the model itself.
 
     Raises:
         ModelError: there is nothing trained to save.
@@ -239,7 +271,7 @@ def save_adapter(model: nn.Module, folder: Path | str) -> Path:
     # "auto" would ask the hub whether the embeddings were resized; rows that were added are saved
     # as the adapter's own.
     wrapper: Any = model
-    wrapper.save_pretrained(str(folder), save_embedding_layers=False)
+    wrapper.save_pretrained(str(folder), save_embedding_layers=False, state_dict=weights)
     return folder
 
 
@@ -249,9 +281,16 @@ def load_adapter(
     """Load what ``save_adapter`` wrote (or any PEFT adapter, also by hub id) onto ``base``.
 
     Raises:
-        ModelError: a weight is missing, left over or of another shape, or nothing is there.
+        ModelError: a weight is missing, left over or of another shape, nothing is there, or some of
+            the base lies on no device.
     """
     quiet_libraries()
+    if is_offloaded(base):  # PEFT would leave the adapter's weights out, and only warn
+        raise ModelError(
+            "This base does not fit on the GPUs (model.device_map left some of it in host memory "
+            "or on disk), and no adapter can be put on such weights. Give the job more GPUs, or "
+            "quantization=nf4."
+        )
     folder = adapter_folder(source)
     if full.is_full_checkpoint(folder):
         return full.load(base, folder, trainable)

@@ -34,7 +34,7 @@ def mergeable(model: nn.Module) -> list[Any]:
         and type(layer.base_layer) is nn.Linear
         and uses[id(layer.base_layer.weight)] == 1
         and not (layer.merged or layer.disable_adapters)
-        and all(p.dtype == torch.float32 for p in layer.parameters())
+        and all(p.dtype == torch.float32 and not p.is_meta for p in layer.parameters())
         for layer in layers
     )
     return layers if plain and _bytes(layers) <= MOST_BYTES else []

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
-from sizewise.config.training import OptimizerConfig
+from sizewise.config.training import SELECTIVE, OptimizerConfig
 from sizewise.errors import ModelError
 from sizewise.models.architecture import check_vocabulary, model_config
 from sizewise.models.dtypes import DTYPES
 from sizewise.models.plan.trace import Shape, adapted_meta, trace_generation, trace_training
-from sizewise.models.plan.weights import largest_linear_bytes, optimizer_bytes, weight_bytes
+from sizewise.models.plan.weights import (
+    block_bytes,
+    largest_linear_bytes,
+    optimizer_bytes,
+    weight_bytes,
+)
 from sizewise.models.tokenizer import is_here
 
 if TYPE_CHECKING:
@@ -84,6 +89,11 @@ class _Planner:
 
         training = stored(trained) | self._training(choice, trained) | last
         generation = stored(dtype) | self._generation(choice, dtype) | last
+        work = choice.workload
+        if work.training_cards > 1:
+            training = self._divided(training, choice, trained)
+        if work.answering_cards > 1:
+            generation = self._spread(generation, choice, dtype)
         if not self.lora.trains:
             training = dict.fromkeys(training, 0)
         peaks = [sum(training.values()), sum(generation.values())]
@@ -94,6 +104,25 @@ class _Planner:
             peaks[0] + overhead if self.lora.trains else 0, peaks[1] + overhead,
             {card: needed <= card * GB for card in CARDS_GB},
         )  # fmt: skip
+
+    def _divided(self, parts: dict[str, int], choice: Choice, dtype: torch.dtype) -> dict[str, int]:
+        """What one of several cards holds in FSDP2: its share, and what it gathers.
+
+        Whole are the block that is computed, the next one, fetched meanwhile, and what stands
+        outside of blocks (embedding and head).
+        """
+        block, outside = block_bytes(self.config, choice.quantization, dtype)
+        shares = ("weights", "adapters", "gradients", "optimizer")
+        cards = choice.workload.training_cards
+        held = {name: -(-parts[name] // cards) for name in shares}
+        return parts | held | {"gathered": 2 * block + outside}
+
+    def _spread(self, parts: dict[str, int], choice: Choice, dtype: torch.dtype) -> dict[str, int]:
+        """What the fullest of several cards holds of a base whose blocks are spread over them."""
+        block, _ = block_bytes(self.config, choice.quantization, dtype)
+        cards = choice.workload.answering_cards
+        held = {name: -(-parts[name] // cards) for name in ("weights", "adapters", "kv_cache")}
+        return parts | held | {"weights": held["weights"] + block}
 
     def advise(self, choice: Choice, card: int) -> str | None:
         """Name the mildest changes, one after the other, after which the run fits on ``card``."""
@@ -113,9 +142,10 @@ class _Planner:
             found.append((name, replace(last, **parts)))  # type: ignore[arg-type]
 
         work = choice.workload
-        if not work.gradient_checkpointing and self.lora.trains:
-            work = replace(work, gradient_checkpointing=True)
-            add("trainer.gradient_checkpointing=true", workload=work)
+        ways = {False: (SELECTIVE, True), SELECTIVE: (True,), True: ()}
+        for way in ways[work.gradient_checkpointing] if self.lora.trains else ():
+            work = replace(work, gradient_checkpointing=way)
+            add(f"trainer.gradient_checkpointing={str(way).lower()}", workload=work)
         for name, smaller in smaller_batches(work, self.lora.trains):
             add(name, workload=smaller)
         if self.lora.method != "full":
@@ -195,6 +225,9 @@ class Workload:
     ``prompt_tokens`` + ``answer_tokens`` is the padded length of a training row; generation reads
     ``prompt_tokens`` and writes up to ``new_tokens`` for ``eval_batch_size`` rows at once;
     ``own_eval_batch``: that is set apart from ``batch_size``, not the same for both.
+    ``training_cards``: among which the weights are divided in training (FSDP2), and
+    ``answering_cards``: over which they are spread to answer (``model.device_map``); the plan is
+    then that of one card.
     """
 
     batch_size: int = 8
@@ -202,8 +235,10 @@ class Workload:
     answer_tokens: int = 64
     new_tokens: int = 64
     eval_batch_size: int = 8
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | str = False
     own_eval_batch: bool = False
+    training_cards: int = 1
+    answering_cards: int = 1
 
 
 @dataclass(frozen=True)
@@ -213,7 +248,7 @@ class MemoryPlan:
     Attributes:
         total, trainable: parameters with the adapter, and those that training changes.
         training: bytes by part (weights, adapters, gradients, optimizer, activations, logits,
-            dequantized) at the peak of a training step.
+            dequantized, gathered) at the peak of a training step.
         generation: bytes by part (weights, adapters, kv_cache, activations, dequantized).
         overhead: what the device and its allocator need besides.
         training_peak, generation_peak: sums, overhead included.

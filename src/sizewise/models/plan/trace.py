@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from sizewise.config.model import LoraConfig, ModelConfig
+from sizewise.config.training import SELECTIVE
 from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, base_of, enable_checkpointing
 from sizewise.models.architecture import meta_model
@@ -53,14 +54,14 @@ def trace_training(
     lora: LoraConfig,
     dtype: torch.dtype,
     shape: Shape,
-    checkpointing: bool,
+    checkpointing: bool | str,
 ) -> dict[str, int]:
     """Bytes of gradients, activations and logits at the peak of one forward and backward pass."""
 
     def step(part: PretrainedConfig) -> dict[str, int]:
         adapted = adapted_meta(part, model, lora, dtype)
         if checkpointing:
-            enable_checkpointing(adapted)
+            enable_checkpointing(adapted, checkpointing == SELECTIVE)
         return _training_step(adapted.train(), shape)
 
     return _by_layers(config, step)

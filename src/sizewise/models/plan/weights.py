@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from sizewise.config.model import QuantizationConfig
 from sizewise.config.training import OptimizerConfig
 from sizewise.models.architecture import meta_model
-from sizewise.models.base import VISION_MODULES
+from sizewise.models.base import VISION_MODULES, transformer_blocks
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -71,6 +72,25 @@ def packed_bytes(weight: torch.Tensor, quantization: QuantizationConfig) -> int:
     scales = blocks + 4 * -(-blocks // SCALE_BLOCK) if quantization.double_quant else 4 * blocks
     books = CODE_BOOK + (SCALE_BOOK if quantization.double_quant else 0)
     return weight.numel() // 2 + scales + books
+
+
+def block_bytes(
+    config: PretrainedConfig, quantization: QuantizationConfig, dtype: torch.dtype
+) -> tuple[int, int]:
+    """Bytes of the largest block of layers, and of all that stands outside of blocks."""
+    model = meta_model(config)
+    packed: dict[int, int] = {}
+    if quantization.method != "none":
+        linears = quantizable(model).values()
+        packed = {id(m.weight): packed_bytes(m.weight, quantization) for m in linears}
+
+    def stored(parameters: Iterable[torch.Tensor]) -> int:
+        return sum(packed.get(id(p), p.numel() * dtype.itemsize) for p in parameters)
+
+    blocks = [list(block.parameters()) for block in transformer_blocks(model)]
+    inside = {id(p) for block in blocks for p in block}
+    outside = stored(p for p in model.parameters() if id(p) not in inside)
+    return max(map(stored, blocks), default=0), outside
 
 
 def largest_linear_bytes(

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from sizewise.config import PricesConfig
+from sizewise.record.brackets import TuningRecord
 from sizewise.record.outcome import Evaluation
 from sizewise.record.predictions import read_predictions
-from sizewise.record.stops import TuningRecord
 from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import find_contrast

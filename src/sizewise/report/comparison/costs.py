@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from sizewise.config import PricesConfig
+from sizewise.record.brackets import read_tuning
 from sizewise.record.outcome import Outcome
 from sizewise.record.spending import PER_1000
-from sizewise.record.stops import read_tuning
 from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, Member, TestSet
 from sizewise.report.comparison.contrast import Contrast

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from sizewise.record.brackets import CellRecord, read_tuning
 from sizewise.record.identity import flatten
-from sizewise.record.stops import CellRecord, read_tuning
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, DATA, Arm, TestSet
 from sizewise.report.comparison.pair import Pair

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from sizewise.errors import OutcomeError
 from sizewise.files import parse_json
+from sizewise.record.brackets import TuningRecord, read_tuning
 from sizewise.record.directories import OUTCOME_FILE, RunDir
 from sizewise.record.kinds import check_kinds
 from sizewise.record.outcome import Evaluation, ModelFacts, Outcome, read_outcome
 from sizewise.record.predictions import WEIGHTED_BY, Prediction
-from sizewise.record.stops import TuningRecord, read_tuning
 
 FloatArray = NDArray[np.float64]
 

@@ -12,6 +12,7 @@ from sizewise.report.comparison.arms import CLASSICAL, Arm, TestSet
 from sizewise.report.comparison.readings import reading_of
 
 MOST_VALUES = 8
+PARITY, COMPARED = "endpoint/parity", "endpoint/parity_examples"
 LONGEST_PROMPT = 2_000
 PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "bitsandbytes", "numpy")
 
@@ -179,8 +180,19 @@ def _models(test: TestSet) -> Lines:
     return {
         "Bases": [_base(arm) for arm in arms],
         "Storage": [_listed(a.model.quantization for a in arms if a.model.quantization != "none")],
+        "Answered by a server": [_parity(arm) for arm in arms],
         "Baselines": [", ".join(baselines)],
     }
+
+
+def _parity(arm: Arm) -> str:
+    """Say how many of a server's answers were compared with transformers' own, and were equal."""
+    compared = [m.evaluation.scores for m in arm.members if PARITY in m.evaluation.scores]
+    if not compared:
+        return ""
+    count = sum(scores[COMPARED] for scores in compared)
+    equal = sum(round(scores[PARITY] * scores[COMPARED]) for scores in compared)
+    return f"{arm.label}: {equal:.0f} of {count:.0f} greedy answers equal to transformers'"
 
 
 def _base(arm: Arm) -> str:

@@ -9,7 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from sizewise.record.stops import STOPPED, TuningRecord, audit_sentence, tuning_sentence
+from sizewise.record.brackets import (
+    STOPPED,
+    Candidate,
+    TuningRecord,
+    audit_sentence,
+    tuning_sentence,
+)
 from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.contrast import scale_of
@@ -234,30 +240,49 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def stopped_table(records: Sequence[TuningRecord]) -> PageTable:
-    """The learning rates that were tried and not kept, with what they had cost."""
+    """The candidates that were tried and not kept, with what they had cost."""
     columns = (
-        "Stopped", "Learning rate", "At step", "Validation loss", "Of the kept one", "Kept rate",
+        "Stopped", "Learning rate", "At step", "Validation loss", "Of the best kept", "Best kept",
         "Training", "Tokens", "At its end",
     )  # fmt: skip
     rows = []
-    for cell, tried in (pair for record in records for pair in record.stopped):
-        kept = cell.kept
-        loss = "{:.4f}".format
+    loss = "{:.4f}".format
+    for bracket, tried in (pair for record in records for pair in record.stopped):
+        kept = next(iter(bracket.kept), None)
+        name = tried.cell if tried.state == STOPPED else f"{tried.cell} ({tried.state})"
         rows.append(
             [
-                _text(cell.name if tried.state == STOPPED else f"{cell.name} ({tried.state})"),
+                _text(name),
                 _cell("{:g}".format, tried.lr),
                 Cell(f"{tried.step} of {tried.of_steps}" if tried.step else "–", tried.step),
                 _cell(loss, tried.value),
-                _cell(loss, kept.value if kept else None),
-                _cell("{:g}".format, kept.lr if kept else None),
+                _cell(loss, _beside(kept, tried)),
+                Cell(_named(kept, tried), kept.lr if kept else None),
                 _cell(words.seconds, tried.seconds),
                 _cell(words.count, tried.tokens),
                 _cell(loss, tried.final),
             ]
         )
-    note = " ".join([*map(tuning_sentence, records), audit_sentence(records)]).strip()
-    return PageTable(columns, (False, *[True] * 8), rows, note)
+    return PageTable(columns, (False, *[True] * 8), rows, tuning_note(records))
+
+
+def tuning_note(records: Sequence[TuningRecord]) -> str:
+    """What was tried and stopped, and what audits found, in words."""
+    return " ".join([*map(tuning_sentence, records), audit_sentence(records)]).strip()
+
+
+def _beside(kept: Candidate | None, tried: Candidate) -> float | None:
+    """The loss of the kept one at the rung where the other was stopped."""
+    if kept is None or len(kept.values) < len(tried.values) or not tried.values:
+        return kept.value if kept else None
+    return kept.values[len(tried.values) - 1]
+
+
+def _named(kept: Candidate | None, tried: Candidate) -> str:
+    """A kept candidate by its rate, and by its configuration where that is another one."""
+    if kept is None:
+        return "–"
+    return f"{kept.lr:g}" if kept.cell == tried.cell else f"{kept.cell}, {kept.lr:g}"
 
 
 def number(value: Any) -> float | None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from sizewise.composition.inputs import check_places
 from sizewise.errors import SizewiseError, SweepError
@@ -127,12 +127,15 @@ class LocalBackend:
             return
         self.check(jobs)
         # Workers of an earlier call are kept; a search may begin with fewer jobs than come later.
-        count = min(self.slots, len(jobs))
-        threads = self._threads or max(1, available_cores() // count)
-        for number in range(len(self._slots), count):
-            self._slots.append(Slot(number, self._share(number), threads))
-        with Progress(len(jobs), self._progress) as progress:
+        self._slots += self.places(len(jobs))[len(self._slots) :]
+        with Progress(len(jobs), self._progress, options.sweep_dir) as progress:
             Pool(self._slots, jobs, options, progress).run()
+
+    def places(self, jobs: int) -> list[Slot]:
+        """Return where so many jobs run, after ``check``: as many workers, with none begun yet."""
+        count = min(self.slots, jobs)
+        threads = self._threads or max(1, available_cores() // max(count, 1))
+        return [Slot(number, self._share(number), threads) for number in range(count)]
 
     def close(self) -> None:
         """End the workers; until then they keep what they have loaded."""
@@ -149,25 +152,35 @@ class LocalBackend:
 POLL_SECONDS = 0.5
 
 
-class Waiting:
+class OnABase(Protocol):
+    """What waits: its configuration names the base that it needs."""
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+
+
+Waits = TypeVar("Waits", bound=OnABase)
+
+
+class Waiting(Generic[Waits]):
     """Jobs that wait, by the base they need; to take one costs no more with many."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._of_base: dict[str, deque[Job]] = {}
+    def __init__(self, jobs: Sequence[Waits]) -> None:
+        self._of_base: dict[str, deque[Waits]] = {}
         for job in jobs:
             self.put(job)
 
     def __len__(self) -> int:
         return sum(map(len, self._of_base.values()))
 
-    def __iter__(self) -> Iterator[Job]:
+    def __iter__(self) -> Iterator[Waits]:
         return chain.from_iterable(self._of_base.values())
 
-    def put(self, job: Job) -> None:
+    def put(self, job: Waits) -> None:
         """Let a job wait behind those on the same base."""
         self._of_base.setdefault(reuse_key(job.config), deque()).append(job)
 
-    def take(self, loaded: str | None, elsewhere: Collection[str | None]) -> Job:
+    def take(self, loaded: str | None, elsewhere: Collection[str | None]) -> Waits:
         """Take a job on the base that is ``loaded``, else on one that no other worker has.
 
         Raises IndexError where none waits.
@@ -190,7 +203,7 @@ class Pool:
         self, slots: list[Slot], jobs: Sequence[Job], options: LaunchOptions, progress: Progress
     ) -> None:
         self._slots, self._options, self._progress = slots, options, progress
-        self.waiting = Waiting(jobs)
+        self.waiting: Waiting[Job] = Waiting(jobs)
         self.elsewhere: list[Job] = []  # held by other processes
         self._tries: dict[str, int] = {}
         self._signals = 0
@@ -263,7 +276,7 @@ class Pool:
                 job, slot.job = slot.job, None
                 self.ended(slot, job, answer)
         self.look_elsewhere()
-        self._progress.refresh(self._slots)
+        self._progress.refresh()
 
     def _read(self, slot: Slot) -> JobState | int | None:
         answer = slot.read()

@@ -1,42 +1,57 @@
-"""One view of all workers: live on a terminal, a line per event elsewhere."""
+"""What a launcher shows of its sweep: the board on a terminal; lines, one a minute, elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
-from rich.table import Table
 
-from sizewise.files import parse_json, tail
+from sizewise.errors import SweepError
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
-from sizewise.record.directories import RunDir
 from sizewise.report.words import literal
+from sizewise.sweep.board import Memory, board_lines, board_view, read_board
 from sizewise.sweep.launch.backend import outcome_line
 
 if TYPE_CHECKING:
     from sizewise.sweep.launch.slot import Slot
 
+LIVE_SECONDS, LINE_SECONDS = 1.0, 60.0
+# A directory of very many jobs on a slow disk is looked at less often.
+SHARE_OF_TIME = 0.05
+
 
 class Progress:
-    """Shows how many of ``total`` jobs have ended and what each worker is doing.
+    """Shows how many of ``total`` jobs have ended and where the others are.
 
-    ``live`` None: on a terminal only.
+    Args:
+        total: jobs that are run now; the board shows those of the whole directory.
+        live: show a board that is drawn again and again; None: on a terminal only.
+        sweep_dir: what the board shows; None: no board, only what begins and ends.
+        clock: seconds that only go up.
     """
 
-    def __init__(self, total: int, live: bool | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        live: bool | None = None,
+        sweep_dir: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._live: Live | None = None
         self._total, self._ended = total, 0
-        self._bar = Bar(TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._task = self._bar.add_task("jobs", total=total)
+        self._sweep_dir, self._clock, self._memory = sweep_dir, clock, Memory()
         if live if live is not None else self.console.is_terminal:
-            self._live = Live(self._bar, console=self.console, refresh_per_second=4)
+            self._live = Live(
+                "", console=self.console, auto_refresh=False, vertical_overflow="crop"
+            )
+        self._every = LINE_SECONDS if self._live is None else LIVE_SECONDS
+        self._next = clock() + (LINE_SECONDS if self._live is None else 0.0)
 
     def __enter__(self) -> Progress:
         if self._live is not None:
@@ -61,33 +76,24 @@ class Progress:
 
     def end(self, slot: Slot | None, job: Job) -> None:
         self._ended += 1
-        self._bar.update(self._task, completed=self._ended)
         seconds = f" ({time.monotonic() - slot.started:.1f} s)" if slot is not None else ""
         line = outcome_line(job)
         first, _, rest = line.partition("\n")
         text = f"[{self._ended}/{self._total}] {job.identity.slug}{seconds}: {first}"
         self.say(f"{text}\n{rest}" if rest else text)
 
-    def refresh(self, slots: Sequence[Slot]) -> None:
-        if self._live is None:
+    def refresh(self) -> None:
+        """Show the board where it is due; launchers call this as often as they like."""
+        now = self._clock()
+        if self._sweep_dir is None or now < self._next:
             return
-        table = Table.grid(padding=(0, 2))
-        for slot in slots:
-            if slot.job is not None:
-                seconds = f"{time.monotonic() - slot.started:.0f} s"
-                place = ",".join(slot.gpus) if slot.gpus else str(slot.number)
-                table.add_row(
-                    place, slot.job.identity.slug, seconds, literal(latest_figures(slot.job))
-                )
-        self._live.update(Group(table, self._bar))
-
-
-def latest_figures(job: Job) -> str:
-    """Return the last values that a running job wrote, as ``step 120  train_loss 1.234``."""
-    try:
-        record = parse_json(tail(RunDir(job.run_dir).history, 1)[-1])
-        values = {name: float(v) for name, v in record["values"].items() if "loss" in name}
-        step = int(record["step"])
-    except (IndexError, ValueError, KeyError, TypeError, AttributeError):
-        return ""  # nothing yet, or a line that is being written
-    return "  ".join([f"step {step}", *(f"{name} {v:.4g}" for name, v in values.items())])
+        try:
+            board = read_board(self._sweep_dir, memory=self._memory)
+        except SweepError:  # nothing was submitted yet
+            return
+        self._next = now + max(self._every, (self._clock() - now) / SHARE_OF_TIME)
+        if self._live is not None:
+            self._live.update(board_view(board), refresh=True)
+            return
+        for line in board_lines(board):
+            self.say(line)

@@ -63,7 +63,7 @@ class RayBackend:
         ray = self._started()
         # max_calls=1: a process of its own for each job; Ray itself never tries one again.
         task = ray.remote(max_calls=1, max_retries=0, **self._resources)(run_in_ray)
-        with Progress(len(jobs), live=False) as progress:
+        with Progress(len(jobs), sweep_dir=options.sweep_dir) as progress:
             _Tasks(ray, task, options, progress).run(jobs)
 
     def close(self) -> None:
@@ -106,6 +106,7 @@ class _Tasks:
         go_on = True
         while go_on and (self._under_way or self._elsewhere):
             go_on = all([self._ended(job) for job in self._returned()])
+            self._progress.refresh()
 
     def _start(self, job: Job) -> None:
         if holder(job.run_dir) is not None:

@@ -99,17 +99,21 @@ class Slot:
         self.close()
         return code
 
-    def _spawn(self) -> None:
+    def environment(self) -> dict[str, str]:
+        """The environment of a process in this place."""
         environment = dict(os.environ)
         if self.gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
         environment.update({name: str(self.threads) for name in THREAD_VARIABLES})
         environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+        return environment
+
+    def _spawn(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", WORKER_MODULE, *worker_arguments()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=self.environment(),
         )
 
 

@@ -13,6 +13,7 @@ from sizewise.files import read_json, write_json
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.directories import RunDir
+from sizewise.record.identity import trains
 from sizewise.record.state import JobState, forget_failure, is_done, job_state, record_failure
 from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.progress import Progress
@@ -58,13 +59,13 @@ class SlurmBackend:
     def check(self, jobs: Sequence[Job]) -> None:
         require_slurm()
         for job in jobs:
-            check_resources(self._parameters, job.config.get("trainer") or {}, job.identity.slug)
+            check_resources(self._parameters, job.config, job.identity.slug)
 
     def run(self, jobs: Sequence[Job], options: LaunchOptions) -> None:
         """Submit what is not queued yet, and wait for all."""
         self.check(jobs)
         open_jobs = list(jobs)
-        with Progress(len(jobs), live=False) as progress:
+        with Progress(len(jobs), sweep_dir=options.sweep_dir) as progress:
             for attempt in range(options.retries + 1):
                 self._submit(open_jobs, options.sweep_dir, progress)
                 if not self.waits:
@@ -131,6 +132,7 @@ class SlurmBackend:
                     if failed and options.fail_fast:
                         cancel([queue_id(other.run_dir) or "" for other in open_jobs])
                         return
+                progress.refresh()
                 if open_jobs:
                     time.sleep(self._poll)
         except KeyboardInterrupt:
@@ -184,11 +186,25 @@ def queue_id(run_dir: Path) -> str | None:
 GPU_KEYS = ("gpus_per_node", "gpus_per_task", "gres")
 
 
-def check_resources(slurm: Mapping[str, Any], trainer: Mapping[str, Any], job: str) -> None:
-    """Raise if a job's trainer asks for other nodes, tasks or devices than SLURM will give."""
+def check_resources(slurm: Mapping[str, Any], config: Mapping[str, Any], job: str) -> None:
+    """Raise if a job asks for other nodes, tasks or devices than SLURM will give.
+
+    A base that is spread over GPUs to answer (``model.device_map``) needs one task, which sees them
+    all; further ones, for the jobs of the sweep that train, end at once.
+    """
+    trainer = config.get("trainer") or {}
     devices, nodes = trainer.get("devices") or 1, trainer.get("num_nodes") or 1
     pairs = [("nodes", slurm.get("nodes", 1), "trainer.num_nodes", nodes)]
-    pairs.append(("tasks_per_node", slurm.get("tasks_per_node", 1), "trainer.devices", devices))
+    spreads = (config.get("model") or {}).get("device_map") is not None
+    if spreads and slurm.get("gpus_per_task"):
+        raise SweepError(
+            f"{job}: model.device_map=auto needs all GPUs of the node in one task, and "
+            "hydra.launcher.gpus_per_task shows each task its own. Set "
+            f"hydra.launcher.gpus_per_node={devices} instead."
+        )
+    tasks = slurm.get("tasks_per_node", 1)
+    if not (spreads and tasks == 1 and not trains(config)):
+        pairs.append(("tasks_per_node", tasks, "trainer.devices", devices))
     on_cpu = trainer.get("accelerator") == "cpu"
     if slurm.get("gpus_per_node") and not on_cpu:
         pairs.append(("gpus_per_node", slurm["gpus_per_node"], "trainer.devices", devices))

@@ -106,7 +106,7 @@ def check_options(options: SweepConfig, parallel: int | None = None) -> None:
     if options.arms:
         raise SweepError("A named sweep has a fixed grid. Search without sweep=…")
     default = SweepConfig()
-    names = ("limit", "order", "fail_fast")
+    names = ("limit", "order", "fail_fast", "halving")
     given = [f"sweep.{n}" for n in names if getattr(options, n) != getattr(default, n)]
     if given:
         raise SweepError(

@@ -1,0 +1,240 @@
+"""Does halving keep the winner? Sweeps are drawn from stored learning curves and decided.
+
+    python benchmarks/halving.py                  # from benchmarks/halving_curves.csv
+    python benchmarks/halving.py --record nano    # trains the curves of a base and appends them
+
+A curve is one fit of the embedded task (480 rows, 60 steps, cosine schedule) at a rank, a learning
+rate and a seed. Its losses are written at several shares of its steps: of the weights as they are
+(window 0), and of their mean over the last part (window) of the steps until then. A sweep is some
+ranks and rates of one base, each with one of its seeds; it is decided by
+``sizewise.sweep.halving``, the function that decides real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sizewise.composition.compose import compose_run
+from sizewise.data.batches.collate import collate_training
+from sizewise.data.batches.datamodule import SizewiseDataModule
+from sizewise.data.build import build_splits
+from sizewise.data.tokens.encode import encode_examples
+from sizewise.data.tokens.template import ChatTemplate
+from sizewise.evaluation.text import pad_id
+from sizewise.models.adapter.attach import attach_adapter
+from sizewise.models.architecture import context_length
+from sizewise.models.base import load_base
+from sizewise.models.tokenizer import load_tokenizer
+from sizewise.runtime import prepare_environment, quiet, resolve_device, seed_everything
+from sizewise.sweep.halving import Rung, halve
+from sizewise.training.milestones import WINDOW
+from sizewise.training.module import CausalModule, answer_loss, summed_nll
+from sizewise.training.optimizer import lr_scale, make_optimizer_factory, warmup_steps
+
+CURVES = Path(__file__).with_name("halving_curves.csv")
+COLUMNS = ("base", "rank", "lr", "seed", "share", "window", "loss")
+SETTING = ("dataset.max_train=480", "trainer.batch_size=16", "trainer.max_epochs=2")
+STEPS = 60
+SHARES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
+WINDOWS = (0.0, 0.4, WINDOW, 0.8)
+VALIDATED = 192
+SWEEPS = 1000
+# How sweeps are decided: name, share of the rung, fraction kept (0: one rate of each rank).
+RULES = (
+    ("half at 1/4", 1 / 4, 0.5),
+    ("half at 1/3", 1 / 3, 0.5),
+    ("half at 1/2", 1 / 2, 0.5),
+    ("a quarter at 1/3", 1 / 3, 0.25),
+    ("one rate each at 1/3", 1 / 3, 0.0),
+    ("one rate each at 1/2", 1 / 2, 0.0),
+    ("one rate each at 2/3", 2 / 3, 0.0),
+)
+# What is trained per base: ranks, learning rates, seeds.
+GRIDS = {
+    "nano": ((2, 16), (0.0006, 0.0017, 0.0051, 0.0102, 0.0153), (1, 2)),
+    "micro": ((4, 16), (0.0005, 0.001, 0.003, 0.006, 0.009), (1,)),
+}
+
+
+def record(base: str) -> Iterator[dict[str, Any]]:
+    """Train every curve of a base."""
+    for rank, lr, seed in itertools.product(*GRIDS[base]):
+        for share, window, loss in curve(base, rank, lr, seed):
+            yield dict(
+                zip(COLUMNS, (base, rank, lr, seed, f"{share:.4f}", window, f"{loss:.5f}"),
+                    strict=True)
+            )  # fmt: skip
+
+
+def curve(base: str, rank: int, lr: float, seed: int) -> Iterator[tuple[float, float, float]]:
+    """Train one fit and yield (share of the steps, window, validation loss)."""
+    cfg = compose_run(
+        [f"model={base}", f"lora.r={rank}", f"optimizer.lr={lr}", f"seed={seed}", *SETTING]
+    )
+    seed_everything(seed)
+    template = ChatTemplate(load_tokenizer(cfg.model), cfg.model.chat_template)
+    splits = build_splits(cfg.dataset)
+    train, validation = (
+        encode_examples(
+            examples, template, cfg.dataset.max_length, context=context_length(cfg.model)
+        )
+        for examples in (splits.train, splits.validation[:VALIDATED])
+    )
+    model = load_base(cfg.model, cfg.quantization, resolve_device(cfg.trainer))
+    model = attach_adapter(model, cfg.lora, cfg.model, seed)
+    make_optimizer = make_optimizer_factory(cfg.optimizer, allow_fused=True)
+    module = CausalModule(model, make_optimizer, lambda *_: None, 0.0)  # type: ignore[arg-type, return-value]
+    data = SizewiseDataModule(
+        train=train, validation=validation, batch_size=cfg.trainer.batch_size, accumulate=1,
+        eval_batch_size=64, length_grouping=cfg.trainer.length_grouping, seed=seed,
+        pad_token_id=pad_id(template), collate=collate_training,
+    )  # fmt: skip
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer, warmup = make_optimizer(weights), warmup_steps(cfg.scheduler.warmup, STEPS)
+    batches = itertools.chain.from_iterable(itertools.repeat(data.train_dataloader()))
+    held_back = list(data.val_dataloader())
+    past: list[list[torch.Tensor]] = []
+    model.train()
+    for step, batch in enumerate(itertools.islice(batches, STEPS)):
+        scale = lr_scale(cfg.scheduler.name, step, warmup, STEPS, cfg.scheduler.min_ratio)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * scale
+        logits, targets = module.answer_scores(batch)
+        answer_loss(logits, targets, batch["step_tokens"])[0].backward()
+        torch.nn.utils.clip_grad_norm_(weights, cfg.trainer.gradient_clip or math.inf)
+        optimizer.step()
+        optimizer.zero_grad()
+        past.append([p.detach().clone() for p in weights])
+        for share in (s for s in SHARES if round(s * STEPS) == step + 1):
+            for window in WINDOWS if share < 1 else (0.0,):
+                yield share, window, averaged_loss(module, weights, past, window, held_back)
+
+
+@torch.no_grad()
+def averaged_loss(
+    module: CausalModule,
+    weights: Sequence[torch.Tensor],
+    past: Sequence[Sequence[torch.Tensor]],
+    window: float,
+    batches: Sequence[Any],
+) -> float:
+    """Validation loss of the mean of the last steps' weights; the weights stay as they were."""
+    chosen = past[-max(1, round(window * len(past))) :]
+    for weight, values in zip(weights, zip(*chosen, strict=True), strict=True):
+        weight.copy_(torch.stack(list(values)).mean(0))
+    module.model.eval()
+    sums = [summed_nll(module.answer_scores, batch) for batch in batches]
+    module.model.train()
+    for weight, last in zip(weights, past[-1], strict=True):
+        weight.copy_(last)
+    return float(sum(float(nll) for nll, _ in sums) / sum(tokens for _, tokens in sums))
+
+
+Key = tuple[str, int, float, int]
+Curves = Mapping[Key, Mapping[tuple[float, float], float]]
+
+
+def read(path: Path = CURVES) -> Curves:
+    """Curves by base, rank, rate and seed: (share, window) → loss."""
+    found: dict[Key, dict[tuple[float, float], float]] = {}
+    with path.open(newline="", encoding="utf-8") as handle:
+        for row in csv.DictReader(handle):
+            key = (row["base"], int(row["rank"]), float(row["lr"]), int(row["seed"]))
+            share = min(SHARES, key=lambda s: abs(s - float(row["share"])))
+            found.setdefault(key, {})[share, float(row["window"])] = float(row["loss"])
+    return found
+
+
+def draw(curves: Curves, chance: random.Random) -> list[Key]:
+    """A sweep: one or more ranks of a base at three rates or more, each with one of its seeds."""
+    base = chance.choice(sorted({key[0] for key in curves}))
+    ranks, rates = (sorted({key[n] for key in curves if key[0] == base}) for n in (1, 2))
+    some_ranks = chance.sample(ranks, chance.randint(1, len(ranks)))
+    some_rates = chance.sample(rates, chance.randint(3, len(rates)))
+    seeds = sorted({key[3] for key in curves if key[0] == base})
+    some = itertools.product(some_ranks, some_rates)
+    return [(base, int(rank), float(rate), chance.choice(seeds)) for rank, rate in some]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of many sweeps: how often the winner was kept, the mean regret, the steps that were run.
+
+    ``regret``: the best final loss of the kept over that of all, less 1. ``steps``: as a share of
+    those of the whole grid.
+    """
+
+    kept: float
+    regret: float
+    steps: float
+
+
+def simulate(
+    curves: Curves, share: float, keep: float, window: float, sweeps: int = SWEEPS, seed: int = 0
+) -> Result:
+    chance = random.Random(seed)
+    decided = [_decide(curves, draw(curves, chance), share, keep, window) for _ in range(sweeps)]
+    regrets = [regret for regret, _ in decided]
+    return Result(
+        kept=sum(regret == 0 for regret in regrets) / sweeps,
+        regret=sum(regrets) / sweeps,
+        steps=sum(steps for _, steps in decided) / sweeps,
+    )
+
+
+def _decide(
+    curves: Curves, sweep: Sequence[Key], share: float, keep: float, window: float
+) -> tuple[float, float]:
+    """Return the regret of one sweep and the share of its steps that were run."""
+    named = {f"{number:02}": curves[key] for number, key in enumerate(sweep)}
+    groups = {name: str(key[1]) for name, key in zip(named, sweep, strict=True)}
+    rung = Rung(share, math.ceil(keep * len(sweep)), groups)
+    fates = halve(named, [rung], lambda *_: {n: c[share, window] for n, c in named.items()})
+    final = {name: losses[1.0, 0.0] for name, losses in named.items()}
+    left = [loss for name, loss in final.items() if not fates[name].out]
+    steps = share + (1 - share) * len(left) / len(final)
+    return min(left) / min(final.values()) - 1, steps
+
+
+def table(curves: Curves, sweeps: int = SWEEPS) -> Iterator[str]:
+    """The lines of a table for docs/sweeps.md."""
+    yield "| | winner kept | regret | with the weights as they are | | steps run |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for name, share, keep in RULES:
+        mean, plain = (simulate(curves, share, keep, w, sweeps) for w in (WINDOW, 0.0))
+        yield (
+            f"| {name} | {mean.kept:.1%} | {mean.regret:.2%} | {plain.kept:.1%} | "
+            f"{plain.regret:.2%} | {mean.steps:.0%} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", choices=sorted(GRIDS), help="train the curves of a base")
+    parser.add_argument("--sweeps", type=int, default=SWEEPS)
+    options = parser.parse_args()
+    if options.record is None:
+        print("\n".join(table(read(), options.sweeps)))
+        return
+    prepare_environment(hub=False)
+    quiet()
+    fresh = not CURVES.exists()
+    with CURVES.open("a", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+        if fresh:
+            writer.writeheader()
+        writer.writerows(record(options.record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""A sweep of 24 configurations: halved, as a full grid, and as one would write it oneself.
+
+    python benchmarks/sweep.py            # nano and micro × 3 ranks × 4 learning rates
+    python benchmarks/sweep.py --tiny     # whether it runs
+
+One after the other, in the same folder of caches: `train.py` with `sweep.halving`, `train.py`
+without it, and `benchmarks/sweep_peer.py` (Hydra's basic launcher, HF Trainer with PEFT and length
+groups, `generate`). Wall and CPU seconds of the whole command, imports included; the winner is the
+configuration with the lowest validation loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sizewise.record.directories import OUTCOME_FILE
+from sizewise.record.outcome import read_outcome
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The grid, and the size of every job."""
+
+    bases: tuple[str, ...] = ("nano", "micro")
+    ranks: tuple[int, ...] = (4, 8, 16)
+    rates: tuple[float, ...] = (0.0005, 0.0015, 0.0045, 0.0135)
+    rows: int = 1200
+    validation: int = 200
+    test: int = 200
+    epochs: int = 2
+    room: int = 48
+    rungs: str = "[0.333]"
+    keep: float = 0.25
+
+    @property
+    def jobs(self) -> int:
+        return len(self.bases) * len(self.ranks) * len(self.rates)
+
+
+TINY = Setting(("nano",), (2, 4), (0.001, 0.01), 32, 8, 8, 1, 8, keep=0.5)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A command's seconds, and its best configuration with its validation loss and score."""
+
+    name: str
+    wall: float
+    cpu: float
+    winner: tuple[str, int, float]
+    loss: float
+    score: float
+
+
+def joined(values: Sequence[object]) -> str:
+    return ",".join(map(str, values))
+
+
+def ours(setting: Setting, folder: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, str(ROOT / "train.py"), "-m", f"model={joined(setting.bases)}",
+        f"lora.r={joined(setting.ranks)}", f"optimizer.lr={joined(setting.rates)}", "seed=1",
+        f"dataset.max_train={setting.rows}", f"dataset.max_validation={setting.validation}",
+        f"dataset.max_test={setting.test}", f"trainer.max_epochs={setting.epochs}",
+        "trainer.batch_size=16", "evaluation.batch_size=64", "trainer.progress_bar=false",
+        f"generation.max_new_tokens={setting.room}", "logger=none", "sweep.baselines=false",
+        f"sweep.dir={folder}", f"paths.cache={folder / 'cache'}", *more,
+    ]  # fmt: skip
+
+
+def peer(setting: Setting, folder: Path) -> list[str]:
+    return [
+        sys.executable, str(ROOT / "benchmarks" / "sweep_peer.py"), "-m",
+        f"base={joined(setting.bases)}", f"rank={joined(setting.ranks)}",
+        f"lr={joined(setting.rates)}", f"rows={setting.rows}", f"epochs={setting.epochs}",
+        f"validation={setting.validation}", f"test={setting.test}", f"room={setting.room}",
+        f"hydra.sweep.dir={folder}",
+    ]  # fmt: skip
+
+
+Result = tuple[float, tuple[str, int, float], float]
+
+
+def our_results(folder: Path) -> Iterator[Result]:
+    for path in folder.glob(f"*/{OUTCOME_FILE}"):
+        found = read_outcome(path.parent)
+        key = (found.model.name, found.config["lora"]["r"], found.config["optimizer"]["lr"])
+        scores = next(iter(found.tuned.values())).scores if found.tuned else {}
+        yield found.validation["val_loss"], key, scores[found.primary]
+
+
+def peer_results(folder: Path) -> Iterator[Result]:
+    for path in folder.glob("*/result.json"):
+        found = json.loads(path.read_text())
+        yield found["val_loss"], (found["base"], found["rank"], found["lr"]), found["exact_match"]
+
+
+def measure(
+    name: str, command: list[str], results: Callable[[Path], Iterator[Result]], folder: Path
+) -> Measured:
+    """Run a command to its end; SystemExit with its last words where it fails."""
+    folder.mkdir(parents=True)
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    run = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    wall, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if run.returncode != 0:
+        raise SystemExit(f"{name} failed:\n{(run.stderr or run.stdout)[-2000:]}")
+    loss, winner, score = min(results(folder))
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Measured(name, wall, cpu, winner, loss, score)
+
+
+def measure_all(setting: Setting, folder: Path) -> list[Measured]:
+    halving = (
+        f"sweep.halving.rungs={setting.rungs}", f"sweep.halving.keep={setting.keep}",
+        "sweep.halving.keep_each=[model]",
+    )  # fmt: skip
+    places = [folder / name for name in ("halved", "grid", "peer")]
+    return [
+        measure("halved", ours(setting, places[0], *halving), our_results, places[0]),
+        measure("full grid", ours(setting, places[1]), our_results, places[1]),
+        measure("Hydra basic, HF Trainer", peer(setting, places[2]), peer_results, places[2]),
+    ]
+
+
+def table(found: Sequence[Measured]) -> Iterator[str]:
+    """Ratios are to the first row, in wall and in CPU seconds."""
+    yield "| | wall s | × | CPU s | × | winner | validation loss | exact match |"
+    yield "|---|---:|---:|---:|---:|---|---:|---:|"
+    first = found[0]
+    for row in found:
+        base, rank, rate = row.winner
+        yield (
+            f"| {row.name} | {row.wall:.0f} | {row.wall / first.wall:.2f} | {row.cpu:.0f} | "
+            f"{row.cpu / first.cpu:.2f} | {base} r={rank} {rate:g} | {row.loss:.4f} | "
+            f"{row.score:.1%} |"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="four configurations of a few steps")
+    parser.add_argument("--folder", type=Path, help="kept; default: a temporary one")
+    options = parser.parse_args(arguments)
+    setting = TINY if options.tiny else Setting()
+    with tempfile.TemporaryDirectory() as temporary:
+        found = measure_all(setting, options.folder or Path(temporary))
+    print(f"{setting.jobs} configurations, {os.cpu_count()} cores")
+    print("\n".join(table(found)))
+
+
+if __name__ == "__main__":
+    main()

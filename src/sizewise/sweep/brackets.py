@@ -1,0 +1,399 @@
+"""The candidates of a sweep: screened with one seed, the best of each bracket kept.
+
+Tuning a learning rate is the small case (a bracket is one configuration, of which one rate is
+kept), halving a grid the large one. Every decision is a function of what stands in the run
+directories, so that any number of launchers on a sweep's directory, and the same command after a
+kill, come to the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from sizewise.config import HalvingConfig, SweepConfig, TuningConfig
+from sizewise.errors import ConfigError
+from sizewise.files import hash_text
+from sizewise.job.submit import Job
+from sizewise.record.brackets import (
+    AUDITED,
+    DIVERGED,
+    FAILED,
+    KEPT,
+    OPEN,
+    STOPPED,
+    BracketRecord,
+    Candidate,
+    RungRecord,
+    TuningRecord,
+)
+from sizewise.record.directories import RunDir
+from sizewise.record.identity import trains
+from sizewise.record.state import JobFailure, JobState, finished, is_done, job_state
+from sizewise.record.stops import Stop, stop_at
+from sizewise.sweep.halving import Fate, Losses, Rung, halve
+
+RATE = "optimizer.lr"
+END = 1.0
+CONFIGURATION = ("configuration",)  # the group of a rung at which learning rates are chosen
+
+
+def rates_of(config: Mapping[str, Any], given: bool, tuning: TuningConfig) -> list[float | None]:
+    """Return the learning rates to try for a job; None is its own.
+
+    ``given``: the command or the arm sets ``optimizer.lr`` itself, which is then left alone.
+    """
+    if not tuning.on or given or not trains(config):
+        return [None]
+    own = float(config["optimizer"]["lr"])
+    factors = tuning.lr_factors or ()
+    return [None if factor == 1 else float(f"{own * factor:.4g}") for factor in factors]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The jobs of one trained configuration that differ in learning rate and seed only.
+
+    ``candidates``: one per learning rate, with the first seed. ``further``: the jobs with the other
+    seeds, by the identity of the candidate whose rate they have.
+    """
+
+    name: str
+    candidates: tuple[Job, ...]
+    further: Mapping[str, tuple[Job, ...]]
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Candidates whose validation losses can be compared, and the rungs where they are."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    rungs: tuple[Rung, ...]
+
+    @cached_property
+    def candidates(self) -> dict[str, Job]:
+        """Candidates by the names of their directories."""
+        return {job.identity.slug: job for cell in self.cells for job in cell.candidates}
+
+    @cached_property
+    def further(self) -> dict[str, tuple[Job, ...]]:
+        return {key: jobs for cell in self.cells for key, jobs in cell.further.items()}
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [*self.candidates.values(), *(job for jobs in self.further.values() for job in jobs)]
+
+    @property
+    def seeds(self) -> int:
+        """Number of further seeds that whatever is kept is run with."""
+        return max((len(jobs) for jobs in self.further.values()), default=0)
+
+    @property
+    def survivors(self) -> int:
+        """How many are kept, at least, unless they diverge."""
+        return min(rung.survivors for rung in self.rungs)
+
+    @property
+    def halves(self) -> bool:
+        """Whether more than the learning rate of each configuration is chosen."""
+        return any(rung.each != CONFIGURATION for rung in self.rungs)
+
+    def look(self) -> Look:
+        """Read what is known of every candidate now."""
+        shares: list[float] = []
+        found: list[dict[str, Stop]] = []
+
+        def losses_at(number: int, contenders: Collection[str]) -> Losses:
+            jobs = {name: self.candidates[name] for name in contenders}
+            shares.append(_share(jobs.values(), self.rungs[number].share))
+            stops = {name: _figure(job, shares[-1]) for name, job in jobs.items()}
+            found.append({name: stop for name, stop in stops.items() if stop is not None})
+            return {name: stop.value for name, stop in found[-1].items()}
+
+        fates = halve(self.candidates, self.rungs, losses_at)
+        return Look(self, fates, shares, found)
+
+
+def _share(jobs: Iterable[Job], share: float) -> float:
+    """Where candidates are compared: at the rung, unless one of them went past it unseen."""
+    unseen = (is_done(job.run_dir) and stop_at(job.run_dir, share) is None for job in jobs)
+    return END if share >= END or any(unseen) else share
+
+
+def _figure(job: Job, share: float) -> Stop | None:
+    """Return where a candidate was at a share of its steps; of one at its end, its best loss."""
+    stop = stop_at(job.run_dir, share)
+    if stop is not None or share < END:
+        return stop
+    outcome = finished(job.run_dir)
+    if outcome is None or "val_loss" not in outcome.validation:
+        return None
+    cost = outcome.cost
+    return Stop(
+        step=cost.train_steps or 0,
+        value=outcome.validation["val_loss"],
+        share=END,
+        of_steps=cost.train_steps,
+        seconds=cost.train_seconds,
+        tokens=cost.train_tokens,
+    )
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a bracket has come to, as far as it is sure.
+
+    ``shares`` and ``found`` (candidate → where it stood) have an entry for each rung.
+    """
+
+    bracket: Bracket
+    fates: Mapping[str, Fate]
+    shares: Sequence[float]
+    found: Sequence[Mapping[str, Stop]]
+
+    @property
+    def decided(self) -> bool:
+        return all(fate.out or self._through(fate) for fate in self.fates.values())
+
+    def _through(self, fate: Fate) -> bool:
+        return not fate.out and fate.passed == len(self.bracket.rungs)
+
+    @cached_property
+    def kept(self) -> list[Job]:
+        """The candidates that surely go on to their end."""
+        return [job for n, job in self.bracket.candidates.items() if self._through(self.fates[n])]
+
+    @property
+    def further(self) -> list[Job]:
+        """The further seeds of what is kept."""
+        return [job for kept in self.kept for job in self.bracket.further[kept.identity.hash]]
+
+    @property
+    def later(self) -> int:
+        """Number of further seeds that are to come, but not known yet; about, where ties are."""
+        missing = 0 if self.decided else max(0, self.bracket.survivors - len(self.kept))
+        return missing * self.bracket.seeds
+
+    def _stop(self, name: str) -> Stop | None:
+        """The last figure that was compared."""
+        at = min(self.fates[name].passed, len(self.found) - 1)
+        stops = (self.found[number].get(name) for number in range(at, -1, -1))
+        return next((stop for stop in stops if stop is not None), None)
+
+    def audited(self, share: float) -> list[Job]:
+        """The stopped candidates that are run to their end, drawn by their identity."""
+        stopped = [job for name, job in self.bracket.candidates.items() if self._was_stopped(name)]
+        return [job for job in stopped if drawn(job.identity.hash) < share]
+
+    def _was_stopped(self, name: str) -> bool:
+        stop = self._stop(name)
+        return self.fates[name].out and stop is not None and not stop.diverged
+
+    def to_run(self, audit: float) -> list[Job]:
+        """The jobs to run next, with where they are to stop."""
+        rungs = len(self.bracket.rungs)
+        climbing = [
+            replace(job, stop_at=self.shares[fate.passed])
+            for name, job in self.bracket.candidates.items()
+            if not (fate := self.fates[name]).out
+            and fate.passed < rungs
+            and name not in self.found[fate.passed]
+        ]
+        audits = [replace(job, stop_at=END) for job in self.audited(audit)]
+        whole = [*self.kept, *self.further, *audits]
+        return climbing + [job for job in whole if not is_done(job.run_dir) and not _ended(job)]
+
+    def record(self, audit: float) -> BracketRecord:
+        audited = {job.identity.slug for job in self.audited(audit)}
+        rungs = [
+            RungRecord(share, rung.keep, list(rung.each))
+            for share, rung in zip(self.shares, self.bracket.rungs, strict=True)
+        ]
+        jobs = self.bracket.candidates.values()
+        schedules = sorted({str(job.config["scheduler"]["name"]) for job in jobs})
+        candidates = [
+            self._record(job, cell.name, audited)
+            for cell in self.bracket.cells
+            for job in cell.candidates
+        ]
+        return BracketRecord(self.bracket.name, rungs, candidates, ", ".join(schedules))
+
+    def _record(self, job: Job, cell: str, audited: Collection[str]) -> Candidate:
+        slug = job.identity.slug
+        stop, outcome = self._stop(slug), finished(job.run_dir)
+        values = [found[slug].value for found in self.found if slug in found]
+        return Candidate(
+            run=slug,
+            lr=float(job.config["optimizer"]["lr"]),
+            state=self._state(job, audited),
+            value=stop.value if stop else None,
+            step=stop.step if stop else None,
+            of_steps=stop.of_steps if stop else None,
+            seconds=stop.seconds if stop else None,
+            tokens=stop.tokens if stop else None,
+            final=outcome.validation.get("val_loss") if outcome else None,
+            cell=cell,
+            values=values,
+        )
+
+    def _state(self, job: Job, audited: Collection[str]) -> str:
+        slug = job.identity.slug
+        fate, stop = self.fates[slug], self._stop(slug)
+        if self._through(fate):
+            return KEPT
+        if fate.out:
+            diverged = stop is not None and stop.diverged
+            return DIVERGED if diverged else AUDITED if slug in audited else STOPPED
+        return FAILED if job_state(job.run_dir) == JobState.FAILED else OPEN
+
+
+def _ended(job: Job) -> bool:
+    """Whether a job that may diverge has done so."""
+    stop = stop_at(job.run_dir, END) if job.stop_at is not None else None
+    return stop is not None and stop.diverged
+
+
+def drawn(identity: str) -> float:
+    """Return a number in [0, 1) that a run's identity alone decides."""
+    return int(hash_text(f"audit {identity}", 12), 16) / 16**12
+
+
+def make_brackets(jobs: Sequence[Job], sweep: SweepConfig) -> list[Bracket]:
+    """Gather the trained jobs that are screened; what has nothing to be compared with is not.
+
+    Raises:
+        ConfigError: ``sweep.halving.keep_each`` names a key that there is not.
+    """
+    tuning, halving = sweep.tuning, sweep.halving
+    screens = tuning.on and tuning.screen
+    if not halving.on:
+        cells = _cells(jobs, at_least=2) if screens else []
+        return [_tuned(cell, tuning) for cell in cells]
+    cells = _cells(jobs, at_least=1)
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(_comparable(cell.candidates[0]), []).append(cell)
+    names = _labels([found[0].candidates[0].config for found in groups.values()])
+    made = [
+        Bracket(name, tuple(found), _rungs(found, halving, tuning if screens else None))
+        for name, found in zip(names, groups.values(), strict=True)
+    ]
+    return [bracket for bracket in made if bracket.rungs]
+
+
+def _tuned(cell: Cell, tuning: TuningConfig) -> Bracket:
+    return Bracket(cell.name, (cell,), (_one_rate_each((cell,), tuning.rung),))
+
+
+def _one_rate_each(cells: Sequence[Cell], share: float) -> Rung:
+    groups = {c.identity.slug: str(n) for n, cell in enumerate(cells) for c in cell.candidates}
+    return Rung(share, 0, groups, CONFIGURATION)
+
+
+def _rungs(
+    cells: Sequence[Cell], halving: HalvingConfig, tuning: TuningConfig | None
+) -> tuple[Rung, ...]:
+    """The rungs of a bracket at which somebody may be stopped, by their shares."""
+    jobs = [job for cell in cells for job in cell.candidates]
+    groups = {job.identity.slug: _values(job.config, halving.keep_each) for job in jobs}
+    rungs = [
+        Rung(share, math.ceil(len(jobs) * halving.keep**number), groups, tuple(halving.keep_each))
+        for number, share in enumerate(halving.rungs or (), start=1)
+    ]
+    if tuning is not None:
+        rungs.append(_one_rate_each(cells, tuning.rung))
+    return tuple(r for r in sorted(rungs, key=lambda r: r.share) if r.survivors < len(jobs))
+
+
+def _values(config: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """The values of configuration keys as one text."""
+    return json.dumps([_value(config, key) for key in keys], sort_keys=True, default=str)
+
+
+def _value(config: Mapping[str, Any], dotted: str) -> Any:
+    node: Any = config
+    for key in dotted.split("."):
+        if not isinstance(node, Mapping) or key not in node:
+            raise ConfigError(
+                f"sweep.halving.keep_each names {dotted!r}, which no configuration has. Give keys "
+                "such as model, lora.r or optimizer.lr."
+            )
+        node = node[key]
+    return node
+
+
+def _comparable(job: Job) -> str:
+    """What losses have to share to be compared: the validation examples, and the model's tokens.
+
+    A loss per answer token says nothing beside one of another tokenizer, and bits per byte beside
+    another base's little: the better base would be left with all the budget.
+    """
+    return _values(job.config, ("dataset", "model"))
+
+
+def _labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name brackets by base and data set; equal names are numbered."""
+    names = [f"{c['model']['name']} on {c['dataset']['name']}" for c in configs]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: number + 1].count(name)})"
+        for number, name in enumerate(names)
+    ]
+
+
+def _cells(jobs: Sequence[Job], at_least: int) -> list[Cell]:
+    """Gather jobs that differ in learning rate and seed only, where there are enough rates."""
+    groups: dict[str, dict[float, list[Job]]] = {}
+    for job in jobs:
+        if trains(job.config):
+            rates = groups.setdefault(_key(job), {})
+            rates.setdefault(float(job.config["optimizer"]["lr"]), []).append(job)
+    found = [rates for rates in groups.values() if len(rates) >= at_least]
+    names = _names([next(iter(rates.values()))[0] for rates in found])
+    return [_cell(name, rates) for name, rates in zip(names, found, strict=True)]
+
+
+def _cell(name: str, rates: Mapping[float, list[Job]]) -> Cell:
+    candidates = tuple(jobs[0] for jobs in rates.values())
+    further = {jobs[0].identity.hash: tuple(jobs[1:]) for jobs in rates.values()}
+    return Cell(name, candidates, further)
+
+
+def _key(job: Job) -> str:
+    config = {key: value for key, value in job.identity.config.items() if key != "seed"}
+    config["optimizer"] = {k: v for k, v in config["optimizer"].items() if k != "lr"}
+    return json.dumps(config, sort_keys=True, default=str)
+
+
+def _names(jobs: Sequence[Job]) -> list[str]:
+    """Name configurations by the overrides in which they differ; a single one by its directory."""
+    kept = [
+        [text for text in job.overrides if not text.startswith((f"{RATE}=", "seed="))]
+        for job in jobs
+    ]
+    shared = set.intersection(*map(set, kept)) if len(kept) > 1 else set()
+    said = [" ".join(text for text in texts if text not in shared) for texts in kept]
+    plain = [job.identity.slug.rpartition("_s")[0] or job.identity.slug for job in jobs]
+    return [name or fallback for name, fallback in zip(said, plain, strict=True)]
+
+
+def tuning_record(looks: Sequence[Look], audit: float) -> TuningRecord:
+    return TuningRecord([look.record(audit) for look in looks], audit)
+
+
+def all_diverged(brackets: Iterable[Bracket]) -> list[JobFailure]:
+    """Return a failure for every bracket of which no candidate gave a number."""
+    return [
+        JobFailure(
+            str(first.run_dir),
+            f"every candidate that was tried diverged ({bracket.name}). Try a lower optimizer.lr",
+            str(RunDir(first.run_dir).log),
+        )
+        for bracket in brackets
+        if not (look := bracket.look()).kept and look.decided
+        for first in [bracket.cells[0].candidates[0]]
+    ]

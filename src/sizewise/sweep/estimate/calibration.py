@@ -1,0 +1,243 @@
+"""What kinds of jobs cost on this machine: measured once, kept by content.
+
+A kind is what decides the seconds of a step and of an answer: base, storage, adapter (whatever its
+rank), batch, data and decoding, on this machine with so many workers. Seeds, rates, ranks and the
+number of training examples are no part of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sizewise.files import hash_text, read_json, sealed, unsealed, write_json
+from sizewise.job.submit import Job
+from sizewise.record.kinds import check_kinds
+from sizewise.report.words import plural
+from sizewise.sweep.launch.slot import Slot
+
+log = logging.getLogger(__name__)
+MODULE = "sizewise.sweep.estimate.measure"
+FOLDER = "estimates"
+VERSION = 1
+# A kind that takes longer than that is left out; imports come on top.
+MOST_SECONDS, IMPORT_SECONDS = 120.0, 120.0
+LIBRARIES = ("sizewise", "torch", "transformers", "peft")
+_DECIDES = ("model", "quantization", "generation", "metric")
+_TRAINER = ("batch_size", "accumulate", "precision", "accelerator", "gradient_checkpointing",
+            "num_threads", "deterministic")  # fmt: skip
+_EVALUATION = ("batch_size", "zero_shot", "objective", "answer_validation", "candidates")
+# Keys of a data set that change how much there is, or who wrote it, not what one example costs.
+_AMOUNT = (
+    "max_train", "max_validation", "max_test", "teacher", "teaching", "answers_from",
+)  # fmt: skip
+_LORA = ("method", "target", "dropout")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Prompts of a split: how many, the bytes of all, and the bytes of all references."""
+
+    count: int
+    prompt_bytes: int
+    answer_bytes: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of one kind of job on this machine. What a kind has no use for is 0.
+
+    Attributes:
+        texts: prompts by split, and of further test sets under ``test/NAME``.
+        start: a worker's imports and first calls.
+        first_data: reading the data the first time in a process.
+        data: reading it again.
+        load: the base.
+        step: each optimiser step that was timed, without the first.
+        fit: what a fit takes beside its steps; of a classical baseline the whole of it.
+        validation: the validation loss, per example.
+        base: an answer of the untouched model, with all likelihoods that are read with it.
+        tuned: the same of the tuned one.
+        prior: what candidates are calibrated with, once per model.
+        single: one answer at batch 1.
+        answers_validation: whether the untouched and the tuned model answer that split, too.
+        zero_shot: keys of the untouched model's answers in the cache, by split.
+        batch: examples that are answered together.
+        reason: why there are no seconds; empty where there are. Texts may be known all the same.
+    """
+
+    texts: Mapping[str, Texts]
+    start: float = 0.0
+    first_data: float = 0.0
+    data: float = 0.0
+    load: float = 0.0
+    step: list[float] = field(default_factory=list)
+    fit: float = 0.0
+    validation: float = 0.0
+    base: float = 0.0
+    tuned: float = 0.0
+    prior: float = 0.0
+    single: float = 0.0
+    answers_validation: list[bool] = field(default_factory=lambda: [False, False])
+    zero_shot: Mapping[str, str] = field(default_factory=dict)
+    batch: int = 1
+    reason: str = ""
+
+
+def of_record(record: Any) -> Measured:
+    """Read what was measured; ValueError, TypeError or KeyError where a record is none."""
+    check_kinds(record, Measured)
+    texts = {name: Texts(**each) for name, each in record["texts"].items()}
+    return Measured(**{**record, "texts": texts})
+
+
+Found = Mapping[str, Measured]
+"""What is known of every kind, by its key."""
+
+
+def kind_key(config: Mapping[str, Any], workers: int, threads: int) -> str:
+    """Name the kind of a job on this machine (24 hex digits)."""
+    parts: dict[str, Any] = {name: config.get(name) for name in _DECIDES}
+    data = [config.get("dataset"), *(config.get("eval_dataset") or {}).values()]
+    parts["data"] = [{k: v for k, v in (d or {}).items() if k not in _AMOUNT} for d in data]
+    for name, keys in (("trainer", _TRAINER), ("evaluation", _EVALUATION), ("lora", _LORA)):
+        node = config.get(name) or {}
+        parts[name] = {key: node.get(key) for key in keys}
+    if parts["lora"]["method"] == "none":  # nothing is trained
+        parts["lora"] = parts["trainer"]["accumulate"] = None
+    where: list[Any] = [platform.node(), platform.machine(), os.cpu_count(), workers, threads]
+    where += [os.environ.get("CUDA_VISIBLE_DEVICES"), [version(name) for name in LIBRARIES]]
+    return hash_text(json.dumps([VERSION, parts, where], sort_keys=True, default=str), 24)
+
+
+def representatives(jobs: Mapping[str, Job], keys: Mapping[str, str]) -> dict[str, Job]:
+    """Return a job of every kind, the one with the most training examples; both by identity."""
+    chosen: dict[str, Job] = {}
+    for identity, job in jobs.items():
+        key = keys[identity]
+        if key not in chosen or _amount(job) > _amount(chosen[key]):
+            chosen[key] = job
+    return chosen
+
+
+def _amount(job: Job) -> float:
+    limit = (job.config.get("dataset") or {}).get("max_train")
+    return float("inf") if limit is None else float(limit)
+
+
+def kept(keys: Iterable[str], cache: Path) -> dict[str, Measured]:
+    """Return what was measured before and still holds."""
+    found = {}
+    for key in keys:
+        try:
+            found[key] = of_record(unsealed(read_json(_path(cache, key)) or {})["measured"])
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+def _path(cache: Path, key: str) -> Path:
+    return cache / FOLDER / f"{key}.json"
+
+
+def calibrate(
+    chosen: Mapping[str, Job], places: Sequence[Slot], cache: Path, texts_alone: str = ""
+) -> Found:
+    """Return what every kind costs, measuring what is not known yet.
+
+    Args:
+        chosen: a job of every kind.
+        places: where jobs are going to run, one per worker; as many processes measure at once.
+        cache: where measurements are kept.
+        texts_alone: why seconds of this machine would say nothing; only texts are counted then.
+    """
+    found = {} if texts_alone else kept(chosen, cache)
+    missing = {key: job for key, job in chosen.items() if key not in found}
+    if missing and not texts_alone:
+        log.info(
+            "Timing a few steps and answers of %s; they are kept for the next plan.",
+            plural(len(missing), "kind") + " of jobs",
+        )
+    for key, measured in _ask(missing, places, texts_alone) if missing else ():
+        found[key] = measured
+        if not measured.reason:
+            _keep(_path(cache, key), measured)
+    for key in missing:
+        found.setdefault(key, Measured({}, reason="measuring it broke off or took too long"))
+    return found
+
+
+def _keep(path: Path, measured: Measured) -> None:
+    try:
+        write_json(path, sealed({"measured": asdict(measured)}))
+    except OSError as error:
+        log.warning("%s cannot be written (%s): the next plan measures again.", path, error)
+
+
+def _ask(
+    chosen: Mapping[str, Job], places: Sequence[Slot], texts_alone: str
+) -> Iterator[tuple[str, Measured]]:
+    """Divide the kinds among as many processes as there are places; yield answers as they come."""
+    count = min(len(places), len(chosen))
+    shares = [list(chosen)[number::count] for number in range(count)]
+    children = [_begin(place) for place in places[:count]]
+    deadline = time.monotonic() + IMPORT_SECONDS + MOST_SECONDS * max(map(len, shares))
+    try:
+        with selectors.DefaultSelector() as selector:
+            for child, share in zip(children, shares, strict=True):
+                _send(child, [_question(key, chosen[key], texts_alone) for key in share])
+                selector.register(_output(child), selectors.EVENT_READ)
+            while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+                for ready, _ in selector.select(left):
+                    output: Any = ready.fileobj
+                    if line := output.readline():
+                        reply = json.loads(line)
+                        yield reply["key"], of_record(reply["measured"])
+                    else:
+                        selector.unregister(output)
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+
+
+def _question(key: str, job: Job, texts_alone: str) -> str:
+    asked = {"key": key, "config": dict(job.config), "texts_alone": texts_alone}
+    return json.dumps(asked, default=str)
+
+
+def _begin(place: Slot) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", MODULE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,  # what was read ahead would wake no selector
+        env=place.environment(),
+    )
+
+
+def _send(child: subprocess.Popen[bytes], lines: Sequence[str]) -> None:
+    assert child.stdin is not None
+    try:
+        child.stdin.write("".join(f"{line}\n" for line in lines).encode())
+        child.stdin.close()
+    except BrokenPipeError:
+        log.warning("A process that was to measure ended at its start (exit %s).", child.poll())
+    child.stdin = None
+
+
+def _output(child: subprocess.Popen[bytes]) -> Any:
+    assert child.stdout is not None
+    return child.stdout

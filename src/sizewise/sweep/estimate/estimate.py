@@ -1,0 +1,237 @@
+"""The estimate of a sweep before it starts: said, kept with its plan, and held against the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sizewise.files import read_json, write_json
+from sizewise.job.submit import DEFAULT_FUNCTION
+from sizewise.record.directories import SweepDir
+from sizewise.report.words import plural, size
+from sizewise.sweep.estimate.calibration import (
+    FOLDER,
+    Found,
+    calibrate,
+    kept,
+    kind_key,
+    representatives,
+)
+from sizewise.sweep.estimate.outgoing import Outgoing, outgoing
+from sizewise.sweep.estimate.work import Costs, Forecast, Piece, forecast, stages
+from sizewise.sweep.launch.local_launcher import LocalBackend, available_cores
+from sizewise.sweep.launch.slot import Slot
+from sizewise.sweep.plan import Plan
+
+log = logging.getLogger(__name__)
+ELSEWHERE = "its jobs run on other machines, of which this one says nothing"
+# The report at the end, and the process of the command itself.
+AROUND = 10.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a command is going to take.
+
+    Attributes:
+        seconds: until it is through; None where no job is known, or not every one.
+        low: as short as it may well be.
+        high: as long as it may well be.
+        workers: how many jobs run at once.
+        work: seconds of all workers by what they go into.
+        jobs: seconds of each job by its directory's name.
+        later: seconds of jobs that only a choice of learning rates will name.
+        unknown: reasons why jobs are not in these seconds, and how many jobs each keeps out.
+        memory_bytes: of all jobs at once, by the planner; None where that is not known.
+        outgoing: texts for servers, judges and teachers.
+    """
+
+    seconds: float | None
+    low: float | None
+    high: float | None
+    workers: int
+    work: Mapping[str, float]
+    jobs: Mapping[str, float]
+    later: Sequence[float]
+    unknown: Mapping[str, int]
+    memory_bytes: int | None = None
+    outgoing: Sequence[Outgoing] = field(default_factory=tuple)
+
+    @property
+    def money(self) -> float | None:
+        known = [each.money for each in self.outgoing if each.money is not None]
+        return sum(known) if known else None
+
+
+def estimate_sweep(
+    plan: Plan, backend: Any, limit: int | None = None, peaks: Mapping[str, int] | None = None
+) -> Estimate | None:
+    """Estimate what a plan takes; None where nothing is left to do, nothing was ever measured, or
+    jobs are another program's.
+
+    Args:
+        plan: what is to be done.
+        backend: sizewise's launcher, or None for one of Hydra's own.
+        limit: jobs that are started at most.
+        peaks: bytes of the jobs by name. Given, what is not known yet is measured now; without,
+            only what was measured before counts, and this costs nothing.
+    """
+    planned = stages(plan, limit)
+    pieces = [piece for stage in planned for piece in stage]
+    if not pieces or any(piece.job.function != DEFAULT_FUNCTION for piece in pieces):
+        return None
+    cache = Path(str((pieces[0].config.get("paths") or {}).get("cache", ".cache/sizewise")))
+    if peaks is None and not (cache / FOLDER).is_dir():
+        return None
+    places, elsewhere = _places(backend, len(planned[0]))
+    workers, threads = len(places), places[0].threads
+    jobs = {piece.job.identity.hash: piece.job for piece in pieces}
+    keys = {identity: kind_key(job.config, workers, threads) for identity, job in jobs.items()}
+    chosen = representatives(jobs, keys)
+    if peaks is None:
+        found: Found = {} if elsewhere else kept(chosen, cache)
+    else:
+        found = calibrate(chosen, places, cache, elsewhere)
+    costs = Costs(found, keys, workers, cache)
+    known = [(p.job, costs.measured(p.job), p.weight if p.end >= 1 else 0.0) for p in pieces]
+    return _summed(
+        forecast(planned, costs), workers, _at_once(peaks, pieces, workers), outgoing(known)
+    )
+
+
+def _places(backend: Any, jobs: int) -> tuple[list[Slot], str]:
+    """Where so many jobs run, as far as that is here; else one place, and why it says nothing."""
+    if isinstance(backend, LocalBackend):
+        return backend.places(jobs), ""
+    alone = [Slot(0, None, available_cores())]
+    return alone, "" if backend is None else ELSEWHERE
+
+
+def _at_once(peaks: Mapping[str, int] | None, pieces: Sequence[Piece], workers: int) -> int | None:
+    """Bytes of the largest jobs that may run side by side."""
+    names = {piece.job.identity.slug for piece in pieces}
+    known = sorted((b for n, b in (peaks or {}).items() if n in names), reverse=True)
+    return sum(known[:workers]) if known else None
+
+
+def _summed(
+    found: Forecast, workers: int, memory: int | None, texts: Sequence[Outgoing]
+) -> Estimate:
+    whole = found.seconds + AROUND if found.jobs else None
+    return Estimate(
+        seconds=whole,
+        low=None if whole is None else whole * (1 - found.doubt),
+        high=None if whole is None else whole * (1 + found.doubt),
+        workers=workers,
+        work=found.work,
+        jobs=found.jobs,
+        later=found.later,
+        unknown=found.unknown,
+        memory_bytes=memory,
+        outgoing=tuple(texts),
+    )
+
+
+def sentences(estimate: Estimate) -> Iterator[str]:
+    """Say an estimate in words, one line each."""
+    workers = plural(estimate.workers, "worker")
+    if estimate.seconds is not None:
+        work = sum(estimate.work.values())
+        shares = ", ".join(f"{n} {s / work:.0%}" for n, s in estimate.work.items() if s)
+        yield (
+            f"Time: about {span(estimate.seconds, estimate.low, estimate.high)} with {workers} on "
+            f"this machine, {span(work)} of work in all ({shares}), from a few steps and answers "
+            "that were timed here."
+        )
+    for reason, count in estimate.unknown.items():
+        without = "Without" if estimate.seconds is not None else "Time is not known for"
+        yield f"{without} {plural(count, 'job')}: {reason}."
+    if estimate.memory_bytes is not None:
+        yield f"Memory: at most about {size(estimate.memory_bytes)} at once with {workers}."
+    for each in estimate.outgoing:
+        yield _texts_sentence(each)
+    if estimate.money is not None:
+        yield f"Money: at most about {estimate.money:.2f} in all."
+
+
+def _texts_sentence(each: Outgoing) -> str:
+    where = f" at {each.place}" if each.place else ", a model on this machine"
+    money = "" if each.money is None else f", at most about {each.money:.2f}"
+    spent = f" ({each.spent:.2f} spent already)" if each.spent else ""
+    return (
+        f"Texts: {each.texts:,} for {each.role} by {each.model}{where} (about {each.tokens:,} "
+        f"tokens){money}{spent}; what was answered before is not asked again."
+    )
+
+
+UNITS = ((3600.0, "h"), (60.0, "min"))
+
+
+def span(seconds: float, low: float | None = None, high: float | None = None) -> str:
+    """``6.0 min (5.0–8.0)``: a duration with its interval, all in one unit."""
+    unit, name = next((each for each in UNITS if seconds >= 2 * each[0]), (1.0, "s"))
+    digits = 1 if unit > 1 and seconds / unit < 10 else 0
+    told = [f"{value / unit:.{digits}f}" for value in (seconds, low, high) if value is not None]
+    return f"{told[0]} {name}" + (f" ({told[1]}–{told[2]})" if len(told) == 3 else "")
+
+
+# More computing than planned by this factor is no other program's doing.
+FITS = 1.25
+
+
+def comparison(estimate: Estimate | None, took: float, computed: float = 0.0) -> str:
+    """``Planned 6.0 min (5.0–8.0), took 7.0 min.``
+
+    ``computed``: seconds of computing by all processes. Where it took longer than may well be, but
+    not more computing than planned, the machine was busy with something else, which is said.
+    """
+    if estimate is None or estimate.seconds is None:
+        return f"Took {span(took)}."
+    partly = " (without the jobs that were not known)" if estimate.unknown else ""
+    planned = span(estimate.seconds, estimate.low, estimate.high)
+    work = sum(estimate.work.values()) + AROUND
+    busy = took > (estimate.high or 0.0) and 0 < computed <= FITS * work
+    why = (
+        f": the machine had other work to do ({span(computed)} of computing, {span(work)} planned)"
+        if busy and not estimate.unknown
+        else ""
+    )
+    return f"Planned {planned}{partly}, took {span(took)}{why}."
+
+
+ESTIMATE, COMMANDS = "estimate", "commands"
+
+
+def kept_record(sweep_dir: Path, estimate: Estimate | None) -> dict[str, Any]:
+    """What ``sweep.json`` says of estimates: the last one, and what earlier commands took."""
+    before = read_json(SweepDir(sweep_dir).plan) or {}
+    old = before.get(ESTIMATE) or {}
+    found = {COMMANDS: before[COMMANDS]} if before.get(COMMANDS) else {}
+    if estimate is None or estimate.seconds is None:
+        return {**found, **({ESTIMATE: old} if old else {})}
+    new = asdict(estimate)
+    new["jobs"] = {**(old.get("jobs") or {}), **new["jobs"]}
+    return {**found, ESTIMATE: new}
+
+
+def command_record(
+    estimate: Estimate | None, took: float, computed: float, jobs: int
+) -> dict[str, Any]:
+    """What one command took, in seconds that passed and of computing, beside what was planned."""
+    planned = estimate and {"seconds": estimate.seconds, "low": estimate.low, "high": estimate.high}
+    return {
+        "jobs": jobs,
+        "planned": planned,
+        "took": round(took, 1),
+        "computed": round(computed, 1),
+    }
+
+
+def note_command(sweep_dir: Path, record: dict[str, Any]) -> None:
+    """Add what a command took to ``sweep.json``."""
+    path = SweepDir(sweep_dir).plan
+    if (plan := read_json(path)) is not None:
+        write_json(path, {**plan, COMMANDS: [*plan.get(COMMANDS, []), record]})

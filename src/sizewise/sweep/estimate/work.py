@@ -1,0 +1,295 @@
+"""What the jobs of a plan are going to do, in seconds, and when the last worker is through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from sizewise.config.register import to_run_config
+from sizewise.config.training import TrainerConfig
+from sizewise.data.batches.plan import count_batches, fit_plan
+from sizewise.job.submit import Job
+from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
+from sizewise.record.identity import reuse_key, trains
+from sizewise.record.stops import standing_stop
+from sizewise.record.timing import ENOUGH_SECONDS, MOST_ROUNDS
+from sizewise.sweep.brackets import Look
+from sizewise.sweep.estimate.calibration import Found, Measured
+from sizewise.sweep.halving import Rung
+from sizewise.sweep.launch.local_launcher import Waiting
+from sizewise.sweep.plan import Plan
+
+# Claims, records, trackers and their files: what a job takes beside its own work.
+JOB_SECONDS = 1.0
+TRAINING, ANSWERING, REST = "training", "answers", "rest"
+# How far each part may be off (half an interval of some 90 %), beside what its figures scatter: how
+# long a tuned model's answers are is not known before it is tuned.
+DOUBT = {TRAINING: 0.10, ANSWERING: 0.30, REST: 0.30}
+
+
+NOT_YET = Measured({}, reason="not measured yet (sweep.dry_run=true does)")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A job, or the part of it that is done at one go: from one share of its steps to another.
+
+    ``weight``: how likely it is to be done at all.
+    """
+
+    job: Job
+    begin: float = 0.0
+    end: float = 1.0
+    weight: float = 1.0
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.job.config
+
+
+def stages(plan: Plan, limit: int | None = None) -> list[list[Piece]]:
+    """Return what is done now, and what each choice among candidates will add.
+
+    Which of them are going to be kept is not known: some are taken for them, as many as will be.
+    """
+    now = [Piece(job, _begun(job), job.stop_at or 1.0) for job in plan.to_do]
+    if limit is not None:
+        return [now[:limit]]
+    later: list[list[Piece]] = []
+    for look in plan.looks:
+        for number, stage in enumerate(_after_rungs(look, plan.audit)):
+            later += [[] for _ in range(number + 1 - len(later))]
+            later[number] += stage
+    return [stage for stage in (now, *later) if stage]
+
+
+def _after_rungs(look: Look, audit: float) -> Iterator[list[Piece]]:
+    """What follows on each rung of a bracket that is still to be decided."""
+    rungs, shares = look.bracket.rungs, [*look.shares, 1.0]
+    climbing = {n: look.bracket.candidates[n] for n, fate in look.fates.items() if not fate.out}
+    at = min((look.fates[name].passed for name in climbing), default=len(rungs))
+    for number in range(at, len(rungs)):
+        names = likely(climbing, rungs[number])
+        stopped = [job for name, job in climbing.items() if name not in names]
+        climbing = {name: climbing[name] for name in names}
+        begin, end = shares[number], shares[number + 1]
+        stage = [Piece(job, begin, end) for job in climbing.values() if begin < end]
+        stage += [Piece(job, begin, weight=audit) for job in stopped if audit and begin < 1]
+        if number + 1 == len(rungs):
+            further = look.bracket.further
+            stage += [Piece(job) for c in climbing.values() for job in further[c.identity.hash]]
+        yield stage
+
+
+def likely(names: Iterable[str], rung: Rung) -> set[str]:
+    """Take as many candidates as a rung leaves: the first of each of its groups, then others."""
+    every = list(names)
+    firsts = list({rung.groups[name]: name for name in reversed(every)}.values())[::-1]
+    others = [name for name in every if name not in firsts]
+    return set([*firsts, *others][: max(len(firsts), rung.keep)])
+
+
+def _begun(job: Job) -> float:
+    stop = standing_stop(job.run_dir)
+    return stop.share or 0.0 if stop is not None else 0.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a piece by what they go into; ``spread`` is a standard error of the training."""
+
+    training: float = 0.0
+    answers: float = 0.0
+    rest: float = 0.0
+    spread: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.training + self.answers + self.rest
+
+
+@dataclass
+class Costs:
+    """Seconds of pieces, in the order in which they are asked for.
+
+    The untouched model's answers are given once and shared: the first piece that needs them pays.
+    ``keys``: the kind of each job by its identity.
+    """
+
+    found: Found
+    keys: Mapping[str, str]
+    workers: int
+    cache: Path
+    _given: set[str] = field(default_factory=set)
+
+    def measured(self, job: Job) -> Measured:
+        """What is known of the kind of a job."""
+        return self.found.get(self.keys[job.identity.hash], NOT_YET)
+
+    def of(self, piece: Piece, measured: Measured) -> Cost:
+        """What a piece takes when it is its turn."""
+        config, count = piece.config, _Counts(piece.config, measured)
+        answers = self._untouched(config, measured, count)
+        if not trains(config):
+            more = measured.fit + _timed(config, measured, count, sides=1)
+            return Cost(answers=answers, rest=piece.weight * (JOB_SECONDS + measured.data + more))
+        training, spread = _training(piece, measured, count)
+        if piece.end >= 1.0 and config.get("stage") != "train":
+            split = count.test + (count.validation if measured.answers_validation[1] else 0)
+            answers += piece.weight * (measured.prior + split * measured.tuned)
+            answers += piece.weight * _timed(config, measured, count, sides=2)
+        rest = JOB_SECONDS + measured.data + measured.fit
+        return Cost(piece.weight * training, answers, piece.weight * rest, spread)
+
+    def _untouched(self, config: Mapping[str, Any], measured: Measured, count: _Counts) -> float:
+        wanted = (config.get("evaluation") or {}).get("zero_shot", True) or not trains(config)
+        if config.get("stage") == "train" or not wanted:
+            return 0.0
+        validates = measured.answers_validation[0]
+        splits = {"test": count.test, "validation": count.validation if validates else 0}
+        new = {n: c for n, c in splits.items() if not self._known(measured.zero_shot.get(n))}
+        self._given |= {measured.zero_shot[name] for name in new if name in measured.zero_shot}
+        answered = sum(new.values())
+        return measured.base * answered + (measured.prior if answered else 0.0)
+
+    def _known(self, key: str | None) -> bool:
+        if key is None:
+            return False
+        return key in self._given or (entry_path(self.cache, key) / ZERO_SHOT_FILE).is_file()
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Examples of a job: its kind may have been measured with more of them."""
+
+    config: Mapping[str, Any]
+    measured: Measured
+
+    def _of(self, split: str) -> int:
+        limit = (self.config.get("dataset") or {}).get(f"max_{split}")
+        known = self.measured.texts[split].count
+        return known if limit is None else min(known, int(limit))
+
+    @property
+    def train(self) -> int:
+        return self._of("train")
+
+    @property
+    def validation(self) -> int:
+        return self._of("validation")
+
+    @property
+    def test(self) -> int:
+        further = [t.count for name, t in self.measured.texts.items() if name.startswith("test/")]
+        return self._of("test") + sum(further)
+
+
+def _training(piece: Piece, measured: Measured, count: _Counts) -> tuple[float, float]:
+    """Seconds of the steps and validations of a piece, and the standard error of the steps'."""
+    trainer = to_run_config({"trainer": piece.config["trainer"]}, check_types=False).trainer
+    first, last, validations = planned_steps(piece, trainer, count.train)
+    each = measured.step or [0.0]
+    steps = last - first
+    spread = steps * stdev(each) / math.sqrt(len(each)) if len(each) > 1 else 0.0
+    seconds = steps * fmean(each) + validations * count.validation * measured.validation
+    return seconds, spread
+
+
+def planned_steps(piece: Piece, trainer: TrainerConfig, train: int) -> tuple[int, int, int]:
+    """Return the first and last step of a piece, and how often it validates on the way."""
+    batches = count_batches(train, trainer.batch_size, trainer.devices * trainer.num_nodes)
+    each_epoch = max(1, math.ceil(batches / trainer.accumulate))
+    total, _ = fit_plan(each_epoch, trainer)
+    first, last = (round(share * total) for share in (piece.begin, piece.end))
+    every = trainer.validate_every or each_epoch
+    due = {step for step in range(first + 1, last + 1) if step % every == 0} | {last}
+    return first, last, len(due) + (first == 0 and trainer.validate_at_start)
+
+
+def _timed(config: Mapping[str, Any], measured: Measured, count: _Counts, sides: int) -> float:
+    """Seconds of the sample that says how fast a model answers."""
+    number = int((config.get("evaluation") or {}).get("timed_answers", 0))
+    if not number or not measured.single or not count.test:
+        return 0.0
+    once = sides * (min(measured.batch, count.test) * measured.base + number * measured.single)
+    rounds = 1 if once > ENOUGH_SECONDS else min(MOST_ROUNDS, math.ceil(ENOUGH_SECONDS / once))
+    return rounds * once
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What pieces take one after the other on some workers.
+
+    ``seconds`` until the last is through, ``doubt`` half an interval of some 90 % as a share of
+    it; ``work`` is the sum over workers by what it goes into; ``jobs``: of each job that is known
+    by name, ``later``: of those that are not yet. ``unknown``: reasons, and for how many pieces.
+    """
+
+    seconds: float
+    doubt: float
+    work: Mapping[str, float]
+    jobs: Mapping[str, float]
+    later: list[float]
+    unknown: Mapping[str, int]
+
+
+def forecast(planned: Sequence[Sequence[Piece]], costs: Costs) -> Forecast:
+    """Hand out the pieces as the local launcher does, stage by stage."""
+    workers = [_Worker() for _ in range(costs.workers)]
+    jobs: dict[str, float] = {}
+    later: list[float] = []
+    unknown: dict[str, int] = {}
+    spent: list[Cost] = []
+    for number, stage in enumerate(planned):
+        waiting: Waiting[Piece] = Waiting(stage)
+        while len(waiting):
+            worker = min(workers, key=lambda w: w.free)
+            piece = waiting.take(worker.base, {w.base for w in workers})
+            measured = costs.measured(piece.job)
+            if measured.reason:
+                unknown[measured.reason] = unknown.get(measured.reason, 0) + 1
+                continue
+            start = worker.begin(reuse_key(piece.config), measured)
+            cost = costs.of(piece, measured)
+            worker.free += cost.seconds + start
+            spent += [cost, Cost(rest=start)]
+            if number:
+                later.append(cost.seconds)
+                continue
+            before = costs.of(replace(piece, begin=0.0, end=piece.begin), measured).seconds
+            jobs[piece.job.identity.slug] = cost.seconds + (before if piece.begin else 0.0)
+        ready = max(worker.free for worker in workers)  # nothing of a stage waits for the next
+        for worker in workers:
+            worker.free = ready
+    work = {name: sum(getattr(cost, name) for cost in spent) for name in DOUBT}
+    seconds = max(worker.free for worker in workers)
+    return Forecast(seconds, _doubt(work, spent), work, jobs, later, unknown)
+
+
+@dataclass
+class _Worker:
+    free: float = 0.0
+    base: str | None = None
+    begun: bool = False
+
+    def begin(self, base: str, measured: Measured) -> float:
+        """Seconds until the worker can begin with a job on a base."""
+        start = 0.0 if self.begun else measured.start + measured.first_data - measured.data
+        load = 0.0 if self.base == base else measured.load
+        self.base, self.begun = base, True
+        return max(0.0, start) + load
+
+
+def _doubt(work: Mapping[str, float], spent: Sequence[Cost]) -> float:
+    whole = sum(work.values())
+    if whole <= 0:
+        return 0.0
+    parts = [DOUBT[name] * seconds for name, seconds in work.items()]
+    scatter = 1.64 * sum(
+        cost.spread for cost in spent
+    )  # one measurement for all: no mean over them
+    return math.hypot(*parts, scatter) / whole

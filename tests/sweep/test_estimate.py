@@ -1,0 +1,350 @@
+"""What a sweep is going to take, before it starts; and what it took in the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sizewise.composition.compose import compose_run
+from sizewise.config import HalvingConfig, SweepConfig, TuningConfig
+from sizewise.config.training import TrainerConfig
+from sizewise.files import write_json
+from sizewise.job.submit import Job
+from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
+from sizewise.record.identity import run_identity
+from sizewise.sweep.estimate import calibration
+from sizewise.sweep.estimate.calibration import Measured, Texts, calibrate, kind_key
+from sizewise.sweep.estimate.estimate import (
+    Estimate,
+    comparison,
+    estimate_sweep,
+    kept_record,
+    sentences,
+    span,
+)
+from sizewise.sweep.estimate.outgoing import outgoing
+from sizewise.sweep.estimate.work import (
+    JOB_SECONDS,
+    Costs,
+    Piece,
+    forecast,
+    planned_steps,
+    stages,
+)
+from sizewise.sweep.grid import timed
+from sizewise.sweep.launch.local_launcher import LocalBackend
+from sizewise.sweep.launch.slot import Slot
+from sizewise.sweep.plan import Plan, current, make_plan
+
+from .conftest import job_config
+from .screened import Composer
+
+SPLITS = {"train": 80, "validation": 20, "test": 10}
+KIND = Measured(
+    texts={name: Texts(count, 400 * count, 8 * count) for name, count in SPLITS.items()},
+    start=10.0,
+    first_data=3.0,
+    data=1.0,
+    load=2.0,
+    step=[0.5, 0.5, 0.5],
+    fit=1.0,
+    validation=0.1,
+    base=0.4,
+    tuned=0.2,
+    prior=4.0,
+    zero_shot={"test": "a" * 32, "validation": "b" * 32},
+    answers_validation=[False, True],
+    batch=8,
+)
+# Of the jobs here: 80 examples, batches of 8, three epochs: 30 steps with four validations.
+STEPS, VALIDATIONS = 30 * 0.5, 4 * 20 * 0.1
+TUNED = 4.0 + 30 * 0.2
+UNTOUCHED = 4.0 + 10 * 0.4
+AROUND = JOB_SECONDS + 1.0 + 1.0
+
+
+def planned(folder: Path, grid: list[tuple[str, ...]], halving: Any = None, **tuning: Any) -> Plan:
+    composer: Any = Composer()
+    halving = HalvingConfig(**(halving or {}))
+    sweep = SweepConfig(tuning=TuningConfig(**tuning), halving=halving, baselines=False)
+    plan = make_plan(grid, composer, folder, sweep, "sweep.fake:tuned")
+    for job in plan.pool:
+        config: Any = job.config
+        config["evaluation"]["timed_answers"] = 0
+    return plan
+
+
+def costs(plan: Plan, workers: int = 1, kind: Measured = KIND) -> Costs:
+    keys = {job.identity.hash: "kind" for job in plan.pool}
+    return Costs({"kind": kind}, keys, workers, plan.sweep_dir / "cache")
+
+
+def test_a_job_is_the_sum_of_what_it_does(tmp_path: Path) -> None:
+    plan = planned(tmp_path, [("seed=1",)])
+    found = forecast(stages(plan), costs(plan))
+    whole = UNTOUCHED + STEPS + VALIDATIONS + TUNED + AROUND
+    assert found.jobs == {plan.jobs[0].identity.slug: pytest.approx(whole)}
+    assert found.seconds == pytest.approx(whole + 10 + 2 + 2), "imports, base, first reading"
+    assert found.work["training"] == pytest.approx(STEPS + VALIDATIONS)
+    assert found.work["answers"] == pytest.approx(UNTOUCHED + TUNED)
+
+
+def test_the_untouched_models_answers_are_paid_once_and_not_where_they_are_kept(
+    tmp_path: Path,
+) -> None:
+    plan = planned(tmp_path, [("seed=1",), ("seed=2",)])
+    first, second = forecast(stages(plan), costs(plan)).jobs.values()
+    assert first - second == pytest.approx(UNTOUCHED)
+    kept = entry_path(tmp_path / "cache", "a" * 32)
+    kept.mkdir(parents=True)
+    (kept / ZERO_SHOT_FILE).write_text("{}")
+    first, second = forecast(stages(plan), costs(plan)).jobs.values()
+    assert first == pytest.approx(second)
+
+
+def test_workers_share_the_jobs_and_each_pays_its_own_start(tmp_path: Path) -> None:
+    plan = planned(tmp_path, [(f"seed={seed}",) for seed in range(1, 5)])
+    one, two = (forecast(stages(plan), costs(plan, workers)) for workers in (1, 2))
+    assert sum(two.work.values()) == pytest.approx(sum(one.work.values()) + 10 + 2 + 2)
+    assert one.seconds / 2 < two.seconds < 0.7 * one.seconds
+
+
+def test_stopped_candidates_run_a_share_of_the_steps_and_the_chosen_one_the_rest(
+    tmp_path: Path,
+) -> None:
+    grid = [(f"seed={seed}",) for seed in (1, 2, 3)]
+    plan = planned(tmp_path, grid, lr_factors=[0.1, 1.0, 10.0])
+    now, later = stages(plan)
+    assert [(piece.begin, piece.end) for piece in now] == [(0.0, 2 / 3)] * 3
+    assert [(piece.begin, piece.end) for piece in later] == [(2 / 3, 1.0), (0.0, 1.0), (0.0, 1.0)]
+    found = forecast([now, later], costs(plan))
+    rung = 20 * 0.5 + 3 * 20 * 0.1 + AROUND
+    first, *others = found.jobs.values()
+    assert others == [pytest.approx(rung)] * 2
+    assert first == pytest.approx(rung + UNTOUCHED)
+    rest = 10 * 0.5 + 1 * 20 * 0.1 + TUNED + AROUND
+    assert found.later == pytest.approx([rest, *[STEPS + VALIDATIONS + TUNED + AROUND] * 2])
+
+
+def test_of_a_halved_grid_as_many_go_on_from_each_rung_as_are_kept(tmp_path: Path) -> None:
+    grid = [(f"r={r}", f"seed={seed}") for r in (2, 4, 8, 16) for seed in (1, 2)]
+    halving = {"rungs": [0.25, 0.5], "keep": 0.5, "keep_each": []}
+    plan = planned(tmp_path, grid, halving)
+    spans = [[(piece.begin, piece.end) for piece in stage] for stage in stages(plan)]
+    assert spans == [[(0.0, 0.25)] * 4, [(0.25, 0.5)] * 2, [(0.5, 1.0), (0.0, 1.0)]]
+    each = planned(tmp_path, grid, halving | {"keep_each": ["lora.r"]})
+    assert [len(stage) for stage in stages(each)] == [8 - 4 + 4], "every rank is kept: no rung"
+
+
+def test_an_audit_counts_as_likely_as_it_is(tmp_path: Path) -> None:
+    plan = planned(tmp_path, [("seed=1",)], lr_factors=[0.1, 1.0, 10.0], audit=0.5)
+    now, later = stages(plan)
+    assert [piece.weight for piece in later] == [1.0, 0.5, 0.5]
+    sure, likely, _ = forecast([now, later], costs(plan)).later
+    assert likely == pytest.approx(sure / 2)
+
+
+@pytest.mark.parametrize(
+    ("piece", "limits", "expected"),
+    [
+        ((0.0, 1.0), {}, (0, 30, 4)),
+        ((0.0, 2 / 3), {}, (0, 20, 3)),
+        ((0.0, 0.5), {}, (0, 15, 3)),
+        ((0.5, 1.0), {}, (15, 30, 2)),
+        ((0.0, 1.0), {"max_steps": 12}, (0, 12, 3)),
+        ((0.0, 1.0), {"validate_every": 7, "validate_at_start": False}, (0, 30, 5)),
+        ((0.0, 1.0), {"accumulate": 2}, (0, 15, 4)),
+        ((0.0, 1.0), {"devices": 2}, (0, 15, 4)),
+    ],
+)
+def test_steps_and_validations_of_a_fit_are_counted(
+    tmp_path: Path,
+    piece: tuple[float, float],
+    limits: dict[str, Any],
+    expected: tuple[int, int, int],
+) -> None:
+    (job,) = planned(tmp_path, [("seed=1",)]).jobs
+    assert planned_steps(Piece(job, *piece), TrainerConfig(**limits), 80) == expected
+
+
+def test_what_is_not_measured_is_left_out_and_said(tmp_path: Path) -> None:
+    plan = planned(tmp_path, [("seed=1",), ("seed=2",)])
+    none = costs(plan, kind=Measured({}, reason="its weights are not on this machine"))
+    found = forecast(stages(plan), none)
+    assert (found.jobs, found.seconds) == ({}, 0.0)
+    assert found.unknown == {"its weights are not on this machine": 2}
+
+
+ESTIMATE = Estimate(
+    seconds=360.0, low=300.0, high=480.0, workers=2,
+    work={"training": 300.0, "answers": 300.0, "rest": 0.0}, jobs={"a": 600.0}, later=[],
+    unknown={}, memory_bytes=2_100_000_000,
+)  # fmt: skip
+
+
+def test_it_is_said_with_its_interval_and_held_against_what_the_sweep_took() -> None:
+    time, memory = sentences(ESTIMATE)
+    assert time.startswith("Time: about 6.0 min (5.0–8.0) with 2 workers on this machine, 10 ")
+    assert "training 50%, answers 50%" in time
+    assert memory == "Memory: at most about 2.1 GB at once with 2 workers."
+    assert comparison(ESTIMATE, 420) == "Planned 6.0 min (5.0–8.0), took 7.0 min."
+    assert comparison(ESTIMATE, 3000, computed=620) == (
+        "Planned 6.0 min (5.0–8.0), took 50 min: the machine had other work to do (10 min of "
+        "computing, 10 min planned)."
+    )
+    assert comparison(ESTIMATE, 3000, computed=1500) == "Planned 6.0 min (5.0–8.0), took 50 min."
+    unknown = replace(ESTIMATE, unknown={"its weights are not on this machine": 3})
+    assert "Without 3 jobs: its weights are not on this machine." in list(sentences(unknown))
+    assert "(without the jobs that were not known)" in comparison(unknown, 420)
+    nothing = replace(unknown, seconds=None)
+    assert next(sentences(nothing)).startswith("Time is not known for 3 jobs: its weights")
+    assert comparison(nothing, 420) == comparison(None, 420) == "Took 7.0 min."
+    assert [span(s) for s in (5, 119, 120, 7_200)] == ["5 s", "119 s", "2.0 min", "2.0 h"]
+
+
+def test_sweep_json_records_the_estimate_and_what_it_took(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = planned(tmp_path, [("seed=1",)])
+    path = tmp_path / "sweep.json"
+    write_json(path, {"jobs": [], **kept_record(tmp_path, ESTIMATE)})
+    with caplog.at_level(logging.INFO), timed(plan, ESTIMATE):
+        pass
+    record = json.loads(path.read_text())
+    assert record["estimate"]["jobs"] == {"a": 600.0}
+    (command,) = record["commands"]
+    assert command["planned"] == {"seconds": 360.0, "low": 300.0, "high": 480.0}
+    assert (command["jobs"], command["took"] < 60) == (1, True)
+    assert caplog.messages[-1].startswith("Planned 6.0 min (5.0–8.0), took ")
+    more = replace(ESTIMATE, jobs={"b": 5.0})
+    found = kept_record(tmp_path, more)
+    assert found["estimate"]["jobs"] == {"a": 600.0, "b": 5.0}
+    assert found["commands"] == record["commands"]
+
+
+def real_job(folder: Path, *overrides: str) -> Job:
+    small = ("model=nano", "lora.r=4", "logger=none", "dataset.max_train=24",
+             "dataset.max_validation=8", "dataset.max_test=8", "generation.max_new_tokens=8",
+             f"paths.cache={folder / 'cache'}")  # fmt: skip
+    config = asdict(compose_run([*small, *overrides]))
+    identity = run_identity(config)
+    return Job(tuple(overrides), config, identity, folder / identity.slug)
+
+
+def of_plan(folder: Path, *jobs: Job) -> Plan:
+    return current(Plan(folder, "sweep", [], {}, len(jobs), pool=list(jobs)))
+
+
+class Child:
+    """Stands for the processes that measure; counts what they are asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, chosen: dict[str, Job], places: Any, texts_alone: str) -> Any:
+        for key in chosen:
+            self.asked.append(key)
+            yield key, replace(KIND, reason=texts_alone)
+
+
+def test_a_second_plan_costs_nothing_and_seeds_rates_and_ranks_share_their_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = Child()
+    monkeypatch.setattr(calibration, "_ask", child)
+    jobs = [
+        real_job(tmp_path, *more)
+        for more in (("seed=1",), ("seed=2",), ("lora.r=8",), ("optimizer.lr=0.01",))
+    ]
+    plan, backend = of_plan(tmp_path, *jobs), LocalBackend(n_jobs=2)
+    assert estimate_sweep(plan, backend) is None, "nothing was ever measured"
+    first = estimate_sweep(plan, backend, peaks={jobs[0].identity.slug: 5})
+    assert first is not None
+    assert len(child.asked) == 1
+    again = estimate_sweep(plan, backend, peaks={jobs[0].identity.slug: 5})
+    assert (again, len(child.asked)) == (first, 1)
+    run = estimate_sweep(plan, backend)
+    assert run is not None
+    assert (run.seconds, run.memory_bytes) == (first.seconds, None)
+    other = real_job(tmp_path, "trainer.batch_size=2")
+    assert kind_key(other.config, 2, 1) != kind_key(jobs[0].config, 2, 1)
+    assert kind_key(jobs[0].config, 1, 2) != kind_key(jobs[0].config, 2, 1)
+
+
+def test_on_other_machines_no_seconds_are_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "_ask", Child())
+    backend: Any = object()
+    found = estimate_sweep(of_plan(tmp_path, real_job(tmp_path)), backend, peaks={})
+    assert found is not None
+    assert found.seconds is None
+    assert next(sentences(found)).startswith("Time is not known for 1 job: its jobs run on other")
+
+
+PRICES = {"prompt": 0.5, "answer": 1.0}
+SERVER = {"name": "large", "path": "large-1", "family": "endpoint",
+          "base_url": "https://api.example/v1", "endpoint": {"prices": PRICES}}  # fmt: skip
+
+
+def test_money_of_a_server_and_the_number_of_texts_that_go_there(tmp_path: Path) -> None:
+    config = job_config() | {"lora": {"method": "none"}}
+    config["model"] = config["model"] | SERVER
+    config["generation"]["max_new_tokens"] = 20
+    job = Job((), config, run_identity(config), tmp_path / "run")
+    (found,) = outgoing([(job, KIND, 1.0)])
+    assert (found.model, found.role, found.texts) == ("large", "answers", 10)
+    assert found.place == "https://api.example/v1"
+    assert found.tokens == 1000, "400 bytes each, four to a token"
+    assert found.money == pytest.approx((1000 * 0.5 + 10 * 20 * 1.0) / 1000)
+    said = list(sentences(replace(ESTIMATE, outgoing=[found])))
+    assert said[-2].startswith(
+        "Texts: 10 for answers by large at https://api.example/v1 (about 1,000 tokens), at most "
+        "about 0.70"
+    )
+    assert said[-1] == "Money: at most about 0.70 in all."
+
+
+def test_judges_read_every_pair_twice_and_a_teacher_every_training_prompt(tmp_path: Path) -> None:
+    large = {"model": SERVER, "quantization": {"method": "none"}}
+    judge = {"_target_": "sizewise.metrics.judge.Judge", "prompt": "1234", "max_new_tokens": 2,
+             "models": {"large": large}}  # fmt: skip
+    jobs = []
+    for seed in (1, 2):
+        config = job_config(seed) | {"metric": {"judge": judge}}
+        config["dataset"]["teacher"] = large
+        config["dataset"]["teaching"] = {"samples": 3}
+        jobs.append((Job((), config, run_identity(config), tmp_path / str(seed)), KIND, 1.0))
+    by_role = {each.role: each for each in outgoing(jobs)}
+    # Both seeds share the untouched model's ten answers; each has thirty of its own.
+    assert by_role["judging"].texts == 2 * (10 + 2 * 30)
+    assert by_role["teaching"].texts == 3 * 80, "asked once for both"
+    money = by_role["judging"].money
+    assert money is not None
+    assert money > 0
+
+
+def test_a_kind_is_measured_on_the_tiny_model(tmp_path: Path) -> None:
+    job = real_job(tmp_path, "evaluation.batch_size=4", "trainer.batch_size=4")
+    hub = real_job(tmp_path, "model=qwen3_0_6b")
+    chosen = {"nano": job, "hub": hub}
+    found = calibrate(chosen, [Slot(0, None, 1)], tmp_path / "cache")
+    nano = found["nano"]
+    assert nano.reason == ""
+    assert {name: texts.count for name, texts in nano.texts.items()} == {
+        "train": 24, "validation": 8, "test": 8,
+    }  # fmt: skip
+    seconds = (nano.start, nano.first_data, nano.load, nano.validation, nano.base, nano.tuned,
+               nano.prior, nano.single)  # fmt: skip
+    assert all(value > 0 for value in seconds), seconds
+    assert len(nano.step) > 2
+    assert min(nano.step) > 0
+    assert set(nano.zero_shot) == {"test", "validation"}
+    assert "not on this machine" in found["hub"].reason
+    assert found["hub"].texts["test"].count == 8
+    assert calibration.kept(chosen, tmp_path / "cache") == {"nano": nano}
