@@ -14,6 +14,8 @@ SCRIPTS = (
     "int8_threshold.py",
     "sweep_overhead.py",
     "report_size.py",
+    "data_size.py",
+    "step_memory.py",
     "embedded_ladder.py",
 )
 

@@ -21,7 +21,7 @@ from sizewise.record.progress import Stand
 from sizewise.record.state import JobState, record_failure
 from sizewise.sweep.board import board_rows, board_view, read_board
 from sizewise.sweep.launch.progress import Progress
-from sizewise.sweep.status import watch
+from sizewise.sweep.status import print_status, watch
 
 from .conftest import Submit
 from .fake import make_outcome
@@ -166,6 +166,18 @@ def test_on_a_terminal_there_is_one_board(
     assert "1 of 2 jobs ended (1 running, 1 failed)" in shown
     assert job.identity.slug in shown
     assert "ValueError: [/b] no" in shown
+
+
+def test_status_shows_the_same_board_above_all_jobs(
+    tmp_path: Path, submitted: Submit, claimed: Claimed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, other = submitted(1), submitted(2)
+    began = claimed(job)
+    stand(job, 30, 120, began, began + 30)
+    print_status(tmp_path)
+    said = capsys.readouterr().out
+    assert "0 of 2 jobs ended (1 running, 1 waiting)" in said
+    assert said.index("30/120") < said.index(other.identity.slug)
 
 
 def test_it_is_watched_until_nobody_works_on_it_any_more(

@@ -27,6 +27,7 @@ from sizewise.sweep.estimate.estimate import (
     sentences,
     span,
 )
+from sizewise.sweep.estimate.measure import why_not
 from sizewise.sweep.estimate.outgoing import outgoing
 from sizewise.sweep.estimate.work import (
     JOB_SECONDS,
@@ -327,6 +328,26 @@ def test_judges_read_every_pair_twice_and_a_teacher_every_training_prompt(tmp_pa
     money = by_role["judging"].money
     assert money is not None
     assert money > 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (("model=nano",), ""),
+        (("model=qwen3_0_6b",), "its weights are not on this machine, and an estimate fetches"),
+        (("model=modernbert_base", "lora=full"), "the seconds of an encoder are not measured"),
+        (
+            ("evaluation.engine=server", "evaluation.server.base_url=http://127.0.0.1:1/v1"),
+            "a server of its own",
+        ),
+    ],
+)
+def test_what_would_need_a_download_or_a_server_is_not_measured_and_said(
+    overrides: tuple[str, ...], reason: str
+) -> None:
+    found = why_not(compose_run([*overrides, "logger=none"]))
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
 
 
 def test_a_kind_is_measured_on_the_tiny_model(tmp_path: Path) -> None:

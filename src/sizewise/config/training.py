@@ -134,9 +134,11 @@ class TrainerConfig:
         within("trainer.num_threads", self.num_threads, 1, 65_536)
         above("trainer.gradient_clip", self.gradient_clip, 0)
         within("trainer.label_smoothing", self.label_smoothing, 0.0, 0.99)
-        one_of(
-            "trainer.gradient_checkpointing", self.gradient_checkpointing, (False, True, SELECTIVE)
-        )
+        if self.gradient_checkpointing not in (True, False, SELECTIVE):
+            raise ConfigError(
+                f"trainer.gradient_checkpointing={self.gradient_checkpointing!r}. Choose true, "
+                f"false or {SELECTIVE}."
+            )
         one_of("trainer.precision", self.precision, PRECISIONS)
         one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu", "cuda", "mps"))
         for key in ("max_epochs", "max_steps"):

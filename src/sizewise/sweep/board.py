@@ -108,26 +108,11 @@ def read_board(sweep_dir: Path, now: float | None = None, memory: Memory | None 
     """
     now, memory = now or time.time(), memory or Memory()
     parent, names = jobs_in(sweep_dir)
-    states = {
-        name: JobState.DONE if name in memory.seconds else job_state(parent / name)
-        for name in names
-    }
-    for name, state in states.items():
-        if state == JobState.DONE and name not in memory.seconds:
-            memory.seconds[name] = seconds_worked(parent / name, now, held=False)
+    states = _states(parent, names, memory)
     expected = _Expected(parent, memory)
-    running = [
-        line
-        for name, state in states.items()
-        if state == JobState.RUNNING and (line := _line(parent / name, expected, now)) is not None
-    ]
-    waiting = [
-        expected.left(name, seconds_worked(parent / name, now, held=False))
-        for name, state in states.items()
-        if state not in (*ENDED, JobState.RUNNING)
-    ]
-    later = expected.later if any(state not in ENDED for state in states.values()) else ()
-    workers = _workers(running, [*waiting, *later])
+    there = [parent / name for name, state in states.items() if state == JobState.RUNNING]
+    running = [line for run in there if (line := _line(run, expected, now)) is not None]
+    workers = _workers(running, _to_come(parent, states, expected, now))
     times = [worker.left for worker in workers]
     known = [each for each in times if each is not None]
     return Board(
@@ -138,6 +123,27 @@ def read_board(sweep_dir: Path, now: float | None = None, memory: Memory | None 
         tuple((n, _reason(parent / n)) for n, s in states.items() if s == JobState.FAILED),
         max(known) if known and len(known) == len(times) else None,
     )
+
+
+def _states(parent: Path, names: Sequence[str], memory: Memory) -> dict[str, JobState]:
+    """State of every job; those that were done stay so, and are not looked up again."""
+    found = {}
+    for name in names:
+        found[name] = JobState.DONE if name in memory.seconds else job_state(parent / name)
+        if found[name] == JobState.DONE and name not in memory.seconds:
+            memory.seconds[name] = seconds_worked(parent / name, 0.0, held=False)
+    return found
+
+
+def _to_come(
+    parent: Path, states: Mapping[str, JobState], expected: _Expected, now: float
+) -> list[float | None]:
+    """Seconds of every job that nobody has begun, or goes on with, or that is not named yet."""
+    waiting = [name for name, state in states.items() if state not in (*ENDED, JobState.RUNNING)]
+    worked = {name: seconds_worked(parent / name, now, held=False) for name in waiting}
+    if all(state in ENDED for state in states.values()):
+        return []
+    return [*(expected.left(name, worked[name]) for name in waiting), *expected.later]
 
 
 def jobs_in(sweep_dir: Path) -> tuple[Path, list[str]]:

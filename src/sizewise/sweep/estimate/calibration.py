@@ -37,7 +37,7 @@ LIBRARIES = ("sizewise", "torch", "transformers", "peft")
 _DECIDES = ("model", "quantization", "generation", "metric")
 _TRAINER = ("batch_size", "accumulate", "precision", "accelerator", "gradient_checkpointing",
             "num_threads", "deterministic")  # fmt: skip
-_EVALUATION = ("batch_size", "zero_shot", "objective", "answer_validation", "candidates")
+_EVALUATION = ("batch_size", "zero_shot", "objective", "answer_validation", "candidates", "engine")
 # Keys of a data set that change how much there is, or who wrote it, not what one example costs.
 _AMOUNT = (
     "max_train", "max_validation", "max_test", "teacher", "teaching", "answers_from",

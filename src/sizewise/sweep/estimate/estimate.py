@@ -87,19 +87,17 @@ def estimate_sweep(
     if peaks is None and not (cache / FOLDER).is_dir():
         return None
     places, elsewhere = _places(backend, len(planned[0]))
-    workers, threads = len(places), places[0].threads
     jobs = {piece.job.identity.hash: piece.job for piece in pieces}
-    keys = {identity: kind_key(job.config, workers, threads) for identity, job in jobs.items()}
+    keys = {i: kind_key(job.config, len(places), places[0].threads) for i, job in jobs.items()}
     chosen = representatives(jobs, keys)
     if peaks is None:
         found: Found = {} if elsewhere else kept(chosen, cache)
     else:
         found = calibrate(chosen, places, cache, elsewhere)
-    costs = Costs(found, keys, workers, cache)
+    costs = Costs(found, keys, len(places), cache)
     known = [(p.job, costs.measured(p.job), p.weight if p.end >= 1 else 0.0) for p in pieces]
-    return _summed(
-        forecast(planned, costs), workers, _at_once(peaks, pieces, workers), outgoing(known)
-    )
+    memory = _at_once(peaks, pieces, len(places))
+    return _summed(forecast(planned, costs), len(places), memory, outgoing(known))
 
 
 def _places(backend: Any, jobs: int) -> tuple[list[Slot], str]:

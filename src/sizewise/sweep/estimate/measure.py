@@ -86,7 +86,7 @@ def measure(cfg: RunConfig, texts_alone: str = "", process: Process | None = Non
     dataset = replace(cfg.dataset, teacher=None, answers_from=None)
     trainer = replace(cfg.trainer, devices=1, num_nodes=1, strategy="auto", progress_bar=False)
     cfg = replace(cfg, dataset=dataset, trainer=trainer)
-    reason = texts_alone or _why_not(cfg)
+    reason = texts_alone or why_not(cfg)
     with tempfile.TemporaryDirectory() as folder, use_threads(trainer.num_threads):
         if not reason:
             try:
@@ -99,10 +99,13 @@ def measure(cfg: RunConfig, texts_alone: str = "", process: Process | None = Non
             return Measured({}, reason=_in_a_line(error))
 
 
-def _why_not(cfg: RunConfig) -> str:
+def why_not(cfg: RunConfig) -> str:
+    """Why a kind of job is not measured; empty where it is."""
     model = cfg.model
     if model.family in ("encoder", "endpoint"):
         return f"the seconds of an {model.family} are not measured"
+    if cfg.evaluation.engine is not None or model.device_map is not None:
+        return "a server of its own or a base over several devices is not started for an estimate"
     if model.has_weights and not is_local(model.path, model.revision, "config.json"):
         return "its weights are not on this machine, and an estimate fetches nothing"
     return ""
