@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from sizewise.app.pages import common
+from sizewise.app.pages import common, figures
 from sizewise.record.directories import JOB_FILE, SweepDir
 from sizewise.report.views.training import (
     LOGGED,
@@ -20,7 +20,6 @@ from sizewise.sweep.board import COLUMNS, Board, board_rows, jobs_in, read_board
 
 EVERY = "5s"
 MOST_CURVES = 12
-PLOT = {"displayModeBar": False}
 
 
 def page() -> None:
@@ -64,7 +63,7 @@ def _shown(directory: Path) -> None:
         st.caption("Nothing was logged yet.")
     for name in there:
         st.subheader(LOGGED[name], anchor=False)
-        st.plotly_chart(training_chart(curves, name), config=PLOT, key=f"training_{name}")
+        figures.draw(training_chart(curves, name), f"training_{name}")
 
 
 def loss_curves(directory: Path, board: Board) -> list[TrainingCurve]:

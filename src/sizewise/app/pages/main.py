@@ -41,7 +41,9 @@ h2 { font-size: 1.25rem !important; padding-top: 1.5rem !important; }
 [class*="st-key-narrow_"] { display: none; }
 @media (max-width: 640px) { [class*="st-key-narrow_"] { display: flex; }
   [class*="st-key-wide_"] { display: none; } }
-@media (max-width: 640px) { .st-key-pages [data-testid="stIconMaterial"] { display: none; }
+@media (max-width: 640px) {
+  .st-key-pages button *:has(> [data-testid="stIconMaterial"]):not(:has(p)),
+  .st-key-pages [data-testid="stIconMaterial"] { display: none; }
   .block-container, .stMainBlockContainer { padding: .75rem 1rem 5rem; } }
 """
 
