@@ -21,7 +21,7 @@ from sizewise.config import RunConfig
 from sizewise.data.example import Example
 from sizewise.errors import ConfigError, DataError
 from sizewise.job.data import PreparedJob
-from sizewise.job.fitting import _batches
+from sizewise.job.fitting import batches
 from sizewise.job.others.teacher import refuse_seen
 from sizewise.job.run import prepare, run_job
 from sizewise.record.identity import run_identity
@@ -163,7 +163,7 @@ def test_a_tenth_of_what_a_teacher_wrote_chooses_and_is_not_trained_on(
     assert 0.1 <= len(back) / len(taught.splits.train) < 0.15
     assert not {e.group for e in back} & {e.group for e in train}
     assert taught.encoded["validation"].examples == taught.splits.validation
-    data = _batches(planned(tmp_path, server), taught, 0)
+    data = batches(planned(tmp_path, server), taught, 0)
     assert data.validation.examples == back
 
 

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from tests.report.factory import PRIMARY, Columns, Spec, Task, make_run, make_sweep, plant, share
 
-from sizewise.record.outcome import CostFacts, file_ref, read_outcome, write_outcome
-from sizewise.record.stops import (
+from sizewise.record.brackets import (
     KEPT,
     STOPPED,
+    BracketRecord,
     Candidate,
-    CellRecord,
+    RungRecord,
     TuningRecord,
     write_tuning,
 )
+from sizewise.record.outcome import CostFacts, file_ref, read_outcome, write_outcome
 from sizewise.record.timing import Timing
 from sizewise.report.comparison import verdict as v
 from sizewise.report.comparison.compare import SetComparison, compare
@@ -623,9 +624,15 @@ def test_candidates_that_a_sweep_stopped_are_to_be_paid_back_too(tmp_path: Path)
         Candidate("small", 1e-3, KEPT, seconds=60.0),
         Candidate("other", 3e-3, STOPPED, seconds=20.0),
     ]
-    write_tuning(tmp_path, TuningRecord([CellRecord("nano r=8", 1 / 3, cell)]))
+    write_tuning(tmp_path, TuningRecord([bracket("nano r=8", cell)]))
     (entry,) = only(tmp_path).paid_back
     assert (entry.jobs, entry.training) == (2, 80.0)
+
+
+def bracket(cell: str, candidates: list[Candidate]) -> BracketRecord:
+    """One configuration, of which the best rate was kept at a third of the steps."""
+    named = [replace(candidate, cell=cell) for candidate in candidates]
+    return BracketRecord(cell, [RungRecord(1 / 3, 0, ["configuration"])], named)
 
 
 def test_a_server_is_another_machine_than_the_one_that_asks_it(tmp_path: Path) -> None:
@@ -640,7 +647,7 @@ def test_rates_that_a_sweep_stopped_were_tried(tmp_path: Path) -> None:
     task = Task(examples=60)
     dirs = make_sweep(tmp_path, [Spec(r=r, task=task) for r in (4, 8)])
     cells = [
-        CellRecord(f"r={i}", 1 / 3, [Candidate(d.name, 1e-3, KEPT), Candidate("x", 3e-3, STOPPED)])
+        bracket(f"r={i}", [Candidate(d.name, 1e-3, KEPT), Candidate("x", 3e-3, STOPPED)])
         for i, d in enumerate(dirs)
     ]
     write_tuning(tmp_path, TuningRecord(cells))
