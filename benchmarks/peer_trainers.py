@@ -65,13 +65,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def settings(batch: int, folder: str) -> dict[str, Any]:
+def settings(batch: int, folder: str, base: nn.Module) -> dict[str, Any]:
     """What both take: the same optimiser, precision and schedule as ours, and no reporting."""
+    on_cpu = next(base.parameters()).device.type == "cpu"
     return {
         "output_dir": folder, "per_device_train_batch_size": batch, "num_train_epochs": 1,
         "learning_rate": RATE, "lr_scheduler_type": "constant", "max_grad_norm": 1.0,
         "weight_decay": 0.0, "save_strategy": "no", "report_to": [], "disable_tqdm": True,
-        "logging_steps": 10, "use_cpu": True, "seed": 0, "bf16": False,
+        "logging_steps": 10, "use_cpu": on_cpu, "seed": 0, "bf16": not on_cpu,
     }  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def hf_fit(
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,
-            args=TrainingArguments(**settings(batch, folder), **strategy),
+            args=TrainingArguments(**settings(batch, folder, base), **strategy),
             train_dataset=Dataset.from_list(rows),
             data_collator=DataCollatorForSeq2Seq(tokenizer(), padding=True),
             callbacks=[clock],
@@ -111,7 +112,7 @@ def trl_fit(
     with tempfile.TemporaryDirectory() as folder:
         trainer = SFTTrainer(
             model=model,
-            args=SFTConfig(**settings(batch, folder), **chosen),
+            args=SFTConfig(**settings(batch, folder, base), **chosen),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer(),
             callbacks=[clock],

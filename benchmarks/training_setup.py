@@ -114,7 +114,11 @@ class Clock(pl.Callback):
 
 
 def our_fit(
-    base: nn.Module, pairs: Sequence[Any], batch: int, grouping: bool = True
+    base: nn.Module,
+    pairs: Sequence[Any],
+    batch: int,
+    grouping: bool = True,
+    accelerator: str = "cpu",
 ) -> tuple[Seconds, nn.Module]:
     """Time of one epoch through ``fit_job``, and the trained model."""
     module, clock = module_for(base), Clock()
@@ -122,7 +126,7 @@ def our_fit(
         split(pairs), split(()), batch_size=batch, length_grouping=grouping, seed=0
     )
     config = TrainerConfig(
-        max_epochs=1, batch_size=batch, accelerator="cpu", progress_bar=False,
+        max_epochs=1, batch_size=batch, accelerator=accelerator, progress_bar=False,
         checkpoint_every=None, log_every=10,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,17 @@ def test_a_halved_sweep_is_measured_against_the_grid_and_against_hydra_with_hf_t
     ended = [len(list((tmp_path / n).glob("*/outcome.json"))) for n in ("halved", "grid")]
     assert ended == [2, 4]
     assert len(list((tmp_path / "peer").glob("*/result.json"))) == 4
+
+
+def test_the_gpu_benchmark_goes_its_whole_way_on_the_cpu() -> None:
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--tiny"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    said = " ".join(rows)
+    assert "training, against HF Trainer" in said
+    assert "base nf4, gradient_checkpointing=true" in said
+    assert "answers and likelihoods" in said
+    assert len(rows) >= 8
