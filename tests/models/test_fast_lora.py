@@ -131,7 +131,7 @@ def test_dropout_keeps_mean_and_rate() -> None:
 def test_recomputing_selectively_is_exact_where_models_add_in_place(
     model_type: str, base_of_type: Any, tiny: Any, batch: Any
 ) -> None:
-    """Biases of experts are added in place to their products: what is kept has to stay as it was."""
+    """Biases of experts are added in place to products: what is kept has to stay as it was."""
     results = []
     for selective in (False, True):
         base = base_of_type(model_type)
