@@ -201,5 +201,5 @@ def test_point_23_a_path_that_is_not_there_needs_no_large_library(tmp_path: Path
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     said, loaded = done.stdout.splitlines()
-    assert "neither an existing folder nor a hub id" in said
+    assert "neither an existing folder or GGUF file nor a hub id" in said
     assert loaded == "[]"
