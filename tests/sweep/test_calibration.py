@@ -163,7 +163,7 @@ def test_what_was_measured_with_fewer_examples_is_measured_again(
         estimate_sweep(of_plan(tmp_path, job), backend, peaks={})
         for job in (small, large, every, larger, small)
     ]
-    assert len(child.asked) == 3, "all thousand are known from the third on"
+    assert len(child.asked) == 3, "all are known from the third on"
     small_one, large_one, every_one, larger_one, again = (each.work["training"] for each in found)  # type: ignore[union-attr]
     assert small_one < large_one / 3 < every_one / 3
     assert (larger_one, again) == (every_one, pytest.approx(small_one))

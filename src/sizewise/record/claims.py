@@ -284,7 +284,7 @@ def seconds_worked(directory: Path, now: float, held: bool) -> float:
 def _moment(record: Mapping[str, Any], name: str) -> float | None:
     """A time of a claim in seconds since the epoch; None where it says none that could be one."""
     value = record.get(name)
-    return value if type(value) in (int, float) and math.isfinite(value) else None
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def last_release(directory: Path) -> str | None:

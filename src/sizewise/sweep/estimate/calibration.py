@@ -174,15 +174,10 @@ def kept(chosen: Mapping[str, Job], cache: Path) -> dict[str, Measured]:
             check_kinds(limits, Limits)
         except (ValueError, TypeError, KeyError):
             continue
-        if _covers(measured, limits, limits_of(job.config)):
+        wanted = limits_of(job.config)
+        if not any(_more(wanted[split], limits.get(split)) for split in SPLITS):
             found[key] = measured
     return found
-
-
-def _covers(measured: Measured, limits: Limits, wanted: Limits) -> bool:
-    """Whether what was measured under ``limits`` has all examples that others allow."""
-    cut = [split for split in SPLITS if measured.texts[split].count == limits.get(split)]
-    return not any(_more(wanted[split], limits[split]) for split in cut)
 
 
 def _path(cache: Path, key: str) -> Path:
