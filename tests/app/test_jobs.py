@@ -14,7 +14,7 @@ from sizewise.app.pages.jobs import loss_curves, sweeps
 from sizewise.files import write_json
 from sizewise.record.claims import try_claim
 from sizewise.record.progress import Stand
-from sizewise.sweep.board import read_board
+from sizewise.sweep.board import Board, Memory, read_board
 
 SCRIPT = "from sizewise.app.pages.jobs import page\npage()\n"
 
@@ -76,3 +76,22 @@ def test_sweeps_are_found_below_a_directory_and_a_run_is_one_itself(
     assert sweeps(running / "micro_0") == [running / "micro_0"]
     (tmp_path / "empty").mkdir()
     assert sweeps(tmp_path / "empty") == []
+
+
+def test_a_visitor_looks_up_once_what_is_done(
+    running: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+
+    def looked(directory: Path, **more: object) -> Board:
+        given.append(more.get("memory"))
+        return read_board(directory)
+
+    monkeypatch.setattr("sizewise.app.pages.jobs.read_board", looked)
+    monkeypatch.setattr(sys, "argv", ["main.py", str(running.parent)])
+    common.arguments.clear()
+    AppTest.from_string(SCRIPT, default_timeout=60).run().run()
+    common.arguments.clear()
+    first, second = given
+    assert first is second
+    assert isinstance(first, Memory)

@@ -115,6 +115,21 @@ def test_what_a_bracket_stopped_stands_beside_the_best_that_it_kept(tmp_path: Pa
     assert "2 configurations with one seed each" in terminal(compare([tmp_path]))
 
 
+def test_the_best_that_was_kept_is_looked_up_once_a_bracket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = Candidate("kept", 1e-3, "kept", 0.5)
+    gone = [Candidate(f"gone{n}", 3e-3, "stopped", 0.9) for n in range(50)]
+    looks: list[str] = []
+    real = BracketRecord.kept.fget
+    assert real is not None
+    counted = property(lambda record: looks.append(record.name) or real(record))
+    monkeypatch.setattr(BracketRecord, "kept", counted)
+    record = TuningRecord([bracket([kept, *gone])])
+    assert len(stopped_table([record]).rows) == 50
+    assert len(looks) < 10
+
+
 def test_without_tuning_nothing_is_said(tmp_path: Path) -> None:
     make_sweep(tmp_path, KEPT)
     comparison = compare([tmp_path])

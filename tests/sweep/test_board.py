@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -15,11 +19,14 @@ from sizewise.config import to_run_config
 from sizewise.errors import SweepError
 from sizewise.files import write_json
 from sizewise.job.submit import Job
+from sizewise.record import claims
 from sizewise.record.claims import seconds_worked, try_claim
 from sizewise.record.outcome import write_outcome
 from sizewise.record.progress import Stand
 from sizewise.record.state import JobState, record_failure
-from sizewise.sweep.board import board_rows, board_view, read_board
+from sizewise.sweep import board as board_module
+from sizewise.sweep.board import board_lines, board_rows, board_view, read_board
+from sizewise.sweep.launch import progress as progress_module
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.status import print_status, watch
 
@@ -220,3 +227,132 @@ def test_seconds_of_all_attempts_count(tmp_path: Path, submitted: Submit) -> Non
     assert seconds_worked(job.run_dir, began + 5, held=True) == pytest.approx(12)
     held.release("interrupted")
     assert 7 <= seconds_worked(job.run_dir, began + 99, held=False) < 20, "given up at once"
+
+
+class Passing:
+    """Reads boards, but the first looks meet an error of the disk."""
+
+    def __init__(self, errors: int) -> None:
+        self.errors = errors
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        self.errors -= 1
+        if self.errors >= 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return read_board(*args, **more)
+
+
+def test_a_passing_error_of_the_disk_is_said_once_and_ends_no_launcher(
+    tmp_path: Path,
+    submitted: Submit,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    submitted(1)
+    monkeypatch.setattr(progress_module, "read_board", Passing(3))
+    clock = Clock(0.0)
+    with (
+        caplog.at_level(logging.WARNING),
+        Progress(1, live=False, sweep_dir=tmp_path, clock=clock) as progress,
+    ):
+        for _ in range(5):
+            clock.now += 60
+            progress.refresh()
+    assert [message for message in caplog.messages if "cannot be shown" in message] == [
+        "The jobs cannot be shown just now (OSError: [Errno 5] Input/output error); trying again."
+    ]
+    assert capsys.readouterr().err.count("0 of 1 job ended") == 2, "from then on it is shown"
+
+
+def test_status_is_watched_on_after_a_passing_error(
+    tmp_path: Path,
+    submitted: Submit,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    done(submitted(1), 3.0)
+    monkeypatch.setattr("sizewise.sweep.status.read_board", Passing(2))
+    watch(tmp_path, sleep=lambda _: None)
+    assert "1 of 1 job ended (1 done)" in capsys.readouterr().out
+
+
+def endless_progress(job: Job) -> None:
+    now = time.time() + 1
+    text = json.dumps(vars(Stand("training", "", 1, 9, 0, now, now)))
+    (job.run_dir / "progress.json").write_text(text.replace(str(now), "-Infinity", 1))
+
+
+def endless_plan(job: Job) -> None:
+    planned = f'{{"jobs": [], "estimate": {{"jobs": {{"{job.identity.slug}": Infinity}}}}}}'
+    (job.run_dir.parent / "sweep.json").write_text(planned)
+
+
+def claim_at(job: Job, when: Any) -> None:
+    path = max((job.run_dir / ".claims").glob("*.json"))
+    write_json(path, {**json.loads(path.read_text()), "at": when})
+
+
+def claim_at_noon(job: Job) -> None:
+    claim_at(job, "noon")
+    stand(job, 1, 2, time.time(), time.time())
+
+
+def failed_without_a_reason(job: Job) -> None:
+    record_failure(job.run_dir.with_name("failed"), "")
+    write_json(job.run_dir.with_name("failed") / "job.json", {})
+
+
+@pytest.mark.parametrize(
+    "damage", [endless_progress, endless_plan, claim_at_noon, failed_without_a_reason]
+)
+def test_what_no_process_of_ours_writes_breaks_no_board(
+    tmp_path: Path, submitted: Submit, claimed: Claimed, damage: Callable[[Job], None]
+) -> None:
+    job = submitted(1)
+    claimed(job)
+    damage(job)
+    board = read_board(tmp_path)
+    Console(quiet=True).print(board_view(board))
+    assert board_lines(board)[0].startswith(f"running {job.identity.slug}: ")
+    assert print_status(tmp_path)
+
+
+def test_a_run_that_is_removed_while_it_is_looked_at_has_no_seconds(
+    tmp_path: Path, submitted: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submitted(1)
+    held = try_claim(job.run_dir)
+    assert held is not None
+    held.release("interrupted")
+    record = json.loads(held.path.read_text())
+    del record["ended"]
+    monkeypatch.setattr(claims, "read_json", lambda path: path.unlink() or record)
+    assert seconds_worked(job.run_dir, 0.0, held=False) == 0.0
+
+
+def test_a_slow_disk_is_looked_at_a_small_part_of_the_time(
+    tmp_path: Path, submitted: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted(1)
+    slept: list[float] = []
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.25)
+        return read_board(*args)
+
+    monkeypatch.setattr("sizewise.sweep.status.read_board", slow)
+    watch(tmp_path, sleep=slept.append)
+    assert min(slept) > 0.25 / board_module.SHARE_OF_TIME - 0.1
+
+
+def test_an_owner_on_another_machine_is_looked_up_once_per_look(
+    tmp_path: Path, submitted: Submit, claimed: Claimed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed(submitted(1))
+    probes: list[Path] = []
+    real = claims._server_time
+    monkeypatch.setattr(claims, "machine_id", lambda: "another")
+    monkeypatch.setattr(claims, "_server_time", lambda at: probes.append(at) or real(at))
+    assert len(read_board(tmp_path).running) == 1
+    assert len(probes) == 1

@@ -4,85 +4,42 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sizewise.composition.compose import compose_run
-from sizewise.config import HalvingConfig, SweepConfig, TuningConfig
 from sizewise.config.training import TrainerConfig
 from sizewise.files import write_json
 from sizewise.job.submit import Job
 from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
 from sizewise.record.identity import run_identity
-from sizewise.sweep.estimate import calibration
-from sizewise.sweep.estimate.calibration import Measured, Texts, calibrate, kind_key
+from sizewise.sweep.estimate.calibration import Measured
 from sizewise.sweep.estimate.estimate import (
-    Estimate,
     comparison,
-    estimate_sweep,
     kept_record,
     sentences,
     span,
 )
-from sizewise.sweep.estimate.measure import why_not
 from sizewise.sweep.estimate.outgoing import outgoing
 from sizewise.sweep.estimate.work import (
     JOB_SECONDS,
-    Costs,
     Piece,
     forecast,
     planned_steps,
     stages,
 )
-from sizewise.sweep.grid import timed
-from sizewise.sweep.launch.local_launcher import LocalBackend
-from sizewise.sweep.launch.slot import Slot
-from sizewise.sweep.plan import Plan, current, make_plan
+from sizewise.sweep.grid import tell, timed
 
 from .conftest import job_config
-from .screened import Composer
+from .planned import ESTIMATE, KIND, costs, planned
 
-SPLITS = {"train": 80, "validation": 20, "test": 10}
-KIND = Measured(
-    texts={name: Texts(count, 400 * count, 8 * count) for name, count in SPLITS.items()},
-    start=10.0,
-    first_data=3.0,
-    data=1.0,
-    load=2.0,
-    step=[0.5, 0.5, 0.5],
-    fit=1.0,
-    validation=0.1,
-    base=0.4,
-    tuned=0.2,
-    prior=4.0,
-    zero_shot={"test": "a" * 32, "validation": "b" * 32},
-    answers_validation=[False, True],
-    batch=8,
-)
 # Of the jobs here: 80 examples, batches of 8, three epochs: 30 steps with four validations.
 STEPS, VALIDATIONS = 30 * 0.5, 4 * 20 * 0.1
 TUNED = 4.0 + 30 * 0.2
 UNTOUCHED = 4.0 + 10 * 0.4
 AROUND = JOB_SECONDS + 1.0 + 1.0
-
-
-def planned(folder: Path, grid: list[tuple[str, ...]], halving: Any = None, **tuning: Any) -> Plan:
-    composer: Any = Composer()
-    halving = HalvingConfig(**(halving or {}))
-    sweep = SweepConfig(tuning=TuningConfig(**tuning), halving=halving, baselines=False)
-    plan = make_plan(grid, composer, folder, sweep, "sweep.fake:tuned")
-    for job in plan.pool:
-        config: Any = job.config
-        config["evaluation"]["timed_answers"] = 0
-    return plan
-
-
-def costs(plan: Plan, workers: int = 1, kind: Measured = KIND) -> Costs:
-    keys = {job.identity.hash: "kind" for job in plan.pool}
-    return Costs({"kind": kind}, keys, workers, plan.sweep_dir / "cache")
 
 
 def test_a_job_is_the_sum_of_what_it_does(tmp_path: Path) -> None:
@@ -157,6 +114,7 @@ def test_an_audit_counts_as_likely_as_it_is(tmp_path: Path) -> None:
         ((0.0, 2 / 3), {}, (0, 20, 3)),
         ((0.0, 0.5), {}, (0, 15, 3)),
         ((0.5, 1.0), {}, (15, 30, 2)),
+        ((2 / 3, 1 / 3), {}, (20, 20, 0)),
         ((0.0, 1.0), {"max_steps": 12}, (0, 12, 3)),
         ((0.0, 1.0), {"validate_every": 7, "validate_at_start": False}, (0, 30, 5)),
         ((0.0, 1.0), {"accumulate": 2}, (0, 15, 4)),
@@ -179,13 +137,8 @@ def test_what_is_not_measured_is_left_out_and_said(tmp_path: Path) -> None:
     found = forecast(stages(plan), none)
     assert (found.jobs, found.seconds) == ({}, 0.0)
     assert found.unknown == {"its weights are not on this machine": 2}
-
-
-ESTIMATE = Estimate(
-    seconds=360.0, low=300.0, high=480.0, workers=2,
-    work={"training": 300.0, "answers": 300.0, "rest": 0.0}, jobs={"a": 600.0}, later=[],
-    unknown={}, memory_bytes=2_100_000_000,
-)  # fmt: skip
+    parts = [[Piece(job, end=0.5) for job in plan.jobs], [Piece(plan.jobs[0], begin=0.5)]]
+    assert forecast(parts, none).unknown == found.unknown, "jobs count, not their parts"
 
 
 def test_it_is_said_with_its_interval_and_held_against_what_the_sweep_took() -> None:
@@ -226,66 +179,6 @@ def test_sweep_json_records_the_estimate_and_what_it_took(
     found = kept_record(tmp_path, more)
     assert found["estimate"]["jobs"] == {"a": 600.0, "b": 5.0}
     assert found["commands"] == record["commands"]
-
-
-def real_job(folder: Path, *overrides: str) -> Job:
-    small = ("model=nano", "lora.r=4", "logger=none", "dataset.max_train=24",
-             "dataset.max_validation=8", "dataset.max_test=8", "generation.max_new_tokens=8",
-             f"paths.cache={folder / 'cache'}")  # fmt: skip
-    config = asdict(compose_run([*small, *overrides]))
-    identity = run_identity(config)
-    return Job(tuple(overrides), config, identity, folder / identity.slug)
-
-
-def of_plan(folder: Path, *jobs: Job) -> Plan:
-    return current(Plan(folder, "sweep", [], {}, len(jobs), pool=list(jobs)))
-
-
-class Child:
-    """Stands for the processes that measure; counts what they are asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def __call__(self, chosen: dict[str, Job], places: Any, texts_alone: str) -> Any:
-        for key in chosen:
-            self.asked.append(key)
-            yield key, replace(KIND, reason=texts_alone)
-
-
-def test_a_second_plan_costs_nothing_and_seeds_rates_and_ranks_share_their_kind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    child = Child()
-    monkeypatch.setattr(calibration, "_ask", child)
-    jobs = [
-        real_job(tmp_path, *more)
-        for more in (("seed=1",), ("seed=2",), ("lora.r=8",), ("optimizer.lr=0.01",))
-    ]
-    plan, backend = of_plan(tmp_path, *jobs), LocalBackend(n_jobs=2)
-    assert estimate_sweep(plan, backend) is None, "nothing was ever measured"
-    first = estimate_sweep(plan, backend, peaks={jobs[0].identity.slug: 5})
-    assert first is not None
-    assert len(child.asked) == 1
-    again = estimate_sweep(plan, backend, peaks={jobs[0].identity.slug: 5})
-    assert (again, len(child.asked)) == (first, 1)
-    run = estimate_sweep(plan, backend)
-    assert run is not None
-    assert (run.seconds, run.memory_bytes) == (first.seconds, None)
-    other = real_job(tmp_path, "trainer.batch_size=2")
-    assert kind_key(other.config, 2, 1) != kind_key(jobs[0].config, 2, 1)
-    assert kind_key(jobs[0].config, 1, 2) != kind_key(jobs[0].config, 2, 1)
-
-
-def test_on_other_machines_no_seconds_are_claimed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calibration, "_ask", Child())
-    backend: Any = object()
-    found = estimate_sweep(of_plan(tmp_path, real_job(tmp_path)), backend, peaks={})
-    assert found is not None
-    assert found.seconds is None
-    assert next(sentences(found)).startswith("Time is not known for 1 job: its jobs run on other")
 
 
 PRICES = {"prompt": 0.5, "answer": 1.0}
@@ -330,42 +223,37 @@ def test_judges_read_every_pair_twice_and_a_teacher_every_training_prompt(tmp_pa
     assert money > 0
 
 
-@pytest.mark.parametrize(
-    ("overrides", "reason"),
-    [
-        (("model=nano",), ""),
-        (("model=qwen3_0_6b",), "its weights are not on this machine, and an estimate fetches"),
-        (("model=modernbert_base", "lora=full"), "the seconds of an encoder are not measured"),
-        (
-            ("evaluation.engine=server", "evaluation.server.base_url=http://127.0.0.1:1/v1"),
-            "a server of its own",
-        ),
-    ],
-)
-def test_what_would_need_a_download_or_a_server_is_not_measured_and_said(
-    overrides: tuple[str, ...], reason: str
+def test_what_a_candidate_asks_of_judges_after_its_rung_counts(tmp_path: Path) -> None:
+    """Up to the rung nobody asks; the same job goes on from there."""
+    large = {"model": SERVER, "quantization": {"method": "none"}}
+    judge = {"_target_": "sizewise.metrics.judge.Judge", "prompt": "1234", "max_new_tokens": 2,
+             "models": {"large": large}}  # fmt: skip
+    config = job_config() | {"metric": {"judge": judge}}
+    job = Job((), config, run_identity(config), tmp_path / "run")
+    (whole,) = outgoing([(job, KIND, 1.0)])
+    assert outgoing([(job, KIND, 0.0), (job, KIND, 1.0)]) == [whole]
+    assert whole.money is not None
+
+
+def test_without_a_new_estimate_jobs_to_come_do_not_count_twice(tmp_path: Path) -> None:
+    first = replace(ESTIMATE, later=[30.0, 40.0])
+    write_json(tmp_path / "sweep.json", {"jobs": [], **kept_record(tmp_path, first)})
+    found = kept_record(tmp_path, None)["estimate"]
+    assert (found["jobs"], found["later"]) == ({"a": 600.0}, [])
+
+
+def test_a_command_that_was_stopped_is_not_held_against_its_plan(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = why_not(compose_run([*overrides, "logger=none"]))
-    assert found.startswith(reason)
-    assert bool(found) == bool(reason)
+    plan = planned(tmp_path, [("seed=1",)])
+    write_json(tmp_path / "sweep.json", {"jobs": []})
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit), timed(plan, ESTIMATE):
+        raise SystemExit(130)
+    assert "commands" not in json.loads((tmp_path / "sweep.json").read_text())
+    assert not [said for said in caplog.messages if "took" in said]
 
 
-def test_a_kind_is_measured_on_the_tiny_model(tmp_path: Path) -> None:
-    job = real_job(tmp_path, "evaluation.batch_size=4", "trainer.batch_size=4")
-    hub = real_job(tmp_path, "model=qwen3_0_6b")
-    chosen = {"nano": job, "hub": hub}
-    found = calibrate(chosen, [Slot(0, None, 1)], tmp_path / "cache")
-    nano = found["nano"]
-    assert nano.reason == ""
-    assert {name: texts.count for name, texts in nano.texts.items()} == {
-        "train": 24, "validation": 8, "test": 8,
-    }  # fmt: skip
-    seconds = (nano.start, nano.first_data, nano.load, nano.validation, nano.base, nano.tuned,
-               nano.prior, nano.single)  # fmt: skip
-    assert all(value > 0 for value in seconds), seconds
-    assert len(nano.step) > 2
-    assert min(nano.step) > 0
-    assert set(nano.zero_shot) == {"test", "validation"}
-    assert "not on this machine" in found["hub"].reason
-    assert found["hub"].texts["test"].count == 8
-    assert calibration.kept(chosen, tmp_path / "cache") == {"nano": nano}
+def test_reasons_that_others_wrote_command_no_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        tell(replace(ESTIMATE, unknown={"ValueError: \x1b[31mred": 1}))
+    assert "  Without 1 job: ValueError: \\u001b[31mred." in caplog.messages

@@ -96,6 +96,11 @@ class BracketRecord:
         return sorted((c for c in self.candidates if c.state == KEPT), key=_order)
 
     @property
+    def stopped(self) -> list[Candidate]:
+        """Those that were not kept."""
+        return [candidate for candidate in self.candidates if candidate.state != KEPT]
+
+    @property
     def cells(self) -> list[CellRecord]:
         found: dict[str, list[Candidate]] = {}
         for candidate in self.candidates:
@@ -125,7 +130,7 @@ class TuningRecord:
     @property
     def stopped(self) -> list[tuple[BracketRecord, Candidate]]:
         """Every candidate that was not kept, with its bracket."""
-        return [(b, c) for b in self.brackets for c in b.candidates if c.state != KEPT]
+        return [(bracket, tried) for bracket in self.brackets for tried in bracket.stopped]
 
     @property
     def cells(self) -> list[CellRecord]:

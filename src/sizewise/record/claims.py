@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sizewise.files import read_json, write_atomically
 from sizewise.record.directories import RunDir
@@ -266,13 +267,24 @@ def seconds_worked(directory: Path, now: float, held: bool) -> float:
     for number in range(1, last + 1):
         path = _path(folder, number)
         record = read_json(path) or {}
-        if (began := record.get("at")) is None:
+        if (began := _moment(record, "at")) is None:
             continue
-        ended = record.get("ended")
+        ended = _moment(record, "ended")
+        if ended is None and held and number == last:
+            ended = now
         if ended is None:
-            ended = now if held and number == last else path.stat().st_mtime
+            try:
+                ended = path.stat().st_mtime
+            except FileNotFoundError:  # the directory has just been removed
+                continue
         total += max(0.0, ended - began)
     return total
+
+
+def _moment(record: Mapping[str, Any], name: str) -> float | None:
+    """A time of a claim in seconds since the epoch; None where it says none that could be one."""
+    value = record.get(name)
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def last_release(directory: Path) -> str | None:
@@ -300,6 +312,7 @@ def _held(folder: Path, number: int, looking: bool = False) -> bool:
 def _owner(path: Path) -> Owner | None:
     """Read the owner, whatever later versions say of it beside; None where a part is missing."""
     record = read_json(path) or {}
+    record["at"] = _moment(record, "at")
     try:
         return Owner(**{f.name: record[f.name] for f in fields(Owner) if f.name in record})
     except TypeError:
@@ -318,7 +331,10 @@ def _fresh(path: Path, looking: bool) -> bool:
         if not looking:
             raise
         now = time.time()
-    age = now - path.stat().st_mtime
+    try:
+        age = now - path.stat().st_mtime
+    except FileNotFoundError:  # the directory has just been removed
+        return False
     if age < -HEARTBEAT_SECONDS:
         with suppress(PermissionError):
             os.utime(path, (now, now))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -119,13 +120,16 @@ def read_stand(run_dir: Path) -> Stand | None:
     record = read_json(RunDir(run_dir).progress)
     try:
         check_kinds(record or {}, Stand)
-        return Stand(**(record or {}))
+        stand = Stand(**(record or {}))
     except (ValueError, TypeError):
         return None
+    return stand if math.isfinite(stand.since) and math.isfinite(stand.time) else None
 
 
 def clock_text(seconds: float) -> str:
-    """A duration as a clock shows it: ``0:07``, ``12:40``, ``3:05:00``."""
+    """A duration as a clock shows it: ``0:07``, ``12:40``, ``3:05:00``; ``?`` if it is none."""
+    if not math.isfinite(seconds):
+        return "?"
     minutes, rest = divmod(round(max(seconds, 0.0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

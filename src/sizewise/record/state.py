@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sizewise.errors import OutcomeError
 from sizewise.files import read_json, settled, tail, write_json
-from sizewise.record.claims import attempts, holder
+from sizewise.record.claims import Owner, attempts, holder
 from sizewise.record.directories import RunDir
 from sizewise.record.outcome import Outcome, read_outcome
 
@@ -44,6 +44,11 @@ class JobFailure:
     signal: str | None = None
     traceback: str | None = None
 
+    @property
+    def first_line(self) -> str:
+        """The reason where there is room for a line."""
+        return (str(self.reason).splitlines() or ["no reason was given"])[0]
+
 
 def finished(run_dir: Path) -> Outcome | None:
     """Return the outcome of a run that is done: its whole record reads and fits its own hash."""
@@ -71,10 +76,18 @@ def _reads(run_dir: Path, inode: int, size: int, changed_ns: int) -> bool:
 
 def job_state(run_dir: Path) -> JobState:
     """Tell the state of the job in ``run_dir``; a dead worker's job is not running."""
+    return state_and_owner(run_dir)[0]
+
+
+def state_and_owner(run_dir: Path) -> tuple[JobState, Owner | None]:
+    """As ``job_state``, with whoever works on the job."""
     if is_done(run_dir):
-        return JobState.DONE
-    if holder(run_dir):
-        return JobState.RUNNING
+        return JobState.DONE, None
+    owner = holder(run_dir)
+    return (JobState.RUNNING, owner) if owner is not None else (_idle_state(run_dir), None)
+
+
+def _idle_state(run_dir: Path) -> JobState:
     if RunDir(run_dir).pruned.exists():
         return JobState.PRUNED
     if RunDir(run_dir).failure.exists() or run_dir in _unwritten:
@@ -118,8 +131,8 @@ def record_failure(
         write_json(RunDir(run_dir).failure, asdict(failure))
     except OSError as error:
         _unwritten[run_dir] = failure
-        first = reason.splitlines()[0]
-        log.error("%s failed (%s), and nothing can be written there: %s", run_dir, first, error)
+        said = failure.first_line
+        log.error("%s failed (%s), and nothing can be written there: %s", run_dir, said, error)
     return failure
 
 

@@ -7,26 +7,28 @@ process and on every machine that sees the directory.
 from __future__ import annotations
 
 import heapq
+import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Group
 from rich.table import Table
 
 from sizewise.errors import SweepError
 from sizewise.files import parse_json, read_json, tail
-from sizewise.record.claims import Owner, holder, seconds_worked
+from sizewise.record.claims import Owner, seconds_worked
 from sizewise.record.directories import JOB_FILE, RunDir, SweepDir
 from sizewise.record.history import parse_lines
 from sizewise.record.progress import Stand, clock_text, read_stand
-from sizewise.record.state import JobState, job_state, read_failure
+from sizewise.record.state import JobState, read_failure, state_and_owner
 from sizewise.report.words import literal, plural
 
+log = logging.getLogger(__name__)
 ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 FIGURES = ("train_loss", "val_loss", "lr")
 LAST_LINES = 40
@@ -96,6 +98,40 @@ class Memory:
     kinds: dict[str, str] = field(default_factory=dict)
 
 
+# A directory of very many jobs on a slow disk is looked at less often.
+SHARE_OF_TIME = 0.05
+Drawn = TypeVar("Drawn")
+
+
+class Looks:
+    """Looks at a board again and again: never more than a share of the time, whatever goes wrong.
+
+    Nothing hangs on a board. An error of the disk, or a file that changes while it is read, is said
+    once, and the next look tries again. ``clock``: seconds that only go up.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._said = clock, ""
+        self.pause = 0.0
+        """Seconds until the next look at least, after one."""
+
+    def take(self, draw: Callable[[], Drawn]) -> Drawn | None:
+        """Return what ``draw`` does; None after an error. SweepError is for who looks."""
+        began = self._clock()
+        try:
+            return draw()
+        except SweepError:
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            if said != self._said:
+                log.warning("The jobs cannot be shown just now (%s); trying again.", said)
+            self._said = said
+            return None
+        finally:
+            self.pause = (self._clock() - began) / SHARE_OF_TIME
+
+
 def read_board(sweep_dir: Path, now: float | None = None, memory: Memory | None = None) -> Board:
     """Read the board of a sweep, or of the one run that a directory is.
 
@@ -108,10 +144,9 @@ def read_board(sweep_dir: Path, now: float | None = None, memory: Memory | None 
     """
     now, memory = now or time.time(), memory or Memory()
     parent, names = jobs_in(sweep_dir)
-    states = _states(parent, names, memory)
+    states, owners = _states(parent, names, memory)
     expected = _Expected(parent, memory)
-    there = [parent / name for name, state in states.items() if state == JobState.RUNNING]
-    running = [line for run in there if (line := _line(run, expected, now)) is not None]
+    running = [_line(parent / name, owner, expected, now) for name, owner in owners.items()]
     workers = _workers(running, _to_come(parent, states, expected, now))
     times = [worker.left for worker in workers]
     known = [each for each in times if each is not None]
@@ -125,14 +160,25 @@ def read_board(sweep_dir: Path, now: float | None = None, memory: Memory | None 
     )
 
 
-def _states(parent: Path, names: Sequence[str], memory: Memory) -> dict[str, JobState]:
-    """State of every job; those that were done stay so, and are not looked up again."""
-    found = {}
+def _states(
+    parent: Path, names: Sequence[str], memory: Memory
+) -> tuple[dict[str, JobState], dict[str, Owner]]:
+    """State of every job, and who works on those that run.
+
+    Those that were done stay so, and are not looked up again. Nor is an owner: on another machine
+    that takes a file of its own.
+    """
+    found, owners = {}, {}
     for name in names:
-        found[name] = JobState.DONE if name in memory.seconds else job_state(parent / name)
-        if found[name] == JobState.DONE and name not in memory.seconds:
+        if name in memory.seconds:
+            found[name] = JobState.DONE
+            continue
+        found[name], owner = state_and_owner(parent / name)
+        if owner is not None:
+            owners[name] = owner
+        if found[name] == JobState.DONE:
             memory.seconds[name] = seconds_worked(parent / name, 0.0, held=False)
-    return found
+    return found, owners
 
 
 def _to_come(
@@ -163,10 +209,7 @@ def jobs_in(sweep_dir: Path) -> tuple[Path, list[str]]:
     return sweep_dir, names
 
 
-def _line(run_dir: Path, expected: _Expected, now: float) -> JobLine | None:
-    owner = holder(run_dir)
-    if owner is None:  # it has just ended
-        return None
+def _line(run_dir: Path, owner: Owner, expected: _Expected, now: float) -> JobLine:
     stand = _stand_now(run_dir, owner)
     seconds = seconds_worked(run_dir, now, held=True)
     stage = stand.left if stand is not None else None
@@ -200,7 +243,7 @@ def figures(run_dir: Path) -> dict[str, float]:
 
 def _reason(run_dir: Path) -> str:
     failure = read_failure(run_dir)
-    return failure.reason.splitlines()[0] if failure is not None else ""
+    return failure.first_line if failure is not None else ""
 
 
 class _Expected:

@@ -79,9 +79,7 @@ def _summarise(
 
 def listed(failures: list[JobFailure], jobs: int) -> str:
     """Name every job without a result, with its reason and its log."""
-    lines = [
-        f"{Path(f.run_dir).name}: {f.reason.splitlines()[0]}\n    log: {f.log}" for f in failures
-    ]
+    lines = [f"{Path(f.run_dir).name}: {f.first_line}\n    log: {f.log}" for f in failures]
     return (
         f"{len(failures)} of {jobs} jobs have no result:\n  " + "\n  ".join(lines) + "\n"
         "The same command tries these again."

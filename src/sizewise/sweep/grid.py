@@ -25,6 +25,7 @@ from sizewise.job.submit import Job
 from sizewise.record.brackets import write_tuning
 from sizewise.record.directories import SweepDir
 from sizewise.record.state import JobState, job_state
+from sizewise.report.words import visible
 from sizewise.sweep.brackets import tuning_record
 from sizewise.sweep.estimate.estimate import (
     Estimate,
@@ -130,8 +131,7 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
             backend.check(plan.to_do)
         peaks = peaks if options.estimate else None
         estimate = estimate_sweep(plan, backend, options.limit, peaks)
-        for sentence in sentences(estimate) if estimate is not None else ():
-            log.info("  %s", sentence)
+        tell(estimate)
         if options.dry_run:
             return
         make_directory(plan.sweep_dir)
@@ -141,16 +141,28 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
                 sum_up(plan, finish, options.prices, options.margin)
 
 
+def tell(estimate: Estimate | None) -> None:
+    """Say what a command is going to take."""
+    for sentence in sentences(estimate) if estimate is not None else ():
+        log.info("  %s", visible(sentence))  # reasons quote what others wrote
+
+
 @contextmanager
 def timed(plan: Plan, estimate: Estimate | None) -> Iterator[None]:
-    """Hold what the block takes against what was planned, and keep both in ``sweep.json``."""
+    """Hold what the block takes against what was planned, and keep both in ``sweep.json``.
+
+    Not where somebody stopped it: it would look as if the rest had been done as well.
+    """
     started, jobs = time.monotonic(), len(plan.to_do) + plan.later
-    before = _computed()
+    before, stopped = _computed(), False
     try:
         yield
+    except (KeyboardInterrupt, SystemExit):
+        stopped = True
+        raise
     finally:
         states = [job_state(job.run_dir) for job in plan.jobs]
-        if jobs and not any(state in UNDER_WAY for state in states):
+        if jobs and not stopped and not any(state in UNDER_WAY for state in states):
             took = time.monotonic() - started
             computed = _computed() - before
             note_command(plan.sweep_dir, command_record(estimate, took, computed, jobs))

@@ -17,7 +17,7 @@ from sizewise.record.state import JobState, finished, job_state, read_failure
 from sizewise.record.stops import standing_stop
 from sizewise.report.page.terminal import wide_console
 from sizewise.report.words import literal
-from sizewise.sweep.board import Memory, board_lines, board_view, jobs_in, read_board
+from sizewise.sweep.board import Board, Looks, Memory, board_lines, board_view, jobs_in, read_board
 from sizewise.sweep.launch.progress import LINE_SECONDS
 from sizewise.sweep.launch.slurm_launcher import queue_id
 from sizewise.sweep.launch.slurm_queue import is_held, queue_reasons
@@ -95,22 +95,32 @@ def watch(
 
     It is drawn again and again on a terminal; elsewhere it is lines, once a minute.
     """
-    console, memory = wide_console(200), Memory()
+    console, memory, looks = wide_console(200), Memory(), Looks()
     drawn = Live("", console=console, auto_refresh=False) if console.is_terminal else nullcontext()
     idle, said = 0, ""
     with drawn as live:
         while idle < IDLE_LOOKS:  # between two jobs there is a moment without any
-            board = read_board(sweep_dir, clock(), memory)
-            text = "\n".join(map(literal, board_lines(board)))
-            if live is not None:
-                live.update(board_view(board), refresh=True)
-            elif text != said:
+            found = looks.take(lambda: _drawn(sweep_dir, clock(), memory, live))
+            if found is None:
+                sleep(max(WATCH_SECONDS, looks.pause))
+                continue
+            board, text = found
+            if live is None and text != said:
                 console.print(text, highlight=False)
             busy, said = board.running or board.counts.get(JobState.QUEUED), text
             if not busy and set(board.counts) <= {JobState.DONE, JobState.FAILED}:
                 return
             idle = 0 if busy else idle + 1
-            sleep(LINE_SECONDS if live is None and busy else WATCH_SECONDS)
+            every = LINE_SECONDS if live is None and busy else WATCH_SECONDS
+            sleep(max(every, looks.pause))
+
+
+def _drawn(sweep_dir: Path, now: float, memory: Memory, live: Live | None) -> tuple[Board, str]:
+    """The board, drawn where it is live, and its lines."""
+    board = read_board(sweep_dir, now, memory)
+    if live is not None:
+        live.update(board_view(board), refresh=True)
+    return board, "\n".join(map(literal, board_lines(board)))
 
 
 def _row(run_dir: Path) -> StatusRow:
@@ -133,5 +143,5 @@ def _note(run_dir: Path, state: JobState) -> str:
         return str(stop)
     failure = read_failure(run_dir) if state == JobState.FAILED else None
     if failure is not None:
-        return f"{failure.reason.splitlines()[0]} ({run_dir.name}/{LOG_FILE})"
+        return f"{failure.first_line} ({run_dir.name}/{LOG_FILE})"
     return ""

@@ -16,7 +16,7 @@ from sizewise.report.views.training import (
     training_chart,
     training_curve,
 )
-from sizewise.sweep.board import COLUMNS, Board, board_rows, jobs_in, read_board
+from sizewise.sweep.board import COLUMNS, Board, Memory, board_rows, jobs_in, read_board
 
 EVERY = "5s"
 MOST_CURVES = 12
@@ -47,7 +47,7 @@ def sweeps(directory: Path) -> list[Path]:
 @st.fragment(run_every=EVERY)
 def _shown(directory: Path) -> None:
     with common.said_plainly():
-        board = read_board(directory)
+        board = read_board(directory, memory=_memory(directory))
     st.markdown(f"**{common.escaped_markdown(board.title)}**")
     st.progress(board.ended / max(1, board.total))
     if board.running:
@@ -64,6 +64,12 @@ def _shown(directory: Path) -> None:
     for name in there:
         st.subheader(LOGGED[name], anchor=False)
         figures.draw(training_chart(curves, name), f"training_{name}")
+
+
+def _memory(directory: Path) -> Memory:
+    """What this visitor's looks at a sweep need not look up again."""
+    kept: Memory = st.session_state.setdefault(f"board of {directory}", Memory())
+    return kept
 
 
 def loss_curves(directory: Path, board: Board) -> list[TrainingCurve]:

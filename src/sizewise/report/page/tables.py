@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -247,8 +247,7 @@ def stopped_table(records: Sequence[TuningRecord]) -> PageTable:
     )  # fmt: skip
     rows = []
     loss = "{:.4f}".format
-    for bracket, tried in (pair for record in records for pair in record.stopped):
-        kept = next(iter(bracket.kept), None)
+    for kept, tried in (pair for record in records for pair in _beside_the_best(record)):
         name = tried.cell if tried.state == STOPPED else f"{tried.cell} ({tried.state})"
         rows.append(
             [
@@ -264,6 +263,13 @@ def stopped_table(records: Sequence[TuningRecord]) -> PageTable:
             ]
         )
     return PageTable(columns, (False, *[True] * 8), rows, tuning_note(records))
+
+
+def _beside_the_best(record: TuningRecord) -> Iterator[tuple[Candidate | None, Candidate]]:
+    """Every candidate that was not kept, beside the best of its bracket that was."""
+    for bracket in record.brackets:
+        best = next(iter(bracket.kept), None)
+        yield from ((best, tried) for tried in bracket.stopped)
 
 
 def tuning_note(records: Sequence[TuningRecord]) -> str:

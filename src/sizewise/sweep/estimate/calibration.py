@@ -7,6 +7,7 @@ number of training examples are no part of it.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -15,8 +16,8 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,9 @@ _DECIDES = ("model", "quantization", "generation", "metric")
 _TRAINER = ("batch_size", "accumulate", "precision", "accelerator", "gradient_checkpointing",
             "num_threads", "deterministic")  # fmt: skip
 _EVALUATION = ("batch_size", "zero_shot", "objective", "answer_validation", "candidates", "engine")
+SPLITS = ("train", "validation", "test")
 # Keys of a data set that change how much there is, or who wrote it, not what one example costs.
-_AMOUNT = (
-    "max_train", "max_validation", "max_test", "teacher", "teaching", "answers_from",
-)  # fmt: skip
+_AMOUNT = ("max_train", "max_validation", "teacher", "teaching", "answers_from")
 _LORA = ("method", "target", "dropout")
 
 
@@ -109,41 +109,74 @@ Found = Mapping[str, Measured]
 def kind_key(config: Mapping[str, Any], workers: int, threads: int) -> str:
     """Name the kind of a job on this machine (24 hex digits)."""
     parts: dict[str, Any] = {name: config.get(name) for name in _DECIDES}
-    data = [config.get("dataset"), *(config.get("eval_dataset") or {}).values()]
-    parts["data"] = [{k: v for k, v in (d or {}).items() if k not in _AMOUNT} for d in data]
+    data = [_costly(each) for each in (config.get("eval_dataset") or {}).values()]
+    own = {k: v for k, v in _costly(config.get("dataset")).items() if k != "max_test"}
+    parts["data"] = [own, *data]
     for name, keys in (("trainer", _TRAINER), ("evaluation", _EVALUATION), ("lora", _LORA)):
         node = config.get(name) or {}
         parts[name] = {key: node.get(key) for key in keys}
     if parts["lora"]["method"] == "none":  # nothing is trained
         parts["lora"] = parts["trainer"]["accumulate"] = None
     where: list[Any] = [platform.node(), platform.machine(), os.cpu_count(), workers, threads]
-    where += [os.environ.get("CUDA_VISIBLE_DEVICES"), [version(name) for name in LIBRARIES]]
+    where += [os.environ.get("CUDA_VISIBLE_DEVICES"), _versions()]
     return hash_text(json.dumps([VERSION, parts, where], sort_keys=True, default=str), 24)
 
 
+def _costly(dataset: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (dataset or {}).items() if name not in _AMOUNT}
+
+
+@functools.cache
+def _versions() -> list[str]:
+    return [version(name) for name in LIBRARIES]
+
+
 def representatives(jobs: Mapping[str, Job], keys: Mapping[str, str]) -> dict[str, Job]:
-    """Return a job of every kind, the one with the most training examples; both by identity."""
+    """Return a job of every kind, with as many examples of every split as any of that kind.
+
+    ``jobs`` and ``keys`` are by identity.
+    """
     chosen: dict[str, Job] = {}
     for identity, job in jobs.items():
         key = keys[identity]
-        if key not in chosen or _amount(job) > _amount(chosen[key]):
-            chosen[key] = job
+        chosen[key] = _with_examples_of(chosen[key], job) if key in chosen else job
     return chosen
 
 
-def _amount(job: Job) -> float:
-    limit = (job.config.get("dataset") or {}).get("max_train")
-    return float("inf") if limit is None else float(limit)
+Limits = Mapping[str, int | None]
+"""At most so many examples, by split; None: all that there are."""
 
 
-def kept(keys: Iterable[str], cache: Path) -> dict[str, Measured]:
-    """Return what was measured before and still holds."""
+def limits_of(config: Mapping[str, Any]) -> Limits:
+    """What a configuration makes of its own data set."""
+    dataset = config.get("dataset") or {}
+    return {split: dataset.get(f"max_{split}") for split in SPLITS}
+
+
+def _with_examples_of(job: Job, other: Job) -> Job:
+    own, others = limits_of(job.config), limits_of(other.config)
+    more = {f"max_{split}": others[split] for split in SPLITS if _more(others[split], own[split])}
+    dataset = {**(job.config.get("dataset") or {}), **more}
+    return replace(job, config={**job.config, "dataset": dataset}) if more else job
+
+
+def _more(limit: int | None, other: int | None) -> bool:
+    return other is not None and (limit is None or limit > other)
+
+
+def kept(chosen: Mapping[str, Job], cache: Path) -> dict[str, Measured]:
+    """Return what was measured before and still holds: with no fewer examples than are chosen."""
     found = {}
-    for key in keys:
+    for key, job in chosen.items():
         try:
-            found[key] = of_record(unsealed(read_json(_path(cache, key)) or {})["measured"])
+            record = unsealed(read_json(_path(cache, key)) or {})
+            measured, limits = of_record(record["measured"]), record["limits"]
+            check_kinds(limits, Limits)
         except (ValueError, TypeError, KeyError):
             continue
+        wanted = limits_of(job.config)
+        if not any(_more(wanted[split], limits.get(split)) for split in SPLITS):
+            found[key] = measured
     return found
 
 
@@ -172,15 +205,15 @@ def calibrate(
     for key, measured in _ask(missing, places, texts_alone) if missing else ():
         found[key] = measured
         if not measured.reason:
-            _keep(_path(cache, key), measured)
+            _keep(_path(cache, key), measured, limits_of(chosen[key].config))
     for key in missing:
         found.setdefault(key, Measured({}, reason="measuring it broke off or took too long"))
     return found
 
 
-def _keep(path: Path, measured: Measured) -> None:
+def _keep(path: Path, measured: Measured, limits: Limits) -> None:
     try:
-        write_json(path, sealed({"measured": asdict(measured)}))
+        write_json(path, sealed({"measured": asdict(measured), "limits": limits}))
     except OSError as error:
         log.warning("%s cannot be written (%s): the next plan measures again.", path, error)
 
@@ -190,22 +223,26 @@ def _ask(
 ) -> Iterator[tuple[str, Measured]]:
     """Divide the kinds among as many processes as there are places; yield answers as they come."""
     count = min(len(places), len(chosen))
-    shares = [list(chosen)[number::count] for number in range(count)]
+    questions = [_question(key, job, texts_alone) for key, job in chosen.items()]
+    shares = [questions[number::count] for number in range(count)]
     children = [_begin(place) for place in places[:count]]
     deadline = time.monotonic() + IMPORT_SECONDS + MOST_SECONDS * max(map(len, shares))
     try:
         with selectors.DefaultSelector() as selector:
             for child, share in zip(children, shares, strict=True):
-                _send(child, [_question(key, chosen[key], texts_alone) for key in share])
-                selector.register(_output(child), selectors.EVENT_READ)
-            while selector.get_map() and (left := deadline - time.monotonic()) > 0:
-                for ready, _ in selector.select(left):
+                left = iter(share)
+                _send(child, next(left))
+                selector.register(_output(child), selectors.EVENT_READ, (child, left))
+            while selector.get_map() and (seconds := deadline - time.monotonic()) > 0:
+                for ready, _ in selector.select(seconds):
                     output: Any = ready.fileobj
-                    if line := output.readline():
-                        reply = json.loads(line)
-                        yield reply["key"], of_record(reply["measured"])
-                    else:
+                    if not (line := output.readline()):
                         selector.unregister(output)
+                        continue
+                    child, left = ready.data
+                    _send(child, next(left, None))
+                    reply = json.loads(line)
+                    yield reply["key"], of_record(reply["measured"])
     finally:
         for child in children:
             child.kill()
@@ -228,14 +265,17 @@ def _begin(place: Slot) -> subprocess.Popen[bytes]:
     )
 
 
-def _send(child: subprocess.Popen[bytes], lines: Sequence[str]) -> None:
+def _send(child: subprocess.Popen[bytes], line: str | None) -> None:
+    """Ask one question, once the last was answered: with more, both pipes might be full."""
     assert child.stdin is not None
-    try:
-        child.stdin.write("".join(f"{line}\n" for line in lines).encode())
+    if line is None:
         child.stdin.close()
+        child.stdin = None
+        return
+    try:
+        child.stdin.write(f"{line}\n".encode())
     except BrokenPipeError:
-        log.warning("A process that was to measure ended at its start (exit %s).", child.poll())
-    child.stdin = None
+        log.warning("A process that was to measure ended early (exit %s).", child.poll())
 
 
 def _output(child: subprocess.Popen[bytes]) -> Any:

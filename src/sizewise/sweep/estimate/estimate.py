@@ -86,7 +86,7 @@ def estimate_sweep(
     cache = Path(str((pieces[0].config.get("paths") or {}).get("cache", ".cache/sizewise")))
     if peaks is None and not (cache / FOLDER).is_dir():
         return None
-    places, elsewhere = _places(backend, len(planned[0]))
+    places, elsewhere = _places(backend, _most_at_once(plan, limit))
     jobs = {piece.job.identity.hash: piece.job for piece in pieces}
     keys = {i: kind_key(job.config, len(places), places[0].threads) for i, job in jobs.items()}
     chosen = representatives(jobs, keys)
@@ -94,10 +94,21 @@ def estimate_sweep(
         found: Found = {} if elsewhere else kept(chosen, cache)
     else:
         found = calibrate(chosen, places, cache, elsewhere)
-    costs = Costs(found, keys, len(places), cache)
+    workers = min(len(places), max(map(len, planned)))
+    costs = Costs(found, keys, workers, cache)
     known = [(p.job, costs.measured(p.job), p.weight if p.end >= 1 else 0.0) for p in pieces]
-    memory = _at_once(peaks, pieces, len(places))
-    return _summed(forecast(planned, costs), len(places), memory, outgoing(known))
+    memory = _at_once(peaks, pieces, workers)
+    return _summed(forecast(planned, costs), workers, memory, outgoing(known))
+
+
+def _most_at_once(plan: Plan, limit: int | None) -> int:
+    """How many jobs may start side by side when nothing is done yet.
+
+    Kinds are measured with as many workers, and so they keep their names while jobs end.
+    """
+    chosen = {j.identity.hash for b in plan.brackets for jobs in b.further.values() for j in jobs}
+    first = len(plan.pool or plan.jobs) - len(chosen)
+    return max(1, first if limit is None else min(first, limit))
 
 
 def _places(backend: Any, jobs: int) -> tuple[list[Slot], str]:
@@ -121,7 +132,7 @@ def _summed(
     whole = found.seconds + AROUND if found.jobs else None
     return Estimate(
         seconds=whole,
-        low=None if whole is None else whole * (1 - found.doubt),
+        low=None if whole is None else max(0.0, whole * (1 - found.doubt)),
         high=None if whole is None else whole * (1 + found.doubt),
         workers=workers,
         work=found.work,
@@ -209,7 +220,8 @@ def kept_record(sweep_dir: Path, estimate: Estimate | None) -> dict[str, Any]:
     old = before.get(ESTIMATE) or {}
     found = {COMMANDS: before[COMMANDS]} if before.get(COMMANDS) else {}
     if estimate is None or estimate.seconds is None:
-        return {**found, **({ESTIMATE: old} if old else {})}
+        # What was to come has names by now, as far as it still is to come.
+        return {**found, **({ESTIMATE: {**old, "later": []}} if old else {})}
     new = asdict(estimate)
     new["jobs"] = {**(old.get("jobs") or {}), **new["jobs"]}
     return {**found, ESTIMATE: new}

@@ -51,17 +51,18 @@ class Outgoing:
 def outgoing(jobs: Sequence[tuple[Job, Measured, float]]) -> list[Outgoing]:
     """Sum up what jobs ask of others; each comes with its kind and how likely it is to run.
 
-    What several jobs ask alike is asked once and kept, and so it is counted.
+    What several jobs, or several parts of one, ask alike is asked once and kept, and so it is
+    counted: as whatever of them is most likely.
     """
-    found: dict[tuple[str, str, str], Outgoing] = {}
-    asked: set[str] = set()
+    asked: dict[str, Outgoing] = {}
     for job, measured, weight in jobs:
         for key, each in _of_job(job, measured, weight):
-            if key in asked:
-                continue
-            asked.add(key)
-            name = (each.model, each.role, each.place)
-            found[name] = found[name].plus(each) if name in found else each
+            if key not in asked or each.texts > asked[key].texts:
+                asked[key] = each
+    found: dict[tuple[str, str, str], Outgoing] = {}
+    for each in asked.values():
+        name = (each.model, each.role, each.place)
+        found[name] = found[name].plus(each) if name in found else each
     return list(found.values())
 
 

@@ -124,7 +124,7 @@ class Costs:
     keys: Mapping[str, str]
     workers: int
     cache: Path
-    _given: set[str] = field(default_factory=set)
+    _given: set[tuple[str, int]] = field(default_factory=set)
 
     def measured(self, job: Job) -> Measured:
         """What is known of the kind of a job."""
@@ -151,15 +151,20 @@ class Costs:
             return 0.0
         validates = measured.answers_validation[0]
         splits = {"test": count.test, "validation": count.validation if validates else 0}
-        new = {n: c for n, c in splits.items() if not self._known(measured.zero_shot.get(n))}
-        self._given |= {measured.zero_shot[name] for name in new if name in measured.zero_shot}
+        new = {name: c for name, c in splits.items() if not self._known(measured, name, c)}
+        keys = measured.zero_shot
+        self._given |= {(keys[name], c) for name, c in new.items() if name in keys}
         answered = sum(new.values())
         return measured.base * answered + (measured.prior if answered else 0.0)
 
-    def _known(self, key: str | None) -> bool:
+    def _known(self, measured: Measured, split: str, count: int) -> bool:
+        """Whether so many answers are there; those to a part of the prompts have another key."""
+        key = measured.zero_shot.get(split)
         if key is None:
             return False
-        return key in self._given or (entry_path(self.cache, key) / ZERO_SHOT_FILE).is_file()
+        whole = count == getattr(_Counts({}, measured), split)
+        there = whole and (entry_path(self.cache, key) / ZERO_SHOT_FILE).is_file()
+        return there or (key, count) in self._given
 
 
 @dataclass(frozen=True)
@@ -205,6 +210,8 @@ def planned_steps(piece: Piece, trainer: TrainerConfig, train: int) -> tuple[int
     each_epoch = max(1, math.ceil(batches / trainer.accumulate))
     total, _ = fit_plan(each_epoch, trainer)
     first, last = (round(share * total) for share in (piece.begin, piece.end))
+    if last <= first:  # it stands there already, or further on
+        return first, first, 0
     every = trainer.validate_every or each_epoch
     due = {step for step in range(first + 1, last + 1) if step % every == 0} | {last}
     return first, last, len(due) + (first == 0 and trainer.validate_at_start)
@@ -226,7 +233,7 @@ class Forecast:
 
     ``seconds`` until the last is through, ``doubt`` half an interval of some 90 % as a share of
     it; ``work`` is the sum over workers by what it goes into; ``jobs``: of each job that is known
-    by name, ``later``: of those that are not yet. ``unknown``: reasons, and for how many pieces.
+    by name, ``later``: of those that are not yet. ``unknown``: reasons, and for how many jobs.
     """
 
     seconds: float
@@ -242,7 +249,7 @@ def forecast(planned: Sequence[Sequence[Piece]], costs: Costs) -> Forecast:
     workers = [_Worker() for _ in range(costs.workers)]
     jobs: dict[str, float] = {}
     later: list[float] = []
-    unknown: dict[str, int] = {}
+    unknown: dict[str, set[str]] = {}
     spent: list[Cost] = []
     for number, stage in enumerate(planned):
         waiting: Waiting[Piece] = Waiting(stage)
@@ -251,7 +258,7 @@ def forecast(planned: Sequence[Sequence[Piece]], costs: Costs) -> Forecast:
             piece = waiting.take(worker.base, {w.base for w in workers})
             measured = costs.measured(piece.job)
             if measured.reason:
-                unknown[measured.reason] = unknown.get(measured.reason, 0) + 1
+                unknown.setdefault(measured.reason, set()).add(piece.job.identity.hash)
                 continue
             start = worker.begin(reuse_key(piece.config), measured)
             cost = costs.of(piece, measured)
@@ -267,7 +274,8 @@ def forecast(planned: Sequence[Sequence[Piece]], costs: Costs) -> Forecast:
             worker.free = ready
     work = {name: sum(getattr(cost, name) for cost in spent) for name in DOUBT}
     seconds = max(worker.free for worker in workers)
-    return Forecast(seconds, _doubt(work, spent), work, jobs, later, unknown)
+    left_out = {reason: len(names) for reason, names in unknown.items()}
+    return Forecast(seconds, _doubt(work, spent), work, jobs, later, left_out)
 
 
 @dataclass

@@ -58,7 +58,7 @@ def outcome_line(job: Job) -> str:
     if state == JobState.FAILED:
         failure = read_failure(job.run_dir)
         if failure is not None:
-            return f"failed: {failure.reason.splitlines()[0]}\n    log: {failure.log}"
+            return f"failed: {failure.first_line}\n    log: {failure.log}"
     stop = standing_stop(job.run_dir) if state == JobState.PRUNED else None
     if stop is not None:
         return str(stop)

@@ -14,15 +14,13 @@ from sizewise.errors import SweepError
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.report.words import literal
-from sizewise.sweep.board import Memory, board_lines, board_view, read_board
+from sizewise.sweep.board import Looks, Memory, board_lines, board_view, read_board
 from sizewise.sweep.launch.backend import outcome_line
 
 if TYPE_CHECKING:
     from sizewise.sweep.launch.slot import Slot
 
 LIVE_SECONDS, LINE_SECONDS = 1.0, 60.0
-# A directory of very many jobs on a slow disk is looked at less often.
-SHARE_OF_TIME = 0.05
 
 
 class Progress:
@@ -46,6 +44,7 @@ class Progress:
         self._live: Live | None = None
         self._total, self._ended = total, 0
         self._sweep_dir, self._clock, self._memory = sweep_dir, clock, Memory()
+        self._looks = Looks(clock)
         if live if live is not None else self.console.is_terminal:
             self._live = Live(
                 "", console=self.console, auto_refresh=False, vertical_overflow="crop"
@@ -87,11 +86,15 @@ class Progress:
         now = self._clock()
         if self._sweep_dir is None or now < self._next:
             return
+        sweep_dir = self._sweep_dir
         try:
-            board = read_board(self._sweep_dir, memory=self._memory)
+            self._looks.take(lambda: self._draw(sweep_dir))
         except SweepError:  # nothing was submitted yet
             return
-        self._next = now + max(self._every, (self._clock() - now) / SHARE_OF_TIME)
+        self._next = now + max(self._every, self._looks.pause)
+
+    def _draw(self, sweep_dir: Path) -> None:
+        board = read_board(sweep_dir, memory=self._memory)
         if self._live is not None:
             self._live.update(board_view(board), refresh=True)
             return
