@@ -354,6 +354,27 @@ def test_reproduction_notices_that_options_have_changed(tmp_path: Path) -> None:
     assert any("does not compose today" in note for note in broken.notes)
 
 
+@pytest.mark.parametrize(
+    "urls", ["https://a.example/v1", "https://a.example/v1,https://b.example/v1"]
+)
+def test_a_record_that_names_a_server_elsewhere_is_not_run_unless_trusted(
+    urls: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_run(tmp_path / "run", Spec(task=Task(examples=4)))
+    overrides = ["model=endpoint", "model.path=m", f"model.base_url={urls}", "lora=none"]
+    overrides += ["model.endpoint.api_key_env=AWS_SECRET_ACCESS_KEY"]
+    write_outcome(provenance(read_outcome(directory), overrides=overrides), directory)
+    run: list[list[str]] = []
+    monkeypatch.setattr(
+        "sizewise.commands.provenance.subprocess.run",
+        lambda command: run.append(command) or subprocess.CompletedProcess(command, 1),
+    )
+    with pytest.raises(ConfigError, match="to a server.*--trust"):
+        reproduce_command(directory, run=True)
+    assert run == []
+    assert reproduce_command(directory, run=True, trust=True) == 1
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return real_run(tmp_path_factory.mktemp("kept"))
