@@ -24,8 +24,8 @@ from sizewise.models.base import load_base
 class TokensServer:
     """Answers greedily, one at a time.
 
-    The first ``spoil`` answers lack a token; ``runtime``: adapters may be lent to it; after ``most``
-    answers it gives errors. ``keys`` are those it was sent.
+    The first ``spoil`` answers lack a token; ``runtime``: adapters may be lent to it; after
+    ``most`` answers it gives errors. ``keys`` are those it was sent.
     """
 
     def __init__(

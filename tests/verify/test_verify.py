@@ -21,7 +21,7 @@ from sizewise.composition.inputs import pinned
 from sizewise.config import PricesConfig
 from sizewise.config.register import to_run_config
 from sizewise.data.build import build_splits
-from sizewise.errors import OutcomeError
+from sizewise.errors import ConfigError, OutcomeError
 from sizewise.job.finished import of_finished_run
 from sizewise.record.identity import plain_config, run_identity
 from sizewise.record.outcome import Outcome, file_ref, read_outcome, write_outcome
@@ -369,7 +369,7 @@ def test_a_record_that_names_a_server_elsewhere_is_not_run_unless_trusted(
         "sizewise.commands.provenance.subprocess.run",
         lambda command: run.append(command) or subprocess.CompletedProcess(command, 1),
     )
-    with pytest.raises(ConfigError, match="to a server.*--trust"):
+    with pytest.raises(ConfigError, match=r"to a server.*--trust"):
         reproduce_command(directory, run=True)
     assert run == []
     assert reproduce_command(directory, run=True, trust=True) == 1
