@@ -364,14 +364,16 @@ def test_a_record_that_names_a_server_elsewhere_is_not_run_unless_trusted(
     overrides = ["model=endpoint", "model.path=m", f"model.base_url={urls}", "lora=none"]
     overrides += ["model.endpoint.api_key_env=AWS_SECRET_ACCESS_KEY"]
     write_outcome(provenance(read_outcome(directory), overrides=overrides), directory)
-    run: list[list[str]] = []
-    monkeypatch.setattr(
-        "sizewise.commands.provenance.subprocess.run",
-        lambda command: run.append(command) or subprocess.CompletedProcess(command, 1),
-    )
+    commands: list[list[str]] = []
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr("sizewise.commands.provenance.subprocess.run", run)
     with pytest.raises(ConfigError, match=r"to a server.*--trust"):
         reproduce_command(directory, run=True)
-    assert run == []
+    assert commands == []
     assert reproduce_command(directory, run=True, trust=True) == 1
 
 
