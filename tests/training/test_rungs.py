@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,33 @@ def test_early_stopping_does_not_see_a_rung(tmp_path: Path) -> None:
     stopped(tmp_path / "cut", 0.25, callbacks=[stopper()], **options)
     cut = state(tmp_path / "cut", *fit_toy(tmp_path / "cut", callbacks=[stopper()], **options))
     assert_same(cut, whole)
+
+
+def test_a_fit_that_stops_early_is_compared_at_the_rung_and_finished_if_it_is_kept(
+    tmp_path: Path,
+) -> None:
+    """By the lowest loss that it had, at every rung; its end is that of the undisturbed fit."""
+
+    def options() -> dict[str, Any]:
+        stopper = EarlyStopping("val_loss", patience=2, min_delta=10.0)
+        return {"validate_every": 2, "callbacks": [stopper]}
+
+    whole = state(tmp_path / "whole", *fit_toy(tmp_path / "whole", **options()))
+    for share in (0.5, 0.75):
+        stop = stopped(tmp_path / "cut", share, **options())
+        assert (stop.step, stop.share, stop.of_steps, stop.ended) == (4, share, 12, True)
+        seen = [values.get("val_loss", math.inf) for _, values in history(tmp_path / "cut")]
+        assert stop.value == min(seen)
+        assert not RunDir(tmp_path / "cut").fit.exists(), "nothing is scored"
+    assert_same(state(tmp_path / "cut", *fit_toy(tmp_path / "cut", **options())), whole)
+
+
+def test_a_fit_beyond_the_rung_it_is_to_stop_at_trains_no_further(tmp_path: Path) -> None:
+    stopped(tmp_path, 0.75)
+    before = history(tmp_path)
+    stop = stopped(tmp_path, 0.25)
+    assert (stop.step, stop.share) == (9, 0.25), "it is compared as it is"
+    assert history(tmp_path) == before
 
 
 def test_a_candidate_that_diverges_is_a_result_and_anything_else_is_an_error(

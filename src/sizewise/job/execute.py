@@ -22,7 +22,7 @@ from sizewise.record.claims import holder, try_claim
 from sizewise.record.directories import RunDir
 from sizewise.record.outcome import Outcome
 from sizewise.record.state import JobState, finished, forget_failure, record_failure
-from sizewise.record.stops import FitStopped, go_on, standing_stop, write_stop
+from sizewise.record.stops import FitStopped, go_on, standing_stop, stop_at, write_stop
 from sizewise.runtime import is_ddp_child
 from sizewise.signals import SignalHandlers
 
@@ -102,6 +102,7 @@ def _attempt(run_dir: Path, interrupts: Interrupts) -> JobResult:
     try:
         forget_failure(run_dir)
         go_on(run_dir)
+        _stay(run_dir)
         config, function = load_job(run_dir)
         with children_run(run_dir):
             outcome = function(config, run_dir)
@@ -112,6 +113,14 @@ def _attempt(run_dir: Path, interrupts: Interrupts) -> JobResult:
     except BaseException as error:
         return _failed(run_dir, error, interrupts)
     return _done(run_dir, outcome)
+
+
+def _stay(run_dir: Path) -> None:
+    """Stop a fit that has been where it is asked to stop: a launcher with an old view asks."""
+    share = submitted_stop(run_dir)
+    stop = None if share is None else stop_at(run_dir, share)
+    if stop is not None:
+        raise FitStopped(stop)
 
 
 def _done(run_dir: Path, outcome: Outcome) -> JobResult:

@@ -97,8 +97,8 @@ class RunDir(_Directory):
         return self.all_predictions / f"{kind}.{dataset}.jsonl"
 
     def passed_rung(self, share: float | None) -> Path:
-        """Where a fit that has gone on since stood at a share of its steps."""
-        return self.rung if share is None else self.path / f"rung-{share:.6g}.json"
+        """Where a fit that has gone on since stood at a share of its steps (a name each)."""
+        return self.rung if share is None else self.path / f"rung-{float(share)!r}.json"
 
     @property
     def passed_rungs(self) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ class Stop:
     ``of_steps`` is where a sweep had asked to stop; None where a search gave the trial up. The
     schedule that was followed is that of all ``of_steps``. ``averaged``: of how many steps the
     weights were averaged for ``value``, the last one included; None: they were those of ``step``.
+    ``ended``: the fit had come to an end of its own before (early stopping), and ``value`` is the
+    lowest loss that it had.
     """
 
     step: int
@@ -34,6 +37,7 @@ class Stop:
     peak_bytes: int | None = None
     reason: str = ""
     averaged: int | None = None
+    ended: bool = False
 
     @property
     def diverged(self) -> bool:
@@ -79,12 +83,21 @@ def stop_at(run_dir: Path, share: float) -> Stop | None:
     return next(there, None) or next(diverged, None)
 
 
+def is_past(run_dir: Path, share: float) -> bool:
+    """Whether a fit is known to have come further than a share of its steps."""
+    return any(stop.share is not None and stop.share > share for stop in _stops(run_dir))
+
+
 def go_on(run_dir: Path) -> None:
-    """Let a stopped fit go on; where it had stopped stays on record, a file for each rung."""
+    """Let a stopped fit go on; where it had stopped stays on record, a file for each rung.
+
+    Two processes may ask for it at the same time: one of them does it.
+    """
     run = RunDir(run_dir)
     if run.pruned.exists():
         stop = standing_stop(run_dir)
-        run.pruned.replace(run.passed_rung(stop.share if stop else None))
+        with suppress(FileNotFoundError):
+            run.pruned.replace(run.passed_rung(stop.share if stop else None))
 
 
 def _stops(run_dir: Path) -> Iterator[Stop]:

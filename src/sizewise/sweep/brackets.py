@@ -13,6 +13,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from sizewise.config import HalvingConfig, SweepConfig, TuningConfig
@@ -34,7 +35,7 @@ from sizewise.record.brackets import (
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import trains
 from sizewise.record.state import JobFailure, JobState, finished, is_done, job_state
-from sizewise.record.stops import Stop, stop_at
+from sizewise.record.stops import Stop, is_past, stop_at
 from sizewise.sweep.halving import Fate, Losses, Rung, halve
 
 RATE = "optimizer.lr"
@@ -109,9 +110,9 @@ class Bracket:
         found: list[dict[str, Stop]] = []
 
         def losses_at(number: int, contenders: Collection[str]) -> Losses:
-            jobs = {name: self.candidates[name] for name in contenders}
-            shares.append(_share(jobs.values(), self.rungs[number].share))
-            stops = {name: _figure(job, shares[-1]) for name, job in jobs.items()}
+            run_dirs = {name: self.candidates[name].run_dir for name in contenders}
+            share, stops = _compared(run_dirs, self.rungs[number].share)
+            shares.append(share)
             found.append({name: stop for name, stop in stops.items() if stop is not None})
             return {name: stop.value for name, stop in found[-1].items()}
 
@@ -119,18 +120,24 @@ class Bracket:
         return Look(self, fates, shares, found)
 
 
-def _share(jobs: Iterable[Job], share: float) -> float:
-    """Where candidates are compared: at the rung, unless one of them went past it unseen."""
-    unseen = (is_done(job.run_dir) and stop_at(job.run_dir, share) is None for job in jobs)
-    return END if share >= END or any(unseen) else share
+def _compared(run_dirs: Mapping[str, Path], share: float) -> tuple[float, dict[str, Stop | None]]:
+    """Return where candidates are compared, and how each stood there, as far as that is known.
+
+    That is at the rung, unless one of them went past it unseen, as of a sweep without rungs.
+    """
+    if share < END:
+        stops = {name: stop_at(run_dir, share) for name, run_dir in run_dirs.items()}
+        unknown = [run_dirs[name] for name, stop in stops.items() if stop is None]
+        if not any(is_done(run_dir) or is_past(run_dir, share) for run_dir in unknown):
+            return share, stops
+    return END, {name: _at_end(run_dir) for name, run_dir in run_dirs.items()}
 
 
-def _figure(job: Job, share: float) -> Stop | None:
-    """Return where a candidate was at a share of its steps; of one at its end, its best loss."""
-    stop = stop_at(job.run_dir, share)
-    if stop is not None or share < END:
+def _at_end(run_dir: Path) -> Stop | None:
+    """Return the best loss of a whole fit."""
+    if (stop := stop_at(run_dir, END)) is not None:
         return stop
-    outcome = finished(job.run_dir)
+    outcome = finished(run_dir)
     if outcome is None or "val_loss" not in outcome.validation:
         return None
     cost = outcome.cost
@@ -178,6 +185,14 @@ class Look:
         """Number of further seeds that are to come, but not known yet; about, where ties are."""
         missing = 0 if self.decided else max(0, self.bracket.survivors - len(self.kept))
         return missing * self.bracket.seeds
+
+    @property
+    def mixed(self) -> bool:
+        """Whether losses of last weights, by an earlier version, met those of mean weights."""
+        return any(
+            {True, False} == {s.averaged is None for s in found.values() if _is_of_a_rung(s)}
+            for found in self.found
+        )
 
     def _stop(self, name: str) -> Stop | None:
         """The last figure that was compared."""
@@ -252,6 +267,10 @@ class Look:
         return FAILED if job_state(job.run_dir) == JobState.FAILED else OPEN
 
 
+def _is_of_a_rung(stop: Stop) -> bool:
+    return not (stop.diverged or stop.ended or stop.share in (None, END))
+
+
 def _ended(job: Job) -> bool:
     """Whether a job that may diverge has done so."""
     stop = stop_at(job.run_dir, END) if job.stop_at is not None else None
@@ -302,12 +321,17 @@ def _rungs(
     jobs = [job for cell in cells for job in cell.candidates]
     groups = {job.identity.slug: _values(job.config, halving.keep_each) for job in jobs}
     rungs = [
-        Rung(share, math.ceil(len(jobs) * halving.keep**number), groups, tuple(halving.keep_each))
+        Rung(share, _kept_of(len(jobs), halving.keep**number), groups, tuple(halving.keep_each))
         for number, share in enumerate(halving.rungs or (), start=1)
     ]
     if tuning is not None:
         rungs.append(_one_rate_each(cells, tuning.rung))
     return tuple(r for r in sorted(rungs, key=lambda r: r.share) if r.survivors < len(jobs))
+
+
+def _kept_of(count: int, share: float) -> int:
+    """A share of a number, rounded up; what floats make of 100 × 0.1² is 1 and not 2."""
+    return max(1, math.ceil(count * share - 1e-9))
 
 
 def _values(config: Mapping[str, Any], keys: Sequence[str]) -> str:

@@ -228,6 +228,8 @@ def record(plan: Plan, command: list[str], options: SweepConfig, backend: Backen
     if plan.brackets:
         looks = [bracket.look() for bracket in plan.brackets]  # others may have gone on
         write_tuning(plan.sweep_dir, tuning_record(looks, plan.audit))
+    else:  # what an earlier command had stopped is stopped no more
+        SweepDir(plan.sweep_dir).tuning.unlink(missing_ok=True)
 
 
 def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> None:

@@ -18,6 +18,7 @@ from sizewise.job.submit import Job, make_sweep_job
 from sizewise.record.brackets import share_text
 from sizewise.record.identity import reuse_key, trains
 from sizewise.record.state import JobState, job_state
+from sizewise.record.stops import standing_stop
 from sizewise.report.words import literal, plural
 from sizewise.sweep.baselines import BASELINES, baseline_overrides
 from sizewise.sweep.brackets import RATE, Bracket, Look, make_brackets, rates_of
@@ -138,8 +139,16 @@ def current(plan: Plan) -> Plan:
     }
     open_ -= {job.identity.hash for look in looks for job in look.further}
     jobs = [job for job in plan.pool if job.identity.hash not in open_]
-    states = {job.identity.slug: job_state(job.run_dir) for job in jobs}
+    screened = {job.identity.hash for bracket in plan.brackets for job in bracket.jobs}
+    states = {job.identity.slug: _state(job.run_dir, job.identity.hash in screened) for job in jobs}
     return replace(plan, jobs=jobs, states=states)
+
+
+def _state(run_dir: Path, screened: bool) -> JobState:
+    """What was stopped at a rung has been interrupted, where nothing is to be stopped there."""
+    state = job_state(run_dir)
+    stop = standing_stop(run_dir) if state == JobState.PRUNED and not screened else None
+    return state if stop is None or stop.share is None else JobState.INTERRUPTED
 
 
 class _Maker:

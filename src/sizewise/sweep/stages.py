@@ -10,13 +10,18 @@ from dataclasses import dataclass, replace
 from sizewise.job.submit import Job, submit
 from sizewise.record.brackets import tuning_sentence
 from sizewise.record.state import JobState, job_state
-from sizewise.record.stops import go_on, standing_stop
+from sizewise.record.stops import go_on, is_past, standing_stop, stop_at
 from sizewise.sweep.brackets import tuning_record
 from sizewise.sweep.plan import FINAL, Plan, current
 
 log = logging.getLogger(__name__)
 # So often a job is started in one call if somebody else keeps stopping it where it was to go on.
 STARTS = 3
+MIXED = (
+    "some candidates were stopped by an earlier version, which took the loss of the last weights, "
+    "and others now, with that of the mean of the latest weights, which is mostly lower: those "
+    "stopped earlier are at a disadvantage. A new directory (sweep.dir) compares all alike."
+)
 Started = Counter[tuple[str, float | None]]
 
 
@@ -39,9 +44,9 @@ def run_stages(plan: Plan, means: Means, limit: int | None, fail_fast: bool) -> 
     started: Started = Counter()
     means.record(plan)
     while jobs := _startable(plan.to_do, started, limit):
-        _submit(jobs)
         started.update(_key(job) for job in jobs)
-        means.launch(jobs)
+        if due := _submit(jobs):
+            means.launch(due)
         if not plan.brackets:
             break
         undecided, plan = plan.undecided, current(plan)  # the former as of before the launch
@@ -51,6 +56,9 @@ def run_stages(plan: Plan, means: Means, limit: int | None, fail_fast: bool) -> 
         failed = any(job_state(job.run_dir) == JobState.FAILED for job in jobs)
         if means.left_running(plan) or (fail_fast and failed):
             break
+    for look in plan.looks:
+        if look.mixed:
+            log.warning("%s: %s", look.bracket.name, MIXED)
     return plan if limit is None else _without_the_rest(plan, started)
 
 
@@ -68,13 +76,25 @@ def _key(job: Job) -> tuple[str, float | None]:
     return job.identity.hash, job.stop_at
 
 
-def _submit(jobs: Sequence[Job]) -> None:
-    """Write what each job is to do now; one that stands still at another place may go on."""
-    for job in jobs:
+def _submit(jobs: Sequence[Job]) -> list[Job]:
+    """Write what each job is to do now, and return those that have it still before them.
+
+    One that stands still at an earlier place may go on. Others may have worked since the plan was
+    made: what they have brought as far, or further, is left as it is.
+    """
+    due = [job for job in jobs if not _is_there(job)]
+    for job in due:
         submit(job)
         stop = standing_stop(job.run_dir)
-        if stop is not None and stop.share != job.stop_at:
+        if stop is not None and stop.share != job.stop_at and not _is_there(job):
             go_on(job.run_dir)
+    return due
+
+
+def _is_there(job: Job) -> bool:
+    """Whether a fit has come to where it is to stop, or was stopped further on."""
+    run_dir, share = job.run_dir, job.stop_at
+    return share is not None and (stop_at(run_dir, share) is not None or is_past(run_dir, share))
 
 
 def _without_the_rest(plan: Plan, started: Started) -> Plan:

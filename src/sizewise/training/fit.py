@@ -77,7 +77,8 @@ def fit_job(
             all of them (1: none, but a loss that is no number any more is a result as well).
 
     Raises:
-        FitStopped: the fit is at ``stop_at``, or diverged on the way; the state is saved.
+        FitStopped: the fit is at ``stop_at``, or diverged or was stopped early on the way; the
+            state is saved, so that it can go on or, stopped early, be finished.
         TrainingError: the loss is not finite, or the checkpoint belongs to another configuration.
         OutOfMemoryError: not even single examples fit.
         KeyboardInterrupt: the user asked to stop; the state is saved.
@@ -99,7 +100,7 @@ def fit_job(
         except FitStopped as stopped:  # by a search, which knows nothing of the costs
             left = stopped.stop
             own = attempt.stopped(left.value)
-            stopped.stop = replace(own, share=left.share, averaged=left.averaged)
+            stopped.stop = replace(own, share=left.share, averaged=left.averaged, ended=left.ended)
             raise
         finally:
             leave_group()
@@ -262,6 +263,8 @@ class Attempt:
         if milestones.rung_loss is not None:
             averaged = milestones.latest.count
             raise FitStopped(replace(self.stopped(milestones.rung_loss), averaged=averaged))
+        if rung is not None and self.best.loss is not None:  # stopped early on the way there
+            raise FitStopped(replace(self.stopped(self.best.loss), ended=True))
         return self._result(total, steps_per_epoch, meter, shape, failed)
 
     def _steps_per_epoch(self) -> int:

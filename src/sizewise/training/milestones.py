@@ -88,7 +88,8 @@ class Milestones(StepCallback):
         """Validate the untrained adapter, or stay stopped where an earlier process stopped."""
         if self._stopped:
             trainer.should_stop = True
-        elif trainer.global_step == self.rung:  # killed there, before it was said
+        elif self.rung is not None and trainer.global_step >= self.rung:
+            # Killed there before it was said, or resumed further on: it is compared as it is.
             self._stop_at_rung(trainer, pl_module)
         elif trainer.global_step == 0 and self.at_start and self.enabled:
             self._validate(trainer, pl_module)
@@ -145,7 +146,10 @@ class Milestones(StepCallback):
             checkpoint[RUNG] = {"step": self.rung, "loss": self.rung_loss, **latest}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
-        """Go on with the mean of the same rung; that of another one begins anew."""
+        """Go on with the mean of the same rung; that of another one begins anew.
+
+        The steps of the former have other distances, and their sums cannot be taken apart.
+        """
         self._stopped = checkpoint["sizewise_stopped"]
         stored = checkpoint.get(RUNG) or {}
         if stored.get("step") == self.rung:
