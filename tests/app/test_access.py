@@ -113,6 +113,8 @@ REFUSED: tuple[str, ...] = (
     "model.trust_remote_code=true", "hydra.launcher=x", "callbacks.x=1", "paths.cache=/x", "--help",
     "eval_dataset.a.source.path=${oc.env:HOME}", "~metric", "logger=csv", "run=/x", "metricx.a=1",
     "metric.x={_target_: os.system}", "eval_dataset/../model=x", "",
+    "evaluation.engine=server", "evaluation.server.command=sh -c 'x'",
+    "evaluation.server={command: x}", "evaluation.server.base_url=http://evil.example/v1",
 )  # fmt: skip
 
 

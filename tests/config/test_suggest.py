@@ -71,6 +71,19 @@ def test_every_word_of_the_field_leads_to_a_key_that_there_is() -> None:
     assert {key.partition("=")[0] for key in WORDS} <= known
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("model.endpoint.prices.cache", "model.endpoint.prices.cached"),
+        ("dataset.teaching.prompt", "dataset.teaching.prompts"),
+        ("evaluation.batchsize", "evaluation.batch_size"),
+        ("evaluation.server.baseurl", "evaluation.server.base_url"),
+    ],
+)
+def test_a_slip_is_nearer_than_a_like_key_of_another_group(typed: str, meant: str) -> None:
+    assert nearest_key(typed) == meant
+
+
 @given(st.sampled_from(all_keys()), st.data())
 def test_one_letter_too_few_still_finds_a_key_of_the_same_group(
     key: str, data: st.DataObject

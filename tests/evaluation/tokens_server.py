@@ -24,11 +24,15 @@ from sizewise.models.base import load_base
 class TokensServer:
     """Answers greedily, one at a time.
 
-    The first ``spoil`` answers lack a token; ``runtime``: adapters may be lent to it.
+    The first ``spoil`` answers lack a token; ``runtime``: adapters may be lent to it; after
+    ``most`` answers it gives errors. ``keys`` are those it was sent.
     """
 
-    def __init__(self, place: str, spoil: int = 0, runtime: bool = True) -> None:
-        self.place, self.spoil, self.runtime = place, spoil, runtime
+    def __init__(
+        self, place: str, spoil: int = 0, runtime: bool = True, most: int = 1_000_000
+    ) -> None:
+        self.place, self.spoil, self.runtime, self.most = place, spoil, runtime, most
+        self.keys: set[str | None] = set()
         self.models: dict[str, Any] = {place: load_base(ModelConfig(name="x", path=place))}
         self.asked: list[dict[str, Any]] = []
         self.lent: list[str] = []
@@ -61,18 +65,25 @@ class Handler(BaseHTTPRequestHandler):
     state: TokensServer
 
     def do_GET(self) -> None:
+        self.state.keys.add(self.headers["Authorization"])
         self._send(200, {"object": "list", "data": [{"id": name} for name in self.state.models]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path == "/v1/completions":
+        self.state.keys.add(self.headers["Authorization"])
+        name, there = body.get("lora_name"), body.get("lora_name") in self.state.models
+        if self.path == "/v1/completions" and len(self.state.asked) >= self.state.most:
+            self._send(400, {"error": {"message": "no more", "code": None}})
+        elif self.path == "/v1/completions":
             self._send(200, self.state.complete(body))
-        elif self.state.runtime and self.path == "/v1/load_lora_adapter":
-            self.state.take(body["lora_name"], body["lora_path"])
-            self.state.lent.append(body["lora_name"])
+        elif self.state.runtime and self.path == "/v1/load_lora_adapter" and not there:
+            self.state.take(name, body["lora_path"])
+            self.state.lent.append(name)
             self._send(200, {})
-        elif self.state.runtime and self.path == "/v1/unload_lora_adapter":
-            del self.state.models[body["lora_name"]]
+        elif self.state.runtime and self.path == "/v1/load_lora_adapter":
+            self._send(400, {"detail": f"{name} has already been loaded"})
+        elif self.state.runtime and self.path == "/v1/unload_lora_adapter" and there:
+            del self.state.models[name]
             self._send(200, {})
         else:
             self._send(404, {"detail": "Not Found"})

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,9 +20,11 @@ from tests.job.runs import SMALL, run
 
 from sizewise.composition.compose import compose_run
 from sizewise.config import RunConfig
+from sizewise.config.evaluation import ServerConfig
 from sizewise.config.targets import recorded_config
 from sizewise.errors import ConfigError, EvaluationError
-from sizewise.evaluation.engine import check_parity, command_line
+from sizewise.evaluation.engine import check_parity, command_line, engine_up
+from sizewise.job import served as served_module
 from sizewise.job.answerers import LanguageModel, ServedModel, kind_of_answerer
 from sizewise.job.preflight import preflight
 from sizewise.models.sources import embedded_model_path
@@ -144,6 +151,11 @@ def test_the_command_is_filled_in_and_its_brackets_need_an_adapter() -> None:
         (("evaluation.server.base_url=http://x/v1", "evaluation.candidates=train"), "candidates"),
         (("evaluation.server.base_url=ftp://x",), "is no address of a server"),
         (("evaluation.server.command='vllm {modl}'",), "modl"),
+        (
+            ("evaluation.server.command=x", "evaluation.server.api_key_env=NOT_SET"),
+            "NOT_SET is not set.*evaluation.server.api_key_env",
+        ),
+        (("evaluation.server.api_key_env=sk-123",), "is no name of an environment variable"),
     ],
 )
 def test_what_a_server_cannot_answer_is_refused(more: tuple[str, ...], named: str) -> None:
@@ -166,3 +178,102 @@ def test_where_the_server_is_names_no_run_and_a_record_starts_none() -> None:
     assert "engine" not in run_identity(plain).config["evaluation"]
     assert run_identity(first).hash == run_identity(second).hash != run_identity(plain).hash
     assert recorded_config(asdict(second)).evaluation.server.command is None
+
+
+UNTRAINED = (*SERVED, "lora=none")
+
+
+def test_a_server_put_right_after_failed_parity_is_asked_again(tmp_path: Path) -> None:
+    with tokens_server(NANO) as (state, url):
+        state.spoil = 8
+        with pytest.raises(EvaluationError, match="numbers do not count"):
+            run(tmp_path, "run", *UNTRAINED, f"evaluation.server.base_url={url}")
+        left = RunDir(tmp_path / "run").predictions("base", "icd10_dialogues")
+        assert not left.exists(), "no answer of it is kept"
+        state.spoil = 0
+        outcome = run(tmp_path, "run", *UNTRAINED, f"evaluation.server.base_url={url}")
+    assert outcome.base["icd10_dialogues"].scores["endpoint/parity"] == 1.0
+
+
+@pytest.mark.parametrize(("moved", "asked"), [(False, 2 + 8 - 4), (True, 8)])
+def test_answers_of_another_server_are_not_kept_and_each_start_compares_anew(
+    moved: bool, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_module, "PARITY_EXAMPLES", 2)
+    with tokens_server(NANO, most=4) as (state, url), tokens_server(NANO) as (other, elsewhere):
+        with pytest.raises(EvaluationError, match="no more"):
+            run(tmp_path, "run", *UNTRAINED, f"evaluation.server.base_url={url}")
+        assert len(state.asked) == 4
+        state.asked, state.most = [], other.most
+        there = elsewhere if moved else url
+        run(tmp_path, "run", *UNTRAINED, f"evaluation.server.base_url={there}")
+    assert len((other if moved else state).asked) == asked
+
+
+def test_the_stand_of_a_split_counts_all_of_its_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    @contextmanager
+    def bar(label: str, wanted: bool) -> Iterator[Any]:
+        yield lambda done, total: told.append((done, total))
+
+    monkeypatch.setattr(served_module, "PARITY_EXAMPLES", 2)
+    monkeypatch.setattr(served_module, "evaluation_bar", bar)
+    with tokens_server(NANO) as (_, url):
+        run(tmp_path, "run", *UNTRAINED, f"evaluation.server.base_url={url}")
+    assert told == [(done, 8) for done in range(2, 9)]
+
+
+@pytest.mark.parametrize(
+    ("more", "sent"),
+    [((), {None, "Bearer none"}), (("evaluation.server.api_key_env=MINE",), {"Bearer my-key"})],
+)
+def test_a_server_is_sent_the_key_that_is_named_for_it_and_no_other(
+    more: tuple[str, ...], sent: set[str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "of-somebody-else")
+    monkeypatch.setenv("MINE", "my-key")
+    with tokens_server(NANO) as (state, url):
+        run(tmp_path, "run", *UNTRAINED, f"evaluation.server.base_url={url}", *more)
+    assert state.keys == sent
+
+
+def test_an_adapter_that_a_killed_run_has_left_is_unloaded_first(tmp_path: Path) -> None:
+    with tokens_server(NANO) as (state, url):
+        state.take = lambda name, adapter: state.models.update({name: "new"})  # type: ignore[method-assign]
+        options = ServerConfig(base_url=url)
+        with engine_up(options, NANO, tmp_path / "adapter", tmp_path / "log") as engine:
+            name = engine.model
+        state.models[name] = "old"
+        with engine_up(options, NANO, tmp_path / "adapter", tmp_path / "log"):
+            assert state.models[name] == "new"
+    assert list(state.models) == [NANO]
+
+
+STUB = """import http.server, os, pathlib, sys
+pathlib.Path(sys.argv[2]).write_text(str(os.getpid()))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"data": [{"id": "base"}]}')
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_what_a_servers_script_has_started_ends_with_it(tmp_path: Path) -> None:
+    (tmp_path / "stub.py").write_text(STUB)
+    start = shlex.join([sys.executable, str(tmp_path / "stub.py")])
+    (tmp_path / "serve.sh").write_text(f'{start} "$1" {shlex.quote(str(tmp_path / "pid"))}\ntrue\n')
+    options = ServerConfig(command=f"bash {shlex.quote(str(tmp_path / 'serve.sh'))} {{port}}")
+    try:
+        with engine_up(options, "base", None, tmp_path / "log") as engine:
+            port = int(engine.at.url.removesuffix("/v1").rpartition(":")[2])
+            assert os.getsid(int((tmp_path / "pid").read_text())) != os.getsid(0)
+        with socket.socket() as there:
+            assert there.connect_ex(("127.0.0.1", port)) != 0, "nobody listens any more"
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)

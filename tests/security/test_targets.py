@@ -11,6 +11,7 @@ import yaml
 from tests.security.hostile import plant_module
 
 from sizewise.composition.compose import compose_config, compose_run
+from sizewise.composition.inputs import pinned
 from sizewise.config.evaluation import LoggerConfig
 from sizewise.config.targets import build, check_own, foreign_code, recorded_config
 from sizewise.errors import ConfigError
@@ -159,3 +160,32 @@ def test_foreign_code_of_a_command_is_named() -> None:
         "evaluation.server.command=strike",
         "trust=true",
     ]
+
+
+EVIL = "https://evil.example/v1"
+ELSEWHERE = f"{{option: endpoint, base_url: '{EVIL}', path: m, name: m}}"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (
+            ["model=endpoint", "model.path=m", f"model.base_url={EVIL}", "lora=none"],
+            "model.base_url",
+        ),
+        ([f"evaluation.server.base_url={EVIL}"], "evaluation.server.base_url"),
+        ([f"+dataset.teacher={ELSEWHERE}"], "dataset.teacher.model.base_url"),
+        (
+            ["metric=[judge,rouge]", f"metric.judge.models={ELSEWHERE}"],
+            "metric.judge.models.m.model.base_url",
+        ),
+    ],
+)
+def test_a_server_elsewhere_that_a_command_would_ask_is_named(given: list[str], named: str) -> None:
+    def found(words: list[str]) -> list[str]:
+        return foreign_code(pinned(plain_config(compose_config(words))))
+
+    assert found(given) == [f"{named}={EVIL}"]
+    assert (
+        found([word.replace("https://evil.example", "http://127.0.0.1:1") for word in given]) == []
+    )

@@ -21,7 +21,7 @@ from sizewise.composition.inputs import pinned
 from sizewise.config import PricesConfig
 from sizewise.config.register import to_run_config
 from sizewise.data.build import build_splits
-from sizewise.errors import OutcomeError
+from sizewise.errors import ConfigError, OutcomeError
 from sizewise.job.finished import of_finished_run
 from sizewise.record.identity import plain_config, run_identity
 from sizewise.record.outcome import Outcome, file_ref, read_outcome, write_outcome
@@ -352,6 +352,29 @@ def test_reproduction_notices_that_options_have_changed(tmp_path: Path) -> None:
     assert any("another configuration" in note for note in found.notes)
     broken = reproduction(provenance(outcome, overrides=["model=no_such_model"]))
     assert any("does not compose today" in note for note in broken.notes)
+
+
+@pytest.mark.parametrize(
+    "urls", ["https://a.example/v1", "https://a.example/v1,https://b.example/v1"]
+)
+def test_a_record_that_names_a_server_elsewhere_is_not_run_unless_trusted(
+    urls: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_run(tmp_path / "run", Spec(task=Task(examples=4)))
+    overrides = ["model=endpoint", "model.path=m", f"model.base_url={urls}", "lora=none"]
+    overrides += ["model.endpoint.api_key_env=AWS_SECRET_ACCESS_KEY"]
+    write_outcome(provenance(read_outcome(directory), overrides=overrides), directory)
+    commands: list[list[str]] = []
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr("sizewise.commands.provenance.subprocess.run", run)
+    with pytest.raises(ConfigError, match=r"to a server.*--trust"):
+        reproduce_command(directory, run=True)
+    assert commands == []
+    assert reproduce_command(directory, run=True, trust=True) == 1
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ STOP_SECONDS = 30.0
 SETTINGS = ("metric", "eval_dataset", "evaluation")
 # What makes more of a value than a value: a class, code of a base, an interpolation.
 REFUSED = ("_target_", "trust_remote_code", "${")
+# What starts a program, or sends texts somewhere; and whatever stands below.
+TYPED_ONLY = re.compile(r"evaluation\.(engine|server)\b")
 State = Literal["running", "done", "failed", "stopped"]
 
 
@@ -63,12 +65,16 @@ class Progress:
 
 
 def check_named(overrides: Sequence[str], groups: Sequence[str]) -> None:
-    """Raise ConfigError for all but options of ``groups`` by name, and values below them."""
+    """Raise ConfigError for all but options of ``groups`` by name, and values below them.
+
+    A server that answers is neither: it may be a command.
+    """
     option = rf"({'|'.join(groups)})=\[?[\w, -]*\]?"
     value = rf"({'|'.join(groups)})(\.[\w-]+)+=.*"
     for text in overrides:
         named = re.fullmatch(option, text) or re.fullmatch(value, text, re.DOTALL)
-        if not named or any(word in text for word in REFUSED):
+        odd = any(word in text for word in REFUSED) or TYPED_ONLY.match(text)
+        if not named or odd:
             raise ConfigError(
                 f"{text}: here only options of {', '.join(groups)} can be given, by their names, "
                 "and plain values of them. Use the command line for everything else."

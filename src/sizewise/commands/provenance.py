@@ -71,7 +71,8 @@ def reproduce_command(directory: Path, run: bool, trust: bool = False) -> int:
 
     Raises:
         OutcomeError: there is no finished run in ``directory``, or its record is damaged.
-        ConfigError: the run would call code that is not sizewise's, and nobody said ``trust``.
+        ConfigError: the run would call code that is not sizewise's or send texts to a server
+            elsewhere, and nobody said ``trust``.
     """
     outcome = read_outcome(directory)
     asked = asked_config(outcome, directory)
@@ -81,8 +82,8 @@ def reproduce_command(directory: Path, run: bool, trust: bool = False) -> int:
         return 0
     if found.foreign and not trust:
         raise ConfigError(
-            f"{directory} would run code that is not sizewise's: {', '.join(found.foreign)}. "
-            "If you trust the run, add --trust."
+            f"{directory} would run code that is not sizewise's, or send texts and a key to a "
+            f"server: {', '.join(found.foreign)}. If you trust the run, add --trust."
         )
     sys.stdout.write(f"{AS_IT_IS}\n")
     sys.stdout.flush()

@@ -74,12 +74,17 @@ class EndpointConfig:
         above("model.endpoint.timeout", self.timeout, 0)
         at_least("model.endpoint.retry_seconds", self.retry_seconds, 0)
         one_of("model.endpoint.max_tokens_key", self.max_tokens_key, TOKEN_KEYS)
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
-            # The value is not repeated: it may be the key itself.
-            raise ConfigError(
-                "model.endpoint.api_key_env is no name of an environment variable. Put the key "
-                "into a variable and give its name, never the key itself."
-            )
+        check_variable(self.api_key_env, "model.endpoint.api_key_env")
+
+
+def check_variable(name: str, key: str) -> None:
+    """Raise ConfigError unless ``name`` can be that of an environment variable."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        # The value is not repeated: it may be the key itself.
+        raise ConfigError(
+            f"{key} is no name of an environment variable. Put the key into a variable and give "
+            "its name, never the key itself."
+        )
 
 
 def check_base_url(url: str | None, key: str = "model.base_url") -> None:
@@ -99,4 +104,7 @@ def check_base_url(url: str | None, key: str = "model.base_url") -> None:
 
 
 def is_local(url: str) -> bool:
-    return urlsplit(url).hostname in LOCAL_HOSTS
+    try:
+        return urlsplit(url).hostname in LOCAL_HOSTS
+    except ValueError:  # no address at all
+        return False

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sizewise.config.checks import above, at_least, is_seed, one_of, within
-from sizewise.config.endpoint import check_base_url
+from sizewise.config.endpoint import check_base_url, check_variable
 
 
 @dataclass
@@ -40,11 +40,13 @@ class ServerConfig:
     untouched base: ``vllm serve {model} --port {port} [--enable-lora --lora-modules
     tuned={adapter}]``. ``adapter_name``: what the command calls the adapter. ``start_seconds``: how
     long it may take to come up; ``timeout``: how long one answer may; ``concurrency``: requests
-    under way at once.
+    under way at once. ``api_key_env`` names the environment variable of a key that the server
+    wants; null: it is sent none.
     """
 
     base_url: str | None = None
     command: str | None = None
+    api_key_env: str | None = None
     adapter_name: str = "tuned"
     start_seconds: float = 900.0
     timeout: float = 600.0
@@ -56,6 +58,8 @@ class ServerConfig:
         at_least("evaluation.server.concurrency", self.concurrency, 1)
         if self.base_url is not None:
             check_base_url(self.base_url, "evaluation.server.base_url")
+        if self.api_key_env is not None:
+            check_variable(self.api_key_env, "evaluation.server.api_key_env")
 
 
 @dataclass

@@ -63,9 +63,12 @@ def did_you_mean(key: str) -> str:
 
 
 def nearest_key(key: str) -> str | None:
-    """Return the key that is meant: by the field's word for it, else by its spelling."""
+    """Return the key that is meant: a slip of the pen, the field's word for it, or a near one."""
     plain = _plain(key)
-    last = _plain(key.rpartition(".")[2])
+    group, last = key.rpartition(".")[0], _plain(key.rpartition(".")[2])
+    beside = {_plain(k.rpartition(".")[2]): k for k in all_keys() if k.rpartition(".")[0] == group}
+    if group and (slip := difflib.get_close_matches(last, beside, 1, 0.9)):
+        return beside[slip[0]]
     if (meant := _MEANT.get(plain) or _MEANT.get(last)) is not None:
         return meant
     groups = [name.rpartition(".")[0] for name in all_keys() if "." in name]

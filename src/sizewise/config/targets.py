@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
+from sizewise.config.endpoint import is_local
 from sizewise.config.evaluation import ServerConfig
 from sizewise.config.register import explain, to_run_config
 from sizewise.config.run import RunConfig
@@ -71,14 +72,19 @@ def _group(key: str) -> str:
 
 def named_targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
     """Yield every ``_target_`` at or below a node, as dotted key and value."""
+    return ((where, str(value)) for where, value in _values(node, key, TARGET))
+
+
+def _values(node: Any, key: str, wanted: str) -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of all at or below a node that is called ``wanted``."""
     if isinstance(node, Mapping):
-        if TARGET in node:
-            yield f"{key}.{TARGET}", str(node[TARGET])
+        if wanted in node:
+            yield f"{key}.{wanted}", node[wanted]
         for name, value in node.items():
-            yield from named_targets(value, f"{key}.{name}" if key else str(name))
+            yield from _values(value, f"{key}.{name}" if key else str(name), wanted)
     elif isinstance(node, (list, tuple)):
         for number, value in enumerate(node):
-            yield from named_targets(value, f"{key}.{number}")
+            yield from _values(value, f"{key}.{number}", wanted)
 
 
 def check_own(node: Any, key: str, trust: bool = False) -> None:
@@ -136,7 +142,11 @@ def _escaped(text: str) -> str:
 
 
 def foreign_code(config: Mapping[str, Any]) -> list[str]:
-    """Name what a configuration would run that is neither sizewise's nor among its options."""
+    """Name what a configuration would run that is neither sizewise's nor among its options.
+
+    Also every server on another machine (of the model, a judge, a teacher; spelt out by
+    ``composition.inputs.pinned``): it would get texts, and the key that the configuration names.
+    """
     model, optimizer = config.get("model") or {}, config.get("optimizer") or {}
     found = [*named_targets(config, ""), ("optimizer.target", str(optimizer.get("target")))]
     lines = [f"{key}={target}" for key, target in found if not target.startswith(SHIPPED)]
@@ -146,4 +156,6 @@ def foreign_code(config: Mapping[str, Any]) -> list[str]:
     command = ((config.get("evaluation") or {}).get("server") or {}).get("command")
     if command:
         lines.append(f"evaluation.server.command={command}")
+    servers = _values(config, "", "base_url")
+    lines += [f"{key}={url}" for key, url in servers if url and not is_local(str(url))]
     return [*lines, *(["trust=true"] if config.get("trust") else [])]

@@ -359,15 +359,27 @@ def check_endpoint(cfg: RunConfig) -> None:
         _key_of(model)
 
 
+NO_KEY = "none"
+
+
 def _key_of(model: ModelConfig) -> str:
     """Return the key from the environment; a server on this machine needs none."""
-    name = model.endpoint.api_key_env
-    key = os.environ.get(name, "")
-    if key or is_local(model.base_url or ""):
-        return key or "none"
+    if is_local(model.base_url or ""):
+        return os.environ.get(model.endpoint.api_key_env) or NO_KEY
+    return key_from(model.endpoint.api_key_env, str(model.base_url), "model.endpoint.api_key_env")
+
+
+def key_from(name: str, url: str, option: str) -> str:
+    """Return the key that the environment variable ``name`` holds, which ``option`` names.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    if key := os.environ.get(name):
+        return key
     raise ConfigError(
-        f"The environment variable {name} is not set, and {model.base_url} needs a key. Set it, or "
-        "name another variable in model.endpoint.api_key_env."
+        f"The environment variable {name} is not set, and {url} needs a key. Set it, or "
+        f"name another variable in {option}."
     )
 
 
@@ -382,22 +394,25 @@ def check_messages(examples: Sequence[Example]) -> None:
 
 
 def open_client(model: ModelConfig) -> OpenAI:
-    """Return the client of a server; nothing is sent yet.
+    """Return the client of a model's server; nothing is sent yet.
 
     Raises:
         ConfigError: the package is missing, or the key.
     """
+    return client_of(str(model.base_url), _key_of(model), model.endpoint.timeout)
+
+
+def client_of(url: str, key: str, timeout: float) -> OpenAI:
+    """Return the client of the server at ``url``; ConfigError where the package is missing."""
     try:
         from openai import OpenAI
     except ImportError as error:
         raise ConfigError(
-            "model.family=endpoint needs the package openai: pip install 'sizewise[endpoint]'."
+            "A server is asked by the package openai: pip install 'sizewise[endpoint]'."
         ) from error
-    options = model.endpoint
-    key = _key_of(model)
     for name in ("httpx", "httpx2"):  # a line for every request
         logging.getLogger(name).setLevel(logging.WARNING)
-    return OpenAI(api_key=key, base_url=model.base_url, timeout=options.timeout, max_retries=0)
+    return OpenAI(api_key=key, base_url=url, timeout=timeout, max_retries=0)
 
 
 def stand_in_client() -> OpenAI:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
+import os
 import re
 import shlex
 import signal
@@ -21,7 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,14 @@ from sizewise.config.evaluation import ServerConfig
 from sizewise.data.example import Example
 from sizewise.data.tokens.template import Template
 from sizewise.errors import ConfigError, EvaluationError
-from sizewise.evaluation.endpoint import SERVED, Server, answered, token_counts
+from sizewise.evaluation.endpoint import (
+    NO_KEY,
+    SERVED,
+    Server,
+    answered,
+    key_from,
+    token_counts,
+)
 from sizewise.evaluation.text import decode_answer, opened_thought
 from sizewise.files import hash_text
 from sizewise.record.predictions import Prediction
@@ -38,16 +46,70 @@ log = logging.getLogger(__name__)
 PARITY, COMPARED = f"{SERVED}parity", f"{SERVED}parity_examples"
 PARITY_EXAMPLES, PARITY_SHARE = 64, 0.995
 POLL_SECONDS, LEAVE_SECONDS = 0.5, 30.0
+LOAD_SECONDS = 120.0  # for an adapter
 LAST_LINES = 12
 WITH_ADAPTER = re.compile(r"\[([^\[\]]*)\]")  # the part of a command that an untouched base skips
+# Looked up here: between fork and exec nothing may be loaded.
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server is, and the key that it gets. ``url`` ends in ``/v1``."""
+
+    url: str
+    key: str = NO_KEY
+
+    def get(self, path: str) -> Any:
+        """Return what stands there; OSError or ValueError without an answer.
+
+        Raises:
+            EvaluationError: the server wants a key, or another one.
+        """
+        try:
+            with urllib.request.urlopen(self._request(path), timeout=POLL_SECONDS * 10) as reply:
+                return json.loads(reply.read())
+        except urllib.error.HTTPError as error:
+            if error.code not in (401, 403):
+                raise
+            raise EvaluationError(
+                f"The server at {self.url} wants a key ({error.code}). Name the environment "
+                "variable that holds it: evaluation.server.api_key_env."
+            ) from error
+
+    def post(self, path: str, body: Mapping[str, str]) -> str | None:
+        """Send ``body``; return None where it was taken, else what went wrong."""
+        request = self._request(path, json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=LOAD_SECONDS):
+                return None
+        except urllib.error.HTTPError as error:
+            return f"{error.code}: {error.read(300).decode(errors='replace')}"
+        except OSError as error:
+            return str(error)
+
+    def _request(self, path: str, data: bytes | None = None) -> urllib.request.Request:
+        request = urllib.request.Request(f"{self.url}/{path}", data)
+        if self.key != NO_KEY:  # a redirect does not take it elsewhere
+            request.add_unredirected_header("Authorization", f"Bearer {self.key}")
+        return request
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A server that is up. ``url`` ends in ``/v1``; ``model`` is its name of what is asked."""
+    """A server that is up; ``model`` is its name of what is asked."""
 
-    url: str
+    at: Address
     model: str
+
+
+def server_key(options: ServerConfig) -> str:
+    """Return the key that ``evaluation.server.api_key_env`` names; ConfigError if it is not set."""
+    if options.api_key_env is None:
+        return NO_KEY
+    url = options.base_url or "the server of evaluation.server.command"
+    return key_from(options.api_key_env, url, "evaluation.server.api_key_env")
 
 
 @contextmanager
@@ -63,23 +125,23 @@ def engine_up(
         EvaluationError: it does not come up, does not hold the base, or takes no adapter.
     """
     if options.command is None:
-        url = str(options.base_url).rstrip("/")
-        base = _base_name(url, place)
+        at = Address(str(options.base_url).rstrip("/"), server_key(options))
+        base = _base_name(at, place)
         if adapter is None:
-            yield Engine(url, base)
+            yield Engine(at, base)
             return
-        with _lent(url, adapter) as name:
-            yield Engine(url, name)
+        with _lent(at, adapter) as name:
+            yield Engine(at, name)
         return
-    with _started(options, place, adapter, log_file) as url:
-        names = _names(url)
+    with _started(options, place, adapter, log_file) as at:
+        names = _names(at)
         if adapter is not None and options.adapter_name not in names:
             raise EvaluationError(
                 f"The server that evaluation.server.command started serves {', '.join(names)} and "
                 f"no {options.adapter_name}. Write the adapter into the command: "
                 f"'… [--enable-lora --lora-modules {options.adapter_name}={{adapter}}]'."
             )
-        yield Engine(url, _base_name(url, place) if adapter is None else options.adapter_name)
+        yield Engine(at, _base_name(at, place) if adapter is None else options.adapter_name)
 
 
 def command_line(template: str, place: str, adapter: Path | None, port: int) -> list[str]:
@@ -103,7 +165,7 @@ def command_line(template: str, place: str, adapter: Path | None, port: int) -> 
 @contextmanager
 def _started(
     options: ServerConfig, place: str, adapter: Path | None, log_file: Path
-) -> Iterator[str]:
+) -> Iterator[Address]:
     port = _free_port()
     words = command_line(str(options.command), place, adapter, port)
     log.info("Starting the server: %s (its log: %s).", shlex.join(words), log_file)
@@ -112,7 +174,7 @@ def _started(
         try:
             process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                preexec_fn=_end_with_parent,
+                start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
         except OSError as error:
             raise EvaluationError(
@@ -120,18 +182,20 @@ def _started(
                 "give its whole path."
             ) from error
     try:
-        url = f"http://127.0.0.1:{port}/v1"
-        _wait_until_up(url, process, options.start_seconds, log_file)
-        yield url
+        at = Address(f"http://127.0.0.1:{port}/v1", server_key(options))
+        _wait_until_up(at, process, options.start_seconds, log_file)
+        yield at
     finally:
         _end(process)
 
 
 def _end_with_parent() -> None:
-    """Let the server end with this process however that ends (Linux); it is called in the child."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    """Let the server end with this process however that ends (Linux); it is called in the child.
+
+    What the server itself has started learns of that from the server alone.
+    """
+    if LIBC is not None:
+        LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _free_port() -> int:
@@ -141,7 +205,7 @@ def _free_port() -> int:
 
 
 def _wait_until_up(
-    url: str, process: subprocess.Popen[bytes], seconds: float, log_file: Path
+    at: Address, process: subprocess.Popen[bytes], seconds: float, log_file: Path
 ) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -151,11 +215,11 @@ def _wait_until_up(
                 f"before it answered. Its last words ({log_file}):\n{_last_lines(log_file)}"
             )
         with suppress(OSError, ValueError):
-            _get(f"{url}/models")
+            at.get("models")
             return
         time.sleep(POLL_SECONDS)
     raise EvaluationError(
-        f"The server of evaluation.server.command did not answer {url}/models within "
+        f"The server of evaluation.server.command did not answer {at.url}/models within "
         f"evaluation.server.start_seconds={seconds:g}. Its last words ({log_file}):\n"
         f"{_last_lines(log_file)}"
     )
@@ -168,77 +232,74 @@ def _last_lines(log_file: Path) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+    """End a server and all that it has started, which hold the GPU's memory."""
+    deadline = time.monotonic() + LEAVE_SECONDS
+    _tell_all(process, signal.SIGTERM)
+    while _tell_all(process, 0) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS / 10)
+    _tell_all(process, signal.SIGKILL)
+    process.wait()
+
+
+def _tell_all(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Send a signal to a server and what it has started; return whether there was anybody."""
+    process.poll()  # one that has ended counts until it is asked
     try:
-        process.wait(LEAVE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        os.killpg(process.pid, number)
+    except OSError:
+        return False
+    return True
 
 
-def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=POLL_SECONDS * 10) as reply:
-        return json.loads(reply.read())
-
-
-def _names(url: str) -> list[str]:
+def _names(at: Address) -> list[str]:
     """Return what a server serves.
 
     Raises:
         EvaluationError: it cannot be reached.
     """
     try:
-        return [str(model["id"]) for model in _get(f"{url}/models")["data"]]
+        return [str(model["id"]) for model in at.get("models")["data"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(
-            f"evaluation.server.base_url={url} does not answer {url}/models ({error}). Start the "
-            "server first, or let the job start it: evaluation.server.command."
+            f"evaluation.server.base_url={at.url} does not answer {at.url}/models ({error}). Start "
+            "the server first, or let the job start it: evaluation.server.command."
         ) from error
 
 
-def _base_name(url: str, place: str) -> str:
-    names = _names(url)
+def _base_name(at: Address, place: str) -> str:
+    names = _names(at)
     if place in names:
         return place
     if len(names) == 1:  # under a name of its own; whether it is the base, parity tells
         return names[0]
-    raise EvaluationError(f"The server at {url} serves {', '.join(names)} and no {place}.")
+    raise EvaluationError(f"The server at {at.url} serves {', '.join(names)} and no {place}.")
 
 
 @contextmanager
-def _lent(url: str, adapter: Path) -> Iterator[str]:
-    """Load an adapter into a running server, under a name of this run, and unload it afterwards."""
+def _lent(at: Address, adapter: Path) -> Iterator[str]:
+    """Load an adapter into a running server, under a name of this run, and unload it afterwards.
+
+    One that a killed process has left there is unloaded first: its name is taken, and it may be
+    older than the file.
+    """
     name = f"sizewise-{hash_text(str(adapter.resolve()), 12)}"
     body, refused = {"lora_name": name, "lora_path": str(adapter.resolve())}, ""
-    for root in (url, url.removesuffix("/v1")):  # vLLM's place, and SGLang's
-        if (said := _post(f"{root}/load_lora_adapter", body)) is None:
+    for root in (at, replace(at, url=at.url.removesuffix("/v1"))):  # vLLM's place, and SGLang's
+        root.post("unload_lora_adapter", {"lora_name": name})  # mostly there is none
+        if (said := root.post("load_lora_adapter", body)) is None:
             break
         refused = refused or said
     else:
         raise EvaluationError(
-            f"The server at {url} took no adapter ({refused}). Start vLLM with --enable-lora and "
-            "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, SGLang with --enable-lora; or let the job "
+            f"The server at {at.url} took no adapter ({refused}). Start vLLM with --enable-lora "
+            "and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, SGLang with --enable-lora; or let the job "
             "start it: evaluation.server.command."
         )
     try:
         yield name
     finally:
-        if (kept := _post(f"{root}/unload_lora_adapter", {"lora_name": name})) is not None:
-            log.warning("The server at %s kept the adapter %s: %s", url, name, kept)
-
-
-def _post(url: str, body: Mapping[str, str]) -> str | None:
-    """Send ``body``; return None where it was taken, else what went wrong."""
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=120):
-            return None
-    except urllib.error.HTTPError as error:
-        return f"{error.code}: {error.read(300).decode(errors='replace')}"
-    except OSError as error:
-        return str(error)
+        if (kept := root.post("unload_lora_adapter", {"lora_name": name})) is not None:
+            log.warning("The server at %s kept the adapter %s: %s", at.url, name, kept)
 
 
 @dataclass(frozen=True)

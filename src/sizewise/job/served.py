@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,8 +15,8 @@ from sizewise.config.endpoint import EndpointConfig
 from sizewise.data.example import SplitName
 from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.template import Template
-from sizewise.errors import ConfigError
-from sizewise.evaluation.endpoint import ask_all, open_client
+from sizewise.errors import ConfigError, EvaluationError
+from sizewise.evaluation.endpoint import ask_all, client_of
 from sizewise.evaluation.engine import (
     PARITY_EXAMPLES,
     Engine,
@@ -23,15 +24,17 @@ from sizewise.evaluation.engine import (
     check_parity,
     command_line,
     engine_up,
+    server_key,
 )
 from sizewise.evaluation.generate import generate_batch
 from sizewise.evaluation.predict import Predicted, evaluation_bar
+from sizewise.files import hash_text, write_atomically
 from sizewise.job.data import PreparedJob, Task
 from sizewise.models.adapter.attach import adapter_folder
 from sizewise.models.adapter.merged import merged
 from sizewise.models.sources import find_source
 from sizewise.record.directories import RunDir
-from sizewise.record.predictions import PredictionStore
+from sizewise.record.predictions import Prediction, PredictionStore
 from sizewise.record.spending import Ledger
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def check_served(cfg: RunConfig) -> None:
-    """Refuse what a server does not answer as transformers does.
+    """Refuse what a server does not answer as transformers does, and a missing key.
 
     Raises:
         ConfigError: the message names the keys.
@@ -57,6 +60,7 @@ def check_served(cfg: RunConfig) -> None:
         )
     if server.command is not None:
         command_line(server.command, "base", Path("adapter"), 1)
+    server_key(server)
     refused = {
         "generation.do_sample=true": generation.do_sample,
         f"evaluation.candidates={candidates}": candidates not in (None, "auto"),
@@ -85,6 +89,9 @@ def answer_served(
 ) -> Predicted:
     """Let the server answer a split, after 64 of its answers were compared with those of ``model``.
 
+    The 64 are asked anew at every start. Answers of another server, or from before one that failed,
+    are not kept.
+
     Raises:
         EvaluationError: there is no server, or fewer than 99.5 % of them are equal.
     """
@@ -92,17 +99,54 @@ def answer_served(
     compared = _first(encoded, PARITY_EXAMPLES)
     with merged(model):
         local = _greedy(model, template, compared, job)
-    server = _server(_engine(job, untouched), template, encoded, job)
+    engine = _engine(job, untouched)
+    _keep_only_answers_of(engine, job, store)
+    server = _server(engine, template, encoded, job)
+    held = {row.id for row in store.read()}
     started = time.perf_counter()
     try:
+        parity, first = _parity(server, compared, local, task.name, store)
+        store.append(row for row in first if row.id not in held)
         with evaluation_bar(store.path.stem, job.cfg.trainer.progress_bar) as progress:
-            first = ask_all(server, compared.examples, store, progress)
-            parity = check_parity(task.name, local, first.predictions)
             found = ask_all(server, encoded.examples, store, progress)
     finally:
         server.client.close()
-    seconds = time.perf_counter() - started if first.seconds is not None else None
+    seconds = None if held else time.perf_counter() - started
     return dataclasses.replace(found, seconds=seconds, observed=parity)
+
+
+def _keep_only_answers_of(engine: Engine, job: PreparedJob, store: PredictionStore) -> None:
+    """Empty ``store`` unless this server and model gave its answers; a side-car says who did."""
+    options = job.cfg.evaluation.server
+    who = hash_text(repr((options.base_url, options.command, engine.model)), 16)
+    path = store.path.with_name(f"{store.path.name}.server")
+    if path.is_file() and path.read_text(encoding="utf-8") == who:
+        return
+    store.empty()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, who)
+
+
+def _parity(
+    server: TokenServer,
+    compared: EncodedSplit,
+    local: Sequence[str],
+    name: str,
+    store: PredictionStore,
+) -> tuple[dict[str, float], list[Prediction]]:
+    """Compare answers that are asked for now with ``local``; if they fail, ``store`` is emptied.
+
+    Returns:
+        What ``check_parity`` does, and the answers, one for each example.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        asked = PredictionStore(Path(folder) / store.path.name, store.key)
+        first = ask_all(server, compared.examples, asked).predictions
+    try:
+        return check_parity(name, local, first), list({row.id: row for row in first}.values())
+    except EvaluationError:
+        store.empty()
+        raise
 
 
 def _first(split: EncodedSplit, count: int) -> EncodedSplit:
@@ -129,13 +173,13 @@ def _server(
 ) -> TokenServer:
     options = job.cfg.evaluation.server
     asked = EndpointConfig(concurrency=options.concurrency, timeout=options.timeout)
-    reached = dataclasses.replace(job.cfg.model, base_url=engine.url, endpoint=asked)
+    client = client_of(engine.at.url, engine.at.key, options.timeout)
     prompts: dict[str, Sequence[int]] = {
         example.id: item.prompt_ids
         for example, item in zip(split.examples, split.encoded, strict=True)
     }
     return TokenServer(
-        open_client(reached), engine.model, job.cfg.generation, asked,
+        client, engine.model, job.cfg.generation, asked,
         Ledger(RunDir(job.run_dir).spending, asked.prices, None), lambda: None, template, prompts,
     )  # fmt: skip
 

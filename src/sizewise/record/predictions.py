@@ -143,6 +143,12 @@ class PredictionStore:
         self._claim(hash_text(text))
         write_atomically(self.path, text)
 
+    def empty(self) -> None:
+        """Remove all predictions and what they cost: they are made again."""
+        for path in (self.path, self._key_path, bill_path(self.path)):
+            path.unlink(missing_ok=True)
+        self._torn = False
+
     def _check_owner(self) -> None:
         if not self.path.exists():
             return

@@ -19,6 +19,7 @@ from sizewise.record.provenance import code_state, package_versions
 from sizewise.report.words import visible
 
 MOST_KEYS, LONGEST = 8, 80
+UNKNOWN = "what does not compose as one job, so that nobody can tell"
 # What a job is made from. A sweep and Hydra's own settings are no part of a run, and whatever else
 # stands there is no override: a record's lines are pasted into a shell.
 OVERRIDE = re.compile(r"[+~]{0,2}(?!hydra\b|sweep\b)[A-Za-z_][\w/.@-]*(=.*)?", re.DOTALL)
@@ -34,7 +35,8 @@ class Reproduction:
         commit: revision of the code, None where it was not recorded.
         requirements: ``name==version`` lines.
         notes: what stands in the way of the same figures.
-        foreign: what the command would run that is not sizewise's, as ``key=value``.
+        foreign: what the command would run that is not sizewise's, and servers elsewhere that it
+            would ask, as ``key=value``; one sentence where it does not compose.
     """
 
     command: tuple[str, ...]
@@ -87,8 +89,9 @@ def reproduction(
     if check:
         differ, foreign = _composed(outcome.config if asked is None else asked, overrides, script)
         notes += differ
-    if foreign:
-        notes.append(f"This runs what is not sizewise's own: {', '.join(foreign)}.")
+    if foreign and foreign != [UNKNOWN]:
+        named = ", ".join(foreign)
+        notes.append(f"This runs what is not sizewise's own, or sends texts there: {named}.")
     packages: Mapping[str, str] = facts.get("packages") or {}
     known = {n: str(v) for n, v in packages.items() if REQUIREMENT.fullmatch(_requirement(n, v))}
     builds = [f"{name} {v}" for name, v in known.items() if "+" in v]
@@ -168,7 +171,8 @@ def _composed(
     try:
         config = pinned(plain_config(compose_config(overrides, script.removesuffix(".py"))))
     except (SizewiseError, OmegaConfBaseException, OSError) as error:
-        return [f"The command does not compose today: {str(error).splitlines()[0]}"], []
+        said = f"The command does not compose today: {str(error).splitlines()[0]}"
+        return [said], [UNKNOWN]  # as a sweep it might: nobody has looked at what it would run
     foreign = foreign_code(config)
     recorded = run_identity(asked)
     today = run_identity(config)
