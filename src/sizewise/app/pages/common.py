@@ -7,7 +7,7 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -26,6 +26,9 @@ from sizewise.record.directories import OUTCOME_FILE
 if TYPE_CHECKING:
     from sizewise.report.comparison.compare import Comparison
     from sizewise.report.comparison.runs import Loaded, Run
+
+
+KEPT = "kept"
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,22 @@ def said_plainly() -> Iterator[None]:
     except SizewiseError as error:
         st.error(escaped_markdown(str(error)))
         st.stop()
+
+
+def kept(key: str, default: object, options: Sequence[object] | None = None) -> str:
+    """Return ``key`` for a widget, which begins as it was last: not what Streamlit remembers.
+
+    Streamlit forgets a widget once a page is drawn without it. The widget gets no default of its
+    own. ``options``: where what was chosen is none of them any more, the default is.
+    """
+    values = st.session_state.setdefault(KEPT, {})
+    value = st.session_state.get(key, values.get(key, default))
+    if options is not None and value not in options:
+        value = default
+    if key not in st.session_state or st.session_state[key] != value:
+        st.session_state[key] = value
+    values[key] = value
+    return key
 
 
 def head(title: str, lead: str) -> None:
