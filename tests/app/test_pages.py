@@ -137,7 +137,7 @@ def test_a_csv_file_can_be_uploaded_and_explored(
     assert "Token lengths" in [header.value for header in page.header]
 
 
-GROUNDS = {"light": "#ffffff", "dark": "#0e1117"}  # Streamlit's
+GROUNDS = {"light": "#ffffff", "dark": "#171614"}  # Streamlit's
 
 
 @pytest.mark.parametrize("theme", GROUNDS)

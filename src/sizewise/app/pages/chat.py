@@ -71,13 +71,13 @@ def _choose(speakers: dict[str, Speaker]) -> list[Speaker]:
 
     names = list(speakers)
     left, right = st.columns(2)
-    key = common.kept("chat_first", names[0], names)
-    one = left.selectbox("First model", names, format_func=label, key=key)
+    first = names.index(common.kept("chat_first", names[0], names))
+    one = left.selectbox("First model", names, first, format_func=label, key="chat_first")
     others = [NOBODY, *(name for name in names if name != one)]
-    own_base = base_of(speakers[one], speakers)
-    second = own_base if own_base in others else NOBODY
-    key = common.kept(f"chat_second_{one}", second, others)
-    two = right.selectbox("Second model", others, format_func=label, key=key)
+    own_base, key = base_of(speakers[one], speakers), f"chat_second_{one}"
+    own_base = own_base if own_base in others else NOBODY
+    second = others.index(common.kept(key, own_base, others))
+    two = right.selectbox("Second model", others, second, format_func=label, key=key)
     return [speakers[name] for name in (one, two) if name != NOBODY]
 
 

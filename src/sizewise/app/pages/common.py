@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import streamlit as st
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sizewise.report.comparison.runs import Loaded, Run
 
 
+Kept = TypeVar("Kept")
 KEPT = "kept"
 
 
@@ -110,20 +111,19 @@ def said_plainly() -> Iterator[None]:
         st.stop()
 
 
-def kept(key: str, default: object, options: Sequence[object] | None = None) -> str:
-    """Return ``key`` for a widget, which begins as it was last: not what Streamlit remembers.
+def kept(key: str, default: Kept, options: Sequence[Kept] | None = None) -> Kept:
+    """Return what the widget with this key was last set to, for its default.
 
-    Streamlit forgets a widget once a page is drawn without it. The widget gets no default of its
-    own. ``options``: where what was chosen is none of them any more, the default is.
+    Streamlit forgets a widget once a page is drawn without it. To set its state instead would not
+    reach a widget in a popover that is still closed.
+
+    Args:
+        options: where what was chosen is none of them any more, ``default`` is returned.
     """
     values = st.session_state.setdefault(KEPT, {})
-    value = st.session_state.get(key, values.get(key, default))
-    if options is not None and value not in options:
-        value = default
-    if key not in st.session_state or st.session_state[key] != value:
-        st.session_state[key] = value
-    values[key] = value
-    return key
+    value: Kept = st.session_state.get(key, values.get(key, default))
+    values[key] = value if options is None or value in options else default
+    return values[key]
 
 
 def head(title: str, lead: str) -> None:

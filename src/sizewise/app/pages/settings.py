@@ -34,21 +34,19 @@ def settings_of(speaker: Speaker) -> Settings:
     # A system text with columns belongs to a row of the data.
     own = dataset.system if dataset.system and "{" not in dataset.system else ""
     with st.popover("Settings", icon=":material/tune:"):
-        system = st.text_area("System text", key=kept(f"chat_system_{speaker.asked}", own))
-        wrap = wraps and st.toggle(
-            "Write the first message as in training", key=kept("chat_wrap", True)
-        )
+        key = f"chat_system_{speaker.asked}"
+        system = st.text_area("System text", kept(key, own), key=key)
+        label, key = "Write the first message as in training", "chat_in_training"
+        wrap = wraps and st.toggle(label, kept(key, True), key=key)
         most = min(LONGEST, max(8, base.max_new_tokens))
-        key = kept(f"chat_tokens_{speaker.asked}", most)
-        tokens = st.slider("Longest answer (tokens)", 8, LONGEST, key=key)
-        key = kept("chat_temperature", 0.0)
-        warm = st.slider("Temperature (0: always the likeliest word)", 0.0, 1.5, step=0.1, key=key)
-        key = kept(f"chat_top_p_{speaker.asked}", base.top_p)
-        top = st.slider(
-            "Top-p (words of so much of the probability)", 0.05, 1.0, step=0.05, key=key
-        )
-        said, key = "The same seed gives the same words.", kept("chat_seed", 0)
-        seed = st.number_input("Seed", 0, 2**31 - 1, help=said, key=key)
+        key = f"chat_tokens_{speaker.asked}"
+        tokens = st.slider("Longest answer (tokens)", 8, LONGEST, kept(key, most), key=key)
+        label, key = "Temperature (0: always the likeliest word)", "chat_temperature"
+        warm = st.slider(label, 0.0, 1.5, kept(key, 0.0), 0.1, key=key)
+        label, key = "Top-p (words of so much of the probability)", f"chat_top_p_{speaker.asked}"
+        top = st.slider(label, 0.05, 1.0, kept(key, base.top_p), 0.05, key=key)
+        said, key = "The same seed gives the same words.", "chat_seed"
+        seed = st.number_input("Seed", 0, 2**31 - 1, kept(key, 0), help=said, key=key)
     generation = GenerationConfig(
         max_new_tokens=tokens,
         do_sample=warm > 0,
