@@ -28,6 +28,7 @@ from sizewise.models.base import load_base
 from sizewise.models.head import answer_logits
 from sizewise.models.size import model_sizes
 from sizewise.models.tokenizer import load_tokenizer
+from sizewise.training.trainable import snapshot, with_tied_names
 
 SIZES: dict[str, Any] = {
     "vocab_size": 512, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
@@ -155,6 +156,23 @@ def test_modules_to_save_are_saved_and_merged(
     assert model_sizes(model).base == before, "a trained copy is the adapter's"
     tuned = train(model, batch)
     check_round_trip(model, lambda: load_base(config), batch, tuned, tmp_path)
+
+
+@pytest.mark.parametrize("whole", ["embed_tokens", "lm_head"])
+def test_weights_gathered_from_many_processes_are_written_like_a_models_own(
+    whole: str, tiny: Any, tmp_path: Path
+) -> None:
+    """PEFT asks for a tied embedding by both of its names; gathered weights have one of each."""
+    config = tiny("qwen2")
+    lora = LoraConfig(r=2, dropout=0.0, modules_to_save=[whole])
+    model = attach_adapter(load_base(config), lora, config, 1)
+    save_adapter(model, tmp_path / "own")
+    save_adapter(model, tmp_path / "gathered", with_tied_names(model, snapshot(model)))
+    own, gathered = (
+        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("own", "gathered")
+    )
+    assert own.keys() == gathered.keys()
+    assert all(torch.equal(weight, gathered[name]) for name, weight in own.items())
 
 
 def test_modules_to_save_are_fp32_on_a_16_bit_base(tiny: Any, batch: Any, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_each_way_to_compute_again_needs_less() -> None:
         for way in (False, "selective", True)
     ]
     assert ways[1] < 0.9 * ways[0]
-    assert ways[2] < 0.5 * ways[1]
+    assert ways[2] < 0.7 * ways[1]
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma3"])

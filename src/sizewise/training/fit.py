@@ -41,7 +41,12 @@ from sizewise.training.module import AnswerModule
 from sizewise.training.random_state import RandomState
 from sizewise.training.recorder import FitProgress, Recorder
 from sizewise.training.sharding import is_sharded, leave_group
-from sizewise.training.trainable import load_exported, load_trainable, snapshot
+from sizewise.training.trainable import (
+    load_exported,
+    load_trainable,
+    snapshot,
+    with_tied_names,
+)
 from sizewise.training.trainer import build_trainer, torch_settings_kept, world_size
 
 log = logging.getLogger(__name__)
@@ -175,7 +180,8 @@ def _export(attempt: Attempt, result: FitResult) -> None:
         return
     attempt.best.load_into(attempt.module)
     run, model = attempt.run, attempt.module.model
-    weights = read_best(run.best_weights)[1] if is_sharded(model) else None
+    best = read_best(run.best_weights)[1] if is_sharded(model) else None
+    weights = None if best is None else with_tied_names(model, best)
     temporary, folder = run.path / f".{ADAPTER}.tmp", run.adapter
     for leftover in (temporary, folder):
         shutil.rmtree(leftover, ignore_errors=True)

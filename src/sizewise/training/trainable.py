@@ -24,6 +24,17 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
+def with_tied_names(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``weights`` with every further name that a parameter of ``model`` has.
+
+    PEFT asks for a trained embedding that is tied to the head under both of its names.
+    """
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    every = model.named_parameters(remove_duplicate=False)
+    names = [(name, first[id(parameter)]) for name, parameter in every]
+    return {name: weights[known] for name, known in names if known in weights}
+
+
 @torch.no_grad()
 def load_trainable(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Copy ``state`` into the trainable parameters of ``model``, in place.

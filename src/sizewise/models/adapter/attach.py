@@ -16,7 +16,7 @@ from sizewise.config.training import TrainerConfig
 from sizewise.errors import ModelError
 from sizewise.models import dtypes
 from sizewise.models.adapter import full
-from sizewise.models.adapter.fast_lora import speed_up
+from sizewise.models.adapter.fast_lora import LORA_LINEAR, speed_up
 from sizewise.models.adapter.targets import Targets, choose_targets, exclude_pattern, matching
 from sizewise.models.adapter.wrapping import adapted_modules, base_of, base_only, is_adapted
 from sizewise.models.base import fit_weights, is_offloaded, is_quantized
@@ -215,10 +215,11 @@ def _token_rows(
     return {name: ids for name in names if not matching([name], whole)}
 
 
-# Results that are kept: products with weights, whose inputs and not outputs the backward pass asks
-# for elsewhere, and fused attention. Eager attention's products grow with the square of the length.
+# Results that are kept: products with weights, and fused attention. Eager attention's products grow
+# with the square of the length; those of experts have their bias added in place by transformers,
+# so that what was kept would not be what is made again (torch raises where it sees that).
 KEPT_RESULTS = frozenset(
-    {"mm", "addmm", "addmm_", "_grouped_mm", "_scaled_dot_product_flash_attention",
+    {LORA_LINEAR, "mm", "addmm", "_scaled_dot_product_flash_attention",
      "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention",
      "_scaled_dot_product_cudnn_attention"}
 )  # fmt: skip
@@ -237,11 +238,7 @@ def enable_checkpointing(model: nn.Module, selective: bool = False) -> None:
     base = base_of(model)
     settings: dict[str, Any] = {"use_reentrant": False}
     if selective:
-        # An adapter's update is added to its layer's product in place, and is kept with it.
-        contexts = partial(
-            create_selective_checkpoint_contexts, _keeps, allow_cache_entry_mutation=True
-        )
-        settings["context_fn"] = contexts
+        settings["context_fn"] = partial(create_selective_checkpoint_contexts, _keeps)
     base.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
     base.enable_input_require_grads()
 

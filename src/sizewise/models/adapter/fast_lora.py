@@ -18,6 +18,33 @@ from torch.nn import functional
 STEPS = 1 << 16
 
 
+def _lora_linear(
+    x: Tensor,
+    dropped: Tensor | None,
+    weight_OI: Tensor,
+    bias_O: Tensor | None,
+    a_RI: Tensor,
+    b_OR: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    out = functional.linear(x, weight_OI, bias_O)
+    adapter_x = (x if dropped is None else dropped).reshape(-1, x.shape[-1])
+    hidden_NR = adapter_x @ a_RI.t()
+    out.view(-1, out.shape[-1]).addmm_(hidden_NR, b_OR.t(), alpha=scale)
+    return out, hidden_NR
+
+
+# One operation to whatever watches operations (selective checkpointing, the planner): its product
+# and the adapter's update, which is added in place, are kept or made again together.
+LORA_LINEAR = "lora_linear"
+_LIBRARY = torch.library.Library("sizewise", "DEF")
+_LIBRARY.define(
+    f"{LORA_LINEAR}(Tensor x, Tensor? dropped, Tensor weight, Tensor? bias, Tensor a, Tensor b, "
+    "float scale) -> (Tensor, Tensor)"
+)
+_LIBRARY.impl(LORA_LINEAR, _lora_linear, "CompositeExplicitAutograd")
+
+
 class LoraLinear(torch.autograd.Function):
     """``linear(x, W, bias) + scale · x' Aᵀ Bᵀ`` with W frozen; x' is x after dropout."""
 
@@ -34,9 +61,9 @@ class LoraLinear(torch.autograd.Function):
     ) -> Tensor:
         """Compute the layer; ``dropped`` None: the adapter sees x itself."""
         adapter_x = (x if dropped is None else dropped).reshape(-1, x.shape[-1])
-        out = functional.linear(x, weight_OI, bias_O)
-        hidden_NR = adapter_x @ a_RI.t()
-        out.view(-1, out.shape[-1]).addmm_(hidden_NR, b_OR.t(), alpha=scale)
+        out, hidden_NR = torch.ops.sizewise.lora_linear(
+            x, dropped, weight_OI, bias_O, a_RI, b_OR, scale
+        )
         ctx.save_for_backward(adapter_x, hidden_NR, weight_OI, a_RI, b_OR)
         ctx.scale, ctx.shared, ctx.input_shape = scale, dropped is None, x.shape
         return out
