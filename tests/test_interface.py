@@ -256,6 +256,27 @@ def test_a_list_is_one_job_per_element_of_a_sweep(values: list[Any]) -> None:
     assert [plain(value) for value in parsed.sweep_iterator()] == values
 
 
+def test_numbers_of_numpy_reach_hydra_as_numbers() -> None:
+    values = [np.float64(1e-4), np.float32(0.5), np.int64(8), np.bool_(True), True, None, 3]
+    rates = np.logspace(-5, -3, 3)
+    parse = OverridesParser.create().parse_override
+    assert parse(override_of("key", values)).value() == [1e-4, 0.5, 8, True, True, None, 3]
+    for wanted in (rates, list(rates)):
+        parsed = parse(override_of("key", wanted, choices=True))
+        assert list(parsed.sweep_iterator()) == rates.tolist()
+        assert parse(override_of("key", wanted)).value() == rates.tolist()
+
+
+def test_the_random_states_of_gpus_in_use_are_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [torch.tensor([1, 2])]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [s.clone() for s in states])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", lambda new: states.__setitem__(0, new[0]))
+    with guest():
+        states[0] = torch.tensor([3, 4])
+    assert states[0].tolist() == [1, 2]
+
+
 def test_results_show_themselves_in_a_notebook_and_escape_what_is_not_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

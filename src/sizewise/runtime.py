@@ -143,11 +143,16 @@ def _known() -> list[logging.Logger]:
 
 @contextmanager
 def _random_states() -> Iterator[None]:
-    """Put the states of Python's, NumPy's and torch's generators back, as far as they are used."""
+    """Put the states of Python's, NumPy's and torch's generators back, as far as they are used.
+
+    Those of the GPUs as well, where they were in use before.
+    """
     numpy, torch = (sys.modules.get(name) for name in ("numpy", "torch"))
     state = random.getstate()
     numpy_state = None if numpy is None else numpy.random.get_state()
     torch_state = None if torch is None else torch.get_rng_state()
+    gpus = None if torch is None or not torch.cuda.is_initialized() else torch.cuda
+    gpu_states = None if gpus is None else gpus.get_rng_state_all()
     try:
         yield
     finally:
@@ -156,6 +161,8 @@ def _random_states() -> Iterator[None]:
             numpy.random.set_state(numpy_state)
         if torch is not None:
             torch.set_rng_state(torch_state)
+        if gpus is not None:
+            gpus.set_rng_state_all(gpu_states)
 
 
 def seed_everything(seed: int) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from tests.report.factory import Spec, Task, make_sweep
+
+from sizewise.app.launch import TOKEN
 
 
 @pytest.fixture
@@ -16,3 +20,13 @@ def sweep(tmp_path: Path) -> Path:
     specs += [Spec("mini", 0.4, None, task=task)]
     make_sweep(tmp_path / "sweep", specs)
     return tmp_path / "sweep"
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The token of a start, and nothing that an earlier app has kept."""
+    monkeypatch.setenv(TOKEN, "right")
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    yield
+    st.cache_resource.clear()

@@ -254,6 +254,14 @@ def see_chat(visit: Visit, runs: Path) -> None:
     answers = [panel.inner_text() for panel in page.locator(".panel").all()]
     tuned, base = answers[::2], answers[1::2]
     assert tuned != base
+    visit.open("Rate")
+    visit.open("Chat")
+    expect(page.locator(".panel")).to_have_count(2 * len(talk))
+    page.get_by_role("button", name="Settings").click()
+    longest = page.get_by_test_id("stSlider").filter(has_text="Longest answer")
+    expect(longest).to_contain_text("12")  # that of the run, and not the least there is
+    page.keyboard.press("Escape")
+    visit.settle()
     say(visit, "I want to <b>kill myself</b>")
     alert = page.get_by_role("alert").filter(has_text="Please talk to a person now")
     expect(alert).to_contain_text("findahelpline.com")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from sizewise.app.chat.engine import Engine, whole_characters
 from sizewise.app.chat.session import ChatSession
-from sizewise.app.chat.speakers import Choir, Speaker
+from sizewise.app.chat.speakers import Choir, Speaker, Voices
 from sizewise.app.crisis.detector import CrisisDetector
 from sizewise.app.crisis.settings import read_settings
 from sizewise.composition.compose import compose_run
@@ -64,6 +65,10 @@ def said(engine: Engine, adapter: Path | None, messages: Sequence[Message] = ASK
     return list(engine.reply(adapter, messages, SHORT).pieces)[-1]
 
 
+def spoken(voices: Voices, speaker: Speaker) -> str:
+    return list(voices.reply(speaker, ASK, SHORT).pieces)[-1]
+
+
 def expected(config: RunConfig, adapter: Path | None, engine: Engine) -> str:
     """The answer of a freshly loaded model in an ordinary evaluation."""
     model: Any = load_base(config.model)
@@ -95,21 +100,24 @@ def test_the_base_is_loaded_once(
     speakers = [Speaker(str(i), str(i), config, a) for i, a in enumerate([*adapters, None])]
     choir = Choir()
     choir.prepare(speakers[:2])
-    choir.prepare([speakers[2], speakers[0]])
+    voices = choir.prepare([speakers[2], speakers[0]])
     assert (choir.loaded, loads) == (1, ["base"])
-    answers = {choir.answer(s, ASK, SHORT) for s in speakers}
+    answers = {spoken(voices, s) for s in speakers}
     assert len(answers) == 3
 
 
-def test_another_base_replaces_the_one_in_memory(config: RunConfig) -> None:
+def test_another_base_replaces_the_one_in_memory_but_not_for_who_waits_to_speak(
+    config: RunConfig,
+) -> None:
     other = replace(config, model=replace(config.model, dtype="bfloat16"))
     one, two = Speaker("1", "1", config, None), Speaker("2", "2", other, None)
     choir = Choir()
-    choir.prepare([one])
-    choir.prepare([two])
+    first = choir.prepare([one])
+    second = choir.prepare([two])  # another page, between the two steps of the first
     assert choir.loaded == 1
+    assert spoken(first, one)
     with pytest.raises(ModelError, match="not loaded"):
-        choir.answer(one, ASK, SHORT)
+        spoken(second, one)
 
 
 def test_a_run_in_bf16_speaks_with_the_weights_that_were_scored(
@@ -138,8 +146,26 @@ def test_a_reader_who_leaves_ends_the_answer(engine: Engine, adapters: list[Path
     long = GenerationConfig(max_new_tokens=400)
     pieces = engine.reply(adapters[0], ASK, long).pieces
     next(pieces)
-    pieces.close()  # type: ignore[attr-defined]
+    pieces.close()
     assert said(engine, None)  # the lock is free again
+
+
+def test_who_waits_behind_another_answer_can_be_stopped(
+    engine: Engine, adapters: list[Path]
+) -> None:
+    ended = threading.Event()
+
+    def wait() -> None:
+        engine.add(adapters[0])  # it is there
+        pieces = engine.reply(adapters[0], ASK, SHORT).pieces
+        assert next(pieces) == ""
+        pieces.close()
+        ended.set()
+
+    with engine._lock:  # an answer in another tab
+        threading.Thread(target=wait, daemon=True).start()
+        assert ended.wait(20)
+    assert said(engine, None)
 
 
 def test_an_error_of_the_model_reaches_the_reader(engine: Engine) -> None:
@@ -171,9 +197,9 @@ def test_a_full_model_has_an_engine_of_its_own(config: RunConfig, tmp_path: Path
     folder = save_adapter(trained, tmp_path / "full")
     speakers = [Speaker("t", "t", config, folder), Speaker("b", "b", config, None)]
     choir = Choir()
-    choir.prepare(speakers)
+    voices = choir.prepare(speakers)
     assert choir.loaded == 2
-    assert choir.answer(speakers[0], ASK, SHORT) != choir.answer(speakers[1], ASK, SHORT)
+    assert spoken(voices, speakers[0]) != spoken(voices, speakers[1])
 
 
 @dataclass

@@ -124,11 +124,11 @@ def app(run: Path, out: Path) -> None:
 
 def chat(run: Path, out: Path) -> None:
     for each in load_runs([run.parent]).runs:
-        choir, speakers = Choir(), speakers_of(each)
-        choir.prepare(speakers)
+        speakers = speakers_of(each)
+        voices = Choir().prepare(speakers)
         for speaker in speakers:
             said = [Message("user", QUESTION)]
-            deque(choir.reply(speaker, said, GenerationConfig(max_new_tokens=2)).pieces, maxlen=1)
+            deque(voices.reply(speaker, said, GenerationConfig(max_new_tokens=2)).pieces, maxlen=1)
 
 
 Command = Callable[[Path, Path], None]

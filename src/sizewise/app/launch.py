@@ -65,7 +65,7 @@ def app_command(
         "client.showErrorLinks": "false",
         # One colour for each: a colour for both would turn the browser's wish for dark off.
         "theme.light.primaryColor": palette.ZERO,
-        "theme.dark.primaryColor": "#2B87C4",
+        "theme.dark.primaryColor": palette.DARK[palette.ZERO],
     }
     flags = [text for key, value in options.items() for text in (f"--{key}", value)]
     own = ["--", str(directory.resolve())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -57,22 +58,31 @@ _PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_][\w./-]*", re.I |
 
 def override_of(key: str, value: Any, choices: bool = False) -> str:
     """Write a value of Python as an override; ``choices``: a list is one job per element."""
+    value = _of_python(value)
     if choices and isinstance(value, list | tuple):
         return f"{key}={','.join(map(_literal, value))}"
     return f"{key}={_literal(value)}"
 
 
 def _literal(value: Any) -> str:
+    value = _of_python(value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int | float):
-        return repr(value)
+    if isinstance(value, numbers.Integral):
+        return repr(int(value))
+    if isinstance(value, numbers.Real):
+        return repr(float(value))
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{_name(k)}:{_literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple | set | frozenset | range):
         return "[" + ",".join(map(_literal, value)) + "]"
     text = str(value)
     return text if _PLAIN.fullmatch(text) else quoted(text)
+
+
+def _of_python(value: Any) -> Any:
+    """Return a number or an array of NumPy, torch or pandas as numbers and lists of Python."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _name(key: Any) -> str:

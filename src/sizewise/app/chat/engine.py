@@ -32,6 +32,7 @@ from sizewise.models.tokenizer import load_template
 from sizewise.release.generate import fit_history
 
 CPU = torch.device("cpu")
+GLANCE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Engine:
             ModelError: it does not fit the base, or is a fully trained model and not the first.
         """
         key = str(folder)
+        if key in self._names:  # without a wait for the answer on its way
+            return
         with self._lock:
             if key in self._names:
                 return
@@ -79,9 +82,9 @@ class Engine:
             self._named(key, name, trainer)
 
     def _named(self, key: str, name: str, trainer: TrainerConfig | None) -> None:
-        self._names[key] = name
         if trainer is not None:
             cast_adapter(self.model, trainer, name)
+        self._names[key] = name
 
     def reply(
         self,
@@ -102,8 +105,8 @@ class Engine:
             limit = max(1, self.context - generation.max_new_tokens)
         ids, left_out = fit_history(messages, self.template, limit)
 
-        def generate(watcher: StoppingCriteria) -> Generated:
-            with self._lock, self._speaking(adapter):
+        def generate(watcher: Watcher) -> Generated:
+            with self._alone(watcher.stop), self._speaking(adapter):
                 return generate_batch(
                     self.model, [ids], self.template, generation, stopping=watcher
                 )[0]
@@ -122,6 +125,17 @@ class Engine:
         text = config.get_text_config()
         known = (getattr(text, "max_position_embeddings", None), self.template.context)
         return min((n for n in known if n is not None), default=None)
+
+    @contextmanager
+    def _alone(self, stop: threading.Event) -> Iterator[None]:
+        """Wait until no other answer is on its way; ModelError once ``stop`` is set."""
+        while not self._lock.acquire(timeout=GLANCE_SECONDS):
+            if stop.is_set():
+                raise ModelError("This answer was stopped before it began.")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     @contextmanager
     def _speaking(self, adapter: Path | str | None) -> Iterator[None]:
@@ -154,9 +168,6 @@ def add_adapter(model: Any, folder: Path, name: str) -> None:
     model.eval()
 
 
-Generate = Callable[[StoppingCriteria], Generated]
-
-
 class Watcher(StoppingCriteria):
     """Passes every new token on, and ends the answer when it is told to.
 
@@ -177,12 +188,18 @@ class Watcher(StoppingCriteria):
         )
 
 
+Generate = Callable[[Watcher], Generated]
+
+
 def stream_answer(
     generate: Generate, template: Template, prompt_length: int, opened: str = ""
 ) -> Generator[str, None, None]:
     """Yield the answer so far after every token; the last value is the whole answer.
 
-    The model runs in a thread of its own. A consumer that goes away (a closed page) ends it.
+    While nothing comes it is yielded again every ``GLANCE_SECONDS``, so that a consumer can end it.
+
+    The model runs in a thread of its own. A consumer that closes the generator ends it; a page
+    that is closed does not, because a ``Writer`` reads on without it.
     Whatever ``generate`` raises is raised here.
 
     Args:
@@ -201,15 +218,21 @@ def stream_answer(
 
     thread = threading.Thread(target=work, name="answer", daemon=True)
     thread.start()
+    text = ""
     try:
         while True:
-            item = items.get()
+            try:
+                item = items.get(timeout=GLANCE_SECONDS)
+            except queue.Empty:
+                yield text
+                continue
             if isinstance(item, BaseException):
                 raise item
             if isinstance(item, Generated):
                 yield item.text
                 return
-            yield whole_characters(decode_answer(template, item, opened))
+            text = whole_characters(decode_answer(template, item, opened))
+            yield text
     finally:
         watcher.stop.set()
         thread.join()

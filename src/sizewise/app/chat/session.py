@@ -115,6 +115,16 @@ class ChatSession:
                     return turn, speaker
         return None
 
+    def stop(self) -> None:
+        """Let no further model answer what waits now."""
+        for turn in list(self.turns):
+            if turn.open and any(name not in turn.answers for name in self.speakers):
+                turn.stopped = True
+
+    def begun(self) -> bool:
+        """Whether a model has read a message of this conversation, or is about to."""
+        return any(turn.answers or turn.open for turn in list(self.turns))
+
     def again(self) -> None:
         """Forget the answers to the last message, so that it is answered anew."""
         turn = self.turns[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from sizewise.config import WITHOUT_LIKELIHOODS, GenerationConfig, RunConfig
 from sizewise.config.targets import recorded_config
 from sizewise.data.example import Message
 from sizewise.errors import ModelError
+from sizewise.files import hash_text
 from sizewise.job.bases import storage_of
 from sizewise.models.adapter import full
 from sizewise.record.directories import RunDir
@@ -32,7 +33,7 @@ class Speaker:
     """A model to talk to.
 
     Attributes:
-        name: stable name, ``<run id>/base`` or ``<run id>/tuned``.
+        name: stable name: ``<run id>/tuned``, or ``base/<hash>``, whichever run the base is of.
         label: what people call it.
         adapter: folder of its trained weights; None: the base alone.
         answers: its stored answers to the test set, where they are still there.
@@ -69,7 +70,8 @@ def speakers_of(run: Run, label: str = "") -> list[Speaker]:
     config = recorded_config(outcome.config)
     name, label = outcome.run_id, label or run.directory.name
     given = _answers(run, outcome.base)
-    base = Speaker(f"{name}/base", f"{outcome.model.name} – untouched", config, None, given)
+    base = Speaker("", f"{outcome.model.name} – untouched", config, None, given)
+    base = replace(base, name=f"base/{hash_text(base.asked, 12)}")
     place = RunDir(run.directory).adapter
     named = config.adapter if config.stage == "evaluate" else None
     adapter = place if place.is_dir() else Path(named) if named else None
@@ -120,6 +122,22 @@ def questions_of(speaker: Speaker, most: int = 20) -> list[tuple[str, str, str]]
     return found
 
 
+@dataclass(frozen=True)
+class Voices:
+    """The engines of speakers that were prepared together, by their keys."""
+
+    engines: Mapping[str, Engine]
+
+    def reply(
+        self, speaker: Speaker, messages: Sequence[Message], generation: GenerationConfig
+    ) -> Reply:
+        """Let a prepared speaker answer; raises ModelError for one that is not prepared."""
+        engine = self.engines.get(speaker.engine_key)
+        if engine is None:
+            raise ModelError(f"{speaker.label} is not loaded. Choose the models again.")
+        return engine.reply(speaker.adapter, messages, generation)
+
+
 class Choir:
     """All engines in memory; speakers with the same base share one."""
 
@@ -131,18 +149,23 @@ class Choir:
     def loaded(self) -> int:
         return len(self._engines)
 
-    def prepare(self, speakers: Sequence[Speaker]) -> None:
-        """Load what ``speakers`` need and let go of other bases; SizewiseError if that fails."""
+    def prepare(self, speakers: Sequence[Speaker]) -> Voices:
+        """Load what ``speakers`` need and let go of other bases; SizewiseError if that fails.
+
+        What is returned stays in memory while it is held, whatever another page loads meanwhile.
+        """
         prepare_environment(hub=any(names_hub(speaker.config) for speaker in speakers))
         quiet()
         with self._loading:  # one page of the app at a time
             self._load(speakers)
+            return Voices(self._engines)
 
     def _load(self, speakers: Sequence[Speaker]) -> None:
         for speaker in speakers:
             if speaker.adapter is not None:
                 check_adapter(speaker.adapter)
         wanted = {speaker.engine_key for speaker in speakers}
+        # A new dict each time: those who hold the one before keep what is in it.
         self._engines = {key: e for key, e in self._engines.items() if key in wanted}
         for speaker in speakers:
             if speaker.engine_key not in self._engines:
@@ -152,17 +175,3 @@ class Choir:
                 self._engines[speaker.engine_key] = engine
             if speaker.adapter is not None:
                 self._engines[speaker.engine_key].add(speaker.adapter, speaker.config.trainer)
-
-    def reply(
-        self, speaker: Speaker, messages: Sequence[Message], generation: GenerationConfig
-    ) -> Reply:
-        """Let a prepared speaker answer; raises ModelError for one that is not prepared."""
-        engine = self._engines.get(speaker.engine_key)
-        if engine is None:
-            raise ModelError(f"{speaker.label} is not loaded. Choose the models again.")
-        return engine.reply(speaker.adapter, messages, generation)
-
-    def answer(
-        self, speaker: Speaker, messages: Sequence[Message], generation: GenerationConfig
-    ) -> str:
-        return deque(self.reply(speaker, messages, generation).pieces, maxlen=1).pop()

@@ -44,7 +44,6 @@ class Writer:
         self._choir = choir
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._stop = threading.Event()
 
     @property
     def busy(self) -> bool:
@@ -55,15 +54,14 @@ class Writer:
         with self._lock:
             if self._thread is not None or self.session.next() is None:
                 return
-            self._stop.clear()
             self._thread = threading.Thread(
                 target=self._work, args=(generation,), name="chat", daemon=True
             )
             self._thread.start()
 
     def stop(self) -> None:
-        """End the answer on its way, and leave out what else waits; what is there stays."""
-        self._stop.set()
+        """End the answer on its way, and leave out what else waits now; what is there stays."""
+        self.session.stop()
 
     def _work(self, generation: GenerationConfig) -> None:
         while True:
@@ -73,9 +71,6 @@ class Writer:
                     self.now = self._thread = None
                     return
             turn, speaker = waiting
-            if self._stop.is_set():
-                turn.stopped = True
-                continue
             self.now = Writing(turn, speaker)
             try:
                 self._answer(turn, self.speakers[speaker], generation)
@@ -86,19 +81,23 @@ class Writer:
                 turn.trouble = f"{type(error).__name__}: {error}"
 
     def _answer(self, turn: Turn, speaker: Speaker, generation: GenerationConfig) -> None:
-        self._choir.prepare(list(self.speakers.values()))
+        voices = self._choir.prepare(list(self.speakers.values()))
+        if not turn.open:  # it was stopped while the models were loaded
+            return
         number = self.session.turns.index(turn)
         # As far apart as no two messages of a talk: the same seed gives the same talk again.
         generation = replace(generation, seed=generation.seed + number + 1 + 1000 * turn.tries)
         started = time.monotonic()
         messages = self.session.messages(speaker.name, turn)
-        reply = self._choir.reply(speaker, messages, generation)
+        reply = voices.reply(speaker, messages, generation)
         text = ""
         with closing(reply.pieces) as pieces:
             for text in pieces:
                 self.now = Writing(turn, speaker.name, text, reply.left_out, loading=False)
-                if self._stop.is_set():
-                    turn.stopped = True
+                if turn.stopped:
                     break
-        turn.answers[speaker.name] = text
+        if turn.stopped and not text:
+            return
+        # A page that is drawn now shows the seconds of every answer that is there.
         turn.seconds[speaker.name] = time.monotonic() - started
+        turn.answers[speaker.name] = text

@@ -71,11 +71,13 @@ def _choose(speakers: dict[str, Speaker]) -> list[Speaker]:
 
     names = list(speakers)
     left, right = st.columns(2)
-    one = left.selectbox("First model", names, format_func=label, key="chat_first")
+    first = names.index(common.kept("chat_first", names[0], names))
+    one = left.selectbox("First model", names, first, format_func=label, key="chat_first")
     others = [NOBODY, *(name for name in names if name != one)]
-    own_base = base_of(speakers[one], speakers)
-    second = others.index(own_base) if own_base in others else 0
-    two = right.selectbox("Second model", others, second, format_func=label, key=f"second_{one}")
+    own_base, key = base_of(speakers[one], speakers), f"chat_second_{one}"
+    own_base = own_base if own_base in others else NOBODY
+    second = others.index(common.kept(key, own_base, others))
+    two = right.selectbox("Second model", others, second, format_func=label, key=key)
     return [speakers[name] for name in (one, two) if name != NOBODY]
 
 
@@ -112,9 +114,10 @@ def _say() -> None:
 
 
 def _worded(session: ChatSession, settings: Settings, text: str) -> str | None:
-    """The first message in the words of training, where these are wanted."""
-    first = not any(turn.finding is None for turn in session.turns)
-    return as_in_training(settings.in_training, text) if settings.in_training and first else None
+    """The first message that a model reads in the words of training, where these are wanted."""
+    if not settings.in_training or session.begun():
+        return None
+    return as_in_training(settings.in_training, text)
 
 
 def _examples(session: ChatSession, speaker: Speaker, busy: bool) -> None:
@@ -122,7 +125,7 @@ def _examples(session: ChatSession, speaker: Speaker, busy: bool) -> None:
     if session.turns:
         return
     with common.said_plainly():
-        questions = _questions(speaker.name, speaker)
+        questions = _questions(str(speaker.answers), speaker)
     if not questions:
         return
     with st.expander("Ask a question of the test set"):
@@ -141,7 +144,7 @@ def _examples(session: ChatSession, speaker: Speaker, busy: bool) -> None:
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _questions(name: str, _speaker: Speaker) -> list[tuple[str, str, str]]:
+def _questions(answers: str, _speaker: Speaker) -> list[tuple[str, str, str]]:
     return questions_of(_speaker)
 
 

@@ -7,12 +7,12 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import streamlit as st
 
@@ -26,6 +26,10 @@ from sizewise.record.directories import OUTCOME_FILE
 if TYPE_CHECKING:
     from sizewise.report.comparison.compare import Comparison
     from sizewise.report.comparison.runs import Loaded, Run
+
+
+Kept = TypeVar("Kept")
+KEPT = "kept"
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,21 @@ def said_plainly() -> Iterator[None]:
     except SizewiseError as error:
         st.error(escaped_markdown(str(error)))
         st.stop()
+
+
+def kept(key: str, default: Kept, options: Sequence[Kept] | None = None) -> Kept:
+    """Return what the widget with this key was last set to, for its default.
+
+    Streamlit forgets a widget once a page is drawn without it. To set its state instead would not
+    reach a widget in a popover that is still closed.
+
+    Args:
+        options: where what was chosen is none of them any more, ``default`` is returned.
+    """
+    values = st.session_state.setdefault(KEPT, {})
+    value: Kept = st.session_state.get(key, values.get(key, default))
+    values[key] = value if options is None or value in options else default
+    return values[key]
 
 
 def head(title: str, lead: str) -> None:

@@ -38,6 +38,8 @@ h2 { font-size: 1.25rem !important; padding-top: 1.5rem !important; }
   background: rgba(213, 94, 0, .06); border-radius: 4px; font-size: .92rem;
   overflow-wrap: anywhere; }
 .objections li { margin: .25rem 0; }
+/* Streamlit writes in white on the primary colour, which is too pale for that in the dark. */
+[data-testid="stBaseButton-primary"]:enabled { color: light-dark(#ffffff, #0e1117); }
 [class*="st-key-narrow_"] { display: none; }
 @media (max-width: 640px) { [class*="st-key-narrow_"] { display: flex; }
   [class*="st-key-wide_"] { display: none; } }

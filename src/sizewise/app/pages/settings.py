@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from sizewise.app.chat.speakers import Speaker
+from sizewise.app.pages.common import kept
 from sizewise.config import GenerationConfig
 from sizewise.release.generate import as_in_training
 
@@ -23,20 +24,29 @@ class Settings:
 
 
 def settings_of(speaker: Speaker) -> Settings:
-    """Ask for the settings; they begin as they were in the run of the first model."""
+    """Ask for the settings; they begin as they were in the run of the first model.
+
+    Text, length and top-p are kept for each such model, the others for all.
+    """
     base, dataset = speaker.config.generation, speaker.config.dataset
     prompt = dataset.prompt or ""
     wraps = as_in_training(prompt, "x") is not None
     # A system text with columns belongs to a row of the data.
     own = dataset.system if dataset.system and "{" not in dataset.system else ""
     with st.popover("Settings", icon=":material/tune:"):
-        system = st.text_area("System text", own, key=f"system_{speaker.asked}")
-        wrap = wraps and st.toggle("Write the first message as in training", True)
+        key = f"chat_system_{speaker.asked}"
+        system = st.text_area("System text", kept(key, own), key=key)
+        label, key = "Write the first message as in training", "chat_in_training"
+        wrap = wraps and st.toggle(label, kept(key, True), key=key)
         most = min(LONGEST, max(8, base.max_new_tokens))
-        tokens = st.slider("Longest answer (tokens)", 8, LONGEST, most)
-        warm = st.slider("Temperature (0: always the likeliest word)", 0.0, 1.5, 0.0, 0.1)
-        top = st.slider("Top-p (words of so much of the probability)", 0.05, 1.0, base.top_p, 0.05)
-        seed = st.number_input("Seed", 0, 2**31 - 1, 0, help="The same seed gives the same words.")
+        key = f"chat_tokens_{speaker.asked}"
+        tokens = st.slider("Longest answer (tokens)", 8, LONGEST, kept(key, most), key=key)
+        label, key = "Temperature (0: always the likeliest word)", "chat_temperature"
+        warm = st.slider(label, 0.0, 1.5, kept(key, 0.0), 0.1, key=key)
+        label, key = "Top-p (words of so much of the probability)", f"chat_top_p_{speaker.asked}"
+        top = st.slider(label, 0.05, 1.0, kept(key, base.top_p), 0.05, key=key)
+        said, key = "The same seed gives the same words.", "chat_seed"
+        seed = st.number_input("Seed", 0, 2**31 - 1, kept(key, 0), help=said, key=key)
     generation = GenerationConfig(
         max_new_tokens=tokens,
         do_sample=warm > 0,
