@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from peer_trainers import TRL_MISSING, hf_fit, trl_available, trl_fit
-from training_setup import make_pairs, our_fit
+from training_setup import answer_step, make_pairs, our_fit
 
 from sizewise.config import (
     ArchitectureConfig,
@@ -40,7 +40,6 @@ from sizewise.devices import device_name, free_memory, synchronize
 from sizewise.evaluation.predict import predict
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.base import load_base
-from sizewise.models.head import answer_logits, answer_targets
 from sizewise.models.plan.planner import Workload, plan_memory
 from sizewise.models.tokenizer import load_template
 from sizewise.record.predictions import PredictionStore
@@ -134,15 +133,9 @@ def training(size: Size, device: torch.device) -> Iterator[Line]:
         )
 
 
-def one_step(size: Size, model: Any, device: torch.device) -> None:
+def one_step(size: Size, model: Any) -> None:
     """Forward and backward pass of a full batch, its answers a sixteenth of the tokens."""
-    answer = max(1, size.tokens // 16)
-    ids_BT = torch.randint(3, 1000, (size.batch, size.tokens), device=device)
-    labels_BT = torch.full_like(ids_BT, -100)
-    labels_BT[:, -answer:] = ids_BT[:, -answer:]
-    batch = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "labels": labels_BT}
-    scores = answer_logits(model, batch).float(), answer_targets(batch)
-    torch.nn.functional.cross_entropy(*scores).backward()
+    answer_step(model, size.batch, size.tokens, max(1, size.tokens // 16), 1000)
 
 
 def memory(size: Size, device: torch.device) -> Iterator[Line]:
@@ -156,11 +149,11 @@ def memory(size: Size, device: torch.device) -> Iterator[Line]:
             model = attach_adapter(base, lora, size.model, 0).to(device).train()
             if way:
                 enable_checkpointing(model, way == "selective")
-            one_step(size, model, device)
-            seconds = synchronised(device, lambda m=model: one_step(size, m, device))
+            one_step(size, model)
+            seconds = synchronised(device, lambda m=model: one_step(size, m))
             first = first or seconds
             model.zero_grad(set_to_none=True)
-            real = _peak(device, lambda m=model: one_step(size, m, device))
+            real = _peak(device, lambda m=model: one_step(size, m))
             answer = max(1, size.tokens // 16)
             work = Workload(
                 batch_size=size.batch, prompt_tokens=size.tokens - answer, answer_tokens=answer,

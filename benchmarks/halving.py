@@ -36,7 +36,7 @@ from sizewise.models.architecture import context_length
 from sizewise.models.base import load_base
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.runtime import prepare_environment, quiet, resolve_device, seed_everything
-from sizewise.sweep.halving import Rung, halve
+from sizewise.sweep.halving import Rung, halve, kept_of
 from sizewise.training.milestones import WINDOW
 from sizewise.training.module import CausalModule, answer_loss, summed_nll
 from sizewise.training.optimizer import lr_scale, make_optimizer_factory, warmup_steps
@@ -198,7 +198,7 @@ def _decide(
     """Return the regret of one sweep and the share of its steps that were run."""
     named = {f"{number:02}": curves[key] for number, key in enumerate(sweep)}
     groups = {name: str(key[1]) for name, key in zip(named, sweep, strict=True)}
-    rung = Rung(share, math.ceil(keep * len(sweep)), groups)
+    rung = Rung(share, kept_of(len(sweep), keep) if keep else 0, groups)
     fates = halve(named, [rung], lambda *_: {n: c[share, window] for n, c in named.items()})
     final = {name: losses[1.0, 0.0] for name, losses in named.items()}
     left = [loss for name, loss in final.items() if not fates[name].out]

@@ -24,12 +24,12 @@ MIB = 2**20
 def step_once(way: str, model: str, rows: int, tokens: int, answer: int) -> dict[str, float]:
     """Do three steps in this process; return the peak and the median seconds of the last two."""
     import torch
+    from training_setup import answer_step
 
     from sizewise.composition.compose import compose_run
     from sizewise.job.bases import storage_of
     from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
     from sizewise.models.base import load_base
-    from sizewise.models.head import answer_logits, answer_targets
     from sizewise.runtime import map_large_blocks
 
     if way != "glibc" and not map_large_blocks():
@@ -41,16 +41,11 @@ def step_once(way: str, model: str, rows: int, tokens: int, answer: int) -> dict
     if way in ("selective", "true"):
         enable_checkpointing(adapted, selective=way == "selective")
     vocabulary = adapted.get_input_embeddings().weight.shape[0]
-    ids_BT = torch.randint(0, vocabulary, (rows, tokens), generator=torch.manual_seed(0))
-    labels_BT = torch.full_like(ids_BT, -100)
-    labels_BT[:, -answer:] = ids_BT[:, -answer:]
-    batch = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "labels": labels_BT}
     start = _memory()
     seconds = []
     for _ in range(STEPS):
         begun = time.process_time()
-        scores = answer_logits(adapted, batch), answer_targets(batch)
-        torch.nn.functional.cross_entropy(*scores).backward()
+        answer_step(adapted, rows, tokens, answer, vocabulary)
         seconds.append(time.process_time() - begun)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"start": start, "peak": peak, "seconds": sum(seconds[1:]) / (STEPS - 1)}

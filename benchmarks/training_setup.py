@@ -113,6 +113,17 @@ class Clock(pl.Callback):
         self.seconds = Seconds.now() - self.begin
 
 
+def answer_step(model: nn.Module, rows: int, tokens: int, answer: int, vocabulary: int) -> None:
+    """Forward and backward pass of a full batch of random tokens, the last ``answer`` learnt."""
+    device = next(model.parameters()).device
+    ids_BT = torch.randint(3, vocabulary, (rows, tokens), generator=torch.manual_seed(0)).to(device)
+    labels_BT = torch.full_like(ids_BT, -100)
+    labels_BT[:, -answer:] = ids_BT[:, -answer:]
+    batch = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "labels": labels_BT}
+    scores = answer_logits(model, batch).float(), answer_targets(batch)
+    nn.functional.cross_entropy(*scores).backward()
+
+
 def our_fit(
     base: nn.Module,
     pairs: Sequence[Any],

@@ -9,7 +9,6 @@ kill, come to the same one.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,7 +35,7 @@ from sizewise.record.directories import RunDir
 from sizewise.record.identity import trains
 from sizewise.record.state import JobFailure, JobState, finished, is_done, job_state
 from sizewise.record.stops import Stop, is_past, stop_at
-from sizewise.sweep.halving import Fate, Losses, Rung, halve
+from sizewise.sweep.halving import Fate, Losses, Rung, halve, kept_of
 
 RATE = "optimizer.lr"
 END = 1.0
@@ -321,17 +320,12 @@ def _rungs(
     jobs = [job for cell in cells for job in cell.candidates]
     groups = {job.identity.slug: _values(job.config, halving.keep_each) for job in jobs}
     rungs = [
-        Rung(share, _kept_of(len(jobs), halving.keep**number), groups, tuple(halving.keep_each))
+        Rung(share, kept_of(len(jobs), halving.keep**number), groups, tuple(halving.keep_each))
         for number, share in enumerate(halving.rungs or (), start=1)
     ]
     if tuning is not None:
         rungs.append(_one_rate_each(cells, tuning.rung))
     return tuple(r for r in sorted(rungs, key=lambda r: r.share) if r.survivors < len(jobs))
-
-
-def _kept_of(count: int, share: float) -> int:
-    """A share of a number, rounded up; what floats make of 100 × 0.1² is 1 and not 2."""
-    return max(1, math.ceil(count * share - 1e-9))
 
 
 def _values(config: Mapping[str, Any], keys: Sequence[str]) -> str:

@@ -44,6 +44,11 @@ class Fate:
     out: bool = False
 
 
+def kept_of(count: int, share: float) -> int:
+    """A share of a number, rounded up; what floats make of 100 × 0.1² is 1 and not 2."""
+    return max(1, math.ceil(count * share - 1e-9))
+
+
 def halve(
     names: Collection[str],
     rungs: Sequence[Rung],
