@@ -8,7 +8,7 @@ from dataclasses import replace
 from sizewise.config.data import DatasetConfig, SourceConfig, SplitConfig
 from sizewise.data.example import DataSplits, Example
 from sizewise.data.rows.examples import make_examples
-from sizewise.data.rows.read import check_content, read_rows
+from sizewise.data.rows.read import check_content, stream_rows
 from sizewise.data.splits.groups import connect, rank, row_key
 from sizewise.errors import ConfigError
 
@@ -45,7 +45,7 @@ def unanswered_prompts(cfg: DatasetConfig) -> tuple[Example, ...]:
         teacher=None,
         answers_from=None,
     )
-    made = make_examples(read_rows(source), plain).examples
+    made = make_examples(stream_rows(source), plain).examples
     return tuple(replace(example, meta=UNANSWERED) for example in made)
 
 
