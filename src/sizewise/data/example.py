@@ -52,9 +52,12 @@ class Message:
         return unweighted if self.weight else {**unweighted, "weight": self.weight}
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
+
 def as_json(value: Any) -> str:
     """Write JSON on one line, with letters as they are."""
-    return json.dumps(value, ensure_ascii=False)
+    return _JSON.encode(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,26 +51,21 @@ def _csv_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
         if said is None:
             handle.seek(0)
         delimiter = _delimiter(path, source, first, said[1] if said else None)
-        reader = csv.DictReader(handle, delimiter=delimiter, strict=True)
+        reader = csv.reader(handle, delimiter=delimiter, strict=True)
         skipped = int(said is not None)
         try:
-            _check_header(path, reader.fieldnames or [], delimiter)
-            for row in reader:
-                yield _whole_row(path, row, reader, delimiter, skipped)
+            header = next(reader, [])
+            _check_header(path, header, delimiter)
+            for cells in filter(None, reader):  # an empty line is no row
+                if len(cells) != len(header):
+                    raise DataError(
+                        f"{path}, line {reader.line_num + skipped}: the row does not have "
+                        f"{len(header)} fields like the header. Check the quotes "
+                        f"and dataset.source.delimiter={delimiter!r}."
+                    )
+                yield dict(zip(header, cells, strict=True))
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num + skipped}: {error}.") from error
-
-
-def _whole_row(
-    path: Path, row: Row, reader: csv.DictReader[str], delimiter: str, skipped: int
-) -> Row:
-    if None in row or None in row.values():
-        raise DataError(
-            f"{path}, line {reader.line_num + skipped}: the row does not have "
-            f"{len(reader.fieldnames or [])} fields like the header. Check the quotes "
-            f"and dataset.source.delimiter={delimiter!r}."
-        )
-    return row
 
 
 def _delimiter(path: Path, source: SourceConfig, first: str, said: str | None) -> str:
