@@ -24,7 +24,8 @@ Made = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 def loss_and_gradients(model: nn.Module, batch: Any, smoothing: float = 0.0) -> Made:
     torch.manual_seed(0)
     share = partial(answer_loss, step_tokens=7, label_smoothing=smoothing)
-    loss, nll = answer_losses(model, batch, share)
+    loss, nll, count = answer_losses(model, batch, share)
+    assert count == 36
     model.zero_grad(set_to_none=True)
     (loss * 3).backward()
     found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
@@ -115,7 +116,7 @@ def test_without_gradients_only_the_loss_is_computed(
     heads_rows(base)
     with torch.no_grad():
         base.get_output_embeddings().weight.mul_(1e3)
-        loss, nll = answer_losses(base, batch, partial(answer_loss, step_tokens=1))
+        loss, nll, _ = answer_losses(base, batch, partial(answer_loss, step_tokens=1))
         wanted = nn.functional.cross_entropy(
             answer_logits(base, batch), answer_targets(batch), reduction="sum"
         )

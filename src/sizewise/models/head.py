@@ -47,8 +47,10 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     return logits_NV
 
 
-def answer_losses(model: nn.Module, batch: Mapping[str, Any], loss: Loss) -> tuple[Tensor, Tensor]:
-    """Return what ``loss`` gives for ``answer_logits`` and ``answer_targets``, summed over parts.
+def answer_losses(
+    model: nn.Module, batch: Mapping[str, Any], loss: Loss
+) -> tuple[Tensor, Tensor, int]:
+    """Return what ``loss`` gives for ``answer_logits`` and ``answer_targets``, and their number.
 
     Where all logits would have more than ``MOST_LOGITS`` entries, those of some answer tokens at a
     time are made, and differentiated in the same pass (as in Hsu et al. 2024, "Liger Kernel"):
@@ -62,7 +64,8 @@ def answer_losses(model: nn.Module, batch: Mapping[str, Any], loss: Loss) -> tup
     chosen_BT = _chosen(base, batch)
     targets_N = answer_targets(batch, bool(base.config.is_encoder_decoder))
     choose = partial(_rows_of, chosen_BT)
-    return chosen_losses(base, forward_inputs(base, batch), choose, targets_N, loss)
+    value, said = chosen_losses(base, forward_inputs(base, batch), choose, targets_N, loss)
+    return value, said, len(targets_N)
 
 
 def chosen_losses(

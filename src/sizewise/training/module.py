@@ -113,6 +113,10 @@ def _cut(batch: Batch, rows: slice) -> Batch:
     return {key: v[rows] if isinstance(v, Tensor) else v for key, v in batch.items()}
 
 
+def _of_all(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor, int]:
+    return *loss(logits_NV, targets_N), targets_N.numel()
+
+
 class AnswerModule(pl.LightningModule):
     """Fits the trainable weights of a model to answers, given prompts.
 
@@ -154,20 +158,19 @@ class AnswerModule(pl.LightningModule):
         """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
         return answer_logits(self.model, batch), answer_targets(batch, self.seq2seq)
 
-    def answer_losses(self, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor]:
-        """Return what ``loss`` gives for ``answer_scores``, with no more logits than fit well."""
+    def answer_losses(self, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, int]:
+        """Return what ``loss`` gives for ``answer_scores``, and N; large logits are made in parts.
+
+        Not where weights are divided among processes, which would gather them for each part.
+        """
         if is_sharded(self.model):
-            return loss(*self.answer_scores(batch))
+            return _of_all(loss, *self.answer_scores(batch))
         return answer_losses(self.model, batch, loss)
 
     def answer_nll(self, batch: Batch) -> tuple[Tensor, int]:
         """Return the summed negative log-likelihood of a batch's answers, and their tokens."""
-        _, summed = self.answer_losses(batch, partial(answer_loss, step_tokens=1))
-        return summed, self.count_answers(batch)
-
-    def count_answers(self, batch: Batch) -> int:
-        """Count the answer tokens (N)."""
-        return answer_targets(batch, self.seq2seq).numel()
+        _, summed, tokens = self.answer_losses(batch, partial(answer_loss, step_tokens=1))
+        return summed, tokens
 
     def configure_model(self) -> None:
         """Divide the weights among the processes, where ``trainer.strategy=fsdp`` says so."""
@@ -187,8 +190,8 @@ class AnswerModule(pl.LightningModule):
         share = partial(
             answer_loss, step_tokens=batch["step_tokens"], label_smoothing=self.label_smoothing
         )
-        loss, summed = self.answer_losses(batch, share)
-        self.window.add(summed, self.count_answers(batch))
+        loss, summed, tokens = self.answer_losses(batch, share)
+        self.window.add(summed, tokens)
         trainer = self.trainer
         return loss * (trainer.accumulate_grad_batches * trainer.world_size)
 
@@ -333,8 +336,5 @@ class EncoderModule(AnswerModule):
         """Return logits (B, C) of the classes and the classes of the answers (B,)."""
         return class_logits(self.model, batch), batch["labels"]
 
-    def answer_losses(self, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor]:
-        return loss(*self.answer_scores(batch))
-
-    def count_answers(self, batch: Batch) -> int:
-        return int(batch["labels"].numel())
+    def answer_losses(self, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, int]:
+        return _of_all(loss, *self.answer_scores(batch))
