@@ -157,7 +157,7 @@ def nothing_here() -> None:
     """Say that there is no finished run, and how to make one."""
     st.info(
         f"No finished run below {escaped_markdown(str(arguments().directory))}. "
-        "Start one with `python train.py`, then reload."
+        "Start one on the page Jobs, or with `python train.py`."
     )
 
 
