@@ -86,7 +86,9 @@ def test_a_sweep_is_planned_started_and_followed_until_it_is_done(
     page = planned(opened(folder, monkeypatch, "jobs"), "tiny")
     assert [error.value for error in page.error] == []
     assert list(folder.iterdir()) == [], "a plan leaves nothing behind"
-    assert "1 job" in page.code[0].value
+    assert any("1 jobs; 0 done, 1 to do" in text.value for text in page.markdown)
+    assert "nano_icd10-dialogues_base" in page.code[0].value
+    assert "0 done" not in page.code[0].value
     button(page, "Start").click().run()
     (place,) = folder.iterdir()
     started = sweeps.started_of(place)

@@ -32,7 +32,7 @@ from sizewise.config import SourceConfig, conf_dir
 from sizewise.data.rows.read import read_rows
 from sizewise.errors import SweepError
 from sizewise.files import file_hash, read_json, tail, write_json, written_whole
-from sizewise.metrics.answer_sets import recognise, worded
+from sizewise.metrics.reading.answer_sets import recognise, worded
 from sizewise.record.claims import machine_id, process_start
 from sizewise.record.directories import JOB_FILE, SweepDir
 from sizewise.runtime import command_line
@@ -44,6 +44,7 @@ GROUPS = (
 )  # fmt: skip
 UPLOADS = "uploads"
 LOG_LINES = 12
+BOX = "┏┃┡│└├"  # what the lines of a printed table begin with
 _composing = threading.Lock()  # Hydra has one state for the whole process
 _starting = threading.Lock()
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -164,6 +165,18 @@ class Planning:
     def text(self) -> str:
         """What it has said so far."""
         return self._output.read_text(encoding="utf-8", errors="replace").strip()
+
+    @property
+    def sentences(self) -> list[str]:
+        """What it says of the whole, its table left out."""
+        lines = [line.strip() for line in self.text.splitlines()]
+        return [line for line in lines if line and line[0] not in BOX]
+
+    @property
+    def table(self) -> str:
+        """The table of the jobs."""
+        lines = self.text.splitlines()
+        return "\n".join(line.rstrip() for line in lines if line.strip()[:1] in tuple(BOX))
 
     @property
     def refusal(self) -> str:

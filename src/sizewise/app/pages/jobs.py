@@ -8,7 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from sizewise.app.pages import common, figures, start
-from sizewise.record.directories import JOB_FILE, SweepDir
+from sizewise.files import read_json
+from sizewise.record.directories import JOB_FILE, RunDir, SweepDir
 from sizewise.report.views.training import (
     LOGGED,
     TrainingCurve,
@@ -20,6 +21,7 @@ from sizewise.sweep.board import COLUMNS, Board, Memory, board_rows, jobs_in, re
 
 EVERY = "5s"
 MOST_CURVES = 12
+PLOT_HEIGHT, LINE_HEIGHT = 320, 22
 SHOWN = "jobs_shown"
 
 
@@ -80,7 +82,9 @@ def _shown(directory: Path) -> None:
         st.caption("Nothing was logged yet.")
     for name in there:
         st.subheader(LOGGED[name], anchor=False)
-        figures.draw(training_chart(curves, name), f"training_{name}")
+        chart = training_chart(curves, name)
+        chart.update_layout(height=PLOT_HEIGHT + LINE_HEIGHT * len(curves))  # a legend on phones
+        figures.draw(chart, f"training_{name}")
 
 
 def _memory(directory: Path) -> Memory:
@@ -96,9 +100,20 @@ def loss_curves(directory: Path, board: Board) -> list[TrainingCurve]:
     every = dict.fromkeys([*running, *names])
     curves = []
     for name in every:
-        curve = training_curve(parent / name)
+        curve = training_curve(parent / name, called(parent / name))
         if curve.courses:
             curves.append(curve)
         if len(curves) == MOST_CURVES:
             break
     return curves
+
+
+def called(run_dir: Path) -> str:
+    """What a job is called beside others: its model and what a sweep most often varies."""
+    config = (read_json(RunDir(run_dir).job) or {}).get("config") or {}
+    model, lora, optimizer = (config.get(key) or {} for key in ("model", "lora", "optimizer"))
+    if not model.get("name"):
+        return run_dir.name
+    values = {"r": lora.get("r"), "lr": optimizer.get("lr"), "seed": config.get("seed")}
+    said = [f"{key}={value:.3g}" for key, value in values.items() if value is not None]
+    return " ".join([str(model["name"]), *said])

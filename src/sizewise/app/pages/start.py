@@ -106,7 +106,9 @@ def _planned(planning: Planning, shown: Callable[[Path], None]) -> None:
     if planning.exit_code != 0:
         st.error(common.escaped_markdown(planning.refusal))
         return
-    st.code(planning.text, language=None, height=320)
+    lines = [f"- {common.escaped_markdown(line)}" for line in planning.sentences]
+    st.markdown("\n".join(lines))
+    st.code(planning.table, language=None, height=260)
     place = common.escaped_markdown(str(planning.asked.sweep_dir))
     st.caption(f"It is written to {place}. The same command there goes on with it.")
     left, right, _ = st.columns([1, 1, 3])
