@@ -74,7 +74,19 @@ def test_a_curve_is_called_by_its_model_and_what_the_sweep_varies(tmp_path: Path
     assert called(folder) == folder.name
     config = {"model": {"name": "nano"}, "lora": {"r": 4}, "optimizer": {"lr": 0.001698}, "seed": 1}
     write_json(folder / "job.json", {"config": config})
-    assert called(folder) == "nano r=4 lr=0.0017 seed=1"
+    assert called(folder) == "nano r=4 lr=0.001698 seed=1"
+
+
+def test_two_jobs_are_not_called_the_same(tmp_path: Path) -> None:
+    folder = run_dir(tmp_path, "nano", [3.0])
+
+    def named(seed: object, rank: object) -> str:
+        config = {"model": {"name": "nano"}, "lora": {"r": rank}, "seed": seed}
+        write_json(folder / "job.json", {"config": config})
+        return called(folder)
+
+    assert named(12345, 1024) == "nano r=1024 seed=12345"
+    assert named(12346, "many") == "nano r=many seed=12346"
 
 
 def test_sweeps_are_found_below_a_directory_and_a_run_is_one_itself(

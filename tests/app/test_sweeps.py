@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,10 +18,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from tests.app.opening import opened
 
-from sizewise.app import sweeps
+from sizewise.app import evaluations, sweeps
+from sizewise.app.exploring import explore_table
 from sizewise.app.launch import TOKEN
 from sizewise.app.pages.explore import TABLE
-from sizewise.errors import ConfigError, SweepError
+from sizewise.errors import ConfigError, DataError, SizewiseError, SweepError
 from sizewise.record.claims import machine_id, process_start
 from sizewise.record.directories import SweepDir
 from sizewise.runtime import command_line
@@ -205,6 +209,131 @@ def test_only_the_process_that_was_started_is_ended(tmp_path: Path) -> None:
 def test_what_belongs_on_the_command_line_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="Use the command line"):
         sweeps.asked_for(["sweep=my_question"], [text], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/elsewhere", "../../x", "..", ".", "deep/er"])
+def test_the_name_of_a_sweep_leaves_its_folder_nowhere(folder: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.name"):
+        sweeps.asked_for(["sweep=tiny"], [f"sweep.name={name}"], folder)
+    asked = sweeps.asked_for(["sweep=tiny"], ["sweep.name='of mine'"], folder)
+    assert asked.sweep_dir == folder / "of mine"
+
+
+def test_two_apps_start_a_sweep_once(folder: Path) -> None:
+    """The other one has looked, and has not yet written what it began."""
+    from sizewise.record.claims import try_claim
+
+    asked = sweeps.asked_for(["sweep=tiny"], [], folder)
+    claim = try_claim(asked.sweep_dir, alone=False)
+    assert claim is not None
+    with pytest.raises(SweepError, match=rf"process {os.getpid()} .* is starting or finishing"):
+        sweeps.start(asked)
+    claim.release("started")
+    assert not SweepDir(asked.sweep_dir).started.exists()
+
+
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print('deaf', flush=True); time.sleep(60)"
+)
+SLEEPING = "import time; print('here', flush=True); time.sleep(60)"
+
+
+def planning_that(code: str, monkeypatch: pytest.MonkeyPatch) -> sweeps.Planning:
+    """A planning whose process does something else, which it has begun to."""
+    begun = sweeps._begun
+
+    def other(command: object, output: Any, alone: bool) -> subprocess.Popen[bytes]:
+        return begun([sys.executable, "-c", code], output, alone)
+
+    monkeypatch.setattr(sweeps, "_begun", other)
+    planning = sweeps.Planning(sweeps.Asked(("sweep=tiny",), Path("tiny")))
+    until(lambda: planning.text)
+    return planning
+
+
+def test_a_planning_that_does_not_end_when_asked_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluations, "STOP_SECONDS", 0.2)
+    planning = planning_that(STUBBORN, monkeypatch)
+    planning.stop()
+    assert planning.exit_code == -9
+
+
+def test_the_planning_of_a_closed_tab_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    planning = planning_that(SLEEPING, monkeypatch)
+    process = planning._process
+    del planning
+    gc.collect()
+    assert process.wait(timeout=20) == -15
+
+
+def table(tmp_path: Path, name: str = "mine.csv", text: str = "question,code\nwhy,a\n") -> Any:
+    path = tmp_path / "uploaded.csv"
+    path.write_text(text, encoding="utf-8")
+    columns = text.splitlines()[0].split(",")
+    return sweeps.Table(path, name, columns[0], columns[-1])
+
+
+def test_a_name_in_an_uploaded_file_is_no_interpolation(folder: Path, tmp_path: Path) -> None:
+    words = "".join(f"why {i},{{}} {i % 2}\n" for i in range(40))
+    column = table(tmp_path, text="question,${oc.env:HOME}\n" + words.format(*["a"] * 40))
+    with pytest.raises(DataError, match="read as a reference"):
+        sweeps.table_overrides(column, folder)
+    with pytest.raises(DataError, match="read as a reference"):
+        explore_table(column.path, column.prompt, column.answer)
+    label = table(tmp_path, text="question,code\n" + words.format(*["${oc.env:HOME}"] * 40))
+    with pytest.raises(DataError, match="read as a reference"):
+        sweeps.table_overrides(label, folder)
+
+
+@pytest.mark.parametrize("letter", ["x", "字"])
+def test_an_uploaded_file_may_have_a_long_name(folder: Path, tmp_path: Path, letter: str) -> None:
+    sweeps.table_overrides(table(tmp_path, f"{letter * 250}.csv"), folder)
+    (kept,) = folder.rglob("*.csv")
+    assert len(kept.name.encode()) <= 84
+
+
+def test_a_full_disk_is_one_message(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(SizewiseError, match=r"No space left on device\. Make room"):
+        sweeps.table_overrides(table(tmp_path), folder)
+    monkeypatch.setattr(sweeps, "TemporaryDirectory", full)
+    asked = sweeps.Asked(("sweep=tiny",), folder / "tiny")
+    with pytest.raises(SizewiseError, match="No space left on device"):
+        sweeps.Planning(asked)
+
+
+def test_the_log_of_somebody_else_is_one_message(folder: Path) -> None:
+    asked = sweeps.Asked(("sweep=tiny",), folder / "tiny")
+    SweepDir(asked.sweep_dir).app_log.mkdir(parents=True)  # as little to be written as theirs
+    with pytest.raises(SweepError, match=r"app\.log: .*may write"):
+        sweeps.start(asked)
+    assert "cannot be read" in sweeps.last_words(asked.sweep_dir)
+
+
+def test_a_sweep_that_cannot_be_recorded_does_not_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = []
+    begun = sweeps._begun
+
+    def other(command: object, output: Any, alone: bool) -> subprocess.Popen[bytes]:
+        processes.append(begun([sys.executable, "-c", SLEEPING], output, alone))
+        return processes[-1]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sweeps, "_begun", other)
+    monkeypatch.setattr(sweeps, "write_json", full)
+    with pytest.raises(SweepError, match="No space left"):
+        sweeps.start(sweeps.Asked(("sweep=tiny",), folder / "tiny"))
+    assert processes[0].poll() == -15
 
 
 def test_a_new_sweep_goes_beside_the_one_that_is_looked_at(folder: Path) -> None:

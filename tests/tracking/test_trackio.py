@@ -18,6 +18,7 @@ from tests.tracking.tracking_helpers import fit
 from sizewise.composition.compose import compose_run
 from sizewise.config.evaluation import LoggerConfig
 from sizewise.job.preflight import preflight
+from sizewise.record.history import Line, rewrite
 from sizewise.record.outcome import read_outcome
 from sizewise.tracking import finish_loggers, make_loggers
 
@@ -155,6 +156,7 @@ def test_without_the_package_the_job_says_so_before_data_are_read(
 
     cfg = compose_run(["model=nano", "logger=trackio"])
     preflight(cfg)
+    assert cfg.logger.backends["trackio"]["project"] == "sizewise"
     monkeypatch.setattr(trackio, "find_spec", lambda name: None)
     with pytest.raises(Exception, match=r"logger=trackio needs .* `pip install 'sizewise\[trackio"):
         preflight(cfg)
@@ -163,4 +165,51 @@ def test_without_the_package_the_job_says_so_before_data_are_read(
 def test_a_project_that_trackio_refuses_is_named() -> None:
     more = "logger.backends.trackio.project=registry-mine"
     with pytest.raises(Exception, match=r"logger\.backends\.trackio\.project: .*reserved"):
-        preflight(compose_run(["model=nano", "logger=trackio", f"+{more}"]))
+        preflight(compose_run(["model=nano", "logger=trackio", more]))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_data_are_read(store: Path) -> None:
+    store.write_text("a file where the folder would be")
+    with pytest.raises(Exception, match=r"logger=trackio cannot write to .*Set TRACKIO_DIR"):
+        preflight(compose_run(["model=nano", "logger=trackio"]))
+
+
+def test_a_tracker_that_cannot_be_written_to_ends_no_training_and_is_caught_up(
+    run_dir: Path, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loggers = make_loggers(LOGGER, run_dir, "swp-a1", "my_sweep", config=CONFIG)
+    store.write_text("a file where the folder would be")
+    fit(run_dir, loggers, [])
+    assert caplog.text.count("Trackio cannot be written to") == 1
+    store.unlink()
+    finish_loggers(loggers, read_outcome(run_dir), error=False)
+    losses = told(store, "get", "metric", "--run", "micro_1", "--metric", "train/loss")["values"]
+    assert [entry["step"] for entry in losses] == STEPS
+    assert "Trackio lacks" not in caplog.text
+
+
+def test_what_trackio_never_took_is_said(
+    run_dir: Path, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loggers = make_loggers(LOGGER, run_dir, "swp-a1", "my_sweep", config=CONFIG)
+    store.write_text("a file where the folder would be")
+    finish_loggers(loggers, read_outcome(run_dir), error=False)
+    assert "Trackio lacks" in caplog.text
+    assert "could not be closed" not in caplog.text
+
+
+def test_a_damaged_line_changes_nothing_of_what_trackio_has_and_gets(
+    run_dir: Path, store: Path
+) -> None:
+    def sent(steps: list[int]) -> None:
+        lines = [Line(step, 1.8e9, {"train/loss": float(step)}) for step in steps]
+        rewrite(run_dir / "metrics.jsonl", lines)
+        for logger in make_loggers(LOGGER, run_dir, "swp-a1", "my_sweep"):
+            if logger.name == "sizewise":
+                logger.log_metrics({})
+
+    sent([0, 1, 2, 3])
+    sent([0, 2, 3, 4, 5])
+    losses = told(store, "get", "metric", "--run", "micro_1", "--metric", "train/loss")["values"]
+    assert [entry["step"] for entry in losses] == [0, 1, 2, 3, 4, 5]
+    assert [entry["value"] for entry in losses] == [0, 1, 2, 3, 4, 5]

@@ -13,7 +13,7 @@ from sizewise.composition.compose import compose_config, quoted
 from sizewise.composition.inputs import pinned
 from sizewise.config import to_run_config
 from sizewise.config.targets import check_own
-from sizewise.errors import ConfigError
+from sizewise.errors import ConfigError, DataError
 from sizewise.files import read_json, tail
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config, run_identity
@@ -83,6 +83,19 @@ def check_named(overrides: Sequence[str], groups: Sequence[str]) -> None:
             )
 
 
+def check_plain(texts: Sequence[str]) -> None:
+    """Raise DataError where a text out of somebody's file would be read as an interpolation.
+
+    Escaped it would not stay one: a configuration is resolved more than once on its way.
+    """
+    for text in texts:
+        if "${" in text:
+            raise DataError(
+                f"{text!r} holds '${{', which configurations read as a reference. Name that column "
+                "or label otherwise in the file."
+            )
+
+
 def plan_evaluation(
     run: Run, outputs: Path, overrides: Sequence[str] = (), trust: bool = False
 ) -> EvaluationPlan:
@@ -140,12 +153,17 @@ class RunningEvaluation:
         """End the process; the same evaluation goes on from what is on the disk."""
         if self._process.poll() is None:
             self._stopped = True
-            self._process.terminate()
-            try:
-                self._process.wait(timeout=STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end(self._process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, and end it where it does not."""
+    process.terminate()
+    try:
+        process.wait(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def read_progress(plan: EvaluationPlan, exit_code: int | None) -> Progress:

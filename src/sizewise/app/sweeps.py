@@ -12,17 +12,19 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import psutil
 import yaml
 
-from sizewise.app.evaluations import check_named
+from sizewise.app.evaluations import check_named, check_plain, end
 from sizewise.app.launch import TOKEN
 from sizewise.composition.compose import initialized, override_of
 from sizewise.composition.jobs import sweeper_of
@@ -30,10 +32,10 @@ from sizewise.composition.resolvers import errors_raised, make_directory
 from sizewise.composition.shorthand import spelt_out
 from sizewise.config import SourceConfig, conf_dir
 from sizewise.data.rows.read import read_rows
-from sizewise.errors import SweepError
+from sizewise.errors import ConfigError, SweepError
 from sizewise.files import file_hash, read_json, tail, write_json, written_whole
 from sizewise.metrics.reading.answer_sets import recognise, worded
-from sizewise.record.claims import machine_id, process_start
+from sizewise.record.claims import holder, machine_id, process_start, try_claim
 from sizewise.record.directories import JOB_FILE, SweepDir
 from sizewise.runtime import command_line
 from sizewise.sweep.board import read_board
@@ -44,8 +46,8 @@ GROUPS = (
 )  # fmt: skip
 UPLOADS = "uploads"
 LOG_LINES = 12
+NAME_BYTES = 80
 BOX = "┏┃┡│└├"  # what the lines of a printed table begin with
-_composing = threading.Lock()  # Hydra has one state for the whole process
 _starting = threading.Lock()
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -88,25 +90,48 @@ def table_overrides(table: Table, folder: Path) -> list[str]:
     by ``sizewise init``.
 
     Raises:
-        SizewiseError: the file cannot be read.
+        SizewiseError: the file cannot be read or copied, or a name in it is an interpolation.
     """
     name = re.sub(r"\W+", "_", Path(table.name).stem.casefold()).strip("_") or "my_table"
-    kept = folder.resolve() / UPLOADS / file_hash(table.path)[:16] / f"{name}.csv"
-    if not kept.is_file():
-        make_directory(kept.parent)
-        with written_whole(kept) as temporary:
-            shutil.copyfile(table.path, temporary)
+    name = name.encode()[:NAME_BYTES].decode(errors="ignore")
+    kept = _kept(table.path, folder.resolve() / UPLOADS, f"{name}.csv")
     rows = read_rows(SourceConfig(kind="csv", path=str(kept)))
     answers = recognise([str(row.get(table.answer) or "") for row in rows])
+    prompt = worded(f"{{{table.prompt}}}", answers)
+    check_plain([table.prompt, table.answer, prompt])
     values = {
         "dataset": "csv",
         "dataset.source.path": kept,
         "dataset.name": name,
-        "dataset.prompt": worded(f"{{{table.prompt}}}", answers),
+        "dataset.prompt": prompt,
         "dataset.answer": f"{{{table.answer}}}",
         "dataset.task": "text" if answers is None else answers.task,
     }
     return [override_of(key, value) for key, value in values.items()]
+
+
+def _kept(path: Path, folder: Path, name: str) -> Path:
+    """Copy a file to below a folder, where it lies under its content; return its place."""
+    with _plainly(folder):
+        kept = folder / file_hash(path)[:16] / name
+        if not kept.is_file():
+            make_directory(kept.parent)
+            with written_whole(kept) as temporary:
+                shutil.copyfile(path, temporary)
+        return kept
+
+
+@contextmanager
+def _plainly(place: Path) -> Iterator[None]:
+    """Raise SweepError where something at ``place`` cannot be read or written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise SweepError(
+            f"{error.filename or place}: {reason}. Make room there, or see to it that you may "
+            "write; then try again."
+        ) from error
 
 
 def sweeps_folder(directory: Path) -> Path:
@@ -139,23 +164,35 @@ def asked_for(named: Sequence[str], typed: Sequence[str], folder: Path) -> Asked
     Raises:
         ConfigError: an override is wrong, or belongs on the command line.
     """
+    folder = folder.resolve()
     check_named(typed, GROUPS)
-    words = spelt_out([*named, *typed, override_of("paths.sweeps", folder.resolve())])
-    with _composing, errors_raised(), initialized(words):
+    words = spelt_out([*named, *typed, override_of("paths.sweeps", folder)])
+    with errors_raised(), initialized(words):
         _, config = sweeper_of(words)
-        return Asked(tuple(words), Path(str(config.hydra.sweep.dir)))
+        place = Path(os.path.normpath(str(config.hydra.sweep.dir)))
+    if place.parent != folder:
+        raise ConfigError(f"The sweep would go to {place} and not into {folder}: check sweep.name.")
+    return Asked(tuple(words), place)
 
 
 class Planning:
-    """``sweep.dry_run=true`` of what was asked for: the plan and what it is expected to take."""
+    """``sweep.dry_run=true`` of what was asked for: the plan and what it is expected to take.
+
+    Its process is asked to end when nobody holds it any more, as after a tab was closed.
+
+    Raises:
+        SweepError: the disk for temporary files is full.
+    """
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
-        self._folder = TemporaryDirectory(prefix="sizewise-plan-")
-        self._output = Path(self._folder.name) / "said"
-        with self._output.open("wb") as output:
-            command = (*asked.command, "sweep.dry_run=true")
-            self._process = _begun(command, output, alone=False)
+        with _plainly(Path(gettempdir())):
+            self._folder = TemporaryDirectory(prefix="sizewise-plan-")
+            self._output = Path(self._folder.name) / "said"
+            with self._output.open("wb") as output:
+                command = (*asked.command, "sweep.dry_run=true")
+                self._process = _begun(command, output, alone=False)
+        weakref.finalize(self, self._process.terminate)  # at once: it is called in any thread
 
     @property
     def exit_code(self) -> int | None:
@@ -186,8 +223,7 @@ class Planning:
 
     def stop(self) -> None:
         if self.exit_code is None:
-            self._process.terminate()
-            self._process.wait()
+            end(self._process)
 
 
 @dataclass(frozen=True)
@@ -235,17 +271,34 @@ def start(asked: Asked) -> Started:
     Raises:
         SweepError: it runs already, or its directory cannot be written.
     """
-    with _starting:
+    make_directory(asked.sweep_dir)
+    with _starting, _plainly(asked.sweep_dir), _claimed(asked.sweep_dir):
         _check_free(asked.sweep_dir)
-        make_directory(asked.sweep_dir)
         sweep = SweepDir(asked.sweep_dir)
         with sweep.app_log.open("wb") as log:
             process = _begun(asked.command, log, alone=True)
         _children[process.pid] = process
         began = process_start(process.pid) or ""
         started = Started(process.pid, began, machine_id(), asked.command)
-        write_json(sweep.started, {**vars(started), "command": list(asked.command)})
+        try:
+            write_json(sweep.started, {**vars(started), "command": list(asked.command)})
+        except OSError:
+            end(process)  # nobody could find it again
+            raise
         return started
+
+
+@contextmanager
+def _claimed(sweep_dir: Path) -> Iterator[None]:
+    """Keep other apps from starting the same sweep between the look and the start."""
+    claim = try_claim(sweep_dir, alone=False)
+    if claim is None:
+        raise SweepError(
+            f"{holder(sweep_dir) or 'Another process'} is starting or finishing {sweep_dir.name}. "
+            "Look again in a moment."
+        )
+    with claim:
+        yield
 
 
 def _check_free(sweep_dir: Path) -> None:
@@ -298,4 +351,7 @@ def stop(sweep_dir: Path) -> None:
 
 def last_words(sweep_dir: Path) -> str:
     """The last lines that the process of a sweep wrote."""
-    return "\n".join(tail(SweepDir(sweep_dir).app_log, LOG_LINES))
+    try:
+        return "\n".join(tail(SweepDir(sweep_dir).app_log, LOG_LINES))
+    except OSError as error:
+        return f"It cannot be read: {error}"

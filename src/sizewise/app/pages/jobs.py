@@ -115,5 +115,9 @@ def called(run_dir: Path) -> str:
     if not model.get("name"):
         return run_dir.name
     values = {"r": lora.get("r"), "lr": optimizer.get("lr"), "seed": config.get("seed")}
-    said = [f"{key}={value:.3g}" for key, value in values.items() if value is not None]
+    said = [f"{key}={_written(value)}" for key, value in values.items() if value is not None]
     return " ".join([str(model["name"]), *said])
+
+
+def _written(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
