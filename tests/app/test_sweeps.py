@@ -303,9 +303,8 @@ def test_a_full_disk_is_one_message(
     with pytest.raises(SizewiseError, match=r"No space left on device\. Make room"):
         sweeps.table_overrides(table(tmp_path), folder)
     monkeypatch.setattr(sweeps, "TemporaryDirectory", full)
-    asked = sweeps.Asked(("sweep=tiny",), folder / "tiny")
-    with pytest.raises(SizewiseError, match="No space left on device"):
-        sweeps.Planning(asked)
+    page = planned(opened(folder, monkeypatch, "jobs"), "tiny")
+    assert "No space left on device" in page.error[0].value
 
 
 def test_the_log_of_somebody_else_is_one_message(folder: Path) -> None:

@@ -79,10 +79,9 @@ def _plan(name: str, data: str, more: str) -> None:
         folder = sweeps_folder(common.arguments().directory)
         words = [f"sweep={name}", *_data(data, folder)]
         asked = asked_for(words, common.split_settings(more), folder)
+        st.session_state[PLANNING] = Planning(asked)
     except SizewiseError as error:
         st.session_state[SAID] = str(error)
-    else:
-        st.session_state[PLANNING] = Planning(asked)
 
 
 def _data(chosen: str, folder: Path) -> list[str]:
