@@ -41,6 +41,7 @@ def heads_rows(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[int]]:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         vocabulary = base.config.get_text_config().vocab_size
         monkeypatch.setattr(head, "MOST_LOGITS", ROWS * vocabulary + 1)
+        monkeypatch.setattr(head, "LEAST_ROWS", 1)
         base.get_output_embeddings().register_forward_hook(
             lambda module, inputs, output: seen.append(len(inputs[0]))
         )

@@ -18,8 +18,9 @@ from sizewise.models.adapter.wrapping import base_of
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From logits (N, V) and targets (N,): a loss with a gradient, and a figure without one."""
 Choose = Callable[[Tensor], Tensor]
-MOST_LOGITS = 2**25
-"""Entries of logits in memory at a time: 128 MiB in fp32, and as much again of each copy."""
+MOST_LOGITS, LEAST_ROWS = 2**23, 128
+"""Entries of logits in memory at a time (32 MiB in fp32, and as much again of each copy), and
+answer tokens that are worth a pass over the head's weights, however large the vocabulary is."""
 OPTIONAL_INPUTS = ("position_ids", "token_type_ids", "decoder_attention_mask")
 
 
@@ -73,7 +74,7 @@ def chosen_losses(
 ) -> tuple[Tensor, Tensor]:
     """As ``answer_losses``; ``choose`` gives the hidden states (N, D) that predict the targets."""
     head = base.get_output_embeddings()
-    rows = max(1, MOST_LOGITS // base.config.get_text_config().vocab_size)
+    rows = max(LEAST_ROWS, MOST_LOGITS // base.config.get_text_config().vocab_size)
     if len(targets_N) <= rows or not any(child is head for child in base.children()):
         with head.register_forward_pre_hook(lambda _, args: (choose(args[0]), *args[1:])):
             logits_NV = base(**inputs).logits

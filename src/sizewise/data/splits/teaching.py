@@ -76,12 +76,12 @@ def hold_back(
     sizes = Counter(example.group for example in examples)
     order = sorted(sizes, key=lambda name: rank(seed, name))
     held: set[str] = set()
-    count = 0
+    taken = 0
     for group in order[:-1]:
-        if count >= HELD_BACK * len(examples):
+        if taken >= HELD_BACK * len(examples):
             break
         held.add(group)
-        count += sizes[group]
+        taken += sizes[group]
     kept = tuple(example for example in examples if example.group not in held)
     return kept, tuple(example for example in examples if example.group in held)
 
