@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class CandidateSet:
 
 
 def read_candidates(
-    choice: str, train_examples: Sequence[Example], all_examples: Sequence[Example] = ()
+    choice: str, train_examples: Sequence[Example], all_examples: Iterable[Example] = ()
 ) -> tuple[str, ...]:
     """Return candidate answers, without reasoning: ``train``, ``labels``, or a file's lines.
 
@@ -72,7 +73,7 @@ def read_candidates(
     if choice == "train":
         texts = sorted({answer_of(example.answer) for example in train_examples} - {""})
     elif choice == "labels":
-        every = (*train_examples, *all_examples)
+        every = chain(train_examples, all_examples)
         texts = sorted({answer_of(example.answer) for example in every} - {""})
     else:
         texts = _lines(choice)
