@@ -25,9 +25,10 @@ from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fi
 from sizewise.evaluation.candidate_set import (
     CandidateSet,
     as_candidate,
-    candidate_prior,
+    calibrated,
     encode_candidates,
 )
+from sizewise.evaluation.candidates import Scored
 from sizewise.evaluation.predict import Answers, Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
@@ -74,6 +75,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
+Calibration = tuple[tuple[float, ...], Mapping[tuple[int, ...], Scored]]
+"""The prior of some candidates, and what was read for it."""
 CLASSICAL = "classical"
 PREFIX = "classical:"
 
@@ -98,7 +101,7 @@ class LanguageModel:
     template: Template
     untouched: bool = True
     fit: FitResult | None = None
-    priors: dict[tuple[str, ...], tuple[float, ...]] = field(default_factory=dict)
+    calibrations: dict[tuple[str, ...], Calibration] = field(default_factory=dict)
     has_likelihoods: ClassVar[bool] = True
     uses_energy: ClassVar[bool] = True
     answers_untouched: ClassVar[bool] = True
@@ -139,7 +142,8 @@ class LanguageModel:
             [example.id for example in task.examples(split)],
         )
         if predicted.prior:
-            self.priors[job.candidates(task)] = predicted.prior
+            texts = job.candidates(task, split, self.untouched)
+            self.calibrations.setdefault(texts, (predicted.prior, {}))
         if not reused:
             return Answers(predicted, store)
         log.info("%s: zero-shot answers of %s reused.", task.name, job.cfg.model.name)
@@ -169,7 +173,7 @@ class LanguageModel:
     def _specialised(
         self, model: PreTrainedModel | PeftModel, fitted: FitResult | None = None
     ) -> LanguageModel:
-        return dataclasses.replace(self, model=model, untouched=False, fit=fitted, priors={})
+        return dataclasses.replace(self, model=model, untouched=False, fit=fitted, calibrations={})
 
     def _trained_divided(
         self, job: PreparedJob, padding: int, loggers: Sequence[Logger]
@@ -248,18 +252,20 @@ class LanguageModel:
 
     def _candidates(self, job: PreparedJob, task: Task, split: SplitName) -> CandidateSet | None:
         """Encode the candidates; the run's own validation prompts calibrate them."""
-        texts, asked = job.candidates(task), job.task.encoded["validation"].encoded
+        texts = job.candidates(task, split, self.untouched)
+        asked = job.task.encoded["validation"].encoded
         if not texts:
             return None
         found = encode_candidates(texts, self.template, task.examples(split)[0].messages)
         if not asked:
             return found
-        if texts not in self.priors:
+        if texts not in self.calibrations:
             prompts, size = [item.prompt_ids for item in asked], job.eval_batch_size
-            self.priors[texts] = candidate_prior(
-                self.model, prompts, found.trie, size, pad_id(self.template)
-            )
-        return dataclasses.replace(found, prior=self.priors[texts])
+            padding, stops = pad_id(self.template), self.template.stop_ids
+            made = calibrated(self.model, found, prompts, size, padding, stops)
+            self.calibrations[texts] = (made.prior or (), made.read)
+        prior, read = self.calibrations[texts]
+        return dataclasses.replace(found, prior=prior, read=read)
 
     def _parts(self, job: PreparedJob, task: Task, split: SplitName) -> Mapping[str, Any]:
         return zero_shot_parts(
@@ -272,7 +278,7 @@ class LanguageModel:
             self.template,
             task.encoded[split],
             job.metrics_on(split),
-            job.candidates(task),
+            job.candidates(task, split, self.untouched),
             job.task.encoded["validation"] if job.task.examples("validation") else None,
         )
 
