@@ -181,5 +181,5 @@ def test_a_primary_score_by_likelihood_needs_candidates_on_the_test_split(
     tmp_path: Path, source: tuple[str, ...]
 ) -> None:
     primary = "dataset.primary=label/likelihood_match"
-    with pytest.raises(ConfigError, match="Leave out evaluation.candidates_on=choice"):
+    with pytest.raises(ConfigError, match=r"Leave out evaluation\.candidates_on=choice"):
         run(tmp_path, "refused", *source, primary, "evaluation.candidates_on=choice")

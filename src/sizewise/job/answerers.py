@@ -16,7 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+
 from sizewise.config import RunConfig
+from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import SplitName
 from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions
@@ -49,7 +52,7 @@ from sizewise.job.bases import (
 from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
 from sizewise.job.encoder import ENCODER, Encoder
 from sizewise.job.endpoint import Endpoint
-from sizewise.job.fitting import train, train_divided
+from sizewise.job.fitting import UntrainedLoss, train, train_divided
 from sizewise.job.protocol import Answerer
 from sizewise.job.served import answer_served, check_served, close_engine
 from sizewise.models.adapter.attach import cast_adapter, load_adapter
@@ -164,7 +167,9 @@ class LanguageModel:
         if cfg.trainer.shards:
             return self._trained_divided(job, padding, loggers)
         try:
-            model, fitted = train(cfg, self.model, job.task, padding, loggers, job.run_dir)
+            model, fitted = train(
+                cfg, self.model, job.task, padding, loggers, job.run_dir, self._untrained_loss(job)
+            )
         except FitStopped:
             self.give_back(job)
             raise
@@ -281,6 +286,22 @@ class LanguageModel:
             job.candidates(task, split, self.untouched),
             job.task.encoded["validation"] if job.task.examples("validation") else None,
         )
+
+    def _untrained_loss(self, job: PreparedJob) -> UntrainedLoss:
+        """Name the loss before the first step: the base's, for an adapter begins with nothing.
+
+        It depends on neither rank, rate nor seed; ``precision`` and batch decide how it rounds.
+        """
+        cfg, task = job.cfg, job.task
+        split = (task.held_back or task.encoded["validation"]).answered
+        parts = zero_shot_parts(
+            cfg.model, cfg.quantization, GenerationConfig(), self._weights(cfg),
+            str(self.model.dtype), self.model.device.type, self.template, split,
+        )  # fmt: skip
+        how = [cfg.lora.method, cfg.lora.fast, cfg.trainer.precision, cfg.trainer.deterministic]
+        rounding = [*how, job.eval_batch_size, torch.get_num_threads()]
+        key = zero_shot_key({**parts, "untrained": rounding})
+        return UntrainedLoss.of(Path(cfg.paths.cache), key)
 
     def _weights(self, cfg: RunConfig) -> str:
         """Name the base's weights: by content where they lie here, else by hub id and commit."""

@@ -137,10 +137,11 @@ def _unread(test: TestSet, found: Mapping[str, float]) -> list[str]:
     best = max(others, key=lambda name: others[name], default=None)
     if best is None or others[best] <= found.get(test.primary, np.inf):
         return []
+    way, rates = READINGS[best.partition("/")[2]], (others[best], found[test.primary])
+    better, counted = (f"{100 * rate:.1f} %" for rate in rates)
     return [
-        f"Untouched models do better {READINGS[best.partition('/')[2]]} on the validation split "
-        f"({others[best]:.1%} against {found[test.primary]:.1%}), but not all test answers were "
-        "read that way: leave out evaluation.candidates_on."
+        f"Untouched models do better {way} on the validation split ({better} against {counted}), "
+        "but not all test answers were read that way: leave out evaluation.candidates_on."
     ]
 
 
