@@ -99,7 +99,7 @@ def test_the_loss_before_the_first_step_is_computed_once_per_base_and_data(
     monkeypatch.setattr(AnswerModule, "validation_step", counted)
 
     def losses(name: str, *overrides: str) -> list[float]:
-        run(tmp_path, name, "trainer.max_steps=1", "evaluation.zero_shot=false", *overrides)
+        run(tmp_path, name, "trainer.max_steps=1", "stage=train", *overrides)
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         found = [json.loads(line) for line in lines]
         values = [row["values"] for row in found if row["step"] == 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.training.jobs import SERVER, exit_code
 
 from sizewise.config import DatasetConfig, ModelConfig, OptimizerConfig, RunConfig, SourceConfig
 from sizewise.job.submit import Job, submit
@@ -81,20 +83,29 @@ def command_line(tmp_path: Path, *overrides: str, script: str = "train.py") -> l
 
 @pytest.fixture
 def train(tmp_path: Path) -> Command:
-    """Run train.py with fake jobs and return what it printed."""
+    """Run train.py with fake jobs, forked with everything imported; return what it printed."""
 
     def run(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command_line(tmp_path, *overrides),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, **environment},
-            cwd=tmp_path,
-            check=False,
-        )
+        _, *command = command_line(tmp_path, *overrides)
+        said = [tmp_path / name for name in ("stdout.txt", "stderr.txt")]
+        process = SERVER.Process(target=_run, args=(command, {**os.environ, **environment}, said))
+        process.start()
+        code = exit_code(process)
+        return subprocess.CompletedProcess(command, code, *(file.read_text() for file in said))
 
     return run
+
+
+def _run(command: list[str], environment: dict[str, str], said: list[Path]) -> None:
+    for number, file in enumerate(said, 1):
+        with file.open("w") as output:
+            os.dup2(output.fileno(), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(said[0].parent)
+    sys.path[:0] = [str(Path(command[0]).parent), str(TESTS)]
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
 
 
 def run_dirs(tmp_path: Path) -> list[Path]:

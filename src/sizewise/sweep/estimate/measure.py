@@ -192,7 +192,9 @@ class _Timed:
         size = size if again * size < ANSWER_SECONDS else max(FEW, size // 2)
         used = -(-len(validation) // max(1, -(-len(validation) // PRIOR_PROMPTS)))
         prior = max(0.0, FEW * (first - again)) * used / max(1, len(some))
-        full, plain = (self._answers(model, j, size) for j in (job, without_candidates(job)))
+        full = plain = self._answers(model, job, size)
+        if job.candidates(job.task):
+            plain = self._answers(model, without_candidates(job), size)
         if on_test:
             saved = used if job.validates("base" if model.untouched else "tuned") else 0
             return max(0.0, prior - saved * (full - plain)), full
