@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.jobs import SERVER, exit_code
+from tests.e2e.commands import begin, printed
+from tests.training.jobs import exit_code
 
 from sizewise.config import DatasetConfig, ModelConfig, OptimizerConfig, RunConfig, SourceConfig
 from sizewise.job.submit import Job, submit
@@ -87,25 +87,10 @@ def train(tmp_path: Path) -> Command:
 
     def run(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
         _, *command = command_line(tmp_path, *overrides)
-        said = [tmp_path / name for name in ("stdout.txt", "stderr.txt")]
-        process = SERVER.Process(target=_run, args=(command, {**os.environ, **environment}, said))
-        process.start()
-        code = exit_code(process)
-        return subprocess.CompletedProcess(command, code, *(file.read_text() for file in said))
+        process = begin(command, tmp_path, environment)
+        return subprocess.CompletedProcess(command, exit_code(process), *printed(tmp_path))
 
     return run
-
-
-def _run(command: list[str], environment: dict[str, str], said: list[Path]) -> None:
-    for number, file in enumerate(said, 1):
-        with file.open("w") as output:
-            os.dup2(output.fileno(), number)
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(said[0].parent)
-    sys.path[:0] = [str(Path(command[0]).parent), str(TESTS)]
-    sys.argv = command
-    runpy.run_path(command[0], run_name="__main__")
 
 
 def run_dirs(tmp_path: Path) -> list[Path]:
