@@ -214,7 +214,7 @@ def check_readings(job: PreparedJob) -> list[str]:
         ConfigError: there are none, and the primary score is made of them.
     """
     splits, (_, warning) = list(answered_splits(job)), job.candidate_choice
-    found = [job.candidates(task, name) for name, _, task in splits]
+    found = [job.candidates(task, split) for _, split, task in splits]
     reading = job.cfg.dataset.primary.partition("/")[2]
     calibrates = bool(job.task.examples("validation"))
     only = job.cfg.evaluation.candidates_on
