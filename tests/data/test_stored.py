@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import sqlite3
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,14 @@ from sizewise.data.rows.read import read_rows, stream_rows
 from sizewise.data.rows.stream import Rows
 from sizewise.data.splits.draw import limited
 from sizewise.data.splits.frequency import add_frequency, count_labels
-from sizewise.data.splits.groups import TEXT, WORDED, KeyColumns, connect, shared_groups
+from sizewise.data.splits.groups import (
+    TEXT,
+    WORDED,
+    KeyColumns,
+    connect,
+    question_keys,
+    shared_groups,
+)
 from sizewise.errors import DataError
 
 from .toys import config, rows
@@ -102,23 +112,48 @@ def test_a_full_folder_for_temporary_files_is_named(monkeypatch: pytest.MonkeyPa
         made()
 
 
-def test_an_example_is_made_when_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[int] = []
+def test_a_disk_that_fills_with_the_last_bytes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait to be written when all has been added."""
+    monkeypatch.setattr(stored, "MOST_IN_MEMORY", 300)
+    full = partial(Path("/dev/full").open, "w+b")
+    monkeypatch.setattr(stored.tempfile, "TemporaryFile", full)
+    with pytest.raises(DataError, match=r"No space left on device.*Set TMPDIR"):
+        made()
+
+
+DIALOGUES = config(
+    source=SourceConfig("embedded", "icd10_dialogues"), prompt="{dialogue}", answer="{code}",
+    label="code", split=SplitConfig(),
+)  # fmt: skip
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The places of all examples that were made."""
+    places: list[int] = []
     whole = stored.StoredExamples.make
 
     def make(self: stored.StoredExamples, place: int) -> Example:
-        looked.append(place)
+        places.append(place)
         return whole(self, place)
 
     monkeypatch.setattr(stored.StoredExamples, "make", make)
-    splits = build_splits(config(source=SourceConfig("embedded", "icd10_dialogues"),
-                                 prompt="{dialogue}", answer="{code}", label="code",
-                                 split=SplitConfig()))  # fmt: skip
+    return places
+
+
+def test_an_example_is_made_when_it_is_looked_at(looked: list[int]) -> None:
+    splits = build_splits(DIALOGUES)
     counted = add_frequency(splits, {}, 5)
     counted.fingerprint("train")
     assert looked == []
     assert counted.train[1].meta["label_frequency"] == "never seen"
     assert len(looked) == 1
+
+
+def test_demonstrations_are_chosen_without_making_all_examples(looked: list[int]) -> None:
+    splits = build_splits(replace(DIALOGUES, few_shot=3, max_train=10))
+    assert len(looked) < 10
+    assert (len(splits.train), len(splits.test[0].messages)) == (10, 7)
 
 
 def test_frequencies_change_no_fingerprint() -> None:
@@ -158,7 +193,7 @@ def test_preparing_holds_a_small_part_of_the_texts_in_memory(
     assert peak < path.stat().st_size / 5
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "parquet", "embedded"])
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet", "sqlite", "embedded"])
 def test_streamed_rows_are_those_that_are_read(kind: str, tmp_path: Path) -> None:
     import pandas as pd
 
@@ -170,6 +205,9 @@ def test_streamed_rows_are_those_that_are_read(kind: str, tmp_path: Path) -> Non
         frame.to_json(path, orient="records", lines=True)
     elif kind == "parquet":
         frame.to_parquet(path)
+    elif kind == "sqlite":
+        with closing(sqlite3.connect(path)) as connection:
+            frame.to_sql("t", connection, index=False)
     source = SourceConfig(kind, "icd10_dialogues" if kind == "embedded" else str(path))
     streamed = stream_rows(source)
     plain = read_rows(source)
@@ -191,8 +229,76 @@ def test_rows_that_change_while_they_are_read_are_refused() -> None:
         list(changing)
 
 
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_that_is_written_anew_between_two_readings_is_refused(
+    kind: str, replaced: bool, tmp_path: Path
+) -> None:
+    """Also where it has as many rows as before."""
+    import pandas as pd
+
+    path = tmp_path / f"rows.{kind}"
+
+    def write(answer: str, to: Path) -> None:
+        frame = pd.DataFrame([{**row, "a": answer} for row in rows(9)])
+        text = {"csv": frame.to_csv(index=False), "json": frame.to_json(orient="records", lines=1)}
+        to.write_bytes(text[kind].encode() if kind in text else frame.to_parquet())
+
+    write("old", path)
+    streamed = stream_rows(SourceConfig(kind, str(path)))
+    assert {row["a"] for row in streamed} == {"old"}
+    write("another" if not replaced else "new", beside := tmp_path / "beside")
+    if replaced:
+        beside.replace(path)
+    else:
+        path.write_bytes(beside.read_bytes())
+    with pytest.raises(DataError, match=r"rows\.\w+ was changed meanwhile.*Start the"):
+        list(streamed)
+
+
+def numbers_database(path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE numbers (q TEXT, a INTEGER, b BLOB, c REAL)")
+        cells = [(f"q{n}", n, None, n / 3) for n in range(200)]
+        connection.executemany("INSERT INTO numbers VALUES (?, ?, ?, ?)", cells)
+    return path
+
+
+def test_a_query_that_samples_is_read_once(tmp_path: Path) -> None:
+    path = numbers_database(tmp_path / "n.sqlite")
+    query = "SELECT * FROM numbers WHERE random() % 2"
+    streamed = stream_rows(SourceConfig("sqlite", str(path), query=query))
+    found = list(streamed)
+    assert found == list(streamed)
+    assert streamed.first(3) == found[:3]
+    assert 0 < len(found) == len(streamed) < 200
+    assert all(row == {"q": f"q{row['a']}", "a": row["a"], "b": None, "c": row["a"] / 3}
+               for row in found)  # fmt: skip
+
+
+def test_a_database_is_free_for_writers_while_its_rows_are_read(tmp_path: Path) -> None:
+    path = numbers_database(tmp_path / "n.sqlite")
+    streamed = stream_rows(SourceConfig("sqlite", str(path)))
+    reading = iter(streamed)
+    next(reading)
+    with closing(sqlite3.connect(path, timeout=0)) as connection, connection:
+        connection.execute("DELETE FROM numbers")
+    assert len(list(reading)) == 199
+    assert len(list(streamed)) == 200
+
+
+def test_a_group_column_may_be_named_as_hashes_begin() -> None:
+    data = [{**row, "text:id": row["k"], "worded:id": "", "row:id": ""} for row in rows(6)]
+    cfg = config(group=["text:id", "worded:id", "row:id"])
+    examples = make_examples(data, cfg).examples
+    assert [example.group for example in examples] == [f"text:id={row['k']}" for row in data]
+    assert question_keys(examples[0].keys) == set(examples[0].keys[1:])
+    assert connect([example.keys for example in examples]) == list(examples.groups())
+
+
 keys = st.one_of(
     st.integers(0, 5).map(lambda n: f"patient={n}"),
+    st.integers(0, 3).map(lambda n: f"{TEXT}{n}={n:016x}"),
     st.integers(0, 9).map(lambda n: f"{TEXT}{n:016x}"),
     st.integers(0, 9).map(lambda n: f"{WORDED}{n:016x}"),
 )
@@ -212,7 +318,7 @@ def test_groups_from_numbers_are_those_that_sets_of_keys_give(items: list[list[s
 
     def name(own: list[str]) -> str:
         (part,) = (part for part in components if part & set(own))
-        kinds = (lambda k: k.startswith("patient"), lambda k: k.startswith(TEXT), lambda k: True)
+        kinds = (lambda k: "=" in k, lambda k: k.startswith(TEXT), lambda k: True)
         return next(min(found) for kind in kinds if (found := list(filter(kind, part))))
 
     wanted = [name(own) for own in items]

@@ -8,6 +8,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -36,30 +37,40 @@ class Blobs:
         self._ends = array("q", [0])
 
     def add(self, blob: bytes) -> None:
-        try:
+        with _room_explained():
             (self._file or self._memory).write(blob)
             self._ends.append(self._ends[-1] + len(blob))
             if self._file is None and self._ends[-1] > MOST_IN_MEMORY:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as this
                 self._file.write(self._memory.getbuffer())
                 self._memory = io.BytesIO()
-        except OSError as error:
-            raise DataError(
-                f"The examples do not fit into {tempfile.gettempdir()}, the folder for temporary "
-                f"files ({error.strerror or error}). Set TMPDIR to a folder with as much room as "
-                "the data takes."
-            ) from error
 
     def flush(self) -> None:
         """Make all that was added readable."""
         if self._file is not None:
-            self._file.flush()
+            with _room_explained():
+                self._file.flush()
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
 
     def __getitem__(self, place: int) -> bytes:
         start, end = self._ends[place], self._ends[place + 1]
         if self._file is None:
             return bytes(self._memory.getbuffer()[start:end])
         return os.pread(self._file.fileno(), end - start, start)
+
+
+@contextmanager
+def _room_explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"The data does not fit into {tempfile.gettempdir()}, the folder for temporary files "
+            f"({error.strerror or error}). Set TMPDIR to a folder with as much room as the data "
+            "takes."
+        ) from error
 
 
 class ExampleStore:

@@ -43,7 +43,7 @@ SCORING_TRAINER = ("batch_size", "precision", "deterministic")
 OPTIONAL = (
     "model.content", "model.added_tokens", "evaluation.candidates_sha256", "model.base_url",
     "model.parameters",
-    "evaluation.answer_validation", "evaluation.engine",
+    "evaluation.answer_validation", "evaluation.engine", "evaluation.candidates_on",
     "lora.layers_to_transform", "lora.rank_pattern", "lora.alpha_pattern", "lora.modules_to_save",
 )  # fmt: skip
 UNUSED: tuple[Any, ...] = (None, "none", "", [], {})

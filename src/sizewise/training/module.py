@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pytorch_lightning as pl
 import torch
@@ -84,6 +84,16 @@ class LossWindow:
         return nll / tokens if tokens else float("nan")
 
 
+class KeptLoss(Protocol):
+    """A loss that other jobs compute as well, and that the first of them keeps."""
+
+    def read(self) -> float | None:
+        """Return it; None where it is not known yet."""
+
+    def keep(self, loss: float) -> None:
+        """Keep it for others."""
+
+
 Batch = Mapping[str, Any]
 Score = Callable[[Batch], tuple[Tensor, int]]
 
@@ -129,6 +139,8 @@ class AnswerModule(pl.LightningModule):
         val_loss: mean negative log-likelihood per answer token of the last validation, or None.
         lr_used: learning rate of the last optimiser step.
         grad_norm: norm of the last step's gradient before clipping, or None without clipping.
+        untrained: where the validation loss before the first step is kept, if anywhere.
+        known_loss: set while a validation only announces this loss.
     """
 
     seq2seq = False
@@ -151,6 +163,8 @@ class AnswerModule(pl.LightningModule):
         self.window = LossWindow()
         self.validation = LossWindow()
         self.val_loss: float | None = None
+        self.untrained: KeptLoss | None = None
+        self.known_loss: float | None = None
         self.lr_used: float | None = None
         self.grad_norm: Tensor | None = None
 
@@ -197,6 +211,8 @@ class AnswerModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch; one without ``step_tokens`` only keeps step with the other processes."""
+        if self.known_loss is not None:
+            return
         if is_sharded(self.model):  # where halves of one process would find no partner
             nll, tokens = self.answer_nll(batch)
         else:
@@ -217,7 +233,8 @@ class AnswerModule(pl.LightningModule):
         Raises:
             TrainingError: it is not finite.
         """
-        loss = self.validation.mean_over_ranks(self)
+        known = self.known_loss
+        loss = self.validation.mean_over_ranks(self) if known is None else known
         if not math.isfinite(loss):
             raise non_finite("validation loss", loss, self.global_step)
         self.val_loss = loss

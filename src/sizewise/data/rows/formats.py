@@ -6,6 +6,7 @@ import codecs
 import csv
 import importlib
 import json
+import marshal
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 from sizewise.config.data import SourceConfig
 from sizewise.data.rows import sqlite
+from sizewise.data.stored import Blobs
 from sizewise.errors import DataError
 
 Row = dict[str, Any]
@@ -40,7 +42,30 @@ def open_csv(path: Path, source: SourceConfig) -> Reading:
     if path.suffix.lower() in EXCEL:
         return partial(iter, _read_excel(path, source))
     _check_bytes(path)
-    return partial(_csv_rows, path, source)
+    return _unchanged(path, partial(_csv_rows, path, source))
+
+
+def _unchanged(path: Path, read: Reading) -> Reading:
+    """Read rows anew each time, and refuse those of another file than was there when it was opened.
+
+    Raises:
+        DataError: on reading: it was written to or replaced.
+    """
+    opened = _stamp(path)
+
+    def reading() -> Iterator[Row]:
+        yield from read()
+        if _stamp(path) != opened:
+            raise DataError(
+                f"{path} was changed meanwhile: its rows are read twice. Start the command again."
+            )
+
+    return reading
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _csv_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
@@ -167,7 +192,11 @@ def open_json(path: Path, source: SourceConfig) -> Reading:
         return partial(iter, _single_list(_parse(path.read_text("utf-8-sig"), path, 1), path))
     if second is None and isinstance(record := _parse(line, path, number), dict):
         return partial(iter, _single_list(record, path))
-    return lambda: _records((_parse(line, path, at) for at, line in _json_lines(path)), path)
+    return _unchanged(path, partial(_line_records, path))
+
+
+def _line_records(path: Path) -> Iterator[Row]:
+    return _records((_parse(line, path, number) for number, line in _json_lines(path)), path)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -220,7 +249,7 @@ def _records(values: Iterable[Any], path: Path) -> Iterator[Row]:
 
 
 def open_parquet(path: Path, source: SourceConfig) -> Reading:
-    return partial(_parquet_rows, path)
+    return _unchanged(path, partial(_parquet_rows, path))
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -236,4 +265,16 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
 
 def open_sqlite(path: Path, source: SourceConfig) -> Reading:
-    return partial(sqlite.read_rows, path, source.table, source.query)
+    """Read the rows once and keep them: a query may sample or take long, and others may write."""
+    kept = Blobs()
+    columns: list[str] = []
+    for row in sqlite.read_rows(path, source.table, source.query):
+        columns = columns or list(row)
+        kept.add(marshal.dumps(list(row.values())))
+    kept.flush()
+
+    def reading() -> Iterator[Row]:
+        for place in range(len(kept)):
+            yield dict(zip(columns, marshal.loads(kept[place]), strict=True))  # our own
+
+    return reading

@@ -45,10 +45,11 @@ def read_rows(source: SourceConfig) -> list[Row]:
 def stream_rows(source: SourceConfig) -> Rows:
     """Return the rows of a source, of which one at a time is in memory.
 
-    Excel sheets, JSON documents (not JSON lines) and embedded rows are in memory as a whole.
+    Excel sheets, JSON documents (not JSON lines) and embedded rows are in memory as a whole; those
+    of SQLite are read once and kept in a temporary file where they are many.
 
     Raises:
-        DataError: as ``read_rows``.
+        DataError: as ``read_rows``; when rows are read again also that a file was changed.
     """
     return Rows(_open(source))
 

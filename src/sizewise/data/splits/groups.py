@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ TEXT = "text:"
 WORDED = "worded:"
 ROW = "row:"
 _NAMED_LAST = (TEXT, WORDED, ROW)
+_HASHED = re.compile(f"({'|'.join(_NAMED_LAST)})[0-9a-f]{{16}}")
 
 
 def text_key(text: str) -> str:
@@ -34,12 +36,18 @@ def worded_key(text: str) -> str:
 
 
 def row_key(name: str) -> str:
-    """Key of a row, which two data sets may put into different words."""
+    """Key of a row by its id, which two data sets may put into different words."""
     return ROW + name
 
 
+def _kind(key: str) -> str:
+    """Return what a hash begins with; nothing for a declared key, whatever its column is named."""
+    hashed = _HASHED.fullmatch(key)
+    return hashed[1] if hashed else ""
+
+
 def question_keys(keys: Iterable[str]) -> set[str]:
-    return {key for key in keys if key.startswith((TEXT, WORDED))}
+    return {key for key in keys if _kind(key) in (TEXT, WORDED)}
 
 
 def _hash(text: str) -> str:
@@ -68,8 +76,7 @@ def connect(keys: Sequence[Sequence[str]]) -> list[str]:
 
 def _place(key: str) -> tuple[int, str]:
     """Declared keys name a group before texts, texts before wordings and rows."""
-    places = [place for place, kind in enumerate(_NAMED_LAST, 1) if key.startswith(kind)]
-    return (places[0] if places else 0), key
+    return ("", *_NAMED_LAST).index(_kind(key)), key
 
 
 def least_keys(
@@ -106,7 +113,7 @@ class KeyColumns:
     def add(self, keys: Iterable[str]) -> None:
         """Add the keys of the next item: declared, or made by ``text_key`` or ``worded_key``."""
         for key in keys:
-            kind = next((kind for kind in (TEXT, WORDED) if key.startswith(kind)), "")
+            kind = _kind(key)
             if kind:
                 value = int(key.removeprefix(kind), 16)
             else:
