@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 import sizewise
 from sizewise.commands.run import prepare
+from sizewise.composition.compose import compose_config, initialized
 from sizewise.composition.jobs import JobComposer
 from sizewise.config import conf_dir, to_run_config
 from sizewise.errors import ConfigError
@@ -97,3 +99,19 @@ def test_what_hydra_and_omegaconf_do_not_publish_is_still_there() -> None:
         if any(name in path.read_text(encoding="utf-8") for name in private)
     }
     assert users == {"composition/jobs.py"}
+
+
+def test_threads_compose_one_after_the_other() -> None:
+    entered = threading.Event()
+
+    def other() -> None:
+        with initialized([]):
+            entered.set()
+
+    thread = threading.Thread(target=other)
+    with initialized([]):
+        assert compose_config(["model=nano"]).model.name == "nano", "one within the other"
+        thread.start()
+        assert not entered.wait(0.5)
+    assert entered.wait(20)
+    thread.join()

@@ -64,6 +64,8 @@ def test_a_minimal_config_becomes_typed_objects():
         ("lora.init_seed", -1, ("lora.init_seed=-1", "too small")),
         ("generation.seed", 2**63, ("generation.seed", "too large for a seed")),
         ("lora.rank_pattern", {"q_proj": 0}, ("lora.rank_pattern.q_proj=0", "above 0")),
+        ("sweep.name", "../x", ("sweep.name='../x'", "without slashes")),
+        ("sweep.name", "..", ("sweep.name='..'", "is a path")),
         ("model.added_tokens", ["", "<a>"], ("model.added_tokens", "empty")),
     ],
 )

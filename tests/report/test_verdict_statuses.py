@@ -26,6 +26,7 @@ from sizewise.record.timing import Timing
 from sizewise.report.comparison import verdict as v
 from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.contrast import find_contrast
+from sizewise.report.comparison.readings import who_chose
 from sizewise.report.comparison.runs import AnswerCache, load_runs
 from sizewise.report.comparison.strata import strata_of
 from sizewise.report.comparison.test_sets import build_test_sets
@@ -304,11 +305,22 @@ def test_a_gain_that_is_mostly_form_is_called_that(tmp_path: Path) -> None:
     assert result.test.primary == "label/likelihood_per_token_match"
     assert verdict.status == v.FORM
     assert verdict.headline == "Mostly form, not knowledge"
-    assert "answers read by likelihood per token" in verdict.sentence
+    assert (
+        "answers read by likelihood per token, with which the larger untouched models did best on "
+        "validation" in verdict.sentence
+    )
     assert (
         "As said it is 42.7 % against 0.0 %: mostly form, 30.7 of 42.7 points" in verdict.sentence
     )
     assert result.paid_back == []
+
+
+def test_where_no_untouched_model_is_larger_all_of_them_choose_the_reading(tmp_path: Path) -> None:
+    assert who_chose(real_models(tmp_path / "both").test) == "the larger untouched models"
+    spec = Spec("nano", r=8, task=TASK)
+    base, tuned = read_in(0.0, 0.05, 0.2, 0.2), read_in(0.4, 0.4, 0.4, 0.5)
+    plant(tmp_path / "one" / "small", spec, base, tuned, primary=LABEL)
+    assert who_chose(only(tmp_path / "one").test) == "the untouched models"
 
 
 @pytest.mark.parametrize(("by_likelihood", "said"), [(0.35, True), (0.2, False)])

@@ -16,6 +16,7 @@ from sizewise.config.register import conf_dir
 from sizewise.errors import ConfigError
 from sizewise.record.outcome import read_outcome
 from sizewise.tracking import finish_loggers, make_loggers
+from sizewise.tracking.loggers import check_loggers
 
 CSV = {"_target_": "sizewise.tracking.local.CsvBackend"}
 MLFLOW = {"_target_": "sizewise.tracking.mlflow.MlflowBackend"}
@@ -53,7 +54,7 @@ def test_a_restarted_run_is_one_csv_and_one_event_history(tmp_path: Path) -> Non
 
 def test_options_combine() -> None:
     files = {path.stem: OmegaConf.load(path) for path in (conf_dir() / "logger").glob("*.yaml")}
-    assert set(files) == {"wandb", "tensorboard", "csv", "mlflow", "none"}
+    assert set(files) == {"wandb", "tensorboard", "csv", "mlflow", "trackio", "none"}
     assert files.pop("none") == {"backends": {}}
     merged = OmegaConf.merge(OmegaConf.structured(LoggerConfig), *files.values())
     assert set(merged.backends) == set(files)
@@ -131,3 +132,25 @@ def test_missing_mlflow_or_address_is_a_clear_error(
             monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with pytest.raises(Exception, match=r"MLFLOW_TRACKING_URI .*no longer takes folders"):
             make_loggers(logger, tmp_path, "a")
+
+
+def test_a_lightning_logger_is_not_built_before_the_job_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many open an experiment of their service when they are built."""
+    (tmp_path / "services.py").write_text(
+        "from pathlib import Path\n"
+        "from pytorch_lightning.loggers import CSVLogger\n"
+        "class Opening(CSVLogger):\n"
+        "    def __init__(self, save_dir: str) -> None:\n"
+        "        Path(save_dir).mkdir()\n"
+        "        super().__init__(save_dir)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    node = {"_target_": "services.Opening", "save_dir": str(tmp_path / "opened")}
+    check_loggers(LoggerConfig(False, {"own": node}))
+    assert not (tmp_path / "opened").exists()
+    with pytest.raises(ConfigError, match=r"logger\.backends\.own .*save_dirr"):
+        check_loggers(LoggerConfig(False, {"own": {**node, "save_dirr": "x"}}))
+    make_loggers(LoggerConfig(False, {"own": node}), tmp_path, "a")
+    assert (tmp_path / "opened").exists()

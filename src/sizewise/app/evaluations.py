@@ -13,7 +13,7 @@ from sizewise.composition.compose import compose_config, quoted
 from sizewise.composition.inputs import pinned
 from sizewise.config import to_run_config
 from sizewise.config.targets import check_own
-from sizewise.errors import ConfigError
+from sizewise.errors import ConfigError, DataError
 from sizewise.files import read_json, tail
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config, run_identity
@@ -25,8 +25,10 @@ STOP_SECONDS = 30.0
 SETTINGS = ("metric", "eval_dataset", "evaluation")
 # What makes more of a value than a value: a class, code of a base, an interpolation.
 REFUSED = ("_target_", "trust_remote_code", "${")
-# What starts a program, or sends texts somewhere; and whatever stands below.
-TYPED_ONLY = re.compile(r"evaluation\.(engine|server)\b")
+# What starts a program, sends texts somewhere, or names other places and further overrides.
+TYPED_ONLY = re.compile(
+    r"evaluation\.(engine|server)\b|\b(base_url|api_key_env)\b|sweep\.(arms|dir|dry_run)\b"
+)
 State = Literal["running", "done", "failed", "stopped"]
 
 
@@ -73,11 +75,24 @@ def check_named(overrides: Sequence[str], groups: Sequence[str]) -> None:
     value = rf"({'|'.join(groups)})(\.[\w-]+)+=.*"
     for text in overrides:
         named = re.fullmatch(option, text) or re.fullmatch(value, text, re.DOTALL)
-        odd = any(word in text for word in REFUSED) or TYPED_ONLY.match(text)
+        odd = any(word in text for word in REFUSED) or TYPED_ONLY.search(text)
         if not named or odd:
             raise ConfigError(
                 f"{text}: here only options of {', '.join(groups)} can be given, by their names, "
                 "and plain values of them. Use the command line for everything else."
+            )
+
+
+def check_plain(texts: Sequence[str]) -> None:
+    """Raise DataError where a text out of somebody's file would be read as an interpolation.
+
+    Escaped it would not stay one: a configuration is resolved more than once on its way.
+    """
+    for text in texts:
+        if "${" in text:
+            raise DataError(
+                f"{text!r} holds '${{', which configurations read as a reference. Name that column "
+                "or label otherwise in the file."
             )
 
 
@@ -138,12 +153,17 @@ class RunningEvaluation:
         """End the process; the same evaluation goes on from what is on the disk."""
         if self._process.poll() is None:
             self._stopped = True
-            self._process.terminate()
-            try:
-                self._process.wait(timeout=STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end(self._process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, and end it where it does not."""
+    process.terminate()
+    try:
+        process.wait(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def read_progress(plan: EvaluationPlan, exit_code: int | None) -> Progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sizewise.app.evaluations import check_named
+from sizewise.app.evaluations import check_named, check_plain
 from sizewise.composition.compose import compose_run, override_of
 from sizewise.config import RunConfig
 from sizewise.config.data import SPLITS
@@ -34,6 +34,7 @@ def explore_table(path: Path, prompt: str, answer: str, model: str = "nano") -> 
     Raises:
         SizewiseError: the file cannot be read, or has no such columns.
     """
+    check_plain([prompt, answer])
     columns = {"prompt": f"{{{prompt}}}", "answer": f"{{{answer}}}"}
     chosen = {"dataset": "csv", "dataset.source.path": path, "dataset.name": path.stem}
     settings = {**chosen, **{f"dataset.{part}": text for part, text in columns.items()}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,27 +18,32 @@ from sizewise.config.register import conf_dir, explained, register_schema, to_ru
 from sizewise.config.run import RunConfig
 from sizewise.errors import ConfigError
 
+_composing = threading.RLock()  # Hydra has one state for the whole process
+
 
 @contextmanager
 def initialized(overrides: Sequence[str]) -> Iterator[None]:
     """Let Hydra compose from sizewise's options; what it was set up for before is back afterwards.
+
+    One thread at a time: another waits until the block is left.
 
     Raises:
         ConfigError: what Hydra says of ``overrides`` inside the block.
     """
     from sizewise.composition.resolvers import register_resolvers
 
-    register_schema()
-    register_resolvers()
-    theirs, before = GlobalHydra.instance(), GlobalHydra.instance().hydra
-    theirs.clear()
-    folder = str(conf_dir())
-    try:
-        with explained(overrides), initialize_config_dir(version_base="1.3", config_dir=folder):
-            yield
-    finally:
-        GlobalHydra.set_instance(theirs)
-        theirs.hydra = before
+    with _composing:
+        register_schema()
+        register_resolvers()
+        theirs, before = GlobalHydra.instance(), GlobalHydra.instance().hydra
+        theirs.clear()
+        folder = str(conf_dir())
+        try:
+            with explained(overrides), initialize_config_dir(version_base="1.3", config_dir=folder):
+                yield
+        finally:
+            GlobalHydra.set_instance(theirs)
+            theirs.hydra = before
 
 
 def compose_config(overrides: Sequence[str] = (), config_name: str = "train") -> DictConfig:

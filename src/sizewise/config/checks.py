@@ -50,6 +50,12 @@ def within(key: str, value: float | None, low: float, high: float) -> None:
         raise ConfigError(f"{key}={value} is out of range. Give a number from {low:g} to {high:g}.")
 
 
+def one_component(key: str, name: str | None) -> None:
+    """Raise unless ``name`` names a folder inside of another one; None passes."""
+    if name and (name in (".", "..") or re.search(r"[/\\\0]", name)):
+        raise ConfigError(f"{key}={name!r} is a path. Give a name without slashes.")
+
+
 def is_regex(key: str, value: str | None) -> None:
     """Raise unless ``value`` is a regular expression; None passes."""
     try:

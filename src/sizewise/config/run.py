@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sizewise.config.checks import above, at_least, is_seed, one_of, within
+from sizewise.config.checks import above, at_least, is_seed, one_component, one_of, within
 from sizewise.config.data import DatasetConfig
 from sizewise.config.evaluation import EvaluationConfig, GenerationConfig, LoggerConfig
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
@@ -158,6 +158,8 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         one_of("sweep.order", self.order, ("base", "given"))
+        if self.dir is None:  # else it is only what the sweep is called
+            one_component("sweep.name", self.name)
         at_least("sweep.retries", self.retries, 0)
         at_least("sweep.limit", self.limit, 1)
         above("sweep.margin", self.margin, 0)

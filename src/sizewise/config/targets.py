@@ -6,6 +6,7 @@ directory) is data, whoever wrote it: see ``recorded_config`` and SECURITY.md.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -34,20 +35,37 @@ def build(node: Any, key: str, *kinds: type) -> Any:
         ConfigError: there is no such class, it is another kind, its arguments do not suit it, or
             they name a further class.
     """
+    kind, arguments = _named(node, key, kinds)
+    try:
+        return kind(**arguments)
+    except Exception as error:
+        raise ConfigError(f"{key} ({node[TARGET]}) cannot be built: {error}") from error
+
+
+def check_node(node: Any, key: str, *kinds: type) -> type:
+    """Return the class that ``build`` would call, and check its arguments' names; call nothing.
+
+    Raises:
+        ConfigError: as ``build``.
+    """
+    kind, arguments = _named(node, key, kinds)
+    try:
+        inspect.signature(kind).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"{key} ({node[TARGET]}) cannot be built: {error}") from error
+    return kind
+
+
+def _named(node: Any, key: str, kinds: tuple[type, ...]) -> tuple[type, dict[str, Any]]:
     if not isinstance(node, Mapping) or TARGET not in node:
         raise ConfigError(f"{key} has no {TARGET}. Name the class of the {_group(key)} there.")
     missing = [name for name, value in node.items() if value == "???"]
     if missing:
         raise ConfigError(f"{key}.{missing[0]} has no default. Give it a value.")
-    target = str(node[TARGET])
     arguments = {name: value for name, value in node.items() if name not in OF_HYDRA}
     for where, name in named_targets(arguments, key):
         raise ConfigError(f"{where}={name!r}: {key} itself names a class, its values may not.")
-    kind = find_class(target, key, kinds)
-    try:
-        return kind(**arguments)
-    except Exception as error:
-        raise ConfigError(f"{key} ({target}) cannot be built: {error}") from error
+    return find_class(str(node[TARGET]), key, kinds), arguments
 
 
 def find_class(target: str, key: str, kinds: tuple[type, ...] = (object,)) -> type:

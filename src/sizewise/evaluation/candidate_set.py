@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class CandidateSet:
 
 
 def read_candidates(
-    choice: str, train_examples: Sequence[Example], all_examples: Sequence[Example] = ()
+    choice: str, train_examples: Sequence[Example], all_examples: Iterable[Example] = ()
 ) -> tuple[str, ...]:
     """Return candidate answers, without reasoning: ``train``, ``labels``, or a file's lines.
 
@@ -87,7 +88,7 @@ def read_candidates(
     if choice == "train":
         texts = sorted({answer_of(example.answer) for example in train_examples} - {""})
     elif choice == "labels":
-        every = (*train_examples, *all_examples)
+        every = chain(train_examples, all_examples)
         texts = sorted({answer_of(example.answer) for example in every} - {""})
     else:
         texts = _lines(choice)

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -389,7 +390,7 @@ class PreparedJob:
         if chosen is None or (only_to_choose and not (untouched and split == "validation")):
             return ()
         trained, tested = self.task.splits, task.splits
-        every = (*trained.train, *tested.train, *tested.validation, *tested.test)
+        every = chain(trained.train, tested.train, tested.validation, tested.test)
         return read_candidates(chosen, trained.train, every)
 
     def validates(self, side: str) -> bool:

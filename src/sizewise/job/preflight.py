@@ -19,6 +19,7 @@ from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.metrics.reading.closed import LIKELIHOOD
 from sizewise.models.architecture import context_length
 from sizewise.record.predictions import Prediction
+from sizewise.tracking.loggers import check_loggers
 
 PROBE = Prediction(
     id="0",
@@ -51,6 +52,7 @@ def preflight(cfg: RunConfig) -> tuple[tuple[ExampleMetric, ...], tuple[str, ...
     """
     kind = kind_of_answerer(cfg)
     check_names(cfg)
+    check_loggers(cfg.logger)
     nodes = reachable_metrics(cfg.metric) if cfg.dry_run else cfg.metric
     metrics = build_metrics(nodes)
     if cfg.stage != "train" or cfg.evaluation.objective == "primary":

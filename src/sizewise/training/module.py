@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, Self
 
 import pytorch_lightning as pl
@@ -15,7 +16,7 @@ from sizewise.devices import BatchSize, halve_on_oom
 from sizewise.errors import DivergedError, ModelError, TrainingError
 from sizewise.models.base import is_quantized
 from sizewise.models.encoder import class_logits
-from sizewise.models.head import answer_logits, answer_targets
+from sizewise.models.head import Loss, answer_logits, answer_losses, answer_targets
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
 from sizewise.training.sharding import is_sharded, shard, whole
 from sizewise.training.trainable import load_trainable, trainable_state
@@ -94,7 +95,7 @@ class KeptLoss(Protocol):
 
 
 Batch = Mapping[str, Any]
-Score = Callable[[Batch], tuple[Tensor, Tensor]]
+Score = Callable[[Batch], tuple[Tensor, int]]
 
 
 def summed_nll(score: Score, batch: Batch) -> tuple[Tensor, int]:
@@ -103,15 +104,14 @@ def summed_nll(score: Score, batch: Batch) -> tuple[Tensor, int]:
     Sums of halves are the sum of the whole, so that a validation batch which does not fit never
     touches the batch of training.
 
-    ``score`` gives logits (N, V) and answer tokens (N,) of a batch of B examples.
+    ``score`` gives both for a batch of B examples.
 
     Raises:
         OutOfMemoryError: a single example did not fit.
     """
 
     def nll(rows: Sequence[int]) -> tuple[Tensor, int]:
-        logits_NV, targets_N = score(_cut(batch, slice(rows[0], rows[-1] + 1)))
-        return answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
+        return score(_cut(batch, slice(rows[0], rows[-1] + 1)))
 
     count = len(batch["input_ids"])
     sizes = BatchSize(count, "one single validation example was scored")
@@ -121,6 +121,10 @@ def summed_nll(score: Score, batch: Batch) -> tuple[Tensor, int]:
 
 def _cut(batch: Batch, rows: slice) -> Batch:
     return {key: v[rows] if isinstance(v, Tensor) else v for key, v in batch.items()}
+
+
+def _of_all(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor, int]:
+    return *loss(logits_NV, targets_N), targets_N.numel()
 
 
 class AnswerModule(pl.LightningModule):
@@ -168,6 +172,20 @@ class AnswerModule(pl.LightningModule):
         """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
         return answer_logits(self.model, batch), answer_targets(batch, self.seq2seq)
 
+    def answer_losses(self, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, int]:
+        """Return what ``loss`` gives for ``answer_scores``, and N; large logits are made in parts.
+
+        Not where weights are divided among processes, which would gather them for each part.
+        """
+        if is_sharded(self.model):
+            return _of_all(loss, *self.answer_scores(batch))
+        return answer_losses(self.model, batch, loss)
+
+    def answer_nll(self, batch: Batch) -> tuple[Tensor, int]:
+        """Return the summed negative log-likelihood of a batch's answers, and their tokens."""
+        _, summed, tokens = self.answer_losses(batch, partial(answer_loss, step_tokens=1))
+        return summed, tokens
+
     def configure_model(self) -> None:
         """Divide the weights among the processes, where ``trainer.strategy=fsdp`` says so."""
         if self.device_mesh is not None:
@@ -183,9 +201,11 @@ class AnswerModule(pl.LightningModule):
         Lightning divides by the number of accumulated micro-batches and data-parallel training
         averages over ranks; ``step_tokens`` counts both already, so both are undone.
         """
-        logits_NV, targets_N = self.answer_scores(batch)
-        loss, summed = answer_loss(logits_NV, targets_N, batch["step_tokens"], self.label_smoothing)
-        self.window.add(summed, targets_N.numel())
+        share = partial(
+            answer_loss, step_tokens=batch["step_tokens"], label_smoothing=self.label_smoothing
+        )
+        loss, summed, tokens = self.answer_losses(batch, share)
+        self.window.add(summed, tokens)
         trainer = self.trainer
         return loss * (trainer.accumulate_grad_batches * trainer.world_size)
 
@@ -194,10 +214,9 @@ class AnswerModule(pl.LightningModule):
         if self.known_loss is not None:
             return
         if is_sharded(self.model):  # where halves of one process would find no partner
-            logits_NV, targets_N = self.answer_scores(batch)
-            nll, tokens = answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
+            nll, tokens = self.answer_nll(batch)
         else:
-            nll, tokens = summed_nll(self.answer_scores, batch)
+            nll, tokens = summed_nll(self.answer_nll, batch)
         if batch["step_tokens"]:
             self.validation.add(nll, tokens)
 
@@ -333,3 +352,6 @@ class EncoderModule(AnswerModule):
     def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (B, C) of the classes and the classes of the answers (B,)."""
         return class_logits(self.model, batch), batch["labels"]
+
+    def answer_losses(self, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, int]:
+        return _of_all(loss, *self.answer_scores(batch))

@@ -19,13 +19,16 @@ from sizewise.app.exploring import (
 )
 from sizewise.app.pages import common, figures
 from sizewise.app.pages.common import datasets, run_named
+from sizewise.app.sweeps import Table
 from sizewise.config.targets import recorded_config
 from sizewise.data.explore import Exploration
 from sizewise.errors import DataError
+from sizewise.files import written_whole
 from sizewise.report.views.distributions import length_chart
 
 OTHER = "another data set …"
 UPLOAD = "a CSV file of mine …"
+TABLE = "uploaded table"
 
 
 def page() -> None:
@@ -61,13 +64,23 @@ def _uploaded(place: Any) -> Exploration | None:
     folder = Path(_folder().name) / hashlib.sha256(content).hexdigest()[:16]
     path = folder / "uploaded.csv"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        _write(path, content)
     columns = _columns(path)
     left, right = st.columns(2)
     prompt = left.selectbox("Column of the question", columns, 0)
     answer = right.selectbox("Column of the answer", columns, len(columns) - 1)
+    st.session_state[TABLE] = Table(path, file.name, str(prompt), str(answer))
+    st.caption("A sweep on this file: page Jobs, *Start a sweep*.")
     return _of_table(path.as_posix(), str(prompt), str(answer))
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise DataError(f"The file cannot be kept: {error}. Make room there.") from error
 
 
 def _columns(path: Path) -> list[str]:

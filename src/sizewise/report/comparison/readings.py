@@ -89,6 +89,13 @@ def read_as(arm: Arm, name: str, test: TestSet) -> FloatArray | None:
     return matrix if np.isfinite(matrix).all() else None
 
 
+def who_chose(test: TestSet) -> str:
+    """Name the models on whose validation answers the reading was chosen."""
+    smallest = min((arm.size for arm in test.arms if arm.tuned), default=None)
+    larger = smallest is not None and all(arm.size > smallest for arm in _general(test))
+    return "the larger untouched models" if larger else "the untouched models"
+
+
 def _general(test: TestSet) -> list[Arm]:
     """The untouched models that stand for size; all of them where none is larger than a tuned."""
     untouched = [arm for arm in test.arms if arm.kind == ZERO_SHOT]
