@@ -16,6 +16,7 @@ from sizewise.errors import DivergedError, ModelError, TrainingError
 from sizewise.models.base import is_quantized
 from sizewise.models.encoder import class_logits
 from sizewise.models.head import answer_logits, answer_targets
+from sizewise.training.pack import current_seat
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
 from sizewise.training.sharding import is_sharded, shard, whole
 from sizewise.training.trainable import load_trainable, trainable_state
@@ -169,11 +170,23 @@ class AnswerModule(pl.LightningModule):
         Lightning divides by the number of accumulated micro-batches and data-parallel training
         averages over ranks; ``step_tokens`` counts both already, so both are undone.
         """
-        logits_NV, targets_N = self.answer_scores(batch)
+        logits_NV, targets_N = self._training_scores(batch)
         loss, summed = answer_loss(logits_NV, targets_N, batch["step_tokens"], self.label_smoothing)
         self.window.add(summed, targets_N.numel())
         trainer = self.trainer
         return loss * (trainer.accumulate_grad_batches * trainer.world_size)
+
+    def _training_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As ``answer_scores``, in a pass with the other jobs of a pack."""
+        return self.answer_scores(batch)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Differentiate, together with the jobs that shared the forward pass."""
+        seat = current_seat()
+        if seat is None:
+            super().backward(loss, *args, **kwargs)
+        else:
+            seat.backward(loss)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch; one without ``step_tokens`` only keeps step with the other processes."""
@@ -287,6 +300,12 @@ def non_finite(what: str, value: float, step: int) -> DivergedError:
 
 class CausalModule(AnswerModule):
     """A decoder-only model: one sequence holds prompt and answer; labels align with the inputs."""
+
+    def _training_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        seat = current_seat()
+        if seat is None:
+            return self.answer_scores(batch)
+        return seat.answer_logits(self.model, batch), answer_targets(batch)
 
 
 class Seq2SeqModule(AnswerModule):

@@ -8,7 +8,6 @@ import gc
 import json
 import logging
 import os
-import random
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from sizewise.errors import SweepError
 from sizewise.job.execute import Interrupts, JobResult, execute, run_child
 from sizewise.record.logs import output_to_log, redirect
 from sizewise.record.state import JobState
+from sizewise.runtime import same_random_state
 
 
 def main(arguments: list[str]) -> int:
@@ -70,7 +70,7 @@ def fresh_process_state() -> Iterator[None]:
     environment, directory = dict(os.environ), Path.cwd()
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
-    _same_random_state()
+    same_random_state()
     reset_peaks()
     try:
         yield
@@ -82,18 +82,6 @@ def fresh_process_state() -> Iterator[None]:
         root.setLevel(level)
         root.handlers[:] = handlers
         _release_memory()
-
-
-def _same_random_state() -> None:
-    """Begin with the same random state as every other job, in libraries that were loaded."""
-    random.seed(0)
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None:
-        numpy.random.seed(0)
-    if torch is not None:
-        torch.manual_seed(0)
-        torch.use_deterministic_algorithms(False)
-        torch.set_grad_enabled(True)
 
 
 def _release_memory() -> None:
