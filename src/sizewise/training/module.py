@@ -16,8 +16,8 @@ from sizewise.errors import DivergedError, ModelError, TrainingError
 from sizewise.models.base import is_quantized
 from sizewise.models.encoder import class_logits
 from sizewise.models.head import answer_logits, answer_targets
-from sizewise.training.pack import current_seat
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
+from sizewise.training.pack import current_seat
 from sizewise.training.sharding import is_sharded, shard, whole
 from sizewise.training.trainable import load_trainable, trainable_state
 

@@ -225,7 +225,9 @@ class Pack:
                 seat.random = state
             free_memory()
             if not memory:
-                log.warning("%d jobs cannot share a pass (%s): each goes alone.", len(group), trouble)
+                log.warning(
+                    "%d jobs cannot share a pass (%s): each goes alone.", len(group), trouble
+                )
                 for seat in group:
                     if never:
                         seat.train_alone(trouble)

@@ -266,7 +266,9 @@ class PackedLinear(nn.Module):
             return None
         places = self._places
         keep = torch.ones_like(x).view(len(adapters), places.rows, places.tokens, -1)
-        for place, (part, rate, layer) in enumerate(zip(places.parts, rates, adapters, strict=True)):
+        for place, (part, rate, layer) in enumerate(
+            zip(places.parts, rates, adapters, strict=True)
+        ):
             if not rate:
                 continue
             rows, tokens = part.shape
@@ -287,7 +289,9 @@ def _stacked(adapters: Sequence[Any], a_RI: Tensor, b_OR: Tensor) -> tuple[Tenso
     pairs = [none if layer is None else weights_of(layer) for layer in adapters]
     most = max(a.shape[0] for a, _ in pairs)
     filled = [
-        (functional.pad(a, (0, 0, 0, missing)), functional.pad(b, (0, missing))) if missing else (a, b)
+        (functional.pad(a, (0, 0, 0, missing)), functional.pad(b, (0, missing)))
+        if missing
+        else (a, b)
         for a, b in pairs
         for missing in (most - a.shape[0],)
     ]

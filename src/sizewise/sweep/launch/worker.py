@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -43,18 +43,33 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(requests: IO[str], replies: IO[str]) -> int:
+    def tell(result: JobResult) -> None:
+        replies.write(json.dumps(_reply(result)) + "\n")
+        replies.flush()
+
     for line in iter(requests.readline, ""):
-        run_dir = Path(json.loads(line)["run_dir"])
+        run_dirs = [Path(name) for name in json.loads(line)["run_dirs"]]
         try:
-            with output_to_log(run_dir), fresh_process_state():
-                reply = _reply(execute(run_dir))
+            with fresh_process_state():
+                _run(run_dirs, tell)
         except KeyboardInterrupt:
             return 130
-        except OSError as error:  # its log cannot be written: the disk is full, or gone
-            reply = _reply(JobResult(run_dir, JobState.FAILED, message=str(error)))
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
     return 0
+
+
+def _run(run_dirs: Sequence[Path], tell: Callable[[JobResult], None]) -> None:
+    """Run one job, or a pack of them; the output of each goes to its own log."""
+    if len(run_dirs) > 1:
+        from sizewise.job.pack import execute_together
+
+        execute_together(run_dirs, tell)
+        return
+    try:
+        with output_to_log(run_dirs[0]):
+            result = execute(run_dirs[0])
+    except OSError as error:  # its log cannot be written: the disk is full, or gone
+        result = JobResult(run_dirs[0], JobState.FAILED, message=str(error))
+    tell(result)
 
 
 def _reply(result: JobResult) -> dict[str, Any]:
