@@ -16,7 +16,7 @@ from datasets.utils.logging import disable_progress_bar as disable_progress_bars
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from training_setup import RATE, TARGETS, VOCABULARY, Seconds
+from training_setup import ALPHA, RANK, RATE, TARGETS, VOCABULARY, Seconds
 from transformers import (
     DataCollatorForSeq2Seq,
     PreTrainedTokenizerFast,
@@ -50,7 +50,7 @@ def peft_model(base: nn.Module) -> Any:
     """Plain PEFT on a copy of ``base``."""
     torch.manual_seed(0)
     config = LoraConfig(
-        r=8, lora_alpha=16, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"
+        r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"
     )
     return get_peft_model(copy.deepcopy(base), config)
 
@@ -76,19 +76,41 @@ def settings(batch: int, folder: str, base: nn.Module) -> dict[str, Any]:
     }  # fmt: skip
 
 
+class AnswerLogitsTrainer(Trainer):
+    """HF Trainer whose head runs from the first answer position of a left-padded batch on."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        labels_BT = inputs["labels"]
+        first = int((labels_BT != -100).any(0).nonzero().min())
+        keep = labels_BT.shape[1] - first + 1  # the position before it predicts the first token
+        answers = {"labels": labels_BT[:, -keep:], "logits_to_keep": keep}
+        return super().compute_loss(model, {**inputs, **answers}, *args, **kwargs)
+
+
 def hf_fit(
-    base: nn.Module, pairs: Sequence[Any], batch: int, grouping: bool = False
+    base: nn.Module,
+    pairs: Sequence[Any],
+    batch: int,
+    grouping: bool = False,
+    answer_logits: bool = False,
 ) -> tuple[Seconds, nn.Module]:
-    """HF Trainer with its own collator; ``grouping``: its length-grouped sampler."""
+    """HF Trainer with its own collator.
+
+    Args:
+        grouping: its length-grouped sampler, which sorts windows of 50 batches.
+        answer_logits: what its users write themselves to spare the head at the prompt.
+    """
+    words = tokenizer()
+    words.padding_side = "left" if answer_logits else "right"
     rows = [{"input_ids": p + a, "labels": [-100] * len(p) + a} for p, a in pairs]
     strategy = {"train_sampling_strategy": "group_by_length"} if grouping else {}
     clock, model = Clock(), peft_model(base)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
+        trainer = (AnswerLogitsTrainer if answer_logits else Trainer)(
             model=model,
             args=TrainingArguments(**settings(batch, folder, base), **strategy),
             train_dataset=Dataset.from_list(rows),
-            data_collator=DataCollatorForSeq2Seq(tokenizer(), padding=True),
+            data_collator=DataCollatorForSeq2Seq(words, padding=True),
             callbacks=[clock],
         )
         with contextlib.redirect_stdout(io.StringIO()):

@@ -32,7 +32,7 @@ from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_f
 
 VOCABULARY = 8192
 MAX_LENGTH = 512
-RATE = 1e-3
+RATE, RANK, ALPHA = 1e-3, 8, 32
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SIZES = {  # hidden size, layers, intermediate size: 6.3 M and 0.3 M parameters
     "6M": (256, 4, 1024, VOCABULARY),
@@ -80,7 +80,7 @@ def split(pairs: Sequence[tuple[list[int], list[int]]]) -> EncodedSplit:
 def module_for(base: nn.Module) -> CausalModule:
     """Our module with LoRA r=8 on all linears of a copy of ``base``."""
     model = attach_adapter(
-        copy.deepcopy(base), LoraConfig(r=8, dropout=0.0),  # type: ignore[arg-type]
+        copy.deepcopy(base), LoraConfig(r=RANK, alpha=ALPHA, dropout=0.0),  # type: ignore[arg-type]
         ModelConfig(name="bench", path="bench"), seed=0,
     )  # fmt: skip
     optimizer = make_optimizer_factory(OptimizerConfig(target="torch.optim.AdamW", lr=RATE))
@@ -130,16 +130,22 @@ def our_fit(
     batch: int,
     grouping: bool = True,
     accelerator: str = "cpu",
+    shipped: bool = False,
 ) -> tuple[Seconds, nn.Module]:
-    """Time of one epoch through ``fit_job``, and the trained model."""
+    """Time of one epoch through ``fit_job``, and the trained model.
+
+    ``shipped``: with the checkpoints and the log of the shipped configuration, which the others
+    go without.
+    """
     module, clock = module_for(base), Clock()
     data = SizewiseDataModule(
         split(pairs), split(()), batch_size=batch, length_grouping=grouping, seed=0
     )
     config = TrainerConfig(
-        max_epochs=1, batch_size=batch, accelerator=accelerator, progress_bar=False,
-        checkpoint_every=None, log_every=10,
-    )  # fmt: skip
+        max_epochs=1, batch_size=batch, accelerator=accelerator, progress_bar=False
+    )
+    if not shipped:
+        config.checkpoint_every, config.log_every = None, 10
     with tempfile.TemporaryDirectory() as folder:
         fit_job(module, data, config, [clock], [], Path(folder), seed=0)
     return clock.seconds, module.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,19 @@ def test_a_halved_sweep_is_measured_against_the_grid_and_against_hydra_with_hf_t
     ended = [len(list((tmp_path / n).glob("*/outcome.json"))) for n in ("halved", "grid")]
     assert ended == [2, 4]
     assert len(list((tmp_path / "peer").glob("*/result.json"))) == 4
+
+
+def test_a_step_of_ours_and_of_hf_trainer_lowers_the_loss_by_the_same_amount(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(sweep.__file__).parent))
+    training_step = importlib.import_module("training_step")
+    ways = training_step.ways()
+    names = ("sizewise", "HF Trainer padded", "HF Trainer length-grouped, answer logits")
+    compared = {name: ways[name] for name in names}
+    falls = training_step.check_agreement(compared, 4)
+    assert set(falls) == set(compared)
+    assert all(fall == pytest.approx(falls["sizewise"], rel=1e-4) for fall in falls.values())
 
 
 def test_the_gpu_benchmark_goes_its_whole_way_on_the_cpu() -> None:

@@ -17,7 +17,7 @@ from sizewise.composition.compose import compose_run
 from sizewise.errors import ConfigError, DataError, ModelError
 from sizewise.job import fitting
 from sizewise.job.run import run_job
-from sizewise.metrics.closed import READINGS
+from sizewise.metrics.reading.closed import READINGS
 from sizewise.record.outcome import Outcome, read_outcome
 from sizewise.release.export import export_run
 from sizewise.report.comparison.compare import compare

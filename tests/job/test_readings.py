@@ -11,7 +11,7 @@ from tests.job.runs import run
 
 from sizewise.errors import ConfigError
 from sizewise.job import answerers
-from sizewise.metrics.closed import READINGS
+from sizewise.metrics.reading.closed import READINGS
 from sizewise.record.outcome import outcome_from_json, read_outcome
 from sizewise.record.predictions import read_predictions
 from sizewise.verify import FAILED

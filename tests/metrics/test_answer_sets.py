@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sizewise.metrics.answer_sets import MOST_LABELS, REPEATED, recognise
+from sizewise.metrics.reading.answer_sets import MOST_LABELS, REPEATED, recognise
 
 
 def test_labels_that_recur_are_a_set_with_its_commonest_first() -> None:

@@ -7,14 +7,14 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from sizewise.data.tokens.reasoning import strip_reasoning
 from sizewise.errors import ConfigError, EvaluationError
-from sizewise.metrics.codes import (
+from sizewise.metrics.icd10 import Icd10, averages, match_scores
+from sizewise.metrics.reading.codes import (
     dotted,
     extract_code,
     find_codes,
     load_catalogue,
     normalise,
 )
-from sizewise.metrics.icd10 import Icd10, averages, match_scores
 
 from .helpers import measure, prediction
 

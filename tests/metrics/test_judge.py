@@ -13,7 +13,7 @@ from sizewise.evaluation.judging import CHOICES, Duel, ask_both_orders, read_cho
 from sizewise.evaluation.score import score_predictions
 from sizewise.job.preflight import PROBE
 from sizewise.metrics.judge import Judge
-from sizewise.metrics.judged import both_orders
+from sizewise.metrics.reading.judged import both_orders
 from sizewise.record.predictions import Prediction
 
 PROMPT = "{{ prompt }}|{{ first }}|{{ second }}"

@@ -93,7 +93,7 @@ def show_room(found: Exploration, cfg: RunConfig, console: Console) -> None:
 
 def show_answers(splits: DataSplits, cfg: RunConfig, console: Console) -> None:
     """Say whether the answers are labels or codes, and what to add to the command then."""
-    from sizewise.metrics.answer_sets import recognise
+    from sizewise.metrics.reading.answer_sets import recognise
 
     parts = {name: getattr(splits, name) for name in SPLITS}
     found = recognise([e.answer for examples in parts.values() for e in examples])

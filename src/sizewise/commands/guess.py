@@ -13,7 +13,7 @@ from sizewise.config.data import KNOWN_SPLITS
 from sizewise.data.rows.columns import all_columns, as_text, resolve_column
 from sizewise.data.rows.conversation import DIALOGUES, holds_turns
 from sizewise.errors import DataError
-from sizewise.metrics.answer_sets import AnswerSet, recognise
+from sizewise.metrics.reading.answer_sets import AnswerSet, recognise
 
 # In this order: a column called by an earlier word is the more likely one.
 ANSWERS = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sizewise.data.example import Example, Message
 from sizewise.data.tokens.reasoning import answer_of
-from sizewise.metrics.judged import EVEN, FIRST, LOST, SECOND, UNREAD, WON, judged_key
+from sizewise.metrics.reading.judged import EVEN, FIRST, LOST, SECOND, UNREAD, WON, judged_key
 from sizewise.record.predictions import Prediction
 
 CHOICES = ("A", "B", "C")

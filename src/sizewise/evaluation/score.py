@@ -13,7 +13,7 @@ from sizewise.evaluation.answer import MEASURED, strata_of
 from sizewise.evaluation.endpoint import SERVED
 from sizewise.evaluation.predict import Predicted
 from sizewise.metrics.base import ExampleMetric
-from sizewise.metrics.judged import JUDGED
+from sizewise.metrics.reading.judged import JUDGED
 from sizewise.record.predictions import Prediction, PredictionStore
 
 

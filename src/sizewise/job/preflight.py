@@ -15,7 +15,7 @@ from sizewise.job.dry_run import reachable_metrics
 from sizewise.job.others.asking import check_others
 from sizewise.job.others.teacher import check_teacher
 from sizewise.metrics.base import ExampleMetric, build_metrics
-from sizewise.metrics.closed import LIKELIHOOD
+from sizewise.metrics.reading.closed import LIKELIHOOD
 from sizewise.models.architecture import context_length
 from sizewise.record.predictions import Prediction
 

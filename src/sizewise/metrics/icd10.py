@@ -11,8 +11,8 @@ from sizewise.config.checks import one_of
 from sizewise.data.tokens.reasoning import strip_reasoning
 from sizewise.errors import EvaluationError
 from sizewise.metrics.base import ExampleMetric
-from sizewise.metrics.closed import likelihood_matches
-from sizewise.metrics.codes import extract_code, load_catalogue, load_descriptions
+from sizewise.metrics.reading.closed import likelihood_matches
+from sizewise.metrics.reading.codes import extract_code, load_catalogue, load_descriptions
 
 if TYPE_CHECKING:
     from sizewise.data.example import Example

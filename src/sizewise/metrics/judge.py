@@ -16,7 +16,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from sizewise.composition.others import judges_of, other_model
 from sizewise.errors import ConfigError
 from sizewise.metrics.base import ExampleMetric
-from sizewise.metrics.judged import FIRST, SECOND, both_orders, habits, points_of, verdict_of
+from sizewise.metrics.reading.judged import (
+    FIRST,
+    SECOND,
+    both_orders,
+    habits,
+    points_of,
+    verdict_of,
+)
 from sizewise.record.directories import RunDir
 from sizewise.statistics.agreement import krippendorff_alpha
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sizewise.data.tokens.reasoning import answer_of
-from sizewise.metrics.closed import Lexicon, likelihood_matches, plain
 from sizewise.metrics.icd10 import averages
+from sizewise.metrics.reading.closed import Lexicon, likelihood_matches, plain
 from sizewise.metrics.text import TextMetric
 
 if TYPE_CHECKING:

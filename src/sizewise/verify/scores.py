@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sizewise.config import WITHOUT_LIKELIHOODS
 from sizewise.errors import SizewiseError
-from sizewise.metrics.closed import READINGS
+from sizewise.metrics.reading.closed import READINGS
 from sizewise.record.outcome import Evaluation
 from sizewise.record.predictions import read_predictions
 from sizewise.verify import FAILED, OK, UNCHECKED, Check

@@ -26,7 +26,7 @@ from sizewise.job.data import PreparedJob, Task
 from sizewise.job.others.asking import ask
 from sizewise.metrics.base import ExampleMetric
 from sizewise.metrics.judge import REFERENCE, Judge
-from sizewise.metrics.judged import both_orders, points_of, verdict_of
+from sizewise.metrics.reading.judged import both_orders, points_of, verdict_of
 from sizewise.record.directories import RunDir
 from sizewise.record.outcome import read_outcome
 from sizewise.record.predictions import Prediction, read_predictions

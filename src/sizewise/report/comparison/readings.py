@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sizewise.metrics.closed import EXACT, LENIENT, LIKELIHOOD
+from sizewise.metrics.reading.closed import EXACT, LENIENT, LIKELIHOOD
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.runs import Answers, FloatArray
 

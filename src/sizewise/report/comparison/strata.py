@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewise.data.splits.frequency import STRATUM
-from sizewise.metrics.closed import LIKELIHOOD
+from sizewise.metrics.reading.closed import LIKELIHOOD
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases
 from sizewise.report.comparison.pairs import rows
@@ -329,7 +329,7 @@ def _chapter_in(text: str, catalogue: str) -> str:
     The catalogue, which takes seconds to load, is asked only where there are several codes.
     """
     from sizewise.data.tokens.reasoning import strip_reasoning
-    from sizewise.metrics.codes import extract_code, find_codes, load_catalogue
+    from sizewise.metrics.reading.codes import extract_code, find_codes, load_catalogue
 
     several = len(find_codes(strip_reasoning(text))) > 1
     code = extract_code(text, load_catalogue(catalogue).contains if several else None)

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from sizewise.composition.others import judge_key, judge_nodes, judges_of, panel_key
 from sizewise.errors import ConfigError
-from sizewise.metrics.judged import JUDGED, both_orders, decided, habits, points_of, verdict_of
+from sizewise.metrics.reading.judged import (
+    JUDGED,
+    both_orders,
+    decided,
+    habits,
+    points_of,
+    verdict_of,
+)
 from sizewise.report.comparison.arms import Member, TestSet
 from sizewise.report.ratings.judges import JudgeAgreement, read_agreements
 from sizewise.statistics.agreement import WinRate, krippendorff_alpha, win_rate

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sizewise.catalogue import load_entries
 from sizewise.data.tokens.reasoning import strip_reasoning
-from sizewise.metrics.closed import Lexicon
+from sizewise.metrics.reading.closed import Lexicon
 
 # Letter, digit, digit or A/B, then up to four more characters, with or without the dot.
 _CODE = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][0-9][0-9ABab](?:\.?[0-9A-Za-z]{1,4})?(?![A-Za-z0-9])")

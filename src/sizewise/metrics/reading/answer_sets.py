@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sizewise.data.tokens.reasoning import answer_of
-from sizewise.metrics.closed import plain
-from sizewise.metrics.codes import find_codes, load_catalogue, normalise
+from sizewise.metrics.reading.closed import plain
+from sizewise.metrics.reading.codes import find_codes, load_catalogue, normalise
 
 MOST_LABELS = 512
 LONGEST_LABEL = 80
