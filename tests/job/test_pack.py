@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.job.comparing import answers, comparable
 from tests.job.runs import SMALL
+from tests.training.jobs import SERVER, exit_code
 
 from sizewise.composition.compose import compose_run
 from sizewise.job.execute import JobResult, execute
 from sizewise.job.pack import execute_together
 from sizewise.job.submit import Job, make_job, submit
 from sizewise.record.identity import plain_config
-from sizewise.record.state import JobState
+from sizewise.record.state import JobState, job_state, read_failure
 
 UNEQUAL = (
     ("lora.r=2", "optimizer.lr=3e-3", "seed=1"),
     ("lora.r=8", "optimizer.lr=1e-3", "seed=2", "lora.dropout=0.1", "trainer.accumulate=2"),
     ("lora.r=4", "lora.method=rslora", "scheduler.name=linear", "seed=3", "lora.dropout=0.3"),
 )
-FAST = ("evaluation.timed_answers=0", "trainer.batch_size=4", "trainer.log_every=1")
+FAST = (
+    "evaluation.timed_answers=0", "trainer.batch_size=4", "trainer.log_every=1",
+    "dataset.max_train=16", "dataset.max_validation=4", "dataset.max_test=4",
+    "generation.max_new_tokens=4", "evaluation.answer_validation=none",
+)  # fmt: skip
 
 
 def planned(root: Path, folder: str, *overrides: str) -> Job:
@@ -48,24 +56,32 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
 
 def assert_equal(ours: Path, theirs: Path) -> None:
     """The same record, answers and learning curve, to rounding; the same files."""
-    one, other = comparable(ours), comparable(theirs)
-    assert rounded(one) == rounded(other)
+    assert comparable_plain(ours) == near(comparable_plain(theirs))
     files = [sorted(str(p.relative_to(d)) for p in d.rglob("*")) for d in (ours, theirs)]
     assert files[0] == files[1]
     for path in (theirs / "predictions").glob("*.jsonl"):
         found, expected = answers(ours / "predictions" / path.name), answers(path)
         assert [row["text"] for row in found] == [row["text"] for row in expected]
-    for found, expected in zip(history(ours), history(theirs), strict=True):
-        assert rounded(found) == rounded(expected)
+    assert history(ours) == near(history(theirs))
 
 
-def rounded(value: Any) -> Any:
-    """Figures as they are but for rounding: compared to five digits."""
-    if isinstance(value, float):
-        return pytest.approx(value, rel=2e-5, abs=2e-5)
+def comparable_plain(run_dir: Path) -> Any:
+    return without_hashes(comparable(run_dir))
+
+
+def without_hashes(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: rounded(v) for k, v in value.items() if "sha256" not in k}
-    return [rounded(item) for item in value] if isinstance(value, list) else value
+        return {k: without_hashes(v) for k, v in value.items() if "sha256" not in k}
+    return [without_hashes(item) for item in value] if isinstance(value, list) else value
+
+
+def near(value: Any) -> Any:
+    """Figures as they are but for rounding: losses to 1e-5."""
+    if isinstance(value, float):
+        return pytest.approx(value, rel=1e-5, abs=1e-5, nan_ok=True)
+    if isinstance(value, dict):
+        return {k: near(v) for k, v in value.items()}
+    return [near(item) for item in value] if isinstance(value, list) else value
 
 
 def test_unequal_jobs_end_as_each_alone(tmp_path: Path) -> None:
@@ -82,3 +98,77 @@ def test_unequal_jobs_end_as_each_alone(tmp_path: Path) -> None:
         assert cost["packed"] > 1.5
         assert cost["train_seconds"] > 0
         assert cost["energy_joules"] is None
+
+
+def test_who_stops_early_diverges_or_fails_leaves_and_the_others_go_on(tmp_path: Path) -> None:
+    stops = (
+        "callbacks=default", "callbacks.early_stopping.patience=1", "trainer.validate_every=1",
+        "callbacks.early_stopping.min_delta=10",
+    )  # fmt: skip
+    ways = (
+        ("lora.r=2", "stage=train", *stops),
+        ("optimizer.lr=1e30",),
+        ("dataset.max_length=8",),
+        ("lora.r=8", "stage=train"),
+    )
+    packed = [planned(tmp_path, f"packed{n}", *each) for n, each in enumerate(ways)]
+    results = together(packed)
+    done, failed = JobState.DONE, JobState.FAILED
+    assert [results[job.run_dir.name].state for job in packed] == [done, failed, failed, done]
+    reasons = [read_failure(job.run_dir) for job in packed[1:3]]
+    assert reasons[0] is not None
+    assert reasons[1] is not None
+    assert "is nan at optimiser step" in reasons[0].reason
+    assert "max_length" in reasons[1].reason
+    for job in packed[1:3]:
+        assert "Traceback" in (job.run_dir / "job.log").read_text()
+    fits = [json.loads((packed[n].run_dir / "fit.json").read_text()) for n in (0, 3)]
+    assert [fit["stopped_early"] for fit in fits] == [True, False]
+    assert fits[0]["steps"] == 1
+    for number in (0, 3):
+        alone = planned(tmp_path, f"alone{number}", *ways[number])
+        execute(alone.run_dir)
+    assert_equal(packed[0].run_dir, tmp_path / "alone0")
+    assert_equal(packed[3].run_dir, tmp_path / "alone3")
+
+
+def _in_a_process(run_dirs: list[Path], number: int, times: int) -> None:
+    """Run a pack that sends itself a signal when it is to write a checkpoint the n-th time."""
+    from sizewise.training import checkpoint
+
+    write, written = checkpoint.write_checkpoint, []
+
+    def killing(*given: Any) -> None:
+        written.append(given)
+        if len(written) == times:
+            os.kill(os.getpid(), number)
+        write(*given)
+
+    checkpoint.write_checkpoint = killing
+    torch.set_num_threads(1)
+    try:
+        execute_together(run_dirs, lambda result: None)
+    except KeyboardInterrupt:
+        os._exit(7)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 7)])
+def test_a_pack_that_is_stopped_goes_on_as_if_undisturbed(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    often = ("trainer.checkpoint_every=1", "trainer.keep_last_checkpoint=true", "stage=train")
+    ways = (("lora.r=2", "lora.dropout=0.2"), ("lora.r=4", "seed=3"))
+    packed = [planned(tmp_path, f"packed{n}", *each, *often) for n, each in enumerate(ways)]
+    process = SERVER.Process(target=_in_a_process, args=([j.run_dir for j in packed], number, 3))
+    process.start()
+    assert exit_code(process) == code
+    assert [job_state(job.run_dir) for job in packed] == [JobState.INTERRUPTED] * 2
+    for job in packed:
+        assert (job.run_dir / "checkpoints" / "last.ckpt").is_file()
+    assert {result.state for result in together(packed).values()} == {JobState.DONE}
+    for n, each in enumerate(ways):
+        alone = planned(tmp_path, f"alone{n}", *each, *often)
+        execute(alone.run_dir)
+        ours, theirs = comparable_plain(packed[n].run_dir), comparable_plain(alone.run_dir)
+        assert ours == near(theirs)
+        assert history(packed[n].run_dir) == near(history(alone.run_dir))

@@ -208,7 +208,7 @@ class Pack:
         """
         assert self._base is not None
         while len(group) > 1:
-            states, trouble = [seat.random for seat in group], ""
+            states, why = [seat.random for seat in group], ""
             first = torch_random()
             try:
                 logits = self._base.answer_logits(self._parts(group))
@@ -216,7 +216,7 @@ class Pack:
                     seat._logits, seat.together = own, len(group)
                 return group
             except Exception as error:
-                trouble = str(error).splitlines()[0] if str(error) else type(error).__name__
+                why = str(error).splitlines()[0] if str(error) else type(error).__name__
                 memory = is_out_of_memory(error)
                 never = isinstance(error, NotPackableError)
             # Outside the handler, so that the traceback no longer holds the failed pass's tensors.
@@ -225,12 +225,10 @@ class Pack:
                 seat.random = state
             free_memory()
             if not memory:
-                log.warning(
-                    "%d jobs cannot share a pass (%s): each goes alone.", len(group), trouble
-                )
+                log.warning("%d jobs cannot share a pass (%s): each goes alone.", len(group), why)
                 for seat in group:
                     if never:
-                        seat.train_alone(trouble)
+                        seat.train_alone(why)
                 return group
             self.size = len(group) // 2
             log.warning("Out of memory with %d jobs in a pass: %d go on.", len(group), self.size)

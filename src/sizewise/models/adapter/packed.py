@@ -266,14 +266,12 @@ class PackedLinear(nn.Module):
             return None
         places = self._places
         keep = torch.ones_like(x).view(len(adapters), places.rows, places.tokens, -1)
-        for place, (part, rate, layer) in enumerate(
-            zip(places.parts, rates, adapters, strict=True)
-        ):
+        for place, (part, rate) in enumerate(zip(places.parts, rates, strict=True)):
             if not rate:
                 continue
             rows, tokens = part.shape
             ones = x.new_ones(rows, tokens, x.shape[-1])
-            draw = adapter_dropout if is_plain(x, layer) else functional.dropout
+            draw = adapter_dropout if is_plain(x, adapters[place]) else functional.dropout
             with part.random():
                 keep[place, :rows, :tokens] = draw(ones, rate)
         return keep.view_as(x)
@@ -288,14 +286,9 @@ def _stacked(adapters: Sequence[Any], a_RI: Tensor, b_OR: Tensor) -> tuple[Tenso
     none = a_RI.new_zeros(0, a_RI.shape[1]), b_OR.new_zeros(b_OR.shape[0], 0)
     pairs = [none if layer is None else weights_of(layer) for layer in adapters]
     most = max(a.shape[0] for a, _ in pairs)
-    filled = [
-        (functional.pad(a, (0, 0, 0, missing)), functional.pad(b, (0, missing)))
-        if missing
-        else (a, b)
-        for a, b in pairs
-        for missing in (most - a.shape[0],)
-    ]
-    return torch.stack([a for a, _ in filled]), torch.stack([b for _, b in filled])
+    a_K = [functional.pad(a, (0, 0, 0, most - len(a))) if len(a) < most else a for a, _ in pairs]
+    b_K = [functional.pad(b, (0, most - b.shape[1])) if b.shape[1] < most else b for _, b in pairs]
+    return torch.stack(a_K), torch.stack(b_K)
 
 
 class PackedLoraLinear(torch.autograd.Function):
