@@ -12,8 +12,10 @@ import torch
 
 from sizewise.config.model import LoraConfig, QuantizationConfig
 from sizewise.data.batches.collate import IGNORED
+from sizewise.models.adapter import packed
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.adapter.packed import (
+    LoopedLoraLinear,
     PackedBase,
     PackedLoraLinear,
     Part,
@@ -98,12 +100,12 @@ def compare(base: Any, config: Any, loras: Sequence[LoraConfig], tolerance: floa
     expected, ends = gradients(models), [stream.state for stream in streams]
 
     streams = [Stream(10 + n) for n in range(len(models))]
-    packed = PackedBase(models[0])
+    shared = PackedBase(models[0])
     for number, model in enumerate(models):
         assert why_alone(model) == ""
-        packed.add(number, model)
+        shared.add(number, model)
     parts = [Part(n, b, s.own) for n, (b, s) in enumerate(zip(asked, streams, strict=True))]
-    losses = [loss_of(x, b) for x, b in zip(packed.answer_logits(parts), asked, strict=True)]
+    losses = [loss_of(x, b) for x, b in zip(shared.answer_logits(parts), asked, strict=True)]
     torch.autograd.backward(losses)
     for ours, theirs in zip(losses, alone, strict=True):
         torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
@@ -123,9 +125,18 @@ def compare(base: Any, config: Any, loras: Sequence[LoraConfig], tolerance: floa
         ("gemma3", torch.float64, 1e-12),
     ],
 )
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_unequal_ranks_methods_targets_dropout_and_lengths(
-    model_type: str, dtype: torch.dtype, tolerance: float, base_of_type: Any, tiny: Any
+    model_type: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    device: str,
+    base_of_type: Any,
+    tiny: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """As on a CPU, product after product, and as on a GPU, in batched ones."""
+    monkeypatch.setattr(packed, "_one_by_one", lambda x: device == "cpu")
     compare(base_of_type(model_type).to(dtype), tiny(model_type), LORAS, tolerance)
 
 
@@ -138,17 +149,17 @@ def test_nf4(tiny: Any) -> None:
 def test_who_left_is_seen_no_more_and_others_are_as_alone(base_of_type: Any, tiny: Any) -> None:
     models = members(base_of_type("qwen2"), tiny("qwen2"), LORAS[1:3])
     asked = batches(models[0].config.get_text_config().vocab_size)
-    packed = PackedBase(models[0])
+    shared = PackedBase(models[0])
     for number, model in enumerate(models):
-        packed.add(number, model)
+        shared.add(number, model)
     part = partial(Part, random=nullcontext)
-    packed.answer_logits([part(0, asked[0]), part(1, asked[1])])
-    packed.remove(0)
+    shared.answer_logits([part(0, asked[0]), part(1, asked[1])])
+    shared.remove(0)
     models[0].get_base_model().model.layers[0].self_attn.q_proj.lora_A.default.weight.data.fill_(
         float("nan")
     )
     torch.manual_seed(0)
-    (ours,) = packed.answer_logits([part(1, asked[1])])
+    (ours,) = shared.answer_logits([part(1, asked[1])])
     torch.manual_seed(0)
     torch.testing.assert_close(ours, answer_logits(models[1], asked[1]))
 
@@ -159,10 +170,10 @@ def test_a_member_that_diverges_spoils_nobody_else(base_of_type: Any, tiny: Any)
     for parameter in models[0].parameters():
         if parameter.requires_grad:
             parameter.data.fill_(float("inf"))
-    packed = PackedBase(models[0])
+    shared = PackedBase(models[0])
     for number, model in enumerate(models):
-        packed.add(number, model)
-    logits = packed.answer_logits([Part(n, b, nullcontext) for n, b in enumerate(asked)])
+        shared.add(number, model)
+    logits = shared.answer_logits([Part(n, b, nullcontext) for n, b in enumerate(asked)])
     losses = [loss_of(x, b) for x, b in zip(logits, asked, strict=True)]
     torch.autograd.backward(losses)
     assert not losses[0].isfinite()
@@ -221,11 +232,18 @@ def test_gradient_by_finite_differences() -> None:
     for tensor in (x, a, b):
         tensor.requires_grad_()
     dropped = (x.detach() * 1.5).requires_grad_()
-    for other in (None, dropped):
-        assert torch.autograd.gradcheck(
-            lambda x, a, b, other=other: PackedLoraLinear.apply(x, other, w, None, a, b, scale, 2),
-            (x, a, b),
-        )
-    assert torch.autograd.gradcheck(
-        lambda d: PackedLoraLinear.apply(x, d, w, None, a, b, scale, 2), (dropped,)
-    )
+
+    def batched(x: Any, d: Any, a: Any, b: Any) -> Any:
+        return PackedLoraLinear.apply(x, d, w, None, a, b, scale)
+
+    def looped(x: Any, d: Any, a: Any, b: Any) -> Any:
+        weights = (a[0], b[0], a[1], b[1])
+        return LoopedLoraLinear.apply(x, d, w, None, scale.flatten().tolist(), *weights)
+
+    torch.testing.assert_close(batched(x, None, a, b), looped(x, None, a, b))
+    for way in (batched, looped):
+        for other in (None, dropped):
+            assert torch.autograd.gradcheck(
+                lambda x, a, b, other=other, way=way: way(x, other, a, b), (x, a, b)
+            )
+        assert torch.autograd.gradcheck(lambda d, way=way: way(x, d, a, b), (dropped,))

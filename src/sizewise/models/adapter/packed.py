@@ -233,18 +233,19 @@ class PackedLinear(nn.Module):
         used = [layer for layer in adapters if layer is not None]
         if not used:
             return cast(Tensor, self.base_layer(x))
-        a_KRI, b_KOR = _stacked(adapters, *weights_of(used[0]))
-        scale_K = self._scale(adapters)
+        pairs = _weights(adapters, *weights_of(used[0]))
         lean = all(is_plain(x, layer) for layer in used)
-        seen = x if lean else x.to(a_KRI.dtype)
+        seen = x if lean else x.to(pairs[0][0].dtype)
         keep = self._keep(seen, adapters)
         dropped = None if keep is None else seen * keep
+        base: Any = self.base_layer
+        if lean and _one_by_one(x):
+            layer = (x, dropped, base.weight, base.bias)
+            return LoopedLoraLinear.apply(*layer, scales_of(adapters), *chain(*pairs))
+        (a_KRI, b_KOR), scale_K = _stacked(pairs), self._scale(adapters)
         if lean:
-            base: Any = self.base_layer
-            return PackedLoraLinear.apply(
-                x, dropped, base.weight, base.bias, a_KRI, b_KOR, scale_K, count
-            )
-        out = self.base_layer(x)
+            return PackedLoraLinear.apply(x, dropped, base.weight, base.bias, a_KRI, b_KOR, scale_K)
+        out = base(x)
         inputs_KNI = (seen if dropped is None else dropped).reshape(count, -1, x.shape[-1])
         hidden_KNR = torch.bmm(inputs_KNI, a_KRI.transpose(1, 2))
         update = torch.bmm(hidden_KNR, b_KOR.transpose(1, 2)) * scale_K
@@ -254,9 +255,8 @@ class PackedLinear(nn.Module):
         """Return alpha/r of every part (K, 1, 1); it is made once for each set of members."""
         key = tuple(part.member for part in self._places.parts)
         if key not in self._scales:
-            scales = [0.0 if a is None else a.scaling[a.active_adapters[0]] for a in adapters]
             like = next(weights_of(a)[0] for a in adapters if a is not None)
-            self._scales[key] = like.new_tensor(scales).view(-1, 1, 1)
+            self._scales[key] = like.new_tensor(scales_of(adapters)).view(-1, 1, 1)
         return self._scales[key]
 
     def _keep(self, x: Tensor, adapters: Sequence[Any]) -> Tensor | None:
@@ -281,18 +281,31 @@ def dropout_rate(layer: Any) -> float:
     return float(getattr(layer.lora_dropout[layer.active_adapters[0]], "p", 0.0))
 
 
-def _stacked(adapters: Sequence[Any], a_RI: Tensor, b_OR: Tensor) -> tuple[Tensor, Tensor]:
-    """Stack A and B of all members; ranks are filled up with zeros, and so is who has none."""
+def _one_by_one(x: Tensor) -> bool:
+    """Whether small products are made one after the other, as is faster where they start at once."""
+    return x.device.type == "cpu"
+
+
+def scales_of(adapters: Sequence[Any]) -> list[float]:
+    return [0.0 if a is None else a.scaling[a.active_adapters[0]] for a in adapters]
+
+
+def _weights(adapters: Sequence[Any], a_RI: Tensor, b_OR: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return A and B of all members; who has none has rank 0."""
     none = a_RI.new_zeros(0, a_RI.shape[1]), b_OR.new_zeros(b_OR.shape[0], 0)
-    pairs = [none if layer is None else weights_of(layer) for layer in adapters]
-    most = max(a.shape[0] for a, _ in pairs)
+    return [none if layer is None else weights_of(layer) for layer in adapters]
+
+
+def _stacked(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Stack all A and all B; ranks are filled up with zeros."""
+    most = max(len(a) for a, _ in pairs)
     a_K = [functional.pad(a, (0, 0, 0, most - len(a))) if len(a) < most else a for a, _ in pairs]
     b_K = [functional.pad(b, (0, most - b.shape[1])) if b.shape[1] < most else b for _, b in pairs]
     return torch.stack(a_K), torch.stack(b_K)
 
 
 class PackedLoraLinear(torch.autograd.Function):
-    """``fast_lora.LoraLinear`` with an A and a B for each of K blocks of rows."""
+    """``fast_lora.LoraLinear`` with an A and a B for each of K blocks of rows: batched products."""
 
     @staticmethod
     def forward(
@@ -304,32 +317,89 @@ class PackedLoraLinear(torch.autograd.Function):
         a_KRI: Tensor,
         b_KOR: Tensor,
         scale_K: Tensor,
-        count: int,
     ) -> Tensor:
         """Compute the layer; ``dropped`` None: the adapters see x itself."""
         out = functional.linear(x, weight_OI, bias_O)
-        inputs_KNI = (x if dropped is None else dropped).reshape(count, -1, x.shape[-1])
+        inputs_KNI = (x if dropped is None else dropped).reshape(len(a_KRI), -1, x.shape[-1])
         hidden_KNR = torch.bmm(inputs_KNI, a_KRI.transpose(1, 2)).mul_(scale_K)
-        out.view(count, -1, out.shape[-1]).baddbmm_(hidden_KNR, b_KOR.transpose(1, 2))
+        out.view(len(a_KRI), -1, out.shape[-1]).baddbmm_(hidden_KNR, b_KOR.transpose(1, 2))
         ctx.save_for_backward(inputs_KNI, hidden_KNR, weight_OI, a_KRI, b_KOR, scale_K)
-        ctx.shared, ctx.input_shape = dropped is None, x.shape
+        ctx.shared = dropped is None
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, x', A and B; those of A and B are the sums over a member's own rows."""
         inputs_KNI, hidden_KNR, weight_OI, a_KRI, b_KOR, scale_K = ctx.saved_tensors
-        grad_KNO = gradients[0].reshape(len(inputs_KNI), -1, gradients[0].shape[-1])
+        grad_KNO = gradients[0].reshape(len(a_KRI), -1, gradients[0].shape[-1])
         grad_hidden_KNR = torch.bmm(grad_KNO, b_KOR).mul_(scale_K)
         grad_b = torch.bmm(hidden_KNR.transpose(1, 2), grad_KNO).transpose(1, 2)
         grad_a = torch.bmm(grad_hidden_KNR.transpose(1, 2), inputs_KNI)
-        grad_x = grad_dropped = None
-        if ctx.needs_input_grad[0]:
-            grad_x = torch.mm(grad_KNO.flatten(0, 1), weight_OI).view_as(inputs_KNI)
-        if ctx.shared and grad_x is not None:
-            grad_x.baddbmm_(grad_hidden_KNR, a_KRI)
-        elif not ctx.shared and ctx.needs_input_grad[1]:
-            grad_dropped = torch.bmm(grad_hidden_KNR, a_KRI).view(ctx.input_shape)
-        if grad_x is not None:
-            grad_x = grad_x.view(ctx.input_shape)
-        return grad_x, grad_dropped, None, None, grad_a, grad_b, None, None
+        grad_x, grad_dropped = _input_gradients(
+            ctx, gradients[0], weight_OI, lambda into: into.baddbmm_(grad_hidden_KNR, a_KRI)
+        )
+        return grad_x, grad_dropped, None, None, grad_a, grad_b, None
+
+
+class LoopedLoraLinear(torch.autograd.Function):
+    """The same, one adapter after the other: without filled-up ranks, and faster on a CPU."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        dropped: Tensor | None,
+        weight_OI: Tensor,
+        bias_O: Tensor | None,
+        scales: Sequence[float],
+        *weights: Tensor,
+    ) -> Tensor:
+        """Compute the layer; ``weights``: A and B of every member (of rank 0 for none)."""
+        out = functional.linear(x, weight_OI, bias_O)
+        inputs_KNI = (x if dropped is None else dropped).reshape(len(scales), -1, x.shape[-1])
+        hidden = [i_NI @ a_RI.t() for i_NI, a_RI in zip(inputs_KNI, weights[::2], strict=True)]
+        out_KNO = out.view(len(scales), -1, out.shape[-1])
+        for out_NO, h_NR, b_OR, scale in zip(out_KNO, hidden, weights[1::2], scales, strict=True):
+            out_NO.addmm_(h_NR, b_OR.t(), alpha=scale)
+        ctx.save_for_backward(inputs_KNI, weight_OI, *hidden, *weights)
+        ctx.shared, ctx.scales = dropped is None, scales
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """As ``PackedLoraLinear.backward``."""
+        scales = ctx.scales
+        inputs_KNI, weight_OI, *rest = ctx.saved_tensors
+        hidden, weights = rest[: len(scales)], rest[len(scales) :]
+        grad_KNO = gradients[0].reshape(len(scales), -1, gradients[0].shape[-1])
+        grads: list[Tensor] = []
+        grad_hidden = []
+        for k, scale in enumerate(scales):
+            grad_hidden.append(torch.mm(grad_KNO[k], weights[2 * k + 1]).mul_(scale))
+            grads.append(torch.mm(grad_hidden[k].t(), inputs_KNI[k]))
+            grads.append(torch.mm(hidden[k].t(), grad_KNO[k]).mul_(scale).t())
+
+        def add(into_KNI: Tensor) -> None:
+            for k, into_NI in enumerate(into_KNI):
+                into_NI.addmm_(grad_hidden[k], weights[2 * k])
+
+        grad_x, grad_dropped = _input_gradients(ctx, gradients[0], weight_OI, add)
+        return grad_x, grad_dropped, None, None, None, *grads
+
+
+def _input_gradients(
+    ctx: Any, grad_out: Tensor, weight_OI: Tensor, add: Callable[[Tensor], object]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of x and x'; ``add`` adds the adapters' part to a (K, N, I)."""
+    inputs_KNI = ctx.saved_tensors[0]
+    shape = (*grad_out.shape[:-1], weight_OI.shape[1])
+    grad_x = grad_dropped = None
+    if ctx.needs_input_grad[0]:
+        grad_x = torch.mm(grad_out.reshape(-1, grad_out.shape[-1]), weight_OI)
+    if ctx.shared and grad_x is not None:
+        add(grad_x.view_as(inputs_KNI))
+    elif not ctx.shared and ctx.needs_input_grad[1]:
+        grad_dropped = torch.zeros_like(inputs_KNI)
+        add(grad_dropped)
+        grad_dropped = grad_dropped.view(shape)
+    return None if grad_x is None else grad_x.view(shape), grad_dropped
