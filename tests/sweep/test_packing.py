@@ -22,7 +22,13 @@ from sizewise.record.state import JobState, job_state
 from sizewise.record.stops import standing_stop
 from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.launch.local_launcher import LocalBackend, Pool
-from sizewise.sweep.launch.packing import MOST, ON_CPU, choose_packing, pack_key
+from sizewise.sweep.launch.packing import (
+    MOST,
+    ON_CPU,
+    Packing,
+    choose_packing,
+    pack_key,
+)
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
 
@@ -51,8 +57,7 @@ def test_what_is_the_adapters_own_may_differ_and_what_a_pass_depends_on_may_not(
     )  # fmt: skip
     key = pack_key(job(tmp_path))
     assert key is not None
-    for override in own:
-        assert pack_key(job(tmp_path, override)) == key, override
+    assert pack_key(job(tmp_path, *own)) == key
     for override in ("model=micro", "dataset.max_train=4", "trainer.batch_size=2",
                      "quantization=nf4", "trainer.precision=bf16-true"):  # fmt: skip
         assert pack_key(job(tmp_path, override)) not in (None, key), override
@@ -64,7 +69,10 @@ def test_what_is_the_adapters_own_may_differ_and_what_a_pass_depends_on_may_not(
 
 def test_auto_packs_on_gpus_and_says_why_not_on_a_cpu(tmp_path: Path) -> None:
     two = [job(tmp_path, f"seed={seed}") for seed in (1, 2)]
-    assert choose_packing("auto", two, gpus=True).most == MOST
+    on_gpu = choose_packing("auto", two, gpus=True)
+    assert (on_gpu.most, on_gpu.measured) == (MOST, True)
+    assert on_gpu.kept(two[0]) == on_gpu.kept(two[1]) is not None
+    assert on_gpu.kept(two[0]) != on_gpu.kept(job(tmp_path, "trainer.batch_size=2"))
     on_cpu = choose_packing("auto", two, gpus=False)
     assert (on_cpu.most, on_cpu.why) == (1, ON_CPU)
     assert choose_packing(3, two, gpus=False).most == 3
@@ -93,23 +101,22 @@ def test_a_slot_takes_jobs_of_one_key_and_leaves_some_for_the_others(
     other, alone = job(tmp_path, "trainer.batch_size=2"), job(tmp_path, "lora=dora")
     jobs, quiet = [like[0], other, alone, *like[1:]], Progress(7, live=False)
     options = LaunchOptions(tmp_path)
-    one = Pool([Slot(0, None, 1)], jobs, options, quiet, most=3)
+    one = Pool([Slot(0, None, 1)], jobs, options, quiet, Packing(3))
     assert begun_by(one, monkeypatch) == [like[:3], [other], [alone], like[3:]]
-    two = Pool([Slot(0, None, 1), Slot(1, None, 1)], like, options, quiet, most=8)
+    two = Pool([Slot(0, None, 1), Slot(1, None, 1)], like, options, quiet, Packing(8))
     assert list(map(len, begun_by(two, monkeypatch))) == [3, 1, 1]
     claim = try_claim(like[1].run_dir)
     assert claim is not None
-    held = Pool([Slot(0, None, 1)], like, options, quiet, most=8)
+    held = Pool([Slot(0, None, 1)], like, options, quiet, Packing(8))
     assert begun_by(held, monkeypatch) == [[like[0], *like[2:]]]
     assert held.elsewhere == [like[1]]
     claim.release("done")
 
 
-def run(jobs: list[Job], root: Path, packing: Any) -> None:
+def launch(backend: LocalBackend, jobs: list[Job], root: Path, packing: Any) -> None:
     for each in jobs:
         submit(each)
-    with closing(LocalBackend(n_jobs=1, threads=1, progress=False)) as backend:
-        backend.run(jobs, LaunchOptions(root, packing=packing))
+    backend.run(jobs, LaunchOptions(root, packing=packing))
 
 
 @pytest.mark.slow
@@ -120,11 +127,12 @@ def test_a_packed_sweep_has_the_outcomes_of_an_unpacked_one(tmp_path: Path) -> N
     for way, packing in (("packed", 3), ("alone", "off")):
         root = tmp_path / way
         stopped = [job(root, each, stop_at=0.5) for each in grid]
-        run(stopped, root, packing)
-        stops = [standing_stop(each.run_dir) for each in stopped]
-        assert all(stop is not None and stop.value for stop in stops)
         going_on = [job(root, each, stop_at=1.0) for each in grid[1:3]]
-        run(going_on, root, packing)
+        with closing(LocalBackend(n_jobs=1, threads=1, progress=False)) as backend:
+            launch(backend, stopped, root, packing)
+            stops = [standing_stop(each.run_dir) for each in stopped]
+            launch(backend, going_on, root, packing)
+        assert all(stop is not None and stop.value for stop in stops)
         states = [job_state(each.run_dir) for each in stopped]
         assert Counter(states) == {JobState.PRUNED: 2, JobState.DONE: 2}
         cost = json.loads((going_on[0].run_dir / "outcome.json").read_text())["cost"]
@@ -132,13 +140,13 @@ def test_a_packed_sweep_has_the_outcomes_of_an_unpacked_one(tmp_path: Path) -> N
         found[way] = [
             [each.identity.slug for each in stopped],
             [stop.value for stop in stops if stop is not None and stop.value is not None],
-            [comparable(each.run_dir) for each in going_on],
+            [comparable(each.run_dir)["validation"]["val_loss"] for each in going_on],
             [answers(p) for e in going_on for p in sorted(e.run_dir.glob("predictions/tuned.*l"))],
         ]
     ours, theirs = found["packed"], found["alone"]
     assert ours[0] == theirs[0]
     assert ours[1] == pytest.approx(theirs[1], abs=1e-5)
-    assert [o["validation"] for o in ours[2]] == pytest.approx([o["validation"] for o in theirs[2]])
+    assert ours[2] == pytest.approx(theirs[2], abs=1e-5)
     assert [[row["text"] for row in rows] for rows in ours[3]] == [
         [row["text"] for row in rows] for rows in theirs[3]
     ]

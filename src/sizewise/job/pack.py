@@ -24,33 +24,76 @@ import torch
 from greenlet import getcurrent, greenlet
 from hydra.core.hydra_config import HydraConfig
 
+from sizewise.errors import SizewiseError
+from sizewise.job.bases import plan_job
 from sizewise.job.execute import JobResult, execute
+from sizewise.job.submit import load_job
+from sizewise.models.plan.planner import MemoryPlan
 from sizewise.record.logs import output_to_log, send_output
 from sizewise.record.state import JobState
-from sizewise.runtime import same_random_state
+from sizewise.runtime import resolve_device, same_random_state
 from sizewise.signals import SIGNALS, SignalHandlers
+from sizewise.training.group_size import GroupSize
 from sizewise.training.pack import Pack, set_torch_random, sit, torch_random
 
 
-def execute_together(run_dirs: Sequence[Path], ended: Callable[[JobResult], None]) -> None:
+def execute_together(
+    run_dirs: Sequence[Path], ended: Callable[[JobResult], None], kept: Path | None = None
+) -> None:
     """Run the submitted jobs of ``run_dirs``, each as ``execute`` would, and tell of each end.
 
     A job that another process holds, or that is done, is simply not in the pack.
 
+    Args:
+        run_dirs: directories with a ``job.json`` each.
+        ended: called with the result of a job as soon as it has ended.
+        kept: where it is kept how many of such jobs should share a pass, or is to be once that was
+            measured; None: all of them do.
+
     Raises:
         KeyboardInterrupt: a signal came; every job has saved its state.
     """
-    crew = Crew(ended)
+    crew = Crew(ended, GroupSize(how_many_fit(run_dirs), kept))
     crew.run(run_dirs)
     if crew.signal is not None:
         raise KeyboardInterrupt(signal.Signals(crew.signal).name)
 
 
+def how_many_fit(run_dirs: Sequence[Path]) -> int:
+    """Return how many of the jobs can share a pass in the memory of this GPU, as planned.
+
+    All of them where there is none, or nothing can be planned.
+    """
+    count = len(run_dirs)
+    try:
+        cfg, _ = load_job(run_dirs[0])
+        device = resolve_device(cfg.trainer)
+        if device.type != "cuda":
+            return count
+        plan = plan_job(cfg, advise=False)
+    except SizewiseError:  # the job says it itself
+        return count
+    room = torch.cuda.get_device_properties(device).total_memory
+    return rows_that_fit(plan, room, count)
+
+
+def rows_that_fit(plan: MemoryPlan, room: int, count: int) -> int:
+    """Return how many of ``count`` jobs fit into ``room`` bytes in one pass; at least 1.
+
+    Weights are there once, adapters, gradients and optimiser states of all jobs, activations and
+    logits of those in the pass.
+    """
+    own = sum(plan.training.get(part, 0) for part in ("adapters", "gradients", "optimizer"))
+    each = sum(plan.training.get(part, 0) for part in ("activations", "logits"))
+    left = room - (plan.training_peak - own - each) - own * count
+    return max(1, min(count, int(left // max(1, each))))
+
+
 class Crew:
     """Jobs that take turns, and the signal that came for all of them."""
 
-    def __init__(self, ended: Callable[[JobResult], None]) -> None:
-        self.pack = Pack()
+    def __init__(self, ended: Callable[[JobResult], None], size: GroupSize) -> None:
+        self.pack = Pack(size)
         self.signal: int | None = None
         self._ended = ended
 

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sizewise.devices import free_memory, is_out_of_memory
+from sizewise.devices import device_of, free_memory, is_out_of_memory, synchronize
 from sizewise.models.adapter.packed import NotPackableError, PackedBase, Part, why_alone
 from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.head import answer_logits
+from sizewise.training.group_size import GroupSize
 
 log = logging.getLogger(__name__)
 Random = tuple[Tensor, Tensor | None]
@@ -109,6 +110,11 @@ class Seat:
         self._model = self._logits = self._loss = None
         self._batch = {}
 
+    def go_alone(self) -> None:
+        """Make the forward pass that it waits for, of its own rows only."""
+        assert self._model is not None
+        self._logits = answer_logits(self._model, self._batch)
+
     def train_alone(self, why: str) -> None:
         self._alone = why
 
@@ -148,11 +154,12 @@ class Pack:
     ``size``: how many at most share one; it is halved where memory does not suffice.
     """
 
-    size: int = 1 << 30
+    size: GroupSize
     seats: dict[int, Seat] = field(default_factory=dict)
     _base: PackedBase | None = None
     _weight: Tensor | None = None
     _group: list[Seat] = field(default_factory=list)
+    _seconds: float = 0.0
 
     def join(self, pause: Callable[[], None]) -> Seat:
         number = len(self.seats)
@@ -180,45 +187,56 @@ class Pack:
 
         A backward pass comes first: until it is over, the activations of its group are held.
         """
-        for what, most in (("backward", len(self.seats)), ("forward", self.size)):
-            waiting = [seat for seat in self.seats.values() if seat.waiting == what]
-            if waiting:
-                self._group = sorted(waiting, key=lambda seat: seat.passes)[:most]
-                return self._group[0]
-        return None
+        waiting = {what: self._waiting(what) for what in ("backward", "forward")}
+        self._group = waiting["backward"]
+        if not self._group and waiting["forward"]:
+            jobs = sorted(waiting["forward"], key=lambda seat: seat.passes)
+            self._group = jobs[: self.size.now(self._device, len(jobs))]
+        return self._group[0] if self._group else None
+
+    def _waiting(self, what: str) -> list[Seat]:
+        return [seat for seat in self.seats.values() if seat.waiting == what]
+
+    @property
+    def _device(self) -> torch.device:
+        assert self._base is not None
+        return device_of(self._base.base)
 
     def pass_through(self) -> None:
         """Make the pass of the group, led by its first seat, whose turn it is."""
-        group = self._group
+        group, what = self._group, self._group[0].waiting
+        if self.size.measuring:
+            synchronize(self._device)
         begun = time.perf_counter()
-        if group[0].waiting == "forward":
+        if what == "forward":
             group = self._forward(group)
         else:
             self._backward(group)
-        seconds = (time.perf_counter() - begun) / len(group)
+        if self.size.measuring:
+            synchronize(self._device)
+        seconds = time.perf_counter() - begun
+        self._seconds = seconds if what == "forward" else self._seconds + seconds
+        if what == "backward":
+            tokens = sum(seat._batch["input_ids"].numel() for seat in group)
+            self.size.note(len(group), tokens, self._seconds)
         for seat in group:
             seat.waiting = ""
-            seat.charge(seconds)
-        group[0].charge(-seconds * len(group))
+            seat.charge(seconds / len(group))
+        group[0].charge(-seconds)
 
     def _forward(self, group: list[Seat]) -> list[Seat]:
         """Make the forward pass; with too little memory, of half the group, then of the rest.
 
         Whatever else goes wrong, each of the group tries on its own, and fails alone.
         """
-        assert self._base is not None
         while len(group) > 1:
-            states, why = [seat.random for seat in group], ""
-            first = torch_random()
+            states, first = [seat.random for seat in group], torch_random()
             try:
-                logits = self._base.answer_logits(self._parts(group))
-                for seat, own in zip(group, logits, strict=True):
-                    seat._logits, seat.together = own, len(group)
+                self._shared_forward(group)
                 return group
             except Exception as error:
                 why = str(error).splitlines()[0] if str(error) else type(error).__name__
-                memory = is_out_of_memory(error)
-                never = isinstance(error, NotPackableError)
+                memory, never = is_out_of_memory(error), isinstance(error, NotPackableError)
             # Outside the handler, so that the traceback no longer holds the failed pass's tensors.
             set_torch_random(first)
             for seat, state in zip(group, states, strict=True):
@@ -226,14 +244,20 @@ class Pack:
             free_memory()
             if not memory:
                 log.warning("%d jobs cannot share a pass (%s): each goes alone.", len(group), why)
-                for seat in group:
-                    if never:
-                        seat.train_alone(why)
+                for seat in group if never else ():
+                    seat.train_alone(why)
                 return group
-            self.size = len(group) // 2
-            log.warning("Out of memory with %d jobs in a pass: %d go on.", len(group), self.size)
-            group = group[: self.size]
+            self.size.limit(len(group) // 2)
+            log.warning("Out of memory with %d jobs in a pass: fewer go on.", len(group))
+            group = group[: len(group) // 2]
+        group[0].go_alone()
         return group
+
+    def _shared_forward(self, group: Sequence[Seat]) -> None:
+        assert self._base is not None
+        logits = self._base.answer_logits(self._parts(group))
+        for seat, own in zip(group, logits, strict=True):
+            seat._logits, seat.together = own, len(group)
 
     def _parts(self, group: Sequence[Seat]) -> list[Part]:
         first, *others = group  # the first one's random states are those in force
@@ -248,7 +272,7 @@ class Pack:
             for seat in group:
                 seat._error = error
             if is_out_of_memory(error):
-                self.size = max(1, len(group) // 2)
+                self.size.limit(len(group) // 2)
 
 
 _seat: ContextVar[Seat | None] = ContextVar("seat", default=None)

@@ -282,7 +282,7 @@ def dropout_rate(layer: Any) -> float:
 
 
 def _one_by_one(x: Tensor) -> bool:
-    """Whether small products are made one after the other, as is faster where they start at once."""
+    """Whether the small products are made one after the other: on a CPU that is faster."""
     return x.device.type == "cpu"
 
 

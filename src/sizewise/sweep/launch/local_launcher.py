@@ -30,7 +30,7 @@ from sizewise.record.state import (
 )
 from sizewise.signals import SignalHandlers
 from sizewise.sweep.launch.backend import ENDED, LaunchOptions
-from sizewise.sweep.launch.packing import choose_packing, pack_key
+from sizewise.sweep.launch.packing import ALONE, Packing, choose_packing, pack_key
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
 from sizewise.sweep.plan import refusal
@@ -135,7 +135,7 @@ class LocalBackend:
             if packing.why and packing.why != self._said:
                 progress.say(packing.why)
                 self._said = packing.why
-            Pool(self._slots, jobs, options, progress, packing.most).run()
+            Pool(self._slots, jobs, options, progress, packing).run()
 
     def places(self, jobs: int) -> list[Slot]:
         """Return where so many jobs run, after ``check``: as many workers, with none begun yet."""
@@ -218,7 +218,7 @@ class Waiting(Generic[Waits]):
 class Pool:
     """Runs jobs on a set of slots; idle workers are left as they are at the end.
 
-    ``most``: how many jobs a worker takes at once, where they can share passes.
+    A worker takes several at once where they can share passes, as ``packing`` says.
     """
 
     def __init__(
@@ -227,12 +227,12 @@ class Pool:
         jobs: Sequence[Job],
         options: LaunchOptions,
         progress: Progress,
-        most: int = 1,
+        packing: Packing = ALONE,
     ) -> None:
         self._slots, self._options, self._progress = slots, options, progress
         self.waiting: Waiting[Job] = Waiting(jobs)
         self.elsewhere: list[Job] = []  # held by other processes
-        self._most = most
+        self._packing = packing
         self._keys: dict[str, str | None] = {}
         self._tries: dict[str, int] = {}
         self._signals = 0
@@ -279,7 +279,7 @@ class Pool:
         """Take the jobs that are packed with ``job``; no more than leaves some for every slot."""
         key = self._key(job)
         share = -(-(1 + len(self.waiting)) // max(1, len(self._slots)))
-        most = min(self._most, share) - 1
+        most = min(self._packing.most, share) - 1
         if key is None or most < 1:
             return []
         base = reuse_key(job.config)
@@ -304,7 +304,7 @@ class Pool:
             self._selector.unregister(slot)
             slot.close()
         fresh = slot.process is None
-        slot.start(jobs)
+        slot.start(jobs, self._packing.kept(jobs[0]))
         if fresh:
             self._selector.register(slot, selectors.EVENT_READ)
         for job in jobs:

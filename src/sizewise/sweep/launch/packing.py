@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from sizewise.files import hash_text
 from sizewise.job.submit import DEFAULT_FUNCTION, Job
 from sizewise.record.identity import trains
 
@@ -25,10 +27,24 @@ ON_CPU = (
 
 @dataclass(frozen=True)
 class Packing:
-    """How many jobs a worker takes at most, and why."""
+    """How many jobs a worker takes at most, and why.
+
+    ``measured``: how many of them share a pass is found out, and kept under ``paths.cache``.
+    """
 
     most: int = 1
     why: str = ""
+    measured: bool = False
+
+    def kept(self, job: Job) -> Path | None:
+        """Where it is kept how many jobs like ``job`` should share a pass; None: all do."""
+        if not self.measured:
+            return None
+        cache = Path(str((job.config.get("paths") or {}).get("cache", ".")))
+        return cache / "packing" / f"{hash_text(str(pack_key(job)), 16)}.json"
+
+
+ALONE = Packing()
 
 
 def choose_packing(asked: Any, jobs: Sequence[Job], gpus: bool) -> Packing:
@@ -38,11 +54,12 @@ def choose_packing(asked: Any, jobs: Sequence[Job], gpus: bool) -> Packing:
     """
     keys = [key for key in map(pack_key, jobs) if key is not None]
     if asked in ("off", False) or len(set(keys)) == len(keys):
-        return Packing()
+        return ALONE
     if asked != "auto":
         return Packing(int(asked), f"Up to {asked} jobs on one base share their passes.")
     if gpus:
-        return Packing(MOST, f"Up to {MOST} jobs on one base share their passes where that pays.")
+        why = f"Up to {MOST} jobs on one base share their passes, as many as pay (measured)."
+        return Packing(MOST, why, measured=True)
     return Packing(1, ON_CPU)
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sizewise.job.execute import WORKER_MODULE, worker_arguments
@@ -50,15 +51,19 @@ class Slot:
     process: subprocess.Popen[bytes] | None = None
     _buffer: bytes = field(default=b"")
 
-    def start(self, jobs: Sequence[Job]) -> None:
-        """Give the worker a job, or several to be packed; begin a worker where there is none."""
+    def start(self, jobs: Sequence[Job], kept: Path | None = None) -> None:
+        """Give the worker a job, or several to be packed; begin a worker where there is none.
+
+        ``kept``: as of ``job.pack.execute_together``.
+        """
         if self.process is None:
             self._spawn()
         assert self.process is not None
         assert self.process.stdin is not None
         self.jobs, self.started = list(jobs), time.monotonic()
         self.base = reuse_key(jobs[0].config)
-        request = json.dumps({"run_dirs": [str(job.run_dir) for job in jobs]}) + "\n"
+        asked = {"run_dirs": [str(job.run_dir) for job in jobs]}
+        request = json.dumps(asked | ({} if kept is None else {"kept": str(kept)})) + "\n"
         try:
             self.process.stdin.write(request.encode())
             self.process.stdin.flush()

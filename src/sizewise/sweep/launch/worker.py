@@ -48,21 +48,23 @@ def _serve(requests: IO[str], replies: IO[str]) -> int:
         replies.flush()
 
     for line in iter(requests.readline, ""):
-        run_dirs = [Path(name) for name in json.loads(line)["run_dirs"]]
+        asked = json.loads(line)
+        run_dirs = [Path(name) for name in asked["run_dirs"]]
+        kept = Path(asked["kept"]) if "kept" in asked else None
         try:
             with fresh_process_state():
-                _run(run_dirs, tell)
+                _run(run_dirs, tell, kept)
         except KeyboardInterrupt:
             return 130
     return 0
 
 
-def _run(run_dirs: Sequence[Path], tell: Callable[[JobResult], None]) -> None:
+def _run(run_dirs: Sequence[Path], tell: Callable[[JobResult], None], kept: Path | None) -> None:
     """Run one job, or a pack of them; the output of each goes to its own log."""
     if len(run_dirs) > 1:
         from sizewise.job.pack import execute_together
 
-        execute_together(run_dirs, tell)
+        execute_together(run_dirs, tell, kept)
         return
     try:
         with output_to_log(run_dirs[0]):

@@ -1,0 +1,89 @@
+"""How many jobs of a pack share a pass: timed on their own first steps, kept by content."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+from sizewise.devices import device_name
+from sizewise.files import read_json, write_json
+
+TIMED = 3
+# A smaller group needs less memory: it is taken where a larger one gains no more than this.
+WORTH = 1.03
+
+
+class GroupSize:
+    """The number of jobs that share a pass.
+
+    Args:
+        most: at most so many; without ``kept`` it is always that.
+        kept: the file of what was measured for this base, data and micro-batch, by whichever job
+            did it first on such a device. Where there is none yet, all halves of ``most`` are tried
+            in turn, the first time to warm up, on steps that count as any others do.
+    """
+
+    def __init__(self, most: int, kept: Path | None = None) -> None:
+        self.most = most
+        self._kept = kept
+        self._seconds: dict[int, list[float]] = defaultdict(list)
+        self._chosen = most if kept is None else None
+        self._device = ""
+
+    @property
+    def measuring(self) -> bool:
+        return self._chosen is None
+
+    def now(self, device: torch.device, jobs: int) -> int:
+        """Return how many of ``jobs`` that wait go through the next pass."""
+        if self._chosen is None:
+            self._device = self._device or f"{device_name(device)}, torch {torch.__version__}"
+            self._recall(min(self.most, jobs))
+        if self._chosen is not None:
+            return self._chosen
+        return next((n for n in _halves(self.most) if len(self._seconds[n]) <= TIMED), 1)
+
+    def note(self, jobs: int, tokens: int, seconds: float) -> None:
+        """Take down what a forward and a backward pass of ``tokens`` took."""
+        if self.measuring:
+            self._seconds[jobs].append(seconds / tokens)
+            if all(len(self._seconds[n]) > TIMED for n in _halves(self.most)):
+                self._decide()
+
+    def limit(self, most: int) -> None:
+        """Memory suffices for no more than ``most``."""
+        self.most = max(1, most)
+        if self._chosen is not None:
+            self._chosen = min(self._chosen, self.most)
+        elif all(len(self._seconds[n]) > TIMED for n in _halves(self.most)):
+            self._decide()
+
+    def _decide(self) -> None:
+        found = {n: statistics.median(self._seconds[n][1:]) for n in _halves(self.most)}
+        best = min(found.values())
+        self._chosen = min(n for n, seconds in found.items() if seconds <= best * WORTH)
+        assert self._kept is not None
+        seconds = {str(n): found[n] for n in sorted(found)}
+        record = {"device": self._device, "jobs": self._chosen, "seconds_per_token": seconds}
+        write_json(self._kept, record)
+
+    def _recall(self, jobs: int) -> None:
+        """Take over what another pack has measured with at least as many jobs."""
+        if self._seconds or self._kept is None:
+            return
+        self.most = jobs
+        record = read_json(self._kept) or {}
+        measured = [int(n) for n in record.get("seconds_per_token", {}) if n.isdigit()]
+        if record.get("device") == self._device and max(measured, default=0) >= jobs:
+            self._chosen = min(int(record["jobs"]), jobs)
+
+
+def _halves(most: int) -> list[int]:
+    """``most``, a half of it, and so on down to 1."""
+    found = [most]
+    while found[-1] > 1:
+        found.append(found[-1] // 2)
+    return found
