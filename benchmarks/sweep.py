@@ -42,7 +42,7 @@ class Setting:
     epochs: int = 2
     room: int = 48
     rungs: str = "[0.333]"
-    keep: float = 0.25
+    keep: float = 0.125
 
     @property
     def jobs(self) -> int:
