@@ -17,7 +17,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from training_setup import VOCABULARY
 
 from sizewise.composition.compose import compose_run
 from sizewise.config import LoraConfig, ModelConfig
@@ -54,7 +53,7 @@ class Steps:
             attach_adapter(view_of(base), LoraConfig(r=rank), model, n).to(device)
             for n, rank in enumerate(ranks)
         ]
-        vocabulary = min(VOCABULARY, base.config.get_text_config().vocab_size)
+        vocabulary = base.config.get_text_config().vocab_size
         self.batches = [
             _batch(rows, tokens - n % 4 * tokens // 16, vocabulary, n, device) for n in range(count)
         ]
@@ -99,11 +98,11 @@ def _loss(logits_NV: torch.Tensor, batch: Any) -> torch.Tensor:
     return answer_loss(logits_NV, targets_N, targets_N.numel())[0]
 
 
-def check(steps: Steps) -> None:
-    """End where the gradients of the two ways are not the same, but for rounding."""
+def check(steps: Steps, largest: float = LARGEST_DIFFERENCE) -> None:
+    """End where the gradients of the two ways differ by more than ``largest`` of their norm."""
     pairs = zip(steps.gradients(steps.alone), steps.gradients(steps.packed), strict=True)
     worst = max(float((a - b).norm() / a.norm().clamp_min(1e-12)) for a, b in pairs if a.any())
-    if worst > LARGEST_DIFFERENCE:
+    if worst > largest:
         raise SystemExit(f"the two ways differ: gradients by {worst:.1e} of their norm")
 
 

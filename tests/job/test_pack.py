@@ -16,8 +16,10 @@ from tests.training.jobs import SERVER, exit_code
 
 from sizewise.composition.compose import compose_run
 from sizewise.job.execute import JobResult, execute
-from sizewise.job.pack import execute_together
+from sizewise.job.pack import execute_together, rows_that_fit
 from sizewise.job.submit import Job, make_job, submit
+from sizewise.models.adapter.packed import NotPackableError, PackedBase
+from sizewise.models.plan.planner import MemoryPlan
 from sizewise.record.identity import plain_config
 from sizewise.record.state import JobState, job_state, read_failure
 
@@ -51,7 +53,7 @@ def together(jobs: list[Job]) -> dict[str, JobResult]:
 def history(run_dir: Path) -> list[dict[str, Any]]:
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
     assert lines
-    return [{k: v for k, v in json.loads(line).items() if k != "sha256"} for line in lines]
+    return [{k: json.loads(line)[k] for k in ("step", "values")} for line in lines]
 
 
 def assert_equal(ours: Path, theirs: Path) -> None:
@@ -98,6 +100,78 @@ def test_unequal_jobs_end_as_each_alone(tmp_path: Path) -> None:
         assert cost["packed"] > 1.5
         assert cost["train_seconds"] > 0
         assert cost["energy_joules"] is None
+
+
+@pytest.fixture(scope="module")
+def trained_alone(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The learning curves of the unequal jobs, each trained alone."""
+    root = tmp_path_factory.mktemp("alone")
+    jobs = [planned(root, f"alone{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
+    for job in jobs:
+        assert execute(job.run_dir).state == JobState.DONE
+    return [history(job.run_dir) for job in jobs]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[int]:
+    """Let passes of several jobs fail in their midst; return how many were in each, as it fills."""
+    asked: list[int] = []
+    answer_logits = PackedBase.answer_logits
+
+    def fails(self: PackedBase, parts: Any) -> Any:
+        asked.append(len(parts))
+        answer_logits(self, parts)
+        raise error
+
+    monkeypatch.setattr(PackedBase, "answer_logits", fails)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "often"),
+    [
+        (RuntimeError("CUDA out of memory. Tried"), "Out of memory with 3 jobs in a pass", False),
+        (
+            NotPackableError("a layer is given (2, 3)"),
+            "cannot share a pass (a layer is given (2, 3))",
+            False,
+        ),
+        (ValueError("of whatever kind"), "cannot share a pass (of whatever kind)", True),
+    ],
+)
+def test_where_a_pass_cannot_be_shared_each_goes_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trained_alone: list[Any],
+    error: Exception,
+    said: str,
+    often: bool,
+) -> None:
+    asked = failing(monkeypatch, error)
+    jobs = [planned(tmp_path, f"packed{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert [history(job.run_dir) for job in jobs] == near(trained_alone)
+    assert (len(asked) > 1) is often
+    assert said in "".join((job.run_dir / "job.log").read_text() for job in jobs)
+
+
+def test_how_many_share_a_pass_is_measured_on_steps_that_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained_alone: list[Any]
+) -> None:
+    monkeypatch.setattr("sizewise.training.group_size.TIMED", 1)
+    jobs = [planned(tmp_path, f"packed{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
+    found: list[JobResult] = []
+    kept = tmp_path / "cache" / "packing" / "key.json"
+    execute_together([job.run_dir for job in jobs], found.append, kept)
+    assert [result.state for result in found] == [JobState.DONE] * 3
+    assert [history(job.run_dir) for job in jobs] == near(trained_alone)
+    assert set(json.loads(kept.read_text())["seconds_per_token"]) == {"1", "3"}
+
+
+def test_a_planned_pass_leaves_room_for_what_every_job_holds() -> None:
+    parts = {"weights": 100, "adapters": 1, "gradients": 1, "optimizer": 2, "activations": 9,
+             "logits": 1}  # fmt: skip
+    plan = MemoryPlan(0, 0, parts, {}, 6, sum(parts.values()) + 6, 0, {})
+    assert [rows_that_fit(plan, room, 8) for room in (500, 178, 177, 158, 10)] == [8, 4, 3, 2, 1]
 
 
 def test_who_stops_early_diverges_or_fails_leaves_and_the_others_go_on(tmp_path: Path) -> None:

@@ -69,3 +69,11 @@ def test_what_does_not_fit_is_asked_for_no_more(tmp_path: Path) -> None:
     assert (fixed.now(CPU, 6), fixed.measuring) == (6, False)
     fixed.limit(3)
     assert fixed.now(CPU, 6) == 3
+
+
+def test_jobs_that_leave_while_it_is_measured_end_the_measuring(tmp_path: Path) -> None:
+    size = GroupSize(8, tmp_path / "key.json")
+    assert size.now(CPU, 8) == 8
+    size.note(8, 10, 1.0)
+    assert measure(size, 3, {2: 1.0, 1: 3.0}) == [2] * (TIMED + 1) + [1] * (TIMED + 1)
+    assert size.now(CPU, 3) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -42,33 +43,32 @@ class GroupSize:
         if self._chosen is None:
             self._device = self._device or f"{device_name(device)}, torch {torch.__version__}"
             self._recall(min(self.most, jobs))
-        if self._chosen is not None:
-            return self._chosen
-        return next((n for n in _halves(self.most) if len(self._seconds[n]) <= TIMED), 1)
+        if self._chosen is None:
+            sizes = [n for n in _halves(self.most) if n <= jobs]
+            due = [n for n in sizes if len(self._seconds[n]) <= TIMED]
+            return due[0] if due else self._decide(sizes)
+        return self._chosen
 
     def note(self, jobs: int, tokens: int, seconds: float) -> None:
         """Take down what a forward and a backward pass of ``tokens`` took."""
         if self.measuring:
             self._seconds[jobs].append(seconds / tokens)
-            if all(len(self._seconds[n]) > TIMED for n in _halves(self.most)):
-                self._decide()
 
     def limit(self, most: int) -> None:
         """Memory suffices for no more than ``most``."""
         self.most = max(1, most)
         if self._chosen is not None:
             self._chosen = min(self._chosen, self.most)
-        elif all(len(self._seconds[n]) > TIMED for n in _halves(self.most)):
-            self._decide()
 
-    def _decide(self) -> None:
-        found = {n: statistics.median(self._seconds[n][1:]) for n in _halves(self.most)}
+    def _decide(self, sizes: Sequence[int]) -> int:
+        found = {n: statistics.median(self._seconds[n][1:]) for n in sizes}
         best = min(found.values())
         self._chosen = min(n for n, seconds in found.items() if seconds <= best * WORTH)
         assert self._kept is not None
         seconds = {str(n): found[n] for n in sorted(found)}
         record = {"device": self._device, "jobs": self._chosen, "seconds_per_token": seconds}
         write_json(self._kept, record)
+        return self._chosen
 
     def _recall(self, jobs: int) -> None:
         """Take over what another pack has measured with at least as many jobs."""
