@@ -117,9 +117,9 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[int]:
     asked: list[int] = []
     answer_logits = PackedBase.answer_logits
 
-    def fails(self: PackedBase, parts: Any) -> Any:
+    def fails(self: PackedBase, parts: Any, training: bool = True) -> Any:
         asked.append(len(parts))
-        answer_logits(self, parts)
+        answer_logits(self, parts, training)
         raise error
 
     monkeypatch.setattr(PackedBase, "answer_logits", fails)

@@ -180,6 +180,10 @@ class AnswerModule(pl.LightningModule):
         """As ``answer_scores``, in a pass with the other jobs of a pack."""
         return self.answer_scores(batch)
 
+    def _validation_nll(self, batch: Batch) -> tuple[Tensor, int]:
+        """As ``summed_nll``, in a pass with the other jobs of a pack."""
+        return summed_nll(self.answer_scores, batch)
+
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Differentiate, together with the jobs that shared the forward pass."""
         seat = current_seat()
@@ -194,7 +198,7 @@ class AnswerModule(pl.LightningModule):
             logits_NV, targets_N = self.answer_scores(batch)
             nll, tokens = answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
         else:
-            nll, tokens = summed_nll(self.answer_scores, batch)
+            nll, tokens = self._validation_nll(batch)
         if batch["step_tokens"]:
             self.validation.add(nll, tokens)
 
@@ -306,6 +310,14 @@ class CausalModule(AnswerModule):
         if seat is None:
             return self.answer_scores(batch)
         return seat.answer_logits(self.model, batch), answer_targets(batch)
+
+    def _validation_nll(self, batch: Batch) -> tuple[Tensor, int]:
+        seat = current_seat()
+        logits_NV = None if seat is None else seat.validation_logits(self.model, batch)
+        if logits_NV is None:
+            return super()._validation_nll(batch)
+        targets_N = answer_targets(batch)
+        return answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
 
 
 class Seq2SeqModule(AnswerModule):

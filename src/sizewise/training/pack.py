@@ -2,8 +2,9 @@
 
 Every fit keeps its own Trainer, optimiser, schedule, callbacks and files. Two points of a step are
 common: the forward pass, for which each hands in its micro-batch and gets its own logits, and the
-backward pass, for which each hands in its own loss. The fits run one at a time, and at these points
-one waits (``Seat.pause``) until all the others wait too or have left.
+backward pass, for which each hands in its own loss; and so are the batches of validations. The fits
+run one at a time, and at these points one waits (``Seat.pause``) until all the others wait too or
+have left.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from sizewise.models.head import answer_logits
 from sizewise.training.group_size import GroupSize
 
 log = logging.getLogger(__name__)
+# What there is to wait for; what stands first is done first, since it holds more memory.
+PASSES = ("backward", "validation", "forward")
 Random = tuple[Tensor, Tensor | None]
 
 
@@ -48,7 +51,7 @@ class Seat:
     Attributes:
         pause: lets the others go on; returns when it is this one's turn again.
         random: torch's random states of this job while another one runs.
-        waiting: the pass that it waits for, ``forward`` or ``backward``; empty while it can go on.
+        waiting: the pass that it waits for (``PASSES``); empty while it can go on.
         passes: forward passes so far.
         together: how many jobs shared the last one.
     """
@@ -77,6 +80,15 @@ class Seat:
             self._batch = batch
             self._wait("forward")
         return answer_logits(model, batch) if self._logits is None else self._logits
+
+    def validation_logits(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor | None:
+        """As ``answer_logits``, in evaluation mode; None where the pass is not shared."""
+        self._logits = None
+        if self._takes_part(model):
+            self._batch = batch
+            self._wait("validation")
+        logits, self._logits = self._logits, None
+        return logits
 
     def backward(self, loss: Tensor) -> None:
         """Differentiate ``loss``, with those of the jobs whose forward pass was the same."""
@@ -183,19 +195,20 @@ class Pack:
             self._base.remove(number)
 
     def next_leader(self) -> Seat | None:
-        """Return who is to go on when nobody can without a pass: it makes the pass for a group.
+        """Return who is to go on when nobody can without a pass: it makes the pass for a group."""
+        for what in PASSES:
+            jobs = [seat for seat in self.seats.values() if seat.waiting == what]
+            if jobs:
+                self._group = self._chosen(what, jobs)
+                return self._group[0]
+        return None
 
-        A backward pass comes first: until it is over, the activations of its group are held.
-        """
-        waiting = {what: self._waiting(what) for what in ("backward", "forward")}
-        self._group = waiting["backward"]
-        if not self._group and waiting["forward"]:
-            jobs = sorted(waiting["forward"], key=lambda seat: seat.passes)
-            self._group = jobs[: self.size.now(self._device, len(jobs))]
-        return self._group[0] if self._group else None
-
-    def _waiting(self, what: str) -> list[Seat]:
-        return [seat for seat in self.seats.values() if seat.waiting == what]
+    def _chosen(self, what: str, jobs: list[Seat]) -> list[Seat]:
+        if what == "backward":
+            return jobs
+        jobs = sorted(jobs, key=lambda seat: seat.passes)
+        most = self.size.most if what == "validation" else self.size.now(self._device, len(jobs))
+        return jobs[:most]
 
     @property
     def _device(self) -> torch.device:
@@ -208,10 +221,10 @@ class Pack:
         if self.size.measuring:
             synchronize(self._device)
         begun = time.perf_counter()
-        if what == "forward":
-            group = self._forward(group)
-        else:
+        if what == "backward":
             self._backward(group)
+        else:
+            group = self._forward(group, what == "forward")
         if self.size.measuring:
             synchronize(self._device)
         seconds = time.perf_counter() - begun
@@ -224,7 +237,7 @@ class Pack:
             seat.charge(seconds / len(group))
         group[0].charge(-seconds)
 
-    def _forward(self, group: list[Seat]) -> list[Seat]:
+    def _forward(self, group: list[Seat], training: bool) -> list[Seat]:
         """Make the forward pass; with too little memory, of half the group, then of the rest.
 
         Whatever else goes wrong, each of the group tries on its own, and fails alone.
@@ -232,7 +245,7 @@ class Pack:
         while len(group) > 1:
             states, first = [seat.random for seat in group], torch_random()
             try:
-                self._shared_forward(group)
+                self._shared_forward(group, training)
                 return group
             except Exception as error:
                 why = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -250,14 +263,16 @@ class Pack:
             self.size.limit(len(group) // 2)
             log.warning("Out of memory with %d jobs in a pass: fewer go on.", len(group))
             group = group[: len(group) // 2]
-        group[0].go_alone()
+        if training:
+            group[0].go_alone()
         return group
 
-    def _shared_forward(self, group: Sequence[Seat]) -> None:
+    def _shared_forward(self, group: Sequence[Seat], training: bool) -> None:
         assert self._base is not None
-        logits = self._base.answer_logits(self._parts(group))
+        logits = self._base.answer_logits(self._parts(group), training)
         for seat, own in zip(group, logits, strict=True):
-            seat._logits, seat.together = own, len(group)
+            seat._logits = own
+            seat.together = len(group) if training else seat.together
 
     def _parts(self, group: Sequence[Seat]) -> list[Part]:
         first, *others = group  # the first one's random states are those in force

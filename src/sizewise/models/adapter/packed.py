@@ -165,8 +165,10 @@ class PackedBase:
         for layer in self._layers.values():
             layer.forget(member)
 
-    def answer_logits(self, parts: Sequence[Part]) -> list[Tensor]:
+    def answer_logits(self, parts: Sequence[Part], training: bool = True) -> list[Tensor]:
         """Return logits (N, V) at the N answer positions of every part (see ``head``).
+
+        ``training``: with the dropout of the adapters.
 
         Raises:
             NotPackableError: the base's code rearranges rows.
@@ -175,7 +177,7 @@ class PackedBase:
         rows, tokens = batch["input_ids"].shape
         places = self._places
         places.parts, places.rows, places.tokens = parts, rows // len(parts), tokens
-        logits_NV = answer_logits(self.base, batch)
+        logits_NV = answer_logits(self.base.train(training), batch)
         counts = torch.stack([answer_rows(part.batch["labels"]).sum() for part in parts])
         return list(logits_NV.split(counts.tolist()))
 
@@ -262,7 +264,7 @@ class PackedLinear(nn.Module):
     def _keep(self, x: Tensor, adapters: Sequence[Any]) -> Tensor | None:
         """Draw dropout's factors for every part from its own random numbers, at its own shape."""
         rates = [0.0 if a is None else dropout_rate(a) for a in adapters]
-        if not any(rates):
+        if not (self.training and any(rates)):
             return None
         places = self._places
         keep = torch.ones_like(x).view(len(adapters), places.rows, places.tokens, -1)
