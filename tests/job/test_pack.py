@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sizewise.job.pack import execute_together, rows_that_fit
 from sizewise.job.submit import Job, make_job, submit
 from sizewise.models.adapter.packed import NotPackableError, PackedBase
 from sizewise.models.plan.planner import MemoryPlan
+from sizewise.record.claims import try_claim
 from sizewise.record.identity import plain_config
 from sizewise.record.state import JobState, job_state, read_failure
 
@@ -157,7 +159,15 @@ def test_where_a_pass_cannot_be_shared_each_goes_alone(
 def test_how_many_share_a_pass_is_measured_on_steps_that_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained_alone: list[Any]
 ) -> None:
+    """Validations are shared by all."""
     monkeypatch.setattr("sizewise.training.group_size.TIMED", 1)
+    answer_logits, passes = PackedBase.answer_logits, Counter[tuple[int, bool]]()
+
+    def counted(self: PackedBase, parts: Any, training: bool = True) -> Any:
+        passes[len(parts), training] += 1
+        return answer_logits(self, parts, training)
+
+    monkeypatch.setattr(PackedBase, "answer_logits", counted)
     jobs = [planned(tmp_path, f"packed{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
     found: list[JobResult] = []
     kept = tmp_path / "cache" / "packing" / "key.json"
@@ -165,6 +175,27 @@ def test_how_many_share_a_pass_is_measured_on_steps_that_count(
     assert [result.state for result in found] == [JobState.DONE] * 3
     assert [history(job.run_dir) for job in jobs] == near(trained_alone)
     assert set(json.loads(kept.read_text())["seconds_per_token"]) == {"1", "3"}
+    assert passes[3, True] >= 2
+    assert passes[3, False] >= 1
+
+
+def test_a_job_that_is_done_or_that_another_process_holds_is_not_in_the_pack(
+    tmp_path: Path, trained_alone: list[Any]
+) -> None:
+    jobs = [planned(tmp_path, f"packed{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
+    execute(jobs[0].run_dir)
+    before = (jobs[0].run_dir / "outcome.json").read_bytes()
+    claim = try_claim(jobs[1].run_dir)
+    assert claim is not None
+    found = together(jobs)
+    results = [found[job.run_dir.name] for job in jobs]
+    claim.release("interrupted")
+    assert [(result.state, result.fresh) for result in results] == [
+        (JobState.DONE, False), (JobState.RUNNING, False), (JobState.DONE, True),
+    ]  # fmt: skip
+    assert (jobs[0].run_dir / "outcome.json").read_bytes() == before
+    assert not (jobs[1].run_dir / "outcome.json").exists()
+    assert history(jobs[2].run_dir) == near(trained_alone[2])
 
 
 def test_a_planned_pass_leaves_room_for_what_every_job_holds() -> None:
@@ -246,3 +277,18 @@ def test_a_pack_that_is_stopped_goes_on_as_if_undisturbed(
         ours, theirs = comparable_plain(packed[n].run_dir), comparable_plain(alone.run_dir)
         assert ours == near(theirs)
         assert history(packed[n].run_dir) == near(history(alone.run_dir))
+
+
+def test_where_nobody_listens_any_more_the_jobs_save_their_state_and_leave(tmp_path: Path) -> None:
+    ways = (("lora.r=2", "stage=train"), ("lora.r=4", "stage=train"), ("dataset.max_length=8",))
+    jobs = [planned(tmp_path, f"packed{n}", *each) for n, each in enumerate(ways)]
+
+    def gone(result: JobResult) -> None:
+        raise BrokenPipeError("the pool is gone")
+
+    with pytest.raises(BrokenPipeError):
+        execute_together([job.run_dir for job in jobs], gone)
+    for job in jobs[:2]:
+        assert job_state(job.run_dir) == JobState.INTERRUPTED
+        assert (job.run_dir / "checkpoints" / "last.ckpt").is_file()
+    assert {r.state for r in together(jobs[:2]).values()} == {JobState.DONE}

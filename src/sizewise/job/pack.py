@@ -96,9 +96,13 @@ class Crew:
         self.pack = Pack(size)
         self.signal: int | None = None
         self._ended = ended
+        self._error: BaseException | None = None
 
     def run(self, run_dirs: Sequence[Path]) -> None:
-        """Give turns until every job has ended: to all that can go on, else to a pass's leader."""
+        """Give turns until every job has ended: to all that can go on, else to a pass's leader.
+
+        Where this itself fails (nobody listens any more), every job saves its state first.
+        """
         with SignalHandlers(self._note):
             home = ProcessState.here()
             members = [Member(self, run_dir) for run_dir in run_dirs]
@@ -112,13 +116,21 @@ class Crew:
             finally:
                 home.restore()
                 home.close()
+        if self._error is not None:
+            raise self._error
 
     def _give_turn(self, member: Member, home: ProcessState) -> None:
-        if member.go_on(home):
-            return
-        home.restore()
-        if member.result is not None:
-            self._ended(member.result)
+        try:
+            if member.go_on(home):
+                return
+            home.restore()
+            if member.result is not None:
+                self._ended(member.result)
+        except BaseException as error:
+            if not member.over:
+                raise
+            self._error = error
+            self.signal = self.signal or signal.SIGTERM
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
@@ -168,6 +180,7 @@ class Member:
 
     def _work(self) -> None:
         sit(self.seat)
+        np.random.set_bit_generator(np.random.MT19937(0))  # another is put in its place meanwhile
         same_random_state()
         try:
             with output_to_log(self._run_dir):
@@ -185,7 +198,8 @@ class Member:
 class ProcessState:
     """What of a process belongs to the job that runs in it; torch's random states aside.
 
-    ``output``: copies of the descriptors that output and errors go to, until ``close``.
+    ``numpy``: the generator behind NumPy's functions, of which every job has its own. ``output``:
+    copies of the descriptors that output and errors go to, until ``close``.
     """
 
     python: Any
@@ -207,7 +221,7 @@ class ProcessState:
         root, cudnn = logging.getLogger(), torch.backends.cudnn
         return cls(
             python=random.getstate(),
-            numpy=np.random.get_state(),
+            numpy=np.random.get_bit_generator(),
             grad=torch.is_grad_enabled(),
             casts=tuple(
                 (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
@@ -228,10 +242,11 @@ class ProcessState:
     def restore(self) -> None:
         """Put the process into this state."""
         random.setstate(self.python)
-        np.random.set_state(self.numpy)
+        np.random.set_bit_generator(self.numpy)
         self._restore_torch()
         root = logging.getLogger()
-        root.setLevel(self.level)
+        if root.level != self.level:  # it is slow
+            root.setLevel(self.level)
         root.handlers[:] = self.handlers
         sys.argv, sys.modules["__main__"].__spec__ = self.main
         HydraConfig.instance().cfg = self.hydra
