@@ -198,6 +198,37 @@ def test_a_job_that_is_done_or_that_another_process_holds_is_not_in_the_pack(
     assert history(jobs[2].run_dir) == near(trained_alone[2])
 
 
+@pytest.mark.parametrize(
+    ("how", "tolerance"),
+    [
+        ("trainer.precision=bf16-mixed", 0.02),
+        ("trainer.precision=bf16-true", 0.05),
+        ("quantization=nf4", 1e-4),
+    ],
+)
+def test_in_lower_precision_it_is_the_same_to_that_precision(
+    tmp_path: Path, how: str, tolerance: float
+) -> None:
+    """Modes of torch that one job has switched on are another's only where it did so itself."""
+    ways = [(*each, how, "stage=train") for each in (UNEQUAL[0], UNEQUAL[2])]
+    packed = [planned(tmp_path, f"packed{n}", *each) for n, each in enumerate(ways)]
+    assert {result.state for result in together(packed).values()} == {JobState.DONE}
+    assert not torch.is_autocast_enabled("cpu")
+    assert torch.is_grad_enabled()
+    for number, (ours, each) in enumerate(zip(packed, ways, strict=True)):
+        alone = planned(tmp_path, f"alone{number}", *each)
+        execute(alone.run_dir)
+        curves = [losses(job.run_dir) for job in (ours, alone)]
+        assert curves[0] == pytest.approx(curves[1], rel=tolerance)
+        cost = json.loads((ours.run_dir / "outcome.json").read_text())["cost"]
+        assert cost["packed"] == 2
+
+
+def losses(run_dir: Path) -> list[float]:
+    lines = [line["values"] for line in history(run_dir)]
+    return [line[name] for line in lines for name in ("train_loss", "val_loss") if name in line]
+
+
 def test_a_planned_pass_leaves_room_for_what_every_job_holds() -> None:
     parts = {"weights": 100, "adapters": 1, "gradients": 1, "optimizer": 2, "activations": 9,
              "logits": 1}  # fmt: skip

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-import numpy as np
 import torch
 from greenlet import getcurrent, greenlet
 from hydra.core.hydra_config import HydraConfig
+from numpy.random import MT19937, mtrand
 
 from sizewise.errors import SizewiseError
 from sizewise.job.bases import plan_job
@@ -180,7 +180,7 @@ class Member:
 
     def _work(self) -> None:
         sit(self.seat)
-        np.random.set_bit_generator(np.random.MT19937(0))  # another is put in its place meanwhile
+        mtrand.set_bit_generator(MT19937(0))  # another is put in its place meanwhile
         same_random_state()
         try:
             with output_to_log(self._run_dir):
@@ -221,7 +221,7 @@ class ProcessState:
         root, cudnn = logging.getLogger(), torch.backends.cudnn
         return cls(
             python=random.getstate(),
-            numpy=np.random.get_bit_generator(),
+            numpy=mtrand.get_bit_generator(),
             grad=torch.is_grad_enabled(),
             casts=tuple(
                 (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
@@ -242,7 +242,7 @@ class ProcessState:
     def restore(self) -> None:
         """Put the process into this state."""
         random.setstate(self.python)
-        np.random.set_bit_generator(self.numpy)
+        mtrand.set_bit_generator(self.numpy)
         self._restore_torch()
         root = logging.getLogger()
         if root.level != self.level:  # it is slow
