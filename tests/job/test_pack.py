@@ -204,13 +204,14 @@ def test_a_job_that_is_done_or_that_another_process_holds_is_not_in_the_pack(
         ("trainer.precision=bf16-mixed", 0.02),
         ("trainer.precision=bf16-true", 0.05),
         ("quantization=nf4", 1e-4),
+        ("trainer.gradient_checkpointing=true", 1e-5),
     ],
 )
-def test_in_lower_precision_it_is_the_same_to_that_precision(
+def test_in_lower_precision_and_recomputing_it_is_the_same_to_that_precision(
     tmp_path: Path, how: str, tolerance: float
 ) -> None:
     """Modes of torch that one job has switched on are another's only where it did so itself."""
-    ways = [(*each, how, "stage=train") for each in (UNEQUAL[0], UNEQUAL[2])]
+    ways = [(*each, how, "stage=train") for each in (UNEQUAL[0], ("lora.r=8", "seed=3"))]
     packed = [planned(tmp_path, f"packed{n}", *each) for n, each in enumerate(ways)]
     assert {result.state for result in together(packed).values()} == {JobState.DONE}
     assert not torch.is_autocast_enabled("cpu")

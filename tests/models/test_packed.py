@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,13 +16,12 @@ from sizewise.data.batches.collate import IGNORED
 from sizewise.models.adapter import packed
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.adapter.packed import (
-    LoopedLoraLinear,
     PackedBase,
-    PackedLoraLinear,
     Part,
     view_of,
     why_alone,
 )
+from sizewise.models.adapter.packed_lora import LoopedLoraLinear, PackedLoraLinear
 from sizewise.models.base import load_base
 from sizewise.models.head import answer_logits, answer_targets
 
@@ -88,8 +88,16 @@ def gradients(models: Sequence[Any]) -> list[dict[str, torch.Tensor]]:
     return found
 
 
-def compare(base: Any, config: Any, loras: Sequence[LoraConfig], tolerance: float) -> None:
+def compare(
+    base: Any,
+    config: Any,
+    loras: Sequence[LoraConfig],
+    tolerance: float,
+    recompute: bool | str = False,
+) -> None:
     models = members(base, config, loras)
+    for model in models if recompute else ():
+        enable_checkpointing(model, recompute == "selective")
     asked = batches(base.config.get_text_config().vocab_size)[: len(models)]
     alone, streams = [], [Stream(10 + n) for n in range(len(models))]
     for model, batch, stream in zip(models, asked, streams, strict=True):
@@ -144,6 +152,20 @@ def test_nf4(tiny: Any) -> None:
     config = tiny("qwen2")
     stored = QuantizationConfig(method="nf4", compute_dtype="float32")
     compare(load_base(config, stored), config, LORAS[:3], 2e-6)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize("recompute", ["selective", True])
+def test_recomputed_activations(
+    recompute: bool | str,
+    device: str,
+    base_of_type: Any,
+    tiny: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packed, "_one_by_one", lambda x: device == "cpu")
+    without_dropout = [replace(lora, dropout=0.0) for lora in LORAS]
+    compare(base_of_type("qwen2"), tiny("qwen2"), without_dropout, 1e-6, recompute)
 
 
 def test_who_left_is_seen_no_more_and_others_are_as_alone(base_of_type: Any, tiny: Any) -> None:
@@ -212,10 +234,11 @@ def test_who_is_trained_alone(
     assert reason in why_alone(model)
 
 
-def test_recomputed_activations_and_a_base_with_dropout_are_trained_alone(
+def test_recomputed_dropout_and_a_base_with_dropout_are_trained_alone(
     base_of_type: Any, tiny: Any
 ) -> None:
-    model = attach_adapter(base_of_type("qwen2"), LORAS[1], tiny("qwen2"), 0)
+    model = attach_adapter(base_of_type("qwen2"), LORAS[0], tiny("qwen2"), 0)
+    assert why_alone(model) == ""
     enable_checkpointing(model)
     assert "recomputed" in why_alone(model)
     model = attach_adapter(base_of_type("qwen2"), LORAS[1], tiny("qwen2"), 0)

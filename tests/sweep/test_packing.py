@@ -61,8 +61,10 @@ def test_what_is_the_adapters_own_may_differ_and_what_a_pass_depends_on_may_not(
     for override in ("model=micro", "dataset.max_train=4", "trainer.batch_size=2",
                      "quantization=nf4", "trainer.precision=bf16-true"):  # fmt: skip
         assert pack_key(job(tmp_path, override)) not in (None, key), override
+    recomputing = "trainer.gradient_checkpointing=true"
+    assert pack_key(job(tmp_path, recomputing)) not in (None, key)
+    assert pack_key(job(tmp_path, recomputing, "lora.dropout=0.1")) is None
     for override in ("lora=dora", "lora=full", "lora=none", "quantization=int8", "stage=evaluate",
-                     "trainer.gradient_checkpointing=true",
                      "lora.modules_to_save=[embed_tokens]"):  # fmt: skip
         assert pack_key(job(tmp_path, override)) is None, override
 

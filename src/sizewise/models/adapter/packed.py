@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from sizewise.data.batches.collate import IGNORED
 from sizewise.models.adapter.fast_lora import adapter_dropout, is_plain
+from sizewise.models.adapter.packed_lora import LoopedLoraLinear, PackedLoraLinear
 from sizewise.models.adapter.wrapping import base_of, is_adapted
 from sizewise.models.head import answer_logits, answer_rows
 
@@ -51,8 +52,6 @@ def why_alone(model: nn.Module) -> str:
     base = base_of(model)
     if base.config.is_encoder_decoder:
         return "encoder-decoder models are trained alone"
-    if getattr(base, "is_gradient_checkpointing", False):
-        return "activations are recomputed"
     if len({p.device for p in base.parameters()}) > 1:
         return "the base lies on several devices"
     if any(type(module).__name__ == "Linear8bitLt" for module in base.modules()):
@@ -67,6 +66,9 @@ def why_alone(model: nn.Module) -> str:
         return "the output head has an adapter"
     if _base_drops(base):
         return "the base has dropout of its own"
+    recomputes = getattr(base, "is_gradient_checkpointing", False)
+    if recomputes and any(map(dropout_rate, layers.values())):
+        return "activations are recomputed, and with them dropout would be drawn anew"
     return ""
 
 
@@ -304,104 +306,3 @@ def _stacked(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     a_K = [functional.pad(a, (0, 0, 0, most - len(a))) if len(a) < most else a for a, _ in pairs]
     b_K = [functional.pad(b, (0, most - b.shape[1])) if b.shape[1] < most else b for _, b in pairs]
     return torch.stack(a_K), torch.stack(b_K)
-
-
-class PackedLoraLinear(torch.autograd.Function):
-    """``fast_lora.LoraLinear`` with an A and a B for each of K blocks of rows: batched products."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        dropped: Tensor | None,
-        weight_OI: Tensor,
-        bias_O: Tensor | None,
-        a_KRI: Tensor,
-        b_KOR: Tensor,
-        scale_K: Tensor,
-    ) -> Tensor:
-        """Compute the layer; ``dropped`` None: the adapters see x itself."""
-        out = functional.linear(x, weight_OI, bias_O)
-        inputs_KNI = (x if dropped is None else dropped).reshape(len(a_KRI), -1, x.shape[-1])
-        hidden_KNR = torch.bmm(inputs_KNI, a_KRI.transpose(1, 2)).mul_(scale_K)
-        out.view(len(a_KRI), -1, out.shape[-1]).baddbmm_(hidden_KNR, b_KOR.transpose(1, 2))
-        ctx.save_for_backward(inputs_KNI, hidden_KNR, weight_OI, a_KRI, b_KOR, scale_K)
-        ctx.shared = dropped is None
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, x', A and B; those of A and B are the sums over a member's own rows."""
-        inputs_KNI, hidden_KNR, weight_OI, a_KRI, b_KOR, scale_K = ctx.saved_tensors
-        grad_KNO = gradients[0].reshape(len(a_KRI), -1, gradients[0].shape[-1])
-        grad_hidden_KNR = torch.bmm(grad_KNO, b_KOR).mul_(scale_K)
-        grad_b = torch.bmm(hidden_KNR.transpose(1, 2), grad_KNO).transpose(1, 2)
-        grad_a = torch.bmm(grad_hidden_KNR.transpose(1, 2), inputs_KNI)
-        grad_x, grad_dropped = _input_gradients(
-            ctx, gradients[0], weight_OI, lambda into: into.baddbmm_(grad_hidden_KNR, a_KRI)
-        )
-        return grad_x, grad_dropped, None, None, grad_a, grad_b, None
-
-
-class LoopedLoraLinear(torch.autograd.Function):
-    """The same, one adapter after the other: without filled-up ranks, and faster on a CPU."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        dropped: Tensor | None,
-        weight_OI: Tensor,
-        bias_O: Tensor | None,
-        scales: Sequence[float],
-        *weights: Tensor,
-    ) -> Tensor:
-        """Compute the layer; ``weights``: A and B of every member (of rank 0 for none)."""
-        out = functional.linear(x, weight_OI, bias_O)
-        inputs_KNI = (x if dropped is None else dropped).reshape(len(scales), -1, x.shape[-1])
-        hidden = [i_NI @ a_RI.t() for i_NI, a_RI in zip(inputs_KNI, weights[::2], strict=True)]
-        out_KNO = out.view(len(scales), -1, out.shape[-1])
-        for out_NO, h_NR, b_OR, scale in zip(out_KNO, hidden, weights[1::2], scales, strict=True):
-            out_NO.addmm_(h_NR, b_OR.t(), alpha=scale)
-        ctx.save_for_backward(inputs_KNI, weight_OI, *hidden, *weights)
-        ctx.shared, ctx.scales = dropped is None, scales
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """As ``PackedLoraLinear.backward``."""
-        scales = ctx.scales
-        inputs_KNI, weight_OI, *rest = ctx.saved_tensors
-        hidden, weights = rest[: len(scales)], rest[len(scales) :]
-        grad_KNO = gradients[0].reshape(len(scales), -1, gradients[0].shape[-1])
-        grads: list[Tensor] = []
-        grad_hidden = []
-        for k, scale in enumerate(scales):
-            grad_hidden.append(torch.mm(grad_KNO[k], weights[2 * k + 1]).mul_(scale))
-            grads.append(torch.mm(grad_hidden[k].t(), inputs_KNI[k]))
-            grads.append(torch.mm(hidden[k].t(), grad_KNO[k]).mul_(scale).t())
-
-        def add(into_KNI: Tensor) -> None:
-            for k, into_NI in enumerate(into_KNI):
-                into_NI.addmm_(grad_hidden[k], weights[2 * k])
-
-        grad_x, grad_dropped = _input_gradients(ctx, gradients[0], weight_OI, add)
-        return grad_x, grad_dropped, None, None, None, *grads
-
-
-def _input_gradients(
-    ctx: Any, grad_out: Tensor, weight_OI: Tensor, add: Callable[[Tensor], object]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of x and x'; ``add`` adds the adapters' part to a (K, N, I)."""
-    inputs_KNI = ctx.saved_tensors[0]
-    shape = (*grad_out.shape[:-1], weight_OI.shape[1])
-    grad_x = grad_dropped = None
-    if ctx.needs_input_grad[0]:
-        grad_x = torch.mm(grad_out.reshape(-1, grad_out.shape[-1]), weight_OI)
-    if ctx.shared and grad_x is not None:
-        add(grad_x.view_as(inputs_KNI))
-    elif not ctx.shared and ctx.needs_input_grad[1]:
-        grad_dropped = torch.zeros_like(inputs_KNI)
-        add(grad_dropped)
-        grad_dropped = grad_dropped.view(shape)
-    return None if grad_x is None else grad_x.view(shape), grad_dropped

@@ -82,7 +82,7 @@ def pack_key(job: Job) -> str | None:
         and not lora.get("modules_to_save")
         and (config.get("quantization") or {}).get("method") != "int8"
         and trainer.get("devices", 1) == trainer.get("num_nodes", 1) == 1
-        and not trainer.get("gradient_checkpointing")
+        and not (trainer.get("gradient_checkpointing") and lora.get("dropout"))
         and evaluation.get("engine") is None
         and not _asks_others(config)
     )
