@@ -306,18 +306,18 @@ class CausalModule(AnswerModule):
     """A decoder-only model: one sequence holds prompt and answer; labels align with the inputs."""
 
     def _training_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        seat = current_seat()
-        if seat is None:
-            return self.answer_scores(batch)
-        return seat.answer_logits(self.model, batch), answer_targets(batch)
+        return self._shared_scores(batch) or self.answer_scores(batch)
 
     def _validation_nll(self, batch: Batch) -> tuple[Tensor, int]:
-        seat = current_seat()
-        logits_NV = None if seat is None else seat.validation_logits(self.model, batch)
-        if logits_NV is None:
+        if (found := self._shared_scores(batch)) is None:
             return super()._validation_nll(batch)
-        targets_N = answer_targets(batch)
+        logits_NV, targets_N = found
         return answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
+
+    def _shared_scores(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        seat = current_seat()
+        logits_NV = None if seat is None else seat.answer_logits(self.model, batch)
+        return None if logits_NV is None else (logits_NV, answer_targets(batch))
 
 
 class Seq2SeqModule(AnswerModule):

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from sizewise.devices import device_of, free_memory, is_out_of_memory, synchronize
 from sizewise.models.adapter.packed import NotPackableError, PackedBase, Part, why_alone
 from sizewise.models.adapter.wrapping import base_of
-from sizewise.models.head import answer_logits
 from sizewise.training.group_size import GroupSize
 
 log = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ class Seat:
         random: torch's random states of this job while another one runs.
         waiting: the pass that it waits for (``PASSES``); empty while it can go on.
         passes: forward passes so far.
-        together: how many jobs shared the last one.
+        together: how many jobs shared the last one of training.
     """
 
     pack: Pack
@@ -69,33 +68,35 @@ class Seat:
     _logits: Tensor | None = None
     _loss: Tensor | None = None
     _error: BaseException | None = None
+    _begun: float | None = None
     _spent: float = 0.0
     _since: float | None = None
 
-    def answer_logits(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        """As ``models.head.answer_logits``, in one pass with the other jobs where that is exact."""
-        self._logits, self.together = None, 1
-        self.passes += 1
-        if self._takes_part(model):
-            self._batch = batch
-            self._wait("forward")
-        return answer_logits(model, batch) if self._logits is None else self._logits
+    def answer_logits(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor | None:
+        """As ``models.head.answer_logits``, from one pass with the other jobs.
 
-    def validation_logits(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor | None:
-        """As ``answer_logits``, in evaluation mode; None where the pass is not shared."""
-        self._logits = None
+        In training mode where gradients are on. None: there is no such pass, and the job is to make
+        its own.
+        """
+        training = torch.is_grad_enabled()
+        if training:
+            self.passes, self.together, self._begun = self.passes + 1, 1, None
         if self._takes_part(model):
             self._batch = batch
-            self._wait("validation")
+            self._wait("forward" if training else "validation")
         logits, self._logits = self._logits, None
+        if training and logits is None and not self._alone:
+            self._begun = self.pack.time()
         return logits
 
     def backward(self, loss: Tensor) -> None:
         """Differentiate ``loss``, with those of the jobs whose forward pass was the same."""
-        if self._logits is None:
+        if self.together == 1:
             loss.backward()
+            if self._begun is not None:
+                self.pack.note_alone(self, self._begun)
             return
-        self._logits, self._loss = None, loss
+        self._loss = loss
         self._wait("backward")
         self._loss = None
         if (error := self._error) is not None:
@@ -122,10 +123,10 @@ class Seat:
         self._model = self._logits = self._loss = None
         self._batch = {}
 
-    def go_alone(self) -> None:
-        """Make the forward pass that it waits for, of its own rows only."""
-        assert self._model is not None
-        self._logits = answer_logits(self._model, self._batch)
+    @property
+    def tokens(self) -> int:
+        """Tokens of the batch that was handed in, padding included."""
+        return int(self._batch["input_ids"].numel())
 
     def train_alone(self, why: str) -> None:
         self._alone = why
@@ -215,23 +216,27 @@ class Pack:
         assert self._base is not None
         return device_of(self._base.base)
 
+    def time(self) -> float:
+        """Seconds of a clock; while sizes are measured, with all done that a device was given."""
+        if self.size.measuring:
+            synchronize(self._device)
+        return time.perf_counter()
+
+    def note_alone(self, seat: Seat, begun: float) -> None:
+        """Take down what a forward and a backward pass of one job took."""
+        self.size.note(1, seat.tokens, self.time() - begun)
+
     def pass_through(self) -> None:
         """Make the pass of the group, led by its first seat, whose turn it is."""
-        group, what = self._group, self._group[0].waiting
-        if self.size.measuring:
-            synchronize(self._device)
-        begun = time.perf_counter()
+        group, what, begun = self._group, self._group[0].waiting, self.time()
         if what == "backward":
             self._backward(group)
-        else:
+        elif len(group) > 1:
             group = self._forward(group, what == "forward")
-        if self.size.measuring:
-            synchronize(self._device)
-        seconds = time.perf_counter() - begun
+        seconds = self.time() - begun
         self._seconds = seconds if what == "forward" else self._seconds + seconds
         if what == "backward":
-            tokens = sum(seat._batch["input_ids"].numel() for seat in group)
-            self.size.note(len(group), tokens, self._seconds)
+            self.size.note(len(group), sum(seat.tokens for seat in group), self._seconds)
         for seat in group:
             seat.waiting = ""
             seat.charge(seconds / len(group))
@@ -263,8 +268,6 @@ class Pack:
             self.size.limit(len(group) // 2)
             log.warning("Out of memory with %d jobs in a pass: fewer go on.", len(group))
             group = group[: len(group) // 2]
-        if training:
-            group[0].go_alone()
         return group
 
     def _shared_forward(self, group: Sequence[Seat], training: bool) -> None:
