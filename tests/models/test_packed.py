@@ -246,6 +246,50 @@ def test_recomputed_dropout_and_a_base_with_dropout_are_trained_alone(
     assert "dropout" in why_alone(model)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("router_jitter_noise", "of its own"), ("longrope", "length"), ("dynamic", "length")],
+)
+def test_a_base_whose_rows_are_not_independent_is_trained_alone(
+    name: str, reason: str, base_of_type: Any, tiny: Any
+) -> None:
+    """Random numbers of the base's own, or positions that go by the longest row."""
+    model = attach_adapter(base_of_type("qwen2"), LORAS[1], tiny("qwen2"), 0)
+    assert why_alone(model) == ""
+    if "jitter" in name:
+        setattr(model.config, name, 0.01)
+    else:
+        model.get_base_model().model.rotary_emb.rope_type = name
+    assert reason in why_alone(model)
+    if "jitter" not in name:
+        model.get_base_model().model.rotary_emb.rope_type = {"full_attention": name}
+        assert reason in why_alone(model)
+
+
+@pytest.mark.parametrize("recompute", ["selective", True])
+def test_who_leaves_between_the_passes_spoils_no_recomputation(
+    recompute: bool | str, base_of_type: Any, tiny: Any
+) -> None:
+    loras = (LoraConfig(r=2, target="q_proj"), LORAS[1], LoraConfig(r=8, target="down_proj"))
+    models = members(base_of_type("qwen2"), tiny("qwen2"), loras)
+    asked = batches(models[0].config.get_text_config().vocab_size)[:3]
+    for model in models:
+        enable_checkpointing(model, recompute == "selective")
+    loss_of(answer_logits(models[1], asked[1]), asked[1]).backward()
+    (expected,) = gradients(models[1:2])
+    shared = PackedBase(models[0])
+    for number, model in enumerate(models):
+        shared.add(number, model)
+    logits = shared.answer_logits([Part(n, b, nullcontext) for n, b in enumerate(asked)])
+    loss = loss_of(logits[1], asked[1])
+    shared.remove(0)
+    shared.remove(2)
+    loss.backward()
+    (found,) = gradients(models[1:2])
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-6)
+
+
 def test_gradient_by_finite_differences() -> None:
     generator = torch.Generator().manual_seed(0)
     x, w, a, b, scale = (

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.job.comparing import answers, comparable
@@ -21,8 +24,9 @@ from sizewise.record.identity import plain_config
 from sizewise.record.state import JobState, job_state
 from sizewise.record.stops import standing_stop
 from sizewise.sweep.launch.backend import LaunchOptions
-from sizewise.sweep.launch.local_launcher import LocalBackend, Pool
+from sizewise.sweep.launch.local_launcher import MOST_STOPS, LocalBackend, Pool
 from sizewise.sweep.launch.packing import (
+    ALONE,
     MOST,
     ON_CPU,
     Packing,
@@ -78,8 +82,8 @@ def test_auto_packs_on_gpus_and_says_why_not_on_a_cpu(tmp_path: Path) -> None:
     on_cpu = choose_packing("auto", two, gpus=False)
     assert (on_cpu.most, on_cpu.why) == (1, ON_CPU)
     assert choose_packing(3, two, gpus=False).most == 3
-    for asked, jobs in (("off", two), (False, two), (4, two[:1])):
-        assert choose_packing(asked, jobs, gpus=True).most == 1
+    for asked, jobs in (("off", two), (False, two), (4, two[:1]), (1, two)):
+        assert choose_packing(asked, jobs, gpus=True) == ALONE
 
 
 @pytest.mark.parametrize("asked", ["on", 0, -1, True, 1.5])
@@ -155,22 +159,78 @@ def test_a_packed_sweep_has_the_outcomes_of_an_unpacked_one(tmp_path: Path) -> N
     assert ours[3]
 
 
-def test_a_worker_that_dies_in_a_pack_fails_each_of_its_jobs(
+def pool_of(root: Path, jobs: list[Job], monkeypatch: pytest.MonkeyPatch, retries: int = 0) -> Pool:
+    """A pool that packs, with one slot whose worker does nothing."""
+
+    def start(self: Slot, jobs: list[Job], kept: Path | None = None) -> None:
+        self.jobs, self.process = list(jobs), self.process or subprocess.Popen(["sleep", "60"])
+
+    monkeypatch.setattr(Slot, "start", start)
+    options = LaunchOptions(root, retries=retries)
+    pool = Pool([Slot(0, None, 1)], jobs, options, Progress(len(jobs), live=False), Packing(8))
+    monkeypatch.setattr(pool, "_selector", Mock(), raising=False)
+    return pool
+
+
+def dies(pool: Pool, code: int) -> list[Job]:
+    """Let the worker of the only slot die with all its jobs; return these."""
+    slot = pool._slots[0]
+    left, slot.jobs = slot.jobs, []
+    assert slot.process is not None
+    slot.process.kill()
+    slot.process.wait()
+    slot.process = None
+    for each in left:
+        pool.ended(slot, each, code)
+    return left
+
+
+def test_jobs_whose_pack_died_go_alone_and_only_the_culprit_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, write = os.pipe()
-    os.close(write)
+    jobs = [job(tmp_path, f"seed={seed}") for seed in (1, 2, 3)]
+    pool = pool_of(tmp_path, jobs, monkeypatch)
+    pool.begin_next(pool._slots[0])
+    assert dies(pool, -9) == jobs
+    assert list(pool.waiting) == jobs
+    assert JobState.FAILED not in [job_state(each.run_dir) for each in jobs]
+    for each in jobs:
+        pool.begin_next(pool._slots[0])
+        assert dies(pool, -9) == [each]
+        assert job_state(each.run_dir) == JobState.FAILED
+    assert not pool.waiting
+
+
+def test_the_try_of_a_pack_that_died_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs = [job(tmp_path, f"seed={seed}") for seed in (1, 2)]
-    slot = Slot(0, None, 1, jobs=list(jobs))
-    monkeypatch.setattr(Slot, "fileno", lambda self: read)
-    monkeypatch.setattr(Slot, "_buried", lambda self: -9)
-    pool = Pool([slot], [], LaunchOptions(tmp_path), Progress(2, live=False))
-    pool._tries = {each.identity.hash: 1 for each in jobs}
-    for each in slot.read():
-        pool.ended(slot, each.job, each.answer, each.message)
-    os.close(read)
-    assert slot.jobs == []
-    assert [job_state(each.run_dir) for each in jobs] == [JobState.FAILED] * 2
+    pool = pool_of(tmp_path, jobs, monkeypatch, retries=1)
+    begun = []
+    while pool.waiting:
+        pool.begin_next(pool._slots[0])
+        begun.append(dies(pool, -9))
+    assert begun == [jobs, [jobs[0]], [jobs[1]], [jobs[0]], [jobs[1]]]
+
+
+def test_jobs_of_a_worker_that_was_stopped_from_outside_wait_again_and_have_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose claim another process took over is waited for; not without end."""
+    jobs = [job(tmp_path, f"seed={seed}") for seed in (1, 2, 3)]
+    pool = pool_of(tmp_path, jobs, monkeypatch)
+    pool.begin_next(pool._slots[0])
+    claim = try_claim(jobs[0].run_dir)
+    assert claim is not None
+    assert dies(pool, 130) == jobs
+    assert (pool.elsewhere, list(pool.waiting)) == ([jobs[0]], jobs[1:])
+    assert {job_state(each.run_dir) for each in jobs[1:]} == {JobState.WAITING}
+    claim.release("done")
+    for _ in range(MOST_STOPS):
+        assert list(pool.waiting) == jobs[1:]
+        pool.begin_next(pool._slots[0])
+        dies(pool, 130)
+    assert {job_state(each.run_dir) for each in jobs[1:]} == {JobState.FAILED}
 
 
 def test_a_worker_tells_of_several_ends_at_once(
@@ -191,3 +251,35 @@ def test_a_worker_tells_of_several_ends_at_once(
     assert slot.jobs == [jobs[0]]
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.parametrize(("model", "offline"), [("nano", "1"), ("qwen3_0_6b", None)])
+def test_the_environment_is_prepared_before_a_pack_imports_torch(
+    tmp_path: Path, model: str, offline: str | None
+) -> None:
+    """Offline, unless one of the jobs names something on the hub."""
+    jobs = [job(tmp_path, "seed=1"), job(tmp_path, f"model={model}")]
+    for each in jobs:
+        submit(each)
+    code = (
+        "import json, os, sys\n"
+        "from pathlib import Path\n"
+        "from sizewise.sweep.launch import worker\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch':\n"
+        "            known = ('HF_HUB_OFFLINE', 'PYTORCH_ALLOC_CONF')\n"
+        "            print(json.dumps([os.environ.get(name) for name in known]), flush=True)\n"
+        "            os._exit(0)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "worker._run([Path(name) for name in sys.argv[1:]], print, None)\n"
+    )
+    left_out = ("HF_HUB_OFFLINE", "PYTORCH_ALLOC_CONF")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *(str(each.run_dir) for each in jobs)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={name: value for name, value in os.environ.items() if name not in left_out},
+    )
+    assert json.loads(done.stdout) == [offline, "expandable_segments:True"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sizewise.files import read_json
+from sizewise.files import read_json, write_json
 from sizewise.training.group_size import TIMED, GroupSize
 
 CPU = torch.device("cpu")
@@ -77,3 +77,44 @@ def test_jobs_that_leave_while_it_is_measured_end_the_measuring(tmp_path: Path) 
     size.note(8, 10, 1.0)
     assert measure(size, 3, {2: 1.0, 1: 3.0}) == [2] * (TIMED + 1) + [1] * (TIMED + 1)
     assert size.now(CPU, 3) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"jobs": 0}, {"jobs": None}, {"jobs": 1}, {"seconds_per_token": [4]}, {"device": 5}],
+)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_damaged_record_is_measured_anew(
+    tmp_path: Path, change: dict[str, object], sealed: bool
+) -> None:
+    """One of an earlier version, which has no hash, is believed where it can be."""
+    kept = tmp_path / "key.json"
+    measure(GroupSize(8, kept), 8, {8: 1.0, 4: 2.0, 2: 3.0, 1: 4.0})
+    record = {**(read_json(kept) or {}), **change}
+    if not sealed:
+        del record["sha256"]
+    write_json(kept, record)
+    size = GroupSize(4, kept)
+    believed = not sealed and change == {"jobs": 1}
+    assert (size.now(CPU, 4), size.measuring) == ((1, False) if believed else (4, True))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]"])
+def test_a_torn_record_is_measured_anew(tmp_path: Path, text: str) -> None:
+    kept = tmp_path / "key.json"
+    kept.write_text(text)
+    size = GroupSize(4, kept)
+    assert (size.now(CPU, 4), size.measuring) == (4, True)
+
+
+def test_a_full_disk_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sizewise.training.group_size.write_json", full)
+    size = GroupSize(4, tmp_path / "key.json")
+    measure(size, 4, {4: 1.0, 2: 2.0, 1: 3.0})
+    assert size.now(CPU, 4) == 4
+    assert "No space left on device" in caplog.text

@@ -14,17 +14,17 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from greenlet import getcurrent, greenlet
 from hydra.core.hydra_config import HydraConfig
 from numpy.random import MT19937, mtrand
 
-from sizewise.errors import SizewiseError
+from sizewise.config import RunConfig
 from sizewise.job.bases import plan_job
 from sizewise.job.execute import JobResult, execute
 from sizewise.job.submit import load_job
@@ -32,9 +32,11 @@ from sizewise.models.plan.planner import MemoryPlan
 from sizewise.record.logs import output_to_log, send_output
 from sizewise.record.state import JobState
 from sizewise.runtime import resolve_device, same_random_state
-from sizewise.signals import SIGNALS, SignalHandlers
+from sizewise.signals import SignalHandlers, signal_noted
 from sizewise.training.group_size import GroupSize
 from sizewise.training.pack import Pack, set_torch_random, sit, torch_random
+
+log = logging.getLogger(__name__)
 
 
 def execute_together(
@@ -53,40 +55,70 @@ def execute_together(
     Raises:
         KeyboardInterrupt: a signal came; every job has saved its state.
     """
-    crew = Crew(ended, GroupSize(how_many_fit(run_dirs), kept))
-    crew.run(run_dirs)
-    if crew.signal is not None:
-        raise KeyboardInterrupt(signal.Signals(crew.signal).name)
+    room = room_for(run_dirs)
+    for some in evenly(run_dirs, room.members):
+        crew = Crew(ended, GroupSize(min(room.rows, len(some)), kept))
+        crew.run(some)
+        if crew.signal is not None:
+            raise KeyboardInterrupt(signal.Signals(crew.signal).name)
 
 
-def how_many_fit(run_dirs: Sequence[Path]) -> int:
-    """Return how many of the jobs can share a pass in the memory of this GPU, as planned.
+class Room(NamedTuple):
+    """How many jobs can be in memory at once, and how many of them in one pass."""
 
-    All of them where there is none, or nothing can be planned.
+    members: int
+    rows: int
+
+
+def room_for(run_dirs: Sequence[Path]) -> Room:
+    """Return what the memory of this GPU has room for, as planned for the largest of the jobs.
+
+    All of them where there is no GPU, or nothing can be planned.
     """
-    count = len(run_dirs)
+    everything = Room(len(run_dirs), len(run_dirs))
     try:
-        cfg, _ = load_job(run_dirs[0])
-        device = resolve_device(cfg.trainer)
+        jobs = [load_job(run_dir)[0] for run_dir in run_dirs]
+        device = resolve_device(jobs[0].trainer)
         if device.type != "cuda":
-            return count
-        plan = plan_job(cfg, advise=False)
-    except SizewiseError:  # the job says it itself
-        return count
-    room = torch.cuda.get_device_properties(device).total_memory
-    return rows_that_fit(plan, room, count)
+            return everything
+        # Optimisers, targets and the like may have other needs; of ranks the highest has the most.
+        kinds = {_kind(cfg): cfg for cfg in sorted(jobs, key=lambda cfg: cfg.lora.r)}
+        plans = [plan_job(cfg, advise=False) for cfg in kinds.values()]
+    except Exception as error:  # of whatever kind: the jobs meet it themselves, and say it
+        log.warning("How many jobs fit into memory is not known: %s", error)
+        return everything
+    total = torch.cuda.get_device_properties(device).total_memory
+    return fitting(max(plans, key=_own), total, len(run_dirs))
 
 
-def rows_that_fit(plan: MemoryPlan, room: int, count: int) -> int:
-    """Return how many of ``count`` jobs fit into ``room`` bytes in one pass; at least 1.
+def _kind(cfg: RunConfig) -> str:
+    same_size = replace(cfg.lora, r=1, alpha=None, alpha_ratio=None, dropout=0.0, init_seed=None)
+    return repr((same_size, cfg.optimizer.target, cfg.optimizer.kwargs))
 
-    Weights are there once, adapters, gradients and optimiser states of all jobs, activations and
-    logits of those in the pass.
+
+def _own(plan: MemoryPlan) -> int:
+    """Bytes that a job holds while others are trained too."""
+    return sum(plan.training.get(part, 0) for part in ("adapters", "gradients", "optimizer"))
+
+
+def fitting(plan: MemoryPlan, room: int, count: int) -> Room:
+    """Return how many of ``count`` jobs fit into ``room`` bytes; at least 1.
+
+    Weights are there once, adapters, gradients and optimiser states of all members, activations and
+    logits of those in a pass.
     """
-    own = sum(plan.training.get(part, 0) for part in ("adapters", "gradients", "optimizer"))
+    own = _own(plan)
+    spare = room - max(plan.training_peak, plan.generation_peak)
+    members = max(1, min(count, 1 + spare // max(1, own)))
     each = sum(plan.training.get(part, 0) for part in ("activations", "logits"))
-    left = room - (plan.training_peak - own - each) - own * count
-    return max(1, min(count, int(left // max(1, each))))
+    left = room - (plan.training_peak - own - each) - own * members
+    return Room(members, max(1, min(members, left // max(1, each))))
+
+
+def evenly(run_dirs: Sequence[Path], most: int) -> list[Sequence[Path]]:
+    """Cut a list into as few parts of at most ``most`` as can be, of about the same length."""
+    size = -(-len(run_dirs) // -(-len(run_dirs) // most))
+    return [run_dirs[i : i + size] for i in range(0, len(run_dirs), size)]
 
 
 class Crew:
@@ -103,14 +135,12 @@ class Crew:
 
         Where this itself fails (nobody listens any more), every job saves its state first.
         """
-        with SignalHandlers(self._note):
+        with self.listening():
             home = ProcessState.here()
             members = [Member(self, run_dir) for run_dir in run_dirs]
             try:
                 while members:
-                    able = [member for member in members if not member.seat.waiting]
-                    leader = None if able else self.pack.next_leader()
-                    for member in able or [m for m in members if m.seat is leader]:
+                    for member in self._next(members):
                         self._give_turn(member, home)
                     members = [member for member in members if not member.over]
             finally:
@@ -118,6 +148,20 @@ class Crew:
                 home.close()
         if self._error is not None:
             raise self._error
+
+    def _next(self, members: Sequence[Member]) -> list[Member]:
+        able = [member for member in members if not member.seat.waiting]
+        if able:
+            return able
+        try:
+            leader = self.pack.next_leader()
+        except Exception as error:
+            if self._error is not None:
+                raise
+            self._stop(error)
+            self.pack.size = GroupSize(1)  # whatever failed, without it they come to an end
+            leader = self.pack.next_leader()
+        return [member for member in members if member.seat is leader]
 
     def _give_turn(self, member: Member, home: ProcessState) -> None:
         try:
@@ -127,10 +171,17 @@ class Crew:
             if member.result is not None:
                 self._ended(member.result)
         except BaseException as error:
-            if not member.over:
-                raise
-            self._error = error
-            self.signal = self.signal or signal.SIGTERM
+            member.leave()
+            self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        """Let all save their state and leave; the first error is the one that is raised."""
+        self._error = self._error or error
+        self.signal = self.signal or signal.SIGTERM
+
+    def listening(self) -> SignalHandlers:
+        """Context of what is nobody's turn: a signal that comes then is for all of them."""
+        return SignalHandlers(self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
@@ -156,7 +207,7 @@ class Member:
     def go_on(self, home: ProcessState) -> bool:
         """Let the job run until it pauses or ends; return whether it goes on another time."""
         if self._state is None and self._crew.signal is not None:
-            self.over = True  # it has not begun, and need not
+            self.leave()  # it has not begun, and need not
             return False
         if self._state is not None and self.seat.random is not None:
             set_torch_random(self.seat.random)
@@ -167,16 +218,22 @@ class Member:
         self._greenlet.switch()
         self.seat.suspended()
         if self.over:
-            self.seat.leave_passes()
+            self.leave()
             return False
         self.seat.random, self._state = torch_random(), ProcessState.here()
         return True
 
+    def leave(self) -> None:
+        self.over = True
+        self.seat.leave_passes()
+
     def _pause(self) -> None:
-        self._hub.switch()
+        with self._crew.listening():
+            self._hub.switch()
         if self._crew.signal is not None and not self._told:
             self._told = True
-            signal.raise_signal(self._crew.signal)
+            if not signal_noted():  # a second one would stop it at once
+                signal.raise_signal(self._crew.signal)
 
     def _work(self) -> None:
         sit(self.seat)
@@ -212,7 +269,6 @@ class ProcessState:
     handlers: tuple[logging.Handler, ...]
     main: tuple[list[str], Any]
     hydra: Any
-    signals: dict[int, Any]
     output: tuple[int, int]
 
     @classmethod
@@ -235,7 +291,6 @@ class ProcessState:
             handlers=tuple(root.handlers),
             main=(sys.argv, getattr(sys.modules["__main__"], "__spec__", None)),
             hydra=HydraConfig.instance().cfg,
-            signals={number: signal.getsignal(number) for number in SIGNALS},
             output=(os.dup(1), os.dup(2)),
         )  # fmt: skip
 
@@ -250,8 +305,6 @@ class ProcessState:
         root.handlers[:] = self.handlers
         sys.argv, sys.modules["__main__"].__spec__ = self.main
         HydraConfig.instance().cfg = self.hydra
-        for number, handler in self.signals.items():
-            signal.signal(number, handler)
         send_output(*self.output)
 
     def _restore_torch(self) -> None:

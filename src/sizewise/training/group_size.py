@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ from pathlib import Path
 import torch
 
 from sizewise.devices import device_name
-from sizewise.files import read_json, write_json
+from sizewise.files import read_json, sealed, unsealed, write_json
 
+log = logging.getLogger(__name__)
 TIMED = 3
 # A smaller group needs less memory: it is taken where a larger one gains no more than this.
 WORTH = 1.03
@@ -67,7 +69,10 @@ class GroupSize:
         assert self._kept is not None
         seconds = {str(n): found[n] for n in sorted(found)}
         record = {"device": self._device, "jobs": self._chosen, "seconds_per_token": seconds}
-        write_json(self._kept, record)
+        try:
+            write_json(self._kept, sealed(record))
+        except OSError as error:  # the disk is full, or gone
+            log.warning("The next pack measures again: %s cannot be written: %s", self._kept, error)
         return self._chosen
 
     def _recall(self, jobs: int) -> None:
@@ -75,10 +80,15 @@ class GroupSize:
         if self._seconds or self._kept is None:
             return
         self.most = jobs
-        record = read_json(self._kept) or {}
-        measured = [int(n) for n in record.get("seconds_per_token", {}) if n.isdigit()]
-        if record.get("device") == self._device and max(measured, default=0) >= jobs:
-            self._chosen = min(int(record["jobs"]), jobs)
+        try:
+            record = unsealed(read_json(self._kept) or {})
+            measured = max((int(n) for n in dict(record.get("seconds_per_token", {}))), default=0)
+            chosen = int(record.get("jobs", 0))
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("%s is damaged, and measured again: %s", self._kept, error)
+            return
+        if record.get("device") == self._device and measured >= jobs and chosen >= 1:
+            self._chosen = min(chosen, jobs)
 
 
 def _halves(most: int) -> list[int]:

@@ -28,6 +28,8 @@ from sizewise.training.group_size import GroupSize
 log = logging.getLogger(__name__)
 # What there is to wait for; what stands first is done first, since it holds more memory.
 PASSES = ("backward", "validation", "forward")
+# After so many shared passes that failed, one after the other, a job goes on without the others.
+MOST_FAILURES = 3
 Random = tuple[Tensor, Tensor | None]
 
 
@@ -53,6 +55,7 @@ class Seat:
         waiting: the pass that it waits for (``PASSES``); empty while it can go on.
         passes: forward passes so far.
         together: how many jobs shared the last one of training.
+        failures: shared passes that failed since one did not.
     """
 
     pack: Pack
@@ -62,6 +65,7 @@ class Seat:
     waiting: str = ""
     passes: int = 0
     together: int = 1
+    failures: int = 0
     _model: nn.Module | None = None
     _batch: Mapping[str, Any] = field(default_factory=dict)
     _alone: str | None = None
@@ -262,8 +266,10 @@ class Pack:
             free_memory()
             if not memory:
                 log.warning("%d jobs cannot share a pass (%s): each goes alone.", len(group), why)
-                for seat in group if never else ():
-                    seat.train_alone(why)
+                for seat in group:
+                    seat.failures += 1
+                    if never or seat.failures >= MOST_FAILURES:
+                        seat.train_alone(why)
                 return group
             self.size.limit(len(group) // 2)
             log.warning("Out of memory with %d jobs in a pass: fewer go on.", len(group))
@@ -274,7 +280,7 @@ class Pack:
         assert self._base is not None
         logits = self._base.answer_logits(self._parts(group), training)
         for seat, own in zip(group, logits, strict=True):
-            seat._logits = own
+            seat._logits, seat.failures = own, 0
             seat.together = len(group) if training else seat.together
 
     def _parts(self, group: Sequence[Seat]) -> list[Part]:

@@ -66,6 +66,8 @@ def why_alone(model: nn.Module) -> str:
         return "the output head has an adapter"
     if _base_drops(base):
         return "the base has dropout of its own"
+    if _positions_depend_on_length(base):
+        return "its position encoding depends on the length of the batch"
     recomputes = getattr(base, "is_gradient_checkpointing", False)
     if recomputes and any(map(dropout_rate, layers.values())):
         return "activations are recomputed, and with them dropout would be drawn anew"
@@ -98,11 +100,18 @@ def _is_simple(layer: Any) -> bool:
 def _base_drops(base: PreTrainedModel) -> bool:
     """Whether a base in training mode draws random numbers: it would draw them for all rows."""
     settings = base.config.get_text_config().to_dict().items()
-    if any("drop" in key and isinstance(value, float) and value > 0 for key, value in settings):
+    drawn = (v for k, v in settings if "drop" in k or "jitter" in k)
+    if any(isinstance(value, float) and value > 0 for value in drawn):
         return True
     adapters = {id(m) for layer in lora_layers(base).values() for m in layer.lora_dropout.modules()}
     drops = (m for m in base.modules() if isinstance(m, nn.Dropout) and id(m) not in adapters)
     return any(module.p > 0 for module in drops)
+
+
+def _positions_depend_on_length(base: PreTrainedModel) -> bool:
+    """Whether a row is read otherwise beside a longer one (RoPE scaled by the length)."""
+    kinds = (getattr(module, "rope_type", "") for module in base.modules())
+    return any("longrope" in str(kind) or "dynamic" in str(kind) for kind in kinds)
 
 
 class NotPackableError(Exception):
@@ -166,6 +175,10 @@ class PackedBase:
     def remove(self, member: int) -> None:
         for layer in self._layers.values():
             layer.forget(member)
+        if not any(layer.adapters for layer in self._layers.values()):
+            self._places.parts = ()  # nobody is left who would hold what they had
+            for layer in self._layers.values():
+                layer.begin_pass()
 
     def answer_logits(self, parts: Sequence[Part], training: bool = True) -> list[Tensor]:
         """Return logits (N, V) at the N answer positions of every part (see ``head``).
@@ -179,6 +192,8 @@ class PackedBase:
         rows, tokens = batch["input_ids"].shape
         places = self._places
         places.parts, places.rows, places.tokens = parts, rows // len(parts), tokens
+        for layer in self._layers.values():
+            layer.begin_pass()
         logits_NV = answer_logits(self.base.train(training), batch)
         counts = torch.stack([answer_rows(part.batch["labels"]).sum() for part in parts])
         return list(logits_NV.split(counts.tolist()))
@@ -210,14 +225,21 @@ def joined(batches: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 
 class PackedLinear(nn.Module):
-    """A frozen linear layer with one adapter for each member's rows (none for some)."""
+    """A frozen linear layer with one adapter for each member's rows (none for some).
+
+    Who leaves stays in the pass under way: what is recomputed for the others is what they saw.
+    """
 
     def __init__(self, base_layer: nn.Module, places: Places) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.adapters: dict[int, Any] = {}
+        self._of_pass: list[Any] = []
         self._places = places
         self._scales: dict[tuple[int, ...], Tensor] = {}
+
+    def begin_pass(self) -> None:
+        self._of_pass = [self.adapters.get(part.member) for part in self._places.parts]
 
     def forget(self, member: int) -> None:
         self.adapters.pop(member, None)
@@ -233,7 +255,7 @@ class PackedLinear(nn.Module):
         count = len(places.parts)
         if x.dim() != 3 or x.shape[:2] != (count * places.rows, places.tokens):
             raise NotPackableError(f"a layer is given {tuple(x.shape)}")
-        adapters = [self.adapters.get(part.member) for part in places.parts]
+        adapters = self._of_pass
         used = [layer for layer in adapters if layer is not None]
         if not used:
             return cast(Tensor, self.base_layer(x))

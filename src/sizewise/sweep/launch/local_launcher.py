@@ -7,7 +7,7 @@ import selectors
 import shutil
 import signal
 import subprocess
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from sizewise.composition.inputs import check_places
 from sizewise.errors import SizewiseError, SweepError
+from sizewise.job.execute import STOPPED_EXIT
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.identity import reuse_key
@@ -156,6 +157,8 @@ class LocalBackend:
 
 
 POLL_SECONDS = 0.5
+# A job that a signal stops again and again, of whatever origin, is called failed after so often.
+MOST_STOPS = 3
 
 
 class OnABase(Protocol):
@@ -235,6 +238,8 @@ class Pool:
         self._packing = packing
         self._keys: dict[str, str | None] = {}
         self._tries: dict[str, int] = {}
+        self._stops: Counter[str] = Counter()
+        self._packed: set[str] = set()  # begun with others, the last time
         self._signals = 0
         self._failed_fast = False
 
@@ -307,6 +312,8 @@ class Pool:
         slot.start(jobs, self._packing.kept(jobs[0]))
         if fresh:
             self._selector.register(slot, selectors.EVENT_READ)
+        names = {job.identity.hash for job in jobs}
+        self._packed = self._packed | names if len(jobs) > 1 else self._packed - names
         for job in jobs:
             self._tries[job.identity.hash] = self._tries.get(job.identity.hash, 0) + 1
             self._progress.begin(slot, job)
@@ -338,10 +345,31 @@ class Pool:
             return
         stopped = self._stopping or is_done(job.run_dir)
         if not isinstance(answer, JobState) and not stopped:
+            if self._not_its_fault(job, answer):
+                return
             record_failure(job.run_dir, describe_exit(answer), returncode=answer)
         if answer == JobState.FAILED and read_failure(job.run_dir) is None:
             record_failure(job.run_dir, message or "it left no record of its failure")
         self._settle(slot, job)
+
+    def _not_its_fault(self, job: Job, code: int) -> bool:
+        """Let a job wait again whose worker was stopped from outside, or died with a whole pack.
+
+        The try is not counted. A job of a pack goes alone then, which shows who was to blame.
+        """
+        name = job.identity.hash
+        if code == STOPPED_EXIT and self._stops[name] < MOST_STOPS:
+            self._stops[name] += 1
+            why = "it was stopped"
+        elif code != STOPPED_EXIT and name in self._packed:
+            self._keys[name] = None
+            why = f"alone, {describe_exit(code)}"
+        else:
+            return False
+        self._tries[name] -= 1
+        self.waiting.put(job)
+        self._progress.say(f"again   {job.identity.slug}: {why}")
+        return True
 
     def _settle(self, slot: Slot, job: Job) -> None:
         state = job_state(job.run_dir)

@@ -53,7 +53,7 @@ def choose_packing(asked: Any, jobs: Sequence[Job], gpus: bool) -> Packing:
     ``auto`` packs on GPUs, up to ``MOST`` jobs: how many of them share a pass is then measured.
     """
     keys = [key for key in map(pack_key, jobs) if key is not None]
-    if asked in ("off", False) or len(set(keys)) == len(keys):
+    if asked in ("off", False, 1) or len(set(keys)) == len(keys):
         return ALONE
     if asked != "auto":
         return Packing(int(asked), f"Up to {asked} jobs on one base share their passes.")

@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from sizewise.composition.inputs import names_hub
 from sizewise.devices import free_memory, reset_peaks
-from sizewise.errors import SweepError
-from sizewise.job.execute import Interrupts, JobResult, execute, run_child
+from sizewise.errors import SizewiseError, SweepError
+from sizewise.job.execute import STOPPED_EXIT, Interrupts, JobResult, execute, run_child
+from sizewise.job.submit import load_job
 from sizewise.record.logs import output_to_log, redirect
 from sizewise.record.state import JobState
-from sizewise.runtime import same_random_state
+from sizewise.runtime import prepare_environment, same_random_state
 
 
 def main(arguments: list[str]) -> int:
@@ -55,13 +57,14 @@ def _serve(requests: IO[str], replies: IO[str]) -> int:
             with fresh_process_state():
                 _run(run_dirs, tell, kept)
         except KeyboardInterrupt:
-            return 130
+            return STOPPED_EXIT
     return 0
 
 
 def _run(run_dirs: Sequence[Path], tell: Callable[[JobResult], None], kept: Path | None) -> None:
     """Run one job, or a pack of them; the output of each goes to its own log."""
     if len(run_dirs) > 1:
+        prepare_environment(any(map(_needs_hub, run_dirs)))  # torch is imported by the next line
         from sizewise.job.pack import execute_together
 
         execute_together(run_dirs, tell, kept)
@@ -72,6 +75,13 @@ def _run(run_dirs: Sequence[Path], tell: Callable[[JobResult], None], kept: Path
     except OSError as error:  # its log cannot be written: the disk is full, or gone
         result = JobResult(run_dirs[0], JobState.FAILED, message=str(error))
     tell(result)
+
+
+def _needs_hub(run_dir: Path) -> bool:
+    try:
+        return names_hub(load_job(run_dir)[0])
+    except (SizewiseError, OSError):  # the job says it itself
+        return False
 
 
 def _reply(result: JobResult) -> dict[str, Any]:
