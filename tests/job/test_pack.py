@@ -183,6 +183,17 @@ def test_how_many_share_a_pass_is_measured_on_steps_that_count(
     assert passes[3, False] >= 1
 
 
+def test_batches_of_long_answers_go_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained_alone: list[Any]
+) -> None:
+    asked = failing(monkeypatch, AssertionError("their logits together are too many"))
+    monkeypatch.setattr("sizewise.training.pack.MOST_LOGITS", 1)
+    jobs = [planned(tmp_path, f"packed{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert [history(job.run_dir) for job in jobs] == near(trained_alone)
+    assert asked == []
+
+
 def test_a_job_that_is_done_or_that_another_process_holds_is_not_in_the_pack(
     tmp_path: Path, trained_alone: list[Any]
 ) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from sizewise.devices import device_of, free_memory, is_out_of_memory, synchronize
 from sizewise.models.adapter.packed import NotPackableError, PackedBase, Part, why_alone
 from sizewise.models.adapter.wrapping import base_of
+from sizewise.models.head import answer_targets
 from sizewise.training.group_size import GroupSize
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 PASSES = ("backward", "validation", "forward")
 # After so many shared passes that failed, one after the other, a job goes on without the others.
 MOST_FAILURES = 3
+# Entries of the logits of one job: 128 MiB in fp32, and as much again of each copy.
+MOST_LOGITS = 2**25
 Random = tuple[Tensor, Tensor | None]
 
 
@@ -85,11 +88,11 @@ class Seat:
         training = torch.is_grad_enabled()
         if training:
             self.passes, self.together, self._begun = self.passes + 1, 1, None
-        if self._takes_part(model):
+        if self._takes_part(model) and not _is_long(model, batch):
             self._batch = batch
             self._wait("forward" if training else "validation")
         logits, self._logits = self._logits, None
-        if training and logits is None and not self._alone:
+        if training and logits is None and self._batch is batch:
             self._begun = self.pack.time()
         return logits
 
@@ -162,6 +165,12 @@ class Seat:
         finally:
             self.random = torch_random()
             set_torch_random(others)
+
+
+def _is_long(model: nn.Module, batch: Mapping[str, Any]) -> bool:
+    """Whether a batch alone has so many logits that those of several jobs are too many."""
+    words = base_of(model).config.get_text_config().vocab_size
+    return answer_targets(batch).numel() * int(words) > MOST_LOGITS
 
 
 @dataclass(eq=False)
