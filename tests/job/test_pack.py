@@ -19,13 +19,14 @@ from tests.training.jobs import SERVER, exit_code
 
 from sizewise.composition.compose import compose_run
 from sizewise.job.execute import JobResult, execute
-from sizewise.job.pack import Crew, Room, evenly, execute_together, fitting, room_for
+from sizewise.job.pack import Crew, Member, Room, evenly, execute_together, fitting, room_for
 from sizewise.job.submit import Job, make_job, submit
 from sizewise.models.adapter.packed import NotPackableError, PackedBase
 from sizewise.models.plan.planner import MemoryPlan
 from sizewise.record.claims import try_claim
 from sizewise.record.identity import plain_config
 from sizewise.record.state import JobState, job_state, read_failure
+from sizewise.signals import SignalHandlers
 from sizewise.training.group_size import GroupSize
 from sizewise.training.pack import MOST_FAILURES
 
@@ -384,6 +385,31 @@ def test_a_pack_that_is_stopped_goes_on_as_if_undisturbed(
         ours, theirs = comparable_plain(packed[n].run_dir), comparable_plain(alone.run_dir)
         assert ours == near(theirs)
         assert history(packed[n].run_dir) == near(history(alone.run_dir))
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_a_job_hears_once_of_a_signal(tmp_path: Path, itself: bool) -> None:
+    """A second one would stop its fit at once; ``itself``: it came when it was the job's turn."""
+    crew, heard = Crew(print, GroupSize(1)), list[int]()
+    member = Member(crew, tmp_path)
+    with SignalHandlers(lambda number, frame: heard.append(number)):
+        if itself:
+            signal.raise_signal(signal.SIGTERM)
+        crew.signal = signal.SIGTERM
+        member._pause()
+        member._pause()
+    assert heard == [signal.SIGTERM]
+
+
+def test_a_signal_that_comes_between_two_turns_is_for_all(tmp_path: Path) -> None:
+    """And not for the job alone whose turn it was last."""
+    crew, heard = Crew(print, GroupSize(1)), list[int]()
+    member = Member(crew, tmp_path)
+    member._hub = SimpleNamespace(switch=lambda: signal.raise_signal(signal.SIGTERM))
+    with SignalHandlers(lambda number, frame: heard.append(number)):
+        with crew.listening():
+            member._pause()
+        assert (crew.signal, heard) == (signal.SIGTERM, [signal.SIGTERM])
 
 
 def test_an_error_between_the_jobs_ends_each_with_its_state_saved(
