@@ -155,22 +155,28 @@ def test_a_packed_sweep_has_the_outcomes_of_an_unpacked_one(tmp_path: Path) -> N
     assert ours[3]
 
 
-def test_a_worker_that_dies_in_a_pack_fails_each_of_its_jobs(
+def test_jobs_whose_pack_died_go_on_alone_and_who_kills_the_worker_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, write = os.pipe()
     os.close(write)
     jobs = [job(tmp_path, f"seed={seed}") for seed in (1, 2)]
-    slot = Slot(0, None, 1, jobs=list(jobs))
+    slot = Slot(0, None, 1, jobs=list(jobs), packed=True)
     monkeypatch.setattr(Slot, "fileno", lambda self: read)
     monkeypatch.setattr(Slot, "_buried", lambda self: -9)
-    pool = Pool([slot], [], LaunchOptions(tmp_path), Progress(2, live=False))
+    pool = Pool([slot], [], LaunchOptions(tmp_path), Progress(2, live=False), Packing(8))
     pool._tries = {each.identity.hash: 1 for each in jobs}
     for each in slot.read():
         pool.ended(slot, each.job, each.answer, each.message)
-    os.close(read)
     assert slot.jobs == []
-    assert [job_state(each.run_dir) for each in jobs] == [JobState.FAILED] * 2
+    assert [job_state(each.run_dir) for each in jobs] == [JobState.WAITING] * 2
+    assert begun_by(pool, monkeypatch) == [[jobs[0]], [jobs[1]]]
+    again = Slot(0, None, 1, jobs=jobs[:1])
+    pool._tries[jobs[0].identity.hash] = 1
+    for each in again.read():
+        pool.ended(again, each.job, each.answer, each.message)
+    os.close(read)
+    assert job_state(jobs[0].run_dir) == JobState.FAILED
 
 
 def test_a_worker_tells_of_several_ends_at_once(

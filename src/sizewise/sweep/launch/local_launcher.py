@@ -337,11 +337,21 @@ class Pool:
             self._wait_for(job)
             return
         stopped = self._stopping or is_done(job.run_dir)
+        if not isinstance(answer, JobState) and not stopped and slot.packed:
+            self._begin_alone(job)
+            return
         if not isinstance(answer, JobState) and not stopped:
             record_failure(job.run_dir, describe_exit(answer), returncode=answer)
         if answer == JobState.FAILED and read_failure(job.run_dir) is None:
             record_failure(job.run_dir, message or "it left no record of its failure")
         self._settle(slot, job)
+
+    def _begin_alone(self, job: Job) -> None:
+        """Let a job whose pack died go on by itself: whose fault it was is then its own failure."""
+        self._keys[job.identity.hash] = None
+        self._tries[job.identity.hash] -= 1
+        self.waiting.put(job)
+        self._progress.say(f"alone   {job.identity.slug}")
 
     def _settle(self, slot: Slot, job: Job) -> None:
         state = job_state(job.run_dir)
