@@ -129,15 +129,11 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("error", "said", "often"),
+    ("error", "said"),
     [
-        (RuntimeError("CUDA out of memory. Tried"), "Out of memory with 3 jobs in a pass", False),
-        (
-            NotPackableError("a layer is given (2, 3)"),
-            "cannot share a pass (a layer is given (2, 3))",
-            False,
-        ),
-        (ValueError("of whatever kind"), "cannot share a pass (of whatever kind)", True),
+        (RuntimeError("CUDA out of memory. Tried"), "Out of memory with 3 jobs in a pass"),
+        (NotPackableError("rows moved"), "cannot share a pass (rows moved)"),
+        (ValueError("of whatever kind"), "cannot share a pass (of whatever kind)"),
     ],
 )
 def test_where_a_pass_cannot_be_shared_each_goes_alone(
@@ -146,13 +142,12 @@ def test_where_a_pass_cannot_be_shared_each_goes_alone(
     trained_alone: list[Any],
     error: Exception,
     said: str,
-    often: bool,
 ) -> None:
     asked = failing(monkeypatch, error)
     jobs = [planned(tmp_path, f"packed{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
     assert {result.state for result in together(jobs).values()} == {JobState.DONE}
     assert [history(job.run_dir) for job in jobs] == near(trained_alone)
-    assert (len(asked) > 1) is often
+    assert asked == [3]
     assert said in "".join((job.run_dir / "job.log").read_text() for job in jobs)
 
 
@@ -213,7 +208,6 @@ def test_a_job_that_is_done_or_that_another_process_holds_is_not_in_the_pack(
     ("how", "tolerance"),
     [
         ("trainer.precision=bf16-mixed", 0.02),
-        ("trainer.precision=bf16-true", 0.05),
         ("quantization=nf4", 1e-4),
         ("trainer.gradient_checkpointing=true", 1e-5),
     ],

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sizewise.devices import device_of, free_memory, is_out_of_memory, synchronize
-from sizewise.models.adapter.packed import NotPackableError, PackedBase, Part, why_alone
+from sizewise.models.adapter.packed import PackedBase, Part, why_alone
 from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.head import answer_targets
 from sizewise.training.group_size import GroupSize
@@ -254,7 +254,7 @@ class Pack:
     def _forward(self, group: list[Seat], training: bool) -> list[Seat]:
         """Make the forward pass; with too little memory, of half the group, then of the rest.
 
-        Whatever else goes wrong, each of the group tries on its own, and fails alone.
+        Whatever else goes wrong, each of the group goes on by itself, and fails alone if it does.
         """
         while len(group) > 1:
             states, first = [seat.random for seat in group], torch_random()
@@ -263,15 +263,17 @@ class Pack:
                 return group
             except Exception as error:
                 why = str(error).splitlines()[0] if str(error) else type(error).__name__
-                memory, never = is_out_of_memory(error), isinstance(error, NotPackableError)
+                memory = is_out_of_memory(error)
             # Outside the handler, so that the traceback no longer holds the failed pass's tensors.
             set_torch_random(first)
             for seat, state in zip(group, states, strict=True):
                 seat.random = state
             free_memory()
             if not memory:
-                log.warning("%d jobs cannot share a pass (%s): each goes alone.", len(group), why)
-                for seat in group if never else ():
+                log.warning(
+                    "%d jobs cannot share a pass (%s): each goes on alone.", len(group), why
+                )
+                for seat in group:
                     seat.train_alone(why)
                 return group
             self.size.limit(len(group) // 2)
