@@ -23,14 +23,12 @@ from torch import Tensor, nn
 from sizewise.devices import device_of, free_memory, is_out_of_memory, synchronize
 from sizewise.models.adapter.packed import PackedBase, Part, why_alone
 from sizewise.models.adapter.wrapping import base_of
-from sizewise.models.head import answer_targets
+from sizewise.models.head import MOST_LOGITS, answer_targets
 from sizewise.training.group_size import GroupSize
 
 log = logging.getLogger(__name__)
 # What there is to wait for; what stands first is done first, since it holds more memory.
 PASSES = ("backward", "validation", "forward")
-# Entries of the logits of one job: 128 MiB in fp32, and as much again of each copy.
-MOST_LOGITS = 2**25
 Random = tuple[Tensor, Tensor | None]
 
 
@@ -164,7 +162,7 @@ class Seat:
 
 
 def _is_long(model: nn.Module, batch: Mapping[str, Any]) -> bool:
-    """Whether a batch alone has so many logits that those of several jobs are too many."""
+    """Whether a batch has so many logits that they are made in parts."""
     words = base_of(model).config.get_text_config().vocab_size
     return answer_targets(batch).numel() * int(words) > MOST_LOGITS
 
