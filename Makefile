@@ -14,7 +14,7 @@ $(PIP) install --no-compile -c constraints.txt -e '$(1)'
 @$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 endef
 
-.PHONY: install sweep test test-long test-e2e lint types format docs site bench bench-quick clean help
+.PHONY: install sweep test test-long test-e2e lint style types format docs site bench bench-quick clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -44,11 +44,15 @@ test-long: $(DEV_STAMP)  ## run the tests that sweep real models for many minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 test-e2e: $(DEV_STAMP)  ## run the tests on a real SLURM and in a real browser, where these are there
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "(slurm or browser) and not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(slurm or browser) and not long"
 
-lint: $(DEV_STAMP)  ## check formatting, lint and types
+lint: style types  ## check formatting, lint and types
+
+style: $(DEV_STAMP)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
+
+types: $(DEV_STAMP)
 	$(BIN)/python -m mypy
 
 format: $(DEV_STAMP)  ## format and fix what can be fixed

@@ -24,12 +24,45 @@ HERE = Path(__file__).resolve().parent.parent / "src"
 
 def serve(options: argparse.Namespace) -> None:
     """Load everything, then evaluate once for every line on standard input."""
-    once = prepare(options)
+    once = (whole_job if options.job else prepare)(options)
     for _ in sys.stdin:
         started, cpu = time.perf_counter(), time.process_time()
         rows = once()
         spent = time.process_time() - cpu, time.perf_counter() - started
         print(json.dumps({"cpu": spent[0], "wall": spent[1], "rows": rows}), flush=True)
+
+
+def whole_job(options: argparse.Namespace) -> Callable[[], Any]:
+    """Return what answers both splits as a job does: calibrated on validation, nothing cached."""
+    from dataclasses import replace
+
+    import torch
+
+    from sizewise.composition.compose import compose_run
+    from sizewise.job.answerers import LanguageModel
+    from sizewise.job.run import prepare as prepare_job
+    from sizewise.models.adapter.attach import load_adapter
+
+    torch.set_num_threads(1)
+    sizes = [f"dataset.max_{split}={options.examples}" for split in ("test", "validation")]
+    chosen = [*sizes, f"evaluation.batch_size={options.batch}", "logger=none", *options.overrides]
+    cfg = compose_run(chosen)
+    job = prepare_job(cfg, Path(tempfile.mkdtemp()), "benchmark")
+    loaded = LanguageModel.load(job)
+    model: Any = load_adapter(loaded.model, options.adapter) if options.adapter else loaded.model
+
+    def once() -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = replace(cfg.paths, cache=str(Path(folder) / "cache"))
+            mine = replace(job, cfg=replace(cfg, paths=paths), run_dir=Path(folder))
+            answerer = LanguageModel(model, loaded.template, untouched=not options.adapter)
+            side = "tuned" if options.adapter else "base"
+            asked = (("validation", f"{side}_validation"), ("test", side))
+            answers = [answerer.answer(mine, mine.task, split, kind) for split, kind in asked]
+        found = [p for each in answers for p in each.predicted.predictions]
+        return [(p.text, p.candidate, p.log_prob, p.token_log_prob) for p in found]
+
+    return once
 
 
 def prepare(options: argparse.Namespace) -> Callable[[], Any]:
@@ -108,6 +141,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--candidates", action="store_true", help="also score training answers")
+    parser.add_argument("--job", action="store_true", help="both splits, calibrated on validation")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:

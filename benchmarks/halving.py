@@ -133,7 +133,7 @@ def averaged_loss(
     for weight, values in zip(weights, zip(*chosen, strict=True), strict=True):
         weight.copy_(torch.stack(list(values)).mean(0))
     module.model.eval()
-    sums = [summed_nll(module.answer_scores, batch) for batch in batches]
+    sums = [summed_nll(module.answer_nll, batch) for batch in batches]
     module.model.train()
     for weight, last in zip(weights, past[-1], strict=True):
         weight.copy_(last)

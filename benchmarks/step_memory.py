@@ -3,7 +3,8 @@
     python benchmarks/step_memory.py --model PATH [--rows 4] [--tokens 600] [--answer 100]
 
 PATH is the folder of a causal model (an embedded name works, too). Every way has a process of its
-own; ``glibc`` leaves freed blocks to the C library, as before ``runtime.map_large_blocks``.
+own; ``glibc`` leaves freed blocks to the C library, as before ``runtime.map_large_blocks``, and
+``all_logits`` makes the logits of all answer tokens at once, as before ``head.answer_losses``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-WAYS = ("glibc", "false", "selective", "true")
+WAYS = ("glibc", "all_logits", "false", "selective", "true")
 STEPS = 3
 MIB = 2**20
 
@@ -28,12 +29,15 @@ def step_once(way: str, model: str, rows: int, tokens: int, answer: int) -> dict
 
     from sizewise.composition.compose import compose_run
     from sizewise.job.bases import storage_of
+    from sizewise.models import head
     from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
     from sizewise.models.base import load_base
     from sizewise.runtime import map_large_blocks
 
     if way != "glibc" and not map_large_blocks():
         raise SystemExit("This C library has no mallopt.")
+    if way in ("glibc", "all_logits"):
+        head.MOST_LOGITS = sys.maxsize
     torch.set_num_threads(1)
     named = [f"model.path={model}", "model=local"] if Path(model).is_dir() else [f"model={model}"]
     cfg = compose_run([*named, "lora.r=8", "lora.dropout=0"])
@@ -61,6 +65,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=600)
     parser.add_argument("--answer", type=int, default=100)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--way", choices=WAYS)
     given = parser.parse_args()
     if given.way:
@@ -70,7 +75,7 @@ def main() -> None:
     print("| gradient_checkpointing | peak MiB | of which the step | CPU seconds a step | ratio |")
     print("|---|---:|---:|---:|---:|")
     first = 0.0
-    for way in WAYS:
+    for way in given.ways:
         command = [sys.executable, *sys.argv, "--way", way]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -43,13 +43,14 @@ class Setting:
     room: int = 48
     rungs: str = "[0.333]"
     keep: float = 0.125
+    workers: str = "null"
 
     @property
     def jobs(self) -> int:
         return len(self.bases) * len(self.ranks) * len(self.rates)
 
 
-TINY = Setting(("nano",), (2, 4), (0.001, 0.01), 32, 8, 8, 1, 8, keep=0.5)
+TINY = Setting(("nano",), (2, 4), (0.001, 0.01), 32, 8, 8, 1, 8, keep=0.5, workers="1")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def ours(setting: Setting, folder: Path, *more: str) -> list[str]:
         f"dataset.max_test={setting.test}", f"trainer.max_epochs={setting.epochs}",
         "trainer.batch_size=16", "evaluation.batch_size=64", "trainer.progress_bar=false",
         f"generation.max_new_tokens={setting.room}", "logger=none", "sweep.baselines=false",
-        f"sweep.dir={folder}", f"paths.cache={folder / 'cache'}", *more,
+        f"hydra.launcher.n_jobs={setting.workers}", f"sweep.dir={folder}",
+        f"paths.cache={folder / 'cache'}", *more,
     ]  # fmt: skip
 
 

@@ -6,6 +6,11 @@ overhead of a job is the time from the record of the one before to its own, less
 training and answering that it recorded. The first job of a sweep, which loads everything, is left
 out. Measured as well: how long 200 jobs take to plan, and a sweep of 200 jobs to say that it is
 done.
+
+    python benchmarks/sweep_overhead.py --sizes 1000 10000
+
+measures in one process what so many jobs that do nothing take to plan, to submit, to be chosen one
+by one, to be shown, and to be found done by the same command.
 """
 
 from __future__ import annotations
@@ -18,14 +23,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
+from sizewise.composition.compose import initialized
+from sizewise.composition.jobs import HydraParts, sweeper_of
 from sizewise.config import PricesConfig, RunConfig
+from sizewise.job.submit import Job, submit
 from sizewise.record.directories import OUTCOME_FILE
-from sizewise.record.identity import run_identity
+from sizewise.record.identity import reuse_key, run_identity
 from sizewise.record.outcome import Outcome, read_outcome, write_outcome
+from sizewise.sweep.board import read_board
+from sizewise.sweep.finish import finish
+from sizewise.sweep.grid import SweepContext, expand, record, sweep_options
+from sizewise.sweep.launch.local_launcher import LocalBackend, Waiting
+from sizewise.sweep.plan import Plan, make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = "SIZEWISE_BENCHMARK_OUTCOME"
@@ -48,7 +63,12 @@ def nothing(cfg: RunConfig, run_dir: Path) -> Outcome:
 
 
 def summary(
-    sweep_dir: Path, run_dirs: Sequence[Path], failures: Sequence[object], *, prices: PricesConfig
+    sweep_dir: Path,
+    run_dirs: Sequence[Path],
+    failures: Sequence[object],
+    *,
+    prices: PricesConfig,
+    margin: float | None,
 ) -> None:
     """Stand in for the report, which is measured elsewhere."""
     (sweep_dir / "summary.txt").write_text(f"{len(run_dirs)} done\n")
@@ -118,9 +138,79 @@ def rounded(figures: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in figures.items()}
 
 
+def scaling(jobs: int, outcome: Outcome, folder: Path) -> dict[str, float]:
+    """Take a sweep of so many jobs through its stages; return the seconds of each."""
+    seeds = f"seed=range(1,{jobs // 8 + 1})"
+    sweep_dir = folder / f"scaling_{jobs}"
+    command = ["model=nano,micro", "lora.r=2,4,8,16", seeds, "logger=none", "dataset.max_test=8"]
+    command += ["sweep.baselines=false", f"sweep.dir={sweep_dir}", "hydra/launcher=local"]
+    times: dict[str, float] = {}
+    with initialized(command):
+        sweeper, config = sweeper_of(command)
+        hydra: HydraParts = cast(Any, sweeper).hydra
+        with timed(times, "plan"):
+            plan = planned(hydra, command)
+        with timed(times, "submit"):
+            record(plan, command, sweep_options(config), None)
+            for job in plan.to_do:
+                submit(job)
+        with timed(times, "choose"):
+            waiting: Waiting[Job] = Waiting(plan.to_do)
+            base: str | None = None
+            while waiting:
+                base = reuse_key(waiting.take(base, {base}).config)
+        with timed(times, "board"):
+            read_board(sweep_dir)
+        for job in plan.to_do:
+            write_outcome(
+                replace(outcome, run_id=job.run_dir.name, identity=job.identity.hash), job.run_dir
+            )
+        with timed(times, "resume"):
+            again = planned(hydra, command)
+            assert len(again.done) == len(plan.jobs) == jobs
+            record(again, command, sweep_options(config), None)
+            finish(again, "sweep_overhead:summary", PricesConfig())
+        with timed(times, "board of done jobs"):
+            read_board(sweep_dir)
+    return times
+
+
+def planned(hydra: HydraParts, command: list[str]) -> Plan:
+    """Plan as a command does, without starting anything."""
+    context = SweepContext(hydra)
+    grid = expand(command, context.options.arms, context.composer.parse)
+    plan = make_plan(grid, context.composer, context.sweep_dir, context.options, "none:none")
+    LocalBackend(n_jobs=2, gpus=[]).check(plan.to_do)
+    return plan
+
+
+@contextmanager
+def timed(times: dict[str, float], name: str) -> Iterator[None]:
+    began = time.process_time()
+    yield
+    times[name] = time.process_time() - began
+
+
+def print_scaling(sizes: Sequence[int]) -> None:
+    """Print CPU seconds of every stage, a column for each number of jobs."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        *_, done = sweep(folder, "template", *SMALL, "hydra/launcher=basic", "seed=1")
+        outcome = read_outcome(next(done.glob("*/outcome.json")).parent)
+        found = {jobs: scaling(jobs, outcome, folder) for jobs in sizes}
+    print("| CPU seconds of | " + " | ".join(f"{jobs:,} jobs" for jobs in sizes) + " |")
+    print("|---|" + "---:|" * len(sizes))
+    for stage in found[sizes[0]]:
+        print(f"| {stage} | " + " | ".join(f"{found[jobs][stage]:.2f}" for jobs in sizes) + " |")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=6, help="real jobs of each sweep")
     parser.add_argument("--idle", type=int, default=20, help="jobs that do nothing, basic launcher")
+    parser.add_argument("--sizes", type=int, nargs="+", help="jobs of sweeps that do nothing")
     arguments = parser.parse_args()
+    if arguments.sizes:
+        print_scaling(arguments.sizes)
+        raise SystemExit
     print(json.dumps(measure(arguments.jobs, arguments.idle), indent=2))

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sizewise.data.example import Example, Message
 from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.table import Encoded
 from sizewise.models.adapter.attach import attach_adapter
-from sizewise.models.head import answer_logits, answer_targets
+from sizewise.models.head import answer_logits, answer_losses, answer_targets
 from sizewise.training.fit import fit_job
 from sizewise.training.module import CausalModule, answer_loss
 from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
@@ -120,8 +121,7 @@ def answer_step(model: nn.Module, rows: int, tokens: int, answer: int, vocabular
     labels_BT = torch.full_like(ids_BT, -100)
     labels_BT[:, -answer:] = ids_BT[:, -answer:]
     batch = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "labels": labels_BT}
-    scores = answer_logits(model, batch).float(), answer_targets(batch)
-    nn.functional.cross_entropy(*scores).backward()
+    answer_losses(model, batch, partial(answer_loss, step_tokens=rows * answer))[0].backward()
 
 
 def our_fit(

@@ -30,11 +30,14 @@ def report_picture(page: Page, directory: Path) -> None:
 
 
 def app_picture(page: Page, directory: Path) -> None:
-    """Photograph the results page of the app on the same sweep."""
+    """Photograph the results page of the app on the same sweep: objections and the picture."""
     with served(directory) as address:
         page.goto(address, timeout=PATIENCE_MS)
         page.locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE_MS)
         page.wait_for_timeout(5_000)
+        heading = page.get_by_role("heading", name="What a reviewer would object to")
+        heading.evaluate("element => element.scrollIntoView()")
+        page.wait_for_timeout(1_000)
         page.screenshot(path=IMAGES / "app.png")
 
 

@@ -145,6 +145,41 @@ class Visit:
         )
         assert self.page.evaluate(main) <= 0
 
+    def reads(self) -> None:
+        """Every text that is drawn stands out from its ground by 4.5 (WCAG 2.2) or more."""
+        ground = self.page.evaluate("getComputedStyle(document.querySelector('.stApp')).background")
+        dark = self.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+        assert ("255, 255, 255" in ground) is not dark
+        assert self.page.evaluate(PALE) == []
+
+
+# Texts whose colour, with the opacity of all that they stand in, is too near to that of the ground.
+PALE = """() => {
+  const parts = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  const over = (a, b) => [0, 1, 2].map(i => (a[3] ?? 1) * a[i] + (1 - (a[3] ?? 1)) * b[i]);
+  const linear = v => v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+  const light = c => 0.2126 * linear(c[0]) + 0.7152 * linear(c[1]) + 0.0722 * linear(c[2]);
+  const up = e => e ? [e, ...up(e.parentElement)] : [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+  for (let text; text = walk.nextNode();) {
+    const element = text.parentElement, range = document.createRange();
+    range.selectNodeContents(text);
+    const box = range.getBoundingClientRect(), style = getComputedStyle(element);
+    const drawn = box.width > 2 && box.height > 2 && style.visibility == "visible";
+    if (!text.textContent.trim() || !drawn || element.closest("style, script, noscript")) continue;
+    const styles = up(element).map(e => getComputedStyle(e));
+    const opacity = styles.reduce((a, s) => a * s.opacity, 1);
+    const grounds = styles.map(s => parts(s.backgroundColor)).filter(c => c[3] !== 0).reverse();
+    const ground = grounds.reduce((below, c) => over(c, below), [255, 255, 255]);
+    const ink = parts(element.closest("svg") ? style.fill : style.color);
+    const seen = over([...ink.slice(0, 3), (ink[3] ?? 1) * opacity], ground);
+    const [a, b] = [light(seen), light(ground)].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (opacity > 0.02 && ratio < 4.5) found.push([ratio.toFixed(2), text.textContent.trim()]);
+  }
+  return found.slice(0, 20);
+}"""
+
 
 @pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])
 def visit(request: pytest.FixtureRequest, address: str, tmp_path: Path) -> Iterator[Visit]:
@@ -154,6 +189,7 @@ def visit(request: pytest.FixtureRequest, address: str, tmp_path: Path) -> Itera
             executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
             viewport={"width": request.param, "height": 900},
+            color_scheme="dark" if request.param == 390 else "light",
         )
         yield Visit(context.new_page(), address)
         context.close()
@@ -211,6 +247,7 @@ def see_results(visit: Visit) -> None:
     page.locator(".panel").first.scroll_into_view_if_needed()
     visit.shot(f"{width(visit)}_results_answers")
     visit.fits()
+    visit.reads()
 
 
 def choose(visit: Visit, marker: Locator, label: str) -> None:
@@ -239,6 +276,7 @@ def see_explore(visit: Visit) -> None:
     expect(panels.first).not_to_have_text(first)
     visit.shot(f"{width(visit)}_explore")
     visit.fits()
+    visit.reads()
 
 
 def see_chat(visit: Visit, runs: Path) -> None:
@@ -323,6 +361,7 @@ def see_rate(visit: Visit, runs: Path) -> None:
     (rating,) = [line for line in lines if line["rater"] == rater]
     assert rating["outcome"] == ("b" if rating["swapped"] else "a")
     visit.fits()
+    visit.reads()
 
 
 def see_evaluate(visit: Visit, runs: Path) -> None:

@@ -257,6 +257,18 @@ def test_each_speaker_has_a_history_of_its_own() -> None:
     assert session.waiting() == []
 
 
+def test_only_the_first_message_that_a_model_reads_is_in_the_words_of_training() -> None:
+    session = ChatSession(("tuned", "base"))
+    session.say("one", opening="one, which code?").answers["base"] = "B"
+    session.turns[-1].trouble = "The tuned model failed."
+    session.say("two", opening="two, which code?")
+    assert [m.content for m in session.messages("tuned")] == ["two, which code?"]
+    assert [m.content for m in session.messages("base")] == ["one, which code?", "B", "two"]
+    session.turns[-1].answers["tuned"] = "T"
+    session.say("three", opening="three, which code?")
+    assert [m.content for m in session.messages("tuned")] == ["two, which code?", "T", "three"]
+
+
 def test_an_answer_that_was_broken_off_leaves_no_hole() -> None:
     session = ChatSession(("tuned",))
     session.say("question 1")

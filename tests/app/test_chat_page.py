@@ -271,19 +271,31 @@ def test_what_was_not_meant_as_a_crisis_is_answered_and_help_lines_stay(
     assert "findahelpline.com" in html[-1]
 
 
+@pytest.mark.parametrize("queued", [False, True])
 def test_the_message_after_one_that_failed_is_in_the_words_of_training(
-    coded: Path, monkeypatch: pytest.MonkeyPatch
+    coded: Path, monkeypatch: pytest.MonkeyPatch, queued: bool
 ) -> None:
-    voice = Voice()
+    """Also one that was written before the first had failed, and waited for its turn."""
+    load = threading.Event()
+    voice = Voice(load=load)
     monkeypatch.setattr("sizewise.app.pages.chat.choir", lambda: voice)
+    monkeypatch.setattr("sizewise.app.pages.chat._watch", lambda *given: None)
     page = opened(coded, monkeypatch, "chat")
+    if not queued:
+        load.set()
     for message in ("far too long", "My knee hurts.", "And my back."):
         page.chat_input[0].set_value(message).run()
-        until(lambda: not page.session_state["chat"].busy)
-    failed, first, second = page.session_state["chat"].session.turns
-    assert failed.trouble
-    assert first.prompt.startswith("My knee hurts.\n")
-    assert second.prompt == second.text
+        until(lambda: queued or not page.session_state["chat"].busy)
+    assert page.session_state["chat"].busy is queued
+    load.set()
+    until(lambda: not page.session_state["chat"].busy)
+    assert page.session_state["chat"].session.turns[0].trouble
+    tuned, base = voice.read[-2:]
+    assert tuned == base
+    first, answer, second = tuned
+    assert first.startswith("My knee hurts.\n")
+    assert answer == f"an answer to {first}"
+    assert second == "And my back."
 
 
 def test_another_page_and_a_run_that_ends_leave_a_conversation_as_it_was(

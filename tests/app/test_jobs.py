@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from sizewise.app.pages import common
-from sizewise.app.pages.jobs import loss_curves, sweeps
+from sizewise.app.pages.jobs import called, loss_curves, sweeps
 from sizewise.files import write_json
 from sizewise.record.claims import try_claim
 from sizewise.record.progress import Stand
@@ -67,6 +67,14 @@ def test_curves_of_what_runs_come_first_and_empty_ones_are_left_out(running: Pat
     curves = loss_curves(running, read_board(running))
     claim.release("done")
     assert [curve.label for curve in curves] == ["nano_9", "micro_1"]
+
+
+def test_a_curve_is_called_by_its_model_and_what_the_sweep_varies(tmp_path: Path) -> None:
+    folder = run_dir(tmp_path, "nano_icd10-dialogues_lora-r4_s1_a1716ea4d86b", [3.0])
+    assert called(folder) == folder.name
+    config = {"model": {"name": "nano"}, "lora": {"r": 4}, "optimizer": {"lr": 0.001698}, "seed": 1}
+    write_json(folder / "job.json", {"config": config})
+    assert called(folder) == "nano r=4 lr=0.0017 seed=1"
 
 
 def test_sweeps_are_found_below_a_directory_and_a_run_is_one_itself(

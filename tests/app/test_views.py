@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.report.factory import Spec, make_sweep
 from typer.testing import CliRunner
 
 from sizewise.app.evaluations import (
@@ -117,6 +118,17 @@ def test_examples_are_filtered_by_who_was_right(compared: SetComparison) -> None
     assert [r.own.prompt[:10] for r in select(rows, test, "all", "PATIENT 7:")] == ["Patient 7:"]
     zero = next(c for c in test.arms if not c.tuned)
     assert all(row.base is None for row in example_rows(test, zero))
+
+
+def test_a_data_set_is_read_as_a_language_model_reads_it_where_there_is_one(
+    tmp_path: Path,
+) -> None:
+    specs = [Spec("micro", 0.1, None, family="classical"), Spec("nano")]
+    make_sweep(tmp_path, specs)
+    loaded = load_runs([tmp_path])
+    assert loaded.runs[0].outcome.model.name == "micro"
+    (run,) = datasets(loaded).values()
+    assert run.outcome.model.name == "nano"
 
 
 def test_the_library_notices_changes(sweep: Path) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sizewise.config.data import DatasetConfig, FilterConfig, SplitConfig
-from sizewise.data.example import DataSplits
+from sizewise.data.example import DataSplits, Example
 from sizewise.data.rows.examples import make_examples
 from sizewise.data.splits.draw import split_examples
 from sizewise.data.splits.groups import connect, row_split_leak, text_key
+from sizewise.data.splits.teaching import hold_back
 from sizewise.errors import DataError
 
-from .toys import config, rows
+from .toys import config, example, rows
 
 NAMES = ("train", "validation", "test")
 
@@ -60,6 +62,21 @@ def test_component_names_do_not_depend_on_order() -> None:
     names = connect(keys)
     assert connect(keys[::-1]) == names[::-1]
     assert names == ["a", "a", "a", "a", "e"]
+
+
+def test_a_tenth_is_held_back_without_a_walk_for_every_group() -> None:
+    class Walked(tuple[Example, ...]):
+        walks = 0
+
+        def __iter__(self) -> Iterator[Example]:
+            type(self).walks += 1
+            return super().__iter__()
+
+    pairs = Walked(example(f"q{i}", group=f"g{i // 2}") for i in range(200))
+    kept, held = hold_back(pairs, seed=1)
+    assert (len(kept), len(held)) == (180, 20)
+    assert not {e.group for e in kept} & {e.group for e in held}
+    assert Walked.walks < 5
 
 
 def test_same_splits_under_any_order_of_rows() -> None:

@@ -6,13 +6,14 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.training.jobs import SERVER, exit_code
 
 ROOT = Path(__file__).resolve().parents[2]
+PRINTED = ("stdout.txt", "stderr.txt")
 
 
 def train(said: Path, *arguments: str, kill: tuple[str, int] = ("", 0)) -> int:
@@ -24,6 +25,33 @@ def train(said: Path, *arguments: str, kill: tuple[str, int] = ("", 0)) -> int:
     process = SERVER.Process(target=_train, args=(said, arguments, *kill))
     process.start()
     return exit_code(process)
+
+
+def begin(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Any:
+    """Start a script with fake jobs, in ``folder`` and a session of its own; see ``printed``."""
+    everything = {**os.environ, **environment}
+    process = SERVER.Process(target=_run, args=(list(command), everything, folder))
+    process.start()
+    return process
+
+
+def printed(folder: Path) -> tuple[str, str]:
+    """What a script that began in ``folder`` has said: standard output and error."""
+    said, errors = (folder / name for name in PRINTED)
+    return said.read_text(), errors.read_text()
+
+
+def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:
+    os.setsid()
+    for number, name in enumerate(PRINTED, 1):
+        with (folder / name).open("w") as output:
+            os.dup2(output.fileno(), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.path[:0] = [str(Path(command[0]).parent), str(ROOT / "tests")]
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
 
 
 def _train(said: Path, arguments: tuple[str, ...], name: str, times: int) -> None:

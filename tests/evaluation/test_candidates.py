@@ -15,15 +15,16 @@ from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig
 from sizewise.data.example import Example, Message
 from sizewise.errors import ConfigError, EvaluationError
+from sizewise.evaluation import candidate_set
 from sizewise.evaluation.candidate_set import (
     CandidateSet,
     automatic_choice,
-    candidate_prior,
+    calibrated,
     choose,
     encode_candidates,
     read_candidates,
 )
-from sizewise.evaluation.candidates import build_trie, candidate_log_probs
+from sizewise.evaluation.candidates import build_trie, candidate_log_probs, nodes_per_pass
 from sizewise.evaluation.prompts import open_prompts
 from sizewise.metrics.icd10 import Icd10
 from sizewise.metrics.label import Label
@@ -93,7 +94,8 @@ def test_every_reading_is_that_of_each_candidate_scored_alone(
         values = torch.tensor(answer_log_probs(tiny, pairs, 64), dtype=torch.float64)
         return values.view(len(asked), len(answers))
 
-    prior = candidate_prior(tiny, others, trie, batch_size=3)
+    prior = calibrated(tiny, CandidateSet(("",) * len(texts), trie), others, batch_size=3).prior
+    assert prior is not None
     sums, mean = alone(prompts), alone(others).mean(0)
     assert torch.allclose(torch.tensor(prior, dtype=torch.float64), mean, atol=1e-4)
     assert CandidateSet(("",) * len(texts), trie).lengths == lengths
@@ -109,10 +111,11 @@ def test_every_reading_is_that_of_each_candidate_scored_alone(
 
 
 def test_a_prior_is_taken_over_smaller_batches_where_memory_runs_out(causal, candidates) -> None:
-    prompts, trie = [[5], [6, 7], [8], [9, 4, 3]], build_trie(candidates)
-    wanted = candidate_prior(causal, prompts, trie, batch_size=4)
+    prompts = [[5], [6, 7], [8], [9, 4, 3]]
+    asked = CandidateSet(("",) * len(candidates), build_trie(candidates))
+    wanted = calibrated(causal, asked, prompts, batch_size=4).prior
     seen = fails_above(causal, 1)
-    found = candidate_prior(causal, prompts, trie, batch_size=4)
+    found = calibrated(causal, asked, prompts, batch_size=4).prior
     assert found == pytest.approx(wanted, abs=1e-4)
     assert max(seen) == 4
 
@@ -220,3 +223,40 @@ def test_too_many_answers_are_not_compared_without_a_word() -> None:
     chosen, warning = automatic_choice([Label()], labelled("A", "B"), flash)
     assert chosen is None
     assert "attn_implementation=sdpa" in str(warning)
+
+
+def test_what_calibration_has_read_is_not_read_again(
+    tiny: Any, candidates: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation prompts calibrate and are answered next; others of a batch are read as ever."""
+    every, trie = [[5], [6, 7], [8, 9, 5], [9, 4, 3], [7, 7]], build_trie(candidates)
+    asked = CandidateSet(("",) * len(candidates), trie)
+    wanted = asked.behind(open_prompts(tiny, every, 0), [EOS])
+    known = calibrated(tiny, asked, every[1:4], batch_size=2, stops=[EOS])
+    read: list[int] = []
+    original = candidate_set.score_candidates
+
+    def counted(prompts: Any, *rest: Any) -> Any:
+        read.append(len(prompts.ids))
+        return original(prompts, *rest)
+
+    monkeypatch.setattr(candidate_set, "score_candidates", counted)
+    found = known.behind(open_prompts(tiny, every, 0), [EOS])
+    assert read == [2]
+    assert torch.allclose(found.log_probs, wanted.log_probs, atol=1e-4)
+    assert [k.tokens for k in found.known] == [k.tokens for k in wanted.known]
+    assert any(k.tokens for k in found.known)
+    known.behind(open_prompts(tiny, every[1:4], 0), [EOS])
+    assert read == [2]
+
+
+@given(prompts=st.integers(1, 512), vocabulary=st.integers(100, 300_000))
+def test_a_pass_over_the_tree_is_long_enough_and_bounded_in_memory(
+    prompts: int, vocabulary: int
+) -> None:
+    nodes = nodes_per_pass(prompts, vocabulary)
+    assert nodes * prompts >= 512 or nodes >= 64
+    assert nodes * prompts * vocabulary <= max(2**24, (1024 + 512) * vocabulary)
+    small = nodes_per_pass(64, 1536)
+    assert small == 64
+    assert len(build_trie([[1, 2, 3], [1, 4]]).slices(small)) == 1

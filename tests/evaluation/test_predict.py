@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from sizewise.config.data import DatasetConfig
 from sizewise.config.evaluation import GenerationConfig
+from sizewise.data.rows.examples import make_examples
 from sizewise.errors import EvaluationError, OutOfMemoryError
 from sizewise.evaluation.answer import REJECTED_LOG_PROB, REJECTED_TOKENS
-from sizewise.evaluation.predict import is_transient, predict, with_retries
+from sizewise.evaluation.endpoint import answered
+from sizewise.evaluation.predict import is_transient, measured, predict, with_retries
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.record.predictions import Prediction, PredictionStore
 
@@ -52,6 +56,38 @@ def test_every_example_in_the_order_of_the_split(causal, split, template, tmp_pa
     assert found.conditions["device"]
     assert found.out_of_memory == ()
     assert found.peak_bytes > 2**20
+
+
+def test_a_prediction_makes_each_example_once(tmp_path, monkeypatch) -> None:
+    """However many batches there are, and whatever progress says after each."""
+    from sizewise.data.stored import StoredExamples
+
+    rows = [{"q": f"question {i}", "a": "yes"} for i in range(20)]
+    examples = make_examples(rows, DatasetConfig(prompt="{q}", answer="{a}")).examples
+    whole, made = StoredExamples.make, Counter()
+
+    def make(self: StoredExamples, place: int) -> Any:
+        made[place] += 1
+        return whole(self, place)
+
+    monkeypatch.setattr(StoredExamples, "make", make)
+    split = StubSplit([Pair([2], [1])] * 20, examples)  # type: ignore[arg-type]
+    told: list[tuple[int, int]] = []
+    store, device = PredictionStore(tmp_path / "p.jsonl", "key"), torch.device("cpu")
+
+    def measure(batch: Any, encoded: Any) -> list[Prediction]:
+        return [answered(example) for example in batch]
+
+    def run_all() -> Any:
+        return measured(measure, split, store, device, 2, measure, 0,  # type: ignore[arg-type]
+                        progress=lambda *counts: told.append(counts))  # fmt: skip
+
+    assert [row.id for row in run_all().predictions] == list(examples.ids())
+    assert made == dict.fromkeys(range(20), 1)
+    assert told == [(count, 20) for count in range(0, 21, 2)]
+    assert len(run_all().predictions) == 20
+    assert made.total() == 20, "a finished prediction made examples"
+    assert told[-1] == (20, 20)
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_was(causal, split, template, tmp_path) -> None:

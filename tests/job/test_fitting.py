@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import nn
 
 from sizewise.composition.compose import compose_run
 from sizewise.job import answerers, bases, fitting
+from sizewise.job.fitting import UntrainedLoss
 from sizewise.models.base import load_base
 from sizewise.record.outcome import Outcome
+from sizewise.training.module import AnswerModule, Batch
 
 
 @pytest.mark.parametrize(("bf16", "fused"), [(True, True), (False, None)])
@@ -79,3 +82,48 @@ def comparable_scores(outcome: Outcome) -> list[dict[str, float]]:
         {n: v for n, v in side["icd10_dialogues"].scores.items() if not n.startswith("efficiency")}
         for side in found
     ]
+
+
+def test_the_loss_before_the_first_step_is_computed_once_per_base_and_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter begins with nothing, so rank, rate and seed do not change it by a bit."""
+    read: list[int] = []
+    original = AnswerModule.validation_step
+
+    def counted(self: AnswerModule, batch: Batch, batch_idx: int) -> None:
+        if self.known_loss is None and self.trainer.global_step == 0:
+            read.append(batch_idx)
+        original(self, batch, batch_idx)
+
+    monkeypatch.setattr(AnswerModule, "validation_step", counted)
+
+    def losses(name: str, *overrides: str) -> list[float]:
+        run(tmp_path, name, "trainer.max_steps=1", "stage=train", *overrides)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        found = [json.loads(line) for line in lines]
+        values = [row["values"] for row in found if row["step"] == 0]
+        return [each["val_loss"] for each in values if "val_loss" in each]
+
+    (first,) = losses("first")
+    computed = len(read)
+    assert computed > 0
+    assert losses("rank", "lora.r=16", "optimizer.lr=1e-4", "seed=3") == [first]
+    assert len(read) == computed
+    (fresh,) = losses("alone", "lora.r=16", f"paths.cache={tmp_path / 'other'}")
+    assert fresh == first
+    assert len(read) == 2 * computed
+    (other,) = losses("data", "dataset.max_validation=6")
+    assert other != first
+    assert len(read) > 2 * computed
+
+
+def test_a_damaged_loss_is_computed_again(tmp_path: Path) -> None:
+    kept = UntrainedLoss.of(tmp_path, "ab12")
+    assert kept.read() is None
+    kept.keep(1.5)
+    assert UntrainedLoss.of(tmp_path, "ab12").read() == 1.5
+    kept.path.write_text(kept.path.read_text().replace("1.5", "2.5"))
+    assert kept.read() is None
+    kept.keep(float("nan"))
+    assert kept.read() is None

@@ -79,7 +79,7 @@ def test_the_base_is_asked_once_for_test_and_validation(
         raise AssertionError("the base was asked again")
 
     monkeypatch.setattr(answerers, "predict", refuse)
-    monkeypatch.setattr(answerers, "candidate_prior", refuse)
+    monkeypatch.setattr(answerers, "calibrated", refuse)
     outcome = run(trained, "zero", *source, "lora=none")
     before = read_outcome(trained / "tuned")
     assert outcome.validated == {"base": before.validated["base"]}
@@ -159,3 +159,27 @@ def test_wordings_and_demonstrations_share_test_examples_and_are_chosen_on_valid
     assert len({o.base["colours"].fingerprint for o in found}) == 1
     assert all(o.validated["base"].keys() >= SCORES for o in found)
     assert len({o.data.prompt_fingerprint for o in found}) == 3
+
+
+def test_candidates_are_compared_only_where_the_reading_is_chosen(
+    tmp_path: Path, source: tuple[str, ...]
+) -> None:
+    """Untouched on validation; nobody else's likelihoods choose a reading."""
+    outcome = run(tmp_path, "choice", *source, "evaluation.candidates_on=choice")
+    assert outcome.validated["base"].keys() >= SCORES
+    others = [outcome.validated["tuned"]]
+    others += [side["colours"].scores for side in (outcome.base, outcome.tuned or {})]
+    assert len(others) == 3
+    for scores in others:
+        assert "label/exact_match" in scores
+        assert not [name for name in scores if "likelihood" in name]
+    faults = [c for c in verify_run(tmp_path / "choice").checks if c.status == FAILED]
+    assert faults == []
+
+
+def test_a_primary_score_by_likelihood_needs_candidates_on_the_test_split(
+    tmp_path: Path, source: tuple[str, ...]
+) -> None:
+    primary = "dataset.primary=label/likelihood_match"
+    with pytest.raises(ConfigError, match=r"Leave out evaluation\.candidates_on=choice"):
+        run(tmp_path, "refused", *source, primary, "evaluation.candidates_on=choice")

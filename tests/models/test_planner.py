@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
 from sizewise.composition.compose import compose_run
@@ -23,16 +23,18 @@ from sizewise.config.model import (
 from sizewise.config.training import OptimizerConfig
 from sizewise.errors import ModelError
 from sizewise.job.bases import memory_key, plan_job
+from sizewise.models import head
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.architecture import model_config
 from sizewise.models.base import load_base
-from sizewise.models.head import answer_logits, answer_targets
+from sizewise.models.head import answer_losses
 from sizewise.models.plan import trace
 from sizewise.models.plan.planner import GB, MemoryPlan, Workload, plan_memory, smaller_batches
 from sizewise.models.plan.trace import Shape, trace_training, with_layers
 from sizewise.models.plan.weights import optimizer_bytes, weight_bytes
 from sizewise.models.size import model_sizes
 from sizewise.models.tiny import tiny_figures
+from sizewise.training.module import answer_loss
 
 ADAMW = OptimizerConfig(target="torch.optim.AdamW")
 WORK = Workload(batch_size=4, prompt_tokens=96, answer_tokens=32, new_tokens=8, eval_batch_size=4)
@@ -57,9 +59,9 @@ def peak_of(work: Callable[[], Any]) -> int:
     return peak
 
 
-def wide(model_type: str, layers: int = 3) -> ModelConfig:
+def wide(model_type: str, layers: int = 3, vocabulary: int = 512) -> ModelConfig:
     """A model that is small, but whose activations outweigh its scalars."""
-    figures = tiny_figures(model_type, 512)
+    figures = tiny_figures(model_type, vocabulary)
     extra = dict(figures.extra) | {"pad_token_id": 0}
     if "layer_types" in extra:
         extra["layer_types"] = ["full_attention"] * layers
@@ -91,24 +93,48 @@ def training_batch(model: ModelConfig, work: Workload) -> dict[str, torch.Tensor
 @pytest.mark.parametrize("checkpointed", [False, "selective", True])
 @pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma2", "gemma3", "t5"])
 def test_training_peak_is_the_measured_one(model_type: str, checkpointed: bool | str) -> None:
-    model, work = wide(model_type), replace(WORK, gradient_checkpointing=checkpointed)
-    adapted = attach_adapter(load_base(model), LORA, model, 0)
+    check_training_peak(model_type, checkpointed)
+
+
+@pytest.mark.parametrize("lora", [LORA, LoraConfig(method="full")], ids=["lora", "full"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "t5"])
+def test_training_peak_with_logits_in_parts_is_the_measured_one(
+    model_type: str, lora: LoraConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = replace(WORK, prompt_tokens=120, answer_tokens=120)
+    whole = check_training_peak(model_type, True, lora, work, 8192)
+    monkeypatch.setattr(head, "MOST_LOGITS", 32 * 8192)
+    monkeypatch.setattr(head, "LEAST_ROWS", 1)
+    parts = check_training_peak(model_type, True, lora, work, 8192)
+    assert parts["logits"] < 0.2 * whole["logits"]
+    assert sum(parts.values()) < 0.6 * sum(whole.values())
+
+
+def check_training_peak(
+    model_type: str,
+    checkpointed: bool | str,
+    lora: LoraConfig = LORA,
+    work: Workload = WORK,
+    vocabulary: int = 512,
+) -> dict[str, int]:
+    model = wide(model_type, vocabulary=vocabulary)
+    adapted = attach_adapter(load_base(model), lora, model, 0)
     if checkpointed:
         enable_checkpointing(adapted, checkpointed == "selective")
     batch = training_batch(model, work)
 
     def step() -> None:
         adapted.zero_grad(set_to_none=True)
-        targets = answer_targets(batch, model.family == "seq2seq")
-        cross_entropy(answer_logits(adapted.train(), batch).float(), targets).backward()
+        answer_losses(adapted.train(), batch, partial(answer_loss, step_tokens=9))[0].backward()
 
     step()
     adapted.zero_grad(set_to_none=True)
     measured = peak_of(step)
     shape = Shape(work.batch_size, work.prompt_tokens, work.answer_tokens)
-    parts = trace_training(model_config(model), model, LORA, torch.float32, shape, checkpointed)
+    parts = trace_training(model_config(model), model, lora, torch.float32, shape, checkpointed)
     assert set(parts) == {"gradients", "activations", "logits"}
     assert sum(parts.values()) == pytest.approx(measured, rel=0.10, abs=ROOM)
+    return parts
 
 
 def test_each_way_to_compute_again_needs_less() -> None:

@@ -26,6 +26,7 @@ from sizewise.record.timing import Timing
 from sizewise.report.comparison import verdict as v
 from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.contrast import find_contrast
+from sizewise.report.comparison.readings import who_chose
 from sizewise.report.comparison.runs import AnswerCache, load_runs
 from sizewise.report.comparison.strata import strata_of
 from sizewise.report.comparison.test_sets import build_test_sets
@@ -304,11 +305,44 @@ def test_a_gain_that_is_mostly_form_is_called_that(tmp_path: Path) -> None:
     assert result.test.primary == "label/likelihood_per_token_match"
     assert verdict.status == v.FORM
     assert verdict.headline == "Mostly form, not knowledge"
-    assert "answers read by likelihood per token" in verdict.sentence
+    assert (
+        "answers read by likelihood per token, with which the larger untouched models did best on "
+        "validation" in verdict.sentence
+    )
     assert (
         "As said it is 42.7 % against 0.0 %: mostly form, 30.7 of 42.7 points" in verdict.sentence
     )
     assert result.paid_back == []
+
+
+def test_where_no_untouched_model_is_larger_all_of_them_choose_the_reading(tmp_path: Path) -> None:
+    assert who_chose(real_models(tmp_path / "both").test) == "the larger untouched models"
+    spec = Spec("nano", r=8, task=TASK)
+    base, tuned = read_in(0.0, 0.05, 0.2, 0.2), read_in(0.4, 0.4, 0.4, 0.5)
+    plant(tmp_path / "one" / "small", spec, base, tuned, primary=LABEL)
+    assert who_chose(only(tmp_path / "one").test) == "the untouched models"
+
+
+@pytest.mark.parametrize(("by_likelihood", "said"), [(0.35, True), (0.2, False)])
+def test_a_better_reading_that_the_test_split_lacks_is_said(
+    tmp_path: Path, by_likelihood: float, said: bool
+) -> None:
+    """With evaluation.candidates_on=choice no test answer is read by likelihood."""
+    known = validated(0.25, 0.25, by_likelihood, 0.1)
+    small, tuned, large = (
+        {n: v for n, v in read_in(rate, rate, 0, 0).items() if "likelihood" not in n}
+        for rate in (0.3, 0.4, 0.25)
+    )
+    spec = Spec("nano", r=8, task=TASK)
+    plant(tmp_path / "small", spec, small, tuned, primary=LABEL, validated=known)
+    plant(tmp_path / "large", Spec("mini", 0.0, None, task=TASK), large, primary=LABEL,
+          validated=known)  # fmt: skip
+    result = only(tmp_path)
+    assert result.test.primary == LABEL
+    found = [w for w in result.warnings if "leave out evaluation.candidates_on" in w]
+    assert bool(found) == said
+    if said:
+        assert "better by likelihood on the validation split (35.0 % against 25.0 %)" in found[0]
 
 
 def test_the_reading_is_chosen_on_validation_by_the_untouched_general_model(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.commands import begin, printed
+from tests.training.jobs import exit_code
 
 from sizewise.config import DatasetConfig, ModelConfig, OptimizerConfig, RunConfig, SourceConfig
 from sizewise.job.submit import Job, submit
@@ -81,18 +83,12 @@ def command_line(tmp_path: Path, *overrides: str, script: str = "train.py") -> l
 
 @pytest.fixture
 def train(tmp_path: Path) -> Command:
-    """Run train.py with fake jobs and return what it printed."""
+    """Run train.py with fake jobs, forked with everything imported; return what it printed."""
 
     def run(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command_line(tmp_path, *overrides),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, **environment},
-            cwd=tmp_path,
-            check=False,
-        )
+        _, *command = command_line(tmp_path, *overrides)
+        process = begin(command, tmp_path, environment)
+        return subprocess.CompletedProcess(command, exit_code(process), *printed(tmp_path))
 
     return run
 

@@ -159,11 +159,36 @@ def test_a_packed_sweep_has_the_outcomes_of_an_unpacked_one(tmp_path: Path) -> N
     assert ours[3]
 
 
+def test_jobs_whose_pack_died_go_on_alone_and_who_kills_the_worker_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = os.pipe()
+    os.close(write)
+    jobs = [job(tmp_path, f"seed={seed}") for seed in (1, 2)]
+    slot = Slot(0, None, 1, jobs=list(jobs), packed=True)
+    monkeypatch.setattr(Slot, "fileno", lambda self: read)
+    monkeypatch.setattr(Slot, "_buried", lambda self: -9)
+    pool = Pool([slot], [], LaunchOptions(tmp_path), Progress(2, live=False), Packing(8))
+    pool._tries = {each.identity.hash: 1 for each in jobs}
+    for each in slot.read():
+        pool.ended(slot, each.job, each.answer, each.message)
+    assert slot.jobs == []
+    assert [job_state(each.run_dir) for each in jobs] == [JobState.WAITING] * 2
+    assert begun_by(pool, monkeypatch) == [[jobs[0]], [jobs[1]]]
+    again = Slot(0, None, 1, jobs=jobs[:1])
+    pool._tries[jobs[0].identity.hash] = 1
+    for each in again.read():
+        pool.ended(again, each.job, each.answer, each.message)
+    os.close(read)
+    assert job_state(jobs[0].run_dir) == JobState.FAILED
+
+
 def pool_of(root: Path, jobs: list[Job], monkeypatch: pytest.MonkeyPatch, retries: int = 0) -> Pool:
     """A pool that packs, with one slot whose worker does nothing."""
 
     def start(self: Slot, jobs: list[Job], kept: Path | None = None) -> None:
-        self.jobs, self.process = list(jobs), self.process or subprocess.Popen(["sleep", "60"])
+        self.jobs, self.packed = list(jobs), len(jobs) > 1
+        self.process = self.process or subprocess.Popen(["sleep", "60"])
 
     monkeypatch.setattr(Slot, "start", start)
     options = LaunchOptions(root, retries=retries)
@@ -183,22 +208,6 @@ def dies(pool: Pool, code: int) -> list[Job]:
     for each in left:
         pool.ended(slot, each, code)
     return left
-
-
-def test_jobs_whose_pack_died_go_alone_and_only_the_culprit_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = [job(tmp_path, f"seed={seed}") for seed in (1, 2, 3)]
-    pool = pool_of(tmp_path, jobs, monkeypatch)
-    pool.begin_next(pool._slots[0])
-    assert dies(pool, -9) == jobs
-    assert list(pool.waiting) == jobs
-    assert JobState.FAILED not in [job_state(each.run_dir) for each in jobs]
-    for each in jobs:
-        pool.begin_next(pool._slots[0])
-        assert dies(pool, -9) == [each]
-        assert job_state(each.run_dir) == JobState.FAILED
-    assert not pool.waiting
 
 
 def test_the_try_of_a_pack_that_died_is_not_counted(

@@ -53,7 +53,7 @@ def test_a_restarted_run_is_one_csv_and_one_event_history(tmp_path: Path) -> Non
 
 def test_options_combine() -> None:
     files = {path.stem: OmegaConf.load(path) for path in (conf_dir() / "logger").glob("*.yaml")}
-    assert set(files) == {"wandb", "tensorboard", "csv", "mlflow", "none"}
+    assert set(files) == {"wandb", "tensorboard", "csv", "mlflow", "trackio", "none"}
     assert files.pop("none") == {"backends": {}}
     merged = OmegaConf.merge(OmegaConf.structured(LoggerConfig), *files.values())
     assert set(merged.backends) == set(files)

@@ -214,10 +214,10 @@ class SmallEvaluationMemory(CausalModule):
 
     limit = 1
 
-    def answer_scores(self, batch: Any) -> Any:
+    def answer_losses(self, batch: Any, loss: Any) -> Any:
         if not torch.is_grad_enabled() and len(batch["labels"]) > self.limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-        return super().answer_scores(batch)
+        return super().answer_losses(batch, loss)
 
 
 def test_out_of_memory_in_validation_leaves_training_as_it_is(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_the_loss_at_a_rung_is_that_of_the_mean_of_the_latest_weights(tmp_path: 
     assert all(torch.equal(own[name], seen.after[10][name]) for name in own), "they are put back"
     module.model.eval()
     load_trainable(module.model, mean, "")
-    sums = [summed_nll(module.answer_scores, batch) for batch in toy_data().val_dataloader()]
+    sums = [summed_nll(module.answer_nll, batch) for batch in toy_data().val_dataloader()]
     wanted = float(sum(nll for nll, _ in sums)) / sum(tokens for _, tokens in sums)
     assert stop.value == pytest.approx(wanted, rel=1e-6)
     assert stop.averaged == 6

@@ -25,8 +25,10 @@ STOP_SECONDS = 30.0
 SETTINGS = ("metric", "eval_dataset", "evaluation")
 # What makes more of a value than a value: a class, code of a base, an interpolation.
 REFUSED = ("_target_", "trust_remote_code", "${")
-# What starts a program, or sends texts somewhere; and whatever stands below.
-TYPED_ONLY = re.compile(r"evaluation\.(engine|server)\b")
+# What starts a program, sends texts somewhere, or names other places and further overrides.
+TYPED_ONLY = re.compile(
+    r"evaluation\.(engine|server)\b|\b(base_url|api_key_env)\b|sweep\.(arms|dir|dry_run)\b"
+)
 State = Literal["running", "done", "failed", "stopped"]
 
 
@@ -73,7 +75,7 @@ def check_named(overrides: Sequence[str], groups: Sequence[str]) -> None:
     value = rf"({'|'.join(groups)})(\.[\w-]+)+=.*"
     for text in overrides:
         named = re.fullmatch(option, text) or re.fullmatch(value, text, re.DOTALL)
-        odd = any(word in text for word in REFUSED) or TYPED_ONLY.match(text)
+        odd = any(word in text for word in REFUSED) or TYPED_ONLY.search(text)
         if not named or odd:
             raise ConfigError(
                 f"{text}: here only options of {', '.join(groups)} can be given, by their names, "

@@ -18,6 +18,7 @@ from sizewise.config.data import TASKS
 from sizewise.data.rows.read import EXTENSIONS, read_rows
 from sizewise.errors import ConfigError, DataError
 from sizewise.files import write_atomically
+from sizewise.metrics.reading.answer_sets import worded
 from sizewise.report.words import literal, plural
 
 FEW_ROWS = 500
@@ -85,7 +86,7 @@ def option_text(name: str, source: Mapping[str, Any], found: Guess) -> str:
     if found.chat:
         values |= {"prompt": "", "answer": "", "conversation": "auto"}
     else:
-        values |= {"prompt": _wording(found), "answer": found.answer}
+        values |= {"prompt": worded(found.prompt, found.answers), "answer": found.answer}
     if found.answers is not None:
         values["label"] = found.answer.strip("{}")
     for key in ("history", "rejected", "group", "strata"):
@@ -103,15 +104,6 @@ def option_text(name: str, source: Mapping[str, Any], found: Guess) -> str:
         "  - _self_\n\n"
         f"{body}"
     )
-
-
-def _wording(found: Guess) -> str:
-    if found.task == "codes":
-        return f"{found.prompt}\n\nICD-10-CM code:"
-    listed = found.answers.listed if found.answers is not None else None
-    if listed is None:
-        return found.prompt
-    return f"{found.prompt}\n\n{listed.replace('{', '{{').replace('}', '}}')}"
 
 
 class _Dumper(yaml.SafeDumper):

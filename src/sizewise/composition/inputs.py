@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from sizewise.data.rows.read import find_files, kind_of, plain_content_hash, sou
 from sizewise.errors import ConfigError
 from sizewise.files import file_hash
 from sizewise.models.sources import EMBEDDED, HUB_ID, PACKAGE, STAND_IN, check_place, local_content
+from sizewise.record.identity import plain_copy
 
 LOCAL = ("csv", "json", "parquet", "sqlite")
 
@@ -28,7 +28,7 @@ def pinned(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: the base is called as another one is.
     """
-    copy = deepcopy(dict(config))
+    copy = plain_copy(dict(config))
     check_name(copy.get("model") or {})
     datasets = [copy.get("dataset"), *(copy.get("eval_dataset") or {}).values()]
     for source in (source for dataset in datasets for source in sources_of(dataset)):

@@ -32,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sizewise.composition.shorthand import spelt_out
 from sizewise.config.register import explain, explained
 from sizewise.errors import ConfigError
-from sizewise.record.identity import plain_config, plain_node
+from sizewise.record.identity import plain_config, plain_copy, plain_node
 
 
 class _CopyingRepository:
@@ -55,6 +55,7 @@ class SharedLoader(ConfigLoaderImpl):
         self.config_search_path = loader.config_search_path
         self.repository = loader.repository
         self._shared: Any = None
+        self._groups: dict[str, bool] = {}
         self._parse_overrides_and_create_caching_repo(name, hydra_overrides)
 
     def _parse_overrides_and_create_caching_repo(
@@ -70,9 +71,12 @@ class SharedLoader(ConfigLoaderImpl):
 
     def is_group(self, override: Override) -> bool:
         """Whether an override chooses an option (and does not set a value)."""
-        return override.package is not None or bool(
-            self._shared.group_exists(override.key_or_group)
-        )
+        if override.package is not None:
+            return True
+        key = str(override.key_or_group)
+        if key not in self._groups:
+            self._groups[key] = bool(self._shared.group_exists(key))
+        return self._groups[key]
 
     def separable(self, override: Override) -> bool:
         """Whether an override's options fill nothing but the node named like their group."""
@@ -124,13 +128,14 @@ class JobComposer:
         self._loader = SharedLoader(loader, config_name, self._hydra)
         self._name = config_name
         self._parser = OverridesParser.create(config_loader=loader)
+        self._parsed: dict[str, Override] = {}
         self._whole: dict[tuple[str, ...], DictConfig] = {}
         self._composed: dict[tuple[str, ...], _Composed] = {}
         self._homes: dict[tuple[str, ...], Choices] = {}
 
     def parse(self, overrides: list[str]) -> list[Override]:
         try:
-            parsed = list(self._parser.parse_overrides(overrides))
+            parsed = [self._parsed_once(text) for text in overrides]
             for item in parsed:  # such as range(1,4,0), which only fails when it is run through
                 if item.is_sweep_override() and item.is_discrete_sweep():
                     next(iter(item.sweep_iterator()), None)
@@ -139,6 +144,12 @@ class JobComposer:
             raise ConfigError(f"{' '.join(overrides)}: {error}") from error
         except HydraException as error:
             raise ConfigError(explain(error)) from error
+
+    def _parsed_once(self, text: str) -> Override:
+        """Parse an override; most of those of a job are those of others as well."""
+        if text not in self._parsed:
+            (self._parsed[text],) = self._parser.parse_overrides([text])
+        return self._parsed[text]
 
     def compose(self, overrides: list[str]) -> dict[str, Any]:
         """Return a job's resolved configuration as plain values; ConfigError where one is wrong."""
@@ -222,7 +233,7 @@ def _overlay(composed: _Composed, values: list[Override]) -> dict[str, Any]:
             return plain_config(config)
         changed = {key for key in touched | composed.linked if key in content}
         kept = {k: v for k, v in composed.plain.items() if k in content and k not in changed}
-        return {**deepcopy(kept), **{key: plain_node(config, key) for key in changed}}
+        return {**plain_copy(kept), **{key: plain_node(config, key) for key in changed}}
     finally:
         for key in touched:
             content.pop(key, None)

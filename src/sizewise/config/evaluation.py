@@ -8,6 +8,8 @@ from typing import Any
 from sizewise.config.checks import above, at_least, is_seed, one_of, within
 from sizewise.config.endpoint import check_base_url, check_variable
 
+CHOICE = "choice"
+
 
 @dataclass
 class GenerationConfig:
@@ -78,6 +80,9 @@ class EvaluationConfig:
     null (none), or ``auto`` (``train`` where a metric is one of labels or codes and training has no
     more than 512 different answers, else none). ``candidates_sha256`` is the content of that file
     (16 digits); it is filled in when a job is planned, and another content is refused.
+    ``candidates_on`` null: candidates are compared wherever a model answers; ``choice``: only where
+    the reading that counts is chosen, by untouched models on the validation split. That costs a
+    fraction, and the report says so if another reading would have been better for them.
     ``timed_answers``: test prompts that are answered once more, alone and in a batch, untouched and
     tuned model in turns, to say how fast both are; 0: none, and drafted answers (greedy ones in
     fp32) are not timed at all. ``engine`` null: transformers, in this process; ``server``: a local
@@ -92,6 +97,7 @@ class EvaluationConfig:
     answer_validation: str = "auto"
     candidates: str | None = "auto"
     candidates_sha256: str | None = None
+    candidates_on: str | None = None
     warmup_batches: int = 1
     retries: int = 3
     timed_answers: int = 4
@@ -106,6 +112,8 @@ class EvaluationConfig:
         at_least("evaluation.warmup_batches", self.warmup_batches, 0)
         at_least("evaluation.retries", self.retries, 0)
         one_of("evaluation.objective", self.objective, ("val_loss", "primary"))
+        if self.candidates_on is not None:
+            one_of("evaluation.candidates_on", self.candidates_on, (CHOICE,))
         allowed = ("auto", "none", "base", "both")
         one_of("evaluation.answer_validation", self.answer_validation, allowed)
 

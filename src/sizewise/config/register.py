@@ -128,8 +128,16 @@ SCHEMA_NAME = "sizewise_schema"
 
 
 def register_schema() -> None:
-    """Put the schema of a job into Hydra's config store (idempotent)."""
-    ConfigStore.instance().store(name=SCHEMA_NAME, node=RunConfig, provider="sizewise")
+    """Put the schema of a job into Hydra's config store, unless it is there."""
+    store = ConfigStore.instance()
+    if f"{SCHEMA_NAME}.yaml" not in store.repo:
+        store.store(name=SCHEMA_NAME, node=_schema(), provider="sizewise")
+
+
+@cache
+def _schema() -> Any:
+    """The schema as a configuration; whoever merges into it, or loads it, copies it."""
+    return OmegaConf.structured(RunConfig)
 
 
 def to_run_config(cfg: DictConfig | Mapping[str, Any], check_types: bool = True) -> RunConfig:
@@ -152,7 +160,7 @@ def _checked(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     keys = [key for key in node if key != "hydra"]
     try:
         own = OmegaConf.masked_copy(node, cast(Any, keys))
-        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), own)
+        merged = OmegaConf.merge(_schema(), own)
         plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error

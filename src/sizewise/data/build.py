@@ -14,7 +14,8 @@ from typing import Any
 from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataSplits
 from sizewise.data.rows.examples import make_examples
-from sizewise.data.rows.read import check_content, plain_content_hash, read_rows, sources_of
+from sizewise.data.rows.read import check_content, plain_content_hash, sources_of, stream_rows
+from sizewise.data.rows.stream import Rows
 from sizewise.data.splits.draw import split_examples
 from sizewise.data.splits.few_shot import add_demonstrations
 from sizewise.data.splits.mixture import build_mixture
@@ -98,7 +99,7 @@ def build_splits(cfg: DatasetConfig, stand_in: bool = False) -> DataSplits:
     else:
         check_content(cfg.source)
         _say_where_no_line_ends(cfg)
-        rows = rows_or_stand_in(cfg) if stand_in else read_rows(cfg.source)
+        rows = rows_or_stand_in(cfg) if stand_in else stream_rows(cfg.source)
         splits = split_examples(make_examples(rows, cfg), whole)
     return add_demonstrations(splits, cfg.few_shot, cfg.few_shot_style, cfg.max_train)
 
@@ -114,7 +115,7 @@ def _say_where_no_line_ends(cfg: DatasetConfig) -> None:
             )
 
 
-def rows_or_stand_in(cfg: DatasetConfig) -> list[dict[str, Any]]:
+def rows_or_stand_in(cfg: DatasetConfig) -> Rows:
     """Read the rows; of a hub data set that neither the line nor the cache gives, synthetic ones.
 
     Raises:
@@ -124,17 +125,17 @@ def rows_or_stand_in(cfg: DatasetConfig) -> list[dict[str, Any]]:
 
     source = cfg.source
     if source.kind != "hub" or source.by_split()[0][0] or Path(source.path).expanduser().exists():
-        return read_rows(source)
+        return stream_rows(source)
     there = reachable(source.path)
     if not there:
         go_offline()
     try:
-        return read_rows(cfg.source)
+        return stream_rows(cfg.source)
     except DataError as error:
         if there:
             raise
         log.warning("%s Synthetic rows with the same columns stand in for it.", error)
-        return stand_in_rows(cfg)
+        return Rows.of(stand_in_rows(cfg))
 
 
 KEPT = 4

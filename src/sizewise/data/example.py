@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sizewise.files import hash_text
 
@@ -47,9 +52,12 @@ class Message:
         return unweighted if self.weight else {**unweighted, "weight": self.weight}
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
+
 def as_json(value: Any) -> str:
     """Write JSON on one line, with letters as they are."""
-    return json.dumps(value, ensure_ascii=False)
+    return _JSON.encode(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +143,125 @@ class DataReport:
         return ", ".join(f"{what} ({n:,})" for what, n in self.noted.items() if n) or "none"
 
 
+class Examples(Sequence[Example], ABC):
+    """Examples that are made when they are looked at: a tuple of them for those who read it."""
+
+    @abstractmethod
+    def make(self, place: int) -> Example:
+        """Return the example at ``place``, from 0 on."""
+
+    @abstractmethod
+    def select(self, rows: NDArray[np.int64]) -> Examples:
+        """Return the examples at ``rows``, in that order."""
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> Examples: ...
+    def __getitem__(self, place: int | slice) -> Example | Examples:
+        if isinstance(place, slice):
+            return self.select(np.arange(len(self))[place])
+        return self.make(range(len(self))[place])
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self.make, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Sequence) and len(self) == len(other)
+        return same and all(one == two for one, two in zip(self, other, strict=True))  # type: ignore[call-overload]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __add__(self, other: Sequence[Example]) -> Examples:
+        return Listed([*self, *other])
+
+    def where(self, wanted: Sequence[bool] | NDArray[np.bool_]) -> Examples:
+        return self.select(np.flatnonzero(np.asarray(wanted, dtype=np.bool_)))
+
+    def ids(self) -> Iterator[str]:
+        return (example.id for example in self)
+
+    def content_ids(self) -> Iterator[str]:
+        return (example.content_id for example in self)
+
+    def groups(self) -> Iterator[str]:
+        return (example.group for example in self)
+
+    def numbered_groups(self) -> tuple[object, NDArray[np.int64]] | None:
+        """Return the groups as numbers, and what numbered them; None where nothing did."""
+        return None
+
+    def map(self, change: Callable[[Example], Example], rewords: bool = True) -> Examples:
+        """Return the examples as ``change`` makes them, each time one is looked at.
+
+        ``rewords``: messages, answers, origins or groups may become others, and not only what is
+        kept for breakdowns.
+        """
+        return Mapped(self, change, rewords)
+
+
+class Listed(Examples):
+    """Examples that are in memory."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def make(self, place: int) -> Example:
+        return self._examples[place]
+
+    def select(self, rows: NDArray[np.int64]) -> Listed:
+        return Listed([self._examples[row] for row in rows.tolist()])
+
+
+class Mapped(Examples):
+    """Examples as a function makes them of others."""
+
+    def __init__(
+        self, whole: Examples, change: Callable[[Example], Example], rewords: bool
+    ) -> None:
+        self._whole, self._change, self._rewords = whole, change, rewords
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def make(self, place: int) -> Example:
+        return self._change(self._whole.make(place))
+
+    def select(self, rows: NDArray[np.int64]) -> Mapped:
+        return Mapped(self._whole.select(rows), self._change, self._rewords)
+
+    def ids(self) -> Iterator[str]:
+        return super().ids() if self._rewords else self._whole.ids()
+
+    def content_ids(self) -> Iterator[str]:
+        return super().content_ids() if self._rewords else self._whole.content_ids()
+
+    def groups(self) -> Iterator[str]:
+        return super().groups() if self._rewords else self._whole.groups()
+
+    def numbered_groups(self) -> tuple[object, NDArray[np.int64]] | None:
+        return None if self._rewords else self._whole.numbered_groups()
+
+
+def as_examples(examples: Sequence[Example]) -> Examples:
+    return examples if isinstance(examples, Examples) else Listed(examples)
+
+
 @dataclass(frozen=True)
 class DataSplits:
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    test: tuple[Example, ...]
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
     report: DataReport
 
-    def map(self, change: Callable[[Example], Example]) -> DataSplits:
+    def map(self, change: Callable[[Example], Example], rewords: bool = True) -> DataSplits:
+        """Return the splits with examples as ``change`` makes them: see ``Examples.map``."""
         train, validation, test = (
-            tuple(map(change, part)) for part in (self.train, self.validation, self.test)
+            as_examples(part).map(change, rewords)
+            for part in (self.train, self.validation, self.test)
         )
         return DataSplits(train, validation, test, self.report)
 
@@ -159,7 +276,9 @@ class DataSplits:
 
 def fingerprint(examples: Sequence[Example]) -> str:
     """Hash contents and groups of ``examples`` in order (16 hex digits)."""
-    return _digest(f"{example.content_id}:{example.group}" for example in examples)
+    whole = as_examples(examples)
+    pairs = zip(whole.content_ids(), whole.groups(), strict=True)
+    return _digest(f"{content}:{group}" for content, group in pairs)
 
 
 def question_fingerprint(examples: Sequence[Example]) -> str:
@@ -167,8 +286,11 @@ def question_fingerprint(examples: Sequence[Example]) -> str:
 
     A wording that takes other columns of the row asks something else.
     """
-    return _digest(example.id for example in examples)
+    return _digest(as_examples(examples).ids())
 
 
 def _digest(lines: Iterable[str]) -> str:
-    return hash_text("".join(f"{line}\n" for line in lines), 16)
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()[:16]

@@ -15,6 +15,7 @@ from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.splits.groups import text_key
 from sizewise.data.tokens.encode import (
     ANSWER_CUT,
+    CHUNK,
     LengthStatistics,
     nothing_fits,
     why_left_out,
@@ -128,8 +129,12 @@ def token_lengths(
 
 
 def _pairs(examples: Sequence[Example], template: Template) -> Pairs:
-    prompts, answers = template.encode_pairs([(e.messages, e.answer) for e in examples])
-    return [(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
+    found: Pairs = []
+    for start in range(0, len(examples), CHUNK):
+        chunk = [(e.messages, e.answer) for e in examples[start : start + CHUNK]]
+        prompts, answers = template.encode_pairs(chunk)
+        found += [(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
+    return found
 
 
 def _too_long(

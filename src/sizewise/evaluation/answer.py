@@ -14,7 +14,7 @@ from sizewise.data.example import Example
 from sizewise.data.tokens.table import Encoded
 from sizewise.data.tokens.template import Template
 from sizewise.evaluation.candidate_set import CandidateSet, choose
-from sizewise.evaluation.candidates import Scored, score_candidates
+from sizewise.evaluation.candidates import Scored
 from sizewise.evaluation.drafts import Known, agreed, can_draft, longer
 from sizewise.evaluation.generate import Generated, generate_behind, generate_rest
 from sizewise.evaluation.prompts import CachedPrompts, Prompts, croppable, open_prompts
@@ -79,7 +79,7 @@ class Measurer:
     def _score(self, prompts: Prompts, stops: Sequence[int] | None = None) -> Scored | None:
         if self.candidates is None:
             return None
-        return score_candidates(prompts, self.candidates.trie, stops)
+        return self.candidates.behind(prompts, stops)
 
     def _references(
         self,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from sizewise.data.tokens.reasoning import answer_of
 from sizewise.data.tokens.template import Template
 from sizewise.devices import BatchSize, halve_on_oom
 from sizewise.errors import ConfigError
-from sizewise.evaluation.candidates import Trie, build_trie, candidate_log_probs
-from sizewise.evaluation.prompts import open_prompts
+from sizewise.evaluation.candidates import Scored, Trie, build_trie, score_candidates
+from sizewise.evaluation.prompts import Prompts, open_prompts
 from sizewise.metrics.base import ExampleMetric
+from sizewise.models.adapter.merged import merged
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Prediction
 
@@ -38,11 +40,25 @@ class CandidateSet:
         texts: the candidates.
         trie: the tree.
         prior: mean log-probability of each over other prompts of the task; None: not known.
+        read: what was read behind those prompts, by their tokens.
     """
 
     texts: tuple[str, ...]
     trie: Trie
     prior: tuple[float, ...] | None = None
+    read: Mapping[tuple[int, ...], Scored] = field(default_factory=dict)
+
+    def behind(self, prompts: Prompts, stops: Sequence[int] | None = None) -> Scored:
+        """Read all candidates behind each prompt, but where the prior has read them already."""
+        found = [self.read.get(tuple(ids)) for ids in prompts.ids]
+        lacking = [ids for ids, known in zip(prompts.ids, found, strict=True) if known is None]
+        if len(lacking) == len(found):
+            return score_candidates(prompts, self.trie, stops)
+        if lacking:
+            part = open_prompts(prompts.model, lacking, int(prompts.tokens[0, 0]))
+            new = iter(score_candidates(part, self.trie, stops).rows())
+            found = [next(new) if known is None else known for known in found]
+        return Scored.joined([row for row in found if row is not None])
 
     @property
     def lengths(self) -> list[int]:
@@ -56,7 +72,7 @@ class CandidateSet:
 
 
 def read_candidates(
-    choice: str, train_examples: Sequence[Example], all_examples: Sequence[Example] = ()
+    choice: str, train_examples: Sequence[Example], all_examples: Iterable[Example] = ()
 ) -> tuple[str, ...]:
     """Return candidate answers, without reasoning: ``train``, ``labels``, or a file's lines.
 
@@ -72,7 +88,7 @@ def read_candidates(
     if choice == "train":
         texts = sorted({answer_of(example.answer) for example in train_examples} - {""})
     elif choice == "labels":
-        every = (*train_examples, *all_examples)
+        every = chain(train_examples, all_examples)
         texts = sorted({answer_of(example.answer) for example in every} - {""})
     else:
         texts = _lines(choice)
@@ -167,7 +183,7 @@ def choose(
     Args:
         log_probs_BC: summed natural-log probabilities.
         lengths_C: tokens of each candidate.
-        prior_C: see ``candidate_prior``.
+        prior_C: see ``calibrated``.
     """
     shares_B = log_probs_BC.softmax(-1).amax(-1)
     mean_B = (log_probs_BC / log_probs_BC.new_tensor(lengths_C)).argmax(-1)
@@ -178,33 +194,48 @@ def choose(
     return [Choice(*row, gained) for row, gained in zip(best, gained_B, strict=True)]
 
 
-def candidate_prior(
+def calibrated(
     model: Any,
+    candidates: CandidateSet,
     prompt_ids: Sequence[Sequence[int]],
-    trie: Trie,
     batch_size: int,
     padding: int = 0,
-) -> tuple[float, ...]:
-    """Return the mean summed log-probability of each candidate over prompts of the task.
+    stops: Sequence[int] | None = None,
+) -> CandidateSet:
+    """Return the candidates with their prior: the mean log-probability of each over prompts.
 
     What a model writes whatever it is asked is no knowledge. Batch calibration (Zhou et al. 2024,
     arXiv 2309.17249) takes that from the task's own unlabelled prompts, so that it needs neither a
     made-up content-free prompt (Zhao et al. 2021, arXiv 2102.09690) nor a choice of the domain's
     bare premise (PMI: Holtzman et al. 2021, arXiv 2104.08315). Of many prompts ``PRIOR_PROMPTS``
-    are taken at even distances; where memory runs out the batch is halved.
+    are taken at even distances; where memory runs out the batch is halved. What was read behind
+    them is kept (``CandidateSet.read``): the same prompts are answered next.
+
+    Args:
+        model: who reads; an adapter is merged meanwhile, as for answering.
+        candidates: those to calibrate.
+        prompt_ids: encoded prompts of the task.
+        batch_size: prompts at once.
+        padding: a valid token id.
+        stops: as of ``score_candidates``.
     """
     step = max(1, -(-len(prompt_ids) // PRIOR_PROMPTS))
     prompts = list(prompt_ids[::step])
-    total_C = torch.zeros(len(trie.ends), dtype=torch.float64)
-
-    def sums(batch: Sequence[int]) -> Tensor:
-        asked = open_prompts(model, [prompts[i] for i in batch], padding)
-        return candidate_log_probs(asked, trie).sum(0)
-
     batches = plan_batches([len(prompt) for prompt in prompts], batch_size)
-    for _, sums_C in halve_on_oom(batches, BatchSize(batch_size), sums):
-        total_C += sums_C
-    return tuple((total_C / len(prompts)).tolist())
+    read: dict[tuple[int, ...], Scored] = {}
+    total_C = torch.zeros(len(candidates.texts), dtype=torch.float64)
+
+    def score(batch: Sequence[int]) -> Scored:
+        asked = open_prompts(model, [prompts[i] for i in batch], padding)
+        return score_candidates(asked, candidates.trie, stops)
+
+    with merged(model):
+        for batch, scored in halve_on_oom(batches, BatchSize(batch_size), score):
+            total_C += scored.log_probs.sum(0)
+            rows = zip(batch, scored.rows(), strict=True)
+            read |= {tuple(prompts[i]): row for i, row in rows}
+    prior = tuple((total_C / len(prompts)).tolist())
+    return replace(candidates, prior=prior, read=read)
 
 
 def as_candidate(prediction: Prediction, calibrated: bool) -> Prediction:

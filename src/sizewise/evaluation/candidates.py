@@ -111,6 +111,8 @@ def build_trie(candidates: Sequence[Sequence[int]]) -> Trie:
 
 
 ROWS_PER_PASS = 1024
+NODES_PER_PASS = 64
+LOGITS_PER_PASS = 2**24
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,23 @@ class Scored:
     log_probs: Tensor
     known: Sequence[Known]
 
+    def rows(self) -> list[Scored]:
+        """Take the prompts apart."""
+        pairs = zip(self.log_probs.split(1), self.known, strict=True)
+        return [Scored(row, [known]) for row, known in pairs]
+
+    @classmethod
+    def joined(cls, rows: Sequence[Scored]) -> Scored:
+        """Put prompts together."""
+        known = [known for row in rows for known in row.known]
+        return cls(torch.cat([row.log_probs for row in rows]), known)
+
 
 def score_candidates(
     prompts: Prompts,
     candidates: Sequence[Sequence[int]] | Trie,
     stops: Sequence[int] | None = None,
-    rows_per_pass: int = ROWS_PER_PASS,
+    rows_per_pass: int | None = None,
 ) -> Scored:
     """Read all candidates behind each prompt.
 
@@ -139,7 +152,8 @@ def score_candidates(
         prompts: of a causal model with SDPA or eager attention, or of an encoder-decoder model.
         candidates: C encoded answers, end of turn included, or the tree made of them.
         stops: tokens that end an answer; given where the greedy answers are wanted as well.
-        rows_per_pass: bounds the logits in memory to about this number × vocabulary.
+        rows_per_pass: bounds the logits in memory to about this number × vocabulary (default: see
+            ``nodes_per_pass``).
 
     Raises:
         EvaluationError: there is no candidate, or an empty one.
@@ -148,12 +162,15 @@ def score_candidates(
     count = len(prompts.ids)
     with evaluating(prompts.model):
         if isinstance(prompts, EncodedPrompts):
-            return Scored(_decoded(prompts, trie.sequences(), rows_per_pass), [Known()] * count)
+            rows = rows_per_pass or ROWS_PER_PASS
+            return Scored(_decoded(prompts, trie.sequences(), rows), [Known()] * count)
         if not isinstance(prompts, CachedPrompts):
             prompts = CachedPrompts(prompts.model, prompts.ids, prompts.tokens, prompts.mask)
         edges_BM = torch.zeros((count, len(trie.tokens)), dtype=torch.float64)
         best: list[Best] = []
-        for nodes, extra in trie.slices(max(1, rows_per_pass // count)):
+        vocabulary = prompts.inner.config.get_text_config().vocab_size
+        size = rows_per_pass // count if rows_per_pass else nodes_per_pass(count, vocabulary)
+        for nodes, extra in trie.slices(max(1, size)):
             logits_BMV = _tree_logits(prompts, trie, nodes)[:, extra:].float()
             log_probs_BMV = logits_BMV.log_softmax(-1)
             _fill_edges(edges_BM, log_probs_BMV, trie, nodes[extra:])
@@ -163,10 +180,21 @@ def score_candidates(
     return Scored(_path_sums(edges_BM, trie), known)
 
 
+def nodes_per_pass(prompts: int, vocabulary: int) -> int:
+    """How many nodes are read at once behind each of a number of prompts.
+
+    Every part of the tree begins with ancestors that are read again, some half of the nodes in
+    parts of 8 and a twentieth in parts of ``NODES_PER_PASS``; larger ones gain nothing. There are
+    at least ``ROWS_PER_PASS`` rows of logits, and more where the vocabulary is small.
+    """
+    rows = max(ROWS_PER_PASS, LOGITS_PER_PASS // vocabulary)
+    return max(ROWS_PER_PASS // prompts, min(NODES_PER_PASS, rows // prompts))
+
+
 def candidate_log_probs(
     prompts: Prompts,
     candidates: Sequence[Sequence[int]] | Trie,
-    rows_per_pass: int = ROWS_PER_PASS,
+    rows_per_pass: int | None = None,
 ) -> Tensor:
     """Return the log-probabilities [B, C] alone; see ``score_candidates``."""
     return score_candidates(prompts, candidates, None, rows_per_pass).log_probs

@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -383,13 +383,13 @@ def key_from(name: str, url: str, option: str) -> str:
     )
 
 
-def check_messages(examples: Sequence[Example]) -> None:
+def check_messages(examples: Iterable[Example]) -> None:
     """Raise DataError where prompts hold tools, which are not sent to a server."""
-    odd = [e for e in examples if any(m.role == "tools" or m.extra for m in e.messages)]
+    odd = [e.id for e in examples if any(m.role == "tools" or m.extra for m in e.messages)]
     if odd:
         raise DataError(
             f"{len(odd)} prompts hold tools or their calls, which are not sent to a server (the "
-            f"first one is example {odd[0].id}). Leave these rows or the endpoint out."
+            f"first one is example {odd[0]}). Leave these rows or the endpoint out."
         )
 
 

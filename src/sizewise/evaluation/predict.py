@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sizewise.config.evaluation import GenerationConfig
-from sizewise.data.example import Example
+from sizewise.data.example import Example, as_examples
 from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.table import Encoded
 from sizewise.data.tokens.template import Template
@@ -172,24 +173,28 @@ def measured(
     """
     _refuse_none(split_)
     batches = BatchSize(batch_size, lower="dataset.max_length or generation.max_new_tokens")
+    ids = list(as_examples(split_.examples).ids())
+    counts = Counter(ids)
     done = {prediction.id: prediction for prediction in store.read()}
+    answered = sum(counts[own] for own in done)
     bill = Bill(store.path, len(done), PeakMemory(device, kept_bytes))
-    pending = _pending(split_, set(done), batch_size)
+    pending = _pending(split_, ids, set(done), batch_size)
     for _ in halve_on_oom(
         pending[:warmup_batches], batches, partial(_measure, warm_up, split_, retries)
     ):
         pass
     if progress is not None:
-        progress(sum(e.id in done for e in split_.examples), len(split_.examples))
+        progress(answered, len(ids))
     bill.begin()
     for _, rows in halve_on_oom(pending, batches, partial(_measure, measure, split_, retries)):
         new = {row.id: row for row in rows if row.id not in done}
         bill.note(len(new))
         store.append(new.values())
         done |= new
+        answered += sum(counts[own] for own in new)
         if progress is not None:
-            progress(sum(e.id in done for e in split_.examples), len(split_.examples))
-    found = tuple(done[example.id] for example in split_.examples)
+            progress(answered, len(ids))
+    found = tuple(done[own] for own in ids)
     how = conditions(device, batch_size)
     failed = tuple(batches.failed)
     return Predicted(found, bill.seconds, bill.peak_bytes, batches.size, failed, conditions=how)
@@ -211,13 +216,15 @@ def observations(
     }
 
 
-def _pending(split_: EncodedSplit, done: set[str], batch_size: int) -> list[list[int]]:
+def _pending(
+    split_: EncodedSplit, ids: Sequence[str], done: set[str], batch_size: int
+) -> list[list[int]]:
     """Batches with at least one example left; an example that occurs twice is predicted once."""
-    first = {example.id: i for i, example in reversed(list(enumerate(split_.examples)))}
+    first = {own: i for i, own in reversed(list(enumerate(ids)))}
     positions = sorted(first.values())
     plan = plan_batches([len(split_.encoded[i].prompt_ids) for i in positions], batch_size)
     batches = [[positions[i] for i in batch] for batch in plan]
-    return [b for b in batches if any(split_.examples[i].id not in done for i in b)]
+    return [b for b in batches if any(ids[i] not in done for i in b)]
 
 
 def _measure(

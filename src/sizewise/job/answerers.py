@@ -16,7 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+
 from sizewise.config import RunConfig
+from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import SplitName
 from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions
@@ -25,9 +28,10 @@ from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fi
 from sizewise.evaluation.candidate_set import (
     CandidateSet,
     as_candidate,
-    candidate_prior,
+    calibrated,
     encode_candidates,
 )
+from sizewise.evaluation.candidates import Scored
 from sizewise.evaluation.predict import Answers, Predicted, evaluation_bar, predict
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.text import pad_id
@@ -48,7 +52,7 @@ from sizewise.job.bases import (
 from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
 from sizewise.job.encoder import ENCODER, Encoder
 from sizewise.job.endpoint import Endpoint
-from sizewise.job.fitting import train, train_divided
+from sizewise.job.fitting import UntrainedLoss, train, train_divided
 from sizewise.job.protocol import Answerer
 from sizewise.job.served import answer_served, check_served, close_engine
 from sizewise.models.adapter.attach import cast_adapter, load_adapter
@@ -74,6 +78,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
+Calibration = tuple[tuple[float, ...], Mapping[tuple[int, ...], Scored]]
+"""The prior of some candidates, and what was read for it."""
 CLASSICAL = "classical"
 PREFIX = "classical:"
 
@@ -98,7 +104,7 @@ class LanguageModel:
     template: Template
     untouched: bool = True
     fit: FitResult | None = None
-    priors: dict[tuple[str, ...], tuple[float, ...]] = field(default_factory=dict)
+    calibrations: dict[tuple[str, ...], Calibration] = field(default_factory=dict)
     has_likelihoods: ClassVar[bool] = True
     uses_energy: ClassVar[bool] = True
     answers_untouched: ClassVar[bool] = True
@@ -139,7 +145,8 @@ class LanguageModel:
             [example.id for example in task.examples(split)],
         )
         if predicted.prior:
-            self.priors[job.candidates(task)] = predicted.prior
+            texts = job.candidates(task, split, self.untouched)
+            self.calibrations.setdefault(texts, (predicted.prior, {}))
         if not reused:
             return Answers(predicted, store)
         log.info("%s: zero-shot answers of %s reused.", task.name, job.cfg.model.name)
@@ -160,7 +167,9 @@ class LanguageModel:
         if cfg.trainer.shards:
             return self._trained_divided(job, padding, loggers)
         try:
-            model, fitted = train(cfg, self.model, job.task, padding, loggers, job.run_dir)
+            model, fitted = train(
+                cfg, self.model, job.task, padding, loggers, job.run_dir, self._untrained_loss(job)
+            )
         except FitStopped:
             self.give_back(job)
             raise
@@ -169,7 +178,7 @@ class LanguageModel:
     def _specialised(
         self, model: PreTrainedModel | PeftModel, fitted: FitResult | None = None
     ) -> LanguageModel:
-        return dataclasses.replace(self, model=model, untouched=False, fit=fitted, priors={})
+        return dataclasses.replace(self, model=model, untouched=False, fit=fitted, calibrations={})
 
     def _trained_divided(
         self, job: PreparedJob, padding: int, loggers: Sequence[Logger]
@@ -248,18 +257,20 @@ class LanguageModel:
 
     def _candidates(self, job: PreparedJob, task: Task, split: SplitName) -> CandidateSet | None:
         """Encode the candidates; the run's own validation prompts calibrate them."""
-        texts, asked = job.candidates(task), job.task.encoded["validation"].encoded
+        texts = job.candidates(task, split, self.untouched)
+        asked = job.task.encoded["validation"].encoded
         if not texts:
             return None
         found = encode_candidates(texts, self.template, task.examples(split)[0].messages)
         if not asked:
             return found
-        if texts not in self.priors:
+        if texts not in self.calibrations:
             prompts, size = [item.prompt_ids for item in asked], job.eval_batch_size
-            self.priors[texts] = candidate_prior(
-                self.model, prompts, found.trie, size, pad_id(self.template)
-            )
-        return dataclasses.replace(found, prior=self.priors[texts])
+            padding, stops = pad_id(self.template), self.template.stop_ids
+            made = calibrated(self.model, found, prompts, size, padding, stops)
+            self.calibrations[texts] = (made.prior or (), made.read)
+        prior, read = self.calibrations[texts]
+        return dataclasses.replace(found, prior=prior, read=read)
 
     def _parts(self, job: PreparedJob, task: Task, split: SplitName) -> Mapping[str, Any]:
         return zero_shot_parts(
@@ -272,9 +283,25 @@ class LanguageModel:
             self.template,
             task.encoded[split],
             job.metrics_on(split),
-            job.candidates(task),
+            job.candidates(task, split, self.untouched),
             job.task.encoded["validation"] if job.task.examples("validation") else None,
         )
+
+    def _untrained_loss(self, job: PreparedJob) -> UntrainedLoss:
+        """Name the loss before the first step: the base's, for an adapter begins with nothing.
+
+        It depends on neither rank, rate nor seed; ``precision`` and batch decide how it rounds.
+        """
+        cfg, task = job.cfg, job.task
+        split = (task.held_back or task.encoded["validation"]).answered
+        parts = zero_shot_parts(
+            cfg.model, cfg.quantization, GenerationConfig(), self._weights(cfg),
+            str(self.model.dtype), self.model.device.type, self.template, split,
+        )  # fmt: skip
+        how = [cfg.lora.method, cfg.lora.fast, cfg.trainer.precision, cfg.trainer.deterministic]
+        rounding = [*how, job.eval_batch_size, torch.get_num_threads()]
+        key = zero_shot_key({**parts, "untrained": rounding})
+        return UntrainedLoss.of(Path(cfg.paths.cache), key)
 
     def _weights(self, cfg: RunConfig) -> str:
         """Name the base's weights: by content where they lie here, else by hub id and commit."""

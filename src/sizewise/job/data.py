@@ -6,10 +6,12 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from sizewise.config import DatasetConfig, RunConfig
+from sizewise.config.evaluation import CHOICE
 from sizewise.data.build import kept_splits
 from sizewise.data.example import DataReport, DataSplits, Example, SplitName
 from sizewise.data.explore import draw_lengths, explore
@@ -370,17 +372,25 @@ class PreparedJob:
             return None, "No answers by likelihood: a server (evaluation.engine) gives none."
         return automatic_choice(self.metrics, self.task.splits.train, self.cfg.model)
 
-    def candidates(self, task: Task) -> tuple[str, ...]:
+    def candidates(
+        self, task: Task, split: SplitName = "test", untouched: bool = True
+    ) -> tuple[str, ...]:
         """Return the answers whose likelihoods are compared; none where none are wanted.
+
+        Args:
+            task: whose they are.
+            split: what is answered.
+            untouched: whether the untouched model answers.
 
         Raises:
             ConfigError: their file cannot be read, or holds none.
         """
         chosen, _ = self.candidate_choice
-        if chosen is None:
+        only_to_choose = self.cfg.evaluation.candidates_on == CHOICE
+        if chosen is None or (only_to_choose and not (untouched and split == "validation")):
             return ()
         trained, tested = self.task.splits, task.splits
-        every = (*trained.train, *tested.train, *tested.validation, *tested.test)
+        every = chain(trained.train, tested.train, tested.validation, tested.test)
         return read_candidates(chosen, trained.train, every)
 
     def validates(self, side: str) -> bool:

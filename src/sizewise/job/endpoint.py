@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,7 +58,7 @@ class Endpoint:
         """Split all data; messages go to the server as they are, which has its own template."""
         tasks = load_plain_tasks(cfg)
         for task in tasks:
-            check_messages((*task.splits.validation, *task.splits.test))
+            check_messages(chain(task.splits.validation, task.splits.test))
         return None, tasks
 
     @classmethod

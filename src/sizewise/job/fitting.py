@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from sizewise.config import RunConfig
 from sizewise.config.training import SELECTIVE
 from sizewise.data.batches.collate import collate_classes, collate_seq2seq, collate_training
 from sizewise.data.batches.datamodule import SizewiseDataModule
+from sizewise.files import read_json, sealed, unsealed, write_json
 from sizewise.job.bases import storage_of
 from sizewise.job.data import Task
 from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
     from transformers import PreTrainedModel
 
-    from sizewise.training.module import AnswerModule
+    from sizewise.training.module import AnswerModule, KeptLoss
 
 
 log = logging.getLogger(__name__)
@@ -48,11 +51,12 @@ def train(
     padding: int,
     loggers: Sequence[Logger],
     run_dir: Path,
+    untrained: KeptLoss | None = None,
 ) -> tuple[PreTrainedModel | PeftModel, FitResult]:
     """Attach the adapter and fit it; return the model with its best weights, and the record.
 
     A fully trained model comes back in the base's own dtype, as it will be loaded again.
-    ``padding``: the id to pad with.
+    ``padding``: the id to pad with. ``untrained``: keeps the validation loss before the first step.
     """
     seed_everything(cfg.seed)
     dtype = base.dtype
@@ -60,6 +64,7 @@ def train(
     if cfg.trainer.gradient_checkpointing:
         enable_checkpointing(model, cfg.trainer.gradient_checkpointing == SELECTIVE)
     module = build_module(cfg, model)
+    module.untrained = untrained
     data = batches(cfg, task, padding)
     if cfg.dry_run:
         stop_once(cfg, module, data, run_dir)
@@ -73,6 +78,33 @@ def train(
     if cfg.lora.method == "full":
         model = model.to(dtype)
     return model.eval(), fit
+
+
+@dataclass(frozen=True)
+class UntrainedLoss:
+    """The validation loss of a base under an adapter that does nothing yet, in the cache."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, cache: Path, key: str) -> UntrainedLoss:
+        """Name it by what it depends on."""
+        return cls(cache / "untrained" / key[:2] / f"{key}.json")
+
+    def read(self) -> float | None:
+        """Return what another job has computed; None where there is none, or it is damaged."""
+        try:
+            loss = unsealed(read_json(self.path) or {})["val_loss"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return loss if isinstance(loss, float) and math.isfinite(loss) else None
+
+    def keep(self, loss: float) -> None:
+        """Store it; on a full disk the next job computes it again."""
+        try:
+            write_json(self.path, sealed({"val_loss": loss}))
+        except OSError as error:
+            log.warning("%s cannot be written (%s): going on without.", self.path, error)
 
 
 def train_divided(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sizewise.config import RunConfig
+from sizewise.config.evaluation import CHOICE
 from sizewise.data.example import Example, Message, SplitName
 from sizewise.errors import ConfigError, DataError, EvaluationError
 from sizewise.evaluation.candidate_set import cannot_score
@@ -18,6 +19,7 @@ from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.metrics.reading.closed import LIKELIHOOD
 from sizewise.models.architecture import context_length
 from sizewise.record.predictions import Prediction
+from sizewise.tracking.loggers import check_loggers
 
 PROBE = Prediction(
     id="0",
@@ -50,6 +52,7 @@ def preflight(cfg: RunConfig) -> tuple[tuple[ExampleMetric, ...], tuple[str, ...
     """
     kind = kind_of_answerer(cfg)
     check_names(cfg)
+    check_loggers(cfg.logger)
     nodes = reachable_metrics(cfg.metric) if cfg.dry_run else cfg.metric
     metrics = build_metrics(nodes)
     if cfg.stage != "train" or cfg.evaluation.objective == "primary":
@@ -190,6 +193,11 @@ def check_candidates(cfg: RunConfig, metrics: Sequence[ExampleMetric]) -> None:
         raise ConfigError(
             f"The metric {needing[0]} needs candidates. Set evaluation.candidates=train."
         )
+    if needing and cfg.evaluation.candidates_on == CHOICE:
+        raise ConfigError(
+            f"The metric {needing[0]} needs candidates on the test split. Leave out "
+            f"evaluation.candidates_on={CHOICE}."
+        )
     unable = cannot_score(cfg.model)
     if unable is not None and (needing or cfg.evaluation.candidates not in (None, "auto")):
         raise ConfigError(
@@ -208,13 +216,19 @@ def check_readings(job: PreparedJob) -> list[str]:
         ConfigError: there are none, and the primary score is made of them.
     """
     splits, (_, warning) = list(answered_splits(job)), job.candidate_choice
-    found = [job.candidates(task) for _, _, task in splits]
+    found = [job.candidates(task, split) for _, split, task in splits]
     reading = job.cfg.dataset.primary.partition("/")[2]
     calibrates = bool(job.task.examples("validation"))
+    only = job.cfg.evaluation.candidates_on
+    where = (
+        f"Leave out evaluation.candidates_on={only}."
+        if only
+        else "Set evaluation.candidates=train."
+    )
     if reading in LIKELIHOOD and splits and not all(found):
         raise ConfigError(
             f"dataset.primary={job.cfg.dataset.primary} is made of answers by likelihood, and "
-            f"there are none. {warning or 'Set evaluation.candidates=train.'}"
+            f"there are none. {warning or where}"
         )
     if LIKELIHOOD.get(reading) == "candidate_calibrated" and not calibrates:
         raise ConfigError(

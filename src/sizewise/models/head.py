@@ -1,9 +1,9 @@
-"""Logits at answer positions only: the output head never sees the prompt."""
+"""Logits and losses at answer positions only: the output head never sees the prompt."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, cast
@@ -15,6 +15,12 @@ from sizewise.data.batches.collate import IGNORED
 from sizewise.errors import ModelError
 from sizewise.models.adapter.wrapping import base_of
 
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From logits (N, V) and targets (N,): a loss with a gradient, and a figure without one."""
+Choose = Callable[[Tensor], Tensor]
+MOST_LOGITS, LEAST_ROWS = 2**23, 128
+"""Entries of logits in memory at a time (32 MiB in fp32, and as much again of each copy), and
+answer tokens that are worth a pass over the head's weights, however large the vocabulary is."""
 OPTIONAL_INPUTS = ("position_ids", "token_type_ids", "decoder_attention_mask")
 
 
@@ -37,21 +43,65 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         ModelError: the batch has no answer token.
     """
     base = base_of(model)
-    seq2seq = bool(base.config.is_encoder_decoder)
-    chosen_BT = answer_rows(batch["labels"], seq2seq)
+    with head_rows(base, _chosen(base, batch)):
+        logits_NV: Tensor = base(**forward_inputs(base, batch)).logits
+    return logits_NV
+
+
+def answer_losses(
+    model: nn.Module, batch: Mapping[str, Any], loss: Loss
+) -> tuple[Tensor, Tensor, int]:
+    """Return what ``loss`` gives for ``answer_logits`` and ``answer_targets``, and their number.
+
+    Where all logits would have more than ``MOST_LOGITS`` entries, those of some answer tokens at a
+    time are made, and differentiated in the same pass (as in Hsu et al. 2024, "Liger Kernel"):
+    neither loss nor gradients become others, nothing is computed twice, and no more than a part's
+    logits are in memory. ``loss`` has to be a sum over answer tokens.
+
+    Raises:
+        ModelError: the batch has no answer token.
+    """
+    base = base_of(model)
+    chosen_BT = _chosen(base, batch)
+    targets_N = answer_targets(batch, bool(base.config.is_encoder_decoder))
+    choose = partial(_rows_of, chosen_BT)
+    value, said = chosen_losses(base, forward_inputs(base, batch), choose, targets_N, loss)
+    return value, said, len(targets_N)
+
+
+def chosen_losses(
+    base: Any, inputs: Mapping[str, Any], choose: Choose, targets_N: Tensor, loss: Loss
+) -> tuple[Tensor, Tensor]:
+    """As ``answer_losses``; ``choose`` gives the hidden states (N, D) that predict the targets."""
+    head = base.get_output_embeddings()
+    rows = max(LEAST_ROWS, MOST_LOGITS // base.config.get_text_config().vocab_size)
+    if len(targets_N) <= rows or not any(child is head for child in base.children()):
+        with head.register_forward_pre_hook(lambda _, args: (choose(args[0]), *args[1:])):
+            logits_NV = base(**inputs).logits
+        return loss(logits_NV, targets_N)
+    tail = _Tail(base, inputs)
+    hidden_ND = tail.read(choose)
+    learns = torch.is_grad_enabled() and (hidden_ND.requires_grad or bool(tail.parameters))
+    summed: tuple[Tensor, Tensor] = _InParts.apply(
+        tail, loss, targets_N, rows if learns else -rows, hidden_ND, *tail.parameters
+    )
+    return summed
+
+
+def _chosen(base: Any, batch: Mapping[str, Any]) -> Tensor:
+    chosen_BT = answer_rows(batch["labels"], bool(base.config.is_encoder_decoder))
     if not bool(chosen_BT.any()):
         raise ModelError(
             "A batch has no answer token: every label is -100. Check the template and max_length."
         )
-    with head_rows(base, chosen_BT):
-        logits_NV: Tensor = base(**forward_inputs(base, batch)).logits
-    return logits_NV
+    return chosen_BT
 
 
 @contextmanager
 def head_rows(base: Any, chosen_BT: Tensor) -> Iterator[None]:
     """Let the output head see the chosen positions only: its logits are (N, V), row by row."""
-    with base.get_output_embeddings().register_forward_pre_hook(partial(_select_rows, chosen_BT)):
+    head = base.get_output_embeddings()
+    with head.register_forward_pre_hook(lambda _, args: (_rows_of(chosen_BT, args[0]), *args[1:])):
         yield
 
 
@@ -110,8 +160,107 @@ def _parameters(model_class: Any) -> frozenset[str]:
     return frozenset(inspect.signature(model_class.forward).parameters)
 
 
-def _select_rows(
-    chosen_BT: Tensor, head: nn.Module, inputs: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
-    """Give the head hidden states (N, D) instead of (B, T, D)."""
-    return (inputs[0][chosen_BT.to(inputs[0].device)], *inputs[1:])
+def _rows_of(chosen_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
+    return hidden_BTD[chosen_BT.to(hidden_BTD.device)]
+
+
+class _Tail:
+    """A model's own code behind its body: the head, and soft-caps and scales around it.
+
+    ``read`` runs the model once and keeps what its parts return, all but the head. A call runs the
+    model's forward again with these results in the parts' place, and other rows for the head.
+
+    Attributes:
+        parameters: the weights behind the body that are trained.
+    """
+
+    def __init__(self, base: Any, inputs: Mapping[str, Any]) -> None:
+        self._base, self._inputs = base, inputs
+        self._head: nn.Module = base.get_output_embeddings()
+        self._parts = [child for child in base.children() if child is not self._head]
+        self._returned: dict[nn.Module, list[Any]] = {part: [] for part in self._parts}
+        own = [*self._head.parameters(), *base.parameters(recurse=False)]
+        self.parameters = [parameter for parameter in own if parameter.requires_grad]
+
+    def read(self, choose: Choose) -> Tensor:
+        """Return the hidden states (N, D) that the head would have been given."""
+        found: list[Tensor] = []
+
+        def keep(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            found.append(choose(args[0]))
+            return (found[0][:1].detach(), *args[1:])
+
+        with self._instead(self._kept), self._head.register_forward_pre_hook(keep):
+            self._base(**self._inputs)
+        return found[0]
+
+    def __call__(self, hidden_ND: Tensor) -> Tensor:
+        with (
+            self._instead(self._again),
+            self._head.register_forward_pre_hook(lambda _, args: (hidden_ND, *args[1:])),
+        ):
+            logits_NV: Tensor = self._base(**self._inputs).logits
+        return logits_NV
+
+    def _kept(self, part: nn.Module) -> Callable[..., Any]:
+        forward = part.forward
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            result = forward(*args, **kwargs)
+            self._returned[part].append(result)
+            return result
+
+        return run
+
+    def _again(self, part: nn.Module) -> Callable[..., Any]:
+        results = iter(self._returned[part])
+        return lambda *args, **kwargs: next(results)
+
+    @contextmanager
+    def _instead(self, make: Callable[[nn.Module], Callable[..., Any]]) -> Iterator[None]:
+        before = {part: part.__dict__.get("forward") for part in self._parts}
+        for part in self._parts:
+            part.forward = make(part)
+        try:
+            yield
+        finally:
+            for part, forward in before.items():
+                del part.forward
+                if forward is not None:
+                    part.forward = forward
+
+
+class _InParts(torch.autograd.Function):
+    """The loss of some rows at a time, each differentiated before the next (negative: never)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tail: _Tail, loss: Loss, targets_N: Tensor, rows: int, hidden_ND: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        learns, rows = rows > 0, abs(rows)
+        gradient_ND = torch.empty_like(hidden_ND) if learns else None
+        gradients: list[Tensor | None] = [None] * len(parameters)
+        losses: list[tuple[Tensor, Tensor]] = []
+        for part, targets in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True):
+            part = part.detach().requires_grad_(learns)
+            with torch.set_grad_enabled(learns):
+                value, said = loss(tail(part), targets)
+            if gradient_ND is not None:
+                own, *others = torch.autograd.grad(value, [part, *tail.parameters])
+                start = rows * len(losses)
+                gradient_ND[start : start + len(own)] = own
+                gradients = [
+                    new if old is None else old.add_(new)
+                    for old, new in zip(gradients, others, strict=True)
+                ]
+            losses.append((value.detach(), said.detach()))
+        ctx.save_for_backward(gradient_ND, *gradients)
+        total, said = (torch.stack(each).sum() for each in zip(*losses, strict=True))
+        ctx.mark_non_differentiable(said)
+        return total, said
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        found = (None if own is None else own * outer[0].to(own.dtype) for own in ctx.saved_tensors)
+        return None, None, None, None, *found

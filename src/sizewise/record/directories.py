@@ -123,6 +123,10 @@ class SweepDir(_Directory):
     """The candidates that were tried, where they were stopped, and which were kept."""
     study = _Inside("study.jsonl")
     """The journal of a search."""
+    started = _Inside("started.json")
+    """The process that the app began for the sweep, as far as it did."""
+    app_log = _Inside("app.log")
+    """What that process said."""
 
 
 def entry_path(cache: Path, key: str) -> Path:

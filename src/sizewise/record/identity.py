@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import re
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ SCORING_TRAINER = ("batch_size", "precision", "deterministic")
 OPTIONAL = (
     "model.content", "model.added_tokens", "evaluation.candidates_sha256", "model.base_url",
     "model.parameters",
-    "evaluation.answer_validation", "evaluation.engine",
+    "evaluation.answer_validation", "evaluation.engine", "evaluation.candidates_on",
     "lora.layers_to_transform", "lora.rank_pattern", "lora.alpha_pattern", "lora.modules_to_save",
 )  # fmt: skip
 UNUSED: tuple[Any, ...] = (None, "none", "", [], {})
@@ -82,6 +82,12 @@ def plain_node(cfg: DictConfig, key: str) -> Any:
     return value
 
 
+def plain_copy(values: dict[str, Any]) -> dict[str, Any]:
+    """Copy nested plain values of this process, several times as fast as ``deepcopy`` does."""
+    copied: dict[str, Any] = pickle.loads(pickle.dumps(values, pickle.HIGHEST_PROTOCOL))
+    return copied
+
+
 def run_identity(config: Mapping[str, Any] | RunConfig) -> Identity:
     """Name a run by its resolved configuration, plain values as of ``plain_config``.
 
@@ -103,7 +109,7 @@ def write_config(config: Mapping[str, Any], run_dir: Path) -> None:
 
 def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Drop volatile keys, and what does not apply to a run that trains nothing."""
-    kept = deepcopy({key: value for key, value in config.items() if key not in VOLATILE})
+    kept = plain_copy({key: value for key, value in config.items() if key not in VOLATILE})
     for dotted in (*VOLATILE, *DESCRIPTIVE, *(f"trainer.{key}" for key in VOLATILE_TRAINER)):
         _drop(kept, dotted)
     trainer = kept.get("trainer")

@@ -34,6 +34,20 @@ def example_rows(
     return COLUMNS, rows
 
 
+def shown_tables(
+    outcome: Outcome, run_dir: Path, texts: bool, limit: int
+) -> dict[str, tuple[list[str], list[list[Any]]]]:
+    """Return the tables that trackers show, by name; one without a row is left out.
+
+    ``texts``: whether they may hold prompts and answers, those of ``limit`` examples.
+    """
+    tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
+    tables["per_example"] = scored_rows(outcome, run_dir)
+    if texts:
+        tables["examples"] = example_rows(outcome, run_dir, limit)
+    return {name: table for name, table in tables.items() if table[1]}
+
+
 def scored_rows(outcome: Outcome, run_dir: Path) -> tuple[list[str], list[list[Cell]]]:
     """Return a row per test example without any text: what it is, its scores, its latency.
 

@@ -37,7 +37,7 @@ class TensorBoardBackend:
 
     folder: str = "tensorboard"
 
-    def start(self, context: RunContext) -> LocalLogger:
+    def check(self) -> None:
         from pytorch_lightning.loggers.tensorboard import _TENSORBOARD_AVAILABLE
 
         if not _TENSORBOARD_AVAILABLE:
@@ -45,6 +45,9 @@ class TensorBoardBackend:
                 "logger=tensorboard needs the package tensorboard. "
                 "Install it with `pip install 'sizewise[tensorboard]'`."
             )
+
+    def start(self, context: RunContext) -> LocalLogger:
+        self.check()
 
         def make(directory: Path) -> Logger:
             return TensorBoardLogger(

@@ -33,12 +33,29 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class Checks(Protocol):
+    """Options that can tell before anything is read or loaded that they cannot work."""
+
+    def check(self) -> None:
+        """Raise ConfigError where a package or a setting is missing; open and write nothing."""
+        ...
+
+
+@runtime_checkable
 class Finishes(Protocol):
     """A logger that takes the outcome and closes."""
 
     def finish(self, outcome: Outcome | None, error: bool) -> None:
         """Write the summary and close; called once, also after an error."""
         ...
+
+
+def check_loggers(logger: LoggerConfig) -> None:
+    """Raise ConfigError where a tracker that was chosen cannot be started."""
+    for name, node in logger.backends.items():
+        built = None if node is None else _built(name, node)
+        if isinstance(built, Checks):
+            built.check()
 
 
 def make_loggers(
@@ -92,10 +109,16 @@ def plain(config: Any) -> Any:
     return config
 
 
+def _built(name: str, node: Any) -> Any:
+    from pytorch_lightning.loggers import Logger
+
+    return build(plain(node), f"logger.backends.{name}", Logger, Backend)
+
+
 def _make(name: str, node: Any, context: RunContext) -> Logger:
     from pytorch_lightning.loggers import Logger
 
-    built = build(plain(node), f"logger.backends.{name}", Logger, Backend)
+    built = _built(name, node)
     return built if isinstance(built, Logger) else built.start(context)
 
 

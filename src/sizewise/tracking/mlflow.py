@@ -29,20 +29,27 @@ class MlflowBackend:
     experiment: str = "sizewise"
     tracking_uri: str | None = None
 
-    def start(self, context: RunContext) -> MlflowRunLogger:
+    def check(self) -> None:
         if find_spec("mlflow") is None:
             raise ConfigError(
                 "logger=mlflow needs the package mlflow. "
                 "Install it with `pip install 'sizewise[mlflow]'`."
             )
-        uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        uri = self._uri
         if uri is None or "://" not in uri or uri.startswith("file:"):
             raise ConfigError(
                 f"logger=mlflow does not know where to write: the address is {uri!r}. Set "
                 "MLFLOW_TRACKING_URI or logger.backends.mlflow.tracking_uri to a server "
                 "(https://…) or a database (sqlite:////…/runs.db); MLflow no longer takes folders."
             )
-        return MlflowRunLogger(context, self.experiment, uri)
+
+    def start(self, context: RunContext) -> MlflowRunLogger:
+        self.check()
+        return MlflowRunLogger(context, self.experiment, self._uri or "")
+
+    @property
+    def _uri(self) -> str | None:
+        return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
 
 
 class MlflowRunLogger(Logger):

@@ -7,7 +7,7 @@ import netrc
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from sizewise.errors import ConfigError
 from sizewise.record.directories import RunDir
 from sizewise.record.history import HistoryReader
 from sizewise.record.outcome import Outcome
-from sizewise.tracking.answers import example_rows, scored_rows
+from sizewise.tracking.answers import shown_tables
 from sizewise.tracking.summary import RunContext, size_config, summary_values
 from sizewise.tracking.wandb_artifacts import Uploads, log_artifacts
 
@@ -93,13 +93,10 @@ class SizewiseWandbLogger(WandbLogger):
         run.config.update(size_config(outcome), allow_val_change=True)
         run.summary.update(summary_values(outcome, folder))
         wandb = import_wandb()
-        tables: dict[str, Table] = {"per_example": scored_rows(outcome, folder)}
-        if self.context.log_examples:
-            tables["examples"] = example_rows(outcome, folder, self._examples)
+        tables = shown_tables(outcome, folder, self.context.log_examples, self._examples)
         shown = {
             name: wandb.Table(columns=columns, data=rows)
             for name, (columns, rows) in tables.items()
-            if rows
         }
         if shown:  # a run that only trains has no answers
             run.log(shown)
@@ -107,7 +104,6 @@ class SizewiseWandbLogger(WandbLogger):
 
 
 STEP = "trainer/global_step"
-Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 MODES = ("auto", "online", "offline", "disabled")
 FLUSH_SECONDS = 1.0
 CONNECT_SECONDS = 30.0

@@ -92,7 +92,22 @@ class Milestones(StepCallback):
             # Killed there before it was said, or resumed further on: it is compared as it is.
             self._stop_at_rung(trainer, pl_module)
         elif trainer.global_step == 0 and self.at_start and self.enabled:
+            self._validate_untrained(trainer, pl_module)
+
+    def _validate_untrained(self, trainer: Trainer, pl_module: Module) -> None:
+        """Validate before the first step, or only announce what another job has found.
+
+        Processes of one fit might not find the same in a cache: there all of them validate.
+        """
+        assert isinstance(pl_module, AnswerModule)
+        kept = pl_module.untrained if trainer.world_size == 1 else None
+        pl_module.known_loss = known = kept.read() if kept is not None else None
+        try:
             self._validate(trainer, pl_module)
+        finally:
+            pl_module.known_loss = None
+        if kept is not None and known is None and pl_module.val_loss is not None:
+            kept.keep(pl_module.val_loss)
 
     def on_step_end(self, trainer: Trainer, pl_module: Module) -> None:
         if self._due(trainer) and self.enabled:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from functools import partial
+from typing import Any, Protocol, Self
 
 import pytorch_lightning as pl
 import torch
@@ -15,7 +16,7 @@ from sizewise.devices import BatchSize, halve_on_oom
 from sizewise.errors import DivergedError, ModelError, TrainingError
 from sizewise.models.base import is_quantized
 from sizewise.models.encoder import class_logits
-from sizewise.models.head import answer_logits, answer_targets
+from sizewise.models.head import Loss, answer_logits, answer_losses, answer_targets
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
 from sizewise.training.pack import current_seat
 from sizewise.training.sharding import is_sharded, shard, whole
@@ -84,8 +85,18 @@ class LossWindow:
         return nll / tokens if tokens else float("nan")
 
 
+class KeptLoss(Protocol):
+    """A loss that other jobs compute as well, and that the first of them keeps."""
+
+    def read(self) -> float | None:
+        """Return it; None where it is not known yet."""
+
+    def keep(self, loss: float) -> None:
+        """Keep it for others."""
+
+
 Batch = Mapping[str, Any]
-Score = Callable[[Batch], tuple[Tensor, Tensor]]
+Score = Callable[[Batch], tuple[Tensor, int]]
 
 
 def summed_nll(score: Score, batch: Batch) -> tuple[Tensor, int]:
@@ -94,15 +105,14 @@ def summed_nll(score: Score, batch: Batch) -> tuple[Tensor, int]:
     Sums of halves are the sum of the whole, so that a validation batch which does not fit never
     touches the batch of training.
 
-    ``score`` gives logits (N, V) and answer tokens (N,) of a batch of B examples.
+    ``score`` gives both for a batch of B examples.
 
     Raises:
         OutOfMemoryError: a single example did not fit.
     """
 
     def nll(rows: Sequence[int]) -> tuple[Tensor, int]:
-        logits_NV, targets_N = score(_cut(batch, slice(rows[0], rows[-1] + 1)))
-        return answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
+        return score(_cut(batch, slice(rows[0], rows[-1] + 1)))
 
     count = len(batch["input_ids"])
     sizes = BatchSize(count, "one single validation example was scored")
@@ -112,6 +122,10 @@ def summed_nll(score: Score, batch: Batch) -> tuple[Tensor, int]:
 
 def _cut(batch: Batch, rows: slice) -> Batch:
     return {key: v[rows] if isinstance(v, Tensor) else v for key, v in batch.items()}
+
+
+def _of_all(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor, int]:
+    return *loss(logits_NV, targets_N), targets_N.numel()
 
 
 class AnswerModule(pl.LightningModule):
@@ -126,6 +140,8 @@ class AnswerModule(pl.LightningModule):
         val_loss: mean negative log-likelihood per answer token of the last validation, or None.
         lr_used: learning rate of the last optimiser step.
         grad_norm: norm of the last step's gradient before clipping, or None without clipping.
+        untrained: where the validation loss before the first step is kept, if anywhere.
+        known_loss: set while a validation only announces this loss.
     """
 
     seq2seq = False
@@ -148,12 +164,28 @@ class AnswerModule(pl.LightningModule):
         self.window = LossWindow()
         self.validation = LossWindow()
         self.val_loss: float | None = None
+        self.untrained: KeptLoss | None = None
+        self.known_loss: float | None = None
         self.lr_used: float | None = None
         self.grad_norm: Tensor | None = None
 
     def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (N, V) at the N answer positions and the answer tokens (N,)."""
         return answer_logits(self.model, batch), answer_targets(batch, self.seq2seq)
+
+    def answer_losses(self, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, int]:
+        """Return what ``loss`` gives for ``answer_scores``, and N; large logits are made in parts.
+
+        Not where weights are divided among processes, which would gather them for each part.
+        """
+        if is_sharded(self.model):
+            return _of_all(loss, *self.answer_scores(batch))
+        return answer_losses(self.model, batch, loss)
+
+    def answer_nll(self, batch: Batch) -> tuple[Tensor, int]:
+        """Return the summed negative log-likelihood of a batch's answers, and their tokens."""
+        _, summed, tokens = self.answer_losses(batch, partial(answer_loss, step_tokens=1))
+        return summed, tokens
 
     def configure_model(self) -> None:
         """Divide the weights among the processes, where ``trainer.strategy=fsdp`` says so."""
@@ -170,19 +202,13 @@ class AnswerModule(pl.LightningModule):
         Lightning divides by the number of accumulated micro-batches and data-parallel training
         averages over ranks; ``step_tokens`` counts both already, so both are undone.
         """
-        logits_NV, targets_N = self._training_scores(batch)
-        loss, summed = answer_loss(logits_NV, targets_N, batch["step_tokens"], self.label_smoothing)
-        self.window.add(summed, targets_N.numel())
+        share = partial(
+            answer_loss, step_tokens=batch["step_tokens"], label_smoothing=self.label_smoothing
+        )
+        loss, summed, tokens = self.answer_losses(batch, share)
+        self.window.add(summed, tokens)
         trainer = self.trainer
         return loss * (trainer.accumulate_grad_batches * trainer.world_size)
-
-    def _training_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """As ``answer_scores``, in a pass with the other jobs of a pack."""
-        return self.answer_scores(batch)
-
-    def _validation_nll(self, batch: Batch) -> tuple[Tensor, int]:
-        """As ``summed_nll``, in a pass with the other jobs of a pack."""
-        return summed_nll(self.answer_scores, batch)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Differentiate, together with the jobs that shared the forward pass."""
@@ -194,11 +220,12 @@ class AnswerModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch; one without ``step_tokens`` only keeps step with the other processes."""
+        if self.known_loss is not None:
+            return
         if is_sharded(self.model):  # where halves of one process would find no partner
-            logits_NV, targets_N = self.answer_scores(batch)
-            nll, tokens = answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
+            nll, tokens = self.answer_nll(batch)
         else:
-            nll, tokens = self._validation_nll(batch)
+            nll, tokens = summed_nll(self.answer_nll, batch)
         if batch["step_tokens"]:
             self.validation.add(nll, tokens)
 
@@ -215,7 +242,8 @@ class AnswerModule(pl.LightningModule):
         Raises:
             TrainingError: it is not finite.
         """
-        loss = self.validation.mean_over_ranks(self)
+        known = self.known_loss
+        loss = self.validation.mean_over_ranks(self) if known is None else known
         if not math.isfinite(loss):
             raise non_finite("validation loss", loss, self.global_step)
         self.val_loss = loss
@@ -305,19 +333,13 @@ def non_finite(what: str, value: float, step: int) -> DivergedError:
 class CausalModule(AnswerModule):
     """A decoder-only model: one sequence holds prompt and answer; labels align with the inputs."""
 
-    def _training_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self._shared_scores(batch) or self.answer_scores(batch)
-
-    def _validation_nll(self, batch: Batch) -> tuple[Tensor, int]:
-        if (found := self._shared_scores(batch)) is None:
-            return super()._validation_nll(batch)
-        logits_NV, targets_N = found
-        return answer_loss(logits_NV, targets_N, 1)[1], targets_N.numel()
-
-    def _shared_scores(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+    def answer_losses(self, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, int]:
+        """As that of every module, from a pass with the other jobs of a pack where there is one."""
         seat = current_seat()
         logits_NV = None if seat is None else seat.answer_logits(self.model, batch)
-        return None if logits_NV is None else (logits_NV, answer_targets(batch))
+        if logits_NV is None:
+            return super().answer_losses(batch, loss)
+        return _of_all(loss, logits_NV, answer_targets(batch))
 
 
 class Seq2SeqModule(AnswerModule):
@@ -347,3 +369,6 @@ class EncoderModule(AnswerModule):
     def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (B, C) of the classes and the classes of the answers (B,)."""
         return class_logits(self.model, batch), batch["labels"]
+
+    def answer_losses(self, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, int]:
+        return _of_all(loss, *self.answer_scores(batch))

@@ -21,18 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from sizewise.devices import device_of, free_memory, is_out_of_memory, synchronize
-from sizewise.models.adapter.packed import NotPackableError, PackedBase, Part, why_alone
+from sizewise.models.adapter.packed import PackedBase, Part, why_alone
 from sizewise.models.adapter.wrapping import base_of
-from sizewise.models.head import answer_targets
+from sizewise.models.head import MOST_LOGITS, answer_targets
 from sizewise.training.group_size import GroupSize
 
 log = logging.getLogger(__name__)
 # What there is to wait for; what stands first is done first, since it holds more memory.
 PASSES = ("backward", "validation", "forward")
-# After so many shared passes that failed, one after the other, a job goes on without the others.
-MOST_FAILURES = 3
-# Entries of the logits of one job: 128 MiB in fp32, and as much again of each copy.
-MOST_LOGITS = 2**25
 Random = tuple[Tensor, Tensor | None]
 
 
@@ -58,7 +54,6 @@ class Seat:
         waiting: the pass that it waits for (``PASSES``); empty while it can go on.
         passes: forward passes so far.
         together: how many jobs shared the last one of training.
-        failures: shared passes that failed since one did not.
     """
 
     pack: Pack
@@ -68,7 +63,6 @@ class Seat:
     waiting: str = ""
     passes: int = 0
     together: int = 1
-    failures: int = 0
     _model: nn.Module | None = None
     _batch: Mapping[str, Any] = field(default_factory=dict)
     _alone: str | None = None
@@ -168,7 +162,7 @@ class Seat:
 
 
 def _is_long(model: nn.Module, batch: Mapping[str, Any]) -> bool:
-    """Whether a batch alone has so many logits that those of several jobs are too many."""
+    """Whether a batch has so many logits that they are made in parts."""
     words = base_of(model).config.get_text_config().vocab_size
     return answer_targets(batch).numel() * int(words) > MOST_LOGITS
 
@@ -258,7 +252,7 @@ class Pack:
     def _forward(self, group: list[Seat], training: bool) -> list[Seat]:
         """Make the forward pass; with too little memory, of half the group, then of the rest.
 
-        Whatever else goes wrong, each of the group tries on its own, and fails alone.
+        Whatever else goes wrong, each of the group goes on by itself, and fails alone if it does.
         """
         while len(group) > 1:
             states, first = [seat.random for seat in group], torch_random()
@@ -267,18 +261,18 @@ class Pack:
                 return group
             except Exception as error:
                 why = str(error).splitlines()[0] if str(error) else type(error).__name__
-                memory, never = is_out_of_memory(error), isinstance(error, NotPackableError)
+                memory = is_out_of_memory(error)
             # Outside the handler, so that the traceback no longer holds the failed pass's tensors.
             set_torch_random(first)
             for seat, state in zip(group, states, strict=True):
                 seat.random = state
             free_memory()
             if not memory:
-                log.warning("%d jobs cannot share a pass (%s): each goes alone.", len(group), why)
+                log.warning(
+                    "%d jobs cannot share a pass (%s): each goes on alone.", len(group), why
+                )
                 for seat in group:
-                    seat.failures += 1
-                    if never or seat.failures >= MOST_FAILURES:
-                        seat.train_alone(why)
+                    seat.train_alone(why)
                 return group
             self.size.limit(len(group) // 2)
             log.warning("Out of memory with %d jobs in a pass: fewer go on.", len(group))
@@ -289,7 +283,7 @@ class Pack:
         assert self._base is not None
         logits = self._base.answer_logits(self._parts(group), training)
         for seat, own in zip(group, logits, strict=True):
-            seat._logits, seat.failures = own, 0
+            seat._logits = own
             seat.together = len(group) if training else seat.together
 
     def _parts(self, group: Sequence[Seat]) -> list[Part]:

@@ -21,7 +21,9 @@ class Turn:
     """One message and what the models answered.
 
     Attributes:
-        prompt: what the models read (the text, or the text in the data set's wording).
+        prompt: what the models read.
+        opening: what a model reads instead where no earlier message is part of its talk (the text
+            in the wording of training).
         finding: why no model may answer; None: they may.
         answers: speaker → answer; one that was stopped is as far as it got.
         seconds: speaker → how long it took to write.
@@ -34,6 +36,7 @@ class Turn:
 
     text: str
     prompt: str
+    opening: str
     finding: Finding | None
     answers: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -69,15 +72,18 @@ class ChatSession:
         self.phrases = phrases
         self.turns: list[Turn] = []
 
-    def say(self, text: str, prompt: str | None = None) -> Turn:
+    def say(self, text: str, prompt: str | None = None, opening: str | None = None) -> Turn:
         """Add a message; the models may answer it unless its ``finding`` is set.
 
-        The detector reads ``text``, the models ``prompt`` if there is one.
+        The detector reads ``text``, the models ``prompt`` if there is one, or ``opening`` where it
+        turns out to be the first that they read: messages before it may yet fail, or be stopped.
         """
         before = self._before()
         finding = self.detector.check(text, before) if self.detector is not None else None
         concern = self.phrases.check(text, before) if self.phrases is not None else None
-        turn = Turn(text, text if prompt is None else prompt, finding, concern=concern)
+        prompt = text if prompt is None else prompt
+        opening = prompt if opening is None else opening
+        turn = Turn(text, prompt, opening, finding, concern=concern)
         self.turns.append(turn)
         return turn
 
@@ -95,11 +101,12 @@ class ChatSession:
         if until is not None:
             turns = turns[: next(i for i, turn in enumerate(turns) if turn is until) + 1]
         found = [Message("system", self.system)] if self.system.strip() else []
-        for turn in turns[:-1]:
-            if speaker in turn.answers:
-                found.append(Message("user", turn.prompt))
+        read = [turn for turn in turns[:-1] if speaker in turn.answers] + turns[-1:]
+        for place, turn in enumerate(read):
+            found.append(Message("user", turn.prompt if place else turn.opening))
+            if turn is not turns[-1]:
                 found.append(Message("assistant", turn.answers[speaker]))
-        return [*found, *(Message("user", turn.prompt) for turn in turns[-1:])]
+        return found
 
     def waiting(self) -> list[str]:
         """Return who has not answered the last message yet."""
@@ -120,10 +127,6 @@ class ChatSession:
         for turn in list(self.turns):
             if turn.open and any(name not in turn.answers for name in self.speakers):
                 turn.stopped = True
-
-    def begun(self) -> bool:
-        """Whether a model has read a message of this conversation, or is about to."""
-        return any(turn.answers or turn.open for turn in list(self.turns))
 
     def again(self) -> None:
         """Forget the answers to the last message, so that it is answered anew."""

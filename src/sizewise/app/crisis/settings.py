@@ -40,7 +40,7 @@ class CrisisSettings:
     country: str | None
     phrases: PhraseList
     classifier: str | None
-    threshold: float
+    threshold: float | None
     message: str
     aside: str
     lines: Mapping[str, tuple[HelpLine, ...]]
@@ -62,7 +62,10 @@ class CrisisSettings:
 
     def detector(self) -> CrisisDetector:
         """Make the detector, fitting its classifier where one is named."""
-        return CrisisDetector(self.phrases, make_classifier(self.classifier), self.threshold)
+        classifier = make_classifier(self.classifier)
+        suggested = getattr(classifier, "threshold", 0.5)
+        threshold = suggested if self.threshold is None else self.threshold
+        return CrisisDetector(self.phrases, classifier, threshold)
 
 
 def read_settings(path: Path | None = None) -> CrisisSettings:
@@ -81,8 +84,11 @@ def read_settings(path: Path | None = None) -> CrisisSettings:
     if unknown:
         raise ConfigError(f"{path}: {unknown[0]!r} is not known. Keys: {', '.join(sorted(known))}.")
     threshold = values["threshold"]
-    if not isinstance(threshold, int | float) or not 0.0 < threshold <= 1.0:
-        raise ConfigError(f"{path}: threshold={threshold!r} must be above 0 and at most 1.")
+    number = isinstance(threshold, int | float) and 0.0 < threshold <= 1.0
+    if not number and threshold is not None:
+        raise ConfigError(
+            f"{path}: threshold={threshold!r} must be above 0 and at most 1, or null."
+        )
     country = values["country"]
     settings = CrisisSettings(
         enabled=bool(values["enabled"]),
@@ -91,7 +97,7 @@ def read_settings(path: Path | None = None) -> CrisisSettings:
         country=None if country is None else str(country).upper(),
         phrases=_phrases(values),
         classifier=values["classifier"],
-        threshold=float(threshold),
+        threshold=None if threshold is None else float(threshold),
         message=str(values["message"]),
         aside=str(values["aside"]),
         lines=_lines(values.get("lines") or {}),

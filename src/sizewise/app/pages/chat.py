@@ -110,14 +110,12 @@ def _say() -> None:
     writer: Writer | None = st.session_state.get("chat")
     text = st.session_state.get("chat_message")
     if writer is not None and text:
-        writer.session.say(text, _worded(writer.session, st.session_state["chat_settings"], text))
+        writer.session.say(text, opening=_opening(st.session_state["chat_settings"], text))
 
 
-def _worded(session: ChatSession, settings: Settings, text: str) -> str | None:
-    """The first message that a model reads in the words of training, where these are wanted."""
-    if not settings.in_training or session.begun():
-        return None
-    return as_in_training(settings.in_training, text)
+def _opening(settings: Settings, text: str) -> str | None:
+    """The message in the words of training, where these are wanted."""
+    return as_in_training(settings.in_training, text) if settings.in_training else None
 
 
 def _examples(session: ChatSession, speaker: Speaker, busy: bool) -> None:
@@ -260,5 +258,5 @@ def _edit(session: ChatSession, settings: Settings) -> None:
     text = st.text_area("Last message", last.text, key=key)
     if st.button("Send in its place", key=f"send_{key}") and text.strip():
         session.withdraw()
-        session.say(text, _worded(session, settings, text))
+        session.say(text, opening=_opening(settings, text))
         st.rerun()

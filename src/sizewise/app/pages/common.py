@@ -157,7 +157,7 @@ def nothing_here() -> None:
     """Say that there is no finished run, and how to make one."""
     st.info(
         f"No finished run below {escaped_markdown(str(arguments().directory))}. "
-        "Start one with `python train.py`, then reload."
+        "Start one on the page Jobs, or with `python train.py`."
     )
 
 
@@ -182,8 +182,15 @@ def run_named(loaded: Loaded, directory_name: str) -> Run:
 
 
 def datasets(loaded: Loaded) -> dict[str, Run]:
-    """Return, for every data set that was trained or scored on, one run that names it."""
+    """Return, for every data set that was trained or scored on, one run that names it.
+
+    One of a language model where there is such a run: another reads no tokens.
+    """
     found: dict[str, Run] = {}
-    for run in loaded.runs:
+    for run in sorted(loaded.runs, key=lambda run: not _reads_tokens(run)):
         found.setdefault(run.outcome.data.name, run)
     return dict(sorted(found.items()))
+
+
+def _reads_tokens(run: Run) -> bool:
+    return run.outcome.model.family in ("causal", "seq2seq")

@@ -19,6 +19,7 @@ from sizewise.app.exploring import (
 )
 from sizewise.app.pages import common, figures
 from sizewise.app.pages.common import datasets, run_named
+from sizewise.app.sweeps import Table
 from sizewise.config.targets import recorded_config
 from sizewise.data.explore import Exploration
 from sizewise.errors import DataError
@@ -26,6 +27,7 @@ from sizewise.report.views.distributions import length_chart
 
 OTHER = "another data set …"
 UPLOAD = "a CSV file of mine …"
+TABLE = "uploaded table"
 
 
 def page() -> None:
@@ -67,6 +69,8 @@ def _uploaded(place: Any) -> Exploration | None:
     left, right = st.columns(2)
     prompt = left.selectbox("Column of the question", columns, 0)
     answer = right.selectbox("Column of the answer", columns, len(columns) - 1)
+    st.session_state[TABLE] = Table(path, file.name, str(prompt), str(answer))
+    st.caption("A sweep on this file: page Jobs, *Start a sweep*.")
     return _of_table(path.as_posix(), str(prompt), str(answer))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from sizewise.palette import DARK
+from sizewise.palette import DARK, INK
 
 PLOT = {"displayModeBar": False, "scrollZoom": False}
 NARROW, WIDE = 0, 1  # places in the widths for which a figure has its names
@@ -40,7 +40,10 @@ def _beside(y: float, text: str) -> dict[str, Any]:
 
 
 def themed(figure: go.Figure) -> go.Figure:
-    """Swap colours for their lighter relatives on a dark ground."""
+    """Write in ink, as Streamlit's grey is too pale; swap colours on a dark ground."""
+    figure.update_layout(font_color=INK)
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(tickfont_color=INK, title_font_color=INK)
     if st.context.theme.type != "dark":
         return figure
     return go.Figure(_recoloured(figure.to_dict()))

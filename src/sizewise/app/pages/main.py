@@ -20,6 +20,7 @@ CSS = """
 .notice { margin: 0 0 .5rem; padding: .5rem .9rem; border-left: 3px solid #D55E00;
   background: rgba(213, 94, 0, .09); border-radius: 4px; font-size: .875rem; }
 h1 { font-size: 1.9rem !important; letter-spacing: -.02em; padding-bottom: .25rem !important; }
+h3 { font-size: 1.05rem !important; }
 h2 { font-size: 1.25rem !important; padding-top: 1.5rem !important; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5; }
 .who { font-size: .8rem; opacity: .7; margin: 0 0 .25rem; overflow-wrap: anywhere; }
@@ -40,6 +41,11 @@ h2 { font-size: 1.25rem !important; padding-top: 1.5rem !important; }
 .objections li { margin: .25rem 0; }
 /* Streamlit writes in white on the primary colour, which is too pale for that in the dark. */
 [data-testid="stBaseButton-primary"]:enabled { color: light-dark(#ffffff, #0e1117); }
+[data-testid="stMultiSelectTagsContainer"] [role="group"] :is(span, button, svg) {
+  color: light-dark(#ffffff, #0e1117) !important; }
+.st-key-pages [aria-checked="true"]:hover {
+  background-color: color-mix(in srgb, currentColor 10%, transparent) !important; }
+[data-testid="stCaptionContainer"] { opacity: .8 !important; }
 [class*="st-key-narrow_"] { display: none; }
 @media (max-width: 640px) { [class*="st-key-narrow_"] { display: flex; }
   [class*="st-key-wide_"] { display: none; } }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from sizewise.app.pages import common
+from sizewise.report.comparison.arms import run_names
 from sizewise.report.ratings.pairs import (
     Matchup,
     Presented,
@@ -22,10 +23,12 @@ CHOICES = (("first", "First is better"), ("tie", "About the same"), ("second", "
 def page() -> None:
     common.head("Rate", "Which answer is better? Order is random and names are hidden.")
     with common.said_plainly():
+        named = run_names(common.library().runs)
+        named.sort(key=lambda pair: pair[0].outcome.tuned is None)  # the question first
         sides = {
             f"{side.name} {side.dataset}": side
-            for run in common.library().runs
-            for side in sides_of(run)
+            for run, label in named
+            for side in sides_of(run, label)
         }
     if not sides:
         common.nothing_here()

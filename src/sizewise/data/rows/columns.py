@@ -94,27 +94,6 @@ def _where(column: str) -> str:
     return f"A cell of the column {column!r}" if column else "A cell"
 
 
-def whole_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name the columns of integers that gaps turned into 1.0, 2.0, ….
-
-    Tables that know no missing integers write them so. Such a column has a gap, and nothing but
-    whole numbers with a point and a zero.
-    """
-    return [name for name in all_columns(rows) if _is_whole([row.get(name) for row in rows])]
-
-
-def _is_whole(cells: Sequence[Any]) -> bool:
-    gaps = whole = 0
-    for cell in cells:
-        if cell is None or cell == "" or cell != cell:
-            gaps += 1
-        elif as_integer(cell) is not cell:
-            whole += 1
-        else:
-            return False
-    return gaps > 0 and whole > 0
-
-
 def as_integer(cell: Any) -> Any:
     """Return a whole number such as 1.0 as 1; anything else as it is."""
     if isinstance(cell, float) and cell.is_integer():

@@ -158,7 +158,9 @@ PAIRS = (("prompt", "completion"), ("prompt", "chosen"), ("prompt", "response"))
 
 
 def chat_columns(cfg: DatasetConfig, columns: Sequence[str], rows: Sequence[Any]) -> DatasetConfig:
-    """Return the configuration in which ``dataset.conversation=auto`` names what the rows hold.
+    """Return the configuration in which ``dataset.conversation=auto`` names what ``rows`` hold.
+
+    ``rows`` are the first ones.
 
     The columns are known by their names in any case: one with whole conversations, else prompt and
     answer, each a text or a list of messages.
@@ -170,7 +172,7 @@ def chat_columns(cfg: DatasetConfig, columns: Sequence[str], rows: Sequence[Any]
         return cfg
     named = {name.strip().casefold(): name for name in reversed(columns)}
     for name in (named[known] for known in DIALOGUES if known in named):
-        if any(holds_turns(row.get(name)) for row in rows[:100]):
+        if any(holds_turns(row.get(name)) for row in rows):
             return replace(cfg, conversation=name)
     for prompt, answer in PAIRS:
         if prompt in named and answer in named:

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
-from sizewise.config.data import KNOWN_SPLITS, SPLIT_COLUMN, DatasetConfig
-from sizewise.data.example import Example, Message
+from sizewise.config.data import KNOWN_SPLITS, DatasetConfig
+from sizewise.data.example import Example, Examples, Message
 from sizewise.data.rows.columns import (
     TextTemplate,
-    all_columns,
     as_integer,
     as_text,
     resolve_column,
     tidy,
-    whole_columns,
 )
 from sizewise.data.rows.conversation import (
     answered_turns,
     chat_columns,
-    is_conversation,
     join_neighbours,
     read_tools,
     read_turns,
 )
-from sizewise.data.splits.groups import connect, text_key, worded_key
+from sizewise.data.rows.stream import SPLIT_NAMES, Row, Rows
+from sizewise.data.splits.groups import text_key, worded_key
+from sizewise.data.stored import ExampleStore
 from sizewise.data.tokens.cache import hash_parts
 from sizewise.data.tokens.reasoning import answer_of
 from sizewise.errors import DataError
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,14 +41,14 @@ class Candidates:
         noted: what was read otherwise than it stands, or not at all.
     """
 
-    examples: tuple[Example, ...]
+    examples: Examples
     splits: tuple[str | None, ...]
     filtered: Mapping[str, int]
     rows: int
     noted: Mapping[str, int] = field(default_factory=dict)
 
 
-def make_examples(rows: Sequence[Row], cfg: DatasetConfig) -> Candidates:
+def make_examples(rows: Rows | Sequence[Row], cfg: DatasetConfig) -> Candidates:
     """Turn rows into examples: one per row, or one per answered turn of a conversation.
 
     Rows that share a declared group column or their first question get one group: the first user
@@ -62,9 +59,9 @@ def make_examples(rows: Sequence[Row], cfg: DatasetConfig) -> Candidates:
     Raises:
         DataError: a configured column does not exist, or a dialogue cannot be read.
     """
+    rows = Rows.of(rows)
     reader = RowReader(cfg, rows)
-    found: list[Example] = []
-    told: list[tuple[str, ...]] = []
+    store = ExampleStore()
     splits: list[str | None] = []
     filtered = reader.skipped
     for row in rows:
@@ -73,27 +70,9 @@ def make_examples(rows: Sequence[Row], cfg: DatasetConfig) -> Candidates:
             if reason is not None:
                 filtered[reason] += 1
                 continue
-            found.append(example)
-            told.append(reader.told(row))
+            store.add(example, reader.telling(row, example))
             splits.append(reader.split(row))
-    groups = connect([example.keys for example in found])
-    origins = _origins(found, told)
-    made = (
-        replace(example, group=group, origin=origin)
-        for example, group, origin in zip(found, groups, origins, strict=True)
-    )
-    return Candidates(tuple(made), tuple(splits), dict(filtered), len(rows), dict(reader.noted))
-
-
-def _origins(examples: Sequence[Example], told: Sequence[tuple[str, ...]]) -> list[str]:
-    """Tell examples apart that differ in the values of their system text alone."""
-    tellings: dict[str, set[tuple[str, ...]]] = {}
-    for example, values in zip(examples, told, strict=True):
-        tellings.setdefault(example.origin, set()).add(values)
-    return [
-        hash_parts(example.origin, values) if len(tellings[example.origin]) > 1 else example.origin
-        for example, values in zip(examples, told, strict=True)
-    ]
+    return Candidates(store.finish(), tuple(splits), dict(filtered), len(rows), dict(reader.noted))
 
 
 def reason_to_drop(example: Example, cfg: DatasetConfig) -> str | None:
@@ -118,6 +97,8 @@ def reason_to_drop(example: Example, cfg: DatasetConfig) -> str | None:
 
 
 TOOLS = "tools"
+FIRST_ROWS = 100
+"""Rows that say what the columns of a conversation are."""
 
 
 class RowReader:
@@ -126,9 +107,9 @@ class RowReader:
     ``skipped`` counts turns that are no examples, by reason; ``noted`` is that of ``Candidates``.
     """
 
-    def __init__(self, cfg: DatasetConfig, rows: Sequence[Row]) -> None:
-        columns = all_columns(rows)
-        cfg = chat_columns(cfg, columns, rows)
+    def __init__(self, cfg: DatasetConfig, rows: Rows) -> None:
+        columns = rows.columns
+        cfg = chat_columns(cfg, columns, rows.first(FIRST_ROWS))
 
         def named(name: str | None, key: str) -> str | None:
             return resolve_column(name, columns, f"dataset.{key}") if name else None
@@ -153,12 +134,12 @@ class RowReader:
         self._split = named(cfg.own_split.column, "split.column")
         self._strata = {name: named(name, "strata") for name in cfg.strata}
         self._group = [(name, named(name, "group")) for name in cfg.group]
-        self._whole = [name for name in whole_columns(rows) if name in self._used]
-        self._spoken = {n for n in self._soles if any(is_conversation(r.get(n)) for r in rows)}
+        self._whole = [name for name in rows.whole if name in self._used]
+        self._spoken = self._soles & rows.spoken
         dialogues = self._conversation is not None or bool(self._spoken)
         self._tools = TOOLS if dialogues and TOOLS in columns else None
         self._note_columns(len(rows))
-        for name in (SPLIT_COLUMN, "split") if self._split is None else ():
+        for name in SPLIT_NAMES if self._split is None else ():
             self._note_unused_splits(name, rows)
 
     @property
@@ -182,10 +163,9 @@ class RowReader:
             if name in shown:
                 self.noted[f"rows whose prompt shows {name!r}, which the answer is made of"] = count
 
-    def _note_unused_splits(self, name: str, rows: Sequence[Row]) -> None:
+    def _note_unused_splits(self, name: str, rows: Rows) -> None:
         """Note that the source has splits of its own, which the configuration divides anew."""
-        values = {cell for row in rows if isinstance(cell := row.get(name), str)}
-        known = [value for value in sorted(values) if value.casefold() in KNOWN_SPLITS]
+        known = [value for value in sorted(rows.splits[name]) if value.casefold() in KNOWN_SPLITS]
         if len(known) > 1:
             self.noted[
                 f"rows of the source's own splits ({', '.join(known)}) divided anew, since "
@@ -205,12 +185,15 @@ class RowReader:
             yield Example(messages, answer, group="", meta=meta, origin=origin, keys=keys)
 
     def split(self, row: Row) -> str | None:
-        return as_text(row.get(self._split)).strip() if self._split is not None else None
+        if self._split is None:
+            return None
+        return sys.intern(as_text(row.get(self._split)).strip())
 
-    def told(self, row: Row) -> tuple[str, ...]:
-        """Return the values of the row that the system text uses, and its tools."""
+    def telling(self, row: Row, example: Example) -> str:
+        """Return an origin that also has what the system text uses of the row, and its tools."""
         names = [*sorted(self._system.columns), *([self._tools] if self._tools else [])]
-        return tuple(as_text(row.get(name), name) for name in names)
+        values = tuple(as_text(row.get(name), name) for name in names)
+        return hash_parts(example.origin, values) if names else example.origin
 
     def _declared(self, row: Row) -> list[str]:
         cells = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ SAVED = ("dataset_dict.json", "state.json")
 """What marks a folder that ``save_to_disk`` wrote: of several splits, or of one."""
 
 
-def read_rows(source: SourceConfig) -> list[dict[str, Any]]:
-    """Load the chosen split, or all of them, each row's split being kept in ``__split__``.
+def open_rows(source: SourceConfig) -> Callable[[], Iterator[dict[str, Any]]]:
+    """Load the chosen split, or all of them, and return what reads the rows one by one.
+
+    Each row's split is kept in ``__split__``.
 
     Raises:
         DataError: the data set cannot be reached, is gated, does not exist or has no such split.
@@ -39,9 +42,8 @@ def read_rows(source: SourceConfig) -> list[dict[str, Any]]:
         raise
     except Exception as error:
         raise DataError(explain(source, error)) from error
-    if source.hub_split is not None:
-        return [{**row, SPLIT_COLUMN: source.hub_split} for row in loaded]
-    return [{**row, SPLIT_COLUMN: str(name)} for name, rows in loaded.items() for row in rows]
+    parts = loaded.items() if source.hub_split is None else [(source.hub_split, loaded)]
+    return lambda: ({**row, SPLIT_COLUMN: str(name)} for name, rows in parts for row in rows)
 
 
 def is_saved(path: str) -> bool:

@@ -34,8 +34,8 @@ MAX_STEPS = 200_000_000
 STEPS_A_LOOK = 100_000
 
 
-def read_rows(path: Path, table: str | None, query: str | None) -> list[dict[str, Any]]:
-    """Read a table or the result of a query; the file is opened read-only.
+def read_rows(path: Path, table: str | None, query: str | None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table or the result of a query; the file is opened read-only.
 
     Without both, the only table of the file is read. The query may be of somebody's record: it may
     read this file and nothing else, and ends after ``MAX_STEPS``.
@@ -50,7 +50,7 @@ def read_rows(path: Path, table: str | None, query: str | None) -> list[dict[str
             _only_read(connection)
             connection.row_factory = sqlite3.Row
             statement = query or f"SELECT * FROM {_quoted(_table(connection, path, table))}"
-            return [dict(row) for row in connection.execute(statement)]
+            yield from map(dict, connection.execute(statement))
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise DataError(f"{path}: {_reason(error)}") from error
 

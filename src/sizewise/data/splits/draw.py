@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sizewise.config.data import EITHER, SPLITS, SYNONYMS, DatasetConfig, SplitConfig
-from sizewise.data.example import DataReport, DataSplits, Example
+from sizewise.data.example import DataReport, DataSplits, Example, Examples, as_examples
 from sizewise.data.rows.columns import placeholders
 from sizewise.data.rows.examples import Candidates
-from sizewise.data.splits.groups import leaking_rows, rank, row_split_leak, shared_groups
+from sizewise.data.splits.groups import (
+    group_codes,
+    group_sizes,
+    leaking_rows,
+    rank,
+    row_split_leak,
+    shared_groups,
+)
 from sizewise.errors import DataError
+
+Parts = dict[str, Examples]
 
 
 def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
@@ -27,52 +40,75 @@ def split_examples(candidates: Candidates, cfg: DatasetConfig) -> DataSplits:
     """
     split = cfg.own_split
     filtered, noted = Counter(candidates.filtered), Counter(candidates.noted)
-    pairs = _limit(list(zip(candidates.examples, candidates.splits, strict=True)), cfg)
-    sizes = Counter(example.group for example, _ in pairs)
-    pairs, duplicates = _distinct(pairs)
+    examples, given = as_examples(candidates.examples), numbered(candidates.splits)
+    examples, given = _limit(examples, given, cfg)
+    sizes = group_sizes(examples)
+    kept = _distinct(examples, given)
+    duplicates = len(examples) - len(kept)
     values = Counter(value or "" for value in candidates.splits)
-    parts = _divide(pairs, values, split, filtered, noted)
+    parts = _divide(examples.select(kept), given.select(kept), values, split, filtered, noted)
     leaks = leaking_rows(parts)
     parts = _mind_leaks(parts, leaks, split.on_leak, filtered)
     fraction = len(parts["train"]) / max(1, sum(map(len, parts.values())))
-    kept = limited(parts, cfg)
+    limits = limited(parts, cfg)
     report = DataReport(
         rows=candidates.rows,
         filtered=dict(filtered),
         duplicates=duplicates,
-        shared_groups=shared_groups(kept),
+        shared_groups=shared_groups(limits),
         leaking_rows=leaks,
-        row_split_leak=row_split_leak(list(sizes.values()), round(fraction * sizes.total())),
+        row_split_leak=row_split_leak(sizes, round(fraction * sum(sizes))),
         noted=dict(noted),
     )
-    _require(kept, report, cfg)
-    return DataSplits(kept["train"], kept["validation"], kept["test"], report)
+    _require(limits, report, cfg)
+    return DataSplits(limits["train"], limits["validation"], limits["test"], report)
 
 
-def draw(
-    examples: Sequence[Example], fractions: Mapping[str, float], rest: str, seed: int
-) -> Parts:
+@dataclass(frozen=True)
+class Given:
+    """What the source's own column says of each example: numbers into ``values``."""
+
+    values: tuple[str | None, ...]
+    codes: NDArray[np.int64]
+
+    def select(self, rows: NDArray[np.int64]) -> Given:
+        return Given(self.values, self.codes[rows])
+
+
+def numbered(splits: Sequence[str | None]) -> Given:
+    numbers: dict[str | None, int] = {}
+    codes = (numbers.setdefault(value, len(numbers)) for value in splits)
+    found = np.fromiter(codes, dtype=np.int64, count=len(splits))
+    return Given(tuple(numbers), found)
+
+
+def draw(examples: Examples, fractions: Mapping[str, float], rest: str, seed: int) -> Parts:
     """Draw whole groups into the given fractions; what remains goes to ``rest``.
 
     Groups are taken in an order drawn by ``seed`` (groups larger than a fraction's rows last);
     each fraction takes groups while that brings it nearer to its size, and at least one.
     """
-    groups: dict[str, list[Example]] = {}
-    for example in examples:
-        groups.setdefault(example.group, []).append(example)
-    order = deque(_order(groups, len(examples), fractions, seed))
-    wanted = _wanted(groups, len(examples), fractions)
-    parts: Parts = {name: [] for name in (*fractions, rest)}
+    order, sizes = _group_order(examples, fractions, seed)
+    ends = np.cumsum(sizes)
+    wanted = _wanted(sizes, len(examples), fractions)
     full = sum(fractions.values()) >= 1 - 1e-9
     spare = len(wanted) - full
+    taken = begin = 0
+    bounds: dict[str, tuple[int, int]] = {}
     for name, size in wanted.items():
-        while len(order) > spare and _nearer(len(parts[name]), len(groups[order[0]]), size):
-            parts[name] += groups[order.popleft()]
+        have = 0
+        while len(sizes) - taken > spare and _nearer(have, int(sizes[taken]), size):
+            have += int(sizes[taken])
+            taken += 1
+        bounds[name] = (begin, int(ends[taken - 1]) if taken else 0)
+        begin = bounds[name][1]
         spare -= 1
     last = list(wanted)[-1] if full and wanted else rest
-    for group in order:
-        parts[last] += groups[group]
-    return parts
+    bounds[last] = (bounds.get(last, (begin, begin))[0], len(examples))
+    return {
+        name: examples.select(order[slice(*bounds.get(name, (0, 0)))])
+        for name in (*fractions, rest)
+    }
 
 
 def _cap(total: int, fractions: Mapping[str, float]) -> float:
@@ -82,22 +118,35 @@ def _cap(total: int, fractions: Mapping[str, float]) -> float:
     )
 
 
-def _order(
-    groups: Mapping[str, Sequence[Example]], total: int, fractions: Mapping[str, float], seed: int
-) -> list[str]:
-    cap = _cap(total, fractions)
-    return sorted(groups, key=lambda name: (len(groups[name]) > cap, rank(seed, name)))
+def _group_order(
+    examples: Examples, fractions: Mapping[str, float], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the examples by groups in the order that is drawn, and the groups' sizes in it."""
+    codes = group_codes({"all": examples})["all"]
+    _, first, own, sizes = np.unique(
+        codes, return_index=True, return_inverse=True, return_counts=True
+    )
+    ranks = ranked(seed, examples.select(first).groups(), len(first))
+    order = np.lexsort((ranks, sizes > _cap(len(examples), fractions)))
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return np.argsort(place[own], kind="stable"), sizes[order]
+
+
+def ranked(seed: int, names: Iterable[str], count: int) -> NDArray[np.uint64]:
+    """Return the first 64 bits of the ``rank`` of each name, which put them in its order."""
+    ranks = (int(rank(seed, name)[:16], 16) for name in names)
+    return np.fromiter(ranks, dtype=np.uint64, count=count)
 
 
 def _wanted(
-    groups: Mapping[str, Sequence[Example]], total: int, fractions: Mapping[str, float]
+    sizes: NDArray[np.int64], total: int, fractions: Mapping[str, float]
 ) -> dict[str, float]:
     """Rows of each fraction; less, in proportion, where only giant groups could fill them."""
     wanted = {name: share * total for name, share in fractions.items() if share > 0}
     if sum(fractions.values()) >= 1 - 1e-9 or not wanted:
         return wanted
-    cap = _cap(total, fractions)
-    small = sum(len(rows) for rows in groups.values() if len(rows) <= cap)
+    small = int(sizes[sizes <= _cap(total, fractions)].sum())
     factor = min(1.0, small / sum(wanted.values())) if small else 1.0
     return {name: size * factor for name, size in wanted.items()}
 
@@ -107,7 +156,8 @@ def _nearer(have: int, more: int, wanted: float) -> bool:
 
 
 def _divide(
-    pairs: Sequence[tuple[Example, str | None]],
+    examples: Examples,
+    given: Given,
     values: Counter[str],
     cfg: SplitConfig,
     filtered: Counter[str],
@@ -116,8 +166,8 @@ def _divide(
     """Divide by the source's column, drawing from training what it lacks, or by groups alone."""
     fractions = {"test": cfg.test, "validation": cfg.validation}
     if cfg.column is None:
-        return draw([example for example, _ in pairs], fractions, "train", cfg.seed)
-    parts = divide_by_column(pairs, values, cfg, filtered, noted)
+        return draw(examples, fractions, "train", cfg.seed)
+    parts = divide_by_column(examples, given, values, cfg, filtered, noted)
     missing = {n: fractions[n] for n in fractions if not parts[n] and fractions[n] > 0}
     drawn = draw(parts["train"], missing, "train", cfg.seed) if missing else {}
     for name in missing:
@@ -142,40 +192,54 @@ def _mind_leaks(parts: Parts, leaks: int, on_leak: str, filtered: Counter[str]) 
     return kept
 
 
-def _limit(
-    pairs: list[tuple[Example, str | None]], cfg: DatasetConfig
-) -> list[tuple[Example, str | None]]:
-    if cfg.max_samples is None or cfg.max_samples >= len(pairs):
-        return pairs
-    seed = cfg.split.seed
-    order = sorted(pairs, key=lambda p: (rank(seed, f"sample:{p[0].id}"), p[0].content_id))
-    return order[: cfg.max_samples]
+def _limit(examples: Examples, given: Given, cfg: DatasetConfig) -> tuple[Examples, Given]:
+    if cfg.max_samples is None or cfg.max_samples >= len(examples):
+        return examples, given
+    names = (f"sample:{own}" for own in examples.ids())
+    ranks = ranked(cfg.split.seed, names, len(examples))
+    chosen = np.lexsort((_contents(examples), ranks))[: cfg.max_samples]
+    return examples.select(chosen), given.select(chosen)
 
 
-def _distinct(
-    pairs: Sequence[tuple[Example, str | None]],
-) -> tuple[list[tuple[Example, str | None]], int]:
-    """Keep one of equal examples within a split of the source; return how many went.
+def _contents(examples: Examples) -> NDArray[np.uint64]:
+    """Return the content ids as numbers in their order."""
+    ids = (int(own, 16) for own in examples.content_ids())
+    return np.fromiter(ids, dtype=np.uint64, count=len(examples))
+
+
+def _distinct(examples: Examples, given: Given) -> NDArray[np.int64]:
+    """Return the places of examples, of equal ones within a split of the source one of them.
 
     Which one follows from its row's values and meta data, not from the order of rows.
     """
-    kept: dict[tuple[str, str | None], tuple[Example, str | None]] = {}
-    for example, split in pairs:
-        key = (example.content_id, split)
-        other = kept.setdefault(key, (example, split))[0]
-        if (example.id, sorted(example.meta.items())) < (other.id, sorted(other.meta.items())):
-            kept[key] = (example, split)
-    return list(kept.values()), len(pairs) - len(kept)
+    pairs = np.stack([_contents(examples), given.codes.astype(np.uint64)])
+    order = np.lexsort(pairs)
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (np.diff(pairs[:, order], axis=1) != 0).any(axis=0)
+    starts = np.flatnonzero(new)
+    first, chosen = order[starts], order[starts]
+
+    def place(row: int) -> tuple[str, list[tuple[str, str]]]:
+        example = examples[row]
+        return example.id, sorted(example.meta.items())
+
+    counts = np.diff(np.append(starts, len(order)))
+    for run in np.flatnonzero(counts > 1).tolist():
+        rows = order[starts[run] : starts[run] + counts[run]].tolist()
+        chosen[run] = min(rows, key=place)
+    found: NDArray[np.int64] = chosen[np.argsort(first)]
+    return found
 
 
-def limited(parts: Parts, cfg: DatasetConfig) -> dict[str, tuple[Example, ...]]:
+def limited(parts: Mapping[str, Sequence[Example]], cfg: DatasetConfig) -> Parts:
     """Order each split as the split seed draws it, and keep as many as ``max_*`` says."""
     limits = {"train": cfg.max_train, "validation": cfg.max_validation, "test": cfg.max_test}
 
-    def place(example: Example) -> tuple[str, str]:
-        return rank(cfg.split.seed, example.id), example.content_id
+    def ordered(examples: Examples, most: int | None) -> Examples:
+        ranks = ranked(cfg.split.seed, examples.ids(), len(examples))
+        return examples.select(np.lexsort((_contents(examples), ranks))[:most])
 
-    return {name: tuple(sorted(parts[name], key=place)[: limits[name]]) for name in SPLITS}
+    return {name: ordered(as_examples(parts[name]), limits[name]) for name in SPLITS}
 
 
 def _require(
@@ -207,11 +271,9 @@ def _require(
     )
 
 
-Parts = dict[str, list[Example]]
-
-
 def divide_by_column(
-    pairs: Sequence[tuple[Example, str | None]],
+    examples: Examples,
+    given: Given,
     values: Counter[str],
     cfg: SplitConfig,
     filtered: Counter[str],
@@ -238,13 +300,15 @@ def divide_by_column(
     for value, name in split_of.items():
         if value != cfg.names.get(name):
             noted[f"examples of the split {value!r} read as {name}"] += values[value]
-    parts: Parts = {"train": [], "validation": [], "test": []}
-    for example, given in pairs:
-        own = split_of.get(given or "", "")
-        if own in parts:
-            parts[own].append(example)
-        else:
-            filtered["other_split"] += 1
+    names = [split_of.get(value or "", "") for value in given.values]
+    parts: Parts = {
+        name: examples.where(
+            np.isin(given.codes, [n for n, own in enumerate(names) if own == name])
+        )
+        for name in SPLITS
+    }
+    if other := len(examples) - sum(map(len, parts.values())):
+        filtered["other_split"] += other
     return parts
 
 
@@ -293,8 +357,11 @@ def _refuse_values(unread: Mapping[str, int], empty: Sequence[str], cfg: SplitCo
 
 def drop_leaks(parts: Parts) -> Parts:
     """Leave out training rows that share a group with evaluation, and validation with test."""
-    test = {example.group for example in parts["test"]}
-    validation = [example for example in parts["validation"] if example.group not in test]
-    held_out = test | {example.group for example in validation}
-    train = [example for example in parts["train"] if example.group not in held_out]
-    return {"train": train, "validation": validation, "test": parts["test"]}
+    codes = group_codes(parts)
+    apart = ~np.isin(codes["validation"], codes["test"])
+    held_out = np.concatenate([codes["test"], codes["validation"][apart]])
+    return {
+        "train": parts["train"].where(~np.isin(codes["train"], held_out)),
+        "validation": parts["validation"].where(apart),
+        "test": parts["test"],
+    }

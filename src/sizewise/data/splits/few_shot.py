@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sizewise.config.data import DatasetConfig
-from sizewise.data.example import DataSplits, Example, Message
+from sizewise.data.example import DataSplits, Example, Message, as_examples
 from sizewise.data.splits.groups import shared_groups
 from sizewise.errors import DataError
 
@@ -33,31 +33,37 @@ def add_demonstrations(
     """
     if k == 0:
         return splits
-    held_out = {example.group for example in (*splits.validation, *splits.test)}
-    shown = choose([e for e in splits.train if e.group not in held_out], k)
-    kept = {example.content_id for example in shown}
-    train = [example for example in splits.train if example.content_id not in kept][:max_train]
-    if len(shown) < k or not train:
+    train = as_examples(splits.train)
+    held_out = {g for part in (splits.validation, splits.test) for g in as_examples(part).groups()}
+    shown = choose(train.where([group not in held_out for group in train.groups()]), k)
+    taken = {example.content_id for example in shown}
+    left = train.where([own not in taken for own in train.content_ids()])[:max_train]
+    if len(shown) < k or not left:
         raise DataError(
             f"dataset.few_shot={k} needs more than {k} training examples that begin a "
             f"conversation; there are {len(splits.train)} training examples. Lower it."
         )
-    parts = {"train": train, "validation": splits.validation, "test": splits.test}
+    parts = {"train": left, "validation": splits.validation, "test": splits.test}
     add = _as_turns if style == "turns" else _as_text
     report = replace(splits.report, shared_groups=shared_groups(parts))
-    rest = replace(splits, train=tuple(train), report=report)
+    rest = replace(splits, train=left, report=report)
     return rest.map(lambda example: add(example, shown))
 
 
 def choose(train: Sequence[Example], k: int) -> list[Example]:
     """Take the first ``k`` examples without history, new labels before repeated ones."""
-    single = [e for e in train if [m.role for m in e.messages if not m.leads] == ["user"]]
+    single = (e for e in train if [m.role for m in e.messages if not m.leads] == ["user"])
     fresh: list[Example] = []
     again: list[Example] = []
     seen: set[str] = set()
     for example in single:
         label = example.meta.get("label", example.id)
-        (again if label in seen else fresh).append(example)
+        if label not in seen:
+            fresh.append(example)
+        elif len(again) < k:
+            again.append(example)
+        if len(fresh) == k:
+            break
         seen.add(label)
     return (fresh + again)[:k]
 

@@ -31,7 +31,7 @@ def add_frequency(splits: DataSplits, counts: Mapping[str, int], frequent: int) 
     Ids, contents and fingerprints stay what they are. ``counts``: label → examples in the training
     split of the run; from ``frequent`` on a label counts as frequent.
     """
-    return splits.map(lambda example: _mark(example, counts, frequent))
+    return splits.map(lambda example: _mark(example, counts, frequent), rewords=False)
 
 
 def _mark(example: Example, counts: Mapping[str, int], frequent: int) -> Example:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sizewise.config.data import DatasetConfig, SourceConfig, SplitConfig
 from sizewise.data.example import DataSplits, Example
 from sizewise.data.rows.examples import make_examples
-from sizewise.data.rows.read import check_content, read_rows
+from sizewise.data.rows.read import check_content, stream_rows
 from sizewise.data.splits.groups import connect, rank, row_key
 from sizewise.errors import ConfigError
 
@@ -45,7 +46,7 @@ def unanswered_prompts(cfg: DatasetConfig) -> tuple[Example, ...]:
         teacher=None,
         answers_from=None,
     )
-    made = make_examples(read_rows(source), plain).examples
+    made = make_examples(stream_rows(source), plain).examples
     return tuple(replace(example, meta=UNANSWERED) for example in made)
 
 
@@ -72,12 +73,15 @@ def hold_back(
     examples: Sequence[Example], seed: int
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Part a tenth of the examples from the others, by groups; nothing of a single group."""
-    order = sorted({example.group for example in examples}, key=lambda name: rank(seed, name))
+    sizes = Counter(example.group for example in examples)
+    order = sorted(sizes, key=lambda name: rank(seed, name))
     held: set[str] = set()
+    taken = 0
     for group in order[:-1]:
-        if sum(example.group in held for example in examples) >= HELD_BACK * len(examples):
+        if taken >= HELD_BACK * len(examples):
             break
         held.add(group)
+        taken += sizes[group]
     kept = tuple(example for example in examples if example.group not in held)
     return kept, tuple(example for example in examples if example.group in held)
 

@@ -98,12 +98,12 @@ def _read(path: Path) -> TokenTable:
         for name in (ENDS, SHORTENED):
             with archive.open(name) as handle:
                 small[name] = np.lib.format.read_array(handle, allow_pickle=False)
-        with archive.open(IDS) as handle:
-            ids = (
-                np.frombuffer(handle.read(), "<i4")
-                if member.file_size <= MOST_IN_MEMORY
-                else np.memmap(path, "<i4", "r", _begin(path, member), member.file_size // 4)
-            )
+    begin, count = _begin(path, member), member.file_size // 4
+    ids = (
+        np.fromfile(path, "<i4", count, offset=begin)
+        if member.file_size <= MOST_IN_MEMORY
+        else np.memmap(path, "<i4", "r", begin, count)
+    )
     ends, shortened = small[ENDS], small[SHORTENED]
     fits = ends.ndim == 2 and ends.shape == (len(shortened), 2) and ends.dtype == np.int64
     if not fits or int(ends[-1, 1] if len(ends) else 0) != len(ids):
@@ -121,9 +121,12 @@ def _begin(path: Path, member: zipfile.ZipInfo) -> int:
     return int(member.header_offset + 30 + name + extra)
 
 
+_PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str)
+
+
 def hash_parts(*parts: Any) -> str:
     """Hash JSON-like values (16 hex digits)."""
-    return hash_text(json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str), 16)
+    return hash_text(_PLAIN.encode(parts), 16)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

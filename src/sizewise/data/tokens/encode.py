@@ -8,14 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
-from sizewise.data.example import Example, Message, fingerprint, question_fingerprint
+from sizewise.data.example import (
+    Example,
+    Message,
+    as_examples,
+    fingerprint,
+    question_fingerprint,
+)
 from sizewise.data.tokens.cache import TokenCache, hash_parts
-from sizewise.data.tokens.reasoning import REASONING_TAGS
+from sizewise.data.tokens.reasoning import REASONING_TAGS, closed_tags
 from sizewise.data.tokens.table import Encoded, Part, make_table, table_of
 from sizewise.data.tokens.template import Template
 from sizewise.errors import DataError
@@ -41,7 +46,7 @@ class EncodedSplit:
     """
 
     encoded: Sequence[Encoded]
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     dropped: Mapping[str, int] = field(default_factory=dict)
     max_length: int = 0
     shortened: int = 0
@@ -71,7 +76,7 @@ class EncodedSplit:
         """The examples whose answer has tokens: all, but for answers that are no class."""
         table = table_of(self.encoded)
         answered = table.answer_lengths > 0
-        examples = tuple(compress(self.examples, answered))
+        examples = as_examples(self.examples).where(answered)
         return replace(self, encoded=table.where(answered), examples=examples)
 
     def first(self, count: int | None) -> EncodedSplit:
@@ -116,7 +121,7 @@ def encode_examples(
     def parts() -> Iterator[Part]:
         with _in_parallel(len(examples) >= PARALLEL_FROM):
             for start in range(0, len(examples), CHUNK):
-                chunk = examples[start : start + CHUNK]
+                chunk = list(examples[start : start + CHUNK])
                 yield _encode(chunk, template, limit, truncate_prompt, longest)
 
     table = cache.load(key, len(examples))
@@ -124,16 +129,23 @@ def encode_examples(
         table = cache.save(key, parts())
     if table is None:
         table = make_table(parts())
-    lengths = list(zip(table.prompt_lengths.tolist(), table.answer_lengths.tolist(), strict=True))
-    left_out = why_left_out(lengths, template, limit, context, reserve)
-    if examples and all(why == ANSWER_CUT for why in left_out):
-        raise DataError(nothing_fits(name, lengths, template, limit, max_length))
-    fits = [why is None for why in left_out]
+    pairs = np.stack([table.prompt_lengths, table.answer_lengths], axis=1)
+    kinds, first, kind, counts = np.unique(
+        pairs, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    left_out = why_left_out(list(map(tuple, kinds.tolist())), template, limit, context, reserve)
+    if len(examples) and all(why == ANSWER_CUT for why in left_out):
+        raise DataError(nothing_fits(name, pairs.tolist(), template, limit, max_length))
+    dropped: Counter[str] = Counter()
+    for number in np.argsort(first).tolist():
+        if (why := left_out[number]) is not None:
+            dropped[why] += int(counts[number])
+    fits = np.array([why is None for why in left_out], dtype=np.bool_)[kind]
     encoded = table.where(fits)
     return EncodedSplit(
         encoded=encoded,
-        examples=tuple(compress(examples, fits)),
-        dropped=dict(Counter(why for why in left_out if why is not None)),
+        examples=as_examples(examples).where(fits),
+        dropped=dict(dropped),
         max_length=limit,
         shortened=int(encoded.shortened.sum()),
     )
@@ -199,14 +211,14 @@ def _in_parallel(wanted: bool) -> Iterator[None]:
 
 
 def _say_lost_reasoning(examples: Sequence[Example], template: Template, name: str) -> None:
+    counts = Counter(tag for example in examples for tag in closed_tags(example.answer))
     for tag in REASONING_TAGS:
-        count = sum(f"</{tag}>" in example.answer.casefold() for example in examples)
-        if count and not template.keeps_reasoning(tag):
+        if counts[tag] and not template.keeps_reasoning(tag):
             log.warning(
                 "The chat template takes the reasoning (<%s>…</%s>) out of %d of %d answers of the "
                 "%s split: only what follows it is learnt. Set model.chat_template to a template "
                 "that keeps it, or take the reasoning out of the data.",
-                *(tag, tag, count, len(examples), name),
+                *(tag, tag, counts[tag], len(examples), name),
             )
 
 

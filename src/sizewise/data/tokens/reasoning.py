@@ -29,6 +29,11 @@ def strip_reasoning(text: str) -> str:
     return text
 
 
+def closed_tags(text: str) -> set[str]:
+    """Return the names of the reasoning tags that a text closes."""
+    return {match[2:-1].casefold() for match in _TAG.findall(text) if match[1] == "/"}
+
+
 def answer_of(text: str) -> str:
     """Return what is compared of an answer or of a reference: no reasoning, no outer space."""
     return strip_reasoning(text).strip()

@@ -55,6 +55,16 @@ class AnswerSet:
         return [name for name in self.names if not _names(wording, name)]
 
 
+def worded(question: str, answers: AnswerSet | None) -> str:
+    """Return a prompt that asks for such answers; ``question`` is it without that."""
+    if answers is not None and answers.task == "codes":
+        return f"{question}\n\nICD-10-CM code:"
+    listed = answers.listed if answers is not None else None
+    if listed is None:
+        return question
+    return f"{question}\n\n{listed.replace('{', '{{').replace('}', '}}')}"
+
+
 def recognise(answers: Sequence[str]) -> AnswerSet | None:
     """Return the set that answers come from; None where they are free texts.
 

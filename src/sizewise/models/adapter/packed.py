@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -145,26 +145,21 @@ class Places:
     tokens: int = 0
 
 
-@dataclass(eq=False)
 class PackedBase:
     """One base and the adapters of several members.
 
-    The modules are a view of the base of the first ``model``, without its adapter.
+    The modules are a view of the base of ``model``, without its adapter.
     """
 
-    model: nn.Module
-    _places: Places = field(default_factory=Places)
-    _layers: dict[str, PackedLinear] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.base = view_of(base_of(self.model))
+    def __init__(self, model: nn.Module) -> None:
+        self.base = view_of(base_of(model))
+        self._places = Places()
+        self._layers: dict[str, PackedLinear] = {}
         for name, layer in lora_layers(self.base).items():
             _replace(self.base, name, layer.base_layer)
-        self.base.train()
-        del self.model
 
     def add(self, member: int, model: nn.Module) -> None:
-        """Let the adapter of ``model``, which is ``why_alone``-free, take part as ``member``."""
+        """Let the adapter of ``model`` take part as ``member``; ``why_alone`` has no objection."""
         for name, layer in lora_layers(model).items():
             if name not in self._layers:
                 plain = self.base.get_submodule(name)
@@ -240,6 +235,11 @@ class PackedLinear(nn.Module):
 
     def begin_pass(self) -> None:
         self._of_pass = [self.adapters.get(part.member) for part in self._places.parts]
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's own, for models that look at its dtype."""
+        return cast(Tensor, self.base_layer.weight)
 
     def forget(self, member: int) -> None:
         self.adapters.pop(member, None)

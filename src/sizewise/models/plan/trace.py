@@ -19,6 +19,7 @@ from sizewise.config.training import SELECTIVE
 from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, base_of, enable_checkpointing
 from sizewise.models.architecture import meta_model
+from sizewise.models.head import chosen_losses
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -122,10 +123,15 @@ def _training_step(adapted: nn.Module, shape: Shape) -> dict[str, int]:
     mode = LiveBytes(lambda tensor: tensor.dim() > 1 and tensor.shape[-1] == vocabulary)
     mode.ignore(adapted.parameters())
     with meta_stand_ins(base.config), mode:
-        logits_BTV = base(**_training_inputs(base, shape), use_cache=False).logits
-        logits_NV = logits_BTV.flatten(0, 1).float()
         targets_N = _tokens(shape.rows * shape.answer, 1).flatten()
-        nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum").backward()
+        loss, _ = chosen_losses(
+            base,
+            {**_training_inputs(base, shape), "use_cache": False},
+            lambda hidden_BTD: hidden_BTD[:, -shape.answer :].flatten(0, 1),
+            targets_N,
+            _summed,
+        )
+        loss.backward()
     gradients = sum(
         p.grad.numel() * p.grad.element_size() for p in adapted.parameters() if p.grad is not None
     )
@@ -139,10 +145,12 @@ def _training_inputs(base: Any, shape: Shape) -> dict[str, Any]:
             "input_ids": _tokens(shape.rows, shape.prompt),
             "decoder_input_ids": _tokens(shape.rows, shape.answer),
         }
-    return {
-        "input_ids": _tokens(shape.rows, shape.prompt + shape.answer),
-        "logits_to_keep": shape.answer,
-    }
+    return {"input_ids": _tokens(shape.rows, shape.prompt + shape.answer)}
+
+
+def _summed(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    summed = nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="sum")
+    return summed, summed.detach()
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ def choose_reading(test: TestSet) -> None:
         if found:
             # Equal figures: the reading that stands first in READINGS.
             test.primary = max(found, key=lambda name: found[name])
-        test.notes += _objections(test, found)
+        test.notes += _objections(test, found) + _unread(test, found)
     for arm in test.arms:
         arm.primary = test.primary
 
@@ -89,6 +89,13 @@ def read_as(arm: Arm, name: str, test: TestSet) -> FloatArray | None:
     return matrix if np.isfinite(matrix).all() else None
 
 
+def who_chose(test: TestSet) -> str:
+    """Name the models on whose validation answers the reading was chosen."""
+    smallest = min((arm.size for arm in test.arms if arm.tuned), default=None)
+    larger = smallest is not None and all(arm.size > smallest for arm in _general(test))
+    return "the larger untouched models" if larger else "the untouched models"
+
+
 def _general(test: TestSet) -> list[Arm]:
     """The untouched models that stand for size; all of them where none is larger than a tuned."""
     untouched = [arm for arm in test.arms if arm.kind == ZERO_SHOT]
@@ -127,6 +134,22 @@ def _objections(test: TestSet, found: Mapping[str, float]) -> list[str]:
             "recorded on the validation split, and the test split chooses nothing."
         ]
     return []
+
+
+def _unread(test: TestSet, found: Mapping[str, float]) -> list[str]:
+    """Say that the untouched models do better with a reading that the test split lacks."""
+    metric = test.said.partition("/")[0]
+    names = [f"{metric}/{reading}" for reading in READINGS]
+    others = {n: v for n, v in _validated(test, names).items() if n not in available(test)}
+    best = max(others, key=lambda name: others[name], default=None)
+    if best is None or others[best] <= found.get(test.primary, np.inf):
+        return []
+    way, rates = READINGS[best.partition("/")[2]], (others[best], found[test.primary])
+    better, counted = (f"{100 * rate:.1f} %" for rate in rates)
+    return [
+        f"Untouched models do better {way} on the validation split ({better} against {counted}), "
+        "but not all test answers were read that way: leave out evaluation.candidates_on."
+    ]
 
 
 def unusable(test: TestSet, arm: Arm) -> float | None:

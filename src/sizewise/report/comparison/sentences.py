@@ -10,7 +10,7 @@ from sizewise.report.comparison.arms import ENCODER, Arm, TestSet
 from sizewise.report.comparison.contrast import Tested, described, scale_of
 from sizewise.report.comparison.costs import costs_sentence
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.readings import reading_of, unusable
+from sizewise.report.comparison.readings import reading_of, unusable, who_chose
 from sizewise.report.comparison.strata import Reversal, Stratum
 from sizewise.statistics.routing import RoutingCurve
 
@@ -120,7 +120,7 @@ def _score(test: TestSet) -> str:
     if test.primary == test.said:
         return test.primary
     return (
-        f"{test.primary} (answers read {reading_of(test)}, with which untouched models did best "
+        f"{test.primary} (answers read {reading_of(test)}, with which {who_chose(test)} did best "
         "on validation)"
     )
 

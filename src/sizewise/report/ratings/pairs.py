@@ -61,16 +61,20 @@ class Matchup:
         return f"{self.a.name} vs {self.b.name} on {self.a.dataset}"
 
 
-def sides_of(run: Run) -> list[Side]:
-    """Return the models of a run with stored answers, tuned before base."""
+def sides_of(run: Run, label: str = "") -> list[Side]:
+    """Return the models of a run with stored answers, tuned before base.
+
+    ``label``: what people call the run.
+    """
     found: list[Side] = []
     outcome = run.outcome
     trained = outcome.tuned is not None
     for kind, evaluations in (("tuned", outcome.tuned or {}), ("base", outcome.base)):
-        label = f"{run.directory.name} · {kind}" if trained else run.directory.name
+        name = label or run.directory.name
+        said = f"{name} · {kind}" if trained else name
         for entry in evaluations.values():
             path = run.directory / entry.predictions.path
-            found.append(Side(f"{outcome.run_id}/{kind}", label, path, entry.dataset))
+            found.append(Side(f"{outcome.run_id}/{kind}", said, path, entry.dataset))
     return found
 
 

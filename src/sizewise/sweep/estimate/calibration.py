@@ -38,7 +38,8 @@ LIBRARIES = ("sizewise", "torch", "transformers", "peft")
 _DECIDES = ("model", "quantization", "generation", "metric")
 _TRAINER = ("batch_size", "accumulate", "precision", "accelerator", "gradient_checkpointing",
             "num_threads", "deterministic")  # fmt: skip
-_EVALUATION = ("batch_size", "zero_shot", "objective", "answer_validation", "candidates", "engine")
+_EVALUATION = ("batch_size", "zero_shot", "objective", "answer_validation", "candidates",
+               "candidates_on", "engine")  # fmt: skip
 SPLITS = ("train", "validation", "test")
 # Keys of a data set that change how much there is, or who wrote it, not what one example costs.
 _AMOUNT = ("max_train", "max_validation", "teacher", "teaching", "answers_from")
@@ -69,7 +70,7 @@ class Measured:
         validation: the validation loss, per example.
         base: an answer of the untouched model, with all likelihoods that are read with it.
         tuned: the same of the tuned one.
-        prior: what candidates are calibrated with, once per model.
+        prior: what is read of candidates once per model, to calibrate them on validation prompts.
         single: one answer at batch 1.
         answers_validation: whether the untouched and the tuned model answer that split, too.
         zero_shot: keys of the untouched model's answers in the cache, by split.

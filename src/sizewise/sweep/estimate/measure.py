@@ -178,8 +178,11 @@ class _Timed:
     def _per_answer(self, model: LanguageModel, job: PreparedJob) -> tuple[float, float]:
         """Seconds of calibrating candidates, and of each answer in the batch that is used.
 
-        Candidates are calibrated on some of the prompts that a job would take.
+        Candidates are calibrated on some of the prompts that a job would take. Those prompts are
+        answered afterwards without candidates, which were read behind them already.
         """
+        on_test = job.cfg.evaluation.candidates_on is None
+        job = everywhere(job)
         validation = job.task.encoded["validation"]
         some = sample(validation, FEW)
         task = replace(job.task, encoded={**job.task.encoded, "validation": some})
@@ -189,7 +192,13 @@ class _Timed:
         size = size if again * size < ANSWER_SECONDS else max(FEW, size // 2)
         used = -(-len(validation) // max(1, -(-len(validation) // PRIOR_PROMPTS)))
         prior = max(0.0, FEW * (first - again)) * used / max(1, len(some))
-        return prior, self._answers(model, job, size)
+        full = plain = self._answers(model, job, size)
+        if job.candidates(job.task):
+            plain = self._answers(model, without_candidates(job), size)
+        if on_test:
+            saved = used if job.validates("base" if model.untouched else "tuned") else 0
+            return max(0.0, prior - saved * (full - plain)), full
+        return prior + (len(validation) - used) * (full - plain), plain
 
     def _answers(self, model: LanguageModel, job: PreparedJob, count: int) -> float:
         """Answer ``count`` test prompts at even distances of length; return seconds of each."""
@@ -264,6 +273,12 @@ class Stopwatch(StepCallback):
         self._last = now
         if len(self.steps) > 2 and self.whole > STEP_SECONDS:
             trainer.should_stop = True
+
+
+def everywhere(job: PreparedJob) -> PreparedJob:
+    """The job with candidates wherever it answers."""
+    evaluation = replace(job.cfg.evaluation, candidates_on=None)
+    return replace(job, cfg=replace(job.cfg, evaluation=evaluation))
 
 
 def without_candidates(job: PreparedJob) -> PreparedJob:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from sizewise.config.evaluation import CHOICE
 from sizewise.config.register import to_run_config
 from sizewise.config.training import TrainerConfig
 from sizewise.data.batches.plan import count_batches, fit_plan
@@ -138,9 +139,11 @@ class Costs:
             more = measured.fit + _timed(config, measured, count, sides=1)
             return Cost(answers=answers, rest=piece.weight * (JOB_SECONDS + measured.data + more))
         training, spread = _training(piece, measured, count)
+        evaluation = config.get("evaluation") or {}
         if piece.end >= 1.0 and config.get("stage") != "train":
             split = count.test + (count.validation if measured.answers_validation[1] else 0)
-            answers += piece.weight * (measured.prior + split * measured.tuned)
+            prior = 0.0 if evaluation.get("candidates_on") == CHOICE else measured.prior
+            answers += piece.weight * (prior + split * measured.tuned)
             answers += piece.weight * _timed(config, measured, count, sides=2)
         rest = JOB_SECONDS + measured.data + measured.fit
         return Cost(piece.weight * training, answers, piece.weight * rest, spread)

@@ -239,7 +239,6 @@ class Pool:
         self._keys: dict[str, str | None] = {}
         self._tries: dict[str, int] = {}
         self._stops: Counter[str] = Counter()
-        self._packed: set[str] = set()  # begun with others, the last time
         self._signals = 0
         self._failed_fast = False
 
@@ -312,8 +311,6 @@ class Pool:
         slot.start(jobs, self._packing.kept(jobs[0]))
         if fresh:
             self._selector.register(slot, selectors.EVENT_READ)
-        names = {job.identity.hash for job in jobs}
-        self._packed = self._packed | names if len(jobs) > 1 else self._packed - names
         for job in jobs:
             self._tries[job.identity.hash] = self._tries.get(job.identity.hash, 0) + 1
             self._progress.begin(slot, job)
@@ -345,14 +342,14 @@ class Pool:
             return
         stopped = self._stopping or is_done(job.run_dir)
         if not isinstance(answer, JobState) and not stopped:
-            if self._not_its_fault(job, answer):
+            if self._not_its_fault(slot, job, answer):
                 return
             record_failure(job.run_dir, describe_exit(answer), returncode=answer)
         if answer == JobState.FAILED and read_failure(job.run_dir) is None:
             record_failure(job.run_dir, message or "it left no record of its failure")
         self._settle(slot, job)
 
-    def _not_its_fault(self, job: Job, code: int) -> bool:
+    def _not_its_fault(self, slot: Slot, job: Job, code: int) -> bool:
         """Let a job wait again whose worker was stopped from outside, or died with a whole pack.
 
         The try is not counted. A job of a pack goes alone then, which shows who was to blame.
@@ -361,7 +358,7 @@ class Pool:
         if code == STOPPED_EXIT and self._stops[name] < MOST_STOPS:
             self._stops[name] += 1
             why = "it was stopped"
-        elif code != STOPPED_EXIT and name in self._packed:
+        elif code != STOPPED_EXIT and slot.packed:
             self._keys[name] = None
             why = f"alone, {describe_exit(code)}"
         else:

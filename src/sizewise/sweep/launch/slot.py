@@ -39,13 +39,15 @@ class Slot:
     """Runs one job, or one pack of jobs, at a time in a process of its own, replaced when it dies.
 
     ``gpus`` None leaves CUDA_VISIBLE_DEVICES as it is; the devices and the share of threads are in
-    the process's environment before it imports anything. ``jobs`` are those that have not ended.
+    the process's environment before it imports anything. ``jobs`` are those that have not ended;
+    ``packed``: they were begun with others.
     """
 
     number: int
     gpus: list[str] | None
     threads: int
     jobs: list[Job] = field(default_factory=list)
+    packed: bool = False
     started: float = 0.0
     base: str | None = None
     process: subprocess.Popen[bytes] | None = None
@@ -61,7 +63,7 @@ class Slot:
         assert self.process is not None
         assert self.process.stdin is not None
         self.jobs, self.started = list(jobs), time.monotonic()
-        self.base = reuse_key(jobs[0].config)
+        self.base, self.packed = reuse_key(jobs[0].config), len(jobs) > 1
         asked = {"run_dirs": [str(job.run_dir) for job in jobs]}
         request = json.dumps(asked | ({} if kept is None else {"kept": str(kept)})) + "\n"
         try:
