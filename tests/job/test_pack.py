@@ -400,8 +400,7 @@ def test_a_signal_that_comes_between_two_turns_is_for_all(tmp_path: Path) -> Non
     member = Member(crew, tmp_path)
     member._hub = SimpleNamespace(switch=lambda: signal.raise_signal(signal.SIGTERM))
     with SignalHandlers(lambda number, frame: heard.append(number)):
-        with crew.listening():
-            member._pause()
+        member._pause()
         assert (crew.signal, heard) == (signal.SIGTERM, [signal.SIGTERM])
 
 
