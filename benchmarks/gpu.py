@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from packing import LARGEST_DIFFERENCE, Steps, check, compare
 from peer_trainers import TRL_MISSING, hf_fit, trl_available, trl_fit
 from training_setup import answer_step, make_pairs, our_fit
 
@@ -241,7 +242,24 @@ def plain_answers(base: Any, split: EncodedSplit, new: int, batch: int) -> None:
         base(input_ids=rows).logits.log_softmax(-1)
 
 
-SECTIONS = {"training": training, "memory": memory, "answers": answers}
+def packs(size: Size, device: torch.device) -> Iterator[Line]:
+    """Steps of K adapters in one pass against K passes, in small micro-batches."""
+    for count, rows in ((2, 1),) if size.prompts < 16 else ((4, 1), (8, 1), (8, 4)):
+        free_memory()
+        steps = Steps(size.model, count, rows, size.tokens // 4, device)
+        # In bf16, where a GPU computes, gradients are the same to that precision only.
+        check(steps, 2e-2 if device.type == "cuda" else LARGEST_DIFFERENCE)
+        ratio, alone, packed = compare(steps, 4 * size.repeats, lambda w: synchronised(device, w))
+        yield Line(
+            f"{count} adapters in one pass, {rows} examples each, against {count} passes",
+            f"{packed * 1000:.0f} ms",
+            f"{alone * 1000:.0f} ms",
+            f"{ratio:.2f}",
+        )
+        del steps
+
+
+SECTIONS = {"training": training, "memory": memory, "answers": answers, "packs": packs}
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ SCRIPTS = (
     "report_size.py",
     "data_size.py",
     "step_memory.py",
+    "packing.py",
     "embedded_ladder.py",
 )
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from sizewise import runtime
+from sizewise import devices, runtime
 from sizewise.config import TrainerConfig
-from sizewise.devices import BatchSize, halve_on_oom
+from sizewise.devices import BatchSize, PeakMemory, halve_on_oom
 from sizewise.errors import ConfigError, OutOfMemoryError
 from sizewise.models.dtypes import resolve_precision
 from sizewise.training.trainer import RENDEZVOUS, build_trainer
@@ -183,3 +183,20 @@ def test_a_job_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "found: []"
+
+
+def test_a_peak_is_seen_by_whoever_measures_also_where_another_begins_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the jobs of a pack do: what begins a new peak of the process ends nobody's own."""
+    peak = [0]
+    monkeypatch.setattr(devices, "resident_peak", lambda status: peak[0])
+    monkeypatch.setattr(devices, "_cuda_in_use", lambda: None)
+    cpu = torch.device("cpu")
+    one = PeakMemory(cpu, less=5)
+    peak[0] = 100
+    other = PeakMemory(cpu)
+    peak[0] = 40
+    assert (one.read(), other.read()) == (95, 40)
+    peak[0] = 120
+    assert (one.read(), other.read()) == (115, 120)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import suppress
 
 import pytest
 
 from sizewise.job.execute import Interrupts
-from sizewise.signals import SignalHandlers
+from sizewise.signals import SignalHandlers, signal_noted, signals_held
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +55,26 @@ def test_a_job_is_interrupted_once_and_says_by_what() -> None:
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"), interrupts:
         signal.raise_signal(signal.SIGTERM)
     assert (interrupts.received, interrupts.name) == (signal.SIGTERM, "SIGTERM")
+
+
+def test_a_signal_waits_until_what_must_be_whole_is_done() -> None:
+    heard: list[str] = []
+    with SignalHandlers(lambda number, frame: heard.append(signal.Signals(number).name)):
+        with signals_held():
+            signal.raise_signal(signal.SIGTERM)
+            heard.append("done")
+        assert heard == ["done", "SIGTERM"]
+        with suppress(MemoryError), signals_held():
+            signal.raise_signal(signal.SIGTERM)
+            raise MemoryError
+    assert heard == ["done", "SIGTERM", "SIGTERM"]
+
+
+def test_who_is_in_force_tells_whether_a_signal_has_come() -> None:
+    with SignalHandlers(lambda number, frame: None):
+        assert not signal_noted()
+        signal.raise_signal(signal.SIGTERM)
+        assert signal_noted()
+        with SignalHandlers(lambda number, frame: None):
+            assert not signal_noted()
+    assert not signal_noted()

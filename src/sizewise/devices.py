@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 from sizewise.errors import OutOfMemoryError
 
@@ -61,7 +62,12 @@ def free_memory() -> None:
 
 
 def reset_peaks() -> None:
-    """Begin new peaks of memory: CUDA's, on every device, and the process's."""
+    """Begin new peaks of memory: CUDA's, on every device, and the process's.
+
+    Whoever still measures its own remembers what it has seen.
+    """
+    for peak in list(PeakMemory.measuring):
+        peak.note()
     if cuda := _cuda_in_use():
         for number in range(cuda.device_count()):
             cuda.reset_peak_memory_stats(number)
@@ -189,15 +195,27 @@ class PeakMemory:
     That of a model which is spread over several GPUs is the sum of theirs.
 
     On Linux the resident peak is reset at the start, so that one job's peak is not the next one's.
+    Several may measure at once, as the jobs of a pack do: each has the peak since its own start.
     ``less``: bytes held all the while that are no part of what is measured.
     """
 
+    measuring: ClassVar[WeakSet[PeakMemory]] = WeakSet()
+
     def __init__(self, device: torch.device, less: int = 0) -> None:
         self.device, self._less = device, less
+        self._seen: int | None = None
         reset_peaks()
+        self.measuring.add(self)
 
     def read(self) -> int | None:
         """Return the peak so far, or None where the system does not tell."""
+        return max((p for p in (self._seen, self._now()) if p is not None), default=None)
+
+    def note(self) -> None:
+        """Remember the peak so far: the system is about to forget it."""
+        self._seen = self.read()
+
+    def _now(self) -> int | None:
         if self.device.type == "cuda":
             import torch
 

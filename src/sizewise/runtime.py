@@ -175,6 +175,18 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def same_random_state() -> None:
+    """Begin with the same random state as every other job, in libraries that were loaded."""
+    random.seed(0)
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    if numpy is not None:
+        numpy.random.seed(0)
+    if torch is not None:
+        torch.manual_seed(0)
+        torch.use_deterministic_algorithms(False)
+        torch.set_grad_enabled(True)
+
+
 def is_ddp_child() -> bool:
     """Whether this process is a further rank of one data-parallel job, on this node or another.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -20,18 +21,24 @@ class SignalHandlers:
 
     Attributes:
         before: the handlers that were replaced, by signal.
+        came: the last signal that came.
     """
 
     def __init__(self, handle: Handler, even_ignored: bool = False, enabled: bool = True) -> None:
         self.before: dict[int, Any] = {}
+        self.came: int | None = None
         self._handler, self._even_ignored, self._enabled = handle, even_ignored, enabled
 
     def __enter__(self) -> Self:
         if self._enabled and threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if self._even_ignored or signal.getsignal(number) != signal.SIG_IGN:
-                    self.before[number] = signal.signal(number, self._handler)
+                    self.before[number] = signal.signal(number, self._hand_on)
         return self
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+        self.came = number
+        self._handler(number, frame)
 
     def __exit__(
         self,
@@ -41,3 +48,21 @@ class SignalHandlers:
     ) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait for the end of the block: nothing in it is left half done."""
+    held = SignalHandlers(lambda number, frame: None)
+    try:
+        with held:
+            yield
+    finally:
+        if held.came is not None:
+            signal.raise_signal(held.came)
+
+
+def signal_noted() -> bool:
+    """Whether a signal has come to the ``SignalHandlers`` that are in force now."""
+    handlers = (getattr(signal.getsignal(number), "__self__", None) for number in SIGNALS)
+    return any(isinstance(h, SignalHandlers) and h.came is not None for h in handlers)

@@ -51,4 +51,16 @@ def test_the_gpu_benchmark_goes_its_whole_way_on_the_cpu() -> None:
     assert "training, against HF Trainer" in said
     assert "base nf4, gradient_checkpointing=true" in said
     assert "answers and likelihoods" in said
-    assert len(rows) >= 8
+    assert "2 adapters in one pass" in said
+    assert len(rows) >= 9
+
+
+def test_the_benchmark_of_packs_compares_steps_with_the_same_gradients(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(sweep.__file__).parent))
+    packing = importlib.import_module("packing")
+    monkeypatch.setattr(sys, "argv", ["packing.py", "--tiny"])
+    packing.main()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 2 ")]
+    assert float(line.split("|")[-2]) > 0

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.e2e.commands import train
+from tests.e2e.commands import ROOT, train
 from tests.job.comparing import comparable
 
 from sizewise.record.brackets import BracketRecord, read_tuning
@@ -54,3 +60,75 @@ def test_killed_with_sigkill_it_ends_with_the_same_survivors_and_outcomes(tmp_pa
         runs = [tmp_path / name / "sweep" / candidate.run for name in ("whole", "killed")]
         if candidate.state in ("kept", "audited"):
             assert comparable(runs[0]) == comparable(runs[1])
+
+
+PACKED = [
+    *(each for each in SWEEP if not each.startswith(("hydra/launcher", "dataset.max_train"))),
+    "hydra/launcher=local", "hydra.launcher.n_jobs=1", "hydra.launcher.threads=1",
+    "sweep.packing=6", "sweep.estimate=false", "dataset.max_train=96",
+]  # fmt: skip
+
+
+def begin(folder: Path) -> subprocess.Popen[bytes]:
+    paths = (f"sweep.dir={folder / 'sweep'}", f"paths.cache={folder / 'cache'}")
+    folder.mkdir(exist_ok=True)
+    with (folder / "said.txt").open("ab") as said:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *PACKED, *paths],
+            stdout=said, stderr=said, start_new_session=True, cwd=ROOT,
+        )  # fmt: skip
+
+
+def written(folder: Path) -> int:
+    """Bytes of all learning curves and answers: they grow while jobs are at work."""
+    files = [*folder.glob("sweep/*/metrics.jsonl"), *folder.glob("sweep/*/predictions/*.jsonl")]
+    return sum(path.stat().st_size for path in files)
+
+
+def near(value: Any) -> Any:
+    """To rounding: who is packed with whom differs after a kill."""
+    if isinstance(value, float):
+        return pytest.approx(value, rel=1e-4, abs=1e-4, nan_ok=True)
+    if isinstance(value, dict):
+        return {key: near(item) for key, item in value.items()}
+    return [near(item) for item in value] if isinstance(value, list) else value
+
+
+def plain(record: Any) -> Any:
+    """Without hashes of files, which rounding changes."""
+    if isinstance(record, dict):
+        return {k: plain(v) for k, v in record.items() if "sha256" not in k}
+    return [plain(item) for item in record] if isinstance(record, list) else record
+
+
+@pytest.mark.long
+def test_packed_and_killed_at_twelve_random_moments_it_ends_with_the_same_survivors(
+    tmp_path: Path,
+) -> None:
+    whole, killed, moments = tmp_path / "whole", tmp_path / "killed", random.Random(7)
+    assert begin(whole).wait(900) == 0, (whole / "said.txt").read_text()
+    kills = 0
+    while kills < 12:
+        process, before, end = begin(killed), written(killed), time.monotonic() + 300
+        while written(killed) == before and process.poll() is None:
+            assert time.monotonic() < end, (killed / "said.txt").read_text()
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 1.5))
+        if process.poll() is not None:
+            break  # it came to its end between two kills
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 6
+    assert begin(killed).wait(900) == 0, (killed / "said.txt").read_text()
+    both = [read_tuning(folder / "sweep") for folder in (whole, killed)]
+    assert both[0] is not None
+    assert both[1] is not None
+    (expected,), (found,) = both[0].brackets, both[1].brackets
+    states = [(c.run, c.state, c.step, c.tokens) for c in expected.candidates]
+    assert [(c.run, c.state, c.step, c.tokens) for c in found.candidates] == states
+    for one, other in zip(found.candidates, expected.candidates, strict=True):
+        assert list(one.values) == near(list(other.values))
+        if other.state in ("kept", "audited"):
+            runs = [plain(comparable(f / "sweep" / other.run)) for f in (killed, whole)]
+            assert runs[0] == near(runs[1])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
 import torch
 
 from sizewise.config.model import LoraConfig
+from sizewise.models.adapter import merged as merged_module
 from sizewise.models.adapter.attach import attach_adapter
 from sizewise.models.adapter.merged import merged
 from sizewise.models.adapter.wrapping import base_only
@@ -88,3 +90,42 @@ def test_nothing_is_merged_where_more_than_rounding_would_change(
     for model in (half, quantised, base_of_type("qwen2")):
         with merged(model) as kept:
             assert kept == 0
+
+
+def test_a_signal_while_weights_are_put_back_leaves_none_merged(
+    base_of_type: Any, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs of the same process train on that base."""
+    model = adapted(base_of_type("qwen2"), tiny, "lora")
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    put_back = merged_module._put_back
+
+    class Kept(dict[str, torch.Tensor]):
+        def __getitem__(self, name: str) -> torch.Tensor:
+            signal.raise_signal(signal.SIGINT)
+            return super().__getitem__(name)
+
+    def interrupted(layers: list[Any], kept: list[dict[str, torch.Tensor]]) -> None:
+        put_back(layers, [Kept(each) for each in kept])
+
+    monkeypatch.setattr(merged_module, "_put_back", interrupted)
+    with pytest.raises(KeyboardInterrupt), merged(model):
+        pass
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert not any(getattr(module, "merged", False) for module in model.modules())
+
+
+def test_weights_come_back_without_memory_to_subtract_the_adapter(
+    base_of_type: Any, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.tuners.lora.layer import Linear
+
+    model = adapted(base_of_type("qwen2"), tiny, "lora")
+    plain = logits_of(model, batch)
+
+    def short(self: Any, name: str) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with merged(model):
+        monkeypatch.setattr(Linear, "get_delta_weight", short)
+    assert torch.equal(logits_of(model, batch), plain)

@@ -103,16 +103,33 @@ def test_a_running_job_shows_step_loss_learning_speed_and_seconds_left(
 
 
 def test_every_worker_and_the_whole_have_an_estimate_of_the_time_left(
-    tmp_path: Path, submitted: Submit, claimed: Claimed
+    tmp_path: Path, submitted: Submit, claimed: Claimed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [submitted(seed) for seed in range(1, 7)]
     done(jobs[0], 60.0)
-    began = max(claimed(job) for job in jobs[1:3])
+    began = 0.0
+    for number, job in enumerate(jobs[1:3]):
+        monkeypatch.setenv("SLURM_JOB_ID", str(number))
+        began = max(began, claimed(job))
     board = read_board(tmp_path, began + 20)
     # Like the one that is done, each takes a minute: 40 s left for two, then three more of 60.
     assert [round(worker.left or 0) for worker in board.workers] == [160, 100]
     assert board.left == pytest.approx(160, abs=1)
     assert board.title == "1 of 6 jobs ended (1 done, 2 running, 3 waiting); about 2:40 left"
+
+
+def test_the_jobs_of_a_pack_have_one_worker_that_is_free_after_the_last(
+    tmp_path: Path, submitted: Submit, claimed: Claimed
+) -> None:
+    jobs = [submitted(seed) for seed in range(1, 6)]
+    done(jobs[0], 60.0)
+    began = max(claimed(job) for job in jobs[1:4])
+    board = read_board(tmp_path, began + 20)
+    assert len(board.running) == 3
+    (worker,) = board.workers
+    assert set(worker.jobs) == {job.identity.slug for job in jobs[1:4]}
+    assert worker.left == pytest.approx(100, abs=1), "40 s for the pack, then one more of 60"
+    assert {row[-1].rpartition(" ")[2] for row in board_rows(board)} == {"1:40"}
 
 
 def test_what_was_planned_is_taken_at_the_pace_so_far(

@@ -141,7 +141,7 @@ def test_a_stopped_worker_leaves_a_job_that_can_be_resumed(
         env={**os.environ, "FAKE_SECONDS": "600"},
     ) as worker:
         assert worker.stdin is not None
-        worker.stdin.write(json.dumps({"run_dir": str(job.run_dir)}) + "\n")
+        worker.stdin.write(json.dumps({"run_dirs": [str(job.run_dir)]}) + "\n")
         worker.stdin.flush()
         from tests.waiting import wait_for
 
@@ -160,7 +160,7 @@ def test_a_worker_whose_pool_died_before_it_looked_takes_no_job(submitted: Submi
     job = submitted(1)
     ended = subprocess.run(
         [sys.executable, "-m", WORKER_MODULE, "--parent", str(os.getppid())],
-        input=json.dumps({"run_dir": str(job.run_dir)}) + "\n",
+        input=json.dumps({"run_dirs": [str(job.run_dir)]}) + "\n",
         text=True,
         check=False,
     )

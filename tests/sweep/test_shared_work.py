@@ -83,7 +83,7 @@ def test_a_second_launcher_says_who_holds_a_job_and_not_that_it_starts(
     who = f"held    {job.identity.slug} by process {os.getpid()} on {socket.gethostname()}"
     pool = Pool([], [job, other], LaunchOptions(tmp_path), Progress(2, live=False))
     begun: list[Job] = []
-    monkeypatch.setattr(pool, "_begin", lambda slot, job: begun.append(job))
+    monkeypatch.setattr(pool, "_begin", lambda slot, jobs: begun.extend(jobs))
     pool.begin_next(Slot(0, None, 1))
     assert (begun, pool.elsewhere) == ([other], [job])
     assert capsys.readouterr().err == f"{who}: waiting for it\n"

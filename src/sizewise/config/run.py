@@ -131,6 +131,9 @@ class SweepConfig:
     tunes: one name, or a list.
     ``estimate``: a dry run times a few steps and answers, to say how long the whole will take.
     ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
+    ``packing``: how many jobs that share base, storage, data and micro-batch are trained together,
+    in one forward and backward pass (local launcher): a number, ``off``, or ``auto`` (on a GPU as
+    many as pay there, measured; off on a CPU).
     ``baselines``: add the classical baselines wherever answers are labels or codes.
     ``tuning``: how learning rates are found. ``halving``: what of a grid is run to its end.
     ``prices``: for the report at the end. ``margin``:
@@ -150,6 +153,7 @@ class SweepConfig:
     retries: int = 0
     order: str = "base"
     limit: int | None = None
+    packing: Any = "auto"
     baselines: bool = True
     tuning: TuningConfig = field(default_factory=TuningConfig)
     halving: HalvingConfig = field(default_factory=HalvingConfig)
@@ -162,7 +166,16 @@ class SweepConfig:
             one_component("sweep.name", self.name)
         at_least("sweep.retries", self.retries, 0)
         at_least("sweep.limit", self.limit, 1)
+        _check_packing(self.packing)
         above("sweep.margin", self.margin, 0)
+
+
+def _check_packing(asked: Any) -> None:
+    number = isinstance(asked, int) and not isinstance(asked, bool)
+    if not (number and asked >= 1) and asked not in ("auto", "off") and asked is not False:
+        raise ConfigError(
+            f"sweep.packing={asked!r}. Choose auto, off, or how many jobs are trained together."
+        )
 
 
 @dataclass

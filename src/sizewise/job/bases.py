@@ -22,6 +22,7 @@ from sizewise.models.adapter.attach import (
     load_adapter,
 )
 from sizewise.models.adapter.full import is_full
+from sizewise.models.adapter.packed import view_of
 from sizewise.models.adapter.wrapping import is_adapted, lora_settings
 from sizewise.models.architecture import meta_model, model_config, name_classes
 from sizewise.models.base import load_base
@@ -31,6 +32,7 @@ from sizewise.models.size import model_sizes
 from sizewise.models.sources import HUB_ID, find_source, weight_files
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
+from sizewise.training.pack import current_seat
 
 if TYPE_CHECKING:
     import torch
@@ -60,16 +62,21 @@ def take_base(
 ) -> PreTrainedModel:
     """Return the frozen base: the one kept from the last job if it is the same, else a fresh one.
 
-    The caller owns it until ``give_back``; a job that fails simply does not give it back.
+    The caller owns it until ``give_back``; a job that fails simply does not give it back. A job of
+    a pack gets a view of it, and it stays where the others find it.
     """
-    key = _key(model, quantization, device)
-    found = loaded_bases.pop(key, None)
+    key, shares = _key(model, quantization, device), current_seat() is not None
+    found = loaded_bases.get(key) if shares else loaded_bases.pop(key, None)
     if found is not None:
-        return found
+        return view_of(found) if shares else found
     loaded_bases.clear()
     gc.unfreeze()  # workers freeze what outlives a job, the base among it
     free_memory()
-    return load_base(model, quantization, device)
+    base = load_base(model, quantization, device)
+    if not shares:
+        return base
+    loaded_bases[key] = base
+    return view_of(base)
 
 
 def give_back(
@@ -80,8 +87,11 @@ def give_back(
 ) -> None:
     """Keep the base of ``model`` for the next job, without its adapter.
 
-    A base whose own weights were trained, or that recomputes activations, is let go.
+    A base whose own weights were trained, or that recomputes activations, is let go; that of a job
+    of a pack is kept already.
     """
+    if current_seat() is not None:
+        return
     base = model.unload() if is_adapted(model) else model
     if any(p.requires_grad for p in base.parameters()) or is_full(base) or _recomputes(base):
         return
@@ -320,4 +330,5 @@ def with_fit(cost: CostFacts, fitted: FitResult | None) -> CostFacts:
         batch_size=fitted.batch_size,
         accumulate=fitted.accumulate,
         out_of_memory=list(fitted.out_of_memory),
+        packed=fitted.packed if fitted.packed > 1 else None,
     )

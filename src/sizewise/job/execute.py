@@ -177,6 +177,8 @@ class Interrupts(SignalHandlers):
 
 
 WORKER_MODULE = "sizewise.sweep.launch.worker"
+# The exit code of a worker that was asked to stop: its jobs have saved their state.
+STOPPED_EXIT = 130
 
 
 def worker_arguments(run_dir: Path | None = None) -> list[str]:

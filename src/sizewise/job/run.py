@@ -137,8 +137,10 @@ def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
     from sizewise.energy import EnergyMeter, gpu_uuids
     from sizewise.job.answerers import kind_of_answerer
     from sizewise.job.outcome import make_outcome
+    from sizewise.training.pack import current_seat
 
-    whole = not went_before(job)
+    # In a pack the counters tell what all of its jobs use.
+    whole = not went_before(job) and current_seat() is None
     meter = EnergyMeter(gpu_uuids(job.device, job.cfg.trainer.devices))
     base = kind_of_answerer(job.cfg).load(job)
     validated = score_validation(job, base, "base", meter)

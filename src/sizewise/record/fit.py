@@ -23,13 +23,15 @@ class FitResult:
         steps: optimiser steps made.
         best_step: step of the weights that were kept (0: the untrained adapter).
         best_val_loss: their mean negative log-likelihood per answer token on the validation split.
-        seconds: wall time of training, validations and interruptions left out.
+        seconds: wall time of training, validations and interruptions left out; of steps that
+            jobs of a pack made together, an equal share.
         tokens: tokens trained on, padding excluded; ``answer_tokens`` those that were answer.
         peak_bytes: highest device memory, or resident set of the process on a CPU.
         stopped_early: whether training ended before its last planned step.
         batch_size: examples per micro-batch and device that fitted into memory.
         accumulate: micro-batches per optimiser step.
         out_of_memory: the batch shapes that did not fit.
+        packed: how many jobs shared a forward and backward pass, on average (1: it was alone).
     """
 
     steps: int
@@ -44,6 +46,7 @@ class FitResult:
     batch_size: int
     accumulate: int
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
+    packed: float = 1.0
 
 
 def write_result(result: FitResult, run_dir: Path) -> None:

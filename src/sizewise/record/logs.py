@@ -61,10 +61,15 @@ def redirect(path: Path) -> None:
 
 
 def _restore(output: int, errors: int) -> None:
-    """Make these the output streams of the process, for libraries in C as well."""
+    send_output(output, errors)
+    os.close(output)
+    os.close(errors)
+
+
+def send_output(output: int, errors: int) -> None:
+    """Let output and errors of the process go to these descriptors, for libraries in C as well."""
     for buffered in (sys.stdout, sys.stderr):
         with suppress(OSError):  # a full disk takes no more of it
             buffered.flush()
-    for descriptor, stream in ((output, 1), (errors, 2)):
-        os.dup2(descriptor, stream)
-        os.close(descriptor)
+    os.dup2(output, 1)
+    os.dup2(errors, 2)

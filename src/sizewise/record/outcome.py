@@ -162,7 +162,8 @@ class CostFacts:
     ``train_tokens`` counts all tokens that went through the model in training, padding excluded;
     ``out_of_memory`` lists the batch sizes that did not fit; ``money`` is what was
     spent at a server; ``timings`` are those of a sample of answers. ``judge_…`` is what judging the
-    answers cost when it was done, and no part of the other figures.
+    answers cost when it was done, and no part of the other figures. ``packed``: how many jobs
+    shared a training pass, on average; ``train_seconds`` then holds an equal share of each.
     """
 
     train_seconds: float | None = None
@@ -180,6 +181,7 @@ class CostFacts:
     timings: list[Timing] = field(default_factory=list)
     judge_seconds: float | None = None
     judge_money: float | None = None
+    packed: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,10 +52,13 @@ class JobLine:
 
 @dataclass(frozen=True)
 class Worker:
-    """Whoever works on a job, and in how many seconds nothing is left for it (None: not known)."""
+    """Whoever works on a job or a pack, and in how many seconds nothing is left for it.
+
+    ``left`` None: not known.
+    """
 
     name: str
-    job: str
+    jobs: tuple[str, ...]
     left: float | None
 
 
@@ -290,17 +293,30 @@ class _Expected:
 
 
 def _workers(running: Sequence[JobLine], waiting: Sequence[float | None]) -> list[Worker]:
-    """Let whoever is free first take the next job, as the launchers do."""
-    known = [line.left for line in running if line.left is not None]
-    if not running or len(known) < len(running) or None in waiting:
-        return [Worker(line.worker, line.name, None if waiting else line.left) for line in running]
+    """Let whoever is free first take the next job, as the launchers do.
+
+    Jobs of one pack have one worker, which is free when the last of them has ended.
+    """
+    packs: dict[str, list[JobLine]] = {}
+    for line in running:
+        packs.setdefault(line.worker, []).append(line)
+    workers = [_worker(name, lines) for name, lines in packs.items()]
+    known = [worker.left for worker in workers if worker.left is not None]
+    if not running or len(known) < len(workers) or None in waiting:
+        return [replace(worker, left=None) for worker in workers] if waiting else workers
     free = [(left, number) for number, left in enumerate(known)]
     heapq.heapify(free)
     for seconds in waiting:
         left, number = heapq.heappop(free)
         heapq.heappush(free, (left + (seconds or 0.0), number))
     ends = {number: left for left, number in free}
-    return [Worker(line.worker, line.name, ends[i]) for i, line in enumerate(running)]
+    return [replace(worker, left=ends[number]) for number, worker in enumerate(workers)]
+
+
+def _worker(name: str, lines: Sequence[JobLine]) -> Worker:
+    known = [line.left for line in lines if line.left is not None]
+    left = max(known) if len(known) == len(lines) else None
+    return Worker(name, tuple(line.name for line in lines), left)
 
 
 COLUMNS = ("job", "stage", "done", "train loss", "val. loss", "rate", "so far", "left", "worker")
@@ -308,7 +324,7 @@ COLUMNS = ("job", "stage", "done", "train loss", "val. loss", "rate", "so far", 
 
 def board_rows(board: Board) -> list[tuple[str, ...]]:
     """A row of texts for every running job, in the order of ``COLUMNS``."""
-    ends = {worker.job: worker.left for worker in board.workers}
+    ends = {job: worker.left for worker in board.workers for job in worker.jobs}
     return [
         (
             line.name,

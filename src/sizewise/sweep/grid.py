@@ -248,7 +248,9 @@ def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> N
     options = context.options
     try:
         if backend is not None:
-            choices = LaunchOptions(context.sweep_dir, options.retries, options.fail_fast)
+            choices = LaunchOptions(
+                context.sweep_dir, options.retries, options.fail_fast, options.packing
+            )
             backend.run(jobs, choices)
         else:
             _launch_foreign(context, jobs)

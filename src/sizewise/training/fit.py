@@ -38,6 +38,7 @@ from sizewise.training.interrupt import StopRequest
 from sizewise.training.meter import FitMeter
 from sizewise.training.milestones import Milestones
 from sizewise.training.module import AnswerModule
+from sizewise.training.pack import current_seat
 from sizewise.training.random_state import RandomState
 from sizewise.training.recorder import FitProgress, Recorder
 from sizewise.training.sharding import is_sharded, leave_group
@@ -104,6 +105,8 @@ def fit_job(
             raise
         finally:
             leave_group()
+            if (seat := current_seat()) is not None:
+                seat.leave_passes()
     module.eval()
     return result
 
@@ -349,6 +352,7 @@ class Attempt:
             peak_bytes=meter.peak_bytes,
             stopped_early=steps < total,
             out_of_memory=failed,
+            packed=meter.packed,
             **shape.as_dict(),
         )
 

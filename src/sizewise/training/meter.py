@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -13,17 +12,21 @@ from torch import Tensor
 from sizewise.devices import PeakMemory, synchronize
 from sizewise.training.lightning_internals import State
 from sizewise.training.module import AnswerModule
+from sizewise.training.pack import current_seat, job_clock
 
 
 class FitMeter(Callback):
     """Counts what training uses; validations and checkpoints stop the clock.
 
+    Of a pass that several jobs share, each takes an equal part of the seconds; ``packed`` is how
+    many shared one, on average.
     ``peak_bytes``: highest device memory (or resident set of the process) seen so far.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.peak_bytes = 0
+        self._passes = self._shared = 0
         self._tokens: Tensor | int = 0
         self._answer_tokens: Tensor | int = 0
         self._since: float | None = None
@@ -38,11 +41,22 @@ class FitMeter(Callback):
         self, trainer: Trainer, pl_module: Module, batch: Any, batch_idx: int
     ) -> None:
         if self._since is None:
-            self._since = time.perf_counter()
+            self._since = job_clock()
         if isinstance(pl_module, AnswerModule):
             tokens, answer_tokens = pl_module.count_tokens(batch)
             self._tokens = self._tokens + tokens
             self._answer_tokens = self._answer_tokens + answer_tokens
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        seat = current_seat()
+        self._passes += 1
+        self._shared += 1 if seat is None else seat.together
+
+    @property
+    def packed(self) -> float:
+        return self._shared / self._passes if self._passes else 1.0
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         self.pause()
@@ -51,7 +65,7 @@ class FitMeter(Callback):
         """Stop the clock until the next batch and read the peak."""
         if self._since is not None and self._world is not None:
             synchronize(self._world[1])
-            self.seconds += time.perf_counter() - self._since
+            self.seconds += job_clock() - self._since
             self._since = None
         if self._memory is not None:
             self.peak_bytes = max(self.peak_bytes, self._memory.read() or 0)
@@ -70,11 +84,13 @@ class FitMeter(Callback):
         checkpoint["sizewise_meter"] = {
             "seconds": self.seconds, "peak_bytes": self.peak_bytes,
             "tokens": tokens, "answer_tokens": answer_tokens,
+            "passes": self._passes, "shared": self._shared,
         }  # fmt: skip
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Module, checkpoint: State) -> None:
         """Go on from stored figures; the first rank holds the sums of all."""
         stored, first = checkpoint["sizewise_meter"], trainer.is_global_zero
         self.seconds, self.peak_bytes = stored["seconds"], stored["peak_bytes"]
+        self._passes, self._shared = stored.get("passes", 0), stored.get("shared", 0)
         self._tokens = stored["tokens"] if first else 0
         self._answer_tokens = stored["answer_tokens"] if first else 0

@@ -18,6 +18,7 @@ from sizewise.models.base import is_quantized
 from sizewise.models.encoder import class_logits
 from sizewise.models.head import Loss, answer_logits, answer_losses, answer_targets
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
+from sizewise.training.pack import current_seat
 from sizewise.training.sharding import is_sharded, shard, whole
 from sizewise.training.trainable import load_trainable, trainable_state
 
@@ -209,6 +210,14 @@ class AnswerModule(pl.LightningModule):
         trainer = self.trainer
         return loss * (trainer.accumulate_grad_batches * trainer.world_size)
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Differentiate, together with the jobs that shared the forward pass."""
+        seat = current_seat()
+        if seat is None:
+            super().backward(loss, *args, **kwargs)
+        else:
+            seat.backward(loss)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch; one without ``step_tokens`` only keeps step with the other processes."""
         if self.known_loss is not None:
@@ -323,6 +332,14 @@ def non_finite(what: str, value: float, step: int) -> DivergedError:
 
 class CausalModule(AnswerModule):
     """A decoder-only model: one sequence holds prompt and answer; labels align with the inputs."""
+
+    def answer_losses(self, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, int]:
+        """As that of every module, from a pass with the other jobs of a pack where there is one."""
+        seat = current_seat()
+        logits_NV = None if seat is None else seat.answer_logits(self.model, batch)
+        if logits_NV is None:
+            return super().answer_losses(batch, loss)
+        return _of_all(loss, logits_NV, answer_targets(batch))
 
 
 class Seq2SeqModule(AnswerModule):

@@ -17,6 +17,7 @@ from sizewise.errors import ModelError
 from sizewise.models import dtypes
 from sizewise.models.adapter import full
 from sizewise.models.adapter.fast_lora import LORA_LINEAR, speed_up
+from sizewise.models.adapter.packed_lora import PACKED_LINEARS
 from sizewise.models.adapter.targets import Targets, choose_targets, exclude_pattern, matching
 from sizewise.models.adapter.wrapping import adapted_modules, base_of, base_only, is_adapted
 from sizewise.models.base import fit_weights, is_offloaded, is_quantized
@@ -219,7 +220,7 @@ def _token_rows(
 # with the square of the length; those of experts have their bias added in place by transformers,
 # so that what was kept would not be what is made again (torch raises where it sees that).
 KEPT_RESULTS = frozenset(
-    {LORA_LINEAR, "mm", "addmm", "_scaled_dot_product_flash_attention",
+    {LORA_LINEAR, *PACKED_LINEARS, "mm", "addmm", "_scaled_dot_product_flash_attention",
      "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention",
      "_scaled_dot_product_cudnn_attention"}
 )  # fmt: skip

@@ -108,14 +108,24 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
     if args or kwargs or name not in self.lora_A or self.disable_adapters or self.merged:
         return self._peft_forward(x, *args, **kwargs)
-    base = self.base_layer
-    a_RI, b_OR = self.lora_A[name].weight, self.lora_B[name].weight
-    plain = x.dtype == base.weight.dtype == a_RI.dtype and not base.weight.requires_grad
-    if not plain or (not x.is_meta and torch.is_autocast_enabled(x.device.type)):
+    if not is_plain(x, self):
         return self._peft_forward(x)
+    base, a_RI, b_OR = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
     rate = getattr(self.lora_dropout[name], "p", 0.0) if self.training else 0.0
     dropped = adapter_dropout(x, rate) if rate else None
     return LoraLinear.apply(x, dropped, base.weight, base.bias, a_RI, b_OR, self.scaling[name])
+
+
+def is_plain(x: Tensor, layer: Any) -> bool:
+    """Whether the lean passes serve a layer with one active adapter, given ``x``.
+
+    It was sped up, nothing is cast on the way, and the base's weight is frozen.
+    """
+    base, a_RI = layer.base_layer, layer.lora_A[layer.active_adapters[0]].weight
+    if not hasattr(layer, "_peft_forward") or base.weight.requires_grad:
+        return False
+    casts = not x.is_meta and torch.is_autocast_enabled(x.device.type)
+    return x.dtype == base.weight.dtype == a_RI.dtype and not casts
 
 
 def speed_up(model: nn.Module) -> int:

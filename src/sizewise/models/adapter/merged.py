@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sizewise.devices import is_out_of_memory
 from sizewise.models.adapter.wrapping import is_adapted
+from sizewise.signals import signals_held
 
 MOST_BYTES = 1 << 30
 """Weights of the base that are kept beside the merged ones; of a larger base LoRA costs little."""
@@ -48,7 +49,8 @@ def _bytes(layers: list[Any]) -> int:
 def merged(model: nn.Module) -> Iterator[int]:
     """Merge the adapter inside the block where that is exact enough (``mergeable``).
 
-    The base's own weights are kept and put back, bit for bit, which subtracting would not do.
+    The base's own weights are kept and put back, bit for bit, which subtracting would not do, and
+    whatever comes: other jobs of this process may train on them.
     Yields the bytes that are kept: 0 where nothing was merged. Inside, the adapter cannot be
     switched off.
     """
@@ -63,8 +65,9 @@ def merged(model: nn.Module) -> Iterator[int]:
 def _merge(layers: list[Any], kept: list[dict[str, Tensor]]) -> bool:
     """Merge all layers; with too little memory for that, none."""
     try:
-        for layer in layers:
-            layer.merge(safe_merge=True)
+        with signals_held():
+            for layer in layers:
+                layer.merge(safe_merge=True)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -74,8 +77,9 @@ def _merge(layers: list[Any], kept: list[dict[str, Tensor]]) -> bool:
 
 
 def _put_back(layers: list[Any], kept: list[dict[str, Tensor]]) -> None:
-    for layer, weights in zip(layers, kept, strict=True):
-        if layer.merged:
-            layer.unmerge()
-        for name, parameter in layer.base_layer.named_parameters():
-            parameter.data = weights[name]
+    with signals_held():
+        for layer, weights in zip(layers, kept, strict=True):
+            for name, parameter in layer.base_layer.named_parameters():
+                parameter.data = weights[name]
+        for layer in layers:  # ``unmerge`` would subtract
+            layer.merged_adapters.clear()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
@@ -24,11 +24,15 @@ ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """How to go about the jobs of a sweep. ``retries``: how often a failed job is begun again."""
+    """How to go about the jobs of a sweep.
+
+    ``retries``: how often a failed job is begun again; ``packing``: as ``sweep.packing``.
+    """
 
     sweep_dir: Path
     retries: int = 0
     fail_fast: bool = False
+    packing: Any = "off"
 
 
 class Backend(Protocol):

@@ -7,8 +7,8 @@ import selectors
 import shutil
 import signal
 import subprocess
-from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from sizewise.composition.inputs import check_places
 from sizewise.errors import SizewiseError, SweepError
+from sizewise.job.execute import STOPPED_EXIT
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.identity import reuse_key
@@ -30,6 +31,7 @@ from sizewise.record.state import (
 )
 from sizewise.signals import SignalHandlers
 from sizewise.sweep.launch.backend import ENDED, LaunchOptions
+from sizewise.sweep.launch.packing import ALONE, Packing, choose_packing, pack_key
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
 from sizewise.sweep.plan import refusal
@@ -99,6 +101,7 @@ class LocalBackend:
         self._devices = 1
         self._on_cpu = 1
         self._slots: list[Slot] = []
+        self._said = ""
 
     @property
     def slots(self) -> int:
@@ -128,8 +131,12 @@ class LocalBackend:
         self.check(jobs)
         # Workers of an earlier call are kept; a search may begin with fewer jobs than come later.
         self._slots += self.places(len(jobs))[len(self._slots) :]
+        packing = choose_packing(options.packing, jobs, bool(self._gpus))
         with Progress(len(jobs), self._progress, options.sweep_dir) as progress:
-            Pool(self._slots, jobs, options, progress).run()
+            if packing.why and packing.why != self._said:
+                progress.say(packing.why)
+                self._said = packing.why
+            Pool(self._slots, jobs, options, progress, packing).run()
 
     def places(self, jobs: int) -> list[Slot]:
         """Return where so many jobs run, after ``check``: as many workers, with none begun yet."""
@@ -150,6 +157,8 @@ class LocalBackend:
 
 
 POLL_SECONDS = 0.5
+# A job that a signal stops again and again, of whatever origin, is called failed after so often.
+MOST_STOPS = 3
 
 
 class OnABase(Protocol):
@@ -195,17 +204,41 @@ class Waiting(Generic[Waits]):
             del self._of_base[base]
         return job
 
+    def take_like(self, base: str, fits: Callable[[Waits], bool], most: int) -> list[Waits]:
+        """Take at most so many of the jobs on ``base`` that fit, in their order."""
+        jobs, found = self._of_base.get(base, deque()), list[Waits]()
+        for job in list(jobs) if most > 0 else ():
+            if fits(job):
+                jobs.remove(job)
+                found.append(job)
+            if len(found) == most:
+                break
+        if base in self._of_base and not jobs:
+            del self._of_base[base]
+        return found
+
 
 class Pool:
-    """Runs jobs on a set of slots; idle workers are left as they are at the end."""
+    """Runs jobs on a set of slots; idle workers are left as they are at the end.
+
+    A worker takes several at once where they can share passes, as ``packing`` says.
+    """
 
     def __init__(
-        self, slots: list[Slot], jobs: Sequence[Job], options: LaunchOptions, progress: Progress
+        self,
+        slots: list[Slot],
+        jobs: Sequence[Job],
+        options: LaunchOptions,
+        progress: Progress,
+        packing: Packing = ALONE,
     ) -> None:
         self._slots, self._options, self._progress = slots, options, progress
         self.waiting: Waiting[Job] = Waiting(jobs)
         self.elsewhere: list[Job] = []  # held by other processes
+        self._packing = packing
+        self._keys: dict[str, str | None] = {}
         self._tries: dict[str, int] = {}
+        self._stops: Counter[str] = Counter()
         self._signals = 0
         self._failed_fast = False
 
@@ -228,9 +261,9 @@ class Pool:
     def _hand_out(self) -> bool:
         """Start what can be started; return whether there is anything left to wait for."""
         for slot in self._slots:
-            if not self._stopping and slot.job is None:
+            if not self._stopping and not slot.jobs:
                 self.begin_next(slot)
-        busy = any(slot.job is not None for slot in self._slots)
+        busy = any(slot.jobs for slot in self._slots)
         return busy or bool((self.waiting or self.elsewhere) and not self._stopping)
 
     @property
@@ -242,24 +275,45 @@ class Pool:
         while self.waiting:
             job = self._next(slot)
             if holder(job.run_dir) is None:
-                self._begin(slot, job)
+                self._begin(slot, [job, *self._mates(job)])
                 return
             self._wait_for(job)
+
+    def _mates(self, job: Job) -> list[Job]:
+        """Take the jobs that are packed with ``job``; no more than leaves some for every slot."""
+        key = self._key(job)
+        share = -(-(1 + len(self.waiting)) // max(1, len(self._slots)))
+        most = min(self._packing.most, share) - 1
+        if key is None or most < 1:
+            return []
+        base = reuse_key(job.config)
+        taken = self.waiting.take_like(base, lambda other: self._key(other) == key, most)
+        held = [mate for mate in taken if holder(mate.run_dir) is not None]
+        for mate in held:
+            self._wait_for(mate)
+        return [mate for mate in taken if mate not in held]
+
+    def _key(self, job: Job) -> str | None:
+        name = job.identity.hash
+        if name not in self._keys:
+            self._keys[name] = pack_key(job)
+        return self._keys[name]
 
     def _wait_for(self, job: Job) -> None:
         self.elsewhere.append(job)
         self._progress.held(job)
 
-    def _begin(self, slot: Slot, job: Job) -> None:
+    def _begin(self, slot: Slot, jobs: Sequence[Job]) -> None:
         if slot.dead:
             self._selector.unregister(slot)
             slot.close()
         fresh = slot.process is None
-        slot.start(job)
+        slot.start(jobs, self._packing.kept(jobs[0]))
         if fresh:
             self._selector.register(slot, selectors.EVENT_READ)
-        self._tries[job.identity.hash] = self._tries.get(job.identity.hash, 0) + 1
-        self._progress.begin(slot, job)
+        for job in jobs:
+            self._tries[job.identity.hash] = self._tries.get(job.identity.hash, 0) + 1
+            self._progress.begin(slot, job)
         if self._signals:  # the worker was not there yet when the signal came
             slot.stop(self._stop_signal)
 
@@ -271,30 +325,48 @@ class Pool:
         events = self._selector.select(POLL_SECONDS)
         for key, _ in events:
             slot: Any = key.fileobj
-            answer = self._read(slot)
-            if answer is not None and slot.job is not None:
-                job, slot.job = slot.job, None
-                self.ended(slot, job, answer)
+            ended = slot.read()
+            if slot.process is None:
+                self._selector.unregister(slot)
+            for each in ended:
+                self.ended(slot, each.job, each.answer, each.message)
         self.look_elsewhere()
         self._progress.refresh()
 
-    def _read(self, slot: Slot) -> JobState | int | None:
-        answer = slot.read()
-        if isinstance(answer, int):
-            self._selector.unregister(slot)
-        return answer
-
-    def ended(self, slot: Slot, job: Job, answer: JobState | int) -> None:
+    def ended(
+        self, slot: Slot, job: Job, answer: JobState | int, message: str | None = None
+    ) -> None:
         # Found held by another process, or taken over by one while this machine slept.
         if JobState.RUNNING in (answer, job_state(job.run_dir)):
             self._wait_for(job)
             return
         stopped = self._stopping or is_done(job.run_dir)
         if not isinstance(answer, JobState) and not stopped:
+            if self._not_its_fault(slot, job, answer):
+                return
             record_failure(job.run_dir, describe_exit(answer), returncode=answer)
         if answer == JobState.FAILED and read_failure(job.run_dir) is None:
-            record_failure(job.run_dir, slot.message or "it left no record of its failure")
+            record_failure(job.run_dir, message or "it left no record of its failure")
         self._settle(slot, job)
+
+    def _not_its_fault(self, slot: Slot, job: Job, code: int) -> bool:
+        """Let a job wait again whose worker was stopped from outside, or died with a whole pack.
+
+        The try is not counted. A job of a pack goes alone then, which shows who was to blame.
+        """
+        name = job.identity.hash
+        if code == STOPPED_EXIT and self._stops[name] < MOST_STOPS:
+            self._stops[name] += 1
+            why = "it was stopped"
+        elif code != STOPPED_EXIT and slot.packed:
+            self._keys[name] = None
+            why = f"alone, {describe_exit(code)}"
+        else:
+            return False
+        self._tries[name] -= 1
+        self.waiting.put(job)
+        self._progress.say(f"again   {job.identity.slug}: {why}")
+        return True
 
     def _settle(self, slot: Slot, job: Job) -> None:
         state = job_state(job.run_dir)
@@ -335,9 +407,9 @@ class Pool:
 
     def _leave(self) -> None:
         for slot in self._slots:
-            if slot.job is not None:  # only after an error in this loop itself
+            if slot.jobs:  # only after an error in this loop itself
                 slot.stop(signal.SIGKILL)
-                slot.job = None
+                slot.jobs = []
                 slot.close()
 
 

@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from sizewise.job.execute import WORKER_MODULE, worker_arguments
 from sizewise.job.submit import Job
@@ -22,33 +25,47 @@ THREAD_VARIABLES = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended: as its worker said, with what it said of it, or by the worker's exit."""
+
+    job: Job
+    answer: JobState | int
+    message: str | None = None
+
+
 @dataclass
 class Slot:
-    """Runs one job at a time in a process of its own, which is replaced when it dies.
+    """Runs one job, or one pack of jobs, at a time in a process of its own, replaced when it dies.
 
     ``gpus`` None leaves CUDA_VISIBLE_DEVICES as it is; the devices and the share of threads are in
-    the process's environment before it imports anything. ``message``: what the worker said of the
-    job that ended last.
+    the process's environment before it imports anything. ``jobs`` are those that have not ended;
+    ``packed``: they were begun with others.
     """
 
     number: int
     gpus: list[str] | None
     threads: int
-    job: Job | None = None
+    jobs: list[Job] = field(default_factory=list)
+    packed: bool = False
     started: float = 0.0
     base: str | None = None
-    message: str | None = None
     process: subprocess.Popen[bytes] | None = None
     _buffer: bytes = field(default=b"")
 
-    def start(self, job: Job) -> None:
-        """Give the worker a job; begin a worker where there is none."""
+    def start(self, jobs: Sequence[Job], kept: Path | None = None) -> None:
+        """Give the worker a job, or several to be packed; begin a worker where there is none.
+
+        ``kept``: as of ``job.pack.execute_together``.
+        """
         if self.process is None:
             self._spawn()
         assert self.process is not None
         assert self.process.stdin is not None
-        self.job, self.started, self.base = job, time.monotonic(), reuse_key(job.config)
-        request = json.dumps({"run_dir": str(job.run_dir)}) + "\n"
+        self.jobs, self.started = list(jobs), time.monotonic()
+        self.base, self.packed = reuse_key(jobs[0].config), len(jobs) > 1
+        asked = {"run_dirs": [str(job.run_dir) for job in jobs]}
+        request = json.dumps(asked | ({} if kept is None else {"kept": str(kept)})) + "\n"
         try:
             self.process.stdin.write(request.encode())
             self.process.stdin.flush()
@@ -65,19 +82,19 @@ class Slot:
             raise ValueError("this slot has no worker")
         return self.process.stdout.fileno()
 
-    def read(self) -> JobState | int | None:
-        """Read what the worker wrote: how its job ended, its exit code if it died, or None."""
+    def read(self) -> list[Ended]:
+        """Return which jobs the worker says have ended; where it died, all that were left."""
         chunk = os.read(self.fileno(), 65_536)
         if not chunk:
-            return self._buried()
-        self._buffer += chunk
-        line, newline, rest = self._buffer.partition(b"\n")
-        if not newline:
-            return None
-        self._buffer = rest
-        reply = json.loads(line)
-        self.message = reply["message"]
-        return JobState(reply["state"])
+            code, left, self.jobs = self._buried(), self.jobs, []
+            return [Ended(job, code) for job in left]
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        return [self._ended(json.loads(line)) for line in lines]
+
+    def _ended(self, reply: Mapping[str, Any]) -> Ended:
+        (job,) = (job for job in self.jobs if str(job.run_dir) == reply["run_dir"])
+        self.jobs.remove(job)
+        return Ended(job, JobState(reply["state"]), reply["message"])
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -8,19 +8,21 @@ import gc
 import json
 import logging
 import os
-import random
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from sizewise.composition.inputs import names_hub
 from sizewise.devices import free_memory, reset_peaks
-from sizewise.errors import SweepError
-from sizewise.job.execute import Interrupts, JobResult, execute, run_child
+from sizewise.errors import SizewiseError, SweepError
+from sizewise.job.execute import STOPPED_EXIT, Interrupts, JobResult, execute, run_child
+from sizewise.job.submit import load_job
 from sizewise.record.logs import output_to_log, redirect
 from sizewise.record.state import JobState
+from sizewise.runtime import prepare_environment, same_random_state
 
 
 def main(arguments: list[str]) -> int:
@@ -43,18 +45,43 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(requests: IO[str], replies: IO[str]) -> int:
-    for line in iter(requests.readline, ""):
-        run_dir = Path(json.loads(line)["run_dir"])
-        try:
-            with output_to_log(run_dir), fresh_process_state():
-                reply = _reply(execute(run_dir))
-        except KeyboardInterrupt:
-            return 130
-        except OSError as error:  # its log cannot be written: the disk is full, or gone
-            reply = _reply(JobResult(run_dir, JobState.FAILED, message=str(error)))
-        replies.write(json.dumps(reply) + "\n")
+    def tell(result: JobResult) -> None:
+        replies.write(json.dumps(_reply(result)) + "\n")
         replies.flush()
+
+    for line in iter(requests.readline, ""):
+        asked = json.loads(line)
+        run_dirs = [Path(name) for name in asked["run_dirs"]]
+        kept = Path(asked["kept"]) if "kept" in asked else None
+        try:
+            with fresh_process_state():
+                _run(run_dirs, tell, kept)
+        except KeyboardInterrupt:
+            return STOPPED_EXIT
     return 0
+
+
+def _run(run_dirs: Sequence[Path], tell: Callable[[JobResult], None], kept: Path | None) -> None:
+    """Run one job, or a pack of them; the output of each goes to its own log."""
+    if len(run_dirs) > 1:
+        prepare_environment(any(map(_needs_hub, run_dirs)))  # torch is imported by the next line
+        from sizewise.job.pack import execute_together
+
+        execute_together(run_dirs, tell, kept)
+        return
+    try:
+        with output_to_log(run_dirs[0]):
+            result = execute(run_dirs[0])
+    except OSError as error:  # its log cannot be written: the disk is full, or gone
+        result = JobResult(run_dirs[0], JobState.FAILED, message=str(error))
+    tell(result)
+
+
+def _needs_hub(run_dir: Path) -> bool:
+    try:
+        return names_hub(load_job(run_dir)[0])
+    except (SizewiseError, OSError):  # the job says it itself
+        return False
 
 
 def _reply(result: JobResult) -> dict[str, Any]:
@@ -70,7 +97,7 @@ def fresh_process_state() -> Iterator[None]:
     environment, directory = dict(os.environ), Path.cwd()
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
-    _same_random_state()
+    same_random_state()
     reset_peaks()
     try:
         yield
@@ -82,18 +109,6 @@ def fresh_process_state() -> Iterator[None]:
         root.setLevel(level)
         root.handlers[:] = handlers
         _release_memory()
-
-
-def _same_random_state() -> None:
-    """Begin with the same random state as every other job, in libraries that were loaded."""
-    random.seed(0)
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None:
-        numpy.random.seed(0)
-    if torch is not None:
-        torch.manual_seed(0)
-        torch.use_deterministic_algorithms(False)
-        torch.set_grad_enabled(True)
 
 
 def _release_memory() -> None:

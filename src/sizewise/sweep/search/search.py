@@ -172,7 +172,7 @@ class _Search:
             jobs[job.identity.hash] = job
         options = self.context.options
         if jobs:
-            launch = LaunchOptions(self.context.sweep_dir, options.retries)
+            launch = LaunchOptions(self.context.sweep_dir, options.retries, packing=options.packing)
             self.backend.run(list(jobs.values()), launch)
         for trial, job in planned:
             self._tell(trial, job)

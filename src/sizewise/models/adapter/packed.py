@@ -1,0 +1,330 @@
+"""Several adapters on one base in one pass: each is applied to its own rows of the batch alone.
+
+Rows of a batch know nothing of each other in a causal model, so that one forward and backward pass
+over the joined batches of K adapters gives each exactly what a pass of its own would, but for
+rounding. The base's products are made once, for all rows; those of the adapters are K small ones
+in one batched product, ranks filled up with zeros. After mLoRA (Ye et al. 2023, arXiv:2312.02515)
+and S-LoRA (Sheng et al. 2023, arXiv:2311.03285).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sizewise.data.batches.collate import IGNORED
+from sizewise.models.adapter.fast_lora import adapter_dropout, is_plain
+from sizewise.models.adapter.packed_lora import LoopedLoraLinear, PackedLoraLinear
+from sizewise.models.adapter.wrapping import base_of, is_adapted
+from sizewise.models.head import answer_logits, answer_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def view_of(base: PreTrainedModel) -> PreTrainedModel:
+    """Return a model of the same weights, not copied, in modules of its own.
+
+    What is wrapped around its layers leaves those of ``base`` as they are.
+    """
+    shared: dict[int, Any] = {id(t): t for t in chain(base.parameters(), base.buffers())}
+    states = (getattr(module, "quant_state", None) for module in base.modules())
+    shared |= {id(state): state for state in states if state is not None}
+    return copy.deepcopy(base, shared)
+
+
+def why_alone(model: nn.Module) -> str:
+    """Why an adapted model cannot go through a pass with others; empty where it can.
+
+    A pass is shared where rows are independent, whatever is random belongs to the adapter, and the
+    adapter is LoRA or rsLoRA over linear layers (also in NF4).
+    """
+    if not is_adapted(model):
+        return "it is no base with an adapter"
+    base = base_of(model)
+    if base.config.is_encoder_decoder:
+        return "encoder-decoder models are trained alone"
+    if len({p.device for p in base.parameters()}) > 1:
+        return "the base lies on several devices"
+    if any(type(module).__name__ == "Linear8bitLt" for module in base.modules()):
+        return "products in int8 depend on the other rows"
+    layers = lora_layers(model)
+    trained = {id(p) for p in model.parameters() if p.requires_grad}
+    known = {id(w) for layer in layers.values() for w in weights_of(layer)}
+    if not layers or trained != known or not all(map(_is_simple, layers.values())):
+        return "only LoRA and rsLoRA on linear layers share a pass"
+    head = base.get_output_embeddings()
+    if any(layer is head for layer in layers.values()):
+        return "the output head has an adapter"
+    if _base_drops(base):
+        return "the base has dropout of its own"
+    if _positions_depend_on_length(base):
+        return "its position encoding depends on the length of the batch"
+    recomputes = getattr(base, "is_gradient_checkpointing", False)
+    if recomputes and any(map(dropout_rate, layers.values())):
+        return "activations are recomputed, and with them dropout would be drawn anew"
+    return ""
+
+
+def lora_layers(model: nn.Module) -> dict[str, Any]:
+    """Return the adapted linear layers by their names in the base."""
+    modules = base_of(model).named_modules()
+    return {name: module for name, module in modules if hasattr(module, "lora_A")}
+
+
+def weights_of(layer: Any) -> tuple[Tensor, Tensor]:
+    """Return A (R, I) and B (O, R) of an adapted layer."""
+    name = layer.active_adapters[0]
+    return layer.lora_A[name].weight, layer.lora_B[name].weight
+
+
+def _is_simple(layer: Any) -> bool:
+    names = layer.active_adapters
+    return (
+        type(layer).__name__ in ("Linear", "Linear4bit")
+        and type(layer).__module__.startswith("peft.tuners.lora.")
+        and type(layer.base_layer).__name__ in ("Linear", "Linear4bit")
+        and len(names) == 1
+        and not (layer.lora_variant or layer.merged or layer.disable_adapters)
+    )
+
+
+def _base_drops(base: PreTrainedModel) -> bool:
+    """Whether a base in training mode draws random numbers: it would draw them for all rows."""
+    settings = base.config.get_text_config().to_dict().items()
+    drawn = (v for k, v in settings if "drop" in k or "jitter" in k)
+    if any(isinstance(value, float) and value > 0 for value in drawn):
+        return True
+    adapters = {id(m) for layer in lora_layers(base).values() for m in layer.lora_dropout.modules()}
+    drops = (m for m in base.modules() if isinstance(m, nn.Dropout) and id(m) not in adapters)
+    return any(module.p > 0 for module in drops)
+
+
+def _positions_depend_on_length(base: PreTrainedModel) -> bool:
+    """Whether a row is read otherwise beside a longer one (RoPE scaled by the length)."""
+    kinds = (getattr(module, "rope_type", "") for module in base.modules())
+    return any("longrope" in str(kind) or "dynamic" in str(kind) for kind in kinds)
+
+
+class NotPackableError(Exception):
+    """A layer's input is not the batch, row by row: nobody knows whose rows it holds."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one member brings to a pass.
+
+    ``batch``: ``input_ids``, ``attention_mask`` and ``labels`` (B, T), padded on the right;
+    ``random``: a context in which torch draws the member's own random numbers.
+    """
+
+    member: int
+    batch: Mapping[str, Any]
+    random: Callable[[], AbstractContextManager[None]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, tokens = self.batch["input_ids"].shape
+        return rows, tokens
+
+
+@dataclass
+class Places:
+    """Who has which rows of the pass under way: K parts of B rows with T tokens each."""
+
+    parts: Sequence[Part] = ()
+    rows: int = 0
+    tokens: int = 0
+
+
+class PackedBase:
+    """One base and the adapters of several members.
+
+    The modules are a view of the base of ``model``, without its adapter.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.base = view_of(base_of(model))
+        self._places = Places()
+        self._layers: dict[str, PackedLinear] = {}
+        for name, layer in lora_layers(self.base).items():
+            _replace(self.base, name, layer.base_layer)
+
+    def add(self, member: int, model: nn.Module) -> None:
+        """Let the adapter of ``model`` take part as ``member``; ``why_alone`` has no objection."""
+        for name, layer in lora_layers(model).items():
+            if name not in self._layers:
+                plain = self.base.get_submodule(name)
+                self._layers[name] = PackedLinear(plain, self._places)
+                _replace(self.base, name, self._layers[name])
+            self._layers[name].adapters[member] = layer
+
+    def remove(self, member: int) -> None:
+        for layer in self._layers.values():
+            layer.forget(member)
+        if not any(layer.adapters for layer in self._layers.values()):
+            self._places.parts = ()  # nobody is left who would hold what they had
+            for layer in self._layers.values():
+                layer.begin_pass()
+
+    def answer_logits(self, parts: Sequence[Part], training: bool = True) -> list[Tensor]:
+        """Return logits (N, V) at the N answer positions of every part (see ``head``).
+
+        ``training``: with the dropout of the adapters.
+
+        Raises:
+            NotPackableError: the base's code rearranges rows.
+        """
+        batch = joined([part.batch for part in parts])
+        rows, tokens = batch["input_ids"].shape
+        places = self._places
+        places.parts, places.rows, places.tokens = parts, rows // len(parts), tokens
+        for layer in self._layers.values():
+            layer.begin_pass()
+        logits_NV = answer_logits(self.base.train(training), batch)
+        counts = torch.stack([answer_rows(part.batch["labels"]).sum() for part in parts])
+        return list(logits_NV.split(counts.tolist()))
+
+
+def _replace(base: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(base.get_submodule(parent), last, module)
+
+
+FILLED = {"input_ids": 0, "attention_mask": 0, "labels": IGNORED}
+
+
+def joined(batches: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Join batches to one of K·B rows: all filled up to the same B and T.
+
+    No answer can see what is filled up on the right, and rows without labels have no answer.
+    """
+    shapes = [batch["input_ids"].shape for batch in batches]
+    rows, tokens = (max(sizes) for sizes in zip(*shapes, strict=True))
+    found: dict[str, Tensor] = {}
+    for key, value in FILLED.items():
+        parts = [
+            functional.pad(b[key], (0, tokens - t, 0, rows - r), value=value)
+            for b, (r, t) in zip(batches, shapes, strict=True)
+        ]
+        found[key] = torch.cat(parts)
+    return found
+
+
+class PackedLinear(nn.Module):
+    """A frozen linear layer with one adapter for each member's rows (none for some).
+
+    Who leaves stays in the pass under way: what is recomputed for the others is what they saw.
+    """
+
+    def __init__(self, base_layer: nn.Module, places: Places) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.adapters: dict[int, Any] = {}
+        self._of_pass: list[Any] = []
+        self._places = places
+        self._scales: dict[tuple[int, ...], Tensor] = {}
+
+    def begin_pass(self) -> None:
+        self._of_pass = [self.adapters.get(part.member) for part in self._places.parts]
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's own, for models that look at its dtype."""
+        return cast(Tensor, self.base_layer.weight)
+
+    def forget(self, member: int) -> None:
+        self.adapters.pop(member, None)
+        self._scales.clear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to ``x`` (K·B, T, I).
+
+        Raises:
+            NotPackableError: it has another shape.
+        """
+        places = self._places
+        count = len(places.parts)
+        if x.dim() != 3 or x.shape[:2] != (count * places.rows, places.tokens):
+            raise NotPackableError(f"a layer is given {tuple(x.shape)}")
+        adapters = self._of_pass
+        used = [layer for layer in adapters if layer is not None]
+        if not used:
+            return cast(Tensor, self.base_layer(x))
+        pairs = _weights(adapters, *weights_of(used[0]))
+        lean = all(is_plain(x, layer) for layer in used)
+        seen = x if lean else x.to(pairs[0][0].dtype)
+        keep = self._keep(seen, adapters)
+        dropped = None if keep is None else seen * keep
+        base: Any = self.base_layer
+        if lean and _one_by_one(x):
+            layer = (x, dropped, base.weight, base.bias)
+            return LoopedLoraLinear.apply(*layer, scales_of(adapters), *chain(*pairs))
+        (a_KRI, b_KOR), scale_K = _stacked(pairs), self._scale(adapters)
+        if lean:
+            return PackedLoraLinear.apply(x, dropped, base.weight, base.bias, a_KRI, b_KOR, scale_K)
+        out = base(x)
+        inputs_KNI = (seen if dropped is None else dropped).reshape(count, -1, x.shape[-1])
+        hidden_KNR = torch.bmm(inputs_KNI, a_KRI.transpose(1, 2))
+        update = torch.bmm(hidden_KNR, b_KOR.transpose(1, 2)) * scale_K
+        return cast(Tensor, (out + update.view_as(out)).to(out.dtype))
+
+    def _scale(self, adapters: Sequence[Any]) -> Tensor:
+        """Return alpha/r of every part (K, 1, 1); it is made once for each set of members."""
+        key = tuple(part.member for part in self._places.parts)
+        if key not in self._scales:
+            like = next(weights_of(a)[0] for a in adapters if a is not None)
+            self._scales[key] = like.new_tensor(scales_of(adapters)).view(-1, 1, 1)
+        return self._scales[key]
+
+    def _keep(self, x: Tensor, adapters: Sequence[Any]) -> Tensor | None:
+        """Draw dropout's factors for every part from its own random numbers, at its own shape."""
+        rates = [0.0 if a is None else dropout_rate(a) for a in adapters]
+        if not (self.training and any(rates)):
+            return None
+        places = self._places
+        keep = torch.ones_like(x).view(len(adapters), places.rows, places.tokens, -1)
+        for place, (part, rate) in enumerate(zip(places.parts, rates, strict=True)):
+            if not rate:
+                continue
+            rows, tokens = part.shape
+            ones = x.new_ones(rows, tokens, x.shape[-1])
+            draw = adapter_dropout if is_plain(x, adapters[place]) else functional.dropout
+            with part.random():
+                keep[place, :rows, :tokens] = draw(ones, rate)
+        return keep.view_as(x)
+
+
+def dropout_rate(layer: Any) -> float:
+    return float(getattr(layer.lora_dropout[layer.active_adapters[0]], "p", 0.0))
+
+
+def _one_by_one(x: Tensor) -> bool:
+    """Whether the small products are made one after the other: on a CPU that is faster."""
+    return x.device.type == "cpu"
+
+
+def scales_of(adapters: Sequence[Any]) -> list[float]:
+    return [0.0 if a is None else a.scaling[a.active_adapters[0]] for a in adapters]
+
+
+def _weights(adapters: Sequence[Any], a_RI: Tensor, b_OR: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return A and B of all members; who has none has rank 0."""
+    none = a_RI.new_zeros(0, a_RI.shape[1]), b_OR.new_zeros(b_OR.shape[0], 0)
+    return [none if layer is None else weights_of(layer) for layer in adapters]
+
+
+def _stacked(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Stack all A and all B; ranks are filled up with zeros."""
+    most = max(len(a) for a, _ in pairs)
+    a_K = [functional.pad(a, (0, 0, 0, most - len(a))) if len(a) < most else a for a, _ in pairs]
+    b_K = [functional.pad(b, (0, most - b.shape[1])) if b.shape[1] < most else b for _, b in pairs]
+    return torch.stack(a_K), torch.stack(b_K)

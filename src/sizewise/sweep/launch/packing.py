@@ -1,0 +1,100 @@
+"""Which jobs of a sweep share the passes over their base, and how many at most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sizewise.files import hash_text
+from sizewise.job.submit import DEFAULT_FUNCTION, Job
+from sizewise.record.identity import trains
+
+MOST = 8
+# Of the trainer: what two jobs that share passes may differ in.
+FREE = (
+    "max_epochs", "max_steps", "accumulate", "validate_every", "validate_at_start",
+    "checkpoint_every", "gradient_clip", "label_smoothing", "length_grouping", "log_every",
+    "progress_bar", "keep_last_checkpoint",
+)  # fmt: skip
+ON_CPU = (
+    "sweep.packing is off: on a processor whose cores are busy, jobs that share passes gain little "
+    "(docs/sweeps.md); sweep.packing=4 packs all the same."
+)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How many jobs a worker takes at most, and why.
+
+    ``measured``: how many of them share a pass is found out, and kept under ``paths.cache``.
+    """
+
+    most: int = 1
+    why: str = ""
+    measured: bool = False
+
+    def kept(self, job: Job) -> Path | None:
+        """Where it is kept how many jobs like ``job`` should share a pass; None: all do."""
+        if not self.measured:
+            return None
+        cache = Path(str((job.config.get("paths") or {}).get("cache", ".")))
+        return cache / "packing" / f"{hash_text(str(pack_key(job)), 16)}.json"
+
+
+ALONE = Packing()
+
+
+def choose_packing(asked: Any, jobs: Sequence[Job], gpus: bool) -> Packing:
+    """Decide for a call of the launcher; ``asked`` is ``sweep.packing``.
+
+    ``auto`` packs on GPUs, up to ``MOST`` jobs: how many of them share a pass is then measured.
+    """
+    keys = [key for key in map(pack_key, jobs) if key is not None]
+    if asked in ("off", False, 1) or len(set(keys)) == len(keys):
+        return ALONE
+    if asked != "auto":
+        return Packing(int(asked), f"Up to {asked} jobs on one base share their passes.")
+    if gpus:
+        why = f"Up to {MOST} jobs on one base share their passes, as many as pay (measured)."
+        return Packing(MOST, why, measured=True)
+    return Packing(1, ON_CPU)
+
+
+def pack_key(job: Job) -> str | None:
+    """Name what jobs that share passes have in common; None for one that is trained alone.
+
+    That is what a pass depends on: base, storage, data, examples of a micro-batch, precision. Rank,
+    rate, seed, alpha, dropout, schedule and whatever else is the adapter's own may differ.
+    """
+    config = job.config
+    model, lora, trainer = (config.get(group) or {} for group in ("model", "lora", "trainer"))
+    evaluation = config.get("evaluation") or {}
+    shared = (
+        job.function == DEFAULT_FUNCTION
+        and trains(config)
+        and not (config.get("run") or config.get("dry_run"))
+        and model.get("family", "causal") == "causal"
+        and not (model.get("added_tokens") or model.get("device_map"))
+        and lora.get("method") in ("lora", "rslora")
+        and not lora.get("modules_to_save")
+        and (config.get("quantization") or {}).get("method") != "int8"
+        and trainer.get("devices", 1) == trainer.get("num_nodes", 1) == 1
+        and not (trainer.get("gradient_checkpointing") and lora.get("dropout"))
+        and evaluation.get("engine") is None
+        and not _asks_others(config)
+    )
+    if not shared:
+        return None
+    kept = {key: value for key, value in trainer.items() if key not in FREE}
+    parts = (model, config.get("quantization"), config.get("dataset"), kept)
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _asks_others(config: Mapping[str, Any]) -> bool:
+    """Whether a job loads a judge or a teacher: these are not shared."""
+    judges = (metric for metric in (config.get("metric") or {}).values() if metric)
+    taught = (config.get("dataset") or {}).get("teacher")
+    return taught is not None or any(metric.get("models") for metric in judges)

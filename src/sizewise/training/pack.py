@@ -1,0 +1,321 @@
+"""Fits of one process that share the passes over their base.
+
+Every fit keeps its own Trainer, optimiser, schedule, callbacks and files. Two points of a step are
+common: the forward pass, for which each hands in its micro-batch and gets its own logits, and the
+backward pass, for which each hands in its own loss; and so are the batches of validations. The fits
+run one at a time, and at these points one waits (``Seat.pause``) until all the others wait too or
+have left.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sizewise.devices import device_of, free_memory, is_out_of_memory, synchronize
+from sizewise.models.adapter.packed import PackedBase, Part, why_alone
+from sizewise.models.adapter.wrapping import base_of
+from sizewise.models.head import MOST_LOGITS, answer_targets
+from sizewise.training.group_size import GroupSize
+
+log = logging.getLogger(__name__)
+# What there is to wait for; what stands first is done first, since it holds more memory.
+PASSES = ("backward", "validation", "forward")
+Random = tuple[Tensor, Tensor | None]
+
+
+def torch_random() -> Random:
+    """Return torch's random states: of the CPU and of the GPU, where that is in use."""
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    return torch.get_rng_state(), cuda
+
+
+def set_torch_random(state: Random) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])
+
+
+@dataclass(eq=False)
+class Seat:
+    """The place of one job in a pack.
+
+    Attributes:
+        pause: lets the others go on; returns when it is this one's turn again.
+        random: torch's random states of this job while another one runs.
+        waiting: the pass that it waits for (``PASSES``); empty while it can go on.
+        passes: forward passes so far.
+        together: how many jobs shared the last one of training.
+    """
+
+    pack: Pack
+    number: int
+    pause: Callable[[], None]
+    random: Random | None = None
+    waiting: str = ""
+    passes: int = 0
+    together: int = 1
+    _model: nn.Module | None = None
+    _batch: Mapping[str, Any] = field(default_factory=dict)
+    _alone: str | None = None
+    _logits: Tensor | None = None
+    _loss: Tensor | None = None
+    _error: BaseException | None = None
+    _begun: float | None = None
+    _spent: float = 0.0
+    _since: float | None = None
+
+    def answer_logits(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor | None:
+        """As ``models.head.answer_logits``, from one pass with the other jobs.
+
+        In training mode where gradients are on. None: there is no such pass, and the job is to make
+        its own.
+        """
+        training = torch.is_grad_enabled()
+        if training:
+            self.passes, self.together, self._begun = self.passes + 1, 1, None
+        if self._takes_part(model) and not _is_long(model, batch):
+            self._batch = batch
+            self._wait("forward" if training else "validation")
+        logits, self._logits = self._logits, None
+        if training and logits is None and self._batch is batch:
+            self._begun = self.pack.time()
+        return logits
+
+    def backward(self, loss: Tensor) -> None:
+        """Differentiate ``loss``, with those of the jobs whose forward pass was the same."""
+        if self.together == 1:
+            loss.backward()
+            if self._begun is not None:
+                self.pack.note_alone(self, self._begun)
+            return
+        self._loss = loss
+        self._wait("backward")
+        self._loss = None
+        if (error := self._error) is not None:
+            self._error = None
+            raise error
+
+    def _wait(self, what: str) -> None:
+        self.waiting = what
+        self.pause()
+        if self.waiting:  # all the others wait, and it was this one's turn to go on
+            self.pack.pass_through()
+
+    def _takes_part(self, model: nn.Module) -> bool:
+        if model is not self._model:
+            self.leave_passes()
+            self._model, self._alone = model, self.pack.admit(self.number, model)
+            if self._alone:
+                log.info("This job is trained without the others: %s.", self._alone)
+        return not self._alone
+
+    def leave_passes(self) -> None:
+        """Take part no more: the fit has ended, however it did."""
+        self.pack.dismiss(self.number)
+        self._model = self._logits = self._loss = None
+        self._batch = {}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the batch that was handed in, padding included."""
+        return int(self._batch["input_ids"].numel())
+
+    def train_alone(self, why: str) -> None:
+        self._alone = why
+
+    def resumed(self) -> None:
+        self._since = time.perf_counter()
+
+    def suspended(self) -> None:
+        if self._since is not None:
+            self._spent += time.perf_counter() - self._since
+            self._since = None
+
+    def charge(self, seconds: float) -> None:
+        self._spent += seconds
+
+    def clock(self) -> float:
+        """Seconds of this job so far: its own, and its share of passes that were shared."""
+        running = time.perf_counter() - self._since if self._since is not None else 0.0
+        return self._spent + running
+
+    @contextmanager
+    def own_random(self) -> Iterator[None]:
+        """Let torch draw this job's random numbers while another one runs."""
+        assert self.random is not None
+        others = torch_random()
+        set_torch_random(self.random)
+        try:
+            yield
+        finally:
+            self.random = torch_random()
+            set_torch_random(others)
+
+
+def _is_long(model: nn.Module, batch: Mapping[str, Any]) -> bool:
+    """Whether a batch has so many logits that they are made in parts."""
+    words = base_of(model).config.get_text_config().vocab_size
+    return answer_targets(batch).numel() * int(words) > MOST_LOGITS
+
+
+@dataclass(eq=False)
+class Pack:
+    """The jobs that share passes, and who is in the next one.
+
+    ``size``: how many at most share one; it is halved where memory does not suffice.
+    """
+
+    size: GroupSize
+    seats: dict[int, Seat] = field(default_factory=dict)
+    _base: PackedBase | None = None
+    _weight: Tensor | None = None
+    _group: list[Seat] = field(default_factory=list)
+    _seconds: float = 0.0
+
+    def join(self, pause: Callable[[], None]) -> Seat:
+        number = len(self.seats)
+        seat = self.seats[number] = Seat(self, number, pause)
+        return seat
+
+    def admit(self, number: int, model: nn.Module) -> str:
+        """Let a model's adapter take part; return why it cannot, or nothing."""
+        if why := why_alone(model):
+            return why
+        weight = base_of(model).get_input_embeddings().weight
+        if self._base is None:
+            self._base, self._weight = PackedBase(model), weight
+        if weight is not self._weight:
+            return "it has another base in memory"
+        self._base.add(number, model)
+        return ""
+
+    def dismiss(self, number: int) -> None:
+        if self._base is not None:
+            self._base.remove(number)
+
+    def next_leader(self) -> Seat | None:
+        """Return who is to go on when nobody can without a pass: it makes the pass for a group."""
+        for what in PASSES:
+            jobs = [seat for seat in self.seats.values() if seat.waiting == what]
+            if jobs:
+                self._group = self._chosen(what, jobs)
+                return self._group[0]
+        return None
+
+    def _chosen(self, what: str, jobs: list[Seat]) -> list[Seat]:
+        if what == "backward":
+            return jobs
+        jobs = sorted(jobs, key=lambda seat: seat.passes)
+        most = self.size.most if what == "validation" else self.size.now(self._device, len(jobs))
+        return jobs[:most]
+
+    @property
+    def _device(self) -> torch.device:
+        assert self._base is not None
+        return device_of(self._base.base)
+
+    def time(self) -> float:
+        """Seconds of a clock; while sizes are measured, with all done that a device was given."""
+        if self.size.measuring:
+            synchronize(self._device)
+        return time.perf_counter()
+
+    def note_alone(self, seat: Seat, begun: float) -> None:
+        """Take down what a forward and a backward pass of one job took."""
+        self.size.note(1, seat.tokens, self.time() - begun)
+
+    def pass_through(self) -> None:
+        """Make the pass of the group, led by its first seat, whose turn it is."""
+        group, what, begun = self._group, self._group[0].waiting, self.time()
+        if what == "backward":
+            self._backward(group)
+        elif len(group) > 1:
+            group = self._forward(group, what == "forward")
+        seconds = self.time() - begun
+        self._seconds = seconds if what == "forward" else self._seconds + seconds
+        if what == "backward":
+            self.size.note(len(group), sum(seat.tokens for seat in group), self._seconds)
+        for seat in group:
+            seat.waiting = ""
+            seat.charge(seconds / len(group))
+        group[0].charge(-seconds)
+
+    def _forward(self, group: list[Seat], training: bool) -> list[Seat]:
+        """Make the forward pass; with too little memory, of half the group, then of the rest.
+
+        Whatever else goes wrong, each of the group goes on by itself, and fails alone if it does.
+        """
+        while len(group) > 1:
+            states, first = [seat.random for seat in group], torch_random()
+            try:
+                self._shared_forward(group, training)
+                return group
+            except Exception as error:
+                why = str(error).splitlines()[0] if str(error) else type(error).__name__
+                memory = is_out_of_memory(error)
+            # Outside the handler, so that the traceback no longer holds the failed pass's tensors.
+            set_torch_random(first)
+            for seat, state in zip(group, states, strict=True):
+                seat.random = state
+            free_memory()
+            if not memory:
+                log.warning(
+                    "%d jobs cannot share a pass (%s): each goes on alone.", len(group), why
+                )
+                for seat in group:
+                    seat.train_alone(why)
+                return group
+            self.size.limit(len(group) // 2)
+            log.warning("Out of memory with %d jobs in a pass: fewer go on.", len(group))
+            group = group[: len(group) // 2]
+        return group
+
+    def _shared_forward(self, group: Sequence[Seat], training: bool) -> None:
+        assert self._base is not None
+        logits = self._base.answer_logits(self._parts(group), training)
+        for seat, own in zip(group, logits, strict=True):
+            seat._logits = own
+            seat.together = len(group) if training else seat.together
+
+    def _parts(self, group: Sequence[Seat]) -> list[Part]:
+        first, *others = group  # the first one's random states are those in force
+        parts = [Part(seat.number, seat._batch, seat.own_random) for seat in others]
+        return [Part(first.number, first._batch, nullcontext), *parts]
+
+    def _backward(self, group: Sequence[Seat]) -> None:
+        losses = [seat._loss for seat in group if seat._loss is not None]
+        try:
+            torch.autograd.backward(losses)
+        except Exception as error:
+            for seat in group:
+                seat._error = error
+            if is_out_of_memory(error):
+                self.size.limit(len(group) // 2)
+
+
+_seat: ContextVar[Seat | None] = ContextVar("seat", default=None)
+
+
+def current_seat() -> Seat | None:
+    """The seat of the job that runs here; None where it is alone."""
+    return _seat.get()
+
+
+def sit(seat: Seat) -> None:
+    """Let what runs in this context be the job of ``seat``."""
+    _seat.set(seat)
+
+
+def job_clock() -> float:
+    """Seconds that the job here has taken, with its share of what it shares; they only go up."""
+    seat = _seat.get()
+    return time.perf_counter() if seat is None else seat.clock()
