@@ -1,7 +1,8 @@
-"""A small model hub on loopback, spoken to by the real ``huggingface_hub`` client.
+"""A small hub on loopback, spoken to by the real clients ``huggingface_hub`` and ``datasets``.
 
-It knows as much of the protocol as downloads and uploads of a model need. What it refuses, and how,
-follows what the real hub answers: a status and the header ``X-Error-Code``.
+It knows as much of the protocol as downloads and uploads of a model and downloads of data need.
+What it refuses, and how, follows what the real hub answers: a status and the header
+``X-Error-Code``.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_loopback"
-FILE = re.compile(r"^/([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
-REPOSITORY = re.compile(r"^/api/models/([^/]+/[^/]+)(?:/(revision|tree|preupload|commit)/(.+))?$")
+FILE = re.compile(r"^/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
+REPOSITORY = re.compile(
+    r"^/api/(?:models/|(?=datasets/))((?:datasets/)?[^/]+/[^/]+)"
+    r"(?:/(revision|tree|preupload|commit)/(.+))?$"
+)
 
 
 @dataclass
@@ -40,7 +44,10 @@ class Repository:
 
 
 class Hub:
-    """Repositories by ``owner/name``; ``requests`` are method and path of all that was asked."""
+    """Repositories by ``owner/name``, data as ``datasets/owner/name``.
+
+    ``requests`` are method and path of all that was asked.
+    """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
@@ -210,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not body:
             return None
-        ends = repository.breaks_after if file.endswith(".safetensors") else None
+        ends = repository.breaks_after if file.endswith((".safetensors", ".jsonl")) else None
         self.wfile.write(content[start:ends])
         if ends is not None:
             self.close_connection = True
