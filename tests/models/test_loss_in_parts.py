@@ -110,6 +110,41 @@ def test_soft_caps_and_scales_of_logits_are_the_models_own(batch: Any, heads_row
     check_same(CohereForCausalLM(config), batch, heads_rows)
 
 
+def test_what_follows_the_head_sees_the_rows_of_each_part(batch: Any, heads_rows: Any) -> None:
+    """A part behind the head that learns, as a soft-cap with weights of its own would."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    class Late(LlamaForCausalLM):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.late = nn.Linear(config.vocab_size, config.vocab_size, bias=False)
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().forward(*args, **kwargs)
+            output.logits = self.late(output.logits).tanh()
+            return output
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = Late(config)
+    check_same(model, batch, heads_rows)
+    assert "forward" not in model.late.__dict__
+
+
+def test_fp16_gradients_wait_for_the_scaled_loss(
+    base_of_type: Any, tiny: Any, batch: Any, plain_lora: LoraConfig, heads_rows: Any
+) -> None:
+    """Differentiated part by part, before the loss is scaled, small ones would become nothing."""
+    model = attach_adapter(base_of_type("llama"), plain_lora, tiny("llama"), seed=1).train()
+    seen = heads_rows(model)
+    with torch.autocast("cpu", torch.float16):
+        loss_and_gradients(model, batch)
+    assert seen == [36]
+
+
 def test_without_gradients_only_the_loss_is_computed(
     base_of_type: Any, batch: Any, heads_rows: Any
 ) -> None:

@@ -324,8 +324,9 @@ def test_where_no_untouched_model_is_larger_all_of_them_choose_the_reading(tmp_p
 
 
 @pytest.mark.parametrize(("by_likelihood", "said"), [(0.35, True), (0.2, False)])
+@pytest.mark.parametrize("setting", ["choice", None])
 def test_a_better_reading_that_the_test_split_lacks_is_said(
-    tmp_path: Path, by_likelihood: float, said: bool
+    tmp_path: Path, setting: str | None, by_likelihood: float, said: bool
 ) -> None:
     """With evaluation.candidates_on=choice no test answer is read by likelihood."""
     known = validated(0.25, 0.25, by_likelihood, 0.1)
@@ -333,16 +334,18 @@ def test_a_better_reading_that_the_test_split_lacks_is_said(
         {n: v for n, v in read_in(rate, rate, 0, 0).items() if "likelihood" not in n}
         for rate in (0.3, 0.4, 0.25)
     )
-    spec = Spec("nano", r=8, task=TASK)
+    extra = {"evaluation": {"candidates_on": setting}}
+    spec = Spec("nano", r=8, task=TASK, extra=extra)
     plant(tmp_path / "small", spec, small, tuned, primary=LABEL, validated=known)
     plant(tmp_path / "large", Spec("mini", 0.0, None, task=TASK), large, primary=LABEL,
           validated=known)  # fmt: skip
     result = only(tmp_path)
     assert result.test.primary == LABEL
-    found = [w for w in result.warnings if "leave out evaluation.candidates_on" in w]
+    found = [w for w in result.warnings if "not all test answers were read that way" in w]
     assert bool(found) == said
     if said:
         assert "better by likelihood on the validation split (35.0 % against 25.0 %)" in found[0]
+        assert ("leave out evaluation.candidates_on" in found[0]) == bool(setting)
 
 
 def test_the_reading_is_chosen_on_validation_by_the_untouched_general_model(tmp_path: Path) -> None:

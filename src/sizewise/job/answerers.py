@@ -60,6 +60,7 @@ from sizewise.models.adapter.full import is_full
 from sizewise.models.adapter.merged import merged
 from sizewise.models.adapter.wrapping import base_only
 from sizewise.models.architecture import context_length
+from sizewise.models.dtypes import resolve_precision
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.models.preflight import check_model
 from sizewise.models.sources import find_source, weights_fingerprint
@@ -298,8 +299,12 @@ class LanguageModel:
             cfg.model, cfg.quantization, GenerationConfig(), self._weights(cfg),
             str(self.model.dtype), self.model.device.type, self.template, split,
         )  # fmt: skip
-        how = [cfg.lora.method, cfg.lora.fast, cfg.trainer.precision, cfg.trainer.deterministic]
-        rounding = [*how, job.eval_batch_size, torch.get_num_threads()]
+        precision = resolve_precision(cfg.trainer, self.model.device)
+        how = [cfg.lora.method, cfg.lora.fast, cfg.lora.modules_to_save, storage_of(cfg)[0].dtype]
+        rounding = [
+            *how, precision, cfg.trainer.deterministic, job.eval_batch_size,
+            torch.get_num_threads(),
+        ]  # fmt: skip
         key = zero_shot_key({**parts, "untrained": rounding})
         return UntrainedLoss.of(Path(cfg.paths.cache), key)
 

@@ -225,7 +225,7 @@ def check_readings(job: PreparedJob) -> list[str]:
         if only
         else "Set evaluation.candidates=train."
     )
-    if reading in LIKELIHOOD and splits and not all(found):
+    if reading in LIKELIHOOD and splits and (only == CHOICE or not all(found)):
         raise ConfigError(
             f"dataset.primary={job.cfg.dataset.primary} is made of answers by likelihood, and "
             f"there are none. {warning or where}"

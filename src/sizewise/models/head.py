@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, cast
@@ -73,9 +73,9 @@ def chosen_losses(
     base: Any, inputs: Mapping[str, Any], choose: Choose, targets_N: Tensor, loss: Loss
 ) -> tuple[Tensor, Tensor]:
     """As ``answer_losses``; ``choose`` gives the hidden states (N, D) that predict the targets."""
-    head = base.get_output_embeddings()
-    rows = max(LEAST_ROWS, MOST_LOGITS // base.config.get_text_config().vocab_size)
-    if len(targets_N) <= rows or not any(child is head for child in base.children()):
+    head, rows = base.get_output_embeddings(), rows_at_once(base)
+    nested = not any(child is head for child in base.children())
+    if len(targets_N) <= rows or nested or _scales_losses(head):
         with head.register_forward_pre_hook(lambda _, args: (choose(args[0]), *args[1:])):
             logits_NV = base(**inputs).logits
         return loss(logits_NV, targets_N)
@@ -86,6 +86,19 @@ def chosen_losses(
         tail, loss, targets_N, rows if learns else -rows, hidden_ND, *tail.parameters
     )
     return summed
+
+
+def rows_at_once(base: Any) -> int:
+    """Return of how many answer tokens the logits are made at once."""
+    return max(LEAST_ROWS, MOST_LOGITS // base.config.get_text_config().vocab_size)
+
+
+def _scales_losses(head: nn.Module) -> bool:
+    """Whether gradients are fp16, which need the whole loss scaled before it is differentiated."""
+    weight = next(head.parameters())
+    device = weight.device.type
+    casts = device != "meta" and torch.is_autocast_enabled(device)
+    return torch.float16 in (weight.dtype, torch.get_autocast_dtype(device) if casts else None)
 
 
 def _chosen(base: Any, batch: Mapping[str, Any]) -> Tensor:
@@ -167,8 +180,8 @@ def _rows_of(chosen_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
 class _Tail:
     """A model's own code behind its body: the head, and soft-caps and scales around it.
 
-    ``read`` runs the model once and keeps what its parts return, all but the head. A call runs the
-    model's forward again with these results in the parts' place, and other rows for the head.
+    ``read`` runs the model once and keeps what its parts return before the head is run. A call runs
+    the model's forward again with these results in the parts' place, and other rows for the head.
 
     Attributes:
         parameters: the weights behind the body that are trained.
@@ -179,12 +192,13 @@ class _Tail:
         self._head: nn.Module = base.get_output_embeddings()
         self._parts = [child for child in base.children() if child is not self._head]
         self._returned: dict[nn.Module, list[Any]] = {part: [] for part in self._parts}
-        own = [*self._head.parameters(), *base.parameters(recurse=False)]
-        self.parameters = [parameter for parameter in own if parameter.requires_grad]
+        self._hidden: list[Tensor] = []
+        self.parameters: list[nn.Parameter] = []
+        self._own([*self._head.parameters(), *base.parameters(recurse=False)])
 
     def read(self, choose: Choose) -> Tensor:
         """Return the hidden states (N, D) that the head would have been given."""
-        found: list[Tensor] = []
+        found: list[Tensor] = self._hidden
 
         def keep(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             found.append(choose(args[0]))
@@ -207,14 +221,26 @@ class _Tail:
 
         def run(*args: Any, **kwargs: Any) -> Any:
             result = forward(*args, **kwargs)
-            self._returned[part].append(result)
+            if self._hidden:  # it follows the head
+                self._own(part.parameters())
+            else:
+                self._returned[part].append(result)
             return result
 
         return run
 
     def _again(self, part: nn.Module) -> Callable[..., Any]:
-        results = iter(self._returned[part])
-        return lambda *args, **kwargs: next(results)
+        results, forward = iter(self._returned[part]), part.forward
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            kept = next(results, self)
+            return forward(*args, **kwargs) if kept is self else kept
+
+        return run
+
+    def _own(self, parameters: Iterable[nn.Parameter]) -> None:
+        known = {id(parameter) for parameter in self.parameters}
+        self.parameters += [p for p in parameters if p.requires_grad and id(p) not in known]
 
     @contextmanager
     def _instead(self, make: Callable[[nn.Module], Callable[..., Any]]) -> Iterator[None]:
@@ -251,11 +277,15 @@ class _InParts(torch.autograd.Function):
                 start = rows * len(losses)
                 gradient_ND[start : start + len(own)] = own
                 gradients = [
-                    new if old is None else old.add_(new)
+                    new.float() if old is None else old.add_(new)
                     for old, new in zip(gradients, others, strict=True)
                 ]
             losses.append((value.detach(), said.detach()))
-        ctx.save_for_backward(gradient_ND, *gradients)
+        summed = [
+            total if total is None else total.to(parameter.dtype)
+            for total, parameter in zip(gradients, parameters, strict=True)
+        ]
+        ctx.save_for_backward(gradient_ND, *summed)
         total, said = (torch.stack(each).sum() for each in zip(*losses, strict=True))
         ctx.mark_non_differentiable(said)
         return total, said

@@ -148,8 +148,16 @@ def _unread(test: TestSet, found: Mapping[str, float]) -> list[str]:
     better, counted = (f"{100 * rate:.1f} %" for rate in rates)
     return [
         f"Untouched models do better {way} on the validation split ({better} against {counted}), "
-        "but not all test answers were read that way: leave out evaluation.candidates_on."
+        f"but not all test answers were read that way{_remedy(test)}."
     ]
+
+
+def _remedy(test: TestSet) -> str:
+    """Name the setting that left likelihoods out, where one did."""
+    members = (m for arm in test.arms for m in (*arm.members, *arm.copies))
+    settings = (m.run.outcome.config.get("evaluation", {}) for m in members)
+    chosen = any(setting.get("candidates_on") for setting in settings)
+    return ": leave out evaluation.candidates_on" if chosen else ""
 
 
 def unusable(test: TestSet, arm: Arm) -> float | None:
