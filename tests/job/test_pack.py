@@ -204,6 +204,30 @@ def test_who_runs_out_of_memory_with_its_own_loss_makes_a_pass_of_its_own(
     assert len(losses) >= 5
 
 
+def test_the_seconds_of_a_shared_pass_are_those_that_the_device_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what one job has only queued would be counted for whoever waits for it."""
+    done: list[str] = []
+    answer_logits, backward = PackedBase.answer_logits, Pack._backward
+
+    def forward(self: PackedBase, *given: Any) -> Any:
+        done.append("pass")
+        return answer_logits(self, *given)
+
+    def differentiated(self: Pack, *given: Any) -> None:
+        done.append("pass")
+        backward(self, *given)
+
+    monkeypatch.setattr(PackedBase, "answer_logits", forward)
+    monkeypatch.setattr(Pack, "_backward", differentiated)
+    monkeypatch.setattr("sizewise.training.pack.synchronize", lambda device: done.append("sync"))
+    ways = (("lora.r=2", "stage=train"), ("lora.r=4", "stage=train"))
+    together([planned(tmp_path, f"packed{n}", *each) for n, each in enumerate(ways)])
+    assert done.count("pass") > 4
+    assert done == ["sync", "pass", "sync"] * done.count("pass")
+
+
 def test_who_dies_while_it_waits_leads_no_pass() -> None:
     def dies() -> None:
         raise KeyboardInterrupt

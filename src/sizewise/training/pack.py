@@ -283,9 +283,13 @@ class Pack:
         assert self._base is not None
         return device_of(self._base.base)
 
-    def time(self) -> float:
-        """Seconds of a clock; while sizes are measured, with all done that a device was given."""
-        if self.size.measuring:
+    def time(self, shared: bool = False) -> float:
+        """Seconds of a clock, with all done that a device was given: for a pass that is shared.
+
+        A job's own work is then its own, and no other has a part in it. Of passes of one job that
+        is so while sizes are measured.
+        """
+        if shared or self.size.measuring:
             synchronize(self._device)
         return time.perf_counter()
 
@@ -295,12 +299,13 @@ class Pack:
 
     def pass_through(self) -> None:
         """Make the pass of the group, led by its first seat, whose turn it is."""
-        group, what, begun = self._group, self._group[0].waiting, self.time()
+        group, what, shared = self._group, self._group[0].waiting, len(self._group) > 1
+        begun = self.time(shared)
         if what == "backward":
             self._backward(group)
         elif len(group) > 1:
             group = self._forward(group, what == "forward")
-        seconds = self.time() - begun
+        seconds = self.time(shared) - begun
         self._seconds = seconds if what == "forward" else self._seconds + seconds
         if what == "backward":
             self.size.note(len(group), sum(seat.tokens for seat in group), self._seconds)
