@@ -27,7 +27,9 @@ from sizewise.record.claims import try_claim
 from sizewise.record.identity import plain_config
 from sizewise.record.state import JobState, job_state, read_failure
 from sizewise.signals import SignalHandlers
+from sizewise.training import module
 from sizewise.training.group_size import GroupSize
+from sizewise.training.pack import Pack
 
 UNEQUAL = (
     ("lora.r=2", "optimizer.lr=3e-3", "seed=1"),
@@ -153,6 +155,91 @@ def test_where_a_pass_cannot_be_shared_each_goes_alone(
     assert [history(job.run_dir) for job in jobs] == near(trained_alone)
     assert asked == [3]
     assert said in "".join((job.run_dir / "job.log").read_text() for job in jobs)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), ValueError("of whatever kind")]
+)
+def test_a_shared_backward_pass_that_fails_costs_nobody_a_gradient_or_its_micro_batch(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trained_alone: list[Any],
+    error: Exception,
+) -> None:
+    """Gradients of earlier micro-batches stay, those of this one are made again, by each alone."""
+    backward, failed = torch.autograd.backward, list[int]()
+
+    def fails(tensors: Any, *given: Any, **named: Any) -> None:
+        backward(tensors, *given, **named)
+        if isinstance(tensors, list) and len(tensors) > 1:
+            failed.append(len(tensors))
+            raise error
+
+    monkeypatch.setattr(torch.autograd, "backward", fails)
+    jobs = [planned(tmp_path, f"packed{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert [history(job.run_dir) for job in jobs] == near(trained_alone)
+    fits = [json.loads((job.run_dir / "fit.json").read_text()) for job in jobs]
+    assert [fit["out_of_memory"] for fit in fits] == [[]] * 3
+    assert failed == [3]
+
+
+def test_who_runs_out_of_memory_with_its_own_loss_makes_a_pass_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained_alone: list[Any]
+) -> None:
+    of_all, losses = module._of_all, list[Any]()
+
+    def fails(*given: Any) -> Any:
+        losses.extend([given] if torch.is_grad_enabled() else [])
+        if len(losses) == 5 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return of_all(*given)
+
+    monkeypatch.setattr(module, "_of_all", fails)
+    jobs = [planned(tmp_path, f"packed{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert [history(job.run_dir) for job in jobs] == near(trained_alone)
+    fits = [json.loads((job.run_dir / "fit.json").read_text()) for job in jobs]
+    assert [fit["out_of_memory"] for fit in fits] == [[]] * 3
+    assert len(losses) >= 5
+
+
+def test_the_seconds_of_a_shared_pass_are_those_that_the_device_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what one job has only queued would be counted for whoever waits for it."""
+    done: list[str] = []
+    answer_logits, backward = PackedBase.answer_logits, Pack._backward
+
+    def forward(self: PackedBase, *given: Any) -> Any:
+        done.append("pass")
+        return answer_logits(self, *given)
+
+    def differentiated(self: Pack, *given: Any) -> None:
+        done.append("pass")
+        backward(self, *given)
+
+    monkeypatch.setattr(PackedBase, "answer_logits", forward)
+    monkeypatch.setattr(Pack, "_backward", differentiated)
+    monkeypatch.setattr("sizewise.training.pack.synchronize", lambda device: done.append("sync"))
+    ways = (("lora.r=2", "stage=train"), ("lora.r=4", "stage=train"))
+    together([planned(tmp_path, f"packed{n}", *each) for n, each in enumerate(ways)])
+    assert done.count("pass") > 4
+    assert done == ["sync", "pass", "sync"] * done.count("pass")
+
+
+def test_who_dies_while_it_waits_leads_no_pass() -> None:
+    def dies() -> None:
+        raise KeyboardInterrupt
+
+    pack = Pack(GroupSize(2))
+    seat = pack.join(dies)
+    with pytest.raises(KeyboardInterrupt):
+        seat._wait("forward")
+    assert pack.next_leader() is None
+    seat.waiting = "backward"  # of one that is never given a turn again
+    seat.leave_passes()
+    assert pack.next_leader() is None
 
 
 def test_how_many_share_a_pass_is_measured_on_steps_that_count(

@@ -337,9 +337,14 @@ class CausalModule(AnswerModule):
         """As that of every module, from a pass with the other jobs of a pack where there is one."""
         seat = current_seat()
         logits_NV = None if seat is None else seat.answer_logits(self.model, batch)
-        if logits_NV is None:
+        if seat is None or logits_NV is None:
             return super().answer_losses(batch, loss)
-        return _of_all(loss, logits_NV, answer_targets(batch))
+        try:
+            return _of_all(loss, logits_NV, answer_targets(batch))
+        except Exception as error:
+            if not seat.gets_alone(error):
+                raise
+        return super().answer_losses(batch, loss)
 
 
 class Seq2SeqModule(AnswerModule):

@@ -2,9 +2,10 @@
 
 Every fit keeps its own Trainer, optimiser, schedule, callbacks and files. Two points of a step are
 common: the forward pass, for which each hands in its micro-batch and gets its own logits, and the
-backward pass, for which each hands in its own loss; and so are the batches of validations. The fits
-run one at a time, and at these points one waits (``Seat.pause``) until all the others wait too or
-have left.
+backward pass, for which each hands in the gradient of its own loss by them; and so are the batches
+of validations. The fits run one at a time, and at these points one waits (``Seat.pause``) until all
+the others wait too or have left. What fails for all is made again by each alone, so that nobody
+pays for what another brought.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from sizewise.devices import device_of, free_memory, is_out_of_memory, synchronize
 from sizewise.models.adapter.packed import PackedBase, Part, why_alone
 from sizewise.models.adapter.wrapping import base_of
-from sizewise.models.head import MOST_LOGITS, answer_targets
+from sizewise.models.head import MOST_LOGITS, answer_logits, answer_targets
 from sizewise.training.group_size import GroupSize
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,35 @@ def set_torch_random(state: Random) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1])
+
+
+@dataclass(eq=False)
+class Shared:
+    """What a job has of a shared forward pass of training.
+
+    Attributes:
+        logits: (N, V), of the pass; None where nothing is to be differentiated for this job.
+        own: the same outside of the pass: as far as these the job differentiates its loss.
+        random, cast: random states and autocasting (whether, to what) before the pass.
+        failed: the backward pass did.
+    """
+
+    logits: Tensor | None
+    own: Tensor
+    random: Random
+    cast: tuple[bool, torch.dtype]
+    failed: bool = False
+
+    @contextmanager
+    def as_before(self) -> Iterator[None]:
+        """Let a pass be made as this one was."""
+        now, (enabled, dtype) = torch_random(), self.cast
+        set_torch_random(self.random)
+        try:
+            with torch.autocast(self.own.device.type, dtype=dtype, enabled=enabled):
+                yield
+        finally:
+            set_torch_random(now)
 
 
 @dataclass(eq=False)
@@ -67,8 +97,7 @@ class Seat:
     _batch: Mapping[str, Any] = field(default_factory=dict)
     _alone: str | None = None
     _logits: Tensor | None = None
-    _loss: Tensor | None = None
-    _error: BaseException | None = None
+    _shared: Shared | None = None
     _begun: float | None = None
     _spent: float = 0.0
     _since: float | None = None
@@ -81,7 +110,8 @@ class Seat:
         """
         training = torch.is_grad_enabled()
         if training:
-            self.passes, self.together, self._begun = self.passes + 1, 1, None
+            self.passes, self.together = self.passes + 1, 1
+            self._begun = self._shared = None
         if self._takes_part(model) and not _is_long(model, batch):
             self._batch = batch
             self._wait("forward" if training else "validation")
@@ -92,23 +122,53 @@ class Seat:
 
     def backward(self, loss: Tensor) -> None:
         """Differentiate ``loss``, with those of the jobs whose forward pass was the same."""
-        if self.together == 1:
-            loss.backward()
+        loss.backward()  # after a shared pass no further than to the logits
+        if self._shared is None:
             if self._begun is not None:
                 self.pack.note_alone(self, self._begun)
             return
-        self._loss = loss
         self._wait("backward")
-        self._loss = None
-        if (error := self._error) is not None:
-            self._error = None
-            raise error
+        shared, self._shared = self._shared, None
+        if shared.failed and shared.own.grad is not None:
+            self.together = 1
+            assert self._model is not None
+            with shared.as_before():
+                logits = answer_logits(self._model, self._batch)
+            logits.backward(shared.own.grad)
+
+    def gets_alone(self, error: BaseException) -> bool:
+        """Whether the job is to make a pass of its own, since it ran out of memory in a shared one.
+
+        The others have made theirs then, and random numbers are as before.
+        """
+        if self._shared is None or not is_out_of_memory(error):
+            return False
+        self.pack.size.limit(self.together // 2)
+        shared, self.together = self._shared, 1
+        shared.logits = None
+        self._wait("backward")
+        self._shared = None
+        set_torch_random(shared.random)
+        return True
+
+    def share(self, logits: Tensor, random: Random, together: int) -> None:
+        """Take the logits of a pass of training, and what it takes to make that again."""
+        kind = logits.device.type
+        cast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        self._shared = Shared(logits, logits.detach().requires_grad_(), random, cast)
+        self._logits, self.together = self._shared.own, together
+
+    def trained(self) -> list[nn.Parameter]:
+        return [p for p in self._model.parameters() if p.requires_grad] if self._model else []
 
     def _wait(self, what: str) -> None:
         self.waiting = what
-        self.pause()
-        if self.waiting:  # all the others wait, and it was this one's turn to go on
-            self.pack.pass_through()
+        try:
+            self.pause()
+            if self.waiting:  # all the others wait, and it was this one's turn to go on
+                self.pack.pass_through()
+        finally:
+            self.waiting = ""
 
     def _takes_part(self, model: nn.Module) -> bool:
         if model is not self._model:
@@ -121,8 +181,8 @@ class Seat:
     def leave_passes(self) -> None:
         """Take part no more: the fit has ended, however it did."""
         self.pack.dismiss(self.number)
-        self._model = self._logits = self._loss = None
-        self._batch = {}
+        self._model = self._logits = self._shared = None
+        self._batch, self.waiting = {}, ""
 
     @property
     def tokens(self) -> int:
@@ -223,9 +283,13 @@ class Pack:
         assert self._base is not None
         return device_of(self._base.base)
 
-    def time(self) -> float:
-        """Seconds of a clock; while sizes are measured, with all done that a device was given."""
-        if self.size.measuring:
+    def time(self, shared: bool = False) -> float:
+        """Seconds of a clock, with all done that a device was given: for a pass that is shared.
+
+        A job's own work is then its own, and no other has a part in it. Of passes of one job that
+        is so while sizes are measured.
+        """
+        if shared or self.size.measuring:
             synchronize(self._device)
         return time.perf_counter()
 
@@ -235,12 +299,13 @@ class Pack:
 
     def pass_through(self) -> None:
         """Make the pass of the group, led by its first seat, whose turn it is."""
-        group, what, begun = self._group, self._group[0].waiting, self.time()
+        group, what, shared = self._group, self._group[0].waiting, len(self._group) > 1
+        begun = self.time(shared)
         if what == "backward":
             self._backward(group)
         elif len(group) > 1:
             group = self._forward(group, what == "forward")
-        seconds = self.time() - begun
+        seconds = self.time(shared) - begun
         self._seconds = seconds if what == "forward" else self._seconds + seconds
         if what == "backward":
             self.size.note(len(group), sum(seat.tokens for seat in group), self._seconds)
@@ -260,8 +325,7 @@ class Pack:
                 self._shared_forward(group, training)
                 return group
             except Exception as error:
-                why = str(error).splitlines()[0] if str(error) else type(error).__name__
-                memory = is_out_of_memory(error)
+                why, memory = _said(error), is_out_of_memory(error)
             # Outside the handler, so that the traceback no longer holds the failed pass's tensors.
             set_torch_random(first)
             for seat, state in zip(group, states, strict=True):
@@ -281,10 +345,14 @@ class Pack:
 
     def _shared_forward(self, group: Sequence[Seat], training: bool) -> None:
         assert self._base is not None
+        before = [torch_random(), *(seat.random for seat in group[1:])]
         logits = self._base.answer_logits(self._parts(group), training)
-        for seat, own in zip(group, logits, strict=True):
-            seat._logits = own
-            seat.together = len(group) if training else seat.together
+        for seat, own, random in zip(group, logits, before, strict=True):
+            if training:
+                assert random is not None
+                seat.share(own, random, len(group))
+            else:
+                seat._logits = own
 
     def _parts(self, group: Sequence[Seat]) -> list[Part]:
         first, *others = group  # the first one's random states are those in force
@@ -292,14 +360,50 @@ class Pack:
         return [Part(first.number, first._batch, nullcontext), *parts]
 
     def _backward(self, group: Sequence[Seat]) -> None:
-        losses = [seat._loss for seat in group if seat._loss is not None]
+        """Make the backward pass; where that fails each of the group makes both again, alone."""
+        shared = [seat._shared for seat in group if seat._shared is not None]
+        graded = [(s.logits, s.own.grad) for s in shared if s.logits is not None]
+        pairs = [(logits, grad) for logits, grad in graded if grad is not None]
         try:
-            torch.autograd.backward(losses)
+            with _all_or_none([p for seat in group for p in seat.trained()]):
+                if pairs:
+                    torch.autograd.backward(
+                        [made for made, _ in pairs], [grad for _, grad in pairs]
+                    )
+            return
         except Exception as error:
-            for seat in group:
-                seat._error = error
-            if is_out_of_memory(error):
-                self.size.limit(len(group) // 2)
+            why, memory = _said(error), is_out_of_memory(error)
+        for seat, each in zip(group, shared, strict=True):
+            each.logits, each.failed = None, True
+            if not memory:
+                seat.train_alone(why)
+        del graded, pairs
+        free_memory()
+        if memory:
+            self.size.limit(len(group) // 2)
+        log.warning("A backward pass of %d jobs failed (%s): each makes its own.", len(group), why)
+
+
+def _said(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+@contextmanager
+def _all_or_none(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Add the gradients that are made inside to those that are there; after an error none."""
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    try:
+        yield
+    except BaseException:
+        for parameter, gradient in zip(parameters, before, strict=True):
+            parameter.grad = gradient
+        raise
+    for parameter, gradient in zip(parameters, before, strict=True):
+        if gradient is not None:
+            new = parameter.grad
+            parameter.grad = gradient if new is None else gradient.add_(new)
 
 
 _seat: ContextVar[Seat | None] = ContextVar("seat", default=None)
