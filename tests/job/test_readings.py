@@ -183,6 +183,6 @@ def test_a_primary_score_by_likelihood_needs_candidates_on_the_test_split(
     primary = "dataset.primary=label/likelihood_match"
     with pytest.raises(ConfigError, match=r"Leave out evaluation\.candidates_on=choice"):
         run(tmp_path, "refused", *source, primary, "evaluation.candidates_on=choice")
+    trained = ("stage=train", "evaluation.objective=primary")
     with pytest.raises(ConfigError, match=r"Leave out evaluation\.candidates_on=choice"):
-        trained = ("stage=train", "evaluation.objective=primary")
         run(tmp_path, "trained", *source, primary, "evaluation.candidates_on=choice", *trained)

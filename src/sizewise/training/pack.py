@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from sizewise.devices import device_of, free_memory, is_out_of_memory, synchronize
 from sizewise.models.adapter.packed import PackedBase, Part, why_alone
 from sizewise.models.adapter.wrapping import base_of
-from sizewise.models.head import MOST_LOGITS, answer_logits, answer_targets
+from sizewise.models.head import answer_logits, answer_targets, rows_at_once
 from sizewise.training.group_size import GroupSize
 
 log = logging.getLogger(__name__)
@@ -223,8 +223,7 @@ class Seat:
 
 def _is_long(model: nn.Module, batch: Mapping[str, Any]) -> bool:
     """Whether a batch has so many logits that they are made in parts."""
-    words = base_of(model).config.get_text_config().vocab_size
-    return answer_targets(batch).numel() * int(words) > MOST_LOGITS
+    return answer_targets(batch).numel() > rows_at_once(base_of(model))
 
 
 @dataclass(eq=False)
