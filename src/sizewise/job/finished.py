@@ -45,25 +45,13 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
         return cfg
     _refuse_what_is_the_runs(overrides or ())
     metrics, changes = _asked(cfg, overrides), _changes(cfg.evaluation)
-    folder = Path(cfg.run).expanduser()
-    stored = stored_config(folder)
-    if stored is None:
-        raise ConfigError(f"run={cfg.run!r} holds no {CONFIG_FILE}. Give the directory of a run.")
-    done = recorded_config(stored, cfg.model.trust_remote_code)
-    check_own(done.metric, "metric", cfg.trust)
-    check_recorded_judges(done.metric, cfg.trust)
-    check_recorded_server("model.base_url", done.model, cfg.trust)
-    adapter = RunDir(folder).adapter
-    if done.lora.trains and not adapter.is_dir():
-        raise ConfigError(f"run={cfg.run!r} has not finished training. Start it again first.")
-    if done.lora.trains:
-        check_adapter(adapter)
+    done, adapter = _stored(cfg)
     return replace(
         done,
         stage="evaluate",
         run=cfg.run,
         trust=cfg.trust,
-        adapter=str(adapter) if done.lora.trains else None,
+        adapter=adapter,
         metric={**metrics, **done.metric},
         eval_dataset={**done.eval_dataset, **cfg.eval_dataset},
         evaluation=replace(
@@ -80,6 +68,29 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
         sweep=cfg.sweep,
         report=cfg.report,
     )
+
+
+def _stored(cfg: RunConfig) -> tuple[RunConfig, str | None]:
+    """Return the run's own job as it is recorded, and its adapter's folder where it trained one.
+
+    Raises:
+        ConfigError: there is no run, or its training is not finished.
+    """
+    folder = Path(str(cfg.run)).expanduser()
+    stored = stored_config(folder)
+    if stored is None:
+        raise ConfigError(f"run={cfg.run!r} holds no {CONFIG_FILE}. Give the directory of a run.")
+    done = recorded_config(stored, cfg.model.trust_remote_code)
+    check_own(done.metric, "metric", cfg.trust)
+    check_recorded_judges(done.metric, cfg.trust)
+    check_recorded_server("model.base_url", done.model, cfg.trust)
+    if not done.lora.trains:
+        return done, None
+    adapter = RunDir(folder).adapter
+    if not adapter.is_dir():
+        raise ConfigError(f"run={cfg.run!r} has not finished training. Start it again first.")
+    check_adapter(adapter)
+    return done, str(adapter)
 
 
 def stored_config(directory: Path) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sizewise.data.example import (
     Example,
@@ -21,7 +22,7 @@ from sizewise.data.example import (
 )
 from sizewise.data.tokens.cache import TokenCache, hash_parts
 from sizewise.data.tokens.reasoning import REASONING_TAGS, closed_tags
-from sizewise.data.tokens.table import Encoded, Part, make_table, table_of
+from sizewise.data.tokens.table import Encoded, Part, TokenTable, make_table, table_of
 from sizewise.data.tokens.template import Template
 from sizewise.errors import DataError
 
@@ -129,26 +130,49 @@ def encode_examples(
         table = cache.save(key, parts())
     if table is None:
         table = make_table(parts())
-    pairs = np.stack([table.prompt_lengths, table.answer_lengths], axis=1)
-    kinds, first, kind, counts = np.unique(
-        pairs, axis=0, return_index=True, return_inverse=True, return_counts=True
-    )
-    left_out = why_left_out(list(map(tuple, kinds.tolist())), template, limit, context, reserve)
-    if len(examples) and all(why == ANSWER_CUT for why in left_out):
-        raise DataError(nothing_fits(name, pairs.tolist(), template, limit, max_length))
-    dropped: Counter[str] = Counter()
-    for number in np.argsort(first).tolist():
-        if (why := left_out[number]) is not None:
-            dropped[why] += int(counts[number])
-    fits = np.array([why is None for why in left_out], dtype=np.bool_)[kind]
+    room = Room(max_length, limit, context, reserve)
+    fits, dropped = _fitting(table, template, room, name)
     encoded = table.where(fits)
     return EncodedSplit(
         encoded=encoded,
         examples=as_examples(examples).where(fits),
-        dropped=dict(dropped),
+        dropped=dropped,
         max_length=limit,
         shortened=int(encoded.shortened.sum()),
     )
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bounds in tokens: as asked for, on an example, of the model; kept free behind a prompt."""
+
+    asked: int
+    limit: int
+    context: int | None
+    reserve: int
+
+
+def _fitting(
+    table: TokenTable, template: Template, room: Room, name: str
+) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """Return which examples fit, and how many do not for which reason, in the order they come.
+
+    Raises:
+        DataError: no answer fits.
+    """
+    pairs = np.stack([table.prompt_lengths, table.answer_lengths], axis=1)
+    kinds, first, kind, counts = np.unique(
+        pairs, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    lengths = list(map(tuple, kinds.tolist()))
+    left_out = why_left_out(lengths, template, room.limit, room.context, room.reserve)
+    if len(pairs) and all(why == ANSWER_CUT for why in left_out):
+        raise DataError(nothing_fits(name, pairs.tolist(), template, room.limit, room.asked))
+    dropped: Counter[str] = Counter()
+    for number in np.argsort(first).tolist():
+        if (why := left_out[number]) is not None:
+            dropped[why] += int(counts[number])
+    return np.array([why is None for why in left_out], dtype=np.bool_)[kind], dict(dropped)
 
 
 def why_left_out(

@@ -152,25 +152,32 @@ def learn_from_teacher(
     held_back: tuple[Example, ...] = ()
     if source == "teacher":
         examples, held_back = hold_back(examples, dataset.split.seed)
+    facts: TeacherFacts = {
+        "key": hash_text(text, 16),
+        **_facts(other, written, replies),
+        "answers_from": source,
+        "asked": len(asked),
+        "held_out": held_out,
+        "kept": len(answers),
+        "held_back": len(held_back),
+    }
+    log.info("Of %d answers %d are kept (%s).", len(written), len(answers), _why(written))
+    return Lesson(examples, held_back, facts)
+
+
+def _facts(other: Other, written: Sequence[Written], replies: Sequence[Replies]) -> TeacherFacts:
+    """What the answers tell of the teacher, and what they cost."""
     scores = [row.score for row in written if row.score is not None]
     server = not other.model.has_weights
-    facts = TeacherFacts(
-        key=hash_text(text, 16),
+    return TeacherFacts(
         model=other.model.name,
         path=other.model.path,
         family=other.model.family,
-        answers_from=source,
-        asked=len(asked),
-        held_out=held_out,
-        kept=len(answers),
-        held_back=len(held_back),
         left_out=dict(Counter(row.reason for row in written if row.reason)),
         score=sum(scores) / len(scores) if scores else None,
         seconds=None if server else _sum([reply.seconds for reply in replies]),
         money=_sum([reply.money for reply in replies]),
     )
-    log.info("Of %d answers %d are kept (%s).", len(written), len(answers), _why(written))
-    return Lesson(examples, held_back, facts)
 
 
 def _generations(cfg: RunConfig) -> Iterator[GenerationConfig]:
