@@ -9,11 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.e2e.commands import ROOT, train
-from tests.job.comparing import comparable
+from tests.job.comparing import comparable, near, without_hashes
 
 from sizewise.record.brackets import BracketRecord, read_tuning
 
@@ -85,20 +84,7 @@ def written(folder: Path) -> int:
     return sum(path.stat().st_size for path in files)
 
 
-def near(value: Any) -> Any:
-    """To rounding: who is packed with whom differs after a kill."""
-    if isinstance(value, float):
-        return pytest.approx(value, rel=1e-4, abs=1e-4, nan_ok=True)
-    if isinstance(value, dict):
-        return {key: near(item) for key, item in value.items()}
-    return [near(item) for item in value] if isinstance(value, list) else value
-
-
-def plain(record: Any) -> Any:
-    """Without hashes of files, which rounding changes."""
-    if isinstance(record, dict):
-        return {k: plain(v) for k, v in record.items() if "sha256" not in k}
-    return [plain(item) for item in record] if isinstance(record, list) else record
+ROUNDING = 1e-4  # who is packed with whom differs after a kill
 
 
 @pytest.mark.long
@@ -128,7 +114,7 @@ def test_packed_and_killed_at_twelve_random_moments_it_ends_with_the_same_surviv
     states = [(c.run, c.state, c.step, c.tokens) for c in expected.candidates]
     assert [(c.run, c.state, c.step, c.tokens) for c in found.candidates] == states
     for one, other in zip(found.candidates, expected.candidates, strict=True):
-        assert list(one.values) == near(list(other.values))
+        assert list(one.values) == near(list(other.values), ROUNDING)
         if other.state in ("kept", "audited"):
-            runs = [plain(comparable(f / "sweep" / other.run)) for f in (killed, whole)]
-            assert runs[0] == near(runs[1])
+            runs = [without_hashes(comparable(f / "sweep" / other.run)) for f in (killed, whole)]
+            assert runs[0] == near(runs[1], ROUNDING)

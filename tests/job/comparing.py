@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 TIMED = ("latency", "batch_latency")
 TIMED_SCORES = ("efficiency/latency", "efficiency/batch_latency", "efficiency/examples_per_second",
                 "efficiency/tokens_per_second")  # fmt: skip
@@ -37,3 +39,19 @@ def answers(path: Path) -> list[dict[str, Any]]:
         {**{k: v for k, v in row.items() if k not in TIMED}, "scores": untimed(row["scores"])}
         for row in rows
     ]
+
+
+def without_hashes(value: Any) -> Any:
+    """Drop the hashes of files, which rounding changes."""
+    if isinstance(value, dict):
+        return {k: without_hashes(v) for k, v in value.items() if "sha256" not in k}
+    return [without_hashes(item) for item in value] if isinstance(value, list) else value
+
+
+def near(value: Any, tolerance: float = 1e-5) -> Any:
+    """Let figures differ by ``tolerance``, as jobs do that share their passes with others."""
+    if isinstance(value, float):
+        return pytest.approx(value, rel=tolerance, abs=tolerance, nan_ok=True)
+    if isinstance(value, dict):
+        return {k: near(v, tolerance) for k, v in value.items()}
+    return [near(item, tolerance) for item in value] if isinstance(value, list) else value

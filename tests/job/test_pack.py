@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.job.comparing import answers, comparable
+from tests.job.comparing import answers, comparable, near, without_hashes
 from tests.job.runs import SMALL
 from tests.training.jobs import SERVER, exit_code
 
@@ -77,21 +77,6 @@ def assert_equal(ours: Path, theirs: Path) -> None:
 
 def comparable_plain(run_dir: Path) -> Any:
     return without_hashes(comparable(run_dir))
-
-
-def without_hashes(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: without_hashes(v) for k, v in value.items() if "sha256" not in k}
-    return [without_hashes(item) for item in value] if isinstance(value, list) else value
-
-
-def near(value: Any) -> Any:
-    """Figures as they are but for rounding: losses to 1e-5."""
-    if isinstance(value, float):
-        return pytest.approx(value, rel=1e-5, abs=1e-5, nan_ok=True)
-    if isinstance(value, dict):
-        return {k: near(v) for k, v in value.items()}
-    return [near(item) for item in value] if isinstance(value, list) else value
 
 
 def test_unequal_jobs_end_as_each_alone(tmp_path: Path) -> None:

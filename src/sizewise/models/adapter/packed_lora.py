@@ -10,6 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def _blocks(x: Tensor, dropped: Tensor | None, count: int) -> Tensor:
+    """Return what the adapters see, (K, N, I): a block of rows for each."""
+    return (x if dropped is None else dropped).reshape(count, -1, x.shape[-1])
+
+
 def _packed_lora_linear(
     x: Tensor,
     dropped: Tensor | None,
@@ -20,7 +25,7 @@ def _packed_lora_linear(
     scale_K: Tensor,
 ) -> tuple[Tensor, Tensor]:
     out = functional.linear(x, weight_OI, bias_O)
-    inputs_KNI = (x if dropped is None else dropped).reshape(len(a_KRI), -1, x.shape[-1])
+    inputs_KNI = _blocks(x, dropped, len(a_KRI))
     hidden_KNR = torch.bmm(inputs_KNI, a_KRI.transpose(1, 2)).mul_(scale_K)
     out.view(len(a_KRI), -1, out.shape[-1]).baddbmm_(hidden_KNR, b_KOR.transpose(1, 2))
     return out, hidden_KNR
@@ -35,7 +40,7 @@ def _looped_lora_linear(
     weights: Sequence[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
     out = functional.linear(x, weight_OI, bias_O)
-    inputs_KNI = (x if dropped is None else dropped).reshape(len(scales), -1, x.shape[-1])
+    inputs_KNI = _blocks(x, dropped, len(scales))
     hidden = [i_NI @ a_RI.t() for i_NI, a_RI in zip(inputs_KNI, weights[::2], strict=True)]
     out_KNO = out.view(len(scales), -1, out.shape[-1])
     for out_NO, h_NR, b_OR, scale in zip(out_KNO, hidden, weights[1::2], scales, strict=True):
@@ -75,7 +80,7 @@ class PackedLoraLinear(torch.autograd.Function):
         out, hidden_KNR = torch.ops.sizewise.packed_lora_linear(
             x, dropped, weight_OI, bias_O, a_KRI, b_KOR, scale_K
         )
-        inputs_KNI = (x if dropped is None else dropped).reshape(len(a_KRI), -1, x.shape[-1])
+        inputs_KNI = _blocks(x, dropped, len(a_KRI))
         ctx.save_for_backward(inputs_KNI, hidden_KNR, weight_OI, a_KRI, b_KOR, scale_K)
         ctx.shared = dropped is None
         return out
@@ -115,7 +120,7 @@ class LoopedLoraLinear(torch.autograd.Function):
         out, hidden = torch.ops.sizewise.looped_lora_linear(
             x, dropped, weight_OI, bias_O, scales, weights
         )
-        inputs_KNI = (x if dropped is None else dropped).reshape(len(scales), -1, x.shape[-1])
+        inputs_KNI = _blocks(x, dropped, len(scales))
         ctx.save_for_backward(inputs_KNI, weight_OI, *hidden, *weights)
         ctx.shared, ctx.scales = dropped is None, scales
         return out
