@@ -1,17 +1,20 @@
 """A sweep of 24 configurations: halved, as a full grid, and as one would write it oneself.
 
-    python benchmarks/sweep.py            # nano and micro × 3 ranks × 4 learning rates
-    python benchmarks/sweep.py --tiny     # whether it runs
+    python benchmarks/sweep.py                    # nano and micro × 3 ranks × 4 learning rates
+    python benchmarks/sweep.py --before CHECKOUT  # and the full grid of an earlier version
+    python benchmarks/sweep.py --tiny             # whether it runs
 
-One after the other, in the same folder of caches: `train.py` with `sweep.halving`, `train.py`
-without it, and `benchmarks/sweep_peer.py` (Hydra's basic launcher, HF Trainer with PEFT and length
-groups, `generate`). Wall and CPU seconds of the whole command, imports included; the winner is the
-configuration with the lowest validation loss.
+One after the other, each with an empty cache: `train.py` with `sweep.halving`, `train.py` without
+it, that of an earlier version on the same rows, bases, alpha and without dropout, and
+`benchmarks/sweep_peer.py` (Hydra's basic launcher, HF Trainer with PEFT and length groups,
+`generate`). Wall and CPU seconds of the whole command, imports and report included; the winner is
+the configuration with the lowest validation loss.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import resource
@@ -23,8 +26,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sizewise.embedded.dialogues import generate_dialogues
+from sizewise.models.sources import models_folder
 from sizewise.record.directories import OUTCOME_FILE
-from sizewise.record.outcome import read_outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,16 +73,29 @@ def joined(values: Sequence[object]) -> str:
     return ",".join(map(str, values))
 
 
-def ours(setting: Setting, folder: Path, *more: str) -> list[str]:
+def ours(setting: Setting, folder: Path, *more: str, checkout: Path = ROOT) -> list[str]:
     return [
-        sys.executable, str(ROOT / "train.py"), "-m", f"model={joined(setting.bases)}",
+        sys.executable, str(checkout / "train.py"), "-m", f"model={joined(setting.bases)}",
         f"lora.r={joined(setting.ranks)}", f"optimizer.lr={joined(setting.rates)}", "seed=1",
         f"dataset.max_train={setting.rows}", f"dataset.max_validation={setting.validation}",
         f"dataset.max_test={setting.test}", f"trainer.max_epochs={setting.epochs}",
         "trainer.batch_size=16", "evaluation.batch_size=64", "trainer.progress_bar=false",
-        f"generation.max_new_tokens={setting.room}", "logger=none", "sweep.baselines=false",
+        f"generation.max_new_tokens={setting.room}", "logger=none",
         f"hydra.launcher.n_jobs={setting.workers}", f"sweep.dir={folder}",
         f"paths.cache={folder / 'cache'}", *more,
+    ]  # fmt: skip
+
+
+def same_question(rows: Path) -> list[str]:
+    """What makes an earlier version ask today's question: rows, bases, alpha and no dropout."""
+    with rows.open("w", newline="", encoding="utf-8") as handle:
+        dialogues = generate_dialogues()
+        writer = csv.DictWriter(handle, list(dialogues[0]))
+        writer.writeheader()
+        writer.writerows(dialogues)
+    return [
+        "dataset.source.kind=csv", f"dataset.source.path={rows}",
+        f"model.path={models_folder()}/${{model.name}}", "lora.alpha=32", "lora.dropout=0",
     ]  # fmt: skip
 
 
@@ -97,10 +114,12 @@ Result = tuple[float, tuple[str, int, float], float]
 
 def our_results(folder: Path) -> Iterator[Result]:
     for path in folder.glob(f"*/{OUTCOME_FILE}"):
-        found = read_outcome(path.parent)
-        key = (found.model.name, found.config["lora"]["r"], found.config["optimizer"]["lr"])
-        scores = next(iter(found.tuned.values())).scores if found.tuned else {}
-        yield found.validation["val_loss"], key, scores[found.primary]
+        # As it stands: an earlier version's record is none that this one reads.
+        found = json.loads(path.read_text())
+        config = found["config"]
+        key = (found["model"]["name"], config["lora"]["r"], config["optimizer"]["lr"])
+        scores = next(iter(found["tuned"].values()))["scores"]
+        yield found["validation"]["val_loss"], key, scores[found["primary"]]
 
 
 def peer_results(folder: Path) -> Iterator[Result]:
@@ -110,12 +129,19 @@ def peer_results(folder: Path) -> Iterator[Result]:
 
 
 def measure(
-    name: str, command: list[str], results: Callable[[Path], Iterator[Result]], folder: Path
+    name: str,
+    command: list[str],
+    results: Callable[[Path], Iterator[Result]],
+    folder: Path,
+    checkout: Path = ROOT,
 ) -> Measured:
     """Run a command to its end; SystemExit with its last words where it fails."""
     folder.mkdir(parents=True)
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(checkout / "src"), str(checkout)]),
+    }
     run = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -127,17 +153,21 @@ def measure(
     return Measured(name, wall, cpu, winner, loss, score)
 
 
-def measure_all(setting: Setting, folder: Path) -> list[Measured]:
+def measure_all(setting: Setting, folder: Path, before: Path | None = None) -> Iterator[Measured]:
     halving = (
         f"sweep.halving.rungs={setting.rungs}", f"sweep.halving.keep={setting.keep}",
         "sweep.halving.keep_each=[model]",
     )  # fmt: skip
-    places = [folder / name for name in ("halved", "grid", "peer")]
-    return [
-        measure("halved", ours(setting, places[0], *halving), our_results, places[0]),
-        measure("full grid", ours(setting, places[1]), our_results, places[1]),
-        measure("Hydra basic, HF Trainer", peer(setting, places[2]), peer_results, places[2]),
-    ]
+    halved, grid, earlier, peers = (folder / name for name in ("halved", "grid", "earlier", "peer"))
+    alone = "sweep.baselines=false"
+    yield measure("halved", ours(setting, halved, alone, *halving), our_results, halved)
+    yield measure("full grid", ours(setting, grid, alone), our_results, grid)
+    if before is not None:
+        command = ours(
+            setting, earlier, *same_question(folder / "rows.csv"), checkout=before.resolve()
+        )
+        yield measure("full grid, before", command, our_results, earlier, before.resolve())
+    yield measure("Hydra basic, HF Trainer", peer(setting, peers), peer_results, peers)
 
 
 def table(found: Sequence[Measured]) -> Iterator[str]:
@@ -157,11 +187,15 @@ def table(found: Sequence[Measured]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="four configurations of a few steps")
+    parser.add_argument("--before", type=Path, help="a checkout of an earlier version")
     parser.add_argument("--folder", type=Path, help="kept; default: a temporary one")
     options = parser.parse_args(arguments)
     setting = TINY if options.tiny else Setting()
+    found = []
     with tempfile.TemporaryDirectory() as temporary:
-        found = measure_all(setting, options.folder or Path(temporary))
+        for one in measure_all(setting, options.folder or Path(temporary), options.before):
+            print(f"{one.name}: {one.wall:.0f} s, {one.cpu:.0f} CPU s", flush=True)
+            found.append(one)
     print(f"{setting.jobs} configurations, {os.cpu_count()} cores")
     print("\n".join(table(found)))
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sizewise.errors import ConfigError
+from sizewise.late_imports import leave_until_used
 
 if TYPE_CHECKING:
     import torch
@@ -77,9 +78,11 @@ def prepare_environment(hub: bool = True) -> None:
 
     Telemetry is off and the CUDA allocator grows its segments. Call it before torch and
     transformers are imported. Unless something on the ``hub`` is named, its client stays offline.
-    Large blocks of the CPU's memory are given back as soon as they are free.
+    Large blocks of the CPU's memory are given back as soon as they are free. What libraries import
+    without need is left until it is used.
     """
     map_large_blocks()
+    leave_until_used()
     for key, value in _DEFAULTS.items():
         os.environ.setdefault(key, value)
     if not hub:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -328,8 +329,9 @@ def _skipped(config: PretrainedConfig) -> list[str] | None:
 
 
 def quantized_linears(model: nn.Module) -> dict[str, nn.Module]:
-    import bitsandbytes as bnb
-
+    bnb = sys.modules.get("bitsandbytes")
+    if bnb is None:  # never imported, so nothing was made of its layers
+        return {}
     kinds = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 

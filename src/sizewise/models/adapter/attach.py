@@ -14,6 +14,7 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 from sizewise.config.model import LoraConfig, ModelConfig
 from sizewise.config.training import TrainerConfig
 from sizewise.errors import ModelError
+from sizewise.late_imports import without_bitsandbytes
 from sizewise.models import dtypes
 from sizewise.models.adapter import full
 from sizewise.models.adapter.fast_lora import LORA_LINEAR, speed_up
@@ -126,7 +127,8 @@ def _wrap(base: PreTrainedModel, config: Any, fast: bool = True) -> PeftModel:
     from peft import get_peft_model
     from peft.utils.other import ModulesToSaveWrapper
 
-    adapted = get_peft_model(base, config)
+    with without_bitsandbytes():
+        adapted = get_peft_model(base, config)
     for module in adapted.modules():
         if isinstance(module, ModulesToSaveWrapper):
             _train_in_fp32(module)
