@@ -10,7 +10,6 @@ The figures follow from the seed alone, except the seconds.
 from __future__ import annotations
 
 import argparse
-import gc
 import platform
 import time
 from collections.abc import Callable
@@ -255,7 +254,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--write", action="store_true", help="rewrite the block in docs")
     arguments = parser.parse_args()
-    gc.freeze()  # statsmodels collects garbage in every correction; 0.1 s with pandas imported
     text = figures(arguments.replicates, arguments.sweeps, arguments.seed)
     if arguments.write:
         rewrite(text)

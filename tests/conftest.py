@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -46,6 +47,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 MAIN = sys.modules["__main__"]
 SHARED = Path(os.environ.get("SIZEWISE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collections_stay_cheap() -> None:
+    """Collections of garbage, of which every job makes some, leave out what is there already."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
+from statsmodels.stats.proportion import proportion_confint, proportion_effectsize
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.effect import (
@@ -21,15 +22,7 @@ from sizewise.statistics.effect import (
     discordant_odds_ratio,
     minimum_detectable_effect,
 )
-from sizewise.statistics.paired import holm
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cheap_collections() -> Iterator[None]:
-    """Make the garbage collection in statsmodels' multipletests (0.1 s a call) cheap."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+from sizewise.statistics.paired import holm, mcnemar_test
 
 
 def minimum_detectable_difference(differences: np.ndarray | list[float], **options: Any) -> float:
@@ -46,6 +39,27 @@ def test_holm_by_hand() -> None:
     np.testing.assert_allclose(found.adjusted, [0.03, 0.06, 0.06, 0.02])
     assert found.rejected.tolist() == [True, False, False, True]
     assert found.family_size == 4
+
+
+def test_figures_are_those_of_statsmodels() -> None:
+    draw = np.random.default_rng(1)
+    for size in (1, 2, 7, 40):
+        p_values = draw.uniform(size=size) ** 3
+        reject, adjusted, _, _ = multipletests(p_values, alpha=0.05, method="holm")
+        found = holm(p_values)
+        np.testing.assert_allclose(found.adjusted, adjusted)
+        assert found.rejected.tolist() == reject.tolist()
+    for only_a, only_b in ((0, 5), (7, 2), (4, 4), (30, 11)):
+        a = np.repeat([1.0, 0.0, 1.0, 0.0], [only_a, only_b, 6, 3])
+        b = np.repeat([0.0, 1.0, 1.0, 0.0], [only_a, only_b, 6, 3])
+        expected = mcnemar([[6, only_a], [only_b, 3]], exact=True).pvalue
+        assert mcnemar_test(a, b).p_exact == pytest.approx(expected)
+        _, odds = discordant_odds_ratio(only_a, only_b)
+        low, high = proportion_confint(only_a, only_a + only_b, method="beta")
+        assert odds is not None
+        assert odds.low == pytest.approx(low / (1 - low))
+        assert odds.high == pytest.approx(high / (1 - high))
+    assert cohens_h(0.7, 0.25) == pytest.approx(proportion_effectsize(0.7, 0.25))
 
 
 @settings(max_examples=30, deadline=None)

@@ -6,23 +6,12 @@ The full version is benchmarks/statistics_simulation.py; bounds are those of the
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from benchmarks.simulation.scores import Scenario, draw_pair, group_index, measure_coverage
 from benchmarks.simulation.sweeps import measure_family_error, measure_power
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cheap_collections() -> Iterator[None]:
-    """Make the garbage collection in statsmodels' multipletests (0.1 s a call) cheap."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
 
 PROMISED = [
     Scenario("one model, 200 examples"),

@@ -8,8 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special
-from statsmodels.stats.proportion import proportion_confint, proportion_effectsize
+from scipy import optimize, special, stats
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import finite, fraction
@@ -44,7 +43,7 @@ def cohens_d_z(differences: ArrayLike) -> float:
 
 def cohens_h(proportion_a: float, proportion_b: float) -> float:
     """2·asin(√a) − 2·asin(√b) (Cohen 1988, chapter 6)."""
-    return float(proportion_effectsize(proportion_a, proportion_b))
+    return 2.0 * (math.asin(math.sqrt(proportion_a)) - math.asin(math.sqrt(proportion_b)))
 
 
 def discordant_odds_ratio(
@@ -59,8 +58,8 @@ def discordant_odds_ratio(
     if n == 0:
         return None, None
     ratio = only_a / only_b if only_b else math.inf
-    low, high = proportion_confint(only_a, n, alpha=1.0 - fraction(level, "level"), method="beta")
-    odds = [0.0 if p <= 0.0 else math.inf if p >= 1.0 else p / (1.0 - p) for p in (low, high)]
+    share = stats.binomtest(only_a, n).proportion_ci(fraction(level, "level"), method="exact")
+    odds = [0.0 if p <= 0.0 else math.inf if p >= 1.0 else p / (1.0 - p) for p in share]
     return ratio, Interval(odds[0], odds[1], level, "Clopper-Pearson, as odds")
 
 

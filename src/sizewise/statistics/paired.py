@@ -10,8 +10,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import (
@@ -162,9 +160,9 @@ def mcnemar_test(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemarTest:
     both = int(np.sum(right_a & right_b))
     only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(~right_a & right_b))
     neither = a.size - both - only_a - only_b
-    table = [[both, only_a], [only_b, neither]]
-    p_exact = float(statsmodels_mcnemar(table, exact=True).pvalue) if only_a + only_b else 1.0
-    at_observed = float(stats.binom.pmf(only_a, only_a + only_b, 0.5))
+    differ = only_a + only_b
+    p_exact = float(stats.binomtest(only_a, differ).pvalue) if differ else 1.0
+    at_observed = float(stats.binom.pmf(only_a, differ, 0.5))
     p_mid = p_exact if only_a == only_b else p_exact - at_observed
     return McNemarTest(both, only_a, only_b, neither, min(p_exact, 1.0), min(p_mid, 1.0))
 
@@ -275,8 +273,9 @@ def holm(
     if np.any((p[present] < 0.0) | (p[present] > 1.0)):
         raise StatisticsError("p_values must lie between 0 and 1.")
     adjusted = np.full(p.shape, np.nan)
-    rejected = np.zeros(p.shape, dtype=np.bool_)
-    if present.any():
-        reject, corrected, _, _ = multipletests(p[present], alpha=alpha, method="holm")
-        adjusted[present], rejected[present] = corrected, reject
-    return HolmCorrection(adjusted, rejected, alpha, int(present.sum()))
+    size = int(present.sum())
+    smallest_first = np.flatnonzero(present)[np.argsort(p[present], kind="stable")]
+    # statsmodels' multipletests, which gives the same, collects garbage in every call (0.2 s).
+    raised = np.maximum.accumulate(p[smallest_first] * np.arange(size, 0, -1))
+    adjusted[smallest_first] = np.minimum(raised, 1.0)
+    return HolmCorrection(adjusted, adjusted <= alpha, alpha, size)
