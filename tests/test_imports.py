@@ -13,8 +13,8 @@ ROOT = Path(sizewise.__file__).parent.parent
 FLOORS = (
     "errors", "palette", "signals", "files", "catalogue", "energy", "devices",
     "config", "late_imports", "runtime", "record", "statistics", "embedded", "data", "models",
-    "composition", "metrics", "tracking", "training", "evaluation", "report", "job", "release", "verify",
-    "sweep", "interface", "app", "commands",
+    "composition", "metrics", "tracking", "training", "evaluation", "report", "job", "release",
+    "verify", "sweep", "interface", "app", "commands",
 )  # fmt: skip
 
 
