@@ -7,8 +7,9 @@
 One after the other, each with an empty cache: `train.py` with `sweep.halving`, `train.py` without
 it, that of an earlier version on the same rows, bases, alpha and without dropout, and
 `benchmarks/sweep_peer.py` (Hydra's basic launcher, HF Trainer with PEFT and length groups,
-`generate`). Wall and CPU seconds of the whole command, imports and report included; the winner is
-the configuration with the lowest validation loss.
+`generate`). All answer the test examples alone: no validation answers, no candidates. Wall and CPU
+seconds of the whole command, imports and report included; the winner is the configuration with the
+lowest validation loss.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ class Setting:
         return len(self.bases) * len(self.ranks) * len(self.rates)
 
 
+# What an earlier version and the peer do not do either.
+ALIKE = (
+    "sweep.baselines=false", "evaluation.answer_validation=none", "evaluation.candidates=null",
+    "evaluation.timed_answers=0",
+)  # fmt: skip
 TINY = Setting(("nano",), (2, 4), (0.001, 0.01), 32, 8, 8, 1, 8, keep=0.5, workers="1")
 
 
@@ -159,9 +165,8 @@ def measure_all(setting: Setting, folder: Path, before: Path | None = None) -> I
         "sweep.halving.keep_each=[model]",
     )  # fmt: skip
     halved, grid, earlier, peers = (folder / name for name in ("halved", "grid", "earlier", "peer"))
-    alone = "sweep.baselines=false"
-    yield measure("halved", ours(setting, halved, alone, *halving), our_results, halved)
-    yield measure("full grid", ours(setting, grid, alone), our_results, grid)
+    yield measure("halved", ours(setting, halved, *ALIKE, *halving), our_results, halved)
+    yield measure("full grid", ours(setting, grid, *ALIKE), our_results, grid)
     if before is not None:
         command = ours(
             setting, earlier, *same_question(folder / "rows.csv"), checkout=before.resolve()

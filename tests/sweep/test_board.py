@@ -121,14 +121,14 @@ def test_every_worker_and_the_whole_have_an_estimate_of_the_time_left(
 def test_the_jobs_of_a_pack_have_one_worker_that_is_free_after_the_last(
     tmp_path: Path, submitted: Submit, claimed: Claimed
 ) -> None:
-    jobs = [submitted(seed) for seed in range(1, 6)]
+    jobs = [submitted(seed) for seed in range(1, 8)]
     done(jobs[0], 60.0)
     began = max(claimed(job) for job in jobs[1:4])
     board = read_board(tmp_path, began + 20)
     assert len(board.running) == 3
     (worker,) = board.workers
     assert set(worker.jobs) == {job.identity.slug for job in jobs[1:4]}
-    assert worker.left == pytest.approx(100, abs=1), "40 s for the pack, then one more of 60"
+    assert worker.left == pytest.approx(100, abs=1), "40 s for the pack, then three more of 60"
     assert {row[-1].rpartition(" ")[2] for row in board_rows(board)} == {"1:40"}
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sizewise.config.training import TrainerConfig
-from sizewise.files import write_json
-from sizewise.job.submit import Job
+from sizewise.files import sealed, write_json
+from sizewise.job.submit import DEFAULT_FUNCTION, Job
 from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
 from sizewise.record.identity import run_identity
 from sizewise.sweep.estimate.calibration import Measured
@@ -31,6 +31,7 @@ from sizewise.sweep.estimate.work import (
     stages,
 )
 from sizewise.sweep.grid import tell, timed
+from sizewise.sweep.launch.packing import Packing
 
 from .conftest import job_config
 from .planned import ESTIMATE, KIND, costs, planned
@@ -50,6 +51,25 @@ def test_a_job_is_the_sum_of_what_it_does(tmp_path: Path) -> None:
     assert found.seconds == pytest.approx(whole + 10 + 2 + 2), "imports, base, first reading"
     assert found.work["training"] == pytest.approx(STEPS + VALIDATIONS)
     assert found.work["answers"] == pytest.approx(UNTOUCHED + TUNED)
+
+
+def test_steps_of_jobs_that_share_passes_are_counted_at_the_pace_that_was_measured(
+    tmp_path: Path,
+) -> None:
+    plan = planned(tmp_path, [("seed=1",), ("seed=2",), ("seed=3", "lora=none")])
+    jobs = [replace(job, function=DEFAULT_FUNCTION) for job in plan.jobs]
+    packing = Packing(8, measured=True)
+    assert packing.paces(jobs) == {}, "nothing was measured yet"
+    seconds = {"8": 1.0, "2": 2.0, "1": 5.0}
+    kept = packing.kept(jobs[0])
+    assert kept is not None
+    write_json(kept, sealed({"device": "any", "jobs": 8, "seconds_per_token": seconds}))
+    paces = packing.paces(jobs)
+    assert paces == {job.identity.hash: pytest.approx(0.4) for job in jobs[:2]}
+    assert Packing(8).paces(jobs) == {}, "as many as were asked for: nothing is measured"
+    alone, shared = costs(plan), replace(costs(plan), paces=paces)
+    trained = [forecast(stages(plan), each).work["training"] for each in (alone, shared)]
+    assert trained == [pytest.approx(2 * (STEPS + VALIDATIONS) * pace) for pace in (1.0, 0.4)]
 
 
 def test_the_untouched_models_answers_are_paid_once_and_not_where_they_are_kept(

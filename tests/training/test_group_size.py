@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sizewise.files import read_json, write_json
-from sizewise.training.group_size import TIMED, GroupSize
+from sizewise.training.group_size import TIMED, GroupSize, shared_pace
 
 CPU = torch.device("cpu")
 
@@ -44,6 +44,17 @@ def test_the_cheapest_per_token_is_taken_and_kept_for_the_next_pack(
     assert size.now(CPU, 8) == chosen
     again = GroupSize(8, kept)
     assert (again.now(CPU, 6), again.measuring) == (min(chosen, 6), False)
+
+
+def test_what_a_shared_step_takes_is_told_where_it_was_measured(tmp_path: Path) -> None:
+    kept = tmp_path / "key.json"
+    assert shared_pace(kept, 8) is None
+    measure(GroupSize(8, kept), 8, {8: 2.0, 4: 1.0, 2: 3.0, 1: 5.0})
+    assert shared_pace(kept, 8) == pytest.approx(1 / 5), "four at a time are the cheapest"
+    assert shared_pace(kept, 3) == pytest.approx(3 / 5), "of three, two share a pass"
+    assert shared_pace(kept, 1) == 1.0
+    kept.write_text("{")
+    assert shared_pace(kept, 8) is None
 
 
 def test_another_device_or_more_jobs_are_measured_anew(

@@ -295,7 +295,8 @@ class _Expected:
 def _workers(running: Sequence[JobLine], waiting: Sequence[float | None]) -> list[Worker]:
     """Let whoever is free first take the next job, as the launchers do.
 
-    Jobs of one pack have one worker, which is free when the last of them has ended.
+    Jobs of one pack have one worker, which is free when the last of them has ended; those that
+    wait are taken by as many.
     """
     packs: dict[str, list[JobLine]] = {}
     for line in running:
@@ -306,9 +307,11 @@ def _workers(running: Sequence[JobLine], waiting: Sequence[float | None]) -> lis
         return [replace(worker, left=None) for worker in workers] if waiting else workers
     free = [(left, number) for number, left in enumerate(known)]
     heapq.heapify(free)
-    for seconds in waiting:
+    together = max((len(worker.jobs) for worker in workers), default=1)
+    for first in range(0, len(waiting), together):
         left, number = heapq.heappop(free)
-        heapq.heappush(free, (left + (seconds or 0.0), number))
+        seconds = max(each or 0.0 for each in waiting[first : first + together])
+        heapq.heappush(free, (left + seconds, number))
     ends = {number: left for left, number in free}
     return [replace(worker, left=ends[number]) for number, worker in enumerate(workers)]
 

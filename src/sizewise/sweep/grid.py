@@ -130,7 +130,7 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
         if backend is not None and plan.to_do:  # a finished sweep is shown on any machine
             backend.check(plan.to_do)
         peaks = peaks if options.estimate else None
-        estimate = estimate_sweep(plan, backend, options.limit, peaks)
+        estimate = estimate_sweep(plan, backend, options.limit, peaks, options.packing)
         tell(estimate)
         if options.dry_run:
             return
@@ -225,7 +225,7 @@ def check_launcher(backend: Backend | None, options: SweepConfig) -> None:
 
 def record(plan: Plan, command: list[str], options: SweepConfig, backend: Backend | None) -> None:
     """Write the sweep to disk as it is known now: its jobs, and what its brackets have come to."""
-    estimate = estimate_sweep(plan, backend, options.limit)
+    estimate = estimate_sweep(plan, backend, options.limit, packing=options.packing)
     write_json(
         SweepDir(plan.sweep_dir).plan,
         {

@@ -7,11 +7,13 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from sizewise.devices import device_name
 from sizewise.files import read_json, sealed, unsealed, write_json
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 TIMED = 3
@@ -42,6 +44,8 @@ class GroupSize:
 
     def now(self, device: torch.device, jobs: int) -> int:
         """Return how many of ``jobs`` that wait go through the next pass."""
+        import torch
+
         if self._chosen is None:
             self._device = self._device or f"{device_name(device)}, torch {torch.__version__}"
             self._recall(min(self.most, jobs))
@@ -89,6 +93,24 @@ class GroupSize:
             return
         if record.get("device") == self._device and measured >= jobs and chosen >= 1:
             self._chosen = min(chosen, jobs)
+
+
+def shared_pace(kept: Path, jobs: int) -> float | None:
+    """Return seconds of a token where ``jobs`` share passes, as a share of those of one alone.
+
+    None where that was not measured. That it was on another device than the jobs will have is not
+    seen here.
+    """
+    try:
+        record = unsealed(read_json(kept) or {})
+        seconds = {int(n): float(s) for n, s in dict(record.get("seconds_per_token", {})).items()}
+        chosen = min(int(record.get("jobs", 0)), jobs)
+    except (OSError, ValueError, TypeError):  # damaged: the next pack says so, and measures again
+        return None
+    sizes = [n for n in seconds if n <= chosen]
+    if 1 not in seconds or not sizes or seconds[1] <= 0:
+        return None
+    return seconds[max(sizes)] / seconds[1]
 
 
 def _halves(most: int) -> list[int]:

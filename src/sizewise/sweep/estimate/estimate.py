@@ -23,6 +23,7 @@ from sizewise.sweep.estimate.calibration import (
 from sizewise.sweep.estimate.outgoing import Outgoing, outgoing
 from sizewise.sweep.estimate.work import Costs, Forecast, Piece, forecast, stages
 from sizewise.sweep.launch.local_launcher import LocalBackend, available_cores
+from sizewise.sweep.launch.packing import ALONE
 from sizewise.sweep.launch.slot import Slot
 from sizewise.sweep.plan import Plan
 
@@ -67,7 +68,11 @@ class Estimate:
 
 
 def estimate_sweep(
-    plan: Plan, backend: Any, limit: int | None = None, peaks: Mapping[str, int] | None = None
+    plan: Plan,
+    backend: Any,
+    limit: int | None = None,
+    peaks: Mapping[str, int] | None = None,
+    packing: Any = "off",
 ) -> Estimate | None:
     """Estimate what a plan takes; None where nothing is left to do, nothing was ever measured, or
     jobs are another program's.
@@ -78,6 +83,8 @@ def estimate_sweep(
         limit: jobs that are started at most.
         peaks: bytes of the jobs by name. Given, what is not known yet is measured now; without,
             only what was measured before counts, and this costs nothing.
+        packing: as ``sweep.packing``. What jobs save that share passes is counted where it was
+            measured before.
     """
     planned = stages(plan, limit)
     pieces = [piece for stage in planned for piece in stage]
@@ -95,7 +102,10 @@ def estimate_sweep(
     else:
         found = calibrate(chosen, places, cache, elsewhere)
     workers = min(len(places), max(map(len, planned)))
-    costs = Costs(found, keys, workers, cache)
+    packs = (
+        backend.packing(packing, [*jobs.values()]) if isinstance(backend, LocalBackend) else ALONE
+    )
+    costs = Costs(found, keys, workers, cache, packs.paces([*jobs.values()]))
     known = [(p.job, costs.measured(p.job), p.weight if p.end >= 1 else 0.0) for p in pieces]
     memory = _at_once(peaks, pieces, workers)
     return _summed(forecast(planned, costs), workers, memory, outgoing(known))

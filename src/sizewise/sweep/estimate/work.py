@@ -118,13 +118,15 @@ class Costs:
     """Seconds of pieces, in the order in which they are asked for.
 
     The untouched model's answers are given once and shared: the first piece that needs them pays.
-    ``keys``: the kind of each job by its identity.
+    ``keys``: the kind of each job by its identity; ``paces``: what a step takes of those that share
+    passes, as a share of what it takes alone.
     """
 
     found: Found
     keys: Mapping[str, str]
     workers: int
     cache: Path
+    paces: Mapping[str, float] = field(default_factory=dict)
     _given: set[tuple[str, int]] = field(default_factory=set)
 
     def measured(self, job: Job) -> Measured:
@@ -138,7 +140,8 @@ class Costs:
         if not trains(config):
             more = measured.fit + _timed(config, measured, count, sides=1)
             return Cost(answers=answers, rest=piece.weight * (JOB_SECONDS + measured.data + more))
-        training, spread = _training(piece, measured, count)
+        pace = self.paces.get(piece.job.identity.hash, 1.0)
+        training, spread = (pace * seconds for seconds in _training(piece, measured, count))
         evaluation = config.get("evaluation") or {}
         if piece.end >= 1.0 and config.get("stage") != "train":
             split = count.test + (count.validation if measured.answers_validation[1] else 0)

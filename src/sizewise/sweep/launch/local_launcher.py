@@ -131,12 +131,16 @@ class LocalBackend:
         self.check(jobs)
         # Workers of an earlier call are kept; a search may begin with fewer jobs than come later.
         self._slots += self.places(len(jobs))[len(self._slots) :]
-        packing = choose_packing(options.packing, jobs, bool(self._gpus))
+        packing = self.packing(options.packing, jobs)
         with Progress(len(jobs), self._progress, options.sweep_dir) as progress:
             if packing.why and packing.why != self._said:
                 progress.say(packing.why)
                 self._said = packing.why
             Pool(self._slots, jobs, options, progress, packing).run()
+
+    def packing(self, asked: Any, jobs: Sequence[Job]) -> Packing:
+        """Return which of the jobs share passes, after ``check``; ``asked``: ``sweep.packing``."""
+        return choose_packing(asked, jobs, bool(self._gpus))
 
     def places(self, jobs: int) -> list[Slot]:
         """Return where so many jobs run, after ``check``: as many workers, with none begun yet."""

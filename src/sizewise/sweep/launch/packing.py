@@ -11,6 +11,7 @@ from typing import Any
 from sizewise.files import hash_text
 from sizewise.job.submit import DEFAULT_FUNCTION, Job
 from sizewise.record.identity import trains
+from sizewise.training.group_size import shared_pace
 
 MOST = 8
 # Of the trainer: what two jobs that share passes may differ in.
@@ -42,6 +43,23 @@ class Packing:
             return None
         cache = Path(str((job.config.get("paths") or {}).get("cache", ".")))
         return cache / "packing" / f"{hash_text(str(pack_key(job)), 16)}.json"
+
+    def paces(self, jobs: Sequence[Job]) -> dict[str, float]:
+        """Return by identity what a step takes beside others, as a share of what it takes alone.
+
+        Only jobs are in it that share passes and of whose like that was measured.
+        """
+        groups: dict[str, list[Job]] = {}
+        for job in jobs:
+            if (key := pack_key(job)) is not None and self.measured:
+                groups.setdefault(key, []).append(job)
+        found = {}
+        for group in groups.values():
+            kept = self.kept(group[0])
+            pace = None if kept is None else shared_pace(kept, min(len(group), self.most))
+            if pace is not None:
+                found |= {job.identity.hash: pace for job in group}
+        return found
 
 
 ALONE = Packing()
