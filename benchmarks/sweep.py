@@ -60,7 +60,7 @@ ALIKE = (
     "sweep.baselines=false", "evaluation.answer_validation=none", "evaluation.candidates=null",
     "evaluation.timed_answers=0",
 )  # fmt: skip
-TINY = Setting(("nano",), (2, 4), (0.001, 0.01), 32, 8, 8, 1, 8, keep=0.5, workers="1")
+TINY = Setting(("nano",), (2,), (0.001, 0.01), 32, 8, 8, 1, 8, keep=0.5, workers="1")
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def table(found: Sequence[Measured]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="four configurations of a few steps")
+    parser.add_argument("--tiny", action="store_true", help="two configurations of a few steps")
     parser.add_argument("--before", type=Path, help="a checkout of an earlier version")
     parser.add_argument("--folder", type=Path, help="kept; default: a temporary one")
     options = parser.parse_args(arguments)

@@ -13,7 +13,8 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 PLAN = ("sweep.dry_run=true", "sweep.estimate=false")
 TOY = (
-    "dataset.max_train=40", "dataset.max_test=12", "logger=none", "report=false",
+    "dataset.max_train=40", "dataset.max_validation=8", "dataset.max_test=12", "logger=none",
+    "report=false",
 )  # fmt: skip
 
 
