@@ -45,21 +45,27 @@ CURVES = Path(__file__).with_name("halving_curves.csv")
 COLUMNS = ("base", "rank", "lr", "seed", "share", "window", "loss")
 SETTING = ("dataset.max_train=480", "trainer.batch_size=16", "trainer.max_epochs=2")
 STEPS = 60
-SHARES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
+SHARES = (2 / 15, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
 WINDOWS = (0.0, 0.4, WINDOW, 0.8)
 VALIDATED = 192
 SWEEPS = 1000
-# How sweeps are decided: name, share of the rung, fraction kept (0: nothing but the best of each
-# rank), and whether the best of each rank goes on in any case or that of the base only.
-RULES = (
-    ("half at 1/4", 1 / 4, 0.5, True),
-    ("half at 1/3", 1 / 3, 0.5, True),
-    ("half at 1/2", 1 / 2, 0.5, True),
-    ("a quarter at 1/3", 1 / 3, 0.25, True),
-    ("an eighth at 1/3, of any rank", 1 / 3, 0.125, False),
-    ("one rate each at 1/3", 1 / 3, 0.0, True),
-    ("one rate each at 1/2", 1 / 2, 0.0, True),
-    ("one rate each at 2/3", 2 / 3, 0.0, True),
+Rungs = Sequence[tuple[float, float]]
+# How sweeps are decided: name, rungs (share of the steps, fraction kept; 0: nothing but the best of
+# each rank), and whether the best of each rank goes on in any case or that of the base only.
+RULES: tuple[tuple[str, Rungs, bool], ...] = (
+    ("half at 1/4", ((1 / 4, 0.5),), True),
+    ("half at 1/3", ((1 / 3, 0.5),), True),
+    ("half at 1/2", ((1 / 2, 0.5),), True),
+    ("a quarter at 1/3", ((1 / 3, 0.25),), True),
+    ("an eighth at 1/3, of any rank", ((1 / 3, 0.125),), False),
+    (
+        "half at 2/15, at 1/3 and at 2/3, of any rank",
+        ((2 / 15, 0.5), (1 / 3, 0.25), (2 / 3, 0.125)),
+        False,
+    ),
+    ("one rate each at 1/3", ((1 / 3, 0.0),), True),
+    ("one rate each at 1/2", ((1 / 2, 0.0),), True),
+    ("one rate each at 2/3", ((2 / 3, 0.0),), True),
 )
 # What is trained per base: ranks, learning rates, seeds.
 GRIDS = {
@@ -183,8 +189,7 @@ class Result:
 
 def simulate(
     curves: Curves,
-    share: float,
-    keep: float,
+    rungs: Rungs,
     window: float,
     sweeps: int = SWEEPS,
     seed: int = 0,
@@ -192,7 +197,7 @@ def simulate(
 ) -> Result:
     chance = random.Random(seed)
     drawn = [draw(curves, chance) for _ in range(sweeps)]
-    decided = [_decide(curves, sweep, share, keep, window, each_rank) for sweep in drawn]
+    decided = [_decide(curves, sweep, rungs, window, each_rank) for sweep in drawn]
     regrets = [regret for regret, _ in decided]
     return Result(
         kept=sum(regret == 0 for regret in regrets) / sweeps,
@@ -202,34 +207,32 @@ def simulate(
 
 
 def _decide(
-    curves: Curves,
-    sweep: Sequence[Key],
-    share: float,
-    keep: float,
-    window: float,
-    each_rank: bool,
+    curves: Curves, sweep: Sequence[Key], rungs: Rungs, window: float, each_rank: bool
 ) -> tuple[float, float]:
     """Return the regret of one sweep and the share of its steps that were run."""
     named = {f"{number:02}": curves[key] for number, key in enumerate(sweep)}
     groups = {
         name: str(key[1]) if each_rank else "" for name, key in zip(named, sweep, strict=True)
     }
-    rung = Rung(share, kept_of(len(sweep), keep) if keep else 0, groups)
-    fates = halve(named, [rung], lambda *_: {n: c[share, window] for n, c in named.items()})
+    climbs = [
+        Rung(share, kept_of(len(sweep), keep) if keep else 0, groups) for share, keep in rungs
+    ]
+    fates = halve(
+        named, climbs, lambda number, names: {n: named[n][rungs[number][0], window] for n in names}
+    )
     final = {name: losses[1.0, 0.0] for name, losses in named.items()}
     left = [loss for name, loss in final.items() if not fates[name].out]
-    steps = share + (1 - share) * len(left) / len(final)
-    return min(left) / min(final.values()) - 1, steps
+    ends = [rungs[fate.passed][0] if fate.out else 1.0 for fate in fates.values()]
+    return min(left) / min(final.values()) - 1, sum(ends) / len(ends)
 
 
 def table(curves: Curves, sweeps: int = SWEEPS) -> Iterator[str]:
     """The lines of a table for docs/sweeps.md."""
     yield "| | winner kept | regret | with the weights as they are | | steps run |"
     yield "|---|---:|---:|---:|---:|---:|"
-    for name, share, keep, each_rank in RULES:
+    for name, rungs, each_rank in RULES:
         mean, plain = (
-            simulate(curves, share, keep, window, sweeps, each_rank=each_rank)
-            for window in (WINDOW, 0.0)
+            simulate(curves, rungs, window, sweeps, each_rank=each_rank) for window in (WINDOW, 0.0)
         )
         yield (
             f"| {name} | {mean.kept:.1%} | {mean.regret:.2%} | {plain.kept:.1%} | "

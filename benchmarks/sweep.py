@@ -5,7 +5,7 @@
     python benchmarks/sweep.py --tiny             # whether it runs
 
 One after the other, each with an empty cache: `train.py` with `sweep.halving`, `train.py` without
-it, that of an earlier version on the same rows, bases, alpha and without dropout, and
+it, that of an earlier version on the same rows, bases and alpha (its own defaults otherwise), and
 `benchmarks/sweep_peer.py` (Hydra's basic launcher, HF Trainer with PEFT and length groups,
 `generate`). All answer the test examples alone: no validation answers, no candidates. Wall and CPU
 seconds of the whole command, imports and report included; the winner is the configuration with the
@@ -46,8 +46,8 @@ class Setting:
     test: int = 200
     epochs: int = 2
     room: int = 48
-    rungs: str = "[0.333]"
-    keep: float = 0.125
+    rungs: str = "[0.133,0.333,0.667]"
+    keep: float = 0.5
     workers: str = "null"
 
     @property
@@ -60,7 +60,7 @@ ALIKE = (
     "sweep.baselines=false", "evaluation.answer_validation=none", "evaluation.candidates=null",
     "evaluation.timed_answers=0",
 )  # fmt: skip
-TINY = Setting(("nano",), (2,), (0.001, 0.01), 32, 8, 8, 1, 8, keep=0.5, workers="1")
+TINY = Setting(("nano",), (2,), (0.001, 0.01), 32, 8, 8, 1, 8, "[0.5]", workers="1")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def ours(setting: Setting, folder: Path, *more: str, checkout: Path = ROOT) -> l
 
 
 def same_question(rows: Path) -> list[str]:
-    """What makes an earlier version ask today's question: rows, bases, alpha and no dropout."""
+    """What makes an earlier version ask today's question: rows, bases and alpha."""
     with rows.open("w", newline="", encoding="utf-8") as handle:
         dialogues = generate_dialogues()
         writer = csv.DictWriter(handle, list(dialogues[0]))
@@ -101,7 +101,7 @@ def same_question(rows: Path) -> list[str]:
         writer.writerows(dialogues)
     return [
         "dataset.source.kind=csv", f"dataset.source.path={rows}",
-        f"model.path={models_folder()}/${{model.name}}", "lora.alpha=32", "lora.dropout=0",
+        f"model.path={models_folder()}/${{model.name}}", "lora.alpha=32",
     ]  # fmt: skip
 
 

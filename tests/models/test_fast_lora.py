@@ -125,6 +125,25 @@ def test_dropout_keeps_mean_and_rate() -> None:
     assert torch.equal(adapter_dropout(ones, 0.05), out)
 
 
+@pytest.mark.parametrize("p", [0.05, 0.3, 0.9])
+def test_dropped_elements_are_independent_and_pass_no_gradient(p: float) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(50, 2, requires_grad=True)
+    dropped = torch.zeros(2000, 50, 2)
+    for row in dropped:
+        out = adapter_dropout(x, p)
+        (gradient,) = torch.autograd.grad(out.sum(), x)
+        assert torch.equal(gradient, out)
+        row.copy_(out == 0)
+    assert set(out.unique().tolist()) <= {0.0, out.max().item()}
+    assert out.max().item() == pytest.approx(1 / (1 - p))
+    assert dropped.mean().item() == pytest.approx(p, abs=0.005)
+    counts = dropped.sum((1, 2))
+    assert counts.var().item() == pytest.approx(100 * p * (1 - p), rel=0.15), "as a binomial's"
+    first, second = dropped.flatten(1)[:, :-1].flatten(), dropped.flatten(1)[:, 1:].flatten()
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1].item()) < 0.01
+
+
 @pytest.mark.parametrize(
     "model_type", ["gpt_oss", "granitemoehybrid", "lfm2", "gemma4", "phi3", "gemma2", "mistral"]
 )

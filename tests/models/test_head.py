@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from sizewise.config.model import LoraConfig
 from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.architecture import BUILDERS, ENCODERS
-from sizewise.models.head import answer_logits, answer_rows, answer_targets
+from sizewise.models.head import answer_logits, answer_losses, answer_rows, answer_targets
 
 
 @torch.no_grad()
@@ -100,3 +101,59 @@ def test_a_batch_without_answers_raises(base_of_type: Any, batch: Any) -> None:
     empty = batch | {"labels": torch.full_like(batch["labels"], -100)}
     with pytest.raises(ModelError, match="no answer token"):
         answer_logits(base_of_type("llama"), empty)
+
+
+def summed(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    loss = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum")
+    return loss, loss.detach()
+
+
+@pytest.mark.parametrize(
+    "model_type", ["llama", "qwen3", "gemma2", "gemma3", "phi3", "smollm3", "gpt_oss", "lfm2"]
+)
+def test_what_the_last_layer_leaves_out_changes_neither_loss_nor_gradients(
+    model_type: str, base_of_type: Any, tiny: Any, batch: Any
+) -> None:
+    config = LoraConfig(r=4, dropout=0.0)
+    found = []
+    for lean in (True, False):
+        torch.manual_seed(0)
+        model = attach_adapter(base_of_type(model_type), config, tiny(model_type), 0)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.3)
+        if lean:
+            loss, _, _ = answer_losses(model, batch, summed)
+        else:
+            loss, _ = summed(answer_logits(model, batch), answer_targets(batch))
+        loss.backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+        found.append((loss.item(), grads))
+    (loss, lean_grads), (reference, grads) = found
+    assert loss == pytest.approx(reference, rel=1e-5)
+    assert len(grads) > 4
+    for name, expected in grads.items():
+        torch.testing.assert_close(lean_grads[name], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "checkpointing", "rows"),
+    [({}, False, 36), ({}, True, None), ({"dropout": 0.1}, False, None)],
+)
+def test_the_last_mlp_sees_answer_positions_where_that_is_exact(
+    options: dict[str, Any], checkpointing: bool, rows: int | None, base_of_type: Any, tiny: Any,
+    batch: Any,
+) -> None:  # fmt: skip
+    model = attach_adapter(base_of_type("llama"), LoraConfig(r=4, **options), tiny("llama"), 0)
+    if checkpointing:
+        enable_checkpointing(model)
+    model.train()
+    layers, seen = model.get_base_model().model.layers, []
+    for layer in (layers[0], layers[-1]):
+        down = layer.mlp.down_proj
+        down.register_forward_hook(lambda m, args, out: seen.append(args[0].shape[:-1].numel()))
+    loss, _, _ = answer_losses(model, batch, summed)
+    loss.backward()
+    every = batch["input_ids"].numel()
+    assert seen[:2] == [every, rows or every]
+    assert layers[-1].mlp.forward.__func__ is type(layers[-1].mlp).forward, "as it was"

@@ -8,14 +8,13 @@ cover (DoRA, quantised layers, several adapters, mixed precision, merged weights
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-STEPS = 1 << 16
 
 
 def _lora_linear(
@@ -88,17 +87,36 @@ class LoraLinear(torch.autograd.Function):
 
 
 def adapter_dropout(x: Tensor, p: float) -> Tensor:
-    """Dropout that draws 16 random bits per element on the CPU, where PEFT's draws a number each.
+    """Dropout that draws, on the CPU, where elements are dropped instead of a number for each.
 
-    The rate is rounded to 1/65536 and the scale follows the rounded rate, so that the mean is kept.
+    Each element is dropped with probability ``p`` whatever happens to the others, as in
+    ``functional.dropout``: of a Poisson number of positions, drawn with replacement, the count at
+    each one is independent of all others (Kingman 1993, Poisson Processes, section 2.4), and 0 with
+    probability 1 - p where n·log(1/(1 - p)) are expected.
     """
     if x.device.type != "cpu":
         return functional.dropout(x, p)
-    dropped = round(p * STEPS)
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-    keep = (bits >= dropped - STEPS // 2).to(x.dtype)
-    return x * keep.mul_(STEPS / (STEPS - dropped))
+    expected = torch.tensor(-x.numel() * math.log1p(-p), dtype=torch.float64)
+    positions = torch.randint(max(1, x.numel()), (int(torch.poisson(expected)),))
+    return cast("Tensor", _DropPositions.apply(x, positions, 1 / (1 - p)))
+
+
+class _DropPositions(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, positions: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(positions)
+        ctx.scale = scale
+        return _without(x, positions, scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _without(gradients[0], *ctx.saved_tensors, ctx.scale), None, None
+
+
+def _without(x: Tensor, positions: Tensor, scale: float) -> Tensor:
+    out = (x * scale).contiguous()
+    out.view(-1).index_fill_(0, positions, 0.0)
+    return out
 
 
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
