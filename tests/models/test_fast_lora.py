@@ -11,7 +11,7 @@ import torch
 
 from sizewise.config.model import LoraConfig, QuantizationConfig
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
-from sizewise.models.adapter.fast_lora import adapter_dropout, speed_up
+from sizewise.models.adapter.fast_lora import Rows, adapter_dropout, drawn_for_all, speed_up
 from sizewise.models.base import load_base
 from sizewise.models.head import answer_logits
 
@@ -142,6 +142,19 @@ def test_dropped_elements_are_independent_and_pass_no_gradient(p: float) -> None
     assert counts.var().item() == pytest.approx(100 * p * (1 - p), rel=0.15), "as a binomial's"
     first, second = dropped.flatten(1)[:, :-1].flatten(), dropped.flatten(1)[:, 1:].flatten()
     assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1].item()) < 0.01
+
+
+def test_some_rows_are_dropped_as_among_all() -> None:
+    x, chosen = torch.randn(30, 7), torch.tensor([4, 5, 11, 28])
+    torch.manual_seed(3)
+    whole = adapter_dropout(x, 0.3)
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    with drawn_for_all(Rows(chosen, 30)):
+        some = adapter_dropout(x[chosen][None], 0.3)
+    assert torch.equal(some[0], whole[chosen])
+    assert torch.equal(torch.rand(1), after)
+    assert not torch.equal(adapter_dropout(x[chosen], 0.3), whole[chosen])
 
 
 @pytest.mark.parametrize(

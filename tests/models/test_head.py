@@ -138,7 +138,12 @@ def test_what_the_last_layer_leaves_out_changes_neither_loss_nor_gradients(
 
 @pytest.mark.parametrize(
     ("options", "checkpointing", "rows"),
-    [({}, False, 36), ({}, True, None), ({"dropout": 0.1}, False, None)],
+    [
+        ({}, False, 36),
+        ({"dropout": 0.1}, False, 36),
+        ({"dropout": 0.1, "fast": False}, False, None),
+        ({}, True, None),
+    ],
 )
 def test_the_last_mlp_sees_answer_positions_where_that_is_exact(
     options: dict[str, Any], checkpointing: bool, rows: int | None, base_of_type: Any, tiny: Any,

@@ -395,9 +395,8 @@ def test_the_winner_of_sweeps_from_stored_learning_curves_is_kept() -> None:
     found = simulate(curves, [(1 / 3, 0.5)], WINDOW, sweeps=200)
     assert (found.kept >= 0.95, found.regret <= 0.005) == (True, True)
     assert found.steps < 0.75
-    rungs = [(2 / 15, 0.5), (1 / 3, 0.25), (2 / 3, 0.125)]
-    early = simulate(curves, rungs, WINDOW, sweeps=1000, each_rank=False)
-    assert (early.kept >= 0.95, early.regret <= 0.005) == (True, True)
-    assert early.steps < 0.45
+    few = simulate(curves, [(1 / 3, 0.125)], WINDOW, sweeps=1000, each_rank=False)
+    assert (few.kept >= 0.95, few.regret <= 0.005) == (True, True)
+    assert few.steps < 0.5
     mean, plain = (simulate(curves, [(1 / 3, 0.0)], window, sweeps=200) for window in (WINDOW, 0.0))
     assert mean.regret < plain.regret / 2, "the mean of the latest weights misleads less"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sizewise.data.batches.collate import IGNORED
 from sizewise.errors import ModelError
+from sizewise.models.adapter.fast_lora import Rows, drawn_for_all, draws_positions
 from sizewise.models.adapter.wrapping import base_of
 
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -117,10 +118,11 @@ def last_layer_rows(base: Any, input_ids: Tensor, choose: Choose) -> Iterator[No
         forward = part.forward
 
         def run(x_BTD: Tensor) -> Tensor:
-            width, index_N = x_BTD.shape[-1], cast("Tensor", chosen_N).to(x_BTD.device)
-            rows_1ND = x_BTD.reshape(-1, width).index_select(0, index_N).unsqueeze(0)
-            out_ND = forward(rows_1ND).squeeze(0)
-            empty = out_ND.new_zeros(x_BTD.shape[:-1].numel(), out_ND.shape[-1])
+            every, index_N = x_BTD.shape[:-1].numel(), cast("Tensor", chosen_N).to(x_BTD.device)
+            rows_1ND = x_BTD.reshape(every, -1).index_select(0, index_N).unsqueeze(0)
+            with drawn_for_all(Rows(index_N, every)):
+                out_ND = forward(rows_1ND).squeeze(0)
+            empty = out_ND.new_zeros(every, out_ND.shape[-1])
             return empty.index_copy(0, index_N, out_ND).view(*x_BTD.shape[:-1], -1)
 
         return run
@@ -132,9 +134,9 @@ def last_layer_rows(base: Any, input_ids: Tensor, choose: Choose) -> Iterator[No
 def _position_wise(base: Any) -> list[nn.Module]:
     """Return the parts of the last layer that may be run at some positions only.
 
-    None where that would change what is computed: where activations are recomputed later, in
-    another order; where dropout draws random numbers for every element; where int8 looks for
-    outliers in all rows.
+    None where that would change what is computed: where activations are recomputed later, when
+    all of this is over; where other dropout than the adapters' on a CPU draws a random number for
+    every element; where int8 looks for outliers in all rows.
     """
     if base.config.is_encoder_decoder or getattr(base, "is_gradient_checkpointing", False):
         return []
@@ -148,7 +150,9 @@ def _position_wise(base: Any) -> list[nn.Module]:
     found += [getattr(attention, name, None) for name in ("q_proj", "o_proj")]
     parts = [part for part in found if isinstance(part, nn.Module)]
     every = [module for part in parts for module in part.modules()]
-    drops = any(isinstance(m, nn.Dropout) and m.p and m.training for m in every)
+    adapters = [m for m in every if hasattr(m, "lora_dropout") and draws_positions(m)]
+    drawn = {drop for adapter in adapters for drop in adapter.lora_dropout.modules()}
+    drops = any(isinstance(m, nn.Dropout) and m.p and m.training and m not in drawn for m in every)
     int8 = any(type(p).__name__ == "Int8Params" for part in parts for p in part.parameters())
     return [] if drops or int8 else parts
 

@@ -18,6 +18,7 @@ from sizewise.late_imports import without_bitsandbytes
 from sizewise.models import dtypes
 from sizewise.models.adapter import full
 from sizewise.models.adapter.fast_lora import LORA_LINEAR, speed_up
+from sizewise.models.adapter.fast_norm import lean_norms
 from sizewise.models.adapter.packed_lora import PACKED_LINEARS
 from sizewise.models.adapter.targets import Targets, choose_targets, exclude_pattern, matching
 from sizewise.models.adapter.wrapping import adapted_modules, base_of, base_only, is_adapted
@@ -134,6 +135,7 @@ def _wrap(base: PreTrainedModel, config: Any, fast: bool = True) -> PeftModel:
             _train_in_fp32(module)
     if fast:
         speed_up(adapted)
+    lean_norms(adapted, fast)
     return cast("PeftModel", adapted)
 
 

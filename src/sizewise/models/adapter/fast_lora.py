@@ -9,6 +9,10 @@ cover (DoRA, quantised layers, several adapters, mixed precision, merged weights
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -86,6 +90,42 @@ class LoraLinear(torch.autograd.Function):
         return grad_x, grad_dropped, None, None, grad_a, grad_b, None
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are computed: ``chosen`` [N], their numbers among all ``of`` a batch."""
+
+    chosen: Tensor
+    of: int
+
+    def among(self, positions: Tensor, width: int) -> Tensor:
+        """Return where positions in a tensor of all rows are in one of the chosen, if they are."""
+        place = torch.full((self.of,), -1).index_copy_(
+            0, self.chosen, torch.arange(len(self.chosen))
+        )
+        found = place[positions // width]
+        there = found >= 0
+        return found[there] * width + positions[there] % width
+
+
+_some_rows: ContextVar[Rows | None] = ContextVar("some_rows", default=None)
+
+
+@contextmanager
+def drawn_for_all(rows: Rows) -> Iterator[None]:
+    """Let dropout of some rows draw what it would draw for all of them."""
+    before = _some_rows.set(rows)
+    try:
+        yield
+    finally:
+        _some_rows.reset(before)
+
+
+def draws_positions(layer: Any) -> bool:
+    """Whether dropout of a LoRA layer is ``adapter_dropout`` on a CPU."""
+    weight = layer.base_layer.weight
+    return weight.device.type == "cpu" and is_plain(weight, layer)
+
+
 def adapter_dropout(x: Tensor, p: float) -> Tensor:
     """Dropout that draws, on the CPU, where elements are dropped instead of a number for each.
 
@@ -96,8 +136,12 @@ def adapter_dropout(x: Tensor, p: float) -> Tensor:
     """
     if x.device.type != "cpu":
         return functional.dropout(x, p)
-    expected = torch.tensor(-x.numel() * math.log1p(-p), dtype=torch.float64)
-    positions = torch.randint(max(1, x.numel()), (int(torch.poisson(expected)),))
+    rows, width = _some_rows.get(), x.shape[-1]
+    count = x.numel() if rows is None else rows.of * width
+    expected = torch.tensor(-count * math.log1p(-p), dtype=torch.float64)
+    positions = torch.randint(max(1, count), (int(torch.poisson(expected)),))
+    if rows is not None:
+        positions = rows.among(positions, width)
     return cast("Tensor", _DropPositions.apply(x, positions, 1 / (1 - p)))
 
 

@@ -1,0 +1,90 @@
+"""RMS norms (Zhang & Sennrich 2019) with frozen weights, with a written-out backward pass.
+
+As transformers writes them, an autograd graph of five steps keeps three tensors of the input's size
+and makes six more on its way back; here one is kept and three are made.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Kind = type[nn.Module]
+
+
+class RmsNorm(torch.autograd.Function):
+    """``(w + more) · x / sqrt(mean(x²) + eps)`` over the last dimension, with w frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float, more: float) -> Tensor:
+        width = x.shape[-1]
+        norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = norms.square_().div_(width).add_(eps).rsqrt_()
+        normed = x * inverse
+        scale_D = weight_D + more if more else weight_D
+        ctx.save_for_backward(normed, inverse, scale_D)
+        return normed * scale_D
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        normed, inverse, scale_D = ctx.saved_tensors
+        grad = gradients[0] * scale_D
+        along = (grad * normed).mean(-1, keepdim=True)
+        return grad.addcmul_(normed, along, value=-1).mul_(inverse), None, None, None
+
+
+def lean_norms(model: nn.Module, lean: bool) -> int:
+    """Give every RMS norm the lean passes, or transformers' own back; return how many have them.
+
+    Without gradients, where a weight is trained, or in another dtype than fp32, a norm is computed
+    as transformers does in any case.
+    """
+    count = 0
+    for module in model.modules():
+        weighted = isinstance(getattr(module, "weight", None), nn.Parameter)
+        if not weighted or not type(module).__name__.endswith("RMSNorm"):
+            continue
+        more = _added(type(module))
+        if more is None:
+            continue
+        module.__dict__.pop("forward", None)
+        if lean:
+            module.forward = partial(_forward, module, more)
+            count += 1
+    return count
+
+
+def _forward(self: Any, more: float, x: Tensor) -> Tensor:
+    weight = self.weight
+    plain = x.dtype == weight.dtype == torch.float32 and not weight.requires_grad
+    if not plain or not torch.is_grad_enabled():
+        return type(self).forward(self, x)  # type: ignore[no-any-return]
+    return RmsNorm.apply(x, weight, _eps(self), more)  # type: ignore[no-any-return]
+
+
+def _eps(norm: Any) -> float:
+    return float(norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
+
+
+@cache
+def _added(kind: Kind) -> float | None:
+    """What a class of norms adds to its weight (Gemma's 1), found on a probe.
+
+    None where it computes something else.
+    """
+    with torch.device("cpu"), torch.no_grad():
+        x = torch.linspace(-2, 3, 24).view(3, 8)
+        try:
+            probe: Any = kind(8, eps=0.01).float()
+            probe.weight.copy_(torch.linspace(0.5, 2, 8))
+            expected, eps = probe(x), _eps(probe)
+        except (TypeError, AttributeError, RuntimeError):
+            return None
+        normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+        for more in (0.0, 1.0):
+            if torch.allclose(expected, normed * (probe.weight + more), rtol=1e-5, atol=1e-6):
+                return more
+    return None

@@ -1,0 +1,81 @@
+"""RMS norms of every architecture, lean and as transformers writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sizewise.models.adapter.fast_norm import RmsNorm, lean_norms
+
+NORMED = [
+    "llama", "qwen2", "qwen3", "mistral", "phi3", "smollm3", "gemma2", "gemma3", "gpt_oss", "lfm2",
+]  # fmt: skip
+
+
+def norms_of(model: nn.Module) -> list[nn.Module]:
+    return [m for m in model.modules() if type(m).__name__.endswith("RMSNorm")]
+
+
+@pytest.mark.parametrize("model_type", NORMED)
+def test_outputs_and_gradients_are_those_of_transformers(
+    model_type: str, base_of_type: Any
+) -> None:
+    base = base_of_type(model_type).requires_grad_(False)
+    norms = norms_of(base)
+    for norm in norms:
+        nn.init.normal_(norm.weight)
+    found = []
+    for lean in (True, False):
+        assert lean_norms(base, lean) == (len(norms) if lean else 0)
+        torch.manual_seed(1)
+        for norm in norms[:4]:
+            x = torch.randn(3, 5, norm.weight.numel(), requires_grad=True)
+            out = norm(x)
+            assert ("RmsNorm" in type(out.grad_fn).__name__) == lean
+            (gradient,) = torch.autograd.grad(out.square().sum(), x)
+            found.append((out.detach(), gradient))
+    half = len(found) // 2
+    assert half >= 2
+    for (out, gradient), (expected, its) in zip(found[:half], found[half:], strict=True):
+        torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradient, its, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    weight = torch.rand(6, dtype=torch.float64)
+    x = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: RmsNorm.apply(x, weight, 1e-3, 1.0), x)
+
+
+def test_without_gradients_and_in_other_dtypes_it_is_transformers_own(base_of_type: Any) -> None:
+    base = base_of_type("llama").requires_grad_(False)
+    norm = norms_of(base)[0]
+    x = torch.randn(2, 8, norm.weight.numel(), requires_grad=True)
+    before = norm(x).detach()
+    lean_norms(base, True)
+    with torch.no_grad():
+        assert torch.equal(norm(x), before)
+    norm.weight.requires_grad_(True)
+    assert "RmsNorm" not in type(norm(x).grad_fn).__name__
+    norm.weight.requires_grad_(False)
+    norm.to(torch.bfloat16)
+    assert "RmsNorm" not in type(norm(x.bfloat16()).grad_fn).__name__
+
+
+class OtherRMSNorm(nn.Module):
+    """Not what its name says."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / x.abs().amax(-1, keepdim=True) * self.weight
+
+
+def test_another_norm_of_that_name_is_left_alone() -> None:
+    model = nn.Sequential(OtherRMSNorm(8, eps=1e-6), nn.LayerNorm(8))
+    assert lean_norms(model, True) == 0
