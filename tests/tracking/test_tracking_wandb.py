@@ -27,7 +27,7 @@ from sizewise.config.evaluation import LoggerConfig
 from sizewise.record.outcome import read_outcome
 from sizewise.tracking import finish_loggers, make_loggers
 from sizewise.tracking.summary_run import SweepSummary, write_summary_run
-from sizewise.tracking.wandb_logger import choose_mode
+from sizewise.tracking.wandb_run import choose_mode
 
 WANDB = {"wandb": {"_target_": "sizewise.tracking.wandb_backend.WandbBackend"}}
 SMALL = Task(examples=10)
@@ -158,9 +158,9 @@ def test_requeued_job_keeps_its_id_and_foreign_folders_stay(tmp_path: Path) -> N
 
 
 def test_nobody_logged_in_means_offline_without_a_prompt(caplog: pytest.LogCaptureFixture) -> None:
-    from sizewise.tracking import wandb_logger
+    from sizewise.tracking import wandb_run
 
-    wandb_logger._said.clear()
+    wandb_run._said.clear()
     caplog.set_level("INFO")
     assert [choose_mode(mode) for mode in ("auto", "online", "offline")] == ["offline"] * 3
     assert sum("nobody is logged in" in r.message for r in caplog.records) == 1
@@ -183,12 +183,12 @@ def test_credentials_mean_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_server_that_does_not_answer_gives_an_offline_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from sizewise.tracking import wandb_logger
+    from sizewise.tracking import wandb_run
 
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(wandb_logger, "CONNECT_SECONDS", 2.0)
-    monkeypatch.setattr(wandb_logger, "_unreachable", set())
+    monkeypatch.setattr(wandb_run, "CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(wandb_run, "_unreachable", set())
     loggers = make_loggers(config(), tmp_path, "abc")
     fit(tmp_path, loggers, [])
     finish_loggers(loggers, None, error=False)
@@ -197,7 +197,7 @@ def test_server_that_does_not_answer_gives_an_offline_run(
 
 
 def test_error_reporting_of_wandb_is_off() -> None:
-    from sizewise.tracking.wandb_logger import import_wandb
+    from sizewise.tracking.wandb_run import import_wandb
 
     import_wandb()
     assert os.environ["WANDB_ERROR_REPORTING"] == "false"

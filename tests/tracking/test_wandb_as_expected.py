@@ -197,7 +197,7 @@ def test_the_use_of_a_gpu_is_recorded_on_gpu_jobs_only(
     import wandb
 
     from sizewise.tracking.summary import RunContext
-    from sizewise.tracking.wandb_logger import open_run
+    from sizewise.tracking.wandb_run import open_run
 
     opened: list[Any] = []
     monkeypatch.setattr(wandb, "init", lambda **given: opened.append(given["settings"]))
@@ -214,7 +214,7 @@ def test_the_address_of_a_run_is_said(
     import wandb
 
     from sizewise.tracking.summary import RunContext
-    from sizewise.tracking.wandb_logger import open_run
+    from sizewise.tracking.wandb_run import open_run
 
     class Opened:
         url = "https://wandb.example/runs/a"

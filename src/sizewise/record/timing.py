@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MOST_ROUNDS = 3
-ENOUGH_SECONDS = 2.0
+ENOUGH_SECONDS = 1.0
 """Rounds after the first are made only while all of them took less than this."""
 BUSY = 1.5
 """Seconds that passed for one of computing, above which a machine had other work to do."""

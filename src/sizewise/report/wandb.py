@@ -28,8 +28,8 @@ from sizewise.tracking.summary_run import (
 )
 from sizewise.tracking.wandb_artifacts import alias
 from sizewise.tracking.wandb_backend import WandbBackend
-from sizewise.tracking.wandb_logger import choose_mode, import_wandb
 from sizewise.tracking.wandb_report import ReportText, available, build_report, write_report_file
+from sizewise.tracking.wandb_run import choose_mode, import_wandb
 
 log = logging.getLogger(__name__)
 

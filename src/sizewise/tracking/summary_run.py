@@ -13,7 +13,7 @@ from sizewise.record.outcome import Outcome
 from sizewise.tracking.summary import RunContext
 from sizewise.tracking.wandb_artifacts import adapter_artifact
 from sizewise.tracking.wandb_backend import WandbBackend
-from sizewise.tracking.wandb_logger import choose_mode, import_wandb, open_run, say_once
+from sizewise.tracking.wandb_run import choose_mode, import_wandb, open_run, say_once
 
 MARKER = "wandb-summary.sha256"
 WINNER = "winner"

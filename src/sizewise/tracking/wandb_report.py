@@ -11,7 +11,7 @@ from typing import Any
 
 from sizewise.errors import ConfigError
 from sizewise.files import write_atomically
-from sizewise.tracking.wandb_logger import import_wandb
+from sizewise.tracking.wandb_run import import_wandb
 
 REPORT_FILE = "wandb_report.json"
 SCORE, SIZE = "quality/score", "size/params"
