@@ -57,6 +57,9 @@ def test_steps_of_jobs_that_share_passes_are_counted_at_the_pace_that_was_measur
     tmp_path: Path,
 ) -> None:
     plan = planned(tmp_path, [("seed=1",), ("seed=2",), ("seed=3", "lora=none")])
+    for job in plan.jobs:
+        config: Any = job.config
+        config["paths"] = {"cache": str(tmp_path / "cache")}
     jobs = [replace(job, function=DEFAULT_FUNCTION) for job in plan.jobs]
     packing = Packing(8, measured=True)
     assert packing.paces(jobs) == {}, "nothing was measured yet"

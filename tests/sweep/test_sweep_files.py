@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from sizewise.commands.run import prepare
 from sizewise.composition.jobs import JobComposer
-from sizewise.config import SweepConfig, TuningConfig, conf_dir
+from sizewise.config import HalvingConfig, SweepConfig, TuningConfig, conf_dir
 from sizewise.sweep.grid import expand
 from sizewise.sweep.plan import make_plan
 
@@ -50,7 +50,9 @@ def test_every_job_of_a_named_sweep_is_valid(
 def read(path: Path) -> SweepConfig:
     written = OmegaConf.create({"sweep": yaml.safe_load(path.read_text())})
     values = OmegaConf.to_container(written, resolve=True)["sweep"]  # type: ignore[index, call-overload]
-    return SweepConfig(**{**values, "tuning": TuningConfig(**values.get("tuning", {}))})
+    parts = {"tuning": TuningConfig, "halving": HalvingConfig}
+    made = {name: kind(**values.get(name, {})) for name, kind in parts.items()}
+    return SweepConfig(**{**values, **made})
 
 
 def test_every_shipped_sweep_that_trains_tunes_and_has_three_seeds() -> None:

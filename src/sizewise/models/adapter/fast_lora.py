@@ -154,7 +154,8 @@ class _DropPositions(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _without(gradients[0], *ctx.saved_tensors, ctx.scale), None, None
+        (positions,) = ctx.saved_tensors
+        return _without(gradients[0], positions, ctx.scale), None, None
 
 
 def _without(x: Tensor, positions: Tensor, scale: float) -> Tensor:

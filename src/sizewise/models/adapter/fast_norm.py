@@ -6,13 +6,12 @@ and makes six more on its way back; here one is kept and three are made.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-
-Kind = type[nn.Module]
 
 
 class RmsNorm(torch.autograd.Function):
@@ -47,7 +46,7 @@ def lean_norms(model: nn.Module, lean: bool) -> int:
         weighted = isinstance(getattr(module, "weight", None), nn.Parameter)
         if not weighted or not type(module).__name__.endswith("RMSNorm"):
             continue
-        more = _added(type(module))
+        more = _added(cast(Hashable, type(module)))
         if more is None:
             continue
         module.__dict__.pop("forward", None)
@@ -61,8 +60,8 @@ def _forward(self: Any, more: float, x: Tensor) -> Tensor:
     weight = self.weight
     plain = x.dtype == weight.dtype == torch.float32 and not weight.requires_grad
     if not plain or not torch.is_grad_enabled():
-        return type(self).forward(self, x)  # type: ignore[no-any-return]
-    return RmsNorm.apply(x, weight, _eps(self), more)  # type: ignore[no-any-return]
+        return type(self).forward(self, x)
+    return RmsNorm.apply(x, weight, _eps(self), more)
 
 
 def _eps(norm: Any) -> float:
@@ -70,7 +69,7 @@ def _eps(norm: Any) -> float:
 
 
 @cache
-def _added(kind: Kind) -> float | None:
+def _added(kind: Any) -> float | None:
     """What a class of norms adds to its weight (Gemma's 1), found on a probe.
 
     None where it computes something else.

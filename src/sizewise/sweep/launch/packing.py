@@ -53,7 +53,7 @@ class Packing:
         for job in jobs:
             if (key := pack_key(job)) is not None and self.measured:
                 groups.setdefault(key, []).append(job)
-        found = {}
+        found: dict[str, float] = {}
         for group in groups.values():
             kept = self.kept(group[0])
             pace = None if kept is None else shared_pace(kept, min(len(group), self.most))
