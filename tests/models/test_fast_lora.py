@@ -144,17 +144,18 @@ def test_dropped_elements_are_independent_and_pass_no_gradient(p: float) -> None
     assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1].item()) < 0.01
 
 
-def test_some_rows_are_dropped_as_among_all() -> None:
+@pytest.mark.parametrize("p", [0.05, 0.3, 0.6])
+def test_some_rows_are_dropped_as_among_all(p: float) -> None:
     x, chosen = torch.randn(30, 7), torch.tensor([4, 5, 11, 28])
     torch.manual_seed(3)
-    whole = adapter_dropout(x, 0.3)
+    whole = adapter_dropout(x, p)
     after = torch.rand(1)
     torch.manual_seed(3)
     with drawn_for_all(Rows(chosen, 30)):
-        some = adapter_dropout(x[chosen][None], 0.3)
+        some = adapter_dropout(x[chosen][None], p)
     assert torch.equal(some[0], whole[chosen])
     assert torch.equal(torch.rand(1), after)
-    assert not torch.equal(adapter_dropout(x[chosen], 0.3), whole[chosen])
+    assert not torch.equal(adapter_dropout(x[chosen], p), whole[chosen])
 
 
 @pytest.mark.parametrize(

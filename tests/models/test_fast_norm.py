@@ -76,6 +76,33 @@ class OtherRMSNorm(nn.Module):
         return x / x.abs().amax(-1, keepdim=True) * self.weight
 
 
-def test_another_norm_of_that_name_is_left_alone() -> None:
-    model = nn.Sequential(OtherRMSNorm(8, eps=1e-6), nn.LayerNorm(8))
+class InGroupsRMSNorm(OtherRMSNorm):
+    """RMS norm of the whole width, or of groups, as the instance says."""
+
+    def __init__(self, width: int, group_size: int | None = None, eps: float = 1e-6) -> None:
+        super().__init__(width, eps)
+        self.group_size = group_size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+
+class ForGpusRMSNorm(OtherRMSNorm):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise ValueError("a kernel that the CPU has not got")
+
+
+def test_other_norms_of_that_name_are_left_alone() -> None:
+    others = [OtherRMSNorm(8, eps=1e-6), InGroupsRMSNorm(8, 4), ForGpusRMSNorm(8, eps=1e-6)]
+    model = nn.Sequential(*others, nn.RMSNorm(8), nn.RMSNorm((4, 8), eps=1e-6), nn.LayerNorm(8))
     assert lean_norms(model, True) == 0
+
+
+def test_a_forward_that_somebody_else_put_there_stays(base_of_type: Any) -> None:
+    """As accelerate does, to move what goes in to another device."""
+    base = base_of_type("llama").requires_grad_(False)
+    hooked, *others = norms_of(base)
+    theirs = hooked.forward = lambda x: x  # type: ignore[method-assign, assignment]
+    for lean in (True, False):
+        assert lean_norms(base, lean) == (len(others) if lean else 0)
+        assert hooked.forward is theirs

@@ -109,7 +109,21 @@ def summed(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tens
 
 
 @pytest.mark.parametrize(
-    "model_type", ["llama", "qwen3", "gemma2", "gemma3", "phi3", "smollm3", "gpt_oss", "lfm2"]
+    "model_type",
+    [
+        "llama",
+        "qwen2",
+        "qwen3",
+        "mistral",
+        "gemma2",
+        "gemma3",
+        "gemma4",
+        "phi3",
+        "smollm3",
+        "gpt_oss",
+        "granitemoehybrid",
+        "lfm2",
+    ],
 )
 def test_what_the_last_layer_leaves_out_changes_neither_loss_nor_gradients(
     model_type: str, base_of_type: Any, tiny: Any, batch: Any
@@ -162,3 +176,13 @@ def test_the_last_mlp_sees_answer_positions_where_that_is_exact(
     every = batch["input_ids"].numel()
     assert seen[:2] == [every, rows or every]
     assert layers[-1].mlp.forward.__func__ is type(layers[-1].mlp).forward, "as it was"
+
+
+def test_a_convolution_over_positions_needs_all_of_them(base_of_type: Any, batch: Any) -> None:
+    base, seen = base_of_type("llama"), []
+    last = base.model.layers[-1]
+    last.mixing = torch.nn.Conv1d(4, 4, 3)
+    last.mlp.register_forward_hook(lambda m, args, out: seen.append(args[0].shape[:-1].numel()))
+    answer_losses(base, batch, summed)
+    del last.mixing
+    assert seen == [batch["input_ids"].numel()]

@@ -253,7 +253,8 @@ class LanguageModel:
                 metrics=job.metrics_on(split),
                 candidates=self._candidates(job, task, split),
                 progress=progress,
-                timed=evaluation.timed_answers > 0 and split == "test",
+                timed=evaluation.timed_answers > 0
+                and (split == "test" or evaluation.objective == "primary"),
             )
 
     def _candidates(self, job: PreparedJob, task: Task, split: SplitName) -> CandidateSet | None:

@@ -74,9 +74,19 @@ def answer_losses(
 
 
 def chosen_losses(
-    base: Any, inputs: Mapping[str, Any], choose: Choose, targets_N: Tensor, loss: Loss
+    base: Any,
+    inputs: Mapping[str, Any],
+    choose: Choose,
+    targets_N: Tensor,
+    loss: Loss,
+    every_row: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """As ``answer_losses``; ``choose`` gives the hidden states (N, D) that predict the targets."""
+    """As ``answer_losses``; ``choose`` gives the hidden states (N, D) that predict the targets.
+
+    ``every_row``: the last layer computes all positions, as where jobs share passes.
+    """
+    if every_row:
+        return _head_losses(base, inputs, choose, targets_N, loss)
     with last_layer_rows(base, inputs["input_ids"], choose):
         return _head_losses(base, inputs, choose, targets_N, loss)
 
@@ -117,7 +127,9 @@ def last_layer_rows(base: Any, input_ids: Tensor, choose: Choose) -> Iterator[No
     def only(part: nn.Module) -> Callable[..., Any]:
         forward = part.forward
 
-        def run(x_BTD: Tensor) -> Tensor:
+        def run(x_BTD: Tensor, *more: Any, **named: Any) -> Any:
+            if more or named:
+                return forward(x_BTD, *more, **named)
             every, index_N = x_BTD.shape[:-1].numel(), cast("Tensor", chosen_N).to(x_BTD.device)
             rows_1ND = x_BTD.reshape(every, -1).index_select(0, index_N).unsqueeze(0)
             with drawn_for_all(Rows(index_N, every)):
@@ -134,16 +146,22 @@ def last_layer_rows(base: Any, input_ids: Tensor, choose: Choose) -> Iterator[No
 def _position_wise(base: Any) -> list[nn.Module]:
     """Return the parts of the last layer that may be run at some positions only.
 
-    None where that would change what is computed: where activations are recomputed later, when
-    all of this is over; where other dropout than the adapters' on a CPU draws a random number for
-    every element; where int8 looks for outliers in all rows.
+    None where that would change what is computed: where the layer has a convolution over
+    positions; where activations are recomputed later, when all of this is over; where other dropout
+    than the adapters' on a CPU draws a random number for every element; where int8 looks for
+    outliers in all rows.
     """
-    if base.config.is_encoder_decoder or getattr(base, "is_gradient_checkpointing", False):
+    if base.config.is_encoder_decoder:
         return []
-    layers = getattr(base.get_decoder(), "layers", None)
+    decoder = base.get_decoder()
+    layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not len(layers):
         return []
     last = layers[-1]
+    if any(getattr(part, "gradient_checkpointing", False) for part in (base, decoder, last)):
+        return []
+    if any(isinstance(m, nn.Conv1d) or "conv" in name for name, m in last.named_modules()):
+        return []
     attention, mlp = (getattr(last, name, None) for name in ("self_attn", "mlp"))
     dense = [hasattr(mlp, name) for name in ("gate_proj", "up_proj", "gate_up_proj", "down_proj")]
     found = [mlp] if dense in ([True, True, False, True], [False, False, True, True]) else []

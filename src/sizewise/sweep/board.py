@@ -95,10 +95,14 @@ class Board:
 
 @dataclass
 class Memory:
-    """What a reader need not look up again: seconds of jobs that are done, and their models."""
+    """What a reader need not look up again: seconds of jobs that are done, and their models.
+
+    ``together``: the most jobs that were seen with one worker at a time.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    together: int = 1
 
 
 # A directory of very many jobs on a slow disk is looked at less often.
@@ -150,7 +154,9 @@ def read_board(sweep_dir: Path, now: float | None = None, memory: Memory | None 
     states, owners = _states(parent, names, memory)
     expected = _Expected(parent, memory)
     running = [_line(parent / name, owner, expected, now) for name, owner in owners.items()]
-    workers = _workers(running, _to_come(parent, states, expected, now))
+    held = Counter(line.worker for line in running)
+    memory.together = max(memory.together, *held.values(), 1)
+    workers = _workers(running, _to_come(parent, states, expected, now), memory.together)
     times = [worker.left for worker in workers]
     known = [each for each in times if each is not None]
     return Board(
@@ -292,7 +298,9 @@ class _Expected:
         return self._memory.kinds[name]
 
 
-def _workers(running: Sequence[JobLine], waiting: Sequence[float | None]) -> list[Worker]:
+def _workers(
+    running: Sequence[JobLine], waiting: Sequence[float | None], together: int
+) -> list[Worker]:
     """Let whoever is free first take the next job, as the launchers do.
 
     Jobs of one pack have one worker, which is free when the last of them has ended; those that
@@ -307,7 +315,6 @@ def _workers(running: Sequence[JobLine], waiting: Sequence[float | None]) -> lis
         return [replace(worker, left=None) for worker in workers] if waiting else workers
     free = [(left, number) for number, left in enumerate(known)]
     heapq.heapify(free)
-    together = max((len(worker.jobs) for worker in workers), default=1)
     for first in range(0, len(waiting), together):
         left, number = heapq.heappop(free)
         seconds = max(each or 0.0 for each in waiting[first : first + together])

@@ -90,6 +90,9 @@ class LoraLinear(torch.autograd.Function):
         return grad_x, grad_dropped, None, None, grad_a, grad_b, None
 
 
+MANY = 0.3
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows that are computed: ``chosen`` [N], their numbers among all ``of`` a batch."""
@@ -138,6 +141,10 @@ def adapter_dropout(x: Tensor, p: float) -> Tensor:
         return functional.dropout(x, p)
     rows, width = _some_rows.get(), x.shape[-1]
     count = x.numel() if rows is None else rows.of * width
+    if p > MANY:  # a mask is smaller than the positions
+        kept = torch.rand(count).view(-1, width) >= p
+        kept = kept if rows is None else kept[rows.chosen]
+        return x * kept.view_as(x) / (1 - p)
     expected = torch.tensor(-count * math.log1p(-p), dtype=torch.float64)
     positions = torch.randint(max(1, count), (int(torch.poisson(expected)),))
     if rows is not None:

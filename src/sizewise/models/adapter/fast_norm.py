@@ -43,17 +43,32 @@ def lean_norms(model: nn.Module, lean: bool) -> int:
     """
     count = 0
     for module in model.modules():
-        weighted = isinstance(getattr(module, "weight", None), nn.Parameter)
-        if not weighted or not type(module).__name__.endswith("RMSNorm"):
-            continue
-        more = _added(cast(Hashable, type(module)))
-        if more is None:
-            continue
-        module.__dict__.pop("forward", None)
-        if lean:
+        if getattr(module.__dict__.get("forward"), "func", None) is _forward:
+            del module.forward
+        more = _added(cast(Hashable, type(module))) if _is_simple(module) else None
+        if lean and more is not None:
             module.forward = partial(_forward, module, more)
             count += 1
     return count
+
+
+SIMPLE = {"training", "eps", "variance_epsilon", "with_scale", "hidden_size", "dim"}
+
+
+def _is_simple(module: Any) -> bool:
+    """Whether a module may be an RMS norm of the last dimension with a weight, and no more.
+
+    One with a ``forward`` of its own already (as accelerate gives modules) is left as it is.
+    """
+    own = {name for name in vars(module) if not name.startswith("_")}
+    weight = getattr(module, "weight", None)
+    return (
+        type(module).__name__.endswith("RMSNorm")
+        and own <= SIMPLE
+        and isinstance(weight, nn.Parameter)
+        and weight.dim() == 1
+        and isinstance(getattr(module, "variance_epsilon", getattr(module, "eps", None)), float)
+    )
 
 
 def _forward(self: Any, more: float, x: Tensor) -> Tensor:
@@ -80,7 +95,7 @@ def _added(kind: Any) -> float | None:
             probe: Any = kind(8, eps=0.01).float()
             probe.weight.copy_(torch.linspace(0.5, 2, 8))
             expected, eps = probe(x), _eps(probe)
-        except (TypeError, AttributeError, RuntimeError):
+        except Exception:  # of whatever kind: somebody's own class, which is left alone
             return None
         normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
         for more in (0.0, 1.0):

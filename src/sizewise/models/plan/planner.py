@@ -196,8 +196,10 @@ class _Planner:
         if key not in self.traces:
             lean = self.lora.fast and choice.quantization.method == "none"
             lora = replace(self.lora, fast=lean)
+            # On a GPU weights may be divided, and passes shared, where all positions are computed.
+            every_row = self.device_type == "cuda" or choice.quantization.method == "int8"
             self.traces[key] = trace_training(
-                self.config, self.model, lora, dtype, shape, work.gradient_checkpointing
+                self.config, self.model, lora, dtype, shape, work.gradient_checkpointing, every_row
             )
         _, trainable, _ = self._counts(dtype)
         size = dtype.itemsize if self.lora.method == "full" else 4

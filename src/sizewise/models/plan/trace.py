@@ -56,14 +56,18 @@ def trace_training(
     dtype: torch.dtype,
     shape: Shape,
     checkpointing: bool | str,
+    every_row: bool = False,
 ) -> dict[str, int]:
-    """Bytes of gradients, activations and logits at the peak of one forward and backward pass."""
+    """Bytes of gradients, activations and logits at the peak of one forward and backward pass.
+
+    ``every_row``: as in ``head.chosen_losses``.
+    """
 
     def step(part: PretrainedConfig) -> dict[str, int]:
         adapted = adapted_meta(part, model, lora, dtype)
         if checkpointing:
             enable_checkpointing(adapted, checkpointing == SELECTIVE)
-        return _training_step(adapted.train(), shape)
+        return _training_step(adapted.train(), shape, every_row)
 
     return _by_layers(config, step)
 
@@ -117,7 +121,7 @@ def with_layers(config: PretrainedConfig, count: int) -> PretrainedConfig:
     return copied
 
 
-def _training_step(adapted: nn.Module, shape: Shape) -> dict[str, int]:
+def _training_step(adapted: nn.Module, shape: Shape, every_row: bool) -> dict[str, int]:
     base: Any = base_of(adapted)
     vocabulary = base.config.get_text_config().vocab_size
     mode = LiveBytes(lambda tensor: tensor.dim() > 1 and tensor.shape[-1] == vocabulary)
@@ -130,6 +134,7 @@ def _training_step(adapted: nn.Module, shape: Shape) -> dict[str, int]:
             lambda hidden_BTD: hidden_BTD[:, -shape.answer :].flatten(0, 1),
             targets_N,
             _summed,
+            every_row,
         )
         loss.backward()
     gradients = sum(

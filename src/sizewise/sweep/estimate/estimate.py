@@ -105,7 +105,7 @@ def estimate_sweep(
     packs = (
         backend.packing(packing, [*jobs.values()]) if isinstance(backend, LocalBackend) else ALONE
     )
-    costs = Costs(found, keys, workers, cache, packs.paces([*jobs.values()]))
+    costs = Costs(found, keys, workers, cache, packs.paces([*jobs.values()], workers))
     known = [(p.job, costs.measured(p.job), p.weight if p.end >= 1 else 0.0) for p in pieces]
     memory = _at_once(peaks, pieces, workers)
     return _summed(forecast(planned, costs), workers, memory, outgoing(known))

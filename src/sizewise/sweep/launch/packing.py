@@ -44,10 +44,11 @@ class Packing:
         cache = Path(str((job.config.get("paths") or {}).get("cache", ".")))
         return cache / "packing" / f"{hash_text(str(pack_key(job)), 16)}.json"
 
-    def paces(self, jobs: Sequence[Job]) -> dict[str, float]:
+    def paces(self, jobs: Sequence[Job], workers: int = 1) -> dict[str, float]:
         """Return by identity what a step takes beside others, as a share of what it takes alone.
 
-        Only jobs are in it that share passes and of whose like that was measured.
+        No worker takes more of them than leaves some for every other one. Only jobs are in it that
+        share passes and of whose like that was measured.
         """
         groups: dict[str, list[Job]] = {}
         for job in jobs:
@@ -56,7 +57,11 @@ class Packing:
         found: dict[str, float] = {}
         for group in groups.values():
             kept = self.kept(group[0])
-            pace = None if kept is None else shared_pace(kept, min(len(group), self.most))
+            pace = (
+                None
+                if kept is None
+                else shared_pace(kept, min(-(-len(group) // workers), self.most))
+            )
             if pace is not None:
                 found |= {job.identity.hash: pace for job in group}
         return found
@@ -107,7 +112,8 @@ def pack_key(job: Job) -> str | None:
     if not shared:
         return None
     kept = {key: value for key, value in trainer.items() if key not in FREE}
-    parts = (model, config.get("quantization"), config.get("dataset"), kept)
+    lean = lora.get("fast", True)
+    parts = (model, config.get("quantization"), config.get("dataset"), kept, lean)
     return json.dumps(parts, sort_keys=True, default=str)
 
 
