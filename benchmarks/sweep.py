@@ -134,6 +134,17 @@ def peer_results(folder: Path) -> Iterator[Result]:
         yield found["val_loss"], (found["base"], found["rank"], found["lr"]), found["exact_match"]
 
 
+def run_with(checkout: Path, name: str, command: list[str], cwd: Path, **environment: str) -> None:
+    """Run a command on the code of a checkout; SystemExit with its last words where it fails."""
+    path = os.pathsep.join([str(checkout / "src"), str(checkout)])
+    run = subprocess.run(
+        command, cwd=cwd, env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if run.returncode != 0:
+        raise SystemExit(f"{name} failed:\n{(run.stderr or run.stdout)[-2000:]}")
+
+
 def measure(
     name: str,
     command: list[str],
@@ -141,19 +152,11 @@ def measure(
     folder: Path,
     checkout: Path = ROOT,
 ) -> Measured:
-    """Run a command to its end; SystemExit with its last words where it fails."""
+    """Run a command to its end; see ``run_with``."""
     folder.mkdir(parents=True)
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(checkout / "src"), str(checkout)]),
-    }
-    run = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    run_with(checkout, name, command, folder)
     wall, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if run.returncode != 0:
-        raise SystemExit(f"{name} failed:\n{(run.stderr or run.stdout)[-2000:]}")
     loss, winner, score = min(results(folder))
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Measured(name, wall, cpu, winner, loss, score)

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.sweep import ROOT, same_question
+from benchmarks.sweep import ROOT, run_with, same_question
 
 JOB = (
     "stage=train", "lora.r=8", "optimizer.lr=0.003", "dataset.max_train=480",
@@ -33,15 +31,9 @@ SETTINGS = {"dropout 0.05": (0.05, 0.05), "no dropout": (0.0, 0.0), "as shipped"
 
 def seconds(checkout: Path, folder: Path, *options: str) -> float:
     """Train in a process of its own and return the seconds of its steps."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(checkout / "src"), str(checkout)])
     command = [sys.executable, str(checkout / "train.py"), *JOB, *options]
     command += [f"hydra.run.dir={folder}", f"paths.cache={folder.parent / 'cache'}"]
-    done = subprocess.run(
-        command, cwd=folder.parent, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} failed:\n{(done.stderr or done.stdout)[-2000:]}")
+    run_with(checkout, folder.name, command, folder.parent, OMP_NUM_THREADS="1")
     return float(json.loads((folder / "fit.json").read_text())["seconds"])
 
 

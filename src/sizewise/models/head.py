@@ -118,11 +118,12 @@ def last_layer_rows(base: Any, input_ids: Tensor, choose: Choose) -> Iterator[No
     Of a prompt of 110 tokens with 7 of answer that is a sixteenth of these products, forwards and
     backwards. Positions that are left out hold zeros.
     """
-    positions_BT1 = torch.arange(input_ids.numel(), device=input_ids.device).view(
-        *input_ids.shape, 1
-    )
     parts = _position_wise(base)
-    chosen_N = choose(positions_BT1).flatten() if parts else None
+    if not parts:
+        yield
+        return
+    positions_N = torch.arange(input_ids.numel(), device=input_ids.device)
+    chosen_N = choose(positions_N.view(*input_ids.shape, 1)).flatten()
 
     def only(part: nn.Module) -> Callable[..., Any]:
         forward = part.forward
@@ -130,7 +131,7 @@ def last_layer_rows(base: Any, input_ids: Tensor, choose: Choose) -> Iterator[No
         def run(x_BTD: Tensor, *more: Any, **named: Any) -> Any:
             if more or named:
                 return forward(x_BTD, *more, **named)
-            every, index_N = x_BTD.shape[:-1].numel(), cast("Tensor", chosen_N).to(x_BTD.device)
+            every, index_N = x_BTD.shape[:-1].numel(), chosen_N.to(x_BTD.device)
             rows_1ND = x_BTD.reshape(every, -1).index_select(0, index_N).unsqueeze(0)
             with drawn_for_all(Rows(index_N, every)):
                 out_ND = forward(rows_1ND).squeeze(0)

@@ -154,9 +154,7 @@ def read_board(sweep_dir: Path, now: float | None = None, memory: Memory | None 
     states, owners = _states(parent, names, memory)
     expected = _Expected(parent, memory)
     running = [_line(parent / name, owner, expected, now) for name, owner in owners.items()]
-    held = Counter(line.worker for line in running)
-    memory.together = max(memory.together, *held.values(), 1)
-    workers = _workers(running, _to_come(parent, states, expected, now), memory.together)
+    workers = _workers(running, _to_come(parent, states, expected, now), memory)
     times = [worker.left for worker in workers]
     known = [each for each in times if each is not None]
     return Board(
@@ -299,7 +297,7 @@ class _Expected:
 
 
 def _workers(
-    running: Sequence[JobLine], waiting: Sequence[float | None], together: int
+    running: Sequence[JobLine], waiting: Sequence[float | None], memory: Memory
 ) -> list[Worker]:
     """Let whoever is free first take the next job, as the launchers do.
 
@@ -309,15 +307,16 @@ def _workers(
     packs: dict[str, list[JobLine]] = {}
     for line in running:
         packs.setdefault(line.worker, []).append(line)
+    memory.together = max(memory.together, *map(len, packs.values()), 1)
     workers = [_worker(name, lines) for name, lines in packs.items()]
     known = [worker.left for worker in workers if worker.left is not None]
     if not running or len(known) < len(workers) or None in waiting:
         return [replace(worker, left=None) for worker in workers] if waiting else workers
     free = [(left, number) for number, left in enumerate(known)]
     heapq.heapify(free)
-    for first in range(0, len(waiting), together):
+    for first in range(0, len(waiting), memory.together):
         left, number = heapq.heappop(free)
-        seconds = max(each or 0.0 for each in waiting[first : first + together])
+        seconds = max(each or 0.0 for each in waiting[first : first + memory.together])
         heapq.heappush(free, (left + seconds, number))
     ends = {number: left for left, number in free}
     return [replace(worker, left=ends[number]) for number, worker in enumerate(workers)]

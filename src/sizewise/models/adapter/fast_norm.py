@@ -1,7 +1,7 @@
 """RMS norms (Zhang & Sennrich 2019) with frozen weights, with a written-out backward pass.
 
-As transformers writes them, an autograd graph of five steps keeps three tensors of the input's size
-and makes six more on its way back; here one is kept and three are made.
+As transformers writes them they are several differentiable steps, each with a tensor of the input's
+size; here they are one.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _is_simple(module: Any) -> bool:
         and own <= SIMPLE
         and isinstance(weight, nn.Parameter)
         and weight.dim() == 1
-        and isinstance(getattr(module, "variance_epsilon", getattr(module, "eps", None)), float)
+        and isinstance(_eps(module), float)
     )
 
 
@@ -79,8 +79,8 @@ def _forward(self: Any, more: float, x: Tensor) -> Tensor:
     return RmsNorm.apply(x, weight, _eps(self), more)
 
 
-def _eps(norm: Any) -> float:
-    return float(norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
+def _eps(norm: Any) -> Any:
+    return getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
 
 
 @cache

@@ -52,17 +52,13 @@ class Packing:
         """
         groups: dict[str, list[Job]] = {}
         for job in jobs:
-            if (key := pack_key(job)) is not None and self.measured:
+            if (key := pack_key(job)) is not None:
                 groups.setdefault(key, []).append(job)
         found: dict[str, float] = {}
         for group in groups.values():
+            together = min(-(-len(group) // workers), self.most)
             kept = self.kept(group[0])
-            pace = (
-                None
-                if kept is None
-                else shared_pace(kept, min(-(-len(group) // workers), self.most))
-            )
-            if pace is not None:
+            if kept is not None and (pace := shared_pace(kept, together)) is not None:
                 found |= {job.identity.hash: pace for job in group}
         return found
 
