@@ -7,11 +7,12 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 JOBS ?= 2
 
-# Compiled afterwards on all cores: pip would take twice as long with one. What does not compile (templates
-# of packages) is never imported.
+# Compiled afterwards on all cores: pip would take twice as long with one. Tests of packages and the hundreds
+# of models that nobody asks for are left out (Python compiles what it imports); what does not compile
+# (templates of packages) is never imported.
 define install
 $(PIP) install --no-compile -c constraints.txt -e '$(1)'
-@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/transformers/models/' $(VENV)/lib || true
 endef
 
 .PHONY: install sweep test test-long test-e2e lint style types format docs site bench bench-quick clean help
@@ -44,7 +45,8 @@ test-long: $(DEV_STAMP)  ## run the tests that sweep real models for many minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 test-e2e: $(DEV_STAMP)  ## run the tests on a real SLURM and in a real browser, where these are there
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(slurm or browser) and not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(slurm or browser) and not long" \
+	  $$(grep -rlE 'mark\.(slurm|browser)' tests)
 
 lint: style types  ## check formatting, lint and types
 

@@ -1,13 +1,13 @@
 """Does halving keep the winner? Sweeps are drawn from stored learning curves and decided.
 
     python benchmarks/halving.py                  # from benchmarks/halving_curves.csv
-    python benchmarks/halving.py --record nano    # trains the curves of a base and appends them
+    python benchmarks/halving.py --record nano --steps 150   # trains curves and appends them
 
-A curve is one fit of the embedded task (480 rows, 60 steps, cosine schedule) at a rank, a learning
-rate and a seed. Its losses are written at several shares of its steps: of the weights as they are
-(window 0), and of their mean over the last part (window) of the steps until then. A sweep is some
-ranks and rates of one base, each with one of its seeds; it is decided by
-``sizewise.sweep.halving``, the function that decides real ones.
+A curve is one fit of the embedded task (eight rows a step, two epochs of batches of 16, cosine
+schedule) at a rank, a learning rate and a seed. Its losses are written at several shares of its
+steps: of the weights as they are (window 0), and of their mean over the last part (window) of the
+steps until then. A sweep is some ranks and rates of one base, each with one of its seeds; it is
+decided by ``sizewise.sweep.halving``, the function that decides real ones.
 """
 
 from __future__ import annotations
@@ -42,11 +42,10 @@ from sizewise.training.module import CausalModule, answer_loss, summed_nll
 from sizewise.training.optimizer import lr_scale, make_optimizer_factory, warmup_steps
 
 CURVES = Path(__file__).with_name("halving_curves.csv")
-COLUMNS = ("base", "rank", "lr", "seed", "share", "window", "loss")
-SETTING = ("dataset.max_train=480", "trainer.batch_size=16", "trainer.max_epochs=2")
-STEPS = 60
-SHARES = (2 / 15, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
-WINDOWS = (0.0, 0.4, WINDOW, 0.8)
+COLUMNS = ("base", "steps", "rank", "lr", "seed", "share", "window", "loss")
+SETTING = ("trainer.batch_size=16", "trainer.max_epochs=2")
+SHARES = (1 / 15, 2 / 15, 1 / 5, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
+WINDOWS = (0.0, 0.4, WINDOW)
 VALIDATED = 192
 SWEEPS = 1000
 Rungs = Sequence[tuple[float, float]]
@@ -67,27 +66,37 @@ RULES: tuple[tuple[str, Rungs, bool], ...] = (
     ("one rate each at 1/2", ((1 / 2, 0.0),), True),
     ("one rate each at 2/3", ((2 / 3, 0.0),), True),
 )
-# What is trained per base: ranks, learning rates, seeds.
+# What is trained per base and number of steps: ranks, learning rates, seeds.
+RATES = (0.0005, 0.00087, 0.0015, 0.0026, 0.0045, 0.0078, 0.0135)
 GRIDS = {
-    "nano": ((2, 16), (0.0006, 0.0017, 0.0051, 0.0102, 0.0153), (1, 2)),
-    "micro": ((4, 16), (0.0005, 0.001, 0.003, 0.006, 0.009), (1,)),
+    ("nano", 60): ((2, 16), (0.0006, 0.0017, 0.0051, 0.0102, 0.0153), (1, 2)),
+    ("micro", 60): ((4, 16), (0.0005, 0.001, 0.003, 0.006, 0.009), (1,)),
+    ("nano", 150): ((4, 8, 16), RATES, (1,)),
+    ("micro", 150): ((4, 8, 16), RATES, (1,)),
 }
 
 
-def record(base: str) -> Iterator[dict[str, Any]]:
-    """Train every curve of a base."""
-    for rank, lr, seed in itertools.product(*GRIDS[base]):
-        for share, window, loss in curve(base, rank, lr, seed):
-            yield dict(
-                zip(COLUMNS, (base, rank, lr, seed, f"{share:.4f}", window, f"{loss:.5f}"),
-                    strict=True)
-            )  # fmt: skip
+def record(base: str, steps: int) -> Iterator[dict[str, Any]]:
+    """Train every curve of a base and length."""
+    for rank, lr, seed in itertools.product(*GRIDS[base, steps]):
+        for share, window, loss in curve(base, steps, rank, lr, seed):
+            fit = (base, steps, rank, lr, seed)
+            yield dict(zip(COLUMNS, (*fit, f"{share:.4f}", window, f"{loss:.5f}"), strict=True))
 
 
-def curve(base: str, rank: int, lr: float, seed: int) -> Iterator[tuple[float, float, float]]:
+def curve(
+    base: str, steps: int, rank: int, lr: float, seed: int
+) -> Iterator[tuple[float, float, float]]:
     """Train one fit and yield (share of the steps, window, validation loss)."""
     cfg = compose_run(
-        [f"model={base}", f"lora.r={rank}", f"optimizer.lr={lr}", f"seed={seed}", *SETTING]
+        [
+            f"model={base}",
+            f"lora.r={rank}",
+            f"optimizer.lr={lr}",
+            f"seed={seed}",
+            f"dataset.max_train={8 * steps}",
+            *SETTING,
+        ]
     )
     seed_everything(seed)
     template = ChatTemplate(load_tokenizer(cfg.model), cfg.model.chat_template)
@@ -108,13 +117,13 @@ def curve(base: str, rank: int, lr: float, seed: int) -> Iterator[tuple[float, f
         pad_token_id=pad_id(template), collate=collate_training,
     )  # fmt: skip
     weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer, warmup = make_optimizer(weights), warmup_steps(cfg.scheduler.warmup, STEPS)
+    optimizer, warmup = make_optimizer(weights), warmup_steps(cfg.scheduler.warmup, steps)
     batches = itertools.chain.from_iterable(itertools.repeat(data.train_dataloader()))
     held_back = list(data.val_dataloader())
     past: list[list[torch.Tensor]] = []
     model.train()
-    for step, batch in enumerate(itertools.islice(batches, STEPS)):
-        scale = lr_scale(cfg.scheduler.name, step, warmup, STEPS, cfg.scheduler.min_ratio)
+    for step, batch in enumerate(itertools.islice(batches, steps)):
+        scale = lr_scale(cfg.scheduler.name, step, warmup, steps, cfg.scheduler.min_ratio)
         for group in optimizer.param_groups:
             group["lr"] = lr * scale
         logits, targets = module.answer_scores(batch)
@@ -123,7 +132,7 @@ def curve(base: str, rank: int, lr: float, seed: int) -> Iterator[tuple[float, f
         optimizer.step()
         optimizer.zero_grad()
         past.append([p.detach().clone() for p in weights])
-        for share in (s for s in SHARES if round(s * STEPS) == step + 1):
+        for share in (s for s in SHARES if round(s * steps) == step + 1):
             for window in WINDOWS if share < 1 else (0.0,):
                 yield share, window, averaged_loss(module, weights, past, window, held_back)
 
@@ -242,7 +251,9 @@ def table(curves: Curves, sweeps: int = SWEEPS) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--record", choices=sorted(GRIDS), help="train the curves of a base")
+    bases, lengths = zip(*GRIDS, strict=True)
+    parser.add_argument("--record", choices=sorted({*bases}), help="train the curves of a base")
+    parser.add_argument("--steps", type=int, choices=sorted({*lengths}), default=150)
     parser.add_argument("--sweeps", type=int, default=SWEEPS)
     options = parser.parse_args()
     if options.record is None:
@@ -255,7 +266,7 @@ def main() -> None:
         writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
         if fresh:
             writer.writeheader()
-        writer.writerows(record(options.record))
+        writer.writerows(record(options.record, options.steps))
 
 
 if __name__ == "__main__":

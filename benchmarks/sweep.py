@@ -6,10 +6,10 @@
 
 One after the other, each with an empty cache: `train.py` with `sweep.halving`, `train.py` without
 it, that of an earlier version on the same rows, bases and alpha (its own defaults otherwise), and
-`benchmarks/sweep_peer.py` (Hydra's basic launcher, HF Trainer with PEFT and length groups,
-`generate`). All answer the test examples alone: no validation answers, no candidates. Wall and CPU
-seconds of the whole command, imports and report included; the winner is the configuration with the
-lowest validation loss.
+`benchmarks/sweep_peer.py` (Hydra's basic launcher, HF Trainer with PEFT, `generate`) with length
+groups and with batches as they come, which is the trainer's default. All answer the test examples
+alone: no validation answers, no candidates. Wall and CPU seconds of the whole command, imports and
+report included; the winner is the configuration with the lowest validation loss.
 """
 
 from __future__ import annotations
@@ -105,13 +105,13 @@ def same_question(rows: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def peer(setting: Setting, folder: Path) -> list[str]:
+def peer(setting: Setting, folder: Path, length_groups: bool) -> list[str]:
     return [
         sys.executable, str(ROOT / "benchmarks" / "sweep_peer.py"), "-m",
         f"base={joined(setting.bases)}", f"rank={joined(setting.ranks)}",
         f"lr={joined(setting.rates)}", f"rows={setting.rows}", f"epochs={setting.epochs}",
         f"validation={setting.validation}", f"test={setting.test}", f"room={setting.room}",
-        f"hydra.sweep.dir={folder}",
+        f"length_groups={length_groups}", f"hydra.sweep.dir={folder}",
     ]  # fmt: skip
 
 
@@ -134,8 +134,12 @@ def peer_results(folder: Path) -> Iterator[Result]:
         yield found["val_loss"], (found["base"], found["rank"], found["lr"]), found["exact_match"]
 
 
-def run_with(checkout: Path, name: str, command: list[str], cwd: Path, **environment: str) -> None:
-    """Run a command on the code of a checkout; SystemExit with its last words where it fails."""
+def run_with(checkout: Path, name: str, command: list[str], cwd: Path, **environment: str) -> float:
+    """Run a command on the code of a checkout; return the CPU seconds that it took.
+
+    SystemExit with its last words where it fails.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     path = os.pathsep.join([str(checkout / "src"), str(checkout)])
     run = subprocess.run(
         command, cwd=cwd, env={**os.environ, "PYTHONPATH": path, **environment},
@@ -143,6 +147,8 @@ def run_with(checkout: Path, name: str, command: list[str], cwd: Path, **environ
     )  # fmt: skip
     if run.returncode != 0:
         raise SystemExit(f"{name} failed:\n{(run.stderr or run.stdout)[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def measure(
@@ -154,11 +160,10 @@ def measure(
 ) -> Measured:
     """Run a command to its end; see ``run_with``."""
     folder.mkdir(parents=True)
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    run_with(checkout, name, command, folder)
-    wall, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun = time.perf_counter()
+    cpu = run_with(checkout, name, command, folder)
+    wall = time.perf_counter() - begun
     loss, winner, score = min(results(folder))
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Measured(name, wall, cpu, winner, loss, score)
 
 
@@ -175,7 +180,10 @@ def measure_all(setting: Setting, folder: Path, before: Path | None = None) -> I
             setting, earlier, *same_question(folder / "rows.csv"), checkout=before.resolve()
         )
         yield measure("full grid, before", command, our_results, earlier, before.resolve())
-    yield measure("Hydra basic, HF Trainer", peer(setting, peers), peer_results, peers)
+    for name, length_groups in (("length groups", True), ("its defaults", False)):
+        own = peers / str(length_groups)
+        command = peer(setting, own, length_groups)
+        yield measure(f"Hydra basic, HF Trainer, {name}", command, peer_results, own)
 
 
 def table(found: Sequence[Measured]) -> Iterator[str]:

@@ -24,7 +24,10 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass
 class Peer:
-    """One job. ``rows``, ``validation`` and ``test`` count examples of each split."""
+    """One job. ``rows``, ``validation`` and ``test`` count examples of each split.
+
+    ``length_groups`` false: batches in random order, which is the default of HF Trainer.
+    """
 
     base: str = "nano"
     rank: int = 8
@@ -36,6 +39,7 @@ class Peer:
     batch: int = 16
     epochs: int = 2
     room: int = 48
+    length_groups: bool = True
 
 
 ConfigStore.instance().store(name="peer", node=Peer)
@@ -93,8 +97,8 @@ def fit(cfg: Any, model: Any, tokenizer: Any, parts: dict[str, list[Any]]) -> fl
             output_dir="checkpoints", per_device_train_batch_size=cfg.batch,
             per_device_eval_batch_size=64, num_train_epochs=cfg.epochs, learning_rate=cfg.lr,
             lr_scheduler_type="cosine", warmup_steps=2, max_grad_norm=1.0, weight_decay=0.0,
-            train_sampling_strategy="group_by_length", save_strategy="no", report_to=[],
-            disable_tqdm=True, use_cpu=True, seed=cfg.seed,
+            train_sampling_strategy="group_by_length" if cfg.length_groups else "random",
+            save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True, seed=cfg.seed,
         ),
         train_dataset=encoded(parts["train"]),
         eval_dataset=encoded(parts["validation"]),

@@ -57,6 +57,13 @@ def collections_stay_cheap() -> None:
 
 
 @pytest.fixture(autouse=True)
+def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that runs in this process times one round of answers, not a second of them."""
+    if "sizewise.evaluation.timing" in sys.modules:
+        monkeypatch.setattr("sizewise.evaluation.timing.ENOUGH_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
 def handlers_stay() -> Iterator[None]:
     """No test leaves another handler of SIGINT or SIGTERM to the next one."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -196,7 +196,12 @@ def test_a_sweep_may_be_started_beside_the_main_thread(tmp_path: Path) -> None:
 def test_the_plan_of_a_sweep_is_printed_where_only_that_is_wanted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wish = {"seed": [1, 2], "sweep.dry_run": True, "sweep.baselines": False}
+    wish = {
+        "seed": [1, 2],
+        "sweep.dry_run": True,
+        "sweep.baselines": False,
+        "sweep.estimate": False,
+    }
     found = sizewise.sweep(wish, dir=tmp_path / "s")
     assert len(found.runs) == 0
     assert "seed=2" in capsys.readouterr().out

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import importlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from benchmarks import sweep
+from tests.e2e.commands import begin, printed
+from tests.training.jobs import exit_code
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
+def run(checkout: Path, name: str, command: list[str], cwd: Path, **environment: str) -> float:
+    """Run a command of a benchmark, and see it end well; what it computes is not counted."""
+    assert exit_code(begin(command[1:], cwd, environment)) == 0, printed(cwd)
+    return 1.0
+
+
 def test_a_halved_sweep_is_measured_against_the_grid_and_against_hydra_with_hf_trainer(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sweep, "run_with", run)
     sweep.main(["--tiny", "--folder", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     table = lines.index(f"2 configurations, {os.cpu_count()} cores")
     assert [line.split("|")[1].strip() for line in lines[table + 3 :]] == [
-        "halved", "full grid", "Hydra basic, HF Trainer",
+        "halved", "full grid", "Hydra basic, HF Trainer, length groups",
+        "Hydra basic, HF Trainer, its defaults",
     ]  # fmt: skip
     ended = [len(list((tmp_path / n).glob("*/outcome.json"))) for n in ("halved", "grid")]
     assert ended == [1, 2]
-    assert len(list((tmp_path / "peer").glob("*/result.json"))) == 2
+    assert len(list((tmp_path / "peer").glob("*/*/result.json"))) == 4
 
 
 def test_a_step_of_ours_and_of_hf_trainer_lowers_the_loss_by_the_same_amount(
@@ -41,13 +50,10 @@ def test_a_step_of_ours_and_of_hf_trainer_lowers_the_loss_by_the_same_amount(
     assert all(fall == pytest.approx(falls["sizewise"], rel=1e-4) for fall in falls.values())
 
 
-def test_the_gpu_benchmark_goes_its_whole_way_on_the_cpu() -> None:
-    script = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--tiny"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+def test_the_gpu_benchmark_goes_its_whole_way_on_the_cpu(tmp_path: Path) -> None:
+    script = Path(sweep.__file__).with_name("gpu.py")
+    run(sweep.ROOT, "gpu", [sys.executable, str(script), "--tiny"], tmp_path)
+    rows = [line for line in printed(tmp_path)[0].splitlines() if line.startswith("| ")]
     said = " ".join(rows)
     assert "training, against HF Trainer" in said
     assert "base nf4, gradient_checkpointing=true" in said

@@ -19,9 +19,8 @@ GREEDY = GenerationConfig(max_new_tokens=2)
 
 
 def test_both_sides_take_turns_at_batch_1_and_the_batch_used(
-    causal: Any, split: StubSplit, template: StubTemplate, monkeypatch: pytest.MonkeyPatch
+    causal: Any, split: StubSplit, template: StubTemplate
 ) -> None:
-    monkeypatch.setattr("sizewise.evaluation.timing.ENOUGH_SECONDS", 0.0)
     seen: list[tuple[str, int]] = []
     side = ""
 

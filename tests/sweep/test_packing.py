@@ -130,25 +130,27 @@ def test_a_packed_sweep_has_the_outcomes_of_an_unpacked_one(tmp_path: Path) -> N
     """A first stage that stops at a rung, then some of them to the end, as halving does."""
     grid = [f"lora.r={r}" for r in (2, 8)] + ["lora.r=4", "lora.r=16"]
     found: dict[str, list[Any]] = {}
-    for way, packing in (("packed", 3), ("alone", "off")):
-        root = tmp_path / way
-        stopped = [job(root, each, stop_at=0.5) for each in grid]
-        going_on = [job(root, each, stop_at=1.0) for each in grid[1:3]]
-        with closing(LocalBackend(n_jobs=1, threads=1, progress=False)) as backend:
+    with closing(LocalBackend(n_jobs=1, threads=1, progress=False)) as backend:
+        for way, packing in (("packed", 3), ("alone", "off")):
+            root = tmp_path / way
+            stopped = [job(root, each, stop_at=0.5) for each in grid]
+            going_on = [job(root, each, stop_at=1.0) for each in grid[1:3]]
             launch(backend, stopped, root, packing)
             stops = [standing_stop(each.run_dir) for each in stopped]
+            assert all(stop is not None and stop.value for stop in stops)
             launch(backend, going_on, root, packing)
-        assert all(stop is not None and stop.value for stop in stops)
-        states = [job_state(each.run_dir) for each in stopped]
-        assert Counter(states) == {JobState.PRUNED: 2, JobState.DONE: 2}
-        cost = json.loads((going_on[0].run_dir / "outcome.json").read_text())["cost"]
-        assert cost["packed"] == (2.5 if way == "packed" else None)  # of three, then of two
-        found[way] = [
-            [each.identity.slug for each in stopped],
-            [stop.value for stop in stops if stop is not None and stop.value is not None],
-            [comparable(each.run_dir)["validation"]["val_loss"] for each in going_on],
-            [answers(p) for e in going_on for p in sorted(e.run_dir.glob("predictions/tuned.*l"))],
-        ]
+            states = [job_state(each.run_dir) for each in stopped]
+            assert Counter(states) == {JobState.PRUNED: 2, JobState.DONE: 2}
+            cost = json.loads((going_on[0].run_dir / "outcome.json").read_text())["cost"]
+            assert cost["packed"] == (2.5 if way == "packed" else None)  # of three, then of two
+            losses = [comparable(e.run_dir)["validation"]["val_loss"] for e in going_on]
+            files = [p for e in going_on for p in sorted(e.run_dir.glob("predictions/tuned.*l"))]
+            found[way] = [
+                [each.identity.slug for each in stopped],
+                [stop.value for stop in stops if stop is not None and stop.value is not None],
+                losses,
+                [answers(file) for file in files],
+            ]
     ours, theirs = found["packed"], found["alone"]
     assert ours[0] == theirs[0]
     assert ours[1] == pytest.approx(theirs[1], abs=1e-5)

@@ -70,13 +70,24 @@ def take_base(
     if found is not None:
         return view_of(found) if shares else found
     loaded_bases.clear()
-    gc.unfreeze()  # workers freeze what outlives a job, the base among it
-    free_memory()
+    _collect_frozen()
     base = load_base(model, quantization, device)
     if not shares:
         return base
     loaded_bases[key] = base
     return view_of(base)
+
+
+def _collect_frozen() -> None:
+    """Free also what a worker has frozen, as what outlives a job: the base that goes is among it.
+
+    Libraries stay frozen: every look through them takes as long as a small job.
+    """
+    frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    free_memory()
+    if frozen:
+        gc.freeze()
 
 
 def give_back(
