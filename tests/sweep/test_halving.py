@@ -391,7 +391,7 @@ def test_the_choice_is_said_once_it_is_made(
 def test_the_winner_of_sweeps_from_stored_learning_curves_is_kept() -> None:
     """The full version, 1,000 sweeps a rule, is benchmarks/halving.py."""
     curves = read()
-    assert len(curves) == 30
+    assert len(curves) == 84
     found = simulate(curves, [(1 / 3, 0.5)], WINDOW, sweeps=200)
     assert (found.kept >= 0.95, found.regret <= 0.005) == (True, True)
     assert found.steps < 0.75

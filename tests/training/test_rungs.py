@@ -24,6 +24,7 @@ from tests.training.toys import (
 )
 from torch import Tensor
 
+from sizewise.data.batches import plan
 from sizewise.errors import DivergedError, TrainingError
 from sizewise.record.directories import RunDir
 from sizewise.record.stops import FitStopped, Stop
@@ -89,6 +90,29 @@ def test_the_loss_at_a_rung_is_that_of_the_mean_of_the_latest_weights(tmp_path: 
     wanted = float(sum(nll for nll, _ in sums)) / sum(tokens for _, tokens in sums)
     assert stop.value == pytest.approx(wanted, rel=1e-6)
     assert stop.averaged == 6
+
+
+def test_a_rung_reads_the_share_of_the_validation_split_that_it_is_of_the_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no later validation does."""
+    monkeypatch.setattr(plan, "FEWEST_VALIDATED", 2)
+    seen, module = Weights(), make_module(adapted(tiny_base()))
+    stop = stopped(tmp_path / "half", 0.5, module=module, callbacks=[seen])
+    assert (stop.step, stop.validated) == (6, 3)
+    latest = [seen.after[step] for step in range(3, 7)]
+    module.model.eval()
+    load_trainable(module.model, {n: sum(w[n] for w in latest) / 4 for n in latest[0]}, "")
+    data = toy_data()
+    with data.part_of_validation(0.5):
+        batches = list(data.val_dataloader())
+    assert sum(len(batch["input_ids"]) for batch in batches) == 3
+    sums = [summed_nll(module.answer_nll, batch) for batch in batches]
+    wanted = float(sum(nll for nll, _ in sums)) / sum(tokens for _, tokens in sums)
+    assert stop.value == pytest.approx(wanted, rel=1e-6)
+    whole = tmp_path / "whole"
+    ended = state(tmp_path / "half", *fit_toy(tmp_path / "half"))
+    assert_same(ended, state(whole, *fit_toy(whole)))
 
 
 @settings(deadline=None)

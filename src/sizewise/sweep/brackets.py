@@ -187,9 +187,9 @@ class Look:
 
     @property
     def mixed(self) -> bool:
-        """Whether losses of last weights, by an earlier version, met those of mean weights."""
+        """Whether losses met that an earlier version took otherwise than this one."""
         return any(
-            {True, False} == {s.averaged is None for s in found.values() if _is_of_a_rung(s)}
+            len({(s.averaged is None, s.validated) for s in found.values() if _is_of_a_rung(s)}) > 1
             for found in self.found
         )
 

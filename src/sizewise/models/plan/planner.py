@@ -76,6 +76,7 @@ class _Planner:
     device_type: str
     traces: dict[tuple[object, ...], dict[str, int]] = field(default_factory=dict)
     counts: dict[torch.dtype, tuple[int, int, int]] = field(default_factory=dict)
+    weights: dict[tuple[str, torch.dtype], int] = field(default_factory=dict)
 
     def plan(self, choice: Choice) -> MemoryPlan:
         dtype = self._dtype(choice.quantization)
@@ -84,8 +85,7 @@ class _Planner:
         last = {"dequantized": largest_linear_bytes(self.config, choice.quantization, dtype)}
 
         def stored(kind: torch.dtype) -> dict[str, int]:
-            weights = weight_bytes(self.config, choice.quantization, kind)
-            return {"weights": weights, "adapters": adapter_bytes}
+            return {"weights": self._weights(choice, kind), "adapters": adapter_bytes}
 
         training = stored(trained) | self._training(choice, trained) | last
         generation = stored(dtype) | self._generation(choice, dtype) | last
@@ -171,6 +171,12 @@ class _Planner:
         """A base trained in full is fp32 meanwhile, unless ``model.dtype`` names another."""
         whole = self.lora.method == "full" and self.model.dtype == "auto"
         return torch.float32 if whole else dtype
+
+    def _weights(self, choice: Choice, dtype: torch.dtype) -> int:
+        key = (repr(choice.quantization), dtype)
+        if key not in self.weights:
+            self.weights[key] = weight_bytes(self.config, choice.quantization, dtype)
+        return self.weights[key]
 
     def _counts(self, dtype: torch.dtype) -> tuple[int, int, int]:
         """Total and trainable parameters, and bytes of the adapter."""
