@@ -45,6 +45,9 @@ settings.load_profile("same_everywhere")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A worker that has imported everything holds a million objects, and tests make many that soon go.
+gc.set_threshold(50_000, 20, 20)
+
 MAIN = sys.modules["__main__"]
 SHARED = Path(os.environ.get("SIZEWISE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

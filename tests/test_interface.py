@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -280,6 +281,15 @@ def test_the_random_states_of_gpus_in_use_are_as_they_were(monkeypatch: pytest.M
     with guest():
         states[0] = torch.tensor([3, 4])
     assert states[0].tolist() == [1, 2]
+
+
+def test_garbage_is_collected_as_rarely_as_before() -> None:
+    before = gc.get_threshold()
+    with guest():
+        prepare_environment(hub=False)
+        assert gc.get_threshold()[0] > 10_000
+        assert gc.get_threshold() != before
+    assert gc.get_threshold() == before
 
 
 def test_results_show_themselves_in_a_notebook_and_escape_what_is_not_ours(
