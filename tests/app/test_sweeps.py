@@ -32,7 +32,8 @@ pytestmark = pytest.mark.usefixtures("fresh")
 PATIENCE = 180
 FAST = (
     "logger=none callbacks=none sweep.estimate=false trainer.accelerator=cpu dataset.max_train=8 "
-    "dataset.max_validation=8 dataset.max_test=8 generation.max_new_tokens=2"
+    "dataset.max_validation=8 dataset.max_test=8 generation.max_new_tokens=2 "
+    "evaluation.timed_answers=0"
 )
 
 

@@ -23,7 +23,8 @@ SWEEP = [
     "sweep.baselines=false", "seed=1", "logger=csv", "trainer.accelerator=cpu",
     "trainer.max_epochs=1", "trainer.batch_size=4", "trainer.log_every=1",
     "trainer.checkpoint_every=2", "dataset.max_train=24", "dataset.max_validation=8",
-    "dataset.max_test=8", "evaluation.batch_size=8", "generation.max_new_tokens=8",
+    "dataset.max_test=8", "evaluation.batch_size=8", "evaluation.timed_answers=0",
+    "generation.max_new_tokens=8", "sweep.estimate=false",
 ]  # fmt: skip
 # Which checkpoint that a process is about to write ends it: at the rung of the third candidate;
 # two candidates later, while a survivor goes on; and in the midst of another one.
@@ -64,7 +65,7 @@ def test_killed_with_sigkill_it_ends_with_the_same_survivors_and_outcomes(tmp_pa
 PACKED = [
     *(each for each in SWEEP if not each.startswith(("hydra/launcher", "dataset.max_train"))),
     "hydra/launcher=local", "hydra.launcher.n_jobs=1", "hydra.launcher.threads=1",
-    "sweep.packing=6", "sweep.estimate=false", "dataset.max_train=96",
+    "sweep.packing=6", "dataset.max_train=96",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).parents[2]
 PLAN = ("sweep.dry_run=true", "sweep.estimate=false")
 TOY = (
     "dataset.max_train=40", "dataset.max_validation=8", "dataset.max_test=12", "logger=none",
-    "report=false",
+    "evaluation.timed_answers=0", "report=false", "sweep.estimate=false",
 )  # fmt: skip
 
 
