@@ -46,8 +46,8 @@ class Setting:
     test: int = 200
     epochs: int = 2
     room: int = 48
-    rungs: str = "[0.333]"
-    keep: float = 0.125
+    rungs: str = "[0.0667,0.2,0.667]"
+    keep: float = 0.5
     workers: str = "null"
 
     @property

@@ -41,7 +41,7 @@ _DEFAULTS = {
 # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of <malloc.h>: bytes.
 _MALLOPT = {-3: 4 << 20, -1: 256 << 20, -2: 64 << 20}
 # Of the collector of garbage: new objects until it looks at them, and looks until a longer one.
-_COLLECTIONS = (50_000, 20, 100)
+_COLLECTIONS = (20_000, 20, 50)
 # The first process of a further node has local rank 0 as well.
 RANKS = ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")

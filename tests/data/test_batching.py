@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sizewise.data.batches.collate import IGNORED, collate_seq2seq, collate_training
-from sizewise.data.batches.plan import (
-    FEWEST_VALIDATED,
-    count_batches,
-    plan_epoch,
-    plan_in_order,
-    spread,
-)
+from sizewise.data.batches.plan import count_batches, plan_epoch, plan_in_order
 from sizewise.data.tokens.table import Encoded
 from sizewise.errors import DataError
 
@@ -144,19 +133,3 @@ def test_seq2seq_batch_pads_each_side_by_itself() -> None:
     assert batch["input_ids"].tolist() == [[5, 6, 7], [5, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [[8, 2, IGNORED], [9, 9, 2]]
-
-
-@given(count=st.integers(0, 3000), share=st.floats(0.001, 1.0))
-def test_a_part_of_a_split_is_spread_over_all_of_it(count: int, share: float) -> None:
-    places = spread(count, share)
-    assert places == sorted(set(places) & set(range(count)))
-    assert len(places) == min(count, max(FEWEST_VALIDATED, math.ceil(share * count - 1e-9)))
-    gaps = {after - before for before, after in itertools.pairwise(places)}
-    assert not gaps or max(gaps) - min(gaps) <= 1
-
-
-def test_ranks_share_a_part_of_a_split() -> None:
-    whole = [plan_in_order(LENGTHS, ANSWERS, 10, rank=r, world=2, share=0.5) for r in (0, 1)]
-    assert sorted(i for part in whole for m in part for i in m.indices) == spread(211, 0.5)
-    assert len(spread(211, 0.5)) == 106
-    assert plan_in_order(LENGTHS, ANSWERS, 10, share=1.0) == plan_in_order(LENGTHS, ANSWERS, 10)

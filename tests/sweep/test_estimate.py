@@ -104,7 +104,7 @@ def test_stopped_candidates_run_a_share_of_the_steps_and_the_chosen_one_the_rest
     assert [(piece.begin, piece.end) for piece in now] == [(0.0, 2 / 3)] * 3
     assert [(piece.begin, piece.end) for piece in later] == [(2 / 3, 1.0), (0.0, 1.0), (0.0, 1.0)]
     found = forecast([now, later], costs(plan))
-    rung = 20 * 0.5 + 3 * 20 * 0.1 + AROUND
+    rung = 20 * 0.5 + 4 * 20 * 0.1 + AROUND  # at the start, after two epochs, and at the rung
     first, *others = found.jobs.values()
     assert others == [pytest.approx(rung)] * 2
     assert first == pytest.approx(rung + UNTOUCHED)
@@ -134,7 +134,7 @@ def test_an_audit_counts_as_likely_as_it_is(tmp_path: Path) -> None:
     ("piece", "limits", "expected"),
     [
         ((0.0, 1.0), {}, (0, 30, 4)),
-        ((0.0, 2 / 3), {}, (0, 20, 3)),
+        ((0.0, 2 / 3), {}, (0, 20, 4)),
         ((0.0, 0.5), {}, (0, 15, 3)),
         ((0.5, 1.0), {}, (15, 30, 2)),
         ((2 / 3, 1 / 3), {}, (20, 20, 0)),

@@ -395,8 +395,11 @@ def test_the_winner_of_sweeps_from_stored_learning_curves_is_kept() -> None:
     found = simulate(curves, [(1 / 3, 0.5)], WINDOW, sweeps=200)
     assert (found.kept >= 0.95, found.regret <= 0.005) == (True, True)
     assert found.steps < 0.75
-    few = simulate(curves, [(1 / 3, 0.125)], WINDOW, sweeps=1000, each_rank=False)
+    rungs = [(1 / 15, 0.5), (1 / 5, 0.25), (2 / 3, 0.125)]
+    few = simulate(curves, rungs, WINDOW, sweeps=1000, each_rank=False)
     assert (few.kept >= 0.95, few.regret <= 0.005) == (True, True)
-    assert few.steps < 0.5
+    assert few.steps < 0.4
+    steep = simulate(curves, [(1 / 3, 0.125)], WINDOW, sweeps=1000, each_rank=False)
+    assert steep.kept < 0.9, "what is too steep is told from what is not"
     mean, plain = (simulate(curves, [(1 / 3, 0.0)], window, sweeps=200) for window in (WINDOW, 0.0))
     assert mean.regret < plain.regret / 2, "the mean of the latest weights misleads less"

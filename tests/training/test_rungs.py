@@ -24,13 +24,12 @@ from tests.training.toys import (
 )
 from torch import Tensor
 
-from sizewise.data.batches import plan
 from sizewise.errors import DivergedError, TrainingError
 from sizewise.record.directories import RunDir
 from sizewise.record.stops import FitStopped, Stop
 from sizewise.training.lightning_internals import StepCallback
 from sizewise.training.milestones import SAMPLES, is_sampled
-from sizewise.training.module import summed_nll
+from sizewise.training.module import CausalModule, summed_nll
 from sizewise.training.trainable import load_trainable, snapshot
 
 
@@ -84,35 +83,9 @@ def test_the_loss_at_a_rung_is_that_of_the_mean_of_the_latest_weights(tmp_path: 
     mean = {name: sum(w[name] for w in latest) / len(latest) for name in latest[0]}
     own = snapshot(module.model)
     assert all(torch.equal(own[name], seen.after[10][name]) for name in own), "they are put back"
-    module.model.eval()
     load_trainable(module.model, mean, "")
-    sums = [summed_nll(module.answer_nll, batch) for batch in toy_data().val_dataloader()]
-    wanted = float(sum(nll for nll, _ in sums)) / sum(tokens for _, tokens in sums)
-    assert stop.value == pytest.approx(wanted, rel=1e-6)
+    assert stop.value == pytest.approx(validation_loss(module), rel=1e-6)
     assert stop.averaged == 6
-
-
-def test_a_rung_reads_the_share_of_the_validation_split_that_it_is_of_the_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And no later validation does."""
-    monkeypatch.setattr(plan, "FEWEST_VALIDATED", 2)
-    seen, module = Weights(), make_module(adapted(tiny_base()))
-    stop = stopped(tmp_path / "half", 0.5, module=module, callbacks=[seen])
-    assert (stop.step, stop.validated) == (6, 3)
-    latest = [seen.after[step] for step in range(3, 7)]
-    module.model.eval()
-    load_trainable(module.model, {n: sum(w[n] for w in latest) / 4 for n in latest[0]}, "")
-    data = toy_data()
-    with data.part_of_validation(0.5):
-        batches = list(data.val_dataloader())
-    assert sum(len(batch["input_ids"]) for batch in batches) == 3
-    sums = [summed_nll(module.answer_nll, batch) for batch in batches]
-    wanted = float(sum(nll for nll, _ in sums)) / sum(tokens for _, tokens in sums)
-    assert stop.value == pytest.approx(wanted, rel=1e-6)
-    whole = tmp_path / "whole"
-    ended = state(tmp_path / "half", *fit_toy(tmp_path / "half"))
-    assert_same(ended, state(whole, *fit_toy(whole)))
 
 
 @settings(deadline=None)
@@ -193,9 +166,17 @@ def test_a_fit_that_stops_early_is_compared_at_the_rung_and_finished_if_it_is_ke
 def test_a_fit_beyond_the_rung_it_is_to_stop_at_trains_no_further(tmp_path: Path) -> None:
     stopped(tmp_path, 0.75)
     before = history(tmp_path)
-    stop = stopped(tmp_path, 0.25)
+    module = make_module(adapted(tiny_base()))
+    stop = stopped(tmp_path, 0.25, module=module)
     assert (stop.step, stop.share) == (9, 0.25), "it is compared as it is"
+    assert stop.value == pytest.approx(validation_loss(module), rel=1e-6), "on all examples"
     assert history(tmp_path) == before
+
+
+def validation_loss(module: CausalModule) -> float:
+    module.model.eval()
+    sums = [summed_nll(module.answer_nll, batch) for batch in toy_data().val_dataloader()]
+    return float(sum(nll for nll, _ in sums)) / sum(tokens for _, tokens in sums)
 
 
 def test_a_candidate_that_diverges_is_a_result_and_anything_else_is_an_error(

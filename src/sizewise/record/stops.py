@@ -23,7 +23,6 @@ class Stop:
     ``of_steps`` is where a sweep had asked to stop; None where a search gave the trial up. The
     schedule that was followed is that of all ``of_steps``. ``averaged``: of how many steps the
     weights were averaged for ``value``, the last one included; None: they were those of ``step``.
-    ``validated``: so many examples of the split were read for ``value``; None: all of them.
     ``ended``: the fit had come to an end of its own before (early stopping), and ``value`` is the
     lowest loss that it had.
     """
@@ -38,7 +37,6 @@ class Stop:
     peak_bytes: int | None = None
     reason: str = ""
     averaged: int | None = None
-    validated: int | None = None
     ended: bool = False
 
     @property

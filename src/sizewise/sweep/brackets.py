@@ -187,9 +187,9 @@ class Look:
 
     @property
     def mixed(self) -> bool:
-        """Whether losses met that an earlier version took otherwise than this one."""
+        """Whether losses of last weights, by an earlier version, met those of mean weights."""
         return any(
-            len({(s.averaged is None, s.validated) for s in found.values() if _is_of_a_rung(s)}) > 1
+            {True, False} == {s.averaged is None for s in found.values() if _is_of_a_rung(s)}
             for found in self.found
         )
 

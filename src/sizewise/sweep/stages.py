@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 # So often a job is started in one call if somebody else keeps stopping it where it was to go on.
 STARTS = 3
 MIXED = (
-    "some candidates were stopped by an earlier version, which took the loss of other weights "
-    "(the last ones) or on other examples (all of the validation split), and others by this one. "
-    "Their losses differ for that reason too. A new directory (sweep.dir) compares all alike."
+    "some candidates were stopped by an earlier version, which took the loss of the last weights, "
+    "and others now, with that of the mean of the latest weights, which is mostly lower: those "
+    "stopped earlier are at a disadvantage. A new directory (sweep.dir) compares all alike."
 )
 Started = Counter[tuple[str, float | None]]
 

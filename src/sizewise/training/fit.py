@@ -6,10 +6,8 @@ import logging
 import math
 import shutil
 from collections.abc import Sequence, Sized
-from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -103,10 +101,7 @@ def fit_job(
         except FitStopped as stopped:  # by a search, which knows nothing of the costs
             left = stopped.stop
             own = attempt.stopped(left.value)
-            stopped.stop = replace(
-                own, share=left.share, averaged=left.averaged, validated=left.validated,
-                ended=left.ended,
-            )  # fmt: skip
+            stopped.stop = replace(own, share=left.share, averaged=left.averaged, ended=left.ended)
             raise
         finally:
             leave_group()
@@ -214,8 +209,6 @@ class TrainingData(Protocol):
 
     def train_dataloader(self) -> Any: ...
     def val_dataloader(self) -> Any: ...
-    def part_of_validation(self, share: float) -> AbstractContextManager[None]: ...
-    def validated(self, share: float) -> int: ...
 
 
 class Attempt:
@@ -259,9 +252,8 @@ class Attempt:
         with StopRequest() as stop:
             config, validates = self.config, self._has_validation()
             rung = rung_step(total, self.stop_at, validates)
-            part = partial(self.datamodule.part_of_validation, self.stop_at or 1.0)
             milestones = Milestones(
-                total, config.validate_every, config.validate_at_start, validates, meter, part, rung
+                total, config.validate_every, config.validate_at_start, validates, meter, rung
             )
             last = LastCheckpoint(
                 self.run.last_checkpoint, config.checkpoint_every, shape, failed, milestones, stop
@@ -272,9 +264,8 @@ class Attempt:
             )
             self._fit(trainer, resume)
         if milestones.rung_loss is not None:
-            read = self.datamodule.validated(self.stop_at or 1.0)
-            there = self.stopped(milestones.rung_loss)
-            raise FitStopped(replace(there, averaged=milestones.latest.count, validated=read))
+            averaged = milestones.latest.count
+            raise FitStopped(replace(self.stopped(milestones.rung_loss), averaged=averaged))
         if rung is not None and self.best.loss is not None:  # stopped early on the way there
             raise FitStopped(replace(self.stopped(self.best.loss), ended=True))
         return self._result(total, steps_per_epoch, meter, shape, failed)

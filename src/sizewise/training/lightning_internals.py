@@ -49,6 +49,8 @@ def run_validation(trainer: Trainer, unseen: bool = False) -> None:
     trainer.validating = True
     trainer.lightning_module.zero_grad()
     trainer.callbacks = [] if unseen else callbacks
+    # Of a fit that goes on, it would take its first batch for the one after the last it had seen.
+    trainer.fit_loop.epoch_loop.val_loop.restarting = False
     try:
         trainer.fit_loop.epoch_loop.val_loop.run()
     finally:

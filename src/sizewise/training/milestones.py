@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pytorch_lightning import LightningModule as Module
@@ -69,9 +69,8 @@ class Milestones(StepCallback):
     something to validate on; ``validated_step`` is the step after which that was last done.
 
     ``rung``: the step after which the fit is to stop for now, and ``rung_loss`` the validation loss
-    of the ``latest`` weights there, on the ``part`` of the validation split that is read inside
-    that block. No other callback sees that validation: a fit that goes on is the one that was never
-    stopped, bit for bit.
+    of the ``latest`` weights there. No other callback sees that validation: a fit that goes on is
+    the one that was never stopped, bit for bit.
     """
 
     total_steps: int
@@ -79,7 +78,6 @@ class Milestones(StepCallback):
     at_start: bool
     enabled: bool
     meter: FitMeter
-    part: Callable[[], AbstractContextManager[None]] = nullcontext
     rung: int | None = None
     rung_loss: float | None = None
     validated_step: int | None = None
@@ -134,7 +132,7 @@ class Milestones(StepCallback):
         if not self.latest.sums:  # a fit that already stood here, on its way to another rung
             self.latest = LatestWeights()
             self.latest.add(pl_module.model)
-        with self.latest.loaded(pl_module.model), self.part():
+        with self.latest.loaded(pl_module.model):
             self._validate(trainer, pl_module, unseen=True)
         loss = pl_module.val_loss
         pl_module.val_loss = before

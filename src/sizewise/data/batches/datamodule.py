@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sizewise.data.batches.collate import collate_training
-from sizewise.data.batches.plan import MicroBatch, cut_smaller, plan_epoch, plan_in_order, spread
+from sizewise.data.batches.plan import MicroBatch, cut_smaller, plan_epoch, plan_in_order
 from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.table import Encoded, table_of
 from sizewise.errors import DataError
@@ -55,7 +54,6 @@ class SizewiseDataModule(pl.LightningDataModule):
         self.seed = seed
         self.pad_token_id = pad_token_id
         self._collate = collate
-        self._share = 1.0
 
     def set_batch_shape(self, batch_size: int, accumulate: int) -> None:
         """Cut the same optimiser steps into smaller micro-batches (after memory ran out).
@@ -87,21 +85,8 @@ class SizewiseDataModule(pl.LightningDataModule):
     def validation_plan(self, epoch: int) -> list[MicroBatch]:
         """Plan one pass over this rank's share of validation; the same in every epoch."""
         rank, world = self._place()
-        size, share = self.eval_batch_size, self._share
-        return plan_in_order(*_lengths(self.validation), size, rank=rank, world=world, share=share)
-
-    @contextmanager
-    def part_of_validation(self, share: float) -> Iterator[None]:
-        """Let validations inside the block read a share of the split; see ``validated``."""
-        self._share = share
-        try:
-            yield
-        finally:
-            self._share = 1.0
-
-    def validated(self, share: float) -> int:
-        """Return how many examples of the validation split such a share is."""
-        return len(spread(len(self.validation), share))
+        size = self.eval_batch_size
+        return plan_in_order(*_lengths(self.validation), size, rank=rank, world=world)
 
     def train_dataloader(self) -> ResumableLoader:
         return self._loader(self.train, self.train_plan)

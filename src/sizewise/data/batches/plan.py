@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,8 +12,6 @@ from sizewise.errors import DataError
 
 MEGA_STEPS = 16
 """Optimiser steps' worth of examples among which lengths are sorted; order at large is random."""
-FEWEST_VALIDATED = 64
-"""Where a part of a validation split is read, no fewer examples than these."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +69,6 @@ def plan_epoch(
     return _batches(chunks, answer_tokens, accumulate, rank, world)
 
 
-def spread(count: int, share: float) -> list[int]:
-    """Choose a share of ``count`` examples, at least ``FEWEST_VALIDATED``, at even distances."""
-    chosen = min(count, max(FEWEST_VALIDATED, math.ceil(share * count - 1e-9)))
-    return [place * count // chosen for place in range(chosen)]
-
-
 def plan_in_order(
     lengths: Sequence[int],
     answer_tokens: Sequence[int],
@@ -85,20 +76,17 @@ def plan_in_order(
     *,
     rank: int = 0,
     world: int = 1,
-    share: float = 1.0,
 ) -> list[MicroBatch]:
     """Plan one pass over this rank's share for evaluation: longest first, each batch a step.
-
-    ``share``: of the examples, those of ``spread`` only.
 
     Where there are fewer examples than ranks every rank takes all of them: the mean per token
     over all ranks is the same, and a rank without a batch would never come to the reduction that
     the others wait in. Every rank has the same number of batches, as models that are divided among
     them need: one that is done repeats its last with ``step_tokens`` 0, which counts nothing.
     """
-    order = sorted(spread(len(lengths), share), key=lambda i: (-lengths[i], i))
-    most = -(-len(order) // world) if len(order) >= world else len(order)
-    if len(order) >= world:
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    most = -(-len(order) // world) if len(lengths) >= world else len(order)
+    if len(lengths) >= world:
         order = order[rank::world]
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     plan = _batches(chunks, answer_tokens, 1, 0, 1)

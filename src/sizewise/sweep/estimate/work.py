@@ -12,7 +12,7 @@ from typing import Any
 from sizewise.config.evaluation import CHOICE
 from sizewise.config.register import to_run_config
 from sizewise.config.training import TrainerConfig
-from sizewise.data.batches.plan import count_batches, fit_plan, spread
+from sizewise.data.batches.plan import count_batches, fit_plan
 from sizewise.job.submit import Job
 from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
 from sizewise.record.identity import reuse_key, trains
@@ -205,12 +205,9 @@ def _training(piece: Piece, measured: Measured, count: _Counts) -> tuple[float, 
     first, last, validations = planned_steps(piece, trainer, count.train)
     each = measured.step or [0.0]
     steps = last - first
-    error = steps * stdev(each) / math.sqrt(len(each)) if len(each) > 1 else 0.0
-    validated = validations * count.validation
-    if validations and piece.end < 1:  # the last one is that of a rung
-        validated += len(spread(count.validation, piece.end)) - count.validation
-    seconds = steps * fmean(each) + validated * measured.validation
-    return seconds, error
+    spread = steps * stdev(each) / math.sqrt(len(each)) if len(each) > 1 else 0.0
+    seconds = steps * fmean(each) + validations * count.validation * measured.validation
+    return seconds, spread
 
 
 def planned_steps(piece: Piece, trainer: TrainerConfig, train: int) -> tuple[int, int, int]:
@@ -222,8 +219,9 @@ def planned_steps(piece: Piece, trainer: TrainerConfig, train: int) -> tuple[int
     if last <= first:  # it stands there already, or further on
         return first, first, 0
     every = trainer.validate_every or each_epoch
-    due = {step for step in range(first + 1, last + 1) if step % every == 0} | {last}
-    return first, last, len(due) + (first == 0 and trainer.validate_at_start)
+    due = len({step for step in range(first + 1, last + 1) if step % every == 0} | {last} & {total})
+    at_rung = last < total  # the mean of the latest weights, beside one that is due there anyway
+    return first, last, due + at_rung + (first == 0 and trainer.validate_at_start)
 
 
 def _timed(config: Mapping[str, Any], measured: Measured, count: _Counts, sides: int) -> float:
