@@ -46,7 +46,7 @@ class Setting:
     test: int = 200
     epochs: int = 2
     room: int = 48
-    rungs: str = "[0.0667,0.2,0.667]"
+    rungs: str = "[0.0667,0.2]"
     keep: float = 0.5
     workers: str = "null"
 
@@ -60,7 +60,7 @@ ALIKE = (
     "sweep.baselines=false", "evaluation.answer_validation=none", "evaluation.candidates=null",
     "evaluation.timed_answers=0",
 )  # fmt: skip
-TINY = Setting(("nano",), (2,), (0.001, 0.01), 32, 8, 8, 1, 8, keep=0.5, workers="1")
+TINY = Setting(("nano",), (2,), (0.001, 0.01), 32, 8, 8, 1, 8, rungs="[0.5]", workers="1")
 
 
 @dataclass(frozen=True)
