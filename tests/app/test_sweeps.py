@@ -59,7 +59,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def until(condition: Callable[[], Any], page: AppTest | None = None) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition() and time.monotonic() < deadline:
-        time.sleep(0.25)
+        time.sleep(0.25 if page is None else 1.0)
         if page is not None:
             page.run()
     assert condition()
@@ -102,7 +102,7 @@ def test_a_sweep_is_planned_started_and_followed_until_it_is_done(
     assert os.getsid(started.pid) == started.pid, "it is no child of the app's terminal"
     assert TOKEN not in started.process.environ()
     assert "Stop" in labels(page)
-    until(lambda: sweeps.started_of(place).process is None, page)  # type: ignore[union-attr]
+    until(lambda: sweeps.started_of(place).process is None)  # type: ignore[union-attr]
     page.run()
     assert "1 of 1 job ended (1 done)" in page.markdown[0].value.replace("\\", "")
     assert "Stop" not in labels(page)
