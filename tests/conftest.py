@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from sizewise.runtime import COLLECTIONS
+
 # What a shell, CI or a cluster has set decides nothing here, nor in the processes begun here. Only
 # SLURM_CONF stays: it names the SLURM that was started for the tests.
 FOREIGN = (
@@ -46,7 +48,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A worker that has imported everything holds a million objects, and tests make many that soon go.
-gc.set_threshold(50_000, 20, 20)
+gc.set_threshold(*COLLECTIONS)
 
 MAIN = sys.modules["__main__"]
 SHARED = Path(os.environ.get("SIZEWISE_SHARED", Path(__file__).resolve().parents[2] / "shared"))

@@ -41,7 +41,7 @@ _DEFAULTS = {
 # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of <malloc.h>: bytes.
 _MALLOPT = {-3: 4 << 20, -1: 256 << 20, -2: 64 << 20}
 # Of the collector of garbage: new objects until it looks at them, and looks until a longer one.
-_COLLECTIONS = (20_000, 20, 50)
+COLLECTIONS = (20_000, 20, 50)
 # The first process of a further node has local rank 0 as well.
 RANKS = ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -87,7 +87,7 @@ def prepare_environment(hub: bool = True) -> None:
     """
     map_large_blocks()
     leave_until_used()
-    gc.set_threshold(*_COLLECTIONS)
+    gc.set_threshold(*COLLECTIONS)
     for key, value in _DEFAULTS.items():
         os.environ.setdefault(key, value)
     if not hub:

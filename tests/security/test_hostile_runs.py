@@ -93,8 +93,7 @@ def compare(run: Path, out: Path) -> None:
 
 def evaluate(run: Path, out: Path) -> None:
     asked = [f"run='{run}'", "logger=none", f"paths.cache={Path.cwd() / 'cache'}", "report=false"]
-    asked += [f"paths.outputs={out}", "trainer.progress_bar=false"]
-    asked += ["evaluation.timed_answers=0"]
+    asked += [f"paths.outputs={out}", "trainer.progress_bar=false", "evaluation.timed_answers=0"]
     config = plain_config(compose_config(asked, "evaluate"))
     submit(make_job(config, out / "evaluated", tuple(asked)))
     run_job(to_run_config(config), out / "evaluated")

@@ -12,7 +12,7 @@ from sizewise.composition.inputs import check_places, names_hub
 from sizewise.config import RunConfig
 from sizewise.files import hash_text
 from sizewise.job.finished import of_finished_run
-from sizewise.job.submit import submitted_overrides, submitted_stop
+from sizewise.job.submit import submitted_overrides
 from sizewise.record.directories import VALIDATION, RunDir
 from sizewise.record.identity import run_identity, trains, write_config
 from sizewise.record.logs import job_log
@@ -167,15 +167,9 @@ def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
 def score_untouched(
     job: PreparedJob, base: Answerer, meter: EnergyMeter
 ) -> dict[str, EvaluationResult]:
-    """Score the untouched model on every test split, where that is wanted.
-
-    Not again before a further piece of a fit that ends at a rung: no outcome follows it.
-    """
+    """Score the untouched model on every test split, where that is wanted."""
     wanted = job.cfg.evaluation.zero_shot or not job.specialises
     if job.cfg.stage == "train" or not wanted or not base.answers_untouched:
-        return {}
-    goes_on = RunDir(job.run_dir).last_checkpoint.is_file()
-    if goes_on and (submitted_stop(job.run_dir) or 1.0) < 1:
         return {}
     return {task.name: score(job, base, task, "base", meter) for task in job.tested}
 

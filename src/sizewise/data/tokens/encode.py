@@ -235,8 +235,7 @@ def _in_parallel(wanted: bool) -> Iterator[None]:
 
 
 def _say_lost_reasoning(examples: Sequence[Example], template: Template, name: str) -> None:
-    answers = (example.answer for example in examples)
-    counts = Counter(tag for answer in answers if "</" in answer for tag in closed_tags(answer))
+    counts = Counter(tag for example in examples for tag in closed_tags(example.answer))
     for tag in REASONING_TAGS:
         if counts[tag] and not template.keeps_reasoning(tag):
             log.warning(

@@ -31,6 +31,8 @@ def strip_reasoning(text: str) -> str:
 
 def closed_tags(text: str) -> set[str]:
     """Return the names of the reasoning tags that a text closes."""
+    if "</" not in text:
+        return set()
     return {match[2:-1].casefold() for match in _TAG.findall(text) if match[1] == "/"}
 
 
