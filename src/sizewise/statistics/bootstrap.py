@@ -17,8 +17,8 @@ from sizewise.statistics.crossed import variance_components
 from sizewise.statistics.resampling import (
     Groups,
     Units,
-    bootstrap_means,
     bootstrap_weights,
+    means_of_seed,
     units_of,
     weighted,
 )
@@ -132,11 +132,6 @@ def interval_over_levels(
 Method = Literal["expanded", "percentile", "bca"]
 
 
-def example_means(rows_CN: FloatArray, units: Units, n_resamples: int, seed: int) -> FloatArray:
-    """`bootstrap_means` with the seed's random stream for examples."""
-    return bootstrap_means(rows_CN, units, n_resamples, np.random.default_rng([seed, 0]))
-
-
 def bootstrap_mean(scores: ArrayLike, groups: Groups | None = None, **options: Any) -> Interval:
     """`bootstrap_difference` of `scores` [N] or [S, N] from 0."""
     return bootstrap_difference(scores, np.zeros(np.shape(scores)[-1:]), groups, **options)
@@ -169,7 +164,7 @@ def bootstrap_difference(
     if method not in ("expanded", "percentile", "bca"):
         raise StatisticsError(f"method={method!r} is unknown; use expanded, percentile or bca.")
     differences = sides.differences
-    means_R = example_means(differences[None, :], sides.units, n_resamples, seed)[:, 0]
+    means_R = means_of_seed(differences[None, :], sides.units, n_resamples, seed)[:, 0]
     if method == "percentile":
         return percentile_interval(means_R, level)
     if method == "bca":
@@ -226,7 +221,7 @@ def both_intervals(
     for positions in batches_of(pairs):
         units = pairs[positions[0]].units
         rows = differences_of(pairs, positions)
-        means_RC = example_means(rows, units, n_resamples, seed)
+        means_RC = means_of_seed(rows, units, n_resamples, seed)
         for column, position in enumerate(positions):
             sides, means_R = pairs[position], means_RC[:, column]
             over_levels = interval_over_levels(sides, means_R, level, seed)
@@ -280,7 +275,7 @@ def joint_replicates(
     averages_KN = np.stack([side.averages for side in sides])
     if units.count < 2:
         raise StatisticsError("All examples are one unit; an interval needs at least 2 units.")
-    replicates_RK = example_means(averages_KN, units, n_resamples, seed)
+    replicates_RK = means_of_seed(averages_KN, units, n_resamples, seed)
     vary = tuple(s.trained_by_seed and s.n_seeds >= max(minimum_seeds, 2) for s in sides)
     rng = np.random.default_rng([seed, 1])
     for column, side in enumerate(sides):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -187,7 +188,6 @@ def _finish(
         given = interval
     name, p_value = _test(sides, components, test)
     error, df = components.standard_error, components.degrees_of_freedom
-    detectable = _detectable(components, alpha, power)
     return PairedComparison(
         names=pair.names,
         mean_a=float(sides.a.scores.mean()),
@@ -201,7 +201,8 @@ def _finish(
         smallest_p=test.smallest_p,
         p_floor=test.smallest_p if test.drawn and name == test.name else 0.0,
         effect=_effect(sides, binary, test.mcnemar, interval.level),
-        minimum_detectable_effect=detectable,
+        alpha=alpha,
+        power=power,
         standard_error=error,
         degrees_of_freedom=df,
         components=components,
@@ -244,8 +245,8 @@ class PairedComparison:
     alone (equal to `p_value` where no seeds vary). `smallest_p` is the least p-value the test over
     the examples can give, `p_floor` the least that its random draws can show: at it the p-value
     is an upper bound; 0 where nothing was drawn. `n_clusters` is None for independent examples.
-    `minimum_detectable_effect` has the scale of the difference (NaN if nothing varies);
-    `components` are what that and the t tests follow from.
+    `alpha` and `power` are those of `minimum_detectable_effect`; `components` are what that and the
+    t tests follow from.
     `seed_difference_range`: lowest and highest difference that single seeds give.
     """
 
@@ -261,7 +262,8 @@ class PairedComparison:
     smallest_p: float
     p_floor: float
     effect: EffectSize
-    minimum_detectable_effect: float
+    alpha: float
+    power: float
     standard_error: float
     degrees_of_freedom: float
     components: VarianceComponents
@@ -305,6 +307,14 @@ class PairedComparison:
             self.n_units,
             self.interval.method == SAME_EVERYWHERE,
         )
+
+    @cached_property
+    def minimum_detectable_effect(self) -> float:
+        """Smallest true difference that a test at level `alpha` finds with `power`.
+
+        On the scale of the difference; NaN if nothing varies.
+        """
+        return self.detectable(self.alpha, self.power)
 
     def detectable(self, alpha: float, power: float = 0.8) -> float:
         """Minimum detectable effect of a test at level `alpha`."""

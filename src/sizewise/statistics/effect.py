@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import finite, fraction
@@ -51,16 +51,22 @@ def discordant_odds_ratio(
 ) -> tuple[float | None, Interval | None]:
     """Conditional odds ratio only_a / only_b of McNemar's table with its exact interval.
 
-    The interval is Clopper–Pearson's of only_a among the discordant pairs, turned into odds.
+    The interval is Clopper–Pearson's of only_a among the discordant pairs (quantiles of the beta
+    distribution; SciPy's search for them is a thousand times slower), turned into odds.
     Infinite if only_b is 0; (None, None) without discordant pairs.
     """
     n = only_a + only_b
     if n == 0:
         return None, None
     ratio = only_a / only_b if only_b else math.inf
-    share = stats.binomtest(only_a, n).proportion_ci(fraction(level, "level"), method="exact")
-    odds = [0.0 if p <= 0.0 else math.inf if p >= 1.0 else p / (1.0 - p) for p in share]
-    return ratio, Interval(odds[0], odds[1], level, "Clopper-Pearson, as odds")
+    tail = (1.0 - fraction(level, "level")) / 2.0
+    low = _odds(float(special.betaincinv(only_a, only_b + 1, tail))) if only_a else 0.0
+    high = _odds(float(special.betaincinv(only_a + 1, only_b, 1.0 - tail))) if only_b else math.inf
+    return ratio, Interval(low, high, level, "Clopper-Pearson, as odds")
+
+
+def _odds(share: float) -> float:
+    return share / (1.0 - share) if share < 1.0 else math.inf
 
 
 def minimum_detectable_effect(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -142,13 +143,34 @@ def bootstrap_means(
     (the drawn weight, where examples have weights)
     (cluster bootstrap; Davison & Hinkley 1997, Bootstrap Methods, section 3.8).
     """
+    rows = _block_rows(n_resamples, units.count)
+    weights = (bootstrap_weights(units.count, stop - start, rng) for start, stop in rows)
+    return _means(values_CN, units, weights)
+
+
+def means_of_seed(values_CN: FloatArray, units: Units, n_resamples: int, seed: int) -> FloatArray:
+    """`bootstrap_means` with the seed's random stream for examples; few weights are kept."""
+    if n_resamples * units.count > BLOCK_ELEMENTS:
+        return bootstrap_means(values_CN, units, n_resamples, np.random.default_rng([seed, 0]))
+    counts = _kept_counts(units.count, n_resamples, seed)
+    return _means(values_CN, units, [counts.astype(np.float64)])
+
+
+@lru_cache(maxsize=32)
+def _kept_counts(n_units: int, n_resamples: int, seed: int) -> NDArray[np.unsignedinteger[Any]]:
+    """`bootstrap_weights` in the least bytes: a report asks for the same ones again and again."""
+    weights = bootstrap_weights(n_units, n_resamples, np.random.default_rng([seed, 0]))
+    return weights.astype(np.min_scalar_type(int(weights.max())))
+
+
+def _means(values_CN: FloatArray, units: Units, blocks: Iterable[FloatArray]) -> FloatArray:
+    """Means over examples, [R, C], for `blocks` of weights [r, U] with R rows altogether."""
     sums_UC = units.sums(values_CN).T
-    means_RC = np.empty((n_resamples, values_CN.shape[0]))
-    for start, stop in _block_rows(n_resamples, units.count):
-        weights = bootstrap_weights(units.count, stop - start, rng)
-        drawn = weights @ units.sizes if units.uneven else np.full(stop - start, units.count)
-        means_RC[start:stop] = (weights @ sums_UC) / drawn[:, None]
-    return means_RC
+    means = []
+    for weights in blocks:
+        drawn = weights @ units.sizes if units.uneven else np.full(len(weights), units.count)
+        means.append((weights @ sums_UC) / drawn[:, None])
+    return np.concatenate(means)
 
 
 def sign_flip_sums(

@@ -76,7 +76,7 @@ def matching_size(
     start = None if fit is None else (fit.intercept, fit.slope)
     matches_R = np.empty(n_resamples)
     for number, row in enumerate(joint.replicates):
-        refit = fit_scaling(sizes, row[:-1], form=form, lower=lower, upper=upper, start=start)
+        refit = _fit(sizes, row[:-1], form, lower, upper, start)
         matches_R[number] = _match(refit, float(row[-1]), ends)
     unknown = np.isnan(matches_R)
     within = np.isfinite(matches_R) & (matches_R > 0.0)
@@ -169,6 +169,22 @@ def fit_scaling(
     """
     y = finite(means, "means", 1)
     sizes = checked_sizes(parameters, y.size, form, lower, upper)
+    fit = _fit(sizes, y, form, lower, upper, start)
+    if fit is None:
+        return None
+    rmse = float(np.sqrt(np.mean(np.square(fit.quality(sizes) - y))))
+    return replace(fit, rmse=rmse)
+
+
+def _fit(
+    sizes: FloatArray,
+    y: FloatArray,
+    form: Form,
+    lower: float,
+    upper: float,
+    start: tuple[float, float] | None,
+) -> ScalingFit | None:
+    """`fit_scaling` of checked sizes and means, both [K], with an `rmse` of 0."""
     shares = (y - lower) / (upper - lower)
     line: tuple[float, float] | None
     if (level := _flat(y, shares, form)) is not None:
@@ -178,11 +194,7 @@ def fit_scaling(
         line = (float(intercept), float(slope))
     else:
         line = _fit_logistic(np.log10(sizes), shares, start)
-    if line is None:
-        return None
-    fit = ScalingFit(form, *line, lower, upper, 0.0)
-    rmse = float(np.sqrt(np.mean(np.square(fit.quality(sizes) - y))))
-    return replace(fit, rmse=rmse)
+    return None if line is None else ScalingFit(form, *line, lower, upper, 0.0)
 
 
 def _flat(y: FloatArray, shares: FloatArray, form: str) -> float | None:
@@ -218,9 +230,11 @@ def _fit_logistic(
     if start is None or not np.isfinite(start).all():
         start = tuple(np.polyfit(x, special.logit(np.clip(shares, 0.01, 0.99)), 1)[::-1])
 
+    apart = x - centre
+
     def residual(coefficients: FloatArray) -> FloatArray:
-        line = coefficients[0] + coefficients[1] * (x - centre)
-        return np.asarray(special.expit(line) - shares)
+        height, slope = coefficients.tolist()
+        return np.asarray(special.expit(height + slope * apart) - shares)
 
     first = [start[0] + start[1] * centre, start[1]]
     (height, slope), *_, status = optimize.leastsq(residual, first, full_output=True)

@@ -432,7 +432,7 @@ def _compare(
     return [
         Pair(
             *names,
-            replace(result, minimum_detectable_effect=result.detectable(float(levels[i]))),
+            replace(result, alpha=float(levels[i])),
             float(tested.adjusted[i]),
             bool(tested.rejected[i]),
             test.sign,
