@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from math import cos, pi, sin
+from math import cos, hypot, pi, sin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +55,16 @@ class Box:
 
 @dataclass(frozen=True)
 class Place:
-    """A place that a name may have; ``lead`` is the line to its point, [P, 2], where it is far."""
+    """A place that a name may have; ``far`` are the ends of the line to its point, if it is far."""
 
     box: Box
     cost: float
-    lead: Pixels | None = None
+    far: tuple[tuple[float, float], tuple[float, float]] | None = None
+
+    @cached_property
+    def lead(self) -> Pixels | None:
+        """Points along that line, [P, 2]: few places are tried far enough to need them."""
+        return None if self.far is None else line(*self.far)
 
 
 def line(*points: tuple[float, float]) -> Pixels:
@@ -81,9 +87,9 @@ def beside(x: float, y: float, width: float, height: float) -> list[Place]:
             centre = (x + across * (width / 2 + distance), y + up * (height / 2 + distance))
             box = Box.around(*centre, width, height)
             end = (min(max(x, box.left), box.right), min(max(y, box.bottom), box.top))
-            away = float(np.hypot(end[0] - x, end[1] - y))
-            lead = line((x, y), end) if away > LEADS_FROM else None
-            found.append(Place(box, away + 2.0 * (1.0 - across) + abs(up), lead))
+            away = hypot(end[0] - x, end[1] - y)
+            far = ((x, y), end) if away > LEADS_FROM else None
+            found.append(Place(box, away + 2.0 * (1.0 - across) + abs(up), far))
     return found
 
 
