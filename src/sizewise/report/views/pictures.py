@@ -196,7 +196,7 @@ def _fixed(figure: Figure, axes: Axes, known: Sequence[Point]) -> Box:
         axes.minorticks_off()
     axes.set_ylim(axes.get_ylim())
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
     box = axes.get_window_extent()
     return Box(box.x0 + 1, box.y0 + 1, box.x1 - 1, box.y1 - 1)
 
