@@ -23,7 +23,6 @@ from sizewise.config import PricesConfig, to_run_config
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.job.execute import execute, require
 from sizewise.job.submit import make_job, submit
-from sizewise.record.identity import plain_config
 from sizewise.runtime import guest
 
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ def run(
     if dir is not None:  # beside others of that folder it would seem to be part of a sweep
         words = [override_of("paths.outputs", Path(dir).resolve().parent), *words]
     with _called_from_python():
-        config = plain_config(compose_config(words, "evaluate" if evaluate else "train"))
+        config = compose_config(words, "evaluate" if evaluate else "train")
         to_run_config(config, check_types=False)
         job = make_job(config, Path(), tuple(words))
         place = Path(dir or Path(config["paths"]["outputs"]) / job.identity.slug)

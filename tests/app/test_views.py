@@ -231,7 +231,7 @@ def test_a_run_below_a_folder_with_an_apostrophe_is_evaluated(sweep: Path, tmp_p
     plan = plan_evaluation(run, place / "outputs")
     assert plan.run_dir.parent == place / "outputs"
     composed = compose_config(list(plan.command[4:]), "evaluate")
-    assert composed.run == str(run.directory)
+    assert composed["run"] == str(run.directory)
 
 
 def test_a_quote_without_an_end_is_an_error() -> None:

@@ -158,12 +158,11 @@ def test_candidates_that_are_no_file_change_no_name(choice: str | None) -> None:
 
 def test_a_job_of_a_sweep_is_pinned(tmp_path: Path) -> None:
     from sizewise.composition.compose import compose_config
-    from sizewise.record.identity import plain_config
 
     path = tmp_path / "a.csv"
     path.write_text("question,answer\n1,2\n")
     chosen = ["dataset=csv", f"dataset.source.path={path}", "dataset.prompt=q", "dataset.answer=a"]
-    job = make_sweep_job(plain_config(compose_config(chosen)), tmp_path)
+    job = make_sweep_job(compose_config(chosen), tmp_path)
     assert job.config["dataset"]["source"]["sha256"] == content_hash(SourceConfig("csv", str(path)))
     assert job.run_dir.parent == tmp_path
 

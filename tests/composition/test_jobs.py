@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import sizewise
 from sizewise.commands.run import prepare
-from sizewise.composition.compose import compose_config, initialized
+from sizewise.composition.compose import compose_config, compose_run, initialized
 from sizewise.composition.jobs import JobComposer
 from sizewise.config import conf_dir, to_run_config
 from sizewise.errors import ConfigError
@@ -110,8 +111,63 @@ def test_threads_compose_one_after_the_other() -> None:
 
     thread = threading.Thread(target=other)
     with initialized([]):
-        assert compose_config(["model=nano"]).model.name == "nano", "one within the other"
+        assert compose_config(["model=nano"])["model"]["name"] == "nano", "one within the other"
         thread.start()
         assert not entered.wait(0.5)
     assert entered.wait(20)
     thread.join()
+
+
+def test_composing_again_gives_what_hydra_gives() -> None:
+    for overrides in [*JOBS, *JOBS, ["model=nano", "hydra.launcher.n_jobs=3"]]:
+        with initialized(overrides):
+            expected = plain_config(compose("train", overrides=overrides))
+        assert compose_config(overrides) == expected, overrides
+        assert asdict(compose_run(overrides)) == asdict(to_run_config(expected)), overrides
+
+
+def test_a_file_of_options_that_changes_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it comes later, goes, or lies in another folder that is then the working one."""
+    (tmp_path / "conf" / "lora").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "conf" / "lora" / "own.yaml"
+    with pytest.raises(ConfigError, match="lora/own"):
+        compose_config(["lora=own"])
+    for rank in (3, 5, 7):
+        own.write_text(f"defaults: [all_linear]\nr: {rank}\n")
+        assert compose_run(["lora=own"]).lora.r == rank
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(ConfigError, match="lora/own"):
+        compose_config(["lora=own"])
+    monkeypatch.chdir(tmp_path)
+    assert compose_run(["lora=own"]).lora.r == 7
+    own.unlink()
+    with pytest.raises(ConfigError, match="lora/own"):
+        compose_config(["lora=own"])
+
+
+def test_a_stored_option_that_changes_is_read_again() -> None:
+    store = ConfigStore.instance()
+    for rank in (3, 5):
+        node = OmegaConf.create({"defaults": ["all_linear"], "r": rank})
+        store.store(name="stored_here", node=node, group="lora")
+        assert compose_run(["lora=stored_here"]).lora.r == rank
+    del store.repo["lora"]["stored_here.yaml"]
+    with pytest.raises(ConfigError, match="lora/stored_here"):
+        compose_config(["lora=stored_here"])
+
+
+def test_a_grid_is_no_job() -> None:
+    for override in ("lora.r=2,4", "model=nano,micro", "lora.r=choice(2,4)"):
+        with pytest.raises(ConfigError, match=r"lora\.r|model"):
+            compose_config([override])
+
+
+def test_what_a_composed_job_is_changed_to_stays_with_it() -> None:
+    config = compose_config(["model=nano"])
+    config["lora"]["r"], config["dataset"]["source"]["kind"] = 99, "y"
+    again = compose_config(["model=nano"])
+    assert again["dataset"]["source"]["kind"] != "y"
+    assert again["lora"]["r"] == 8

@@ -10,7 +10,6 @@ import yaml
 from sizewise.composition.compose import compose_config, compose_run
 from sizewise.errors import ConfigError
 from sizewise.job.finished import of_finished_run
-from sizewise.record.identity import plain_config
 
 
 @pytest.fixture
@@ -18,7 +17,7 @@ def run(tmp_path: Path) -> Path:
     """The directory of an untouched base, scored on a file whose answers are no codes."""
     given = ["dataset=csv", "dataset.source.path=a.csv", "dataset.prompt='{q}'"]
     config = compose_config([*given, "dataset.answer='{a}'", "lora=none"])
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain_config(config)))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     return tmp_path
 
 

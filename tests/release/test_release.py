@@ -21,7 +21,6 @@ from sizewise.job.data import load_splits
 from sizewise.job.run import run_job
 from sizewise.models.tiny import save_tiny_checkpoint
 from sizewise.models.tokenizer import load_template
-from sizewise.record.identity import plain_config
 from sizewise.release.card import write_card
 from sizewise.release.export import export_run, push
 from sizewise.release.generate import conversation, load_run_model, open_run
@@ -216,7 +215,7 @@ def test_a_fully_trained_model_is_exported_whole(runs, tmp_path):
 def test_an_evaluation_answers_with_what_it_scored_and_is_not_exported(tuned, tmp_path, capsys):
     config = compose_config([f"run='{tuned}'", "logger=none"], "evaluate")
     again = tmp_path / "again"
-    run_job(to_run_config(plain_config(config)), again)
+    run_job(to_run_config(config), again)
     generate_command([f"run={tuned}", "My head hurts."], base=False)
     answer = capsys.readouterr().out
     generate_command([f"run={again}", "My head hurts."], base=False)

@@ -20,7 +20,6 @@ from sizewise.composition.compose import compose_config
 from sizewise.config import PricesConfig
 from sizewise.errors import ConfigError, OutcomeError
 from sizewise.job.submit import make_sweep_job
-from sizewise.record.identity import plain_config
 from sizewise.record.outcome import Outcome, read_outcome, write_outcome
 from sizewise.record.state import JobState
 from sizewise.report.page.tables import csv_text
@@ -74,7 +73,7 @@ def test_the_plan_of_a_sweep_shows_prompts_and_metrics_as_they_were_typed(
 ) -> None:
     typed = ("dataset.prompt='[INST] {text} [/INST]'", "metric=[label,perplexity]")
     more = ("dataset=csv", f"dataset.source.path={shared_markup}", "dataset.answer='{label}'")
-    config = plain_config(compose_config([*typed, *more, "dataset.primary=label/exact_match"]))
+    config = compose_config([*typed, *more, "dataset.primary=label/exact_match"])
     job = make_sweep_job(config, tmp_path, typed)
     plan = Plan(tmp_path, "[/b]", [job], {job.identity.slug: JobState.WAITING}, 1)
     print_plan(plan, details=True)

@@ -34,7 +34,6 @@ from sizewise.job.run import run_job
 from sizewise.job.submit import make_job, submit
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import load_result
-from sizewise.record.identity import plain_config
 from sizewise.record.outcome import file_ref, read_outcome, write_outcome
 from sizewise.report.comparison.compare import compare_loaded
 from sizewise.report.comparison.runs import load_runs
@@ -61,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "generation.max_new_tokens=4", "save_data=true", "report=true",
         f"paths.cache={root / 'cache'}", f"paths.outputs={root}",
     )  # fmt: skip
-    config = plain_config(compose_config(overrides))
+    config = compose_config(overrides)
     run = root / "run"
     submit(make_job(config, run, overrides))
     assert execute(run).state == "done"
@@ -94,7 +93,7 @@ def compare(run: Path, out: Path) -> None:
 def evaluate(run: Path, out: Path) -> None:
     asked = [f"run='{run}'", "logger=none", f"paths.cache={Path.cwd() / 'cache'}", "report=false"]
     asked += [f"paths.outputs={out}", "trainer.progress_bar=false", "evaluation.timed_answers=0"]
-    config = plain_config(compose_config(asked, "evaluate"))
+    config = compose_config(asked, "evaluate")
     submit(make_job(config, out / "evaluated", tuple(asked)))
     run_job(to_run_config(config), out / "evaluated")
 

@@ -20,7 +20,7 @@ from sizewise.job.fitting import callbacks
 from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.metrics.length import Length
 from sizewise.metrics.similarity import Similarity
-from sizewise.record.identity import plain_config, run_identity
+from sizewise.record.identity import run_identity
 from sizewise.tracking.loggers import make_loggers
 
 LENGTH = "sizewise.metrics.length.Length"
@@ -82,7 +82,7 @@ def test_a_record_names_only_classes_of_sizewise(
 
 
 def test_code_of_a_base_is_never_taken_over_from_a_record(tmp_path: Path) -> None:
-    config = plain_config(compose_config(["lora=none", "model.trust_remote_code=true"]))
+    config = compose_config(["lora=none", "model.trust_remote_code=true"])
     config["trust"] = True
     cfg = recorded_config(config)
     assert not cfg.model.trust_remote_code
@@ -100,7 +100,7 @@ def test_code_of_a_base_is_never_taken_over_from_a_record(tmp_path: Path) -> Non
 
 
 def test_a_foreign_metric_of_a_run_is_scored_only_where_trust_is_typed(tmp_path: Path) -> None:
-    config = plain_config(compose_config(["lora=none"]))
+    config = compose_config(["lora=none"])
     config["metric"]["own"] = {"_target_": "canary.Own"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     asked = [f"run='{tmp_path}'"]
@@ -112,7 +112,7 @@ def test_a_foreign_metric_of_a_run_is_scored_only_where_trust_is_typed(tmp_path:
 
 def test_a_command_that_starts_a_server_is_never_a_records(tmp_path: Path) -> None:
     planted = ["lora=none", "evaluation.engine=server", "evaluation.server.command=strike"]
-    config = plain_config(compose_config(planted))
+    config = compose_config(planted)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     asked = [f"run='{tmp_path}'"]
     found = of_finished_run(compose_run(asked, "evaluate"), asked).evaluation
@@ -134,7 +134,7 @@ def test_an_encoder_of_a_record_imports_no_package(
 
 @pytest.mark.parametrize("text", ["${oc.env:HOME}", "a ${b} c", "\\${x}", "${", "$5 {x}", "\\\\${"])
 def test_a_text_of_a_record_is_a_text(text: str) -> None:
-    config = plain_config(compose_config(["lora=none"]))
+    config = compose_config(["lora=none"])
     config["dataset"]["prompt"] = text
     config["metric"]["x"] = {"_target_": LENGTH, "note": [text]}
     cfg = recorded_config(config)
@@ -143,17 +143,17 @@ def test_a_text_of_a_record_is_a_text(text: str) -> None:
 
 
 def test_trust_is_no_part_of_what_a_run_is() -> None:
-    one, two = (plain_config(compose_config([f"trust={t}"])) for t in ("true", "false"))
+    one, two = (compose_config([f"trust={t}"]) for t in ("true", "false"))
     assert run_identity(one).hash == run_identity(two).hash
     del one["trust"]
     assert run_identity(one).hash == run_identity(two).hash, "runs of before are the same runs"
 
 
 def test_foreign_code_of_a_command_is_named() -> None:
-    assert foreign_code(plain_config(compose_config([]))) == []
+    assert foreign_code(compose_config([])) == []
     given = ["+metric.own._target_=canary.Own", "optimizer.target=canary.Strike", "trust=true"]
     given += ["model.trust_remote_code=true", "evaluation.server.command=strike"]
-    assert foreign_code(plain_config(compose_config(given))) == [
+    assert foreign_code(compose_config(given)) == [
         "metric.own._target_=canary.Own",
         "optimizer.target=canary.Strike",
         "model.trust_remote_code=true",
@@ -183,7 +183,7 @@ ELSEWHERE = f"{{option: endpoint, base_url: '{EVIL}', path: m, name: m}}"
 )
 def test_a_server_elsewhere_that_a_command_would_ask_is_named(given: list[str], named: str) -> None:
     def found(words: list[str]) -> list[str]:
-        return foreign_code(pinned(plain_config(compose_config(words))))
+        return foreign_code(pinned(compose_config(words)))
 
     assert found(given) == [f"{named}={EVIL}"]
     assert (

@@ -23,7 +23,7 @@ from sizewise.config.register import to_run_config
 from sizewise.data.build import build_splits
 from sizewise.errors import ConfigError, OutcomeError
 from sizewise.job.finished import of_finished_run
-from sizewise.record.identity import plain_config, run_identity
+from sizewise.record.identity import run_identity
 from sizewise.record.outcome import Outcome, file_ref, read_outcome, write_outcome
 from sizewise.report.comparison.compare import compare
 from sizewise.report.page.write import write_report
@@ -297,7 +297,7 @@ def test_reproduction_runs_in_a_folder_of_its_own_and_compares(
 
 def composed_run(directory: Path, overrides: list[str]) -> Outcome:
     """A run with the configuration that ``overrides`` compose, files and bases pinned."""
-    config = pinned(plain_config(compose_config(overrides)))
+    config = pinned(compose_config(overrides))
     outcome = read_outcome(make_run(directory, Spec(task=Task(examples=20))))
     changed = provenance(replace(outcome, config=config), overrides=overrides)
     (directory / "config.yaml").write_text(json.dumps(config))
@@ -322,7 +322,7 @@ def test_an_evaluation_of_a_run_is_reproduced_where_its_command_puts_it(
 ) -> None:
     trained = composed_run(tmp_path / "run", ["model=nano"])
     overrides = [f"run={tmp_path / 'run'}"]
-    asked = to_run_config(pinned(plain_config(compose_config(overrides, "evaluate"))))
+    asked = to_run_config(pinned(compose_config(overrides, "evaluate")))
     named = run_identity(asked)
     done = asdict(of_finished_run(asked, overrides))
     directory = shutil.copytree(tmp_path / "run", tmp_path / "evaluated")

@@ -16,7 +16,7 @@ from sizewise.config.targets import check_own
 from sizewise.errors import ConfigError, DataError
 from sizewise.files import read_json, tail
 from sizewise.record.directories import RunDir
-from sizewise.record.identity import plain_config, run_identity
+from sizewise.record.identity import run_identity
 from sizewise.report.comparison.runs import Run
 from sizewise.runtime import command_line
 
@@ -118,9 +118,8 @@ def plan_evaluation(
         chosen.append(f"paths.cache={quoted(cache)}")
     chosen += ["trust=true"] if trust else []
     chosen += list(overrides)
-    config = compose_config(chosen, "evaluate")
-    plain = plain_config(config)
-    to_run_config(plain)
+    plain = compose_config(chosen, "evaluate")
+    to_run_config(plain, check_types=False)
     check_own(plain.get("metric"), "metric")
     known = run.outcome.tuned or run.outcome.base
     models = 1 if run.outcome.tuned is None else 2

@@ -14,7 +14,6 @@ from sizewise.composition.inputs import names_hub
 from sizewise.job.bases import GB, plan_job
 from sizewise.job.submit import make_sweep_job
 from sizewise.models.plan.planner import MemoryPlan
-from sizewise.record.identity import plain_config
 from sizewise.report.words import literal
 from sizewise.runtime import prepare_environment, quiet
 from sizewise.sweep.estimate.estimate import estimate_sweep, sentences
@@ -45,7 +44,7 @@ def plan_command(overrides: Sequence[str], time: bool = False) -> None:
 
 def _timed(overrides: Sequence[str]) -> Iterator[str]:
     config = compose_config(overrides)
-    job = make_sweep_job(plain_config(config), Path(str(config.paths.outputs)), tuple(overrides))
+    job = make_sweep_job(config, Path(config["paths"]["outputs"]), tuple(overrides))
     backend = LocalBackend(n_jobs=1)
     backend.check([job])
     plan = current(Plan(job.run_dir.parent, "plan", [], {}, 1, pool=[job]))

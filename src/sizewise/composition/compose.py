@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
 
+from sizewise.composition.jobs import compose_job
 from sizewise.composition.shorthand import spelt_out
 from sizewise.config.register import conf_dir, explained, register_schema, to_run_config
 from sizewise.config.run import RunConfig
@@ -46,17 +46,21 @@ def initialized(overrides: Sequence[str]) -> Iterator[None]:
             theirs.hydra = before
 
 
-def compose_config(overrides: Sequence[str] = (), config_name: str = "train") -> DictConfig:
-    """Compose one job from overrides as of ``train.py``; ConfigError where one is wrong."""
+def compose_config(overrides: Sequence[str] = (), config_name: str = "train") -> dict[str, Any]:
+    """Compose one job as resolved plain values, from overrides as of ``train.py``.
+
+    Options that were composed before, from files that are as they were, are not composed again.
+
+    Raises:
+        ConfigError: an override is wrong.
+    """
     overrides = spelt_out(overrides)
     with initialized(overrides):
-        return compose(config_name, overrides=list(overrides))
+        return compose_job(overrides, config_name)
 
 
 def compose_run(overrides: Sequence[str] = (), config_name: str = "train") -> RunConfig:
-    config = compose_config(overrides, config_name)
-    OmegaConf.resolve(config)
-    return to_run_config(config)
+    return to_run_config(compose_config(overrides, config_name), check_types=False)
 
 
 _PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_][\w./-]*", re.I | re.A)

@@ -6,18 +6,24 @@ the composition of equal options, over which plain values are laid; and, for opt
 nothing but their own group, the composed group itself, so that a grid of 10 models × 10 data sets
 takes 19 compositions and not 100.
 
-Sweepers for programs are made here as well: this is the one file that touches what Hydra and
+Programs and commands that compose one job after another share them as well, until a file of options
+changes. Sweepers for programs are made here too: this is the one file that touches what Hydra and
 OmegaConf do not publish; a canary test names it.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -68,6 +74,17 @@ class SharedLoader(ConfigLoaderImpl):
             self._shared = _CopyingRepository(repository)
             return parsed, self._shared
         return OverridesParser.create().parse_overrides(overrides=overrides), self._shared
+
+    def folders(self) -> set[Path]:
+        """Return where options are read from, but for Hydra's own."""
+        found: set[Path] = set()
+        for source in self._shared.get_sources():
+            if source.scheme() == "file":
+                found.add(Path(source.path))
+            elif source.scheme() == "pkg" and source.path != "hydra.conf":
+                spec = find_spec(source.path.replace("/", "."))
+                found.update(map(Path, (spec and spec.submodule_search_locations) or ()))
+        return found
 
     def is_group(self, override: Override) -> bool:
         """Whether an override chooses an option (and does not set a value)."""
@@ -133,6 +150,14 @@ class JobComposer:
         self._composed: dict[tuple[str, ...], _Composed] = {}
         self._homes: dict[tuple[str, ...], Choices] = {}
 
+    @property
+    def kept(self) -> int:
+        """How many composed options it holds."""
+        return len(self._composed) + len(self._whole)
+
+    def folders(self) -> set[Path]:
+        return self._loader.folders()
+
     def parse(self, overrides: list[str]) -> list[Override]:
         try:
             parsed = [self._parsed_once(text) for text in overrides]
@@ -155,6 +180,8 @@ class JobComposer:
         """Return a job's resolved configuration as plain values; ConfigError where one is wrong."""
         overrides = spelt_out(overrides)
         parsed = self.parse(overrides)
+        with explained(overrides):
+            self._loader.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=False)
         groups = [item for item in parsed if self._loader.is_group(item)]
         values = [item for item in parsed if not self._loader.is_group(item)]
         with explained(overrides):
@@ -190,6 +217,66 @@ class JobComposer:
             config = self._loader.load_configuration(self._name, overrides, RunMode.RUN)
             self._whole[groups] = _without_hydra(config)
         return self._whole[groups]
+
+
+@dataclass
+class _Kept:
+    """The composer of a primary config, where it looks for options, and what stood there."""
+
+    composer: JobComposer
+    search_path: str
+    options: list[Any]
+
+
+MOST_KEPT = 32  # composed options, of some thousand objects each
+_kept: dict[str, _Kept] = {}
+_OF_HYDRA = re.compile(r"[+~]*hydra[./]")
+
+
+def compose_job(overrides: Sequence[str], config_name: str) -> dict[str, Any]:
+    """Return a job's resolved configuration as plain values; inside of ``compose.initialized``.
+
+    Raises:
+        ConfigError: an override is wrong.
+    """
+    hydra = [text for text in overrides if _OF_HYDRA.match(text)]
+    own = [text for text in overrides if not _OF_HYDRA.match(text)]
+    return _composer(config_name, hydra).compose(own)
+
+
+def _composer(config_name: str, hydra_overrides: list[str]) -> JobComposer:
+    """Return the composer that is kept, or a new one where options may have changed since."""
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    if hydra_overrides:
+        return JobComposer(loader, config_name, hydra_overrides)
+    search_path = str(loader.config_search_path)
+    kept = _kept.get(config_name)
+    if (
+        kept is None
+        or kept.search_path != search_path
+        or kept.composer.kept > MOST_KEPT
+        or kept.options != list(_options_there(kept.composer))
+    ):
+        composer = JobComposer(loader, config_name, [])
+        kept = _Kept(composer, search_path, list(_options_there(composer)))
+        _kept[config_name] = kept
+    return kept.composer
+
+
+def _options_there(composer: JobComposer) -> Iterator[Any]:
+    """Name the files of options with what tells that one has changed, and the stored options."""
+    for folder in sorted(composer.folders()):
+        for path in sorted(folder.rglob("*.yaml")):
+            state = path.stat()
+            yield str(path), state.st_mtime_ns, state.st_size, state.st_ino
+    stack: list[Any] = [ConfigStore.instance().repo]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            stack.extend(node.values())
+        else:
+            yield id(node), node
 
 
 def sweeper_of(overrides: list[str], config_name: str = "train") -> tuple[Sweeper, DictConfig]:

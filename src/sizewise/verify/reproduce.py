@@ -166,10 +166,10 @@ def _composed(
     """Say where today's options give another configuration, and what foreign code they name."""
     from sizewise.composition.compose import compose_config
     from sizewise.composition.inputs import pinned
-    from sizewise.record.identity import differing_keys, plain_config, run_identity
+    from sizewise.record.identity import differing_keys, run_identity
 
     try:
-        config = pinned(plain_config(compose_config(overrides, script.removesuffix(".py"))))
+        config = pinned(compose_config(overrides, script.removesuffix(".py")))
     except (SizewiseError, OmegaConfBaseException, OSError) as error:
         said = f"The command does not compose today: {str(error).splitlines()[0]}"
         return [said], [UNKNOWN]  # as a sweep it might: nobody has looked at what it would run
