@@ -53,3 +53,31 @@ def test_a_base_is_kept_for_like_jobs_and_let_go_for_another(loaded: Any) -> Non
     job("micro")
     assert len(loaded) == 2
     assert loaded[0]() is None, "the memory of the first base is lost"
+
+
+@pytest.mark.parametrize("storage", ["none", "nf4", "int8"])
+def test_nothing_of_a_base_that_is_let_go_stays_in_memory(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of one that a worker has frozen, and of what a quantised layer has beside parameters."""
+    monkeypatch.setattr(bases, "loaded_bases", {})
+    quantization = QuantizationConfig(method=storage)
+    nano, micro = (ModelConfig(name=n, path=f"embedded:{n}") for n in ("nano", "micro"))
+    with fresh_process_state():
+        base = bases.take_base(nano, quantization, CPU)
+        base(torch.ones(1, 4, dtype=torch.long))  # int8 makes its state at the first pass
+        large = [weakref.ref(tensor) for tensor in tensors_of(base)]
+        assert len(large) > 10
+        bases.give_back(base, nano, quantization, CPU)
+        del base
+    bases.take_base(micro, quantization, CPU)
+    gc.unfreeze()
+    left = [tensor for each in large if (tensor := each()) is not None]
+    assert [tuple(tensor.shape) for tensor in left if tensor.numel()] == []
+
+
+def tensors_of(base: torch.nn.Module) -> list[torch.Tensor]:
+    """Parameters, buffers, and what int8 layers have in a state of their own."""
+    states = [vars(module.state) for module in base.modules() if hasattr(module, "state")]
+    own = [value for state in states for value in state.values()]
+    return [*base.parameters(), *base.buffers(), *(t for t in own if isinstance(t, torch.Tensor))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -69,25 +68,13 @@ def take_base(
     found = loaded_bases.get(key) if shares else loaded_bases.pop(key, None)
     if found is not None:
         return view_of(found) if shares else found
+    let_go(*loaded_bases.values())
     loaded_bases.clear()
-    _collect_frozen()
     base = load_base(model, quantization, device)
     if not shares:
         return base
     loaded_bases[key] = base
     return view_of(base)
-
-
-def _collect_frozen() -> None:
-    """Free also what a worker has frozen, as what outlives a job: the base that goes is among it.
-
-    Libraries stay frozen: every look through them takes as long as a small job.
-    """
-    frozen = gc.get_freeze_count() > 0
-    gc.unfreeze()
-    free_memory()
-    if frozen:
-        gc.freeze()
 
 
 def give_back(
@@ -109,10 +96,16 @@ def give_back(
     loaded_bases[_key(config, quantization, device)] = base.eval()
 
 
-def let_go(model: PreTrainedModel | PeftModel) -> None:
-    """Free the memory of a model which somebody still holds; it is of no use afterwards."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.new_empty(0)
+def let_go(*models: PreTrainedModel | PeftModel) -> None:
+    """Free the memory of models which somebody still holds, and of what nobody does any more.
+
+    They are of no use afterwards. A base that a worker has frozen is freed in no other way.
+    """
+    for model in models:
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.new_empty(0)
+        for module in [*model.modules()]:
+            vars(module).clear()  # int8 has its weights beside the parameters
     free_memory()
 
 

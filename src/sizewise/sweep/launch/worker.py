@@ -114,7 +114,7 @@ def fresh_process_state() -> Iterator[None]:
 def _release_memory() -> None:
     free_memory()
     # What is left are libraries and the kept base: looking through them takes longer than all
-    # else between two jobs. ``take_base`` thaws them before it lets a base go.
+    # else between two jobs. ``take_base`` empties the base itself when it lets it go.
     gc.freeze()
     if sys.platform == "linux":
         # glibc keeps freed memory; a long sweep would seem to grow.
