@@ -2,7 +2,8 @@
 
 It knows as much of the protocol as downloads and uploads of a model and downloads of data need.
 What it refuses, and how, follows what the real hub answers: a status and the header
-``X-Error-Code``.
+``X-Error-Code``. Code that asks it runs in forks of one process (`tests.forks`): the clients read
+much of their environment when they are imported, so that one knows this hub from its beginning.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import json
 import os
 import pty
 import re
-import subprocess
-import sys
 import termios
 import threading
 from collections.abc import Iterator
@@ -23,6 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import CompletedProcess
+
+from tests.forks import Forks, forking
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_loopback"
@@ -52,7 +54,7 @@ class Hub:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[tuple[str, str]] = []
-        self.url = ""
+        self.forks: Forks
 
     def add(self, name: str, folder: Path, **how: object) -> Repository:
         files = {f.name: f.read_bytes() for f in sorted(folder.iterdir()) if f.is_file()}
@@ -62,54 +64,50 @@ class Hub:
     def asked(self, method: str, ending: str) -> int:
         return sum(m == method and path.endswith(ending) for m, path in self.requests)
 
-    def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
-        """The environment of a process that knows this hub alone, with a cache of its own."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_"))}
-        own = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-        own["HF_HUB_DISABLE_TELEMETRY"] = "1"  # as the commands set it
-        return {**kept, **own, "NO_PROXY": "*", **({"HF_TOKEN": token} if token else {})}
-
-    def run(
-        self, code: str, home: Path, token: str | None = None, timeout: float = 240
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, code: str, home: Path, token: str | None = None) -> CompletedProcess[str]:
         """Run Python code in a process that knows this hub alone."""
-        return subprocess.run(
-            [sys.executable, "-c", code], env=self.environment(home, token), timeout=timeout,
-            capture_output=True, text=True, check=False, cwd=home,
-        )  # fmt: skip
+        return self.forks.run(code, home, {"HF_TOKEN": token} if token else {})
 
     def in_terminal(self, code: str, home: Path) -> str:
         """Run Python code as `run` does, with a terminal as its output; return what it shows."""
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (40, 120))
-        child = subprocess.Popen(
-            [sys.executable, "-c", code], env=self.environment(home), cwd=home,
-            stdout=theirs, stderr=theirs,
-        )  # fmt: skip
+        terminal = Path(os.ttyname(theirs))
+        shown: list[bytes] = []
+
+        def read() -> None:
+            with contextlib.suppress(OSError):  # what a terminal without a writer gives
+                while block := os.read(ours, 65536):
+                    shown.append(block)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        self.forks.ask(code, home, (terminal, terminal), {})
         os.close(theirs)
-        shown = b""
-        with contextlib.suppress(OSError):  # what a terminal without a writer gives
-            while block := os.read(ours, 65536):
-                shown += block
+        reader.join(timeout=60)
         os.close(ours)
-        child.wait(timeout=60)
-        return shown.decode()
+        return b"".join(shown).decode()
 
 
 @contextmanager
-def hub() -> Iterator[Hub]:
-    """A running hub; it ends with the block."""
+def hub(*modules: str) -> Iterator[Hub]:
+    """A running hub, whose clients have imported ``modules``; it ends with the block."""
     made = Hub()
 
     class Handler(_Handler):
         known = made
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.url = f"http://127.0.0.1:{server.server_address[1]}"
+    url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_"))}
+    # A cache of its own for each: where it is is told from the folder that the code runs in.
+    own = {"HF_ENDPOINT": url, "HF_HOME": "hub", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
+    own["HF_HUB_DISABLE_TELEMETRY"] = "1"  # as the commands set it
     try:
-        yield made
+        with forking(modules, {**kept, **own}) as made.forks:
+            yield made
     finally:
         server.shutdown()
         server.server_close()
@@ -151,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
             private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
             self.known.repositories[name] = Repository(private=private)
-            return self._json({"url": f"{self.known.url}/{name}"})
+            return self._json({"url": f"{self._url}/{name}"})
         if self.path == "/api/validate-yaml":
             return self._json({"errors": [], "warnings": []})
         found = REPOSITORY.match(self.path.partition("?")[0])
@@ -162,6 +160,10 @@ class _Handler(BaseHTTPRequestHandler):
             modes = [{**f, "uploadMode": "regular", "shouldIgnore": False} for f in files]
             return self._json({"files": modes})
         return self._commit(found[1], sent)
+
+    @property
+    def _url(self) -> str:
+        return f"http://{self.headers['Host']}"
 
     @property
     def _token(self) -> str:
@@ -234,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
                 value = entry["value"]
                 content = base64.b64decode(value["content"])
                 self.known.repositories[name].files[value["path"]] = content
-        answer = {"commitUrl": f"{self.known.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT}
+        answer = {"commitUrl": f"{self._url}/{name}/commit/{COMMIT}", "commitOid": COMMIT}
         self._json(answer)
 
     def _json(self, value: object) -> None:

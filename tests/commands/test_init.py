@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.commands import begin, printed
+from tests.training.jobs import exit_code
 
 from sizewise.commands.guess import guess
 from sizewise.commands.init import init_command, read_table
@@ -194,18 +193,16 @@ def test_real_tables_are_understood(
 
 @pytest.mark.e2e
 def test_the_printed_command_asks_the_whole_question_in_one_directory(
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     init_command(write_csv(Path("tickets.csv"), tickets()), None, None, "kind", force=False)
     lines = capsys.readouterr().out.splitlines()
     typed = next(line for line in lines if "sweep=my_question" in line).split()[1:]
     more = ("sweep.general=micro", "sweep.dry_run=true", "sweep.estimate=false")
-    done = subprocess.run(
-        [sys.executable, "-m", "sizewise.commands.main", *typed, *more],
-        capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "400"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    plan = done.stdout + done.stderr
+    command = ["-m", "sizewise.commands.main", *typed, *more]
+    done = exit_code(begin(command, tmp_path, {"COLUMNS": "400"}))
+    plan = "".join(printed(tmp_path))
+    assert done == 0, plan
     (said,) = [line for line in plan.splitlines() if line.startswith("Sweep my_question")]
     # One untouched, three learning rates, two further seeds, two baselines.
     assert "8 jobs" in said

@@ -24,7 +24,7 @@ ROWS = "[{'question': 'what', 'answer': 'this', '__split__': 'train'}]"
 def fixture_data_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     folder = tmp_path_factory.mktemp("data")
     (folder / "train.jsonl").write_text('{"question": "what", "answer": "this"}\n')
-    with hub() as running:
+    with hub("datasets", "sizewise.data.rows.read") as running:
         running.add("datasets/them/open", folder)
         running.add("datasets/them/gated", folder, gated=True)
         running.add("datasets/me/private", folder, private=True)

@@ -1,4 +1,4 @@
-"""train.py as processes of their own, forked from the server that has imported everything once."""
+"""Commands as processes of their own, forked from the server that has imported everything once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.training.jobs import SERVER, exit_code
+from tests.training.jobs import ROOT, exit_code, forked
 
-ROOT = Path(__file__).resolve().parents[2]
 PRINTED = ("stdout.txt", "stderr.txt")
 
 
@@ -22,17 +21,15 @@ def train(said: Path, *arguments: str, kill: tuple[str, int] = ("", 0)) -> int:
     ``kill``: the process ends itself by SIGKILL when it is about to write the checkpoint or the
     predictions of that name for the n-th time.
     """
-    process = SERVER.Process(target=_train, args=(said, arguments, *kill))
-    process.start()
-    return exit_code(process)
+    return exit_code(forked(_train, said, arguments, *kill))
 
 
 def begin(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Any:
-    """Start a script with fake jobs, in ``folder`` and a session of its own; see ``printed``."""
-    everything = {**os.environ, **environment}
-    process = SERVER.Process(target=_run, args=(list(command), everything, folder))
-    process.start()
-    return process
+    """Start a script, or ``-m`` and a module, in ``folder`` and a session of its own.
+
+    Fake jobs are found; see ``printed`` for what it says.
+    """
+    return forked(_run, list(command), {**os.environ, **environment}, folder)
 
 
 def printed(folder: Path) -> tuple[str, str]:
@@ -49,9 +46,13 @@ def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.path[:0] = [str(Path(command[0]).parent), str(ROOT / "tests")]
-    sys.argv = command
-    runpy.run_path(command[0], run_name="__main__")
+    if command[0] == "-m":
+        sys.argv = command[1:]
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[:0] = [str(Path(command[0]).parent), str(ROOT / "tests")]
+        sys.argv = command
+        runpy.run_path(command[0], run_name="__main__")
 
 
 def _train(said: Path, arguments: tuple[str, ...], name: str, times: int) -> None:

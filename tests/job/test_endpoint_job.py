@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from tests.e2e.commands import ROOT, begin
 from tests.evaluation.server import FakeServer, serving
 from tests.job.runs import SMALL
 
@@ -125,12 +122,12 @@ def test_a_killed_job_asks_none_of_its_kept_answers_again(tmp_path: Path) -> Non
     with serving(state):
         given = overrides(state, tmp_path, "dataset.max_test=24", "model.endpoint.alone=0")
         given += ["model.endpoint.concurrency=2", f"hydra.run.dir={tmp_path / 'run'}"]
-        command = [sys.executable, "train.py", *given]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ) as process:
-            while len(state.answered) < 8:
-                assert process.poll() is None
-                time.sleep(0.02)
-            process.send_signal(signal.SIGKILL)
+        process = begin([str(ROOT / "train.py"), *given], tmp_path, {})
+        while len(state.answered) < 8:
+            assert process.is_alive()
+            time.sleep(0.02)
+        process.kill()
+        process.join()
         outcome = run_job(compose_run(given[:-1]), tmp_path / "run")
     assert outcome.base["icd10_dialogues"].examples == 24
     assert len(set(state.questions)) == 24

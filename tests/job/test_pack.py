@@ -15,7 +15,7 @@ import pytest
 import torch
 from tests.job.comparing import answers, comparable, near, without_hashes
 from tests.job.runs import SMALL
-from tests.training.jobs import SERVER, exit_code
+from tests.training.jobs import exit_code, forked
 
 from sizewise.composition.compose import compose_run
 from sizewise.job.execute import JobResult, execute
@@ -437,7 +437,7 @@ def test_a_pack_that_is_stopped_goes_on_as_if_undisturbed(
     often = ("trainer.checkpoint_every=1", "trainer.keep_last_checkpoint=true", "stage=train")
     ways = (("lora.r=2", "lora.dropout=0.2"), ("lora.r=4", "seed=3"))
     packed = [planned(tmp_path, f"packed{n}", *each, *often) for n, each in enumerate(ways)]
-    process = SERVER.Process(target=_in_a_process, args=([j.run_dir for j in packed], number, 3))
+    process = forked(_in_a_process, [j.run_dir for j in packed], number, 3)
     process.start()
     assert exit_code(process) == code
     assert [job_state(job.run_dir) for job in packed] == [JobState.INTERRUPTED] * 2

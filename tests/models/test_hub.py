@@ -48,15 +48,23 @@ except ModelError as error:
 """
 
 
-@pytest.fixture
-def models() -> Iterator[Hub]:
-    folder = Path(embedded_model_path("nano"))
-    with hub() as made:
-        made.add("who/open", folder)
-        made.add("who/gated", folder, gated=True)
-        made.add("who/private", folder, private=True)
-        made.add("who/broken", folder, breaks_after=1000)
+@pytest.fixture(scope="module")
+def running() -> Iterator[Hub]:
+    with hub("sizewise.models.base", "sizewise.release.export") as made:
         yield made
+
+
+@pytest.fixture
+def models(running: Hub) -> Hub:
+    """The hub as it is before anybody has asked it."""
+    folder = Path(embedded_model_path("nano"))
+    running.repositories.clear()
+    running.requests.clear()
+    running.add("who/open", folder)
+    running.add("who/gated", folder, gated=True)
+    running.add("who/private", folder, private=True)
+    running.add("who/broken", folder, breaks_after=1000)
+    return running
 
 
 @pytest.mark.parametrize(

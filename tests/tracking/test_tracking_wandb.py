@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from tests.e2e.commands import begin, printed
 from tests.report.factory import Spec, Task, make_run
 from tests.tracking.tracking_helpers import (
     fit,
@@ -22,6 +21,7 @@ from tests.tracking.tracking_helpers import (
     offline_folders,
     wandb_tool,
 )
+from tests.training.jobs import exit_code
 
 from sizewise.config.evaluation import LoggerConfig
 from sizewise.record.outcome import read_outcome
@@ -107,7 +107,6 @@ def test_failed_job_is_closed_as_failed(tmp_path: Path) -> None:
 DIES = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 from tests.tracking.tracking_helpers import TinyModule, fit
 import pytorch_lightning as pl
 from sizewise.config.evaluation import LoggerConfig
@@ -129,11 +128,10 @@ fit(run, loggers, [save, Kill()])
 def test_killed_run_goes_on_as_one_run_with_one_history(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     expected = history(one_run(whole))
-    here = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", DIES, str(killed), here], capture_output=True, text=True
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    script = tmp_path / "dies.py"
+    script.write_text(DIES)
+    done = exit_code(begin([str(script), str(killed)], tmp_path, {}))
+    assert done == -signal.SIGKILL, printed(tmp_path)
     (before,) = offline_folders(killed)
     time.sleep(1.1)  # W&B names folders by the second
 

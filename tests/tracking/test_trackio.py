@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.report.factory import Spec, Task, make_run
-from tests.tracking.tracking_helpers import fit
+from tests.tracking.tracking_helpers import fit, tools
 
 from sizewise.composition.compose import compose_run
 from sizewise.config.evaluation import LoggerConfig
@@ -46,10 +43,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def told(store: Path, *arguments: str) -> Any:
     """What the command ``trackio`` says of a project."""
-    script = shutil.which("trackio", path=str(Path(sys.executable).parent)) or "trackio"
-    command = [script, *arguments, "--project", "sizewise", "--json"]
-    environment = {**os.environ, "TRACKIO_DIR": str(store)}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    command = ["trackio", *arguments, "--project", "sizewise", "--json"]
+    done = tools().run(
+        f"import sys; from trackio.cli import main; sys.argv = {command}; main()", store.parent
+    )
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 

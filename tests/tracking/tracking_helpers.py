@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import json
-import shutil
-import subprocess
-import sys
+import os
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from tests.forks import Forks, forking
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -63,9 +66,20 @@ def offline_folders(run_dir: Path) -> list[Path]:
     return sorted((run_dir / "wandb").glob("offline-run-*"))
 
 
+@cache
+def tools() -> Forks:
+    """The commands of W&B and of Trackio, whose folder is ``trackio`` where they run."""
+    running = ExitStack()
+    atexit.register(running.close)
+    environment = {**os.environ, "TRACKIO_DIR": "trackio"}
+    return running.enter_context(forking(["wandb.cli.cli", "trackio.cli"], environment))
+
+
 def wandb_tool(*arguments: str) -> str:
-    script = shutil.which("wandb", path=str(Path(sys.executable).parent)) or "wandb"
-    done = subprocess.run([script, *arguments], capture_output=True, text=True, check=True)
+    code = f"import sys; from wandb.cli.cli import cli; sys.argv = {['wandb', *arguments]}; cli()"
+    with TemporaryDirectory() as folder:
+        done = tools().run(code, Path(folder), os.environ)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

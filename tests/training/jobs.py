@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import signal
 import socket
+from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tests.training.toys import (
 
 from sizewise.training.sharding import is_sharded
 
+ROOT = Path(__file__).resolve().parents[2]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.training.jobs", "sizewise.embedded.dialogues"])
 
@@ -81,9 +84,14 @@ def start(
 ) -> Any:  # fmt: skip
     """Start a fit in a process of its own."""
     run_dir.mkdir(exist_ok=True)
-    arguments = (run_dir, kill, dropout, environment or {})
-    process = SERVER.Process(target=fit, args=arguments, kwargs=options)
-    process.start()
+    return forked(fit, run_dir, kill, dropout, environment or {}, **options)
+
+
+def forked(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Start a function in a process of its own."""
+    process = SERVER.Process(target=function, args=arguments, kwargs=options)
+    with chdir(ROOT):  # elsewhere the server would not find what to import, and not say so
+        process.start()
     return process
 
 
