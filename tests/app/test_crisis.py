@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tools.crisis_figures import measure, share, with_figures
+from tools.crisis_figures import delivered, measure, share, with_figures
 
+from sizewise.app.crisis import detector
 from sizewise.app.crisis.detector import (
     CLASSIFIER,
     LABELS,
@@ -30,6 +32,15 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "crisis_detector.md"
 @pytest.fixture(scope="module")
 def settings() -> CrisisSettings:
     return read_settings()
+
+
+brought_once = cache(detector._brought)
+
+
+@pytest.fixture
+def one_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classifier over the encoder is fitted once for all tests that ask for this."""
+    monkeypatch.setattr(detector, "_brought", brought_once)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +213,7 @@ def test_without_the_encoder_words_and_letters_are_read_alone(
     assert detector.threshold == TfidfClassifier.threshold
 
 
+@pytest.mark.usefixtures("one_encoder")
 @pytest.mark.parametrize("kind", ["tfidf", "auto"])
 def test_the_threshold_of_a_file_goes_before_that_of_the_classifier(
     tmp_path: Path, kind: str
@@ -211,13 +223,13 @@ def test_the_threshold_of_a_file_goes_before_that_of_the_classifier(
     assert read_settings(path).detector().threshold == 0.9
 
 
+@pytest.mark.usefixtures("one_encoder")
 def test_few_ordinary_messages_and_complaints_are_taken_for_a_crisis(
     settings: CrisisSettings,
 ) -> None:
     """With the encoder: 10 of 99 ordinary messages and 13 of 89 complaints were before."""
-    detector = settings.detector()
-    assert isinstance(detector.classifier, EncoderClassifier)
-    quality = measure(detector, read_labelled("held_out"))
+    assert isinstance(settings.detector().classifier, EncoderClassifier)
+    quality = delivered()
     assert quality.fired["ordinary"].value < 0.05
     assert quality.fired["medical"].value < 0.05
     assert quality.recall.value > 0.78
@@ -259,6 +271,7 @@ def test_wilson_interval_is_the_published_one() -> None:
     assert found.high == pytest.approx(1.959964**2 / (10 + 1.959964**2), rel=1e-5)
 
 
+@pytest.mark.usefixtures("one_encoder")
 def test_the_page_holds_the_measured_figures() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert page == with_figures(page), "run python -m tools.crisis_figures"

@@ -62,8 +62,9 @@ def matching_size(
     [N] or [S, N]; `tuned` [N] or [S, N] on the same examples, higher being better. `lower` and
     `upper` bound the logistic form (chance and best possible score). `weights` [N]: how much each
     example counts. Least squares by MINPACK
-    (scipy.optimize.leastsq); the interval refits joint bootstrap resamples of examples. Resamples
-    without a fit could have any size, and widen the interval to both sides.
+    (scipy.optimize.leastsq); the interval refits joint bootstrap resamples of examples (once those
+    with equal means). Resamples without a fit could have any size, and widen the interval to both
+    sides.
     """
     sizes = checked_sizes(parameters, len(zero_shot), form, lower, upper)
     joint = joint_replicates(
@@ -74,10 +75,10 @@ def matching_size(
     ends = (float(sizes.min()), float(sizes.max()))
     found = _match(fit, float(joint.means[-1]), ends)
     start = None if fit is None else (fit.intercept, fit.slope)
-    matches_R = np.empty(n_resamples)
-    for number, row in enumerate(joint.replicates):
-        refit = _fit(sizes, row[:-1], form, lower, upper, start)
-        matches_R[number] = _match(refit, float(row[-1]), ends)
+    means_DK, which_R = np.unique(joint.replicates[:, :-1], axis=0, return_inverse=True)
+    refits = [_fit(sizes, row, form, lower, upper, start) for row in means_DK]
+    both = zip(which_R.ravel(), joint.replicates[:, -1], strict=True)
+    matches_R = np.array([_match(refits[which], float(mean), ends) for which, mean in both])
     unknown = np.isnan(matches_R)
     within = np.isfinite(matches_R) & (matches_R > 0.0)
     status = _status(fit, found)
