@@ -143,24 +143,37 @@ def bootstrap_means(
     (the drawn weight, where examples have weights)
     (cluster bootstrap; Davison & Hinkley 1997, Bootstrap Methods, section 3.8).
     """
-    rows = _block_rows(n_resamples, units.count)
-    weights = (bootstrap_weights(units.count, stop - start, rng) for start, stop in rows)
-    return _means(values_CN, units, weights)
+    return _means(values_CN, units, _weights(units.count, n_resamples, rng))
 
 
 def means_of_seed(values_CN: FloatArray, units: Units, n_resamples: int, seed: int) -> FloatArray:
-    """`bootstrap_means` with the seed's random stream for examples; few weights are kept."""
-    if n_resamples * units.count > BLOCK_ELEMENTS:
+    """`bootstrap_means` with the seed's random stream for examples; its weights are kept."""
+    elements = n_resamples * units.count
+    if elements > BLOCK_ELEMENTS * MOST_BLOCKS:
         return bootstrap_means(values_CN, units, n_resamples, np.random.default_rng([seed, 0]))
-    counts = _kept_counts(units.count, n_resamples, seed)
-    return _means(values_CN, units, [counts.astype(np.float64)])
+    kept = _few_kept if elements > BLOCK_ELEMENTS else _many_kept
+    blocks = kept(units.count, n_resamples, seed)
+    return _means(values_CN, units, (counts.astype(np.float64) for counts in blocks))
 
 
-@lru_cache(maxsize=32)
-def _kept_counts(n_units: int, n_resamples: int, seed: int) -> NDArray[np.unsignedinteger[Any]]:
-    """`bootstrap_weights` in the least bytes: a report asks for the same ones again and again."""
-    weights = bootstrap_weights(n_units, n_resamples, np.random.default_rng([seed, 0]))
-    return weights.astype(np.min_scalar_type(int(weights.max())))
+def _weights(n_units: int, n_resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:
+    """`bootstrap_weights` of R rows altogether, in blocks [r, U]."""
+    for start, stop in _block_rows(n_resamples, n_units):
+        yield bootstrap_weights(n_units, stop - start, rng)
+
+
+Counts = NDArray[np.unsignedinteger[Any]]
+
+
+def _counts(n_units: int, n_resamples: int, seed: int) -> tuple[Counts, ...]:
+    """Blocks of weights, mostly in a byte each: a report asks for the same ones again and again."""
+    blocks = _weights(n_units, n_resamples, np.random.default_rng([seed, 0]))
+    return tuple(block.astype(np.min_scalar_type(int(block.max()))) for block in blocks)
+
+
+# Small and large ones are kept apart; either kind takes 64 MiB at most.
+MOST_BLOCKS = 8
+_many_kept, _few_kept = lru_cache(maxsize=32)(_counts), lru_cache(maxsize=4)(_counts)
 
 
 def _means(values_CN: FloatArray, units: Units, blocks: Iterable[FloatArray]) -> FloatArray:
