@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 BEGIN = """
 import sys
 from sizewise.late_imports import leave_until_used
@@ -12,6 +14,13 @@ leave_until_used()
 leave_until_used()
 assert sum("Sparing" in repr(finder) for finder in sys.meta_path) == 1
 import torchmetrics
+"""
+SIGNAL = """
+import peft
+import scipy
+print("scipy.signal" in sys.modules, "bitsandbytes" in sys.modules, peft.helpers.bnb)
+from scipy.signal import butter
+print(butter.__name__, scipy.signal.butter is butter)
 """
 ADAPTERS = """
 from sizewise.composition.compose import compose_run
@@ -24,25 +33,21 @@ for method in ("none", "nf4", "int8", "none"):
     layers = {type(m).__name__ for m in adapted.modules() if hasattr(m, "lora_A")}
     print(method, *layers, "bitsandbytes" in sys.modules)
 """
-SIGNAL = """
-import peft
-import scipy
-print("scipy.signal" in sys.modules, "bitsandbytes" in sys.modules, peft.helpers.bnb)
-from scipy.signal import butter
-print(butter.__name__, scipy.signal.butter is butter)
-"""
 
 
-def said(code: str) -> list[str]:
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    """What one process says, which first looks at what was left out and then adapts bases."""
     done = subprocess.run(
-        [sys.executable, "-c", BEGIN + code], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", BEGIN + SIGNAL + ADAPTERS],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
-def test_one_process_adapts_plain_and_quantised_bases() -> None:
-    assert said(ADAPTERS) == [
+def test_one_process_adapts_plain_and_quantised_bases(said: list[str]) -> None:
+    assert said[2:] == [
         "none Linear False",
         "nf4 Linear4bit True",
         "int8 Linear8bitLt True",
@@ -50,5 +55,5 @@ def test_one_process_adapts_plain_and_quantised_bases() -> None:
     ]
 
 
-def test_what_torchmetrics_left_out_can_be_imported() -> None:
-    assert said(SIGNAL) == ["False False None", "butter True"]
+def test_what_torchmetrics_left_out_can_be_imported(said: list[str]) -> None:
+    assert said[:2] == ["False False None", "butter True"]

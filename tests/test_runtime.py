@@ -179,6 +179,7 @@ def test_a_job_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
     )
     small = [f"dataset.max_{part}=8" for part in ("train", "validation", "test")]
     words = ["model=nano", *small, "trainer.max_steps=1", "logger=none"]
+    words.append("generation.max_new_tokens=2")
     words.append(f"hydra.run.dir={tmp_path}")
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=300,

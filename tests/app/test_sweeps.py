@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 from tests.app.opening import opened
+from tests.e2e.commands import begin
 
 from sizewise.app import evaluations, sweeps
 from sizewise.app.exploring import explore_table
@@ -131,8 +132,24 @@ def test_a_wrong_override_is_one_message_and_starts_nothing(
     assert list(folder.iterdir()) == []
 
 
+@pytest.fixture
+def forked_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans come from processes that need not import everything first; sweeps as ever."""
+    begun = sweeps._begun
+
+    def begun_cheaply(command: Sequence[str], output: Any, alone: bool) -> Any:
+        if alone:
+            return begun(command, output, alone)
+        process = begin(command[1:], Path.cwd(), {}, Path(output.name))
+        process.poll = lambda: process.exitcode
+        return process
+
+    monkeypatch.setattr(sweeps, "_begun", begun_cheaply)
+
+
 @pytest.mark.e2e
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_plans")
 def test_a_sweep_is_started_once_and_stopped_where_it_was_started(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

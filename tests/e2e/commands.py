@@ -24,12 +24,17 @@ def train(said: Path, *arguments: str, kill: tuple[str, int] = ("", 0)) -> int:
     return exit_code(forked(_train, said, arguments, *kill))
 
 
-def begin(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Any:
+def begin(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], said: Path | None = None
+) -> Any:
     """Start a script, or ``-m`` and a module, in ``folder`` and a session of its own.
 
-    Fake jobs are found; see ``printed`` for what it says.
+    Fake jobs are found. What it says goes to the file ``said``, or to those of ``printed``.
     """
-    return forked(_run, list(command), {**os.environ, **environment}, folder)
+    files = [said, said] if said else [folder / name for name in PRINTED]
+    for file in files:
+        file.write_text("")
+    return forked(_run, list(command), {**os.environ, **environment}, folder, files)
 
 
 def printed(folder: Path) -> tuple[str, str]:
@@ -38,10 +43,12 @@ def printed(folder: Path) -> tuple[str, str]:
     return said.read_text(), errors.read_text()
 
 
-def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:
+def _run(
+    command: list[str], environment: dict[str, str], folder: Path, files: Sequence[Path]
+) -> None:
     os.setsid()
-    for number, name in enumerate(PRINTED, 1):
-        with (folder / name).open("w") as output:
+    for number, file in enumerate(files, 1):
+        with file.open("a") as output:
             os.dup2(output.fileno(), number)
     os.environ.clear()
     os.environ.update(environment)

@@ -57,8 +57,9 @@ def test_an_installed_wheel_runs_a_sweep_of_its_own_and_one_of_the_folder(
         encoding="utf-8",
     )
     # The folder's own ``sweeps``, first on the path of ``python -m``, hides none of the package's.
-    planned = sizewise(installed, tmp_path, "train", "sweep=rank_ladder", *PLAN)
+    planned = sizewise(installed, tmp_path, "train", "sweep=rank_ladder", "lora.r=2", *PLAN)
     assert "rank_ladder" in planned
+    assert "at several learning rates: 3 jobs" in planned
     assert "lora.r=" in planned
     said = sizewise(installed, tmp_path, "train", "sweep=mine", "hydra.launcher.n_jobs=1", *TOY)
     assert "2 done" in said or said.count(": done") == 2

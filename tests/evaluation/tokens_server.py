@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from sizewise.config.model import ModelConfig
+from sizewise.late_imports import leave_until_used
 from sizewise.models.adapter.attach import load_adapter
 from sizewise.models.base import load_base
 
@@ -120,6 +121,7 @@ def tokens_server(place: str, **options: Any) -> Iterator[tuple[TokensServer, st
 
 
 if __name__ == "__main__":
+    leave_until_used()
     torch.set_num_threads(1)
     given = TokensServer(sys.argv[1])
     for pair in sys.argv[3:]:
