@@ -12,6 +12,7 @@ import pytest
 import streamlit as st
 from tests.app.opening import opened, texts
 from tests.report.factory import Spec, Task, make_sweep
+from tests.report.written import write_results
 
 from sizewise import palette
 from sizewise.app.answers import answer_of, read_written
@@ -48,7 +49,7 @@ def test_results_are_read_from_the_file_of_the_report_until_a_run_is_newer(sweep
     record = json.loads((sweep / "results.json").read_text())
     (sweep / "results.json").write_text(json.dumps({**record, "test_sets": [{"dataset": "x"}]}))
     assert read_written(sweep) is None
-    write_report(comparison, sweep)
+    write_results(comparison, sweep)
     make_sweep(sweep, [Spec("micro", task=Task("counselling", examples=60))])
     assert read_written(sweep) is None
 
@@ -58,7 +59,7 @@ def test_the_answer_stands_there_before_anything_is_compared(
 ) -> None:
     comparison = compare([sweep])
     headline = comparison.sets[0].verdict.headline
-    write_report(comparison, sweep)
+    write_results(comparison, sweep)
     order: list[str] = []
     html = st.html
 

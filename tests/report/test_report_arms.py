@@ -25,6 +25,7 @@ from sizewise.report.comparison.labels import name_all, tell_apart
 from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE
 from sizewise.report.comparison.runs import load_runs
 from sizewise.report.comparison.verdict import DIFFER, NOT_SHOWN, OPEN
+from sizewise.report.page.page import render_page
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import write_report
 from sizewise.report.views.charts import scaling_chart
@@ -494,8 +495,7 @@ def test_models_without_a_name_of_their_own_go_by_folder_or_repository(
         made(tmp_path / str(number), spec, model__name="local", model__path=path)
     comparison = compare([tmp_path])
     assert set(labels(comparison)) == {f"{name} zero-shot" for name in names}
-    files = write_report(comparison, tmp_path / "report", (), "t")
-    shown = Path(files["report"]).read_text() + comparison.sets[0].verdict.sentence
+    shown = render_page(comparison, "t") + comparison.sets[0].verdict.sentence
     assert "model.content" not in shown
     assert "local zero-shot" not in shown
 

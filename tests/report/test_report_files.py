@@ -48,19 +48,34 @@ def finish(root: Path, specs: list[Spec]) -> tuple[str, Comparison]:
     return console.file.getvalue(), comparison  # type: ignore[attr-defined]
 
 
-def test_everything_is_written_and_shown(tmp_path: Path) -> None:
+@dataclass
+class Finished:
+    """A sweep whose report is written, and what was printed."""
+
+    root: Path
+    said: str
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    root = tmp_path_factory.mktemp("finished")
     specs = [Spec(m, r=r) for m in ("nano", "micro") for r in (4, 8)]
-    text, _ = finish(tmp_path, [*specs, Spec("mini", 0.4, None)])
+    said, _ = finish(root, [*specs, Spec("mini", 0.4, None)])
+    return Finished(root, said)
+
+
+def test_everything_is_written_and_shown(finished: Finished) -> None:
+    root, text = finished.root, finished.said
     for name in ("comparison.csv", "runs.csv", "results.json", "size_vs_quality.png"):
-        assert (tmp_path / name).stat().st_size > 100
-    assert (tmp_path / "report.html").stat().st_size < 8_000_000
-    assert (tmp_path / "size_vs_quality.png").read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in (tmp_path / "figures" / "paired_differences.svg").read_text()
-    assert "\\toprule" in (tmp_path / "tables" / "comparison.tex").read_text()
+        assert (root / name).stat().st_size > 100
+    assert (root / "report.html").stat().st_size < 8_000_000
+    assert (root / "size_vs_quality.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (root / "figures" / "paired_differences.svg").read_text()
+    assert "\\toprule" in (root / "tables" / "comparison.tex").read_text()
     for part in ("Specialisation beats size", "report.html", "1 job failed", "job_7/job.log"):
         assert part in text
     assert "column <b>x</b> [is] missing" in text
-    with (tmp_path / "comparison.csv").open() as handle:
+    with (root / "comparison.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     assert len(rows) == 7
     scores = [float(row["score"]) for row in rows]
@@ -68,13 +83,12 @@ def test_everything_is_written_and_shown(tmp_path: Path) -> None:
     tuned = [row for row in rows if row["kind"] == "tuned"]
     for row in tuned:
         assert float(row["gain_low"]) < float(row["gain"]) < float(row["gain_high"])
-    with (tmp_path / "runs.csv").open() as handle:
+    with (root / "runs.csv").open() as handle:
         assert len(list(csv.DictReader(handle))) == 5
 
 
-def test_what_was_printed_is_kept_for_the_next_start(tmp_path: Path) -> None:
-    text, _ = finish(tmp_path, [Spec("nano"), Spec("mini", 0.4, None)])
-    assert (tmp_path / "summary.txt").read_text() == text
+def test_what_was_printed_is_kept_for_the_next_start(finished: Finished) -> None:
+    assert (finished.root / "summary.txt").read_text() == finished.said
 
 
 def test_break_even_in_money_is_printed_and_stored(tmp_path: Path) -> None:

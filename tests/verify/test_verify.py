@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.report.factory import CODES, PRIMARY, Spec, Task, make_run
 from tests.report.real_run import real_run
+from tests.report.written import write_results
 
 from sizewise.commands.provenance import reproduce_command
 from sizewise.composition.compose import compose_config
@@ -208,7 +209,7 @@ def test_runs_beside_those_compared_and_prices_change_nothing(tmp_path: Path) ->
     """A sweep that was narrowed leaves runs in its directory that its report is not about."""
     first, _ = real_run(tmp_path), make_run(tmp_path / "other", Spec(task=Task(examples=4)))
     prices = PricesConfig(device_per_hour=2.0, api_per_1000_tokens=0.1)
-    write_report(compare([first], prices=prices), tmp_path)
+    write_results(compare([first], prices=prices), tmp_path)
     (results,) = (v for v in verify_sweep(tmp_path) if v.directory == tmp_path)
     assert results.ok
 
@@ -216,12 +217,12 @@ def test_runs_beside_those_compared_and_prices_change_nothing(tmp_path: Path) ->
 def test_a_comparison_by_a_key_is_made_again_by_it(tmp_path: Path) -> None:
     for r in (8, 16):
         make_run(tmp_path / f"r{r}", Spec(task=Task(examples=60), r=r, tuned=0.5 + r / 100))
-    paths = write_report(compare([tmp_path], by=("lora.r",)), tmp_path)
-    assert json.loads(paths["results"].read_text())["by"] == ["lora.r"]
+    results = write_results(compare([tmp_path], by=("lora.r",)), tmp_path)
+    assert json.loads(results.read_text())["by"] == ["lora.r"]
     last = verify_sweep(tmp_path, data=False)[-1]
     assert [check.status for check in last.checks] == [OK]
-    record = json.loads(paths["results"].read_text())
-    paths["results"].write_text(json.dumps({**record, "by": ["no.such_key"]}))
+    record = json.loads(results.read_text())
+    results.write_text(json.dumps({**record, "by": ["no.such_key"]}))
     assert "cannot be made again" in failed(verify_sweep(tmp_path, data=False)[-1])[0]
 
 
@@ -229,7 +230,7 @@ def test_compared_runs_that_lie_elsewhere_are_said_to_be_unchecked(tmp_path: Pat
     here, there = tmp_path / "here", tmp_path / "there"
     make_run(here / "a", Spec(task=Task(examples=30)))
     other = make_run(there / "b", Spec(model="mini", tuned=None, task=Task(examples=30)))
-    write_report(compare([here, there]), here)
+    write_results(compare([here, there]), here)
     last = verify_sweep(here, data=False)[-1]
     (check,) = last.checks
     assert last.ok
