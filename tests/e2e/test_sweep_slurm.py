@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,17 +24,21 @@ EXCLUSIVE = "+hydra.launcher.additional_parameters.exclusive=true"
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.slurm]
 
 
-def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
+FAKE = ("hydra.sweeper.job=sweep.fake:job", "hydra.sweeper.finish=sweep.fake:finish")
+
+
+def start(
+    folder: Path, *overrides: str, jobs: Sequence[str] = FAKE, **environment: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable,
             str(ROOT / "train.py"),
             "-m",
             *overrides,
+            *jobs,
             f"paths.sweeps={folder}",
             "sweep.name=all",
-            "hydra.sweeper.job=sweep.fake:job",
-            "hydra.sweeper.finish=sweep.fake:finish",
             "sweep.baselines=false",
             "hydra/launcher=slurm",
             "hydra.launcher.poll_seconds=0.5",
@@ -162,3 +166,39 @@ def test_jobs_in_the_queue_are_not_submitted_again(tmp_path: Path) -> None:
     code, said = finish(second)
     assert code == 0, said
     assert traces(tmp_path) == [["begin", "end"]] * 2
+
+
+def test_a_pack_that_is_preempted_goes_on_as_a_whole(tmp_path: Path) -> None:
+    real = (
+        "stage=train", "logger=none", "trainer.accelerator=cpu", "dataset.max_train=16",
+        "dataset.max_validation=8", "dataset.max_test=8", "trainer.batch_size=4",
+        "trainer.log_every=1", f"paths.cache={tmp_path / 'cache'}", "sweep.estimate=false",
+    )  # fmt: skip
+    process = start(
+        tmp_path, "model=nano", "lora.r=2,4", "trainer.max_epochs=40", "callbacks=none",
+        "sweep.packing=2", "hydra.launcher.array_parallelism=1", "hydra.launcher.timeout_min=60",
+        jobs=real,
+    )  # fmt: skip
+    sweep_dir = tmp_path / "all"
+    until(lambda: len(trained(sweep_dir)) == 2 or process.poll() is not None)
+    (job_id,) = {queue_id(path.parent) for path in sweep_dir.glob("*/queued.json")}
+    assert job_id is not None
+    subprocess.run(["scancel", "--signal=USR2", job_id], check=True)
+    code, said = finish(process)
+    assert code == 0, said
+    outcomes = [json.loads(path.read_text()) for path in sweep_dir.glob("*/outcome.json")]
+    assert [each["cost"]["packed"] for each in outcomes] == [2.0, 2.0]
+    for log in sweep_dir.glob("*/job.log"):
+        assert log.read_text().count("Stopping after this optimiser step") == 1
+    for steps in trained(sweep_dir).values():
+        assert steps == list(range(1, 161)), "every step once"
+
+
+def trained(sweep_dir: Path) -> dict[str, list[int]]:
+    """The optimiser steps of every run that has made one, as its history has them."""
+    found: dict[str, list[int]] = {}
+    for path in sweep_dir.glob("*/metrics.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        if steps := [row["step"] for row in rows if "train_loss" in row["values"]]:
+            found[path.parent.name] = steps
+    return found

@@ -19,7 +19,7 @@ from tests.training.jobs import exit_code, forked
 
 from sizewise.composition.compose import compose_run
 from sizewise.job.execute import JobResult, execute
-from sizewise.job.pack import Crew, Member, Room, evenly, execute_together, fitting, room_for
+from sizewise.job.pack import Crew, Member, Room, execute_together, fitting, room_for
 from sizewise.job.submit import Job, make_job, submit
 from sizewise.models.adapter.packed import NotPackableError, PackedBase
 from sizewise.models.plan.planner import MemoryPlan
@@ -28,7 +28,7 @@ from sizewise.record.identity import plain_config
 from sizewise.record.state import JobState, job_state, read_failure
 from sizewise.signals import SignalHandlers
 from sizewise.training import module
-from sizewise.training.group_size import GroupSize
+from sizewise.training.group_size import GroupSize, evenly
 from sizewise.training.pack import Pack
 
 UNEQUAL = (
@@ -438,7 +438,6 @@ def test_a_pack_that_is_stopped_goes_on_as_if_undisturbed(
     ways = (("lora.r=2", "lora.dropout=0.2"), ("lora.r=4", "seed=3"))
     packed = [planned(tmp_path, f"packed{n}", *each, *often) for n, each in enumerate(ways)]
     process = forked(_in_a_process, [j.run_dir for j in packed], number, 3)
-    process.start()
     assert exit_code(process) == code
     assert [job_state(job.run_dir) for job in packed] == [JobState.INTERRUPTED] * 2
     for job in packed:

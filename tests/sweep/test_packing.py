@@ -34,7 +34,9 @@ from sizewise.sweep.launch.packing import (
     pack_key,
 )
 from sizewise.sweep.launch.progress import Progress
+from sizewise.sweep.launch.ray_launcher import RayBackend
 from sizewise.sweep.launch.slot import Slot
+from sizewise.sweep.launch.slurm_launcher import SlurmBackend
 
 SMALL = (
     "model=nano", "logger=none", "callbacks=none", "trainer.progress_bar=false",
@@ -74,7 +76,7 @@ def test_what_is_the_adapters_own_may_differ_and_what_a_pass_depends_on_may_not(
 
 
 def test_auto_packs_on_gpus_and_says_why_not_on_a_cpu(tmp_path: Path) -> None:
-    two = [job(tmp_path, f"seed={seed}") for seed in (1, 2)]
+    two = [job(tmp_path, f"seed={seed}", "trainer.accelerator=auto") for seed in (1, 2)]
     on_gpu = choose_packing("auto", two, gpus=True)
     assert (on_gpu.most, on_gpu.measured) == (MOST, True)
     assert on_gpu.kept(two[0]) == on_gpu.kept(two[1]) is not None
@@ -117,6 +119,33 @@ def test_a_slot_takes_jobs_of_one_key_and_leaves_some_for_the_others(
     assert begun_by(held, monkeypatch) == [[like[0], *like[2:]]]
     assert held.elsewhere == [like[1]]
     claim.release("done")
+
+
+def test_tasks_of_a_queue_are_packed_when_there_are_fewer_of_them_than_jobs(tmp_path: Path) -> None:
+    like = [job(tmp_path, f"seed={seed}") for seed in range(7)]
+    other, alone = job(tmp_path, "trainer.batch_size=2"), job(tmp_path, "lora=dora")
+    jobs = [like[0], other, alone, *like[1:]]
+    cut = {workers: Packing(4).packs(jobs, workers) for workers in (1, 3, 256)}
+    assert cut[1] == [like[:4], [other], [alone], like[4:]]
+    assert cut[3] == [like[:3], [other], [alone], like[3:6], like[6:]]
+    assert cut[256] == [[each] for each in jobs]
+    assert ALONE.packs(jobs, 1) == [[each] for each in jobs]
+
+
+def test_a_queue_packs_by_itself_where_a_task_has_a_gpu_of_its_own(tmp_path: Path) -> None:
+    two = [job(tmp_path, f"seed={seed}", "trainer.accelerator=auto") for seed in (1, 2)]
+    on_cpu = [job(tmp_path, f"seed={seed}") for seed in (1, 2)]
+    for gpu, backend in (
+        (True, SlurmBackend(gpus_per_node=1)),
+        (True, SlurmBackend(gres="gpu:1")),
+        (False, SlurmBackend(cpus_per_task=4)),
+        (True, RayBackend(num_gpus=1)),
+        (False, RayBackend(num_gpus=0.5)),
+    ):
+        assert backend.packing("auto", two).measured is gpu
+        assert backend.packing("auto", on_cpu).most == 1
+        assert backend.packing(2, on_cpu).most == 2
+        assert backend.packing("off", two) == ALONE
 
 
 def launch(backend: LocalBackend, jobs: list[Job], root: Path, packing: Any) -> None:

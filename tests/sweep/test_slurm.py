@@ -13,7 +13,7 @@ from sizewise.record.state import JobState, job_state
 from sizewise.sweep.launch import slurm_queue
 from sizewise.sweep.launch.slurm_launcher import SlurmBackend, check_resources
 from sizewise.sweep.launch.slurm_queue import queue_reasons, require_queued_ids, require_slurm
-from sizewise.sweep.launch.worker import SlurmTask
+from sizewise.sweep.launch.task import SlurmTask
 
 from .conftest import Submit
 from .fake import RAISES
@@ -92,7 +92,7 @@ def test_a_failed_job_fails_for_slurm_too(
 ) -> None:
     job = submitted(RAISES)
     with pytest.raises(SweepError, match="this job was made to fail"):
-        SlurmTask(str(job.run_dir))()
+        SlurmTask([str(job.run_dir)])()
     assert job_state(job.run_dir) == JobState.FAILED
     os.write(1, b"after the job")
     assert "after the job" in capfd.readouterr().out, "the process did not get its output back"

@@ -132,8 +132,8 @@ class SweepConfig:
     ``estimate``: a dry run times a few steps and answers, to say how long the whole will take.
     ``order``: ``base`` (jobs that share a base follow one another) or ``given``.
     ``packing``: how many jobs that share base, storage, data and micro-batch are trained together,
-    in one forward and backward pass (local launcher): a number, ``off``, or ``auto`` (on a GPU as
-    many as pay there, measured; off on a CPU).
+    in one forward and backward pass: a number, ``off``, or ``auto`` (on a GPU as many as pay there,
+    measured; off on a CPU).
     ``baselines``: add the classical baselines wherever answers are labels or codes.
     ``tuning``: how learning rates are found. ``halving``: what of a grid is run to its end.
     ``prices``: for the report at the end. ``margin``:

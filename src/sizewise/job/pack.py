@@ -33,7 +33,7 @@ from sizewise.record.logs import output_to_log, send_output
 from sizewise.record.state import JobState
 from sizewise.runtime import resolve_device, same_random_state
 from sizewise.signals import SignalHandlers, signal_noted
-from sizewise.training.group_size import GroupSize
+from sizewise.training.group_size import GroupSize, evenly
 from sizewise.training.pack import Pack, set_torch_random, sit, torch_random
 
 log = logging.getLogger(__name__)
@@ -113,12 +113,6 @@ def fitting(plan: MemoryPlan, room: int, count: int) -> Room:
     each = sum(plan.training.get(part, 0) for part in ("activations", "logits"))
     left = room - (plan.training_peak - own - each) - own * members
     return Room(members, max(1, min(members, left // max(1, each))))
-
-
-def evenly(run_dirs: Sequence[Path], most: int) -> list[Sequence[Path]]:
-    """Cut a list into as few parts of at most ``most`` as can be, of about the same length."""
-    size = -(-len(run_dirs) // -(-len(run_dirs) // most))
-    return [run_dirs[i : i + size] for i in range(0, len(run_dirs), size)]
 
 
 class Crew:

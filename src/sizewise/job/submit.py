@@ -110,14 +110,27 @@ def load_job(run_dir: Path) -> tuple[RunConfig, JobFunction]:
         SweepError: no job was submitted there.
         ConfigError: its file of candidates is no longer the one that it was planned with.
     """
+    record = _submitted(run_dir)
+    check_candidates_content(record["config"].get("evaluation") or {})
+    return to_run_config(record["config"], check_types=False), load_function(record["function"])
+
+
+def submitted_job(run_dir: Path) -> Job:
+    """Return the job that was submitted to ``run_dir``; SweepError if none was."""
+    record = _submitted(run_dir)
+    config, overrides = record["config"], tuple(record["overrides"])
+    identity = run_identity(config)
+    return Job(overrides, config, identity, run_dir, record["function"], record.get(STOP_AT))
+
+
+def _submitted(run_dir: Path) -> dict[str, Any]:
     path = RunDir(run_dir).job
     record = _whole(path)
     if record is None and path.exists():
         raise SweepError(f"{path} is damaged. Start the same command again: it writes it anew.")
     if record is None:
         raise SweepError(f"{run_dir} holds no {JOB_FILE}: no job was submitted there.")
-    check_candidates_content(record["config"].get("evaluation") or {})
-    return to_run_config(record["config"], check_types=False), load_function(record["function"])
+    return record
 
 
 def _whole(path: Path) -> dict[str, Any] | None:

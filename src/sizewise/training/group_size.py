@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sizewise.devices import device_name
 from sizewise.files import read_json, sealed, unsealed, write_json
@@ -19,6 +19,15 @@ log = logging.getLogger(__name__)
 TIMED = 3
 # A smaller group needs less memory: it is taken where a larger one gains no more than this.
 WORTH = 1.03
+
+
+T = TypeVar("T")
+
+
+def evenly(jobs: Sequence[T], most: int) -> list[Sequence[T]]:
+    """Cut a list into as few parts of at most ``most`` as can be, of about the same length."""
+    size = -(-len(jobs) // -(-len(jobs) // most))
+    return [jobs[i : i + size] for i in range(0, len(jobs), size)]
 
 
 class GroupSize:

@@ -107,7 +107,7 @@ Found = Mapping[str, Measured]
 """What is known of every kind, by its key."""
 
 
-def kind_key(config: Mapping[str, Any], workers: int, threads: int) -> str:
+def kind_key(config: Mapping[str, Any], workers: int, threads: int | None) -> str:
     """Name the kind of a job on this machine (24 hex digits)."""
     parts: dict[str, Any] = {name: config.get(name) for name in _DECIDES}
     data = [_costly(each) for each in (config.get("eval_dataset") or {}).values()]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sizewise.files import hash_text
 from sizewise.job.submit import DEFAULT_FUNCTION, Job
 from sizewise.record.identity import trains
-from sizewise.training.group_size import shared_pace
+from sizewise.training.group_size import evenly, shared_pace
 
 MOST = 8
 # Of the trainer: what two jobs that share passes may differ in.
@@ -50,17 +51,33 @@ class Packing:
         No worker takes more of them than leaves some for every other one. Only jobs are in it that
         share passes and of whose like that was measured.
         """
-        groups: dict[str, list[Job]] = {}
-        for job in jobs:
-            if (key := pack_key(job)) is not None:
-                groups.setdefault(key, []).append(job)
         found: dict[str, float] = {}
-        for group in groups.values():
-            together = min(-(-len(group) // workers), self.most)
-            kept = self.kept(group[0])
+        for group in _alike(jobs).values():
+            kept, together = self.kept(group[0]), self._together(group, workers)
             if kept is not None and (pace := shared_pace(kept, together)) is not None:
                 found |= {job.identity.hash: pace for job in group}
         return found
+
+    def packs(self, jobs: Sequence[Job], workers: int) -> list[Sequence[Job]]:
+        """Cut jobs into those that a worker takes at once, in the order of the first of each."""
+        alone: list[Sequence[Job]] = [[job] for job in jobs if pack_key(job) is None]
+        groups = _alike(jobs).values()
+        cut = (evenly(group, self._together(group, workers)) for group in groups)
+        place = {job.identity.hash: number for number, job in enumerate(jobs)}
+        return sorted(chain(alone, *cut), key=lambda pack: place[pack[0].identity.hash])
+
+    def _together(self, group: Sequence[Job], workers: int) -> int:
+        """How many of like jobs one worker takes at most, which leaves some for every other one."""
+        return min(-(-len(group) // workers), self.most)
+
+
+def _alike(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    """Gather the jobs that can share passes."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        if (key := pack_key(job)) is not None:
+            groups.setdefault(key, []).append(job)
+    return groups
 
 
 ALONE = Packing()
@@ -76,7 +93,7 @@ def choose_packing(asked: Any, jobs: Sequence[Job], gpus: bool) -> Packing:
         return ALONE
     if asked != "auto":
         return Packing(int(asked), f"Up to {asked} jobs on one base share their passes.")
-    if gpus:
+    if gpus and not all((j.config.get("trainer") or {}).get("accelerator") == "cpu" for j in jobs):
         why = f"Up to {MOST} jobs on one base share their passes, as many as pay (measured)."
         return Packing(MOST, why, measured=True)
     return Packing(1, ON_CPU)

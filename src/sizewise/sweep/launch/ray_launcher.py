@@ -1,4 +1,4 @@
-"""The Ray launcher: one task per job, each in a process of its own, on whatever nodes Ray has.
+"""The Ray launcher: one task per job or pack, each in its own process, on whatever nodes Ray has.
 
 Run directories have to lie on a file system that all nodes share.
 """
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.errors import SweepError
-from sizewise.job.execute import Interrupts, execute
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
-from sizewise.record.logs import output_to_log
 from sizewise.record.state import JobState, job_state, record_failure
 from sizewise.sweep.launch.backend import ENDED, LaunchOptions
+from sizewise.sweep.launch.packing import Packing, choose_packing
 from sizewise.sweep.launch.progress import Progress
+from sizewise.sweep.launch.task import run_in_ray
 
 DYING_SECONDS = 5.0
 POLL_SECONDS = 1.0
@@ -61,10 +61,19 @@ class RayBackend:
             return
         self.check(jobs)
         ray = self._started()
-        # max_calls=1: a process of its own for each job; Ray itself never tries one again.
+        # max_calls=1: a process of its own for each task; Ray itself never tries one again.
         task = ray.remote(max_calls=1, max_retries=0, **self._resources)(run_in_ray)
         with Progress(len(jobs), sweep_dir=options.sweep_dir) as progress:
-            _Tasks(ray, task, options, progress).run(jobs)
+            packing = self.packing(options.packing, jobs)
+            packs = packing.packs(jobs, self.slots)
+            _Tasks(ray, task, packing, options, progress).run(packs)
+
+    def packing(self, asked: Any, jobs: Sequence[Job]) -> Packing:
+        """Return which of the jobs share passes; ``asked``: ``sweep.packing``.
+
+        Not where several tasks share a GPU: whether a pack fits is planned for the whole of it.
+        """
+        return choose_packing(asked, jobs, self._resources["num_gpus"] >= 1)
 
     def close(self) -> None:
         """Disconnect, and end a cluster that was begun here."""
@@ -93,28 +102,35 @@ class RayBackend:
 class _Tasks:
     """The jobs of one sweep as tasks: those under way, and those that other processes hold."""
 
-    def __init__(self, ray: Any, task: Any, options: LaunchOptions, progress: Progress) -> None:
-        self._ray, self._task, self._options, self._progress = ray, task, options, progress
-        self._under_way: dict[Any, Job] = {}
+    def __init__(
+        self, ray: Any, task: Any, packing: Packing, options: LaunchOptions, progress: Progress
+    ) -> None:
+        self._ray, self._task, self._packing = ray, task, packing
+        self._options, self._progress = options, progress
+        self._under_way: dict[Any, list[Job]] = {}
         self._elsewhere: list[Job] = []
         self._tries: dict[str, int] = {}
 
-    def run(self, jobs: Sequence[Job]) -> None:
+    def run(self, packs: Sequence[Sequence[Job]]) -> None:
         """Run the jobs until every one has ended, or one has failed and nothing else is to run."""
-        for job in jobs:
-            self._start(job)
+        for pack in packs:
+            self._start(pack)
         go_on = True
         while go_on and (self._under_way or self._elsewhere):
             go_on = all([self._ended(job) for job in self._returned()])
             self._progress.refresh()
 
-    def _start(self, job: Job) -> None:
-        if holder(job.run_dir) is not None:
-            self._wait_for(job)
-            return
-        self._tries[job.identity.hash] = self._tries.get(job.identity.hash, 0) + 1
-        self._progress.begin(None, job)
-        self._under_way[self._task.remote(str(job.run_dir.resolve()))] = job
+    def _start(self, pack: Sequence[Job]) -> None:
+        free = [job for job in pack if holder(job.run_dir) is None]
+        for job in pack:
+            if job not in free:
+                self._wait_for(job)
+        for job in free:
+            self._tries[job.identity.hash] = self._tries.get(job.identity.hash, 0) + 1
+            self._progress.begin(None, job)
+        if free:
+            run_dirs = [str(job.run_dir.resolve()) for job in free]
+            self._under_way[self._task.remote(run_dirs, self._packing)] = free
 
     def _wait_for(self, job: Job) -> None:
         self._elsewhere.append(job)
@@ -127,12 +143,12 @@ class _Tasks:
             ended, _ = self._ray.wait(list(self._under_way), timeout=POLL_SECONDS)
         else:
             time.sleep(POLL_SECONDS)
-        found = [self._under_way.pop(reference) for reference in ended]
-        for reference, job in zip(ended, found, strict=True):
-            self._settle(reference, job)
+        packs = [self._under_way.pop(reference) for reference in ended]
+        for reference, pack in zip(ended, packs, strict=True):
+            self._settle(reference, pack)
         free = [j for j in self._elsewhere if job_state(j.run_dir) != JobState.RUNNING]
         self._elsewhere = [job for job in self._elsewhere if job not in free]
-        for job in found:
+        for job in (job for pack in packs for job in pack):
             if job_state(job.run_dir) == JobState.RUNNING:
                 self._wait_for(job)
             else:
@@ -146,7 +162,7 @@ class _Tasks:
         # Interrupted: another process had it, and is gone.
         again = failed and self._tries[job.identity.hash] <= self._options.retries
         if again or state not in ENDED:
-            self._start(job)
+            self._start([job])
             return True
         self._progress.end(None, job)
         if not (failed and self._options.fail_fast):
@@ -155,13 +171,14 @@ class _Tasks:
             self._ray.cancel(other, force=True)
         return False
 
-    def _settle(self, reference: Any, job: Job) -> None:
+    def _settle(self, reference: Any, pack: Sequence[Job]) -> None:
         try:
             self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            _wait_for_its_end(job.run_dir)
-            if job_state(job.run_dir) not in ENDED:
-                record_failure(job.run_dir, f"Ray: {str(error).splitlines()[0]}")
+            for job in pack:
+                _wait_for_its_end(job.run_dir)
+                if job_state(job.run_dir) not in ENDED:
+                    record_failure(job.run_dir, f"Ray: {str(error).splitlines()[0]}")
 
 
 def _wait_for_its_end(run_dir: Path) -> None:
@@ -169,9 +186,3 @@ def _wait_for_its_end(run_dir: Path) -> None:
     end = time.monotonic() + DYING_SECONDS
     while holder(run_dir) is not None and time.monotonic() < end:
         time.sleep(0.05)
-
-
-def run_in_ray(run_dir: str) -> str:
-    """Run the job of a directory in a Ray worker and return how it ended."""
-    with output_to_log(Path(run_dir)):
-        return str(execute(Path(run_dir), Interrupts(enabled=False)).state)

@@ -38,14 +38,14 @@ class Ended:
 class Slot:
     """Runs one job, or one pack of jobs, at a time in a process of its own, replaced when it dies.
 
-    ``gpus`` None leaves CUDA_VISIBLE_DEVICES as it is; the devices and the share of threads are in
-    the process's environment before it imports anything. ``jobs`` are those that have not ended;
+    ``gpus`` None leaves CUDA_VISIBLE_DEVICES as it is, and ``threads`` None their number; both are
+    in the process's environment before it imports anything. ``jobs`` are those that have not ended;
     ``packed``: they were begun with others.
     """
 
     number: int
     gpus: list[str] | None
-    threads: int
+    threads: int | None
     jobs: list[Job] = field(default_factory=list)
     packed: bool = False
     started: float = 0.0
@@ -121,7 +121,8 @@ class Slot:
         environment = dict(os.environ)
         if self.gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
-        environment.update({name: str(self.threads) for name in THREAD_VARIABLES})
+        if self.threads is not None:
+            environment.update({name: str(self.threads) for name in THREAD_VARIABLES})
         environment.setdefault("TOKENIZERS_PARALLELISM", "false")
         return environment
 

@@ -16,6 +16,7 @@ from sizewise.record.directories import RunDir
 from sizewise.record.identity import trains
 from sizewise.record.state import JobState, forget_failure, is_done, job_state, record_failure
 from sizewise.sweep.launch.backend import ENDED, LaunchOptions
+from sizewise.sweep.launch.packing import Packing, choose_packing
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slurm_queue import (
     cancel,
@@ -25,7 +26,7 @@ from sizewise.sweep.launch.slurm_queue import (
     require_queued_ids,
     require_slurm,
 )
-from sizewise.sweep.launch.worker import SlurmTask
+from sizewise.sweep.launch.task import SlurmTask
 
 # A job may leave the queue a moment before its files are seen on a shared file system.
 GRACE_POLLS = 3
@@ -67,7 +68,7 @@ class SlurmBackend:
         open_jobs = list(jobs)
         with Progress(len(jobs), sweep_dir=options.sweep_dir) as progress:
             for attempt in range(options.retries + 1):
-                self._submit(open_jobs, options.sweep_dir, progress)
+                self._submit(open_jobs, options, progress)
                 if not self.waits:
                     progress.say("Submitted. The same command collects the results later.")
                     return
@@ -80,7 +81,11 @@ class SlurmBackend:
     def close(self) -> None:
         """Nothing is kept."""
 
-    def _submit(self, jobs: list[Job], sweep_dir: Path, progress: Progress) -> None:
+    def packing(self, asked: Any, jobs: Sequence[Job]) -> Packing:
+        """Return which of the jobs share passes; ``asked``: ``sweep.packing``."""
+        return choose_packing(asked, jobs, any(self._parameters.get(key) for key in GPU_KEYS))
+
+    def _submit(self, jobs: list[Job], options: LaunchOptions, progress: Progress) -> None:
         alive = require_queued_ids()
         new = [job for job in jobs if queue_id(job.run_dir) not in alive]
         if len(new) < len(jobs):
@@ -89,12 +94,15 @@ class SlurmBackend:
             return
         for job in new:
             forget_failure(job.run_dir)
-        executor = self._executor(sweep_dir)
-        tasks = [SlurmTask(str(job.run_dir.resolve())) for job in new]
+        executor = self._executor(options.sweep_dir)
+        packing = self.packing(options.packing, new)
+        packs = packing.packs(new, self.slots)
+        tasks = [SlurmTask([str(job.run_dir.resolve()) for job in p], packing) for p in packs]
         submitted = executor.submit_array(tasks) if len(tasks) > 1 else [executor.submit(tasks[0])]
-        for job, handle in zip(new, submitted, strict=True):
-            write_json(RunDir(job.run_dir).queued, {"job_id": handle.job_id})
-            progress.say(f"submit  {job.identity.slug} as {handle.job_id}")
+        for pack, handle in zip(packs, submitted, strict=True):
+            for job in pack:
+                write_json(RunDir(job.run_dir).queued, {"job_id": handle.job_id})
+                progress.say(f"submit  {job.identity.slug} as {handle.job_id}")
 
     def _executor(self, sweep_dir: Path) -> Any:
         try:

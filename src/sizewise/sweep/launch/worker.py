@@ -17,8 +17,8 @@ from typing import IO, Any
 
 from sizewise.composition.inputs import names_hub
 from sizewise.devices import free_memory, reset_peaks
-from sizewise.errors import SizewiseError, SweepError
-from sizewise.job.execute import STOPPED_EXIT, Interrupts, JobResult, execute, run_child
+from sizewise.errors import SizewiseError
+from sizewise.job.execute import STOPPED_EXIT, JobResult, execute, run_child
 from sizewise.job.submit import load_job
 from sizewise.record.logs import output_to_log, redirect
 from sizewise.record.state import JobState
@@ -37,8 +37,10 @@ def main(arguments: list[str]) -> int:
         run_child(options.job)
         return 0
     follow_parent(options.parent)
-    # Ctrl-C reaches the whole process group; the pool decides and sends SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches the whole process group, and SLURM's warning all processes of its job: the pool
+    # decides and sends SIGTERM.
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as replies:
         redirect(Path(os.devnull))
         return _serve(sys.stdin, replies)
@@ -133,37 +135,6 @@ def follow_parent(parent: int, number: signal.Signals = signal.SIGTERM) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:
             raise SystemExit(128 + number)
-
-
-class SlurmTask:
-    """Runs the job of one directory; begun again in the same directory after a requeue.
-
-    A failed job raises, so that SLURM too knows it as FAILED.
-    """
-
-    def __init__(self, run_dir: str) -> None:
-        self.run_dir = run_dir
-        self._interrupts: Interrupts | None = None
-
-    def __call__(self) -> float | None:
-        run_dir = Path(self.run_dir)
-        if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-            os.environ.setdefault("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
-        # submitit handles the signals; this only remembers that one was the reason to stop.
-        self._interrupts = Interrupts(enabled=False)
-        with output_to_log(run_dir):
-            result = execute(run_dir, self._interrupts)
-        if result.state == JobState.FAILED:
-            raise SweepError(f"{run_dir}: {result.message}")
-        return result.objective
-
-    def checkpoint(self) -> Any:
-        """Submit the same job again; submitit calls this before a time limit or a preemption."""
-        from submitit.helpers import DelayedSubmission
-
-        if self._interrupts is not None:
-            self._interrupts.received = signal.SIGUSR2
-        return DelayedSubmission(SlurmTask(self.run_dir))
 
 
 if __name__ == "__main__":
