@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -62,15 +63,11 @@ def render_page(
 
     ``stills``: the pictures of each test set where they are drawn already.
     """
-    environment = Environment(
-        loader=PackageLoader(PACKAGE, "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     pictures = stills or [stills_of(compared) for compared in comparison.sets]
     both = zip(comparison.sets, pictures, strict=True)
     sets = [_set_context(number, *entry) for number, entry in enumerate(both)]
     data = [{name: entry.pop(name) for name in ("charts", "sample", "latex")} for entry in sets]
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         title=title or "comparison",
         comparison=comparison,
         sets=sets,
@@ -87,6 +84,16 @@ def render_page(
         plotly=Markup(get_plotlyjs()),
         data=embedded(data),
     )
+
+
+@cache
+def _template() -> Template:
+    """The page's template, compiled once."""
+    environment = Environment(
+        loader=PackageLoader(PACKAGE, "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html.j2")
 
 
 def embedded(value: Any) -> Markup:

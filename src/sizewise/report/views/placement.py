@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.float64]
 DISTANCES = (5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 64.0, 80.0, 98.0)
 DIRECTIONS = 24
+ANGLES = [2 * pi * turn / DIRECTIONS for turn in range(DIRECTIONS)]
+CIRCLE = [(cos(angle), sin(angle)) for angle in ANGLES]
 LEADS_FROM = 12.0  # further away than this a name needs a line to its point
 PAD = 1.5
 STEP = 3.0
@@ -81,9 +83,7 @@ def beside(x: float, y: float, width: float, height: float) -> list[Place]:
     """Places around a point, the nearest first; to the right of it where all else is equal."""
     found = []
     for distance in DISTANCES:
-        for turn in range(DIRECTIONS):
-            angle = 2 * pi * turn / DIRECTIONS
-            across, up = cos(angle), sin(angle)
+        for across, up in CIRCLE:
             centre = (x + across * (width / 2 + distance), y + up * (height / 2 + distance))
             box = Box.around(*centre, width, height)
             end = (min(max(x, box.left), box.right), min(max(y, box.bottom), box.top))
