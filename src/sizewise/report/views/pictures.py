@@ -53,6 +53,9 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sizewise",
     "pdf.fonttype": 42,
+    # A layout that is fixed stays so, whatever a matplotlibrc asks for.
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
 }
 POINTS_PER_INCH = 72  # of the figures, so that a pixel of their layout is a point
 WIDE, COLUMN = 7.2, 3.35  # inches: a page, and a column of a paper in two
