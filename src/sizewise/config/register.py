@@ -6,7 +6,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -118,10 +118,14 @@ def _explain_value(error: OmegaConfBaseException, said: str) -> str:
     fields = getattr(error.object_type, "__dataclass_fields__", None)
     if fields is None or error.key in fields:
         return f"{key}: {reason}"
+    return _no_key(key, fields)
+
+
+def _no_key(key: str, known: Iterable[str]) -> str:
     meant = did_you_mean(key)
     if meant and "." not in key:  # the list would be that of all groups
         return f"{key} is no option.{meant} --cfg job prints all keys."
-    return f"{key} is no option.{meant} Known keys there: {', '.join(fields)}"
+    return f"{key} is no option.{meant} Known keys there: {', '.join(known)}"
 
 
 SCHEMA_NAME = "sizewise_schema"
@@ -171,9 +175,7 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     hints = _hints(typing.cast(Any, kind))
     unknown = [key for key in values if key not in hints]
     if unknown:
-        raise ConfigError(
-            f"{where}{unknown[0]} is not known. Keys there: {', '.join(sorted(hints))}."
-        )
+        raise ConfigError(_no_key(f"{where}{unknown[0]}", hints))
     made = {key: _convert(hints[key], value, f"{where}{key}.") for key, value in values.items()}
     return kind(**made)
 
