@@ -21,6 +21,7 @@ from sizewise.record.state import JobState, job_state, read_failure
 from sizewise.sweep.launch import ray_launcher
 from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.launch.local_launcher import Pool
+from sizewise.sweep.launch.packing import ALONE, Packing
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.ray_launcher import _Tasks
 from sizewise.sweep.launch.slot import Slot
@@ -36,19 +37,27 @@ class Ray:
     class exceptions:  # noqa: N801 — as in ray
         RayError = RuntimeError
 
-    def __init__(self, begin: Callable[[int], None]) -> None:
-        self.begun, self._begin = 0, begin
+    def __init__(self, begin: Callable[[int], None], dies_with: int = 0) -> None:
+        self.begun, self._begin, self._dies_with = 0, begin, dies_with
+        self.asked: list[list[str]] = []
 
-    def remote(self, run_dir: str) -> int:
+    def remote(self, run_dirs: list[str], packing: Packing) -> int:
         self.begun += 1
+        self.asked.append(run_dirs)
         self._begin(self.begun)
         return self.begun
 
     def wait(self, references: list[int], timeout: float) -> tuple[list[int], list[int]]:
         return references, []
 
-    def get(self, reference: int) -> str:
-        return "running"
+    def get(self, reference: int) -> None:
+        if len(self.asked[reference - 1]) == self._dies_with:
+            raise self.exceptions.RayError("the worker died")
+
+
+def run_in(ray: Any, packs: list[list[Job]], options: LaunchOptions) -> None:
+    jobs = sum(map(len, packs))
+    _Tasks(ray, ray, ALONE, options, Progress(jobs, live=False)).run(packs)
 
 
 def held(job: Job) -> Claim:
@@ -68,7 +77,7 @@ def test_ray_begins_a_job_again_when_whoever_had_it_is_gone(
     claim = held(job)
     monkeypatch.setattr(ray_launcher.time, "sleep", lambda _: claim.release("interrupted"))
     ray: Any = Ray(lambda number: done(job) if number == 2 else None)
-    _Tasks(ray, ray, LaunchOptions(tmp_path), Progress(1, live=False)).run([job])
+    run_in(ray, [[job]], LaunchOptions(tmp_path))
     assert (ray.begun, job_state(job.run_dir)) == (2, JobState.DONE)
 
 
@@ -89,7 +98,7 @@ def test_a_second_launcher_says_who_holds_a_job_and_not_that_it_starts(
     assert capsys.readouterr().err == f"{who}: waiting for it\n"
     monkeypatch.setattr(ray_launcher.time, "sleep", lambda _: done(job))
     ray: Any = Ray(lambda number: None)
-    _Tasks(ray, ray, LaunchOptions(tmp_path), Progress(1, live=False)).run([job])
+    run_in(ray, [[job]], LaunchOptions(tmp_path))
     claim.release("done")
     said = capsys.readouterr().err
     assert said.startswith(who)
@@ -103,9 +112,20 @@ def test_ray_waits_for_a_job_that_another_sweep_ends(
     claim = held(job)
     monkeypatch.setattr(ray_launcher.time, "sleep", lambda _: done(job))
     ray: Any = Ray(lambda number: None)
-    _Tasks(ray, ray, LaunchOptions(tmp_path), Progress(1, live=False)).run([job])
+    run_in(ray, [[job]], LaunchOptions(tmp_path))
     assert (ray.begun, job_state(job.run_dir)) == (0, JobState.DONE)
     claim.release("done")
+
+
+def test_where_the_task_of_a_pack_dies_what_is_left_of_it_goes_alone(
+    tmp_path: Path, submitted: Submit
+) -> None:
+    jobs = [submitted(seed) for seed in (1, 2, 3)]
+    one, two, three = (str(job.run_dir) for job in jobs)
+    ray = Ray(lambda number: done(jobs[number - 1]), dies_with=3)
+    run_in(ray, [jobs], LaunchOptions(tmp_path, retries=1))
+    assert ray.asked == [[one, two, three], [two], [three]]
+    assert {job_state(job.run_dir) for job in jobs} == {JobState.DONE}
 
 
 def test_slurm_does_not_call_a_job_failed_that_another_process_has(submitted: Submit) -> None:
