@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.job.runs import SMALL
 
+from sizewise.composition.compose import compose_config
 from sizewise.config import SweepConfig
 from sizewise.job.execute import execute
-from sizewise.job.submit import submit
+from sizewise.job.submit import make_job, submit
 from sizewise.record.brackets import read_tuning
+from sizewise.record.directories import RunDir
+from sizewise.record.outcome import Evaluation, read_outcome
 from sizewise.record.state import JobState, is_done, job_state
 from sizewise.record.stops import Stop, stop_at, write_stop
 from sizewise.sweep.grid import record
@@ -99,3 +105,28 @@ def test_a_tenth_of_a_tenth_of_a_hundred_is_one(tmp_path: Path) -> None:
     grid = [("r=4", f"optimizer.lr={n / 1e4}", "seed=1") for n in range(1, 101)]
     (bracket,) = halved(tmp_path, grid, halving={**RUNGS, "keep": 0.1, "keep_each": []}).brackets
     assert [rung.keep for rung in bracket.rungs] == [10, 1]
+
+
+def test_a_fit_that_was_done_before_a_rung_was_asked_is_scored_beside_its_base(
+    tmp_path: Path,
+) -> None:
+    """Killed between the fit and the scores, and begun again by a sweep with rungs."""
+    config = compose_config([*SMALL, f"paths.cache={tmp_path / 'cache'}"])
+    job = make_job(config, tmp_path / "run")
+    submit(job)
+    assert execute(job.run_dir).state == JobState.DONE
+    undisturbed = read_outcome(job.run_dir)
+    RunDir(job.run_dir).outcome.unlink()
+    for folder in (RunDir(job.run_dir).all_predictions, tmp_path / "cache"):
+        shutil.rmtree(folder)
+    submit(replace(job, stop_at=0.5))
+    assert execute(job.run_dir).state == JobState.DONE
+    again = read_outcome(job.run_dir)
+    for side in ("base", "tuned"):
+        before, after = (_scores(getattr(each, side)) for each in (undisturbed, again))
+        assert before == after
+
+
+def _scores(evaluations: Mapping[str, Evaluation]) -> dict[str, float]:
+    (evaluation,) = evaluations.values()
+    return {k: v for k, v in evaluation.scores.items() if not k.startswith("efficiency/")}
