@@ -102,9 +102,8 @@ def estimate_sweep(
     else:
         found = calibrate(chosen, places, cache, elsewhere)
     workers = min(len(places), max(map(len, planned)))
-    packs = (
-        backend.packing(packing, [*jobs.values()]) if isinstance(backend, LocalBackend) else ALONE
-    )
+    here = backend is not None and not elsewhere
+    packs = backend.packing(packing, [*jobs.values()]) if here else ALONE
     costs = Costs(found, keys, workers, cache, packs.paces([*jobs.values()], workers))
     known = [(p.job, costs.measured(p.job), p.weight if p.end >= 1 else 0.0) for p in pieces]
     memory = _at_once(peaks, pieces, workers)
