@@ -30,7 +30,7 @@ from sizewise.models.base import load_base
 from sizewise.models.head import answer_losses
 from sizewise.models.plan import trace
 from sizewise.models.plan.planner import GB, MemoryPlan, Workload, plan_memory, smaller_batches
-from sizewise.models.plan.trace import Shape, trace_training, with_layers
+from sizewise.models.plan.trace import Shape, trace_generation, trace_training, with_layers
 from sizewise.models.plan.weights import optimizer_bytes, weight_bytes
 from sizewise.models.size import model_sizes
 from sizewise.models.tiny import tiny_figures
@@ -205,6 +205,29 @@ def test_many_layers_continue_the_line_of_a_few(monkeypatch: pytest.MonkeyPatch)
     continued = traced()
     monkeypatch.setattr(trace, "MORE", 7)
     assert sum(continued.values()) == pytest.approx(sum(traced().values()), rel=0.02)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3", "t5"])
+def test_what_is_made_like_an_earlier_result_is_counted_as_one(
+    model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def traced() -> list[dict[str, int]]:
+        model, shape = wide(model_type), Shape(2, 24, 8)
+        common = (model_config(model), model, LoraConfig(r=4, dropout=0.1), torch.bfloat16, shape)
+        ways = [trace_training(*common, way) for way in (False, "selective", True)]
+        return [*ways, trace_generation(*common)]
+
+    traced()
+    looked_up = traced()
+    monkeypatch.setattr(trace, "_made", lambda func, args, kwargs: func(*args, **kwargs))
+    assert traced() == looked_up
+
+
+def test_numbers_of_other_kinds_are_other_arguments() -> None:
+    with torch.device("meta"), trace.LiveBytes():
+        whole = torch.ones(3, dtype=torch.long)
+        dtypes = [(whole * factor).dtype for factor in (1, 1.0, 1, 1.0)]
+    assert dtypes == [torch.long, torch.float32] * 2
 
 
 def test_a_config_with_fewer_layers() -> None:

@@ -129,9 +129,15 @@ class _Planner:
         named: list[str] = []
         for name, changed in self._changes(choice):
             named = [n for n in named if n.split("=")[0] != name.split("=")[0]] + [name]
-            if self.plan(changed).fits[card]:
+            if self._least(changed) <= card * GB and self.plan(changed).fits[card]:
                 return " ".join(named)
         return None
+
+    def _least(self, choice: Choice) -> int:
+        """Bytes below which no plan is, without a trace: those of the weights on a single card."""
+        if choice.workload.answering_cards > 1:
+            return 0
+        return self._weights(choice, self._dtype(choice.quantization))
 
     def _changes(self, choice: Choice) -> list[tuple[str, Choice]]:
         """Ways to need less, each on top of the one before, mildest for the result first."""
