@@ -41,7 +41,7 @@ SMALLEST = (
     "dataset.max_train=4", "dataset.max_validation=2", "dataset.max_test=4", "metric=[icd10]",
     "trainer.max_steps=3", "trainer.batch_size=2", "trainer.validate_every=1",
     "trainer.checkpoint_every=1", "trainer.progress_bar=false", "optimizer.lr=3e-3",
-    "generation.max_new_tokens=2", "evaluation.warmup_batches=0",
+    "generation.max_new_tokens=2", "evaluation.warmup_batches=0", "evaluation.timed_answers=0",
 )  # fmt: skip
 # What nobody reads again, and what only says that somebody works here.
 NOT_READ = ("job.log",)

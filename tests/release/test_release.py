@@ -38,7 +38,10 @@ SMALL = (
     "trainer.progress_bar=false",
     "optimizer.lr=1e-2",
     "generation.max_new_tokens=8",
+    "evaluation.timed_answers=0",
 )
+FEW = ("dataset.max_train=8", "dataset.max_validation=2", "dataset.max_test=4",
+       "trainer.max_epochs=1")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,16 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tuned(runs):
     return runs("fp32")
+
+
+@pytest.fixture(scope="module")
+def untouched(runs):
+    return runs("untouched", "lora=none", *FEW)
+
+
+@pytest.fixture(scope="module")
+def full(runs):
+    return runs("full", "lora=full", *FEW)
 
 
 def test_a_merged_export_of_an_fp32_run_says_the_same_in_plain_transformers(tuned, tmp_path):
@@ -93,7 +106,8 @@ def test_the_adapter_loads_with_plain_peft(tuned, tmp_path):
 
 
 def test_the_merge_of_a_quantised_run_goes_into_full_weights_and_is_measured(runs, tmp_path):
-    done = export_run(runs("nf4", "quantization=nf4"), tmp_path / "merged", merged=True, examples=8)
+    run = runs("nf4", "quantization=nf4", *FEW)
+    done = export_run(run, tmp_path / "merged", merged=True, examples=4)
     assert done.report.base_dtype == "float32"
     assert done.report.trained_on == "nf4"
     assert done.report.nll_after != done.report.nll_before
@@ -153,9 +167,9 @@ def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(tuned, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_run_that_trained_nothing_has_nothing_to_export(runs, tmp_path):
+def test_a_run_that_trained_nothing_has_nothing_to_export(untouched, tmp_path):
     with pytest.raises(ModelError, match="trained nothing"):
-        export_run(runs("zero", "lora=none"), tmp_path / "out", examples=0)
+        export_run(untouched, tmp_path / "out", examples=0)
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +183,7 @@ def tiny_t5(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def seq2seq(runs, tiny_t5):
-    few = ("dataset.max_train=8", "trainer.max_epochs=1")
-    return runs("t5", "model=local", f"model.path={tiny_t5}", "model.family=seq2seq", *few)
+    return runs("t5", "model=local", f"model.path={tiny_t5}", "model.family=seq2seq", *FEW)
 
 
 def test_a_merged_seq2seq_model_answers_in_plain_transformers(seq2seq, tmp_path):
@@ -199,11 +212,10 @@ def test_no_release_tells_where_the_base_lay(tuned, seq2seq, tiny_t5, tmp_path):
     assert "base_model:" not in card
 
 
-def test_a_fully_trained_model_is_exported_whole(runs, tmp_path):
+def test_a_fully_trained_model_is_exported_whole(full, tmp_path):
     from transformers import AutoModelForCausalLM
 
-    run = runs("whole", "lora=full", "dataset.max_train=8", "trainer.max_epochs=1")
-    done = export_run(run, tmp_path / "out", examples=4)
+    done = export_run(full, tmp_path / "out", examples=4)
     assert done.report.equal_texts == 4
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
@@ -213,7 +225,8 @@ def test_a_fully_trained_model_is_exported_whole(runs, tmp_path):
 
 
 def test_an_evaluation_answers_with_what_it_scored_and_is_not_exported(tuned, tmp_path, capsys):
-    config = compose_config([f"run='{tuned}'", "logger=none"], "evaluate")
+    asked = [f"run='{tuned}'", "logger=none", "evaluation.timed_answers=0"]
+    config = compose_config(asked, "evaluate")
     again = tmp_path / "again"
     run_job(to_run_config(config), again)
     generate_command([f"run={tuned}", "My head hurts."], base=False)
@@ -226,8 +239,7 @@ def test_an_evaluation_answers_with_what_it_scored_and_is_not_exported(tuned, tm
 
 def test_a_run_in_bf16_is_loaded_in_bf16(runs, tmp_path):
     """The weights that were scored: others give other answers."""
-    few = ("dataset.max_train=8", "trainer.max_epochs=1")
-    run = open_run(runs("bf16", "trainer.precision=bf16-true", *few))
+    run = open_run(runs("bf16", "trainer.precision=bf16-true", *FEW))
     dtypes = {p.dtype for p in load_run_model(run).parameters()}
     assert dtypes == {torch.bfloat16}
     assert run.outcome.model.dtype == "bfloat16"
@@ -236,7 +248,7 @@ def test_a_run_in_bf16_is_loaded_in_bf16(runs, tmp_path):
 @pytest.mark.parametrize("style", ["turns", "text"])
 def test_a_question_is_put_with_the_worked_examples_of_the_run(runs, tmp_path, style):
     shown = ("dataset.few_shot=2", f"dataset.few_shot_style={style}", "lora=none")
-    run = open_run(runs(f"shown_{style}", *shown))
+    run = open_run(runs(f"shown_{style}", *shown, *FEW))
     test = load_splits(run.cfg.dataset).test[0]
     bare = replace(run.cfg.dataset, few_shot=0)
     alone = next(e for e in load_splits(bare).test if e.id == test.id)
@@ -280,10 +292,8 @@ def test_a_question_is_put_into_the_words_of_training(tuned, capsys, monkeypatch
     assert "My head hurts.\n\nWhich ICD-10-CM code fits this visit?" in asked[0]
 
 
-def test_the_base_of_a_fully_trained_run_answers_too(runs, capsys):
+def test_the_base_of_a_fully_trained_run_answers_too(full, untouched, capsys):
     """Its weights are no longer in the trained model: they are loaded again."""
-    full = runs("full", "lora=full", "dataset.max_train=8", "trainer.max_epochs=1")
-    untouched = runs("untouched", "lora=none")
     question = "My head hurts on one side."
     generate_command([f"run={full}", question], base=True)
     base, tuned = capsys.readouterr().out.splitlines()[:2]
