@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from collections.abc import Callable
@@ -39,6 +40,7 @@ def run(root: Path) -> Run:
         config = compose_run([*overrides, *quiet])
         outcome = run_job(config, root / name)
         finish_alone(config, root / name)
+        gc.freeze()  # models are let go with a collection each, which leaves out what is there now
         return outcome
 
     return run_one
