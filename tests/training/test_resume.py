@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import zipfile
 from pathlib import Path
@@ -61,11 +62,25 @@ def run_with_kills(run_dir: Path, kills: list[tuple[str, int]], **overrides: Any
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    run_dir = tmp_path_factory.mktemp("whole")
-    module, result = fit_toy(run_dir)
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the undisturbed fit ends; whoever changes it copies it."""
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path) -> dict[str, Any]:
+    module, result = fit_toy(finished)
     assert result.steps == 12
-    return state(run_dir, module, result)
+    return state(finished, module, result)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fit that was killed late, with its checkpoints; whoever goes on copies it."""
+    run_dir = tmp_path_factory.mktemp("killed")
+    with pytest.raises(KilledError):
+        fit_toy(run_dir, callbacks=[KillAt("on_train_batch_start", 17)])
+    return run_dir
 
 
 # 22 examples, 2 x 2 a step: 6 steps (11 micro-batches) an epoch; validation every 4 steps,
@@ -214,13 +229,13 @@ DAMAGES = [
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
 def test_a_damaged_checkpoint_falls_back_to_the_start_and_says_so(
     tmp_path: Path,
+    killed: Path,
     undisturbed: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
     name: str,
     damage: Any,
 ) -> None:
-    with pytest.raises(KilledError):
-        fit_toy(tmp_path, callbacks=[KillAt("on_train_batch_start", 17)])
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
     damage(tmp_path / "checkpoints" / name)
     module, result = fit_toy(tmp_path)
     assert_same(state(tmp_path, module, result), undisturbed)
@@ -230,10 +245,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_start_and_says_so(
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_on(
-    tmp_path: Path, undisturbed: dict[str, Any], caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    killed: Path,
+    undisturbed: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with pytest.raises(KilledError):
-        fit_toy(tmp_path, callbacks=[KillAt("on_train_batch_start", 17)])
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
     last, best = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "checkpoints/best.safetensors"
     stored = read_checkpoint(last)
     del stored["sizewise_best"]
@@ -262,9 +279,13 @@ def other_loss(run_dir: Path) -> None:
     ],
 )
 def test_a_damaged_adapter_or_record_of_a_fit_is_not_believed(
-    tmp_path: Path, undisturbed: dict[str, Any], caplog: pytest.LogCaptureFixture, damage: Any
+    tmp_path: Path,
+    finished: Path,
+    undisturbed: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    damage: Any,
 ) -> None:
-    fit_toy(tmp_path)
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     answers = RunDir(tmp_path).predictions("tuned", "d")
     answers.parent.mkdir()
     answers.write_text("of the damaged adapter\n")
