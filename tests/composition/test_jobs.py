@@ -171,3 +171,39 @@ def test_what_a_composed_job_is_changed_to_stays_with_it() -> None:
     again = compose_config(["model=nano"])
     assert again["dataset"]["source"]["kind"] != "y"
     assert again["lora"]["r"] == 8
+
+
+def test_options_that_choose_others_are_composed_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another option, or by the environment: what was composed before does not say."""
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "conf" / "experiment"
+    linked = "# @package _global_\ndefaults:\n  - override /{}: {}\n"
+    (own / "linked.yaml").write_text(linked.format("lora", "${quantization}"))
+    (own / "here.yaml").write_text(linked.format("model", "${oc.env:MODEL_HERE}"))
+    for quantization in ("none", "nf4", "none"):
+        (tmp_path / "conf" / "lora").mkdir(exist_ok=True)
+        (tmp_path / "conf" / "lora" / "nf4.yaml").write_text("defaults: [all_linear]\nr: 3\n")
+        cfg = compose_run(["experiment=linked", f"quantization={quantization}"])
+        assert cfg.lora.trains is (quantization == "nf4")
+    for model in ("nano", "mini"):
+        monkeypatch.setenv("MODEL_HERE", model)
+        assert compose_run(["experiment=here"]).model.name == model
+
+
+def test_what_is_no_option_does_not_matter_and_what_lies_behind_a_link_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editor's lock is a link to nothing; folders may be links, also to themselves."""
+    folder, elsewhere = tmp_path / "conf", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "lora").symlink_to(elsewhere)
+    (folder / "again").symlink_to(folder)
+    (folder / ".#own.yaml").symlink_to("somebody@somewhere.1")
+    monkeypatch.chdir(tmp_path)
+    for rank in (3, 5):
+        (elsewhere / "own.yaml").write_text(f"defaults: [all_linear]\nr: {rank}\n")
+        assert compose_run(["lora=own"]).lora.r == rank

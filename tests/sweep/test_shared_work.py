@@ -21,11 +21,12 @@ from sizewise.record.state import JobState, job_state, read_failure
 from sizewise.sweep.launch import ray_launcher
 from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.launch.local_launcher import Pool
-from sizewise.sweep.launch.packing import ALONE, Packing
+from sizewise.sweep.launch.packing import ALONE
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.ray_launcher import _Tasks
 from sizewise.sweep.launch.slot import Slot
 from sizewise.sweep.launch.slurm_launcher import GRACE_POLLS, SlurmBackend
+from sizewise.sweep.launch.task import PackPlan
 
 from .conftest import Submit
 from .fake import make_outcome
@@ -41,7 +42,7 @@ class Ray:
         self.begun, self._begin, self._dies_with = 0, begin, dies_with
         self.asked: list[list[str]] = []
 
-    def remote(self, run_dirs: list[str], packing: Packing) -> int:
+    def remote(self, run_dirs: list[str], plan: PackPlan) -> int:
         self.begun += 1
         self.asked.append(run_dirs)
         self._begin(self.begun)
@@ -123,7 +124,7 @@ def test_where_the_task_of_a_pack_dies_what_is_left_of_it_goes_alone(
     jobs = [submitted(seed) for seed in (1, 2, 3)]
     one, two, three = (str(job.run_dir) for job in jobs)
     ray = Ray(lambda number: done(jobs[number - 1]), dies_with=3)
-    run_in(ray, [jobs], LaunchOptions(tmp_path, retries=1))
+    run_in(ray, [jobs], LaunchOptions(tmp_path))
     assert ray.asked == [[one, two, three], [two], [three]]
     assert {job_state(job.run_dir) for job in jobs} == {JobState.DONE}
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from sizewise.errors import SweepError
-from sizewise.record.state import JobState, job_state
-from sizewise.sweep.launch import slurm_queue
-from sizewise.sweep.launch.slurm_launcher import SlurmBackend, check_resources
+from sizewise.files import write_json
+from sizewise.record.directories import RunDir
+from sizewise.record.state import JobState, job_state, record_failure
+from sizewise.sweep.launch import slurm_launcher, slurm_queue, task
+from sizewise.sweep.launch.backend import LaunchOptions
+from sizewise.sweep.launch.packing import Packing
+from sizewise.sweep.launch.progress import Progress
+from sizewise.sweep.launch.slurm_launcher import SlurmBackend, check_resources, queue_id
 from sizewise.sweep.launch.slurm_queue import queue_reasons, require_queued_ids, require_slurm
-from sizewise.sweep.launch.task import SlurmTask
+from sizewise.sweep.launch.task import PackPlan, SlurmTask
 
 from .conftest import Submit
 from .fake import RAISES
@@ -96,3 +102,47 @@ def test_a_failed_job_fails_for_slurm_too(
     assert job_state(job.run_dir) == JobState.FAILED
     os.write(1, b"after the job")
     assert "after the job" in capfd.readouterr().out, "the process did not get its output back"
+
+
+def test_of_a_pack_only_what_has_not_failed_is_begun_again(
+    submitted: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A requeued task finds those that failed in its earlier start, and a damaged record."""
+    jobs = [submitted(seed) for seed in (1, 2, 3)]
+    record_failure(jobs[0].run_dir, "it was made to fail")
+    RunDir(jobs[1].run_dir).job.write_text("{")
+    begun: list[Any] = []
+
+    class Recorder:
+        def __init__(self, slots: Any, jobs: Any, options: LaunchOptions, *_: Any) -> None:
+            begun.append((jobs, options.fail_fast))
+
+        def run(self) -> None:
+            pass
+
+    monkeypatch.setattr(task, "Pool", Recorder)
+    slurm = SlurmTask([str(j.run_dir) for j in jobs], PackPlan(Packing(3), fail_fast=True))
+    with pytest.raises(SweepError, match=r"(?s)made to fail.*is damaged"):
+        slurm()
+    assert begun == [([jobs[2]], True)]
+
+
+def test_a_job_that_failed_in_a_pack_that_goes_on_is_tried_again(
+    submitted: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [submitted(seed) for seed in (1, 2)]
+    for job in jobs:
+        write_json(RunDir(job.run_dir).queued, {"job_id": "77_1"})
+    record_failure(jobs[0].run_dir, "it was made to fail")
+    backend, missed = SlurmBackend(max_num_timeout=2), {job.identity.hash: 0 for job in jobs}
+    assert [backend.ended(job, {"77_1"}, missed) for job in jobs] == [True, False]
+    executor = Mock()
+    executor.submit.return_value.job_id = "78"
+    monkeypatch.setattr(backend, "_executor", lambda folder, most: executor)
+    monkeypatch.setattr(slurm_launcher, "require_queued_ids", lambda: {"77_1"})
+    options = LaunchOptions(jobs[0].run_dir.parent)
+    backend._submit(jobs, options, Progress(2, live=False))
+    (again,) = executor.submit.call_args.args
+    assert again.run_dirs == [str(jobs[0].run_dir)]
+    assert [queue_id(job.run_dir) for job in jobs] == ["78", "77_1"]
+    assert job_state(jobs[0].run_dir) == JobState.QUEUED

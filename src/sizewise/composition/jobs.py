@@ -13,8 +13,10 @@ OmegaConf do not publish; a canary test names it.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -42,13 +44,20 @@ from sizewise.record.identity import plain_config, plain_copy, plain_node
 
 
 class _CopyingRepository:
-    """Parsed files, handed out as copies: merging writes into what it is given."""
+    """Parsed files, handed out as copies: merging writes into what it is given.
+
+    Attributes:
+        linked: whether a list of defaults depends on other options, or on the environment.
+    """
 
     def __init__(self, repository: Any) -> None:
         self._repository = repository
+        self.linked = False
 
     def load_config(self, config_path: str) -> Any:
-        return deepcopy(self._repository.load_config(config_path))
+        loaded = self._repository.load_config(config_path)
+        self.linked |= loaded is not None and "${" in repr(loaded.defaults_list)
+        return deepcopy(loaded)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._repository, name)
@@ -74,6 +83,11 @@ class SharedLoader(ConfigLoaderImpl):
             self._shared = _CopyingRepository(repository)
             return parsed, self._shared
         return OverridesParser.create().parse_overrides(overrides=overrides), self._shared
+
+    @property
+    def linked(self) -> bool:
+        """Whether an option chooses another by what else is chosen, or by the environment."""
+        return bool(self._shared.linked)
 
     def folders(self) -> set[Path]:
         """Return where options are read from, but for Hydra's own."""
@@ -151,9 +165,9 @@ class JobComposer:
         self._homes: dict[tuple[str, ...], Choices] = {}
 
     @property
-    def kept(self) -> int:
-        """How many composed options it holds."""
-        return len(self._composed) + len(self._whole)
+    def reusable(self) -> bool:
+        """Whether what was composed holds for later jobs, and is not too much to be kept."""
+        return not self._loader.linked and len(self._composed) + len(self._whole) <= MOST_KEPT
 
     def folders(self) -> set[Path]:
         return self._loader.folders()
@@ -200,6 +214,8 @@ class JobComposer:
         kind = (*rest, "", *sorted(own))
         home = self._homes.setdefault(kind, own)
         config = self._compose_whole(rest, home)
+        if self._loader.linked:
+            return self._compose_whole(rest, own)
         changed = [group for group in own if own[group] != home[group]]
         if not changed:
             return config
@@ -221,7 +237,7 @@ class JobComposer:
 
 @dataclass
 class _Kept:
-    """The composer of a primary config, where it looks for options, and what stood there."""
+    """The composer of a primary config, where it looks from for options, and what stood there."""
 
     composer: JobComposer
     search_path: str
@@ -250,12 +266,12 @@ def _composer(config_name: str, hydra_overrides: list[str]) -> JobComposer:
     assert isinstance(loader, ConfigLoaderImpl)
     if hydra_overrides:
         return JobComposer(loader, config_name, hydra_overrides)
-    search_path = str(loader.config_search_path)
+    search_path = f"{Path.cwd()} {loader.config_search_path}"
     kept = _kept.get(config_name)
     if (
         kept is None
         or kept.search_path != search_path
-        or kept.composer.kept > MOST_KEPT
+        or not kept.composer.reusable
         or kept.options != list(_options_there(kept.composer))
     ):
         composer = JobComposer(loader, config_name, [])
@@ -266,8 +282,8 @@ def _composer(config_name: str, hydra_overrides: list[str]) -> JobComposer:
 
 def _options_there(composer: JobComposer) -> Iterator[Any]:
     """Name the files of options with what tells that one has changed, and the stored options."""
-    for folder in sorted(composer.folders()):
-        for path in sorted(folder.rglob("*.yaml")):
+    for path in sorted(_yaml_files(composer.folders())):
+        with suppress(OSError):  # a link to nothing, as an editor's lock: Hydra sees none either
             state = path.stat()
             yield str(path), state.st_mtime_ns, state.st_size, state.st_ino
     stack: list[Any] = [ConfigStore.instance().repo]
@@ -277,6 +293,18 @@ def _options_there(composer: JobComposer) -> Iterator[Any]:
             stack.extend(node.values())
         else:
             yield id(node), node
+
+
+def _yaml_files(folders: Iterable[Path]) -> Iterator[Path]:
+    """All of them in the folders, also behind links, but each folder once."""
+    seen: set[str] = set()
+    for top in folders:
+        for folder, inner, files in os.walk(top, followlinks=True):
+            if (real := os.path.realpath(folder)) in seen:
+                inner.clear()
+                continue
+            seen.add(real)
+            yield from (Path(folder, name) for name in files if name.endswith(".yaml"))
 
 
 def sweeper_of(overrides: list[str], config_name: str = "train") -> tuple[Sweeper, DictConfig]:

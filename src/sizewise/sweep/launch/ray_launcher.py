@@ -19,7 +19,7 @@ from sizewise.record.state import JobState, job_state, record_failure
 from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.packing import Packing, choose_packing
 from sizewise.sweep.launch.progress import Progress
-from sizewise.sweep.launch.task import run_in_ray
+from sizewise.sweep.launch.task import PackPlan, run_in_ray
 
 DYING_SECONDS = 5.0
 POLL_SECONDS = 1.0
@@ -130,7 +130,8 @@ class _Tasks:
             self._progress.begin(None, job)
         if free:
             run_dirs = [str(job.run_dir.resolve()) for job in free]
-            self._under_way[self._task.remote(run_dirs, self._packing)] = free
+            plan = PackPlan(self._packing, self._options.fail_fast)
+            self._under_way[self._task.remote(run_dirs, plan)] = free
 
     def _wait_for(self, job: Job) -> None:
         self._elsewhere.append(job)
@@ -177,7 +178,11 @@ class _Tasks:
         except self._ray.exceptions.RayError as error:
             for job in pack:
                 _wait_for_its_end(job.run_dir)
-                if job_state(job.run_dir) not in ENDED:
+            left = [job for job in pack if job_state(job.run_dir) not in ENDED]
+            for job in left:
+                if len(pack) > 1:  # it goes on alone, which shows who was to blame
+                    self._tries[job.identity.hash] -= 1
+                else:
                     record_failure(job.run_dir, f"Ray: {str(error).splitlines()[0]}")
 
 

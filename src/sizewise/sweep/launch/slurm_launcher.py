@@ -26,7 +26,7 @@ from sizewise.sweep.launch.slurm_queue import (
     require_queued_ids,
     require_slurm,
 )
-from sizewise.sweep.launch.task import SlurmTask
+from sizewise.sweep.launch.task import PackPlan, SlurmTask
 
 # A job may leave the queue a moment before its files are seen on a shared file system.
 GRACE_POLLS = 3
@@ -83,28 +83,34 @@ class SlurmBackend:
 
     def packing(self, asked: Any, jobs: Sequence[Job]) -> Packing:
         """Return which of the jobs share passes; ``asked``: ``sweep.packing``."""
-        return choose_packing(asked, jobs, any(self._parameters.get(key) for key in GPU_KEYS))
+        given = {key: str(self._parameters.get(key) or "") for key in GPU_KEYS}
+        if not given["gres"].startswith("gpu"):  # shard and mps are parts of one
+            del given["gres"]
+        return choose_packing(asked, jobs, any(given.values()))
 
     def _submit(self, jobs: list[Job], options: LaunchOptions, progress: Progress) -> None:
         alive = require_queued_ids()
-        new = [job for job in jobs if queue_id(job.run_dir) not in alive]
+        # Of a pack that is in the queue a job may have failed already, and be tried again.
+        new = [j for j in jobs if queue_id(j.run_dir) not in alive or _has_failed(j.run_dir)]
         if len(new) < len(jobs):
             progress.say(f"{len(jobs) - len(new)} jobs are in SLURM's queue already.")
         if not new:
             return
         for job in new:
             forget_failure(job.run_dir)
-        executor = self._executor(options.sweep_dir)
         packing = self.packing(options.packing, new)
         packs = packing.packs(new, self.slots)
-        tasks = [SlurmTask([str(job.run_dir.resolve()) for job in p], packing) for p in packs]
+        executor = self._executor(options.sweep_dir, most=max(map(len, packs)))
+        plan = PackPlan(packing, options.fail_fast, self._parameters.get("signal_delay_s", 120) / 2)
+        tasks = [SlurmTask([str(job.run_dir.resolve()) for job in pack], plan) for pack in packs]
         submitted = executor.submit_array(tasks) if len(tasks) > 1 else [executor.submit(tasks[0])]
         for pack, handle in zip(packs, submitted, strict=True):
             for job in pack:
                 write_json(RunDir(job.run_dir).queued, {"job_id": handle.job_id})
                 progress.say(f"submit  {job.identity.slug} as {handle.job_id}")
 
-    def _executor(self, sweep_dir: Path) -> Any:
+    def _executor(self, sweep_dir: Path, most: int) -> Any:
+        """Return what submits tasks of at most so many jobs; each adds its extensions of time."""
         try:
             import submitit
         except ImportError as error:
@@ -113,7 +119,7 @@ class SlurmBackend:
             ) from error
         folder = self._folder or str(sweep_dir.resolve() / ".submitit" / "%j")
         executor = submitit.AutoExecutor(
-            folder=folder, cluster="slurm", slurm_max_num_timeout=self._timeouts
+            folder=folder, cluster="slurm", slurm_max_num_timeout=self._timeouts * most
         )
         named = {"name": sweep_dir.name, **self._parameters}
         executor.update_parameters(
@@ -172,6 +178,8 @@ class SlurmBackend:
             return True
         job_id, owner = queue_id(job.run_dir), holder(job.run_dir)
         elsewhere = owner is not None and owner.queue_job != job_id  # another sweep's
+        if _has_failed(job.run_dir):  # in a pack, while others of it go on
+            return True
         if alive is None or job_id in alive or elsewhere:
             missed[job.identity.hash] = 0
             return False
@@ -184,6 +192,10 @@ class SlurmBackend:
         how = "was cancelled" if state.startswith("CANCELLED") else f"ended as {state}"
         record_failure(job.run_dir, f"SLURM job {job_id} {how} without a result")
         return True
+
+
+def _has_failed(run_dir: Path) -> bool:
+    return job_state(run_dir) == JobState.FAILED and holder(run_dir) is None
 
 
 def queue_id(run_dir: Path) -> str | None:
