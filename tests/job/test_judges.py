@@ -33,7 +33,10 @@ from sizewise.report.ratings.store import RatingStore
 from sizewise.verify.verify import verify_run
 
 DATA = "icd10_dialogues"
-CHOSEN = (*SMALL, "lora=none", "metric=[judge,icd10,efficiency]", "dataset.primary=judge/win")
+CHOSEN = (
+    *SMALL, "lora=none", "metric=[judge,icd10,efficiency]", "dataset.primary=judge/win",
+    "evaluation.timed_answers=0",
+)  # fmt: skip
 
 
 def longer(body: dict[str, Any]) -> dict[str, Any]:

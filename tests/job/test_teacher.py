@@ -253,7 +253,8 @@ def test_teachers_that_cannot_be_are_refused_before_anybody_is_asked(
 
 def test_a_larger_base_teaches_a_smaller_one_and_the_record_says_so(tmp_path: Path) -> None:
     given = [*SMALL, f"paths.cache={tmp_path / 'cache'}", "dataset.teacher=mini"]
-    given.append("generation.max_new_tokens=32")
+    given += ["generation.max_new_tokens=32", "evaluation.timed_answers=0"]
+    given += ["dataset.max_validation=2", "dataset.max_test=2"]
     outcome = run_job(compose_run(given), tmp_path / "run")
     facts: Any = outcome.data.report["teacher"]
     assert (facts["model"], facts["answers_from"], facts["asked"]) == ("mini", "teacher", 24)
