@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.workers import fork_workers
 from tests.training.jobs import ROOT, exit_code, forked
 
 PRINTED = ("stdout.txt", "stderr.txt")
@@ -47,6 +48,7 @@ def _run(
     command: list[str], environment: dict[str, str], folder: Path, files: Sequence[Path]
 ) -> None:
     os.setsid()
+    fork_workers()
     for number, file in enumerate(files, 1):
         with file.open("a") as output:
             os.dup2(output.fileno(), number)
@@ -66,6 +68,7 @@ def _train(said: Path, arguments: tuple[str, ...], name: str, times: int) -> Non
     from sizewise.record.predictions import PredictionStore
     from sizewise.training import checkpoint
 
+    fork_workers()
     written: list[str] = []
 
     def killing(function: Callable[..., Any], path: Callable[..., Path]) -> Callable[..., Any]:
