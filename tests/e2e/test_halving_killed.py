@@ -25,6 +25,7 @@ SWEEP = [
     "trainer.checkpoint_every=2", "dataset.max_train=24", "dataset.max_validation=8",
     "dataset.max_test=8", "evaluation.batch_size=8", "evaluation.timed_answers=0",
     "generation.max_new_tokens=8", "sweep.estimate=false",
+    "hydra.sweeper.finish=tests.sweep.fake:finish",
 ]  # fmt: skip
 # Which checkpoint that a process is about to write ends it: at the rung of the third candidate;
 # two candidates later, while a survivor goes on; and in the midst of another one.

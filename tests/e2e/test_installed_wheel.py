@@ -18,6 +18,9 @@ TOY = (
 )  # fmt: skip
 
 
+ONE_WORKER = ("hydra.launcher.n_jobs=1", "hydra.launcher.threads=1")
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, unpacked where nothing of the checkout is."""
@@ -61,7 +64,7 @@ def test_an_installed_wheel_runs_a_sweep_of_its_own_and_one_of_the_folder(
     assert "rank_ladder" in planned
     assert "at several learning rates: 3 jobs" in planned
     assert "lora.r=" in planned
-    said = sizewise(installed, tmp_path, "train", "sweep=mine", "hydra.launcher.n_jobs=1", *TOY)
+    said = sizewise(installed, tmp_path, "train", "sweep=mine", *ONE_WORKER, *TOY)
     assert "2 done" in said or said.count(": done") == 2
     records = sorted(tmp_path.glob("multirun/mine/*/outcome.json"))
     assert len(records) == 2

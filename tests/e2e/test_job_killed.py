@@ -16,7 +16,7 @@ SETTINGS = [
     "trainer.max_epochs=1", "trainer.batch_size=4", "trainer.log_every=1",
     "trainer.checkpoint_every=3", "trainer.validate_every=10", "dataset.max_train=48",
     "dataset.max_validation=8", "dataset.max_test=12", "evaluation.batch_size=2",
-    "evaluation.timed_answers=0", "generation.max_new_tokens=8",
+    "evaluation.timed_answers=0", "generation.max_new_tokens=8", "report=false",
 ]  # fmt: skip
 ANSWERS = "tuned.icd10_dialogues.jsonl"
 
