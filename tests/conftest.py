@@ -31,6 +31,7 @@ os.environ.update(
     HF_HOME=EMPTY.name,
     WANDB_MODE="offline",
     TOKENIZERS_PARALLELISM="false",
+    OMP_WAIT_POLICY="passive",  # processes with two threads would spin while others compute
     CUDA_VISIBLE_DEVICES="",
 )
 
@@ -54,18 +55,20 @@ MAIN = sys.modules["__main__"]
 SHARED = Path(os.environ.get("SIZEWISE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def collections_stay_cheap() -> None:
     """Collections of garbage, of which every job makes some, leave out what is there already."""
     gc.collect()
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def timed_once() -> Iterator[None]:
     """A job that runs in this process times one round of answers, not a second of them."""
-    if "sizewise.evaluation.timing" in sys.modules:
-        monkeypatch.setattr("sizewise.evaluation.timing.ENOUGH_SECONDS", 0.0)
+    with pytest.MonkeyPatch.context() as patched:
+        if "sizewise.evaluation.timing" in sys.modules:
+            patched.setattr("sizewise.evaluation.timing.ENOUGH_SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture(autouse=True)

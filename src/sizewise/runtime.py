@@ -71,6 +71,7 @@ _QUIET_LOGGERS = (
     "peft",
     "bitsandbytes",
     "datasets",
+    "fontTools",
     "httpx",
     "torch.distributed",
 )

@@ -49,7 +49,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (own / "endless.yaml").write_text(f"description: never done\n{long}")
     (tmp_path / "multirun").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # threads that wait leave the cores to others
     yield tmp_path / "multirun"
     for path in (tmp_path / "multirun").iterdir():
         started = sweeps.started_of(path)

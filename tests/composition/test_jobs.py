@@ -85,6 +85,7 @@ def test_what_hydra_and_omegaconf_do_not_publish_is_still_there() -> None:
     """The canary of ``composition/jobs.py``, the one file that may use these names."""
     assert {
         "_apply_overrides_to_config",
+        "_load_single_config",
         "_parse_overrides_and_create_caching_repo",
         "load_configuration",
     } <= set(dir(ConfigLoaderImpl))

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,20 +44,24 @@ from sizewise.record.identity import plain_config, plain_copy, plain_node
 
 
 class _CopyingRepository:
-    """Parsed files, handed out as copies: merging writes into what it is given.
+    """Parsed files, handed out as copies: whoever is given one writes into it.
 
     Attributes:
+        merging: whether its values are written into as well, and not its list of defaults alone.
         linked: whether a list of defaults depends on other options, or on the environment.
     """
 
     def __init__(self, repository: Any) -> None:
         self._repository = repository
-        self.linked = False
+        self.merging = self.linked = False
 
     def load_config(self, config_path: str) -> Any:
         loaded = self._repository.load_config(config_path)
         self.linked |= loaded is not None and "${" in repr(loaded.defaults_list)
-        return deepcopy(loaded)
+        if loaded is None or self.merging:
+            return deepcopy(loaded)
+        header, defaults = deepcopy((loaded.header, loaded.defaults_list))
+        return replace(loaded, header=header, defaults_list=defaults)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._repository, name)
@@ -83,6 +87,13 @@ class SharedLoader(ConfigLoaderImpl):
             self._shared = _CopyingRepository(repository)
             return parsed, self._shared
         return OverridesParser.create().parse_overrides(overrides=overrides), self._shared
+
+    def _load_single_config(self, default: Any, repo: Any) -> Any:
+        self._shared.merging = True
+        try:
+            return super()._load_single_config(default, repo)
+        finally:
+            self._shared.merging = False
 
     @property
     def linked(self) -> bool:

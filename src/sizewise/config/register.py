@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import pickle
 import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -160,7 +162,30 @@ def to_run_config(cfg: DictConfig | Mapping[str, Any], check_types: bool = True)
 
 
 def _checked(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    node = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
+    if isinstance(cfg, DictConfig):
+        return _merged(cfg)
+    text = _as_json(cfg)
+    if text is None:
+        return _merged(OmegaConf.create(dict(cfg)))
+    return cast(dict[str, Any], pickle.loads(_merged_record(text)))
+
+
+def _as_json(cfg: Mapping[str, Any]) -> str | None:
+    """Write what can be read back as it is; None for anything else, such as tuples."""
+    try:
+        text = json.dumps(cfg)
+    except TypeError:
+        return None
+    return text if json.loads(text) == cfg else None
+
+
+@lru_cache(maxsize=32)
+def _merged_record(text: str) -> bytes:
+    """What stands in a record is checked by every look at it, always with the same end."""
+    return pickle.dumps(_merged(OmegaConf.create(json.loads(text))))
+
+
+def _merged(node: DictConfig) -> dict[str, Any]:
     keys = [key for key in node if key != "hydra"]
     try:
         own = OmegaConf.masked_copy(node, cast(Any, keys))
