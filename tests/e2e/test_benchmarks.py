@@ -40,6 +40,7 @@ def test_a_halved_sweep_is_measured_against_the_grid_and_against_hydra_with_hf_t
     ]  # fmt: skip
     ended = [len(list((tmp_path / n).glob("*/outcome.json"))) for n in ("halved", "grid")]
     assert ended == [1, 2]
+    assert "glyph" not in "".join(printed(tmp_path / "halved")), "libraries draw in silence"
     assert len(list((tmp_path / "peer").glob("*/*/result.json"))) == 4
 
 
