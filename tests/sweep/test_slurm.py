@@ -132,7 +132,7 @@ def test_a_job_that_failed_in_a_pack_that_goes_on_is_tried_again(
 ) -> None:
     jobs = [submitted(seed) for seed in (1, 2)]
     for job in jobs:
-        write_json(RunDir(job.run_dir).queued, {"job_id": "77_1"})
+        write_json(RunDir(job.run_dir).queued, {"job_id": "77_1", "jobs": 2})
     record_failure(jobs[0].run_dir, "it was made to fail")
     backend, missed = SlurmBackend(max_num_timeout=2), {job.identity.hash: 0 for job in jobs}
     assert [backend.ended(job, {"77_1"}, missed) for job in jobs] == [True, False]
@@ -146,3 +146,12 @@ def test_a_job_that_failed_in_a_pack_that_goes_on_is_tried_again(
     assert again.run_dirs == [str(jobs[0].run_dir)]
     assert [queue_id(job.run_dir) for job in jobs] == ["78", "77_1"]
     assert job_state(jobs[0].run_dir) == JobState.QUEUED
+
+
+def test_a_job_that_failed_alone_may_still_be_requeued(submitted: Submit) -> None:
+    """SLURM preempts it, and kills the command that was to ask for that."""
+    job, backend = submitted(1), SlurmBackend()
+    write_json(RunDir(job.run_dir).queued, {"job_id": "77_1", "jobs": 1})
+    record_failure(job.run_dir, "scontrol requeue died with SIGTERM")
+    assert not backend.ended(job, {"77_1"}, {job.identity.hash: 0})
+    assert backend.ended(job, set(), {job.identity.hash: 0})

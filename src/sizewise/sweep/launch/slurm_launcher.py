@@ -90,8 +90,7 @@ class SlurmBackend:
 
     def _submit(self, jobs: list[Job], options: LaunchOptions, progress: Progress) -> None:
         alive = require_queued_ids()
-        # Of a pack that is in the queue a job may have failed already, and be tried again.
-        new = [j for j in jobs if queue_id(j.run_dir) not in alive or _has_failed(j.run_dir)]
+        new = [j for j in jobs if queue_id(j.run_dir) not in alive or _left_a_pack(j.run_dir)]
         if len(new) < len(jobs):
             progress.say(f"{len(jobs) - len(new)} jobs are in SLURM's queue already.")
         if not new:
@@ -106,7 +105,8 @@ class SlurmBackend:
         submitted = executor.submit_array(tasks) if len(tasks) > 1 else [executor.submit(tasks[0])]
         for pack, handle in zip(packs, submitted, strict=True):
             for job in pack:
-                write_json(RunDir(job.run_dir).queued, {"job_id": handle.job_id})
+                record = {"job_id": handle.job_id, "jobs": len(pack)}
+                write_json(RunDir(job.run_dir).queued, record)
                 progress.say(f"submit  {job.identity.slug} as {handle.job_id}")
 
     def _executor(self, sweep_dir: Path, most: int) -> Any:
@@ -178,7 +178,7 @@ class SlurmBackend:
             return True
         job_id, owner = queue_id(job.run_dir), holder(job.run_dir)
         elsewhere = owner is not None and owner.queue_job != job_id  # another sweep's
-        if _has_failed(job.run_dir):  # in a pack, while others of it go on
+        if _left_a_pack(job.run_dir):
             return True
         if alive is None or job_id in alive or elsewhere:
             missed[job.identity.hash] = 0
@@ -194,8 +194,13 @@ class SlurmBackend:
         return True
 
 
-def _has_failed(run_dir: Path) -> bool:
-    return job_state(run_dir) == JobState.FAILED and holder(run_dir) is None
+def _left_a_pack(run_dir: Path) -> bool:
+    """Whether a job has failed in a pack, the others of which may go on.
+
+    Alone, a job that has failed may still be requeued: SLURM killed what was to ask for that.
+    """
+    packed = (read_json(RunDir(run_dir).queued) or {}).get("jobs", 1) > 1
+    return packed and job_state(run_dir) == JobState.FAILED and holder(run_dir) is None
 
 
 def queue_id(run_dir: Path) -> str | None:
