@@ -13,7 +13,6 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from sizewise.composition.jobs import compose_job
-from sizewise.composition.shorthand import spelt_out
 from sizewise.config.register import conf_dir, explained, register_schema, to_run_config
 from sizewise.config.run import RunConfig
 from sizewise.errors import ConfigError
@@ -54,7 +53,6 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "train") ->
     Raises:
         ConfigError: an override is wrong.
     """
-    overrides = spelt_out(overrides)
     with initialized(overrides):
         return compose_job(overrides, config_name)
 

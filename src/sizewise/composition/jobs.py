@@ -207,9 +207,8 @@ class JobComposer:
         parsed = self.parse(overrides)
         with explained(overrides):
             self._loader.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=False)
-        groups = [item for item in parsed if self._loader.is_group(item)]
-        values = [item for item in parsed if not self._loader.is_group(item)]
-        with explained(overrides):
+            groups = [item for item in parsed if self._loader.is_group(item)]
+            values = [item for item in parsed if not self._loader.is_group(item)]
             return _overlay(self._options(groups), values)
 
     def _options(self, groups: list[Override]) -> _Composed:

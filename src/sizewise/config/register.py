@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -167,7 +167,7 @@ def _checked(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     text = _as_json(cfg)
     if text is None:
         return _merged(OmegaConf.create(dict(cfg)))
-    return cast(dict[str, Any], pickle.loads(_merged_record(text)))
+    return deepcopy(_merged_record(text))
 
 
 def _as_json(cfg: Mapping[str, Any]) -> str | None:
@@ -180,9 +180,9 @@ def _as_json(cfg: Mapping[str, Any]) -> str | None:
 
 
 @lru_cache(maxsize=32)
-def _merged_record(text: str) -> bytes:
+def _merged_record(text: str) -> dict[str, Any]:
     """What stands in a record is checked by every look at it, always with the same end."""
-    return pickle.dumps(_merged(OmegaConf.create(json.loads(text))))
+    return _merged(OmegaConf.create(json.loads(text)))
 
 
 def _merged(node: DictConfig) -> dict[str, Any]:
