@@ -39,17 +39,18 @@ def step(model: Any, batch: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
 def test_equal_loss_and_gradients(
     model_type: str, method: str, checkpointed: bool | str, base_of_type: Any, tiny: Any, batch: Any
 ) -> None:
+    """In double precision: in single, gradients of T5 scatter by 2e-5, whoever computes them."""
     results = []
     for fast in (False, True):
-        model = adapted(base_of_type(model_type), tiny, method, fast, model_type)
+        model = adapted(base_of_type(model_type), tiny, method, fast, model_type).double()
         if checkpointed:
             enable_checkpointing(model, checkpointed == "selective")
         results.append(step(model, batch))
     (slow_loss, slow), (fast_loss, lean) = results
-    torch.testing.assert_close(fast_loss, slow_loss, atol=1e-5, rtol=0)
+    torch.testing.assert_close(fast_loss, slow_loss, atol=1e-9, rtol=0)
     assert len(slow) == len(lean) > 0
     for ours, theirs in zip(lean, slow, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-6)
 
 
 def test_gradient_by_finite_differences() -> None:

@@ -32,9 +32,9 @@ def _lora_linear(
 ) -> tuple[Tensor, Tensor]:
     out = functional.linear(x, weight_OI, bias_O)
     adapter_x = (x if dropped is None else dropped).reshape(-1, x.shape[-1])
-    hidden_NR = adapter_x @ a_RI.t()
-    out.view(-1, out.shape[-1]).addmm_(hidden_NR, b_OR.t(), alpha=scale)
-    return out, hidden_NR
+    hidden_RN = a_RI @ adapter_x.t()
+    out.view(-1, out.shape[-1]).addmm_(hidden_RN.t(), b_OR.t(), alpha=scale)
+    return out, hidden_RN
 
 
 # One operation to whatever watches operations (selective checkpointing, the planner): its product
@@ -49,7 +49,11 @@ _LIBRARY.impl(LORA_LINEAR, _lora_linear, "CompositeExplicitAutograd")
 
 
 class LoraLinear(torch.autograd.Function):
-    """``linear(x, W, bias) + scale · x' Aᵀ Bᵀ`` with W frozen; x' is x after dropout."""
+    """``linear(x, W, bias) + scale · x' Aᵀ Bᵀ`` with W frozen; x' is x after dropout.
+
+    What has the rank as a side is computed and kept as (R, N), the rank first: a BLAS takes a
+    quarter of the time for eight rows of such a product that it takes for eight columns.
+    """
 
     @staticmethod
     def forward(
@@ -64,27 +68,27 @@ class LoraLinear(torch.autograd.Function):
     ) -> Tensor:
         """Compute the layer; ``dropped`` None: the adapter sees x itself."""
         adapter_x = (x if dropped is None else dropped).reshape(-1, x.shape[-1])
-        out, hidden_NR = torch.ops.sizewise.lora_linear(
+        out, hidden_RN = torch.ops.sizewise.lora_linear(
             x, dropped, weight_OI, bias_O, a_RI, b_OR, scale
         )
-        ctx.save_for_backward(adapter_x, hidden_NR, weight_OI, a_RI, b_OR)
+        ctx.save_for_backward(adapter_x, hidden_RN, weight_OI, a_RI, b_OR)
         ctx.scale, ctx.shared, ctx.input_shape = scale, dropped is None, x.shape
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, x', A and B; the skinny products put the rank first, which is faster."""
-        adapter_x, hidden_NR, weight_OI, a_RI, b_OR = ctx.saved_tensors
+        """Gradients of x, x', A and B."""
+        adapter_x, hidden_RN, weight_OI, a_RI, b_OR = ctx.saved_tensors
         grad_NO = gradients[0].reshape(-1, gradients[0].shape[-1])
-        grad_hidden_NR = torch.mm(grad_NO, b_OR).mul_(ctx.scale)
-        grad_b = torch.mm(hidden_NR.t(), grad_NO).mul_(ctx.scale).t()
-        grad_a = torch.mm(grad_hidden_NR.t(), adapter_x)
+        grad_hidden_RN = torch.mm(b_OR.t(), grad_NO.t()).mul_(ctx.scale)
+        grad_b = torch.mm(hidden_RN, grad_NO).mul_(ctx.scale).t()
+        grad_a = torch.mm(grad_hidden_RN, adapter_x)
         grad_x = torch.mm(grad_NO, weight_OI) if ctx.needs_input_grad[0] else None
         grad_dropped = None
         if ctx.shared and grad_x is not None:
-            grad_x.addmm_(grad_hidden_NR, a_RI)
+            grad_x.addmm_(grad_hidden_RN.t(), a_RI)
         elif not ctx.shared and ctx.needs_input_grad[1]:
-            grad_dropped = torch.mm(grad_hidden_NR, a_RI).view(ctx.input_shape)
+            grad_dropped = torch.mm(grad_hidden_RN.t(), a_RI).view(ctx.input_shape)
         if grad_x is not None:
             grad_x = grad_x.view(ctx.input_shape)
         return grad_x, grad_dropped, None, None, grad_a, grad_b, None

@@ -41,10 +41,10 @@ def _looped_lora_linear(
 ) -> tuple[Tensor, list[Tensor]]:
     out = functional.linear(x, weight_OI, bias_O)
     inputs_KNI = _blocks(x, dropped, len(scales))
-    hidden = [i_NI @ a_RI.t() for i_NI, a_RI in zip(inputs_KNI, weights[::2], strict=True)]
+    hidden = [a_RI @ i_NI.t() for i_NI, a_RI in zip(inputs_KNI, weights[::2], strict=True)]
     out_KNO = out.view(len(scales), -1, out.shape[-1])
-    for out_NO, h_NR, b_OR, scale in zip(out_KNO, hidden, weights[1::2], scales, strict=True):
-        out_NO.addmm_(h_NR, b_OR.t(), alpha=scale)
+    for out_NO, h_RN, b_OR, scale in zip(out_KNO, hidden, weights[1::2], scales, strict=True):
+        out_NO.addmm_(h_RN.t(), b_OR.t(), alpha=scale)
     return out, hidden
 
 
@@ -104,7 +104,10 @@ class PackedLoraLinear(torch.autograd.Function):
 
 
 class LoopedLoraLinear(torch.autograd.Function):
-    """The same, one adapter after the other: without filled-up ranks, and faster on a CPU."""
+    """The same, one adapter after the other: without filled-up ranks, and faster on a CPU.
+
+    The rank comes first, as in ``fast_lora.LoraLinear``.
+    """
 
     @staticmethod
     def forward(
@@ -135,13 +138,13 @@ class LoopedLoraLinear(torch.autograd.Function):
         grads: list[Tensor] = []
         grad_hidden = []
         for k, scale in enumerate(scales):
-            grad_hidden.append(torch.mm(grad_KNO[k], weights[2 * k + 1]).mul_(scale))
-            grads.append(torch.mm(grad_hidden[k].t(), inputs_KNI[k]))
-            grads.append(torch.mm(hidden[k].t(), grad_KNO[k]).mul_(scale).t())
+            grad_hidden.append(torch.mm(weights[2 * k + 1].t(), grad_KNO[k].t()).mul_(scale))
+            grads.append(torch.mm(grad_hidden[k], inputs_KNI[k]))
+            grads.append(torch.mm(hidden[k], grad_KNO[k]).mul_(scale).t())
 
         def add(into_KNI: Tensor) -> None:
             for k, into_NI in enumerate(into_KNI):
-                into_NI.addmm_(grad_hidden[k], weights[2 * k])
+                into_NI.addmm_(grad_hidden[k].t(), weights[2 * k])
 
         grad_x, grad_dropped = _input_gradients(ctx, inputs_KNI, gradients[0], weight_OI, add)
         return grad_x, grad_dropped, None, None, None, *grads
