@@ -60,14 +60,15 @@ KEPT = st.lists(st.integers(0, MOST), min_size=4, max_size=4)
 
 @settings(max_examples=30, deadline=None)
 @given(
-    name=st.sampled_from(CAUSAL), prompts=PROMPTS, kept=KEPT, tail=st.lists(TOKENS, max_size=3),
-    tree=st.sampled_from(["none", "right", "other"]),
+    name=st.sampled_from(CAUSAL), beginning=st.lists(TOKENS, max_size=20), prompts=PROMPTS,
+    kept=KEPT, tail=st.lists(TOKENS, max_size=3), tree=st.sampled_from(["none", "right", "other"]),
 )  # fmt: skip
 def test_texts_are_those_of_each_prompt_decoded_alone(
-    models: dict[str, Any], name: str, prompts: list[list[int]], kept: list[int],
-    tail: list[int], tree: str,
+    models: dict[str, Any], name: str, beginning: list[int], prompts: list[list[int]],
+    kept: list[int], tail: list[int], tree: str,
 ) -> None:  # fmt: skip
     model = models[name]
+    prompts = [[*beginning, *prompt] for prompt in prompts]
     alone = [generate_batch(model, [prompt], TEMPLATE, GREEDY)[0] for prompt in prompts]
     references = [
         [*answer.token_ids[:keep], *tail, EOS]

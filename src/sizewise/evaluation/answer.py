@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from sizewise.evaluation.candidate_set import CandidateSet, choose
 from sizewise.evaluation.candidates import Scored
 from sizewise.evaluation.drafts import Known, agreed, can_draft, longer
 from sizewise.evaluation.generate import Generated, generate_behind, generate_rest
-from sizewise.evaluation.prompts import CachedPrompts, Prompts, croppable, open_prompts
+from sizewise.evaluation.prompts import Beginning, CachedPrompts, Prompts, croppable, open_prompts
 from sizewise.evaluation.text import pad_id
 from sizewise.metrics.preference import REJECTED, REJECTED_LOG_PROB, REJECTED_TOKENS
 from sizewise.models.adapter.wrapping import base_of
@@ -29,7 +29,7 @@ MEASURED = (REJECTED_LOG_PROB, REJECTED_TOKENS)
 
 @dataclass(frozen=True)
 class Measurer:
-    """Everything that turns examples into predictions, except the examples.
+    """Everything that turns examples into predictions, except the examples; one set of weights.
 
     ``candidates``: answers whose likelihoods are compared beside free generation.
     """
@@ -38,6 +38,7 @@ class Measurer:
     template: Template
     generation: GenerationConfig
     candidates: CandidateSet | None = None
+    _beginning: Beginning = field(default_factory=Beginning, init=False)
 
     @cached_property
     def drafts(self) -> bool:
@@ -53,9 +54,8 @@ class Measurer:
         answers need not be decoded. Elsewhere decoding comes first, with nothing read before it.
         """
         check_scorable(encoded)
-        prompts = open_prompts(
-            self.model, [item.prompt_ids for item in encoded], pad_id(self.template)
-        )
+        ids = [item.prompt_ids for item in encoded]
+        prompts = open_prompts(self.model, ids, pad_id(self.template), self._beginning)
         names = [example.id for example in examples]
         if isinstance(prompts, CachedPrompts) and self.drafts:
             scored = self._score(prompts, self.template.stop_ids)

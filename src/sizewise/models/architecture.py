@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from sizewise.config.model import ArchitectureConfig, ModelConfig, VisionConfig
 from sizewise.errors import ModelError
@@ -237,6 +238,12 @@ def reads_both_ways(config: PretrainedConfig) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def positions_depend_on_length(model: nn.Module) -> bool:
+    """Whether a row is read otherwise beside a longer one (RoPE scaled by the length)."""
+    kinds = (getattr(module, "rope_type", "") for module in model.modules())
+    return any("longrope" in str(kind) or "dynamic" in str(kind) for kind in kinds)
 
 
 def model_config(model: ModelConfig) -> PretrainedConfig:

@@ -341,6 +341,11 @@ def is_quantized(model: nn.Module) -> bool:
     return any(type(p).__name__ in ("Params4bit", "Int8Params") for p in model.parameters())
 
 
+def has_int8(model: nn.Module) -> bool:
+    """Whether there are int8 weights, whose products depend on which rows are read together."""
+    return any(type(p).__name__ == "Int8Params" for p in model.parameters())
+
+
 def switch_off_cpu_repacking(model: nn.Module) -> int:
     """Stop bitsandbytes from repacking 4-bit weights in inference on AVX512-BF16 CPUs.
 

@@ -18,6 +18,7 @@ from sizewise.data.batches.collate import IGNORED
 from sizewise.errors import ModelError
 from sizewise.models.adapter.fast_lora import Rows, drawn_for_all, draws_positions
 from sizewise.models.adapter.wrapping import base_of
+from sizewise.models.base import has_int8
 
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From logits (N, V) and targets (N,): a loss with a gradient, and a figure without one."""
@@ -172,8 +173,7 @@ def _position_wise(base: Any) -> list[nn.Module]:
     adapters = [m for m in every if hasattr(m, "lora_dropout") and draws_positions(m)]
     drawn = {drop for adapter in adapters for drop in adapter.lora_dropout.modules()}
     drops = any(isinstance(m, nn.Dropout) and m.p and m.training and m not in drawn for m in every)
-    int8 = any(type(p).__name__ == "Int8Params" for part in parts for p in part.parameters())
-    return [] if drops or int8 else parts
+    return [] if drops or any(map(has_int8, parts)) else parts
 
 
 def rows_at_once(base: Any) -> int:

@@ -24,6 +24,8 @@ from sizewise.data.batches.collate import IGNORED
 from sizewise.models.adapter.fast_lora import adapter_dropout, is_plain
 from sizewise.models.adapter.packed_lora import LoopedLoraLinear, PackedLoraLinear
 from sizewise.models.adapter.wrapping import base_of, is_adapted
+from sizewise.models.architecture import positions_depend_on_length
+from sizewise.models.base import has_int8
 from sizewise.models.head import answer_logits, answer_rows
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def why_alone(model: nn.Module) -> str:
         return "encoder-decoder models are trained alone"
     if len({p.device for p in base.parameters()}) > 1:
         return "the base lies on several devices"
-    if any(type(module).__name__ == "Linear8bitLt" for module in base.modules()):
+    if has_int8(base):
         return "products in int8 depend on the other rows"
     layers = lora_layers(model)
     trained = {id(p) for p in model.parameters() if p.requires_grad}
@@ -66,7 +68,7 @@ def why_alone(model: nn.Module) -> str:
         return "the output head has an adapter"
     if _base_drops(base):
         return "the base has dropout of its own"
-    if _positions_depend_on_length(base):
+    if positions_depend_on_length(base):
         return "its position encoding depends on the length of the batch"
     recomputes = getattr(base, "is_gradient_checkpointing", False)
     if recomputes and any(map(dropout_rate, layers.values())):
@@ -106,12 +108,6 @@ def _base_drops(base: PreTrainedModel) -> bool:
     adapters = {id(m) for layer in lora_layers(base).values() for m in layer.lora_dropout.modules()}
     drops = (m for m in base.modules() if isinstance(m, nn.Dropout) and id(m) not in adapters)
     return any(module.p > 0 for module in drops)
-
-
-def _positions_depend_on_length(base: PreTrainedModel) -> bool:
-    """Whether a row is read otherwise beside a longer one (RoPE scaled by the length)."""
-    kinds = (getattr(module, "rope_type", "") for module in base.modules())
-    return any("longrope" in str(kind) or "dynamic" in str(kind) for kind in kinds)
 
 
 class NotPackableError(Exception):
