@@ -35,22 +35,28 @@ def step(model: Any, batch: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 @pytest.mark.parametrize("checkpointed", [False, "selective", True])
 @pytest.mark.parametrize("method", ["lora", "rslora"])
-@pytest.mark.parametrize("model_type", ["qwen2", "t5"])
+@pytest.mark.parametrize(
+    ("model_type", "dtype"),
+    [("qwen2", torch.float32), ("qwen2", torch.float64), ("t5", torch.float64)],
+)
 def test_equal_loss_and_gradients(
-    model_type: str, method: str, checkpointed: bool | str, base_of_type: Any, tiny: Any, batch: Any
-) -> None:
-    """In double precision: in single, gradients of T5 scatter by 2e-5, whoever computes them."""
+    model_type: str, dtype: torch.dtype, method: str, checkpointed: bool | str, base_of_type: Any,
+    tiny: Any, batch: Any,
+) -> None:  # fmt: skip
+    """In single precision the gradients of T5 scatter by 2e-5, whoever computes them."""
+    single = dtype == torch.float32
     results = []
     for fast in (False, True):
-        model = adapted(base_of_type(model_type), tiny, method, fast, model_type).double()
+        model = adapted(base_of_type(model_type), tiny, method, fast, model_type).to(dtype)
         if checkpointed:
             enable_checkpointing(model, checkpointed == "selective")
         results.append(step(model, batch))
     (slow_loss, slow), (fast_loss, lean) = results
-    torch.testing.assert_close(fast_loss, slow_loss, atol=1e-9, rtol=0)
+    torch.testing.assert_close(fast_loss, slow_loss, atol=1e-5 if single else 1e-9, rtol=0)
     assert len(slow) == len(lean) > 0
     for ours, theirs in zip(lean, slow, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-6)
+        atol, rtol = (1e-6, 1e-4) if single else (1e-9, 1e-6)
+        torch.testing.assert_close(ours, theirs, atol=atol, rtol=rtol)
 
 
 def test_gradient_by_finite_differences() -> None:

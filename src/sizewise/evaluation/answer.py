@@ -13,11 +13,12 @@ from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import Example
 from sizewise.data.tokens.table import Encoded
 from sizewise.data.tokens.template import Template
+from sizewise.evaluation.beginning import Beginning
 from sizewise.evaluation.candidate_set import CandidateSet, choose
 from sizewise.evaluation.candidates import Scored
 from sizewise.evaluation.drafts import Known, agreed, can_draft, longer
 from sizewise.evaluation.generate import Generated, generate_behind, generate_rest
-from sizewise.evaluation.prompts import Beginning, CachedPrompts, Prompts, croppable, open_prompts
+from sizewise.evaluation.prompts import CachedPrompts, Prompts, croppable, open_prompts
 from sizewise.evaluation.text import pad_id
 from sizewise.metrics.preference import REJECTED, REJECTED_LOG_PROB, REJECTED_TOKENS
 from sizewise.models.adapter.wrapping import base_of
@@ -29,16 +30,22 @@ MEASURED = (REJECTED_LOG_PROB, REJECTED_TOKENS)
 
 @dataclass(frozen=True)
 class Measurer:
-    """Everything that turns examples into predictions, except the examples; one set of weights.
+    """Everything that turns examples into predictions, except the examples.
 
-    ``candidates``: answers whose likelihoods are compared beside free generation.
+    ``candidates``: answers whose likelihoods are compared beside free generation; ``beginning``:
+    what all prompts begin with, for the weights that ``model`` has meanwhile.
     """
 
     model: Any
     template: Template
     generation: GenerationConfig
     candidates: CandidateSet | None = None
-    _beginning: Beginning = field(default_factory=Beginning, init=False)
+    beginning: Beginning = field(default_factory=Beginning)
+
+    @property
+    def timed_apart(self) -> bool:
+        """Whether answers are made otherwise than by plain decoding, whose times count."""
+        return self.drafts or bool(self.beginning)
 
     @cached_property
     def drafts(self) -> bool:
@@ -55,7 +62,7 @@ class Measurer:
         """
         check_scorable(encoded)
         ids = [item.prompt_ids for item in encoded]
-        prompts = open_prompts(self.model, ids, pad_id(self.template), self._beginning)
+        prompts = open_prompts(self.model, ids, pad_id(self.template), self.beginning)
         names = [example.id for example in examples]
         if isinstance(prompts, CachedPrompts) and self.drafts:
             scored = self._score(prompts, self.template.stop_ids)

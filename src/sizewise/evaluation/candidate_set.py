@@ -19,6 +19,7 @@ from sizewise.data.tokens.reasoning import answer_of
 from sizewise.data.tokens.template import Template
 from sizewise.devices import BatchSize, halve_on_oom
 from sizewise.errors import ConfigError
+from sizewise.evaluation.beginning import Beginning
 from sizewise.evaluation.candidates import Scored, Trie, build_trie, score_candidates
 from sizewise.evaluation.prompts import Prompts, open_prompts
 from sizewise.metrics.base import ExampleMetric
@@ -55,7 +56,8 @@ class CandidateSet:
         if len(lacking) == len(found):
             return score_candidates(prompts, self.trie, stops)
         if lacking:
-            part = open_prompts(prompts.model, lacking, int(prompts.tokens[0, 0]))
+            padding = int(prompts.tokens[0, 0])
+            part = open_prompts(prompts.model, lacking, padding, prompts.beginning)
             new = iter(score_candidates(part, self.trie, stops).rows())
             found = [next(new) if known is None else known for known in found]
         return Scored.joined([row for row in found if row is not None])
@@ -224,9 +226,10 @@ def calibrated(
     batches = plan_batches([len(prompt) for prompt in prompts], batch_size)
     read: dict[tuple[int, ...], Scored] = {}
     total_C = torch.zeros(len(candidates.texts), dtype=torch.float64)
+    beginning = Beginning.of(model, prompts)
 
     def score(batch: Sequence[int]) -> Scored:
-        asked = open_prompts(model, [prompts[i] for i in batch], padding)
+        asked = open_prompts(model, [prompts[i] for i in batch], padding, beginning)
         return score_candidates(asked, candidates.trie, stops)
 
     with merged(model):

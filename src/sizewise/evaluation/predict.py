@@ -32,6 +32,7 @@ from sizewise.devices import (
 )
 from sizewise.errors import EvaluationError
 from sizewise.evaluation.answer import Measurer
+from sizewise.evaluation.beginning import Beginning
 from sizewise.evaluation.candidate_set import CandidateSet
 from sizewise.evaluation.timing import time_batch
 from sizewise.metrics.base import ExampleMetric
@@ -102,16 +103,18 @@ def predict(
 
     ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
     best one in each reading is kept for each example. An adapter answers merged where that is exact
-    (``merged``). Where answers are drafted (``Measurer.drafts``) one batch is decoded once more, to
-    be timed, unless times are not wanted (``timed``); elsewhere all are, after a warm-up.
+    (``merged``). Where answers are drafted or begin behind what was read before
+    (``Measurer.timed_apart``) one batch is decoded once more, to be timed, unless times are not
+    wanted (``timed``); elsewhere all are, after a warm-up.
     """
     _refuse_none(split_)
-    measure = Measurer(model, template, generation, candidates)
+    beginning = Beginning.of(model, (item.prompt_ids for item in split_.encoded))
+    measure = Measurer(model, template, generation, candidates, beginning)
     tokens = min(WARMUP_TOKENS, generation.max_new_tokens)
     short = dataclasses.replace(generation, max_new_tokens=tokens)
     warm_up = dataclasses.replace(measure, generation=short)
     device = device_of(model)
-    warmup_batches = 0 if measure.drafts else warmup_batches
+    warmup_batches = 0 if measure.timed_apart else warmup_batches
     with merged(model) as kept:
         predicted = measured(
             measure, split_, store, device, batch_size, warm_up, warmup_batches, retries, progress,

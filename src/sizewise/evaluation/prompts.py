@@ -1,11 +1,8 @@
 """The prompts of one batch, read once: answer, reference and candidates go behind one reading.
 
 A causal model keeps keys and values of all but the last token of each prompt; whatever was read
-behind them is cropped off again. Where all prompts of a batch begin alike, as behind the same
-instruction or the same examples, that beginning is read in one row for all of them, and once for
-the batches that follow (servers call it prefix caching). An encoder-decoder model keeps its
-encoder's states. Models whose state cannot be cropped (recurrent ones) read the prompt anew for
-each purpose.
+behind them is cropped off again. An encoder-decoder model keeps its encoder's states. Models whose
+state cannot be cropped (recurrent ones) read the prompt anew for each purpose.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -26,45 +22,26 @@ from sizewise.data.batches.collate import IGNORED, pad, pad_with_mask
 from sizewise.data.tokens.table import Encoded
 from sizewise.devices import device_of, evaluating
 from sizewise.errors import EvaluationError
+from sizewise.evaluation.beginning import Beginning
 from sizewise.models.adapter.wrapping import base_of
-from sizewise.models.architecture import positions_depend_on_length
-from sizewise.models.base import has_int8
 from sizewise.models.head import head_rows, takes
 from sizewise.models.likelihood import batch_logits, summed_log_probs
-
-PASS = 1 / 8
-"""What reading a beginning apart costs as a further pass, in tokens of the batch."""
-
-
-@dataclass
-class Beginning:
-    """What one model has read at the beginning of prompts, for prompts that begin so as well.
-
-    Attributes:
-        ids: the tokens.
-        layers: keys and values [1, H, T, D] of each layer.
-    """
-
-    ids: list[int] = field(default_factory=list)
-    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def cache(self, tokens: int) -> DynamicCache:
-        """Return what holds the first tokens."""
-        return DynamicCache([(k[:, :, :tokens], v[:, :, :tokens]) for k, v in self.layers])
-
-    def keep(self, ids: Sequence[int], cache: DynamicCache) -> None:
-        """Take what was read of one row."""
-        self.ids, self.layers = list(ids), [(layer[0], layer[1]) for layer in cache]
 
 
 @dataclass
 class Prompts(ABC):
-    """B prompts of one batch; ``tokens`` and ``mask`` [B, T] are padded as ``generate`` wants."""
+    """B prompts of one batch; ``tokens`` and ``mask`` [B, T] are padded as ``generate`` wants.
+
+    Attributes:
+        beginning: what is read in one row for all; empty for none. It comes first, and padding
+            between it and the rest of each prompt.
+    """
 
     model: Any
     ids: Sequence[Sequence[int]]
     tokens: Tensor
     mask: Tensor
+    beginning: Beginning = field(default_factory=Beginning, kw_only=True)
 
     @property
     def inner(self) -> Any:
@@ -99,7 +76,7 @@ def open_prompts(
         model: a causal or encoder-decoder model, or a PEFT model around one.
         ids: B encoded prompts, none empty.
         padding: a valid token id to pad with; it is masked.
-        beginning: what this model has read, the same weights in it, of prompts before these.
+        beginning: that of all prompts of a split, for this model with the weights that it has.
 
     Raises:
         EvaluationError: a prompt is empty.
@@ -111,62 +88,22 @@ def open_prompts(
         return EncodedPrompts(model, ids, *pad_with_mask(ids, padding, left=False, device=device))
     if not croppable(inner):
         return SeparatePrompts(model, ids, *_laid_out(ids, 0, padding, device))
-    beginning = beginning or Beginning()
-    shared = _common_beginning(ids, beginning.ids) if _may_share(inner) else 0
-    tokens_BT, mask_BT = _laid_out(ids, shared, padding, device)
-    return CachedPrompts(model, ids, tokens_BT, mask_BT, shared=shared, beginning=beginning)
+    if beginning is None or not beginning.fits(ids):
+        beginning = Beginning()
+    tokens_BT, mask_BT = _laid_out(ids, len(beginning.ids), padding, device)
+    return CachedPrompts(model, ids, tokens_BT, mask_BT, beginning=beginning)
 
 
 def croppable(inner: Any) -> bool:
     """Whether a model's state of a prompt is nothing but keys and values, one of each a token."""
-    return _kinds_of_layers(inner) <= {DynamicLayer, DynamicSlidingWindowLayer}
-
-
-def _kinds_of_layers(inner: Any) -> set[type]:
-    return set(map(type, DynamicCache(config=inner.config.get_text_config(decoder=True)).layers))
-
-
-def _may_share(inner: Any) -> bool:
-    """Whether a beginning may be read apart, and padding may stand behind it.
-
-    Windows and positions that are no input count columns, padding included; longer prompts change
-    some kinds of positions; kernels other than torch's own want padding at one end.
-    """
-    return (
-        _kinds_of_layers(inner) == {DynamicLayer}
-        and takes(inner, "position_ids")
-        and inner.config._attn_implementation in ("sdpa", "eager")
-        and not positions_depend_on_length(inner)
-        and not has_int8(inner)
-    )
-
-
-def _common_beginning(ids: Sequence[Sequence[int]], read: Sequence[int]) -> int:
-    """Return how many first tokens, the same in all prompts, are best read in one row.
-
-    ``read`` are the first tokens that were read already. A prompt's last token is never among them.
-    """
-    ordered = sorted(map(list, ids))  # what the first and the last have in common all have
-    common = min(_alike(ordered[0], ordered[-1]), min(map(len, ids)) - 1)
-    known = min(_alike(ordered[0], read), common)
-    every = len(ids) * max(map(len, ids))
-
-    def cost(shared: int) -> float:
-        more = shared - known
-        return every - len(ids) * shared + (more + PASS * every if more > 0 else 0)
-
-    return min(0, known, common, key=cost)
-
-
-def _alike(first: Sequence[int], second: Sequence[int]) -> int:
-    pairs = zip(first, second, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    layers = DynamicCache(config=inner.config.get_text_config(decoder=True)).layers
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 def _laid_out(
     ids: Sequence[Sequence[int]], shared: int, padding: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return tokens and mask [B, T]: what is shared, padding, and the rest of each prompt."""
+    """Return tokens and mask [B, T]: the first tokens that all share, padding, the rest of each."""
     rest_BT, mask_BT = pad_with_mask([row[shared:] for row in ids], padding, True, device)
     first_BT = torch.tensor([list(ids[0][:shared])], dtype=torch.long, device=device)
     first_BT = first_BT.expand(len(ids), -1)
@@ -180,16 +117,9 @@ class CachedPrompts(Prompts):
 
     The last tokens are read again with whatever follows them, since their logits are wanted there.
     Layers with a window keep everything, too: their masks leave out what is too far away.
-
-    Attributes:
-        shared: with how many tokens all prompts begin that are read in one row. They come first,
-            and padding between them and the rest of each prompt.
-        beginning: what was read of them before, and is kept for others.
     """
 
     cache: DynamicCache = field(default_factory=DynamicCache)
-    shared: int = 0
-    beginning: Beginning = field(default_factory=Beginning)
 
     @property
     def last(self) -> Tensor:
@@ -202,45 +132,39 @@ class CachedPrompts(Prompts):
         return self.mask[:, :-1]
 
     def generation_inputs(self) -> dict[str, Any]:
-        """Let ``generate`` fill the cache, or go on behind what is in it."""
-        held = self.cache.get_seq_length()
-        if held > self.kept_mask.shape[1] or (self.shared and not held):
+        """Let ``generate`` go on behind what is in the cache, or behind what prompts begin with."""
+        if self.cache.get_seq_length() > self.kept_mask.shape[1]:
             self.rewind()
+        else:
+            self.begin()
         return {"past_key_values": self.cache}
+
+    def begin(self) -> None:
+        """Put what all prompts begin with into an empty cache; it is read if nobody did before."""
+        size = len(self.beginning.ids)
+        if size and not self.cache.get_seq_length():
+            if not self.beginning.cache.get_seq_length():
+                self._read(self.beginning.cache, 1, slice(0, size))
+            self.cache = self.beginning.rows(len(self.ids))
 
     def rewind(self) -> DynamicCache:
         """Return the cache with the prompts less their last tokens: read now, or cropped to."""
+        self.begin()
         kept, held = self.kept_mask.shape[1], self.cache.get_seq_length()
         if held > kept:
             self.cache.crop(kept - held)
         elif held < kept:
-            if self.shared:
-                self._begin()
-            if kept > self.shared:
-                self._read(len(self.ids), slice(self.shared, kept))
+            self._read(self.cache, len(self.ids), slice(held, kept))
         return self.cache
 
-    def _begin(self) -> None:
-        first = self.ids[0][: self.shared]
-        known = _alike(first, self.beginning.ids)
-        self.cache = self.beginning.cache(known)
-        if known < self.shared:
-            self._read(1, slice(known, self.shared))
-            self.beginning.keep(first, self.cache)
-        rows = [
-            tuple(part.expand(len(self.ids), -1, -1, -1) for part in layer[:2])
-            for layer in self.cache
-        ]
-        self.cache = DynamicCache(rows)
-
-    def _read(self, rows: int, columns: slice) -> None:
+    def _read(self, cache: DynamicCache, rows: int, columns: slice) -> None:
         mask_BT = self.kept_mask[:rows, : columns.stop]
         positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
         self.inner.base_model(
             input_ids=self.tokens[:rows, columns],
             attention_mask=mask_BT,
             **self.placed(positions_BT[:, columns]),
-            past_key_values=self.cache,
+            past_key_values=cache,
             use_cache=True,
         )
 
@@ -277,20 +201,22 @@ class CachedPrompts(Prompts):
         """
         cache, device = self.rewind(), self.tokens.device
         ids = [[*self.ids[row], *tokens] for row, tokens in zip(rows, known, strict=True)]
-        tokens_BT, mask_BT = _laid_out(ids, self.shared, self.ids[0][0], device)
+        size = len(self.beginning.ids)
+        tokens_BT, mask_BT = _laid_out(ids, size, self.ids[0][0], device)
         kept = tokens_BT.shape[1] - max(map(len, known)) - 1
-        # Behind what is shared both are left-padded: the columns of a row move right by as much.
+        # Behind the beginning both are left-padded: the columns of a row move right by as much.
         lengths = torch.tensor([[len(self.ids[row]), len(ids[i])] for i, row in enumerate(rows)])
         moved_B1 = (tokens_BT.shape[1] - lengths[:, 1:]) - (self.tokens.shape[1] - lengths[:, :1])
         columns_T = torch.arange(kept)
-        moved_BT = torch.where(columns_T < self.shared, 0, moved_B1)
+        moved_BT = torch.where(columns_T < size, 0, moved_B1)
         columns_BT = (columns_T - moved_BT).clamp(min=0).to(device)
         chosen = torch.as_tensor(rows, device=device)
         data = [
-            tuple(_columns(part[chosen.to(part.device)], columns_BT) for part in layer[:2])
-            for layer in cache
+            tuple(None if p is None else _columns(p[chosen.to(p.device)], columns_BT) for p in each)
+            for each in (layer[:2] for layer in cache)
         ]
-        return CachedPrompts(self.model, ids, tokens_BT, mask_BT, DynamicCache(data), self.shared)
+        found = DynamicCache(data)
+        return CachedPrompts(self.model, ids, tokens_BT, mask_BT, found, beginning=self.beginning)
 
 
 def _columns(values_BHTD: Tensor, columns_BT: Tensor) -> Tensor:

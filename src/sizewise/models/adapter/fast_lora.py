@@ -21,6 +21,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+def rank_first(weight_RD: Tensor, x_ND: Tensor) -> Tensor:
+    """Return ``weight xᵀ`` (R, N).
+
+    On a CPU it is computed as it stands: a BLAS takes a quarter of the time for eight rows that it
+    takes for eight columns. GPUs like rows of N numbers less, where N is odd.
+    """
+    if x_ND.device.type == "cpu":
+        return torch.mm(weight_RD, x_ND.t())
+    return torch.mm(x_ND, weight_RD.t()).t()
+
+
 def _lora_linear(
     x: Tensor,
     dropped: Tensor | None,
@@ -32,7 +43,7 @@ def _lora_linear(
 ) -> tuple[Tensor, Tensor]:
     out = functional.linear(x, weight_OI, bias_O)
     adapter_x = (x if dropped is None else dropped).reshape(-1, x.shape[-1])
-    hidden_RN = a_RI @ adapter_x.t()
+    hidden_RN = rank_first(a_RI, adapter_x)
     out.view(-1, out.shape[-1]).addmm_(hidden_RN.t(), b_OR.t(), alpha=scale)
     return out, hidden_RN
 
@@ -49,11 +60,7 @@ _LIBRARY.impl(LORA_LINEAR, _lora_linear, "CompositeExplicitAutograd")
 
 
 class LoraLinear(torch.autograd.Function):
-    """``linear(x, W, bias) + scale · x' Aᵀ Bᵀ`` with W frozen; x' is x after dropout.
-
-    What has the rank as a side is computed and kept as (R, N), the rank first: a BLAS takes a
-    quarter of the time for eight rows of such a product that it takes for eight columns.
-    """
+    """``linear(x, W, bias) + scale · x' Aᵀ Bᵀ`` with W frozen; x' is x after dropout."""
 
     @staticmethod
     def forward(
@@ -80,7 +87,7 @@ class LoraLinear(torch.autograd.Function):
         """Gradients of x, x', A and B."""
         adapter_x, hidden_RN, weight_OI, a_RI, b_OR = ctx.saved_tensors
         grad_NO = gradients[0].reshape(-1, gradients[0].shape[-1])
-        grad_hidden_RN = torch.mm(b_OR.t(), grad_NO.t()).mul_(ctx.scale)
+        grad_hidden_RN = rank_first(b_OR.t(), grad_NO).mul_(ctx.scale)
         grad_b = torch.mm(hidden_RN, grad_NO).mul_(ctx.scale).t()
         grad_a = torch.mm(grad_hidden_RN, adapter_x)
         grad_x = torch.mm(grad_NO, weight_OI) if ctx.needs_input_grad[0] else None

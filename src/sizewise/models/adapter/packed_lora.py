@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sizewise.models.adapter.fast_lora import rank_first
+
 
 def _blocks(x: Tensor, dropped: Tensor | None, count: int) -> Tensor:
     """Return what the adapters see, (K, N, I): a block of rows for each."""
@@ -41,7 +43,7 @@ def _looped_lora_linear(
 ) -> tuple[Tensor, list[Tensor]]:
     out = functional.linear(x, weight_OI, bias_O)
     inputs_KNI = _blocks(x, dropped, len(scales))
-    hidden = [a_RI @ i_NI.t() for i_NI, a_RI in zip(inputs_KNI, weights[::2], strict=True)]
+    hidden = [rank_first(a, i_NI) for i_NI, a in zip(inputs_KNI, weights[::2], strict=True)]
     out_KNO = out.view(len(scales), -1, out.shape[-1])
     for out_NO, h_RN, b_OR, scale in zip(out_KNO, hidden, weights[1::2], scales, strict=True):
         out_NO.addmm_(h_RN.t(), b_OR.t(), alpha=scale)
@@ -104,10 +106,7 @@ class PackedLoraLinear(torch.autograd.Function):
 
 
 class LoopedLoraLinear(torch.autograd.Function):
-    """The same, one adapter after the other: without filled-up ranks, and faster on a CPU.
-
-    The rank comes first, as in ``fast_lora.LoraLinear``.
-    """
+    """The same, one adapter after the other: without filled-up ranks, and faster on a CPU."""
 
     @staticmethod
     def forward(
@@ -138,7 +137,7 @@ class LoopedLoraLinear(torch.autograd.Function):
         grads: list[Tensor] = []
         grad_hidden = []
         for k, scale in enumerate(scales):
-            grad_hidden.append(torch.mm(weights[2 * k + 1].t(), grad_KNO[k].t()).mul_(scale))
+            grad_hidden.append(rank_first(weights[2 * k + 1].t(), grad_KNO[k]).mul_(scale))
             grads.append(torch.mm(grad_hidden[k], inputs_KNI[k]))
             grads.append(torch.mm(hidden[k], grad_KNO[k]).mul_(scale).t())
 
