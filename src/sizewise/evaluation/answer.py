@@ -42,11 +42,6 @@ class Measurer:
     candidates: CandidateSet | None = None
     beginning: Beginning = field(default_factory=Beginning)
 
-    @property
-    def timed_apart(self) -> bool:
-        """Whether answers are made otherwise than by plain decoding, whose times count."""
-        return self.drafts or bool(self.beginning)
-
     @cached_property
     def drafts(self) -> bool:
         """Whether answers are drafted by what is read anyway; they take no time of their own."""

@@ -36,8 +36,7 @@ class Generated:
         text: those tokens decoded, special tokens and surrounding white space removed; it begins
             with the tag of a thought where the prompt opened one.
         finished: whether an end-of-turn token was generated.
-        latency: seconds of the whole batch, device synchronised; NaN where some tokens were known,
-            or the beginning of the prompts is read for many batches.
+        latency: seconds of the whole batch, device synchronised; NaN where some tokens were known.
         token_log_prob: mean natural-log probability of the new tokens under the model's own
             distribution (before penalties, temperature and truncation).
     """
@@ -87,7 +86,7 @@ def generate_behind(
     started = time.perf_counter()
     rows = _decode(prompts, template, generation, names, stopping)
     synchronize(device)
-    latency = float("nan") if prompts.beginning else time.perf_counter() - started
+    latency = time.perf_counter() - started
     return _answers(rows, prompts, template, latency)
 
 

@@ -103,9 +103,8 @@ def predict(
 
     ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
     best one in each reading is kept for each example. An adapter answers merged where that is exact
-    (``merged``). Where answers are drafted or begin behind what was read before
-    (``Measurer.timed_apart``) one batch is decoded once more, to be timed, unless times are not
-    wanted (``timed``); elsewhere all are, after a warm-up.
+    (``merged``). Where answers are drafted (``Measurer.drafts``) one batch is decoded once more, to
+    be timed, unless times are not wanted (``timed``); elsewhere all are, after a warm-up.
     """
     _refuse_none(split_)
     beginning = Beginning.of(model, (item.prompt_ids for item in split_.encoded))
@@ -114,7 +113,7 @@ def predict(
     short = dataclasses.replace(generation, max_new_tokens=tokens)
     warm_up = dataclasses.replace(measure, generation=short)
     device = device_of(model)
-    warmup_batches = 0 if measure.timed_apart else warmup_batches
+    warmup_batches = 0 if measure.drafts else warmup_batches
     with merged(model) as kept:
         predicted = measured(
             measure, split_, store, device, batch_size, warm_up, warmup_batches, retries, progress,

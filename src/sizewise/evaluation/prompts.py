@@ -144,7 +144,9 @@ class CachedPrompts(Prompts):
         size = len(self.beginning.ids)
         if size and not self.cache.get_seq_length():
             if not self.beginning.cache.get_seq_length():
-                self._read(self.beginning.cache, 1, slice(0, size))
+                read = DynamicCache()  # what a failure leaves half read is not kept
+                self._read(read, 1, slice(0, size))
+                self.beginning.cache = read
             self.cache = self.beginning.rows(len(self.ids))
 
     def rewind(self) -> DynamicCache:
@@ -160,13 +162,14 @@ class CachedPrompts(Prompts):
     def _read(self, cache: DynamicCache, rows: int, columns: slice) -> None:
         mask_BT = self.kept_mask[:rows, : columns.stop]
         positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-        self.inner.base_model(
-            input_ids=self.tokens[:rows, columns],
-            attention_mask=mask_BT,
-            **self.placed(positions_BT[:, columns]),
-            past_key_values=cache,
-            use_cache=True,
-        )
+        with evaluating(self.model):
+            self.inner.base_model(
+                input_ids=self.tokens[:rows, columns],
+                attention_mask=mask_BT,
+                **self.placed(positions_BT[:, columns]),
+                past_key_values=cache,
+                use_cache=True,
+            )
 
     def placed(self, positions: Tensor) -> dict[str, Tensor]:
         """Return the positions as an input, where the model takes them."""
