@@ -16,6 +16,7 @@ from sizewise.evaluation.candidate_set import CandidateSet
 from sizewise.evaluation.predict import predict
 from sizewise.evaluation.score import EvaluationResult, score_predicted
 from sizewise.metrics.base import ExampleMetric
+from sizewise.models.adapter.wrapping import base_of
 from sizewise.record.predictions import PredictionStore
 
 VOCAB = 320
@@ -115,3 +116,16 @@ def evaluate(
         model, split, template, generation, store, 4, metrics=metrics, candidates=candidates
     )
     return score_predicted(predicted, split.examples, metrics, store, train_examples)
+
+
+def passes(model: Any) -> list[tuple[int, int]]:
+    """Let a model note the rows and tokens of what its body (or encoder) reads in each pass."""
+    seen: list[tuple[int, int]] = []
+    inner = base_of(model)
+    body = inner.get_encoder() if inner.config.is_encoder_decoder else inner.base_model
+
+    def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        seen.append(tuple((kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape))
+
+    body.register_forward_pre_hook(hook, with_kwargs=True)
+    return seen

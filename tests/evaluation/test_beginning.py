@@ -22,12 +22,11 @@ from sizewise.evaluation.candidates import build_trie
 from sizewise.evaluation.generate import generate_batch, generate_behind
 from sizewise.evaluation.predict import predict
 from sizewise.evaluation.prompts import open_prompts
-from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.likelihood import batch_log_probs
 from sizewise.record.predictions import PredictionStore
 
 from .conftest import sharpened
-from .helpers import EOS, VOCAB, StubSplit, StubTemplate, byte_tokenizer, make_split
+from .helpers import EOS, VOCAB, StubSplit, StubTemplate, byte_tokenizer, make_split, passes
 
 GREEDY = GenerationConfig(max_new_tokens=5)
 SAMPLING = GenerationConfig(max_new_tokens=5, do_sample=True, temperature=0.9, seed=3)
@@ -69,17 +68,6 @@ OTHERS: dict[str, Callable[[], Any]] = {
 @pytest.fixture(scope="module")
 def models() -> dict[str, Any]:
     return {name: sharpened(build_tiny(name, VOCAB)) for name in ("llama", "qwen3")}
-
-
-def passes(model: Any) -> list[tuple[int, int]]:
-    """Let a model note the rows and tokens of what its body reads in each pass."""
-    seen: list[tuple[int, int]] = []
-
-    def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        seen.append(tuple((kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape))
-
-    base_of(model).base_model.register_forward_pre_hook(hook, with_kwargs=True)
-    return seen
 
 
 def asked(prompts: list[list[int]]) -> StubSplit:

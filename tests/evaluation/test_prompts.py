@@ -19,11 +19,10 @@ from sizewise.evaluation.candidate_set import encode_candidates
 from sizewise.evaluation.candidates import candidate_log_probs
 from sizewise.evaluation.generate import generate_batch, generate_behind
 from sizewise.evaluation.prompts import SeparatePrompts, open_prompts
-from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.likelihood import batch_log_probs
 
 from .conftest import sharpened
-from .helpers import EOS, VOCAB, StubTemplate, byte_tokenizer, make_split
+from .helpers import EOS, VOCAB, StubTemplate, byte_tokenizer, make_split, passes
 
 GREEDY = GenerationConfig(max_new_tokens=5)
 SAMPLING = GenerationConfig(max_new_tokens=5, do_sample=True, temperature=0.9, seed=3)
@@ -38,19 +37,6 @@ def models() -> dict[str, Any]:
     found["t5"] = sharpened(build_tiny("t5", VOCAB))
     found["t5"].config.decoder_start_token_id = found["t5"].config.pad_token_id = 0
     return found
-
-
-def tokens_read(model: Any) -> list[int]:
-    """Let a model note how many tokens each forward pass of its body reads in every row."""
-    seen: list[int] = []
-    inner = base_of(model)
-    body = inner.get_encoder() if inner.config.is_encoder_decoder else inner.base_model
-
-    def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        seen.append(kwargs["input_ids"].shape[1])
-
-    body.register_forward_pre_hook(hook, with_kwargs=True)
-    return seen
 
 
 TOKENS = st.integers(2, 90)
@@ -106,9 +92,9 @@ def test_every_prompt_is_read_once_for_all_that_is_measured(
     split = make_split(TEMPLATE, 4, rejected="No idea.")
     model = models[name]
     longest = max(len(item.prompt_ids) for item in split.encoded)
-    seen = tokens_read(model)
+    seen = passes(model)
     rows = measurer(model, split)(split.examples, split.encoded)
-    assert len([length for length in seen if length >= longest - 1]) == 1
+    assert len([tokens for _, tokens in seen if tokens >= longest - 1]) == 1
     assert all(REJECTED_LOG_PROB in row.scores and row.candidate for row in rows)
 
 

@@ -84,17 +84,21 @@ def may_share(inner: Any) -> bool:
     some kinds of positions, and other rows int8 products; kernels other than torch's own want
     padding at one end. Of classes outside transformers none of that is known.
     """
-    config = inner.config.get_text_config(decoder=True)
     return (
         type(inner).__module__.startswith("transformers.")
         and not inner.config.is_encoder_decoder
-        and set(map(type, DynamicCache(config=config).layers)) == {DynamicLayer}
-        and config.model_type not in WINDOWS
+        and kinds_of_layers(inner) == {DynamicLayer}
+        and inner.config.get_text_config(decoder=True).model_type not in WINDOWS
         and takes(inner, "position_ids")
         and inner.config._attn_implementation in ("sdpa", "eager")
         and not positions_depend_on_length(inner)
         and not has_int8(inner)
     )
+
+
+def kinds_of_layers(inner: Any) -> set[type]:
+    """Return how a model's layers keep what they have read."""
+    return set(map(type, DynamicCache(config=inner.config.get_text_config(decoder=True)).layers))
 
 
 def _alike(first: Sequence[int], second: Sequence[int]) -> int:

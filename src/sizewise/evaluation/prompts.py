@@ -22,7 +22,7 @@ from sizewise.data.batches.collate import IGNORED, pad, pad_with_mask
 from sizewise.data.tokens.table import Encoded
 from sizewise.devices import device_of, evaluating
 from sizewise.errors import EvaluationError
-from sizewise.evaluation.beginning import Beginning
+from sizewise.evaluation.beginning import Beginning, kinds_of_layers
 from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.head import head_rows, takes
 from sizewise.models.likelihood import batch_logits, summed_log_probs
@@ -96,8 +96,7 @@ def open_prompts(
 
 def croppable(inner: Any) -> bool:
     """Whether a model's state of a prompt is nothing but keys and values, one of each a token."""
-    layers = DynamicCache(config=inner.config.get_text_config(decoder=True)).layers
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    return kinds_of_layers(inner) <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
 def _laid_out(
