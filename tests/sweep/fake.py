@@ -63,6 +63,23 @@ def tuned(cfg: RunConfig, run_dir: Path) -> Outcome:
     return outcome
 
 
+def held(cfg: RunConfig, run_dir: Path) -> Outcome:
+    """A job that begins and waits, for a minute at most, until the sweep has a file ``go``."""
+    note(run_dir, "begin", {})
+    until = time.monotonic() + 60
+    while not (run_dir.parent / "go").exists():
+        if time.monotonic() > until:
+            raise TimeoutError("nobody let it go on")
+        time.sleep(0.02)
+    return job(cfg, run_dir)
+
+
+def opening(cfg: RunConfig, run_dir: Path) -> Outcome:
+    """A job that lets those that are held go on."""
+    (run_dir.parent / "go").touch()
+    return job(cfg, run_dir)
+
+
 def full_disk(cfg: RunConfig, run_dir: Path) -> Outcome:
     """From here on no file may grow in this process, unless the sweep was repaired."""
     if not repaired(run_dir):

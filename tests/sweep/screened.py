@@ -11,6 +11,7 @@ from sizewise.job.submit import Job
 from sizewise.record.brackets import TuningRecord, read_tuning, write_tuning
 from sizewise.record.outcome import read_outcome
 from sizewise.sweep.brackets import tuning_record
+from sizewise.sweep.launch.backend import More
 from sizewise.sweep.plan import Plan, make_plan
 from sizewise.sweep.stages import Means, run_stages
 
@@ -62,7 +63,7 @@ def run(plan: Plan, jobs_until_kill: int | None = None, **options: Any) -> Plan:
     """Run a plan with real executions of jobs that do not train."""
     left = [jobs_until_kill]
 
-    def launch(jobs: list[Job]) -> None:
+    def launch(jobs: list[Job], more: More) -> None:
         for job in jobs:
             if left[0] == 0:
                 raise KilledError

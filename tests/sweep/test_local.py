@@ -9,29 +9,19 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sizewise.errors import SweepError
 from sizewise.job.execute import WORKER_MODULE, worker_arguments
-from sizewise.job.submit import Job, make_job
 from sizewise.record.claims import attempts, try_claim
-from sizewise.record.identity import reuse_key
 from sizewise.record.state import JobState, job_state, read_failure
-from sizewise.sweep.launch import local_launcher
 from sizewise.sweep.launch.backend import LaunchOptions
-from sizewise.sweep.launch.local_launcher import (
-    SMALL_MODEL,
-    LocalBackend,
-    Pool,
-    Waiting,
-    rough_size,
-)
+from sizewise.sweep.launch.local_launcher import LocalBackend, Pool
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
 
-from .conftest import Submit, job_config, run_local
+from .conftest import Submit, run_local
 from .fake import EXITS, KILLED, RAISES, trace
 
 
@@ -193,24 +183,6 @@ def test_a_truncated_outcome_is_not_done(tmp_path: Path, submitted: Submit, text
     assert job_state(job.run_dir) == JobState.DONE
 
 
-def test_small_models_share_the_processor_job_by_job_and_large_ones_do_not() -> None:
-    def rough(width: int, **more: object) -> dict[str, object]:
-        figures = {"hidden_size": width, "intermediate_size": 4 * width, "num_layers": 4,
-                   "vocab_size": 1000}  # fmt: skip
-        return {"model": {"architecture": figures, **more}}
-
-    assert rough_size(rough(64)) < SMALL_MODEL < rough_size(rough(4096))
-    assert rough_size({"model": {"architecture": None, "path": "owner/name"}}) == 0
-    assert rough_size(rough(4096, init="tiny_random")) <= SMALL_MODEL
-    classical = {"path": "classical:majority", "family": "classical"}
-    assert 0 < rough_size({"model": classical}) <= SMALL_MODEL
-
-
-def test_a_folder_of_weights_says_how_large_a_model_is(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(bytes(2000))
-    assert rough_size({"model": {"path": str(tmp_path)}}) == 1000
-
-
 @pytest.mark.parametrize(
     ("ignored", "patience", "ended_by"),
     [("SIGUSR1", [0.01, 120], "SIGTERM"), ("SIGTERM", [0.01, 0.01, 120], "SIGKILL")],
@@ -230,41 +202,3 @@ def test_a_worker_that_hangs_at_its_exit_is_ended(
     slot.close()
     assert slot.process is None
     assert process.returncode == -signal.Signals[ended_by]
-
-
-def test_jobs_are_taken_by_base_in_the_order_they_came(tmp_path: Path) -> None:
-    """A worker stays on its base; one that begins takes a base that no other has."""
-
-    def job(model: str, seed: int) -> Job:
-        config = job_config(seed=seed)
-        config["model"]["name"] = model
-        return make_job(config, tmp_path)
-
-    a, b, c = ([job(model, seed) for seed in (1, 2)] for model in "abc")
-    waiting = Waiting([a[0], b[0], a[1], c[0], b[1]])
-    bases = {name: reuse_key(jobs[0].config) for name, jobs in zip("abc", (a, b, c), strict=True)}
-    assert waiting.take(None, {bases["a"], None}) == b[0]
-    assert waiting.take(bases["b"], {bases["a"], bases["b"]}) == b[1]
-    waiting.put(b[0])
-    assert waiting.take("gone", {bases["a"], bases["c"]}) == b[0]
-    assert waiting.take("gone", {bases["a"], bases["c"]}) == a[0]
-    assert [waiting.take(None, {None}), waiting.take(None, {None})] == [a[1], c[0]]
-    assert len(waiting) == 0
-
-
-def test_to_take_a_job_costs_as_much_with_ten_thousand_as_with_ten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The configurations are looked at once each, not once for every job that is taken."""
-    asked: list[int] = []
-
-    def counted(config: dict[str, Any]) -> str:
-        asked.append(1)
-        return reuse_key(config)
-
-    monkeypatch.setattr(local_launcher, "reuse_key", counted)
-    one = make_job(job_config(), tmp_path)
-    waiting = Waiting([one] * 10_000)
-    while waiting:
-        waiting.take(None, set())
-    assert len(asked) == 10_000

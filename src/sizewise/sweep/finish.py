@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
+import threading
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,29 @@ class ReportError(SweepError):
     def __init__(self, message: str, failures: list[JobFailure]) -> None:
         super().__init__(message)
         self.failures = failures
+
+
+@contextmanager
+def imported_ahead(function: str | None) -> Iterator[Callable[[], None]]:
+    """Give a function that begins, once, to import the summary function beside what goes on.
+
+    That takes seconds, which a worker with nothing left to do leaves free. What was begun is
+    through at the end of the block; where it fails, ``finish`` says so.
+    """
+
+    def load() -> None:
+        with suppress(Exception):
+            load_function(str(function))
+
+    ahead = threading.Thread(target=load, daemon=True)
+
+    def begin() -> None:
+        if function is not None and ahead.ident is None:
+            ahead.start()
+
+    yield begin
+    if ahead.ident is not None:
+        ahead.join()
 
 
 def finish(

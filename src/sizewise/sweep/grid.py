@@ -24,7 +24,7 @@ from sizewise.files import write_json
 from sizewise.job.submit import Job
 from sizewise.record.brackets import write_tuning
 from sizewise.record.directories import SweepDir
-from sizewise.record.state import JobState, job_state
+from sizewise.record.state import UNDER_WAY, job_state
 from sizewise.report.words import visible
 from sizewise.sweep.brackets import tuning_record
 from sizewise.sweep.estimate.estimate import (
@@ -36,8 +36,8 @@ from sizewise.sweep.estimate.estimate import (
     note_command,
     sentences,
 )
-from sizewise.sweep.finish import finish, listed
-from sizewise.sweep.launch.backend import Backend, LaunchOptions
+from sizewise.sweep.finish import finish, imported_ahead, listed
+from sizewise.sweep.launch.backend import Backend, LaunchOptions, More
 from sizewise.sweep.plan import Plan, make_plan, peak_memory, print_plan
 from sizewise.sweep.stages import Means, run_stages
 
@@ -110,9 +110,6 @@ def _product(overrides: Iterable[Override]) -> Iterable[tuple[str, ...]]:
     return itertools.product(*choices.values())
 
 
-UNDER_WAY = (JobState.QUEUED, JobState.RUNNING)
-
-
 def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | None) -> None:
     """Run the sweep of a command line.
 
@@ -136,7 +133,7 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
             return
         make_directory(plan.sweep_dir)
         with timed(plan, estimate):
-            plan = _carry_out(plan, context, backend, command)
+            plan = _carry_out(plan, context, backend, command, finish)
             if not _left_running(plan, backend):
                 sum_up(plan, finish, options.prices, options.margin)
 
@@ -175,15 +172,23 @@ def _computed() -> float:
 
 
 def _carry_out(
-    plan: Plan, context: SweepContext, backend: Backend | None, command: list[str]
+    plan: Plan,
+    context: SweepContext,
+    backend: Backend | None,
+    command: list[str],
+    summary: str | None,
 ) -> Plan:
     options = context.options
-    means = Means(
-        launch=lambda jobs: launch(context, backend, jobs),
-        record=lambda now: record(now, command, options, backend),
-        left_running=lambda now: _left_running(now, backend),
-    )
-    with nullcontext() if backend is None else closing(backend):
+    with (
+        nullcontext() if backend is None else closing(backend),
+        imported_ahead(summary) as begin_import,
+    ):
+        means = Means(
+            launch=lambda jobs, more: launch(context, backend, jobs, more),
+            record=lambda now: record(now, command, options, backend),
+            left_running=lambda now: _left_running(now, backend),
+            idle=begin_import,
+        )
         return run_stages(plan, means, options.limit, options.fail_fast)
 
 
@@ -244,12 +249,18 @@ def record(plan: Plan, command: list[str], options: SweepConfig, backend: Backen
         SweepDir(plan.sweep_dir).tuning.unlink(missing_ok=True)
 
 
-def launch(context: SweepContext, backend: Backend | None, jobs: list[Job]) -> None:
+def launch(context: SweepContext, backend: Backend | None, jobs: list[Job], more: More) -> None:
+    """Run jobs, and ``more`` as they become due where the launcher asks for them."""
     options = context.options
     try:
         if backend is not None:
             choices = LaunchOptions(
-                context.sweep_dir, options.retries, options.fail_fast, options.packing
+                context.sweep_dir,
+                options.retries,
+                options.fail_fast,
+                options.packing,
+                as_given=options.order == "given",
+                more=more,
             )
             backend.run(jobs, choices)
         else:

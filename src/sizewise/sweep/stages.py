@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sizewise.job.submit import Job, submit
 from sizewise.record.brackets import tuning_sentence
-from sizewise.record.state import JobState, job_state
+from sizewise.record.state import UNDER_WAY, JobState, job_state
 from sizewise.record.stops import go_on, is_past, standing_stop, stop_at
 from sizewise.sweep.brackets import tuning_record
+from sizewise.sweep.launch.backend import More
 from sizewise.sweep.plan import FINAL, Plan, current
 
 log = logging.getLogger(__name__)
@@ -27,11 +29,17 @@ Started = Counter[tuple[str, float | None]]
 
 @dataclass(frozen=True)
 class Means:
-    """How a stage is launched and written down; whether the launcher has left jobs running."""
+    """How jobs are launched and written down; whether the launcher has left some running.
 
-    launch: Callable[[list[Job]], None]
+    ``launch`` runs jobs to their ends, or to where they stop for now. It may ask its second
+    argument for those that have become due meanwhile, and run them as well. ``idle`` is called when
+    there are none: a worker has nothing to do while others are at work.
+    """
+
+    launch: Callable[[list[Job], More], None]
     record: Callable[[Plan], None]
     left_running: Callable[[Plan], bool]
+    idle: Callable[[], None] = lambda: None
 
 
 def run_stages(plan: Plan, means: Means, limit: int | None, fail_fast: bool) -> Plan:
@@ -41,35 +49,84 @@ def run_stages(plan: Plan, means: Means, limit: int | None, fail_fast: bool) -> 
     tries it again. After ``limit`` starts, and where the launcher does not wait, the rest is left
     to the next call as well.
     """
-    started: Started = Counter()
-    means.record(plan)
-    while jobs := _startable(plan.to_do, started, limit):
-        started.update(_key(job) for job in jobs)
-        if due := _submit(jobs):
-            means.launch(due)
+    course = _Course(plan, means, limit)
+    while course.startable:
+        if due := course.begin():
+            means.launch(due, course.more)
         if not plan.brackets:
             break
-        undecided, plan = plan.undecided, current(plan)  # the former as of before the launch
-        means.record(plan)
-        if undecided and not plan.undecided:
-            log.info("%s", tuning_sentence(tuning_record(plan.looks, plan.audit)))
-        failed = any(job_state(job.run_dir) == JobState.FAILED for job in jobs)
-        if means.left_running(plan) or (fail_fast and failed):
+        course.look()
+        course.say_what_was_chosen()
+        if means.left_running(course.plan) or (fail_fast and course.failed):
             break
-    for look in plan.looks:
+    for look in course.plan.looks:
         if look.mixed:
             log.warning("%s: %s", look.bracket.name, MIXED)
-    return plan if limit is None else _without_the_rest(plan, started)
+    return course.plan if limit is None else _without_the_rest(course.plan, course.started)
 
 
-def _startable(jobs: Sequence[Job], started: Started, limit: int | None) -> list[Job]:
-    fresh = [
-        job
-        for job in jobs
-        if not started[_key(job)]
-        or (started[_key(job)] < STARTS and job_state(job.run_dir) in FINAL)
-    ]
-    return fresh if limit is None else fresh[: max(0, limit - started.total())]
+class _Course:
+    """A plan while it is carried out: as it was last looked at, and what was begun."""
+
+    def __init__(self, plan: Plan, means: Means, limit: int | None) -> None:
+        self.plan, self.started = plan, Started()
+        self._means, self._limit = means, limit
+        self._begun: list[Job] = []
+        self._undecided = plan.undecided
+        means.record(plan)
+
+    @property
+    def startable(self) -> list[Job]:
+        """The jobs that are due and were not begun, or not often, within the limit."""
+        fresh = [
+            job
+            for job in self.plan.to_do
+            if not self.started[_key(job)]
+            or (self.started[_key(job)] < STARTS and job_state(job.run_dir) in FINAL)
+        ]
+        return fresh if self._limit is None else fresh[: max(0, self._limit - self.started.total())]
+
+    def begin(self, idle: Callable[[Job], bool] = lambda job: True) -> list[Job]:
+        """Write what each startable job that is ``idle`` is to do now; return those to be run."""
+        jobs = [job for job in self.startable if idle(job)]
+        self.started.update(_key(job) for job in jobs)
+        self._begun += jobs
+        return _submit(jobs)
+
+    def look(self) -> None:
+        """Look at what has become of the jobs, and what that makes due."""
+        self.plan = current(self.plan)
+        self._means.record(self.plan)
+
+    def say_what_was_chosen(self) -> None:
+        """Say it once, when the last choice is made; not amid what a launcher draws."""
+        if self._undecided and not self.plan.undecided:
+            log.info("%s", tuning_sentence(tuning_record(self.plan.looks, self.plan.audit)))
+        self._undecided = self.plan.undecided
+
+    def more(self, busy: Collection[Path]) -> list[Job]:
+        """The jobs that have become due while the launcher is ``busy`` with some directories.
+
+        One that has come to its rung and is about to end there is left for later, and so is what
+        somebody else has stopped again.
+        """
+        jobs = []
+        if self.plan.brackets:
+            self.look()
+            jobs = self.begin(
+                lambda job: (
+                    not self.started[_key(job)]
+                    and job.run_dir not in busy
+                    and job_state(job.run_dir) not in UNDER_WAY
+                )
+            )
+        if not jobs:
+            self._means.idle()
+        return jobs
+
+    @property
+    def failed(self) -> bool:
+        return any(job_state(job.run_dir) == JobState.FAILED for job in self._begun)
 
 
 def _key(job: Job) -> tuple[str, float | None]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -21,7 +22,7 @@ from sizewise.record.timing import ENOUGH_SECONDS, MOST_ROUNDS
 from sizewise.sweep.brackets import Look
 from sizewise.sweep.estimate.calibration import Found, Measured
 from sizewise.sweep.halving import Rung
-from sizewise.sweep.launch.local_launcher import Waiting
+from sizewise.sweep.launch.waiting import Waiting
 from sizewise.sweep.plan import Plan
 
 # Claims, records, trackers and their files: what a job takes beside its own work.
@@ -39,13 +40,15 @@ NOT_YET = Measured({}, reason="not measured yet (sweep.dry_run=true does)")
 class Piece:
     """A job, or the part of it that is done at one go: from one share of its steps to another.
 
-    ``weight``: how likely it is to be done at all.
+    ``weight``: how likely it is to be done at all. ``bracket``: the number of the one whose choice
+    it waits for or helps to make; None of what is not screened.
     """
 
     job: Job
     begin: float = 0.0
     end: float = 1.0
     weight: float = 1.0
+    bracket: int | None = None
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -57,14 +60,18 @@ def stages(plan: Plan, limit: int | None = None) -> list[list[Piece]]:
 
     Which of them are going to be kept is not known: some are taken for them, as many as will be.
     """
-    now = [Piece(job, _begun(job), job.stop_at or 1.0) for job in plan.to_do]
+    of = {job.identity.hash: n for n, b in enumerate(plan.brackets) for job in b.jobs}
+    now = [
+        Piece(job, _begun(job), job.stop_at or 1.0, bracket=of.get(job.identity.hash))
+        for job in plan.to_do
+    ]
     if limit is not None:
         return [now[:limit]]
     later: list[list[Piece]] = []
-    for look in plan.looks:
+    for bracket, look in enumerate(plan.looks):
         for number, stage in enumerate(_after_rungs(look, plan.audit)):
             later += [[] for _ in range(number + 1 - len(later))]
-            later[number] += stage
+            later[number] += [replace(piece, bracket=bracket) for piece in stage]
     return [stage for stage in (now, *later) if stage]
 
 
@@ -252,51 +259,108 @@ class Forecast:
 
 
 def forecast(planned: Sequence[Sequence[Piece]], costs: Costs) -> Forecast:
-    """Hand out the pieces as the local launcher does, stage by stage."""
+    """Hand out the pieces as the local launcher does.
+
+    What a choice adds begins when all pieces of its bracket have ended; until then a worker that is
+    free takes what other brackets have.
+    """
+    course = _Course(planned, costs)
     workers = [_Worker() for _ in range(costs.workers)]
-    jobs: dict[str, float] = {}
-    later: list[float] = []
-    unknown: dict[str, set[str]] = {}
-    spent: list[Cost] = []
-    for number, stage in enumerate(planned):
-        waiting: Waiting[Piece] = Waiting(stage)
-        while len(waiting):
-            worker = min(workers, key=lambda w: w.free)
-            piece = waiting.take(worker.base, {w.base for w in workers})
-            measured = costs.measured(piece.job)
-            if measured.reason:
-                unknown.setdefault(measured.reason, set()).add(piece.job.identity.hash)
-                continue
-            start = worker.begin(reuse_key(piece.config), measured)
-            cost = costs.of(piece, measured)
-            worker.free += cost.seconds + start
-            spent += [cost, Cost(rest=start)]
-            if number:
-                later.append(cost.seconds)
-                continue
-            before = costs.of(replace(piece, begin=0.0, end=piece.begin), measured).seconds
-            jobs[piece.job.identity.slug] = cost.seconds + (before if piece.begin else 0.0)
-        ready = max(worker.free for worker in workers)  # nothing of a stage waits for the next
-        for worker in workers:
-            worker.free = ready
-    work = {name: sum(getattr(cost, name) for cost in spent) for name in DOUBT}
-    seconds = max(worker.free for worker in workers)
-    left_out = {reason: len(names) for reason, names in unknown.items()}
-    return Forecast(seconds, _doubt(work, spent), work, jobs, later, left_out)
+    seconds = 0.0
+    while True:
+        for worker in sorted((w for w in workers if w.piece is None), key=lambda w: w.free):
+            course.begin(worker, {w.base for w in workers}, seconds)
+        busy = [worker for worker in workers if worker.piece is not None]
+        if not busy:
+            break
+        first = min(busy, key=lambda w: w.free)
+        seconds = first.free
+        course.end(first)
+    work = {name: sum(getattr(cost, name) for cost in course.spent) for name in DOUBT}
+    unknown = {reason: len(names) for reason, names in course.unknown.items()}
+    return Forecast(seconds, _doubt(work, course.spent), work, course.jobs, course.later, unknown)
 
 
 @dataclass
 class _Worker:
+    """``free``: when it will be, or has been since."""
+
     free: float = 0.0
     base: str | None = None
     begun: bool = False
+    piece: Piece | None = None
 
-    def begin(self, base: str, measured: Measured) -> float:
+    def start(self, base: str, measured: Measured) -> float:
         """Seconds until the worker can begin with a job on a base."""
         start = 0.0 if self.begun else measured.start + measured.first_data - measured.data
         load = 0.0 if self.base == base else measured.load
         self.base, self.begun = base, True
         return max(0.0, start) + load
+
+
+class _Course:
+    """The pieces that wait, those that choices will add to them, and what they have taken."""
+
+    def __init__(self, planned: Sequence[Sequence[Piece]], costs: Costs) -> None:
+        self._costs = costs
+        self._waiting: Waiting[Piece] = Waiting([])
+        self._open = Counter[int | None]()
+        self._stages: dict[int | None, deque[list[Piece]]] = {}
+        self.jobs: dict[str, float] = {}
+        self.later: list[float] = []
+        self.unknown: dict[str, set[str]] = {}
+        self.spent: list[Cost] = []
+        self._now = {id(piece) for stage in planned[:1] for piece in stage}
+        for stage in planned:
+            of_bracket: dict[int | None, list[Piece]] = {}
+            for piece in stage:
+                of_bracket.setdefault(piece.bracket, []).append(piece)
+            for bracket, pieces in of_bracket.items():
+                self._stages.setdefault(bracket, deque()).append(pieces)
+        for bracket in self._stages:
+            self._go_on(bracket)
+
+    def begin(self, worker: _Worker, loaded: Collection[str | None], now: float) -> None:
+        """Give a worker the next piece whose seconds are known, if there is one."""
+        while len(self._waiting):
+            piece = self._waiting.take(worker.base, loaded)
+            measured = self._costs.measured(piece.job)
+            if not measured.reason:
+                start = worker.start(reuse_key(piece.config), measured)
+                seconds = self._pay(piece, measured, start)
+                worker.piece, worker.free = piece, now + start + seconds
+                return
+            self.unknown.setdefault(measured.reason, set()).add(piece.job.identity.hash)
+            self._through(piece)
+
+    def _pay(self, piece: Piece, measured: Measured, start: float) -> float:
+        """Write down what a piece takes, and return it."""
+        cost = self._costs.of(piece, measured)
+        self.spent += [cost, Cost(rest=start)]
+        if id(piece) not in self._now:
+            self.later.append(cost.seconds)
+        else:
+            before = self._costs.of(replace(piece, begin=0.0, end=piece.begin), measured).seconds
+            whole = cost.seconds + (before if piece.begin else 0.0)
+            self.jobs[piece.job.identity.slug] = whole
+        return cost.seconds
+
+    def end(self, worker: _Worker) -> None:
+        """Let what a worker is on be through."""
+        assert worker.piece is not None
+        self._through(worker.piece)
+        worker.piece = None
+
+    def _through(self, piece: Piece) -> None:
+        self._open[piece.bracket] -= 1
+        if not self._open[piece.bracket]:
+            self._go_on(piece.bracket)
+
+    def _go_on(self, bracket: int | None) -> None:
+        if stages := self._stages[bracket]:
+            for piece in stages.popleft():
+                self._open[bracket] += 1
+                self._waiting.put(piece)
 
 
 def _doubt(work: Mapping[str, float], spent: Sequence[Cost]) -> float:

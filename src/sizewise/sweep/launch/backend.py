@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from sizewise.record.identity import plain_config
 from sizewise.record.state import JobState, finished, job_state, read_failure
 from sizewise.record.stops import standing_stop
 
+# Given the directories that a launcher is at work on: the jobs that have become due since.
+More = Callable[[Collection[Path]], list[Job]]
 ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 
 
@@ -26,13 +28,17 @@ ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 class LaunchOptions:
     """How to go about the jobs of a sweep.
 
-    ``retries``: how often a failed job is begun again; ``packing``: as ``sweep.packing``.
+    ``retries``: how often a failed job is begun again; ``packing``: as ``sweep.packing``;
+    ``as_given``: begin jobs in their order. Asking for ``more`` while jobs run keeps workers from
+    waiting for one another; a launcher may leave that to the next call of ``run``.
     """
 
     sweep_dir: Path
     retries: int = 0
     fail_fast: bool = False
     packing: Any = "off"
+    as_given: bool = False
+    more: More | None = None
 
 
 class Backend(Protocol):

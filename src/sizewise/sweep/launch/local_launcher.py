@@ -7,20 +7,19 @@ import selectors
 import shutil
 import signal
 import subprocess
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from sizewise.composition.inputs import check_places
 from sizewise.errors import SizewiseError, SweepError
 from sizewise.job.execute import STOPPED_EXIT
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
-from sizewise.record.identity import reuse_key
 from sizewise.record.state import (
     JobState,
     describe_exit,
@@ -34,10 +33,8 @@ from sizewise.sweep.launch.backend import ENDED, LaunchOptions
 from sizewise.sweep.launch.packing import ALONE, Packing, choose_packing, pack_key
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
+from sizewise.sweep.launch.waiting import SMALL_MODEL, Waiting, rough_size
 from sizewise.sweep.plan import refusal
-
-# Below this many weights one operation is too short to be worth sharing among threads.
-SMALL_MODEL = 30_000_000
 
 
 def jobs_at_once(jobs: Sequence[Job]) -> int:
@@ -49,20 +46,6 @@ def jobs_at_once(jobs: Sequence[Job]) -> int:
     small = all(0 < rough_size(job.config) <= SMALL_MODEL for job in jobs)
     alone = all((job.config.get("trainer") or {}).get("devices", 1) == 1 for job in jobs)
     return available_cores() if small and alone else 1
-
-
-def rough_size(config: Mapping[str, Any]) -> int:
-    """Estimate a model's weights from its figures or its files; 0 where there are neither."""
-    model = config.get("model") or {}
-    figures = model.get("architecture")
-    if model.get("init") == "tiny_random" or model.get("family") == "classical":
-        return 1
-    if not figures:
-        files = Path(str(model.get("path"))).expanduser().glob("*.safetensors")
-        return sum(file.stat().st_size for file in files) // 2
-    width, layers = figures["hidden_size"], figures["num_layers"]
-    block = 4 * width * width + 3 * width * figures["intermediate_size"]
-    return int(figures["vocab_size"] * width + layers * block)
 
 
 def check_inputs(jobs: Sequence[Job]) -> None:
@@ -129,14 +112,30 @@ class LocalBackend:
         if not jobs:
             return
         self.check(jobs)
-        # Workers of an earlier call are kept; a search may begin with fewer jobs than come later.
-        self._slots += self.places(len(jobs))[len(self._slots) :]
+        self._make_room(len(jobs))
         packing = self.packing(options.packing, jobs)
         with Progress(len(jobs), self._progress, options.sweep_dir) as progress:
             if packing.why and packing.why != self._said:
                 progress.say(packing.why)
                 self._said = packing.why
-            Pool(self._slots, jobs, options, progress, packing).run()
+            Pool(self._slots, jobs, self._growing(options), progress, packing).run()
+
+    def _make_room(self, jobs: int) -> None:
+        """Add places for so many jobs; workers that are there are kept."""
+        self._slots += self.places(jobs)[len(self._slots) :]
+
+    def _growing(self, options: LaunchOptions) -> LaunchOptions:
+        """Let there be room for jobs that become due later, also where few were there at first."""
+        due = options.more
+        if due is None:
+            return options
+
+        def more(busy: Collection[Path]) -> list[Job]:
+            jobs = due(busy)
+            self._make_room(len(busy) + len(jobs))
+            return jobs
+
+        return replace(options, more=more)
 
     def packing(self, asked: Any, jobs: Sequence[Job]) -> Packing:
         """Return which of the jobs share passes, after ``check``; ``asked``: ``sweep.packing``."""
@@ -165,67 +164,11 @@ POLL_SECONDS = 0.5
 MOST_STOPS = 3
 
 
-class OnABase(Protocol):
-    """What waits: its configuration names the base that it needs."""
-
-    @property
-    def config(self) -> Mapping[str, Any]: ...
-
-
-Waits = TypeVar("Waits", bound=OnABase)
-
-
-class Waiting(Generic[Waits]):
-    """Jobs that wait, by the base they need; to take one costs no more with many."""
-
-    def __init__(self, jobs: Sequence[Waits]) -> None:
-        self._of_base: dict[str, deque[Waits]] = {}
-        for job in jobs:
-            self.put(job)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._of_base.values()))
-
-    def __iter__(self) -> Iterator[Waits]:
-        return chain.from_iterable(self._of_base.values())
-
-    def put(self, job: Waits) -> None:
-        """Let a job wait behind those on the same base."""
-        self._of_base.setdefault(reuse_key(job.config), deque()).append(job)
-
-    def take(self, loaded: str | None, elsewhere: Collection[str | None]) -> Waits:
-        """Take a job on the base that is ``loaded``, else on one that no other worker has.
-
-        Raises IndexError where none waits.
-        """
-        free = (base for base in self._of_base if base not in elsewhere)
-        base = loaded if loaded in self._of_base else next(free, next(iter(self._of_base), None))
-        if base is None:
-            raise IndexError("no job waits")
-        jobs = self._of_base[base]
-        job = jobs.popleft()
-        if not jobs:
-            del self._of_base[base]
-        return job
-
-    def take_like(self, base: str, fits: Callable[[Waits], bool], most: int) -> list[Waits]:
-        """Take at most so many of the jobs on ``base`` that fit, in their order."""
-        jobs, found = self._of_base.get(base, deque()), list[Waits]()
-        for job in list(jobs) if most > 0 else ():
-            if fits(job):
-                jobs.remove(job)
-                found.append(job)
-            if len(found) == most:
-                break
-        if base in self._of_base and not jobs:
-            del self._of_base[base]
-        return found
-
-
 class Pool:
     """Runs jobs on a set of slots; idle workers are left as they are at the end.
 
-    A worker takes several at once where they can share passes, as ``packing`` says.
+    A worker takes several at once where they can share passes, as ``packing`` says. One that has
+    nothing to do while others work is given what has become due since (``LaunchOptions.more``).
     """
 
     def __init__(
@@ -237,7 +180,7 @@ class Pool:
         packing: Packing = ALONE,
     ) -> None:
         self._slots, self._options, self._progress = slots, options, progress
-        self.waiting: Waiting[Job] = Waiting(jobs)
+        self.waiting: Waiting[Job] = Waiting(jobs, options.as_given)
         self.elsewhere: list[Job] = []  # held by other processes
         self._packing = packing
         self._keys: dict[str, str | None] = {}
@@ -245,6 +188,8 @@ class Pool:
         self._stops: Counter[str] = Counter()
         self._signals = 0
         self._failed_fast = False
+        self._news = False  # a job has ended since it was asked what is due now
+        self._broken: Exception | None = None
 
     def run(self) -> None:
         """Run until every job has ended; raises KeyboardInterrupt when told to stop."""
@@ -261,23 +206,42 @@ class Pool:
                 self._leave()
         if self._signals:
             raise KeyboardInterrupt
+        if self._broken is not None:
+            raise self._broken
 
     def _hand_out(self) -> bool:
         """Start what can be started; return whether there is anything left to wait for."""
         for slot in self._slots:
             if not self._stopping and not slot.jobs:
+                self._ask_for_more()
                 self.begin_next(slot)
         busy = any(slot.jobs for slot in self._slots)
         return busy or bool((self.waiting or self.elsewhere) and not self._stopping)
 
     @property
     def _stopping(self) -> bool:
-        return self._signals > 0 or self._failed_fast
+        return self._signals > 0 or self._failed_fast or self._broken is not None
+
+    def _ask_for_more(self) -> None:
+        """Where none waits, let those wait that have become due; what runs ends, if that fails."""
+        more = self._options.more
+        if more is None or self.waiting or not self._news:
+            return
+        self._news = False
+        busy = [*self.elsewhere, *(job for slot in self._slots for job in slot.jobs)]
+        try:
+            jobs = more({job.run_dir for job in busy})
+        except Exception as error:
+            self._broken = error
+            return
+        self._progress.add(len(jobs))
+        for job in jobs:
+            self.waiting.put(job)
 
     def begin_next(self, slot: Slot) -> None:
         """Begin a job that no other process holds; those that one holds are waited for."""
         while self.waiting:
-            job = self._next(slot)
+            job = self.waiting.take(slot.base, {other.base for other in self._slots})
             if holder(job.run_dir) is None:
                 self._begin(slot, [job, *self._mates(job)])
                 return
@@ -290,8 +254,7 @@ class Pool:
         most = min(self._packing.most, share) - 1
         if key is None or most < 1:
             return []
-        base = reuse_key(job.config)
-        taken = self.waiting.take_like(base, lambda other: self._key(other) == key, most)
+        taken = self.waiting.take_like(job, lambda other: self._key(other) == key, most)
         held = [mate for mate in taken if holder(mate.run_dir) is not None]
         for mate in held:
             self._wait_for(mate)
@@ -320,10 +283,6 @@ class Pool:
             self._progress.begin(slot, job)
         if self._signals:  # the worker was not there yet when the signal came
             slot.stop(self._stop_signal)
-
-    def _next(self, slot: Slot) -> Job:
-        """Prefer a job on the base that the worker has loaded, then one that nobody has."""
-        return self.waiting.take(slot.base, {other.base for other in self._slots})
 
     def _listen(self) -> None:
         events = self._selector.select(POLL_SECONDS)
@@ -380,6 +339,7 @@ class Pool:
             self._progress.say(f"again   {job.identity.slug}")
             return
         self._progress.end(slot, job)
+        self._news = True
         if failed and self._options.fail_fast:
             self._failed_fast = True
             for other in self._slots:

@@ -61,6 +61,10 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
+    def add(self, jobs: int) -> None:
+        """Count jobs that have become due while others ran."""
+        self._total += jobs
+
     def say(self, text: str) -> None:
         self.console.print(literal(text))
 
