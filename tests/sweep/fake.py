@@ -74,6 +74,18 @@ def held(cfg: RunConfig, run_dir: Path) -> Outcome:
     return job(cfg, run_dir)
 
 
+def stumbling(cfg: RunConfig, run_dir: Path) -> Outcome:
+    """A fit that stops at a rung, fails when it goes on from there, and ends when it is retried."""
+    begun = sum(entry["what"] == "begin" for entry in trace(run_dir))
+    if begun < 2:
+        note(run_dir, "begin", {})
+    if begun == 0:
+        raise FitStopped(Stop(50, 1.0, 0.5, 100, 2.0, 10))
+    if begun == 1:
+        raise ValueError("this job was made to stumble")
+    return job(cfg, run_dir)
+
+
 def opening(cfg: RunConfig, run_dir: Path) -> Outcome:
     """A job that lets those that are held go on."""
     (run_dir.parent / "go").touch()

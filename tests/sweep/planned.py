@@ -32,10 +32,18 @@ KIND = Measured(
 )
 
 
-def planned(folder: Path, grid: list[tuple[str, ...]], halving: Any = None, **tuning: Any) -> Plan:
+def planned(
+    folder: Path,
+    grid: list[tuple[str, ...]],
+    halving: Any = None,
+    order: str = "base",
+    **tuning: Any,
+) -> Plan:
     composer: Any = Composer()
     halving = HalvingConfig(**(halving or {}))
-    sweep = SweepConfig(tuning=TuningConfig(**tuning), halving=halving, baselines=False)
+    sweep = SweepConfig(
+        tuning=TuningConfig(**tuning), halving=halving, baselines=False, order=order
+    )
     plan = make_plan(grid, composer, folder, sweep, "sweep.fake:tuned")
     for job in plan.pool:
         config: Any = job.config

@@ -314,9 +314,10 @@ def _workers(
         return [replace(worker, left=None) for worker in workers] if waiting else workers
     free = [(left, number) for number, left in enumerate(known)]
     heapq.heapify(free)
+    longest_first = sorted((each or 0.0 for each in waiting), reverse=True)
     for first in range(0, len(waiting), memory.together):
         left, number = heapq.heappop(free)
-        seconds = max(each or 0.0 for each in waiting[first : first + memory.together])
+        seconds = longest_first[first]
         heapq.heappush(free, (left + seconds, number))
     ends = {number: left for left, number in free}
     return [replace(worker, left=ends[number]) for number, worker in enumerate(workers)]

@@ -41,7 +41,7 @@ def imported_ahead(function: str | None) -> Iterator[Callable[[], None]]:
     """Give a function that begins, once, to import the summary function beside what goes on.
 
     That takes seconds, which a worker with nothing left to do leaves free. What was begun is
-    through at the end of the block; where it fails, ``finish`` says so.
+    through at the end of the block, however that ends; where it fails, ``finish`` says so.
     """
 
     def load() -> None:
@@ -54,9 +54,11 @@ def imported_ahead(function: str | None) -> Iterator[Callable[[], None]]:
         if function is not None and ahead.ident is None:
             ahead.start()
 
-    yield begin
-    if ahead.ident is not None:
-        ahead.join()
+    try:
+        yield begin
+    finally:
+        if ahead.ident is not None:
+            ahead.join()
 
 
 def finish(

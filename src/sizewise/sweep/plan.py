@@ -30,11 +30,12 @@ FINAL = (JobState.DONE, JobState.PRUNED)
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct jobs of a sweep in the order they will start, with their states at planning.
+    """The distinct jobs of a sweep, with their states at planning.
 
     ``asked`` counts the jobs before equal ones were joined. Where there are ``brackets``, the
     ``jobs`` are those that are to have a result as far as their choices are known, and ``pool`` is
-    all that may come to it. ``added`` counts the baselines that nobody named.
+    all that may come to it. ``added`` counts the baselines that nobody named; ``as_given``: jobs
+    begin in this order, whatever their bases.
     """
 
     sweep_dir: Path
@@ -46,6 +47,7 @@ class Plan:
     audit: float = 0.0
     pool: list[Job] = field(default_factory=list)
     added: int = 0
+    as_given: bool = False
 
     @property
     def done(self) -> list[Job]:
@@ -117,7 +119,10 @@ def make_plan(
             ",".join(sweep.halving.keep_each),
         )
     added, audit = len(ordered) - named, max(sweep.tuning.audit, sweep.halving.audit)
-    plan = Plan(sweep_dir, make.name, [], {}, make.asked, brackets, audit, ordered, added)
+    plan = Plan(
+        sweep_dir, make.name, [], {}, make.asked, brackets, audit, ordered, added,
+        as_given=sweep.order == "given",
+    )  # fmt: skip
     plan = current(plan)
     limited = plan.jobs if brackets else _limited(plan.jobs, plan.states, sweep.limit)
     return replace(plan, jobs=limited)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sizewise.job.submit import Job, submit
 from sizewise.record.brackets import tuning_sentence
-from sizewise.record.state import UNDER_WAY, JobState, job_state
+from sizewise.record.state import JobState, job_state
 from sizewise.record.stops import go_on, is_past, standing_stop, stop_at
 from sizewise.sweep.brackets import tuning_record
 from sizewise.sweep.launch.backend import More
@@ -32,8 +32,8 @@ class Means:
     """How jobs are launched and written down; whether the launcher has left some running.
 
     ``launch`` runs jobs to their ends, or to where they stop for now. It may ask its second
-    argument for those that have become due meanwhile, and run them as well. ``idle`` is called when
-    there are none: a worker has nothing to do while others are at work.
+    argument for those that have become due meanwhile, and run them as well. Where there are none,
+    ``idle`` is called: a worker has nothing to do while others are at work.
     """
 
     launch: Callable[[list[Job], More], None]
@@ -89,9 +89,10 @@ class _Course:
     def begin(self, idle: Callable[[Job], bool] = lambda job: True) -> list[Job]:
         """Write what each startable job that is ``idle`` is to do now; return those to be run."""
         jobs = [job for job in self.startable if idle(job)]
+        due = _submit(jobs)
         self.started.update(_key(job) for job in jobs)
         self._begun += jobs
-        return _submit(jobs)
+        return due
 
     def look(self) -> None:
         """Look at what has become of the jobs, and what that makes due."""
@@ -108,16 +109,16 @@ class _Course:
         """The jobs that have become due while the launcher is ``busy`` with some directories.
 
         One that has come to its rung and is about to end there is left for later, and so is what
-        somebody else has stopped again.
+        somebody else works on, or has stopped again.
         """
         jobs = []
-        if self.plan.brackets:
+        if self.plan.undecided or self.startable:
             self.look()
             jobs = self.begin(
                 lambda job: (
                     not self.started[_key(job)]
                     and job.run_dir not in busy
-                    and job_state(job.run_dir) not in UNDER_WAY
+                    and job_state(job.run_dir) != JobState.RUNNING
                 )
             )
         if not jobs:

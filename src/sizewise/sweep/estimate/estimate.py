@@ -104,7 +104,8 @@ def estimate_sweep(
     workers = min(len(places), max(map(len, planned)))
     here = backend is not None and not elsewhere
     packs = backend.packing(packing, [*jobs.values()]) if here else ALONE
-    costs = Costs(found, keys, workers, cache, packs.paces([*jobs.values()], workers))
+    paces = packs.paces([*jobs.values()], workers)
+    costs = Costs(found, keys, workers, cache, paces, plan.as_given)
     known = [(p.job, costs.measured(p.job), p.weight if p.end >= 1 else 0.0) for p in pieces]
     memory = _at_once(peaks, pieces, workers)
     return _summed(forecast(planned, costs), workers, memory, outgoing(known))

@@ -78,24 +78,30 @@ def stages(plan: Plan, limit: int | None = None) -> list[list[Piece]]:
 def _after_rungs(look: Look, audit: float) -> Iterator[list[Piece]]:
     """What follows on each rung of a bracket that is still to be decided."""
     rungs, shares = look.bracket.rungs, [*look.shares, 1.0]
-    climbing = {n: look.bracket.candidates[n] for n, fate in look.fates.items() if not fate.out}
-    at = min((look.fates[name].passed for name in climbing), default=len(rungs))
+    passed = {name: fate.passed for name, fate in look.fates.items() if not fate.out}
+    climbing = {name: look.bracket.candidates[name] for name in passed}
+    at = min(passed.values(), default=len(rungs))
     for number in range(at, len(rungs)):
-        names = likely(climbing, rungs[number])
+        sure = [name for name in climbing if passed[name] > number]  # they are due now
+        names = likely([*sure, *climbing], rungs[number])
         stopped = [job for name, job in climbing.items() if name not in names]
-        climbing = {name: climbing[name] for name in names}
+        climbing = {name: job for name, job in climbing.items() if name in names}
+        added = [job for name, job in climbing.items() if name not in sure]
         begin, end = shares[number], shares[number + 1]
-        stage = [Piece(job, begin, end) for job in climbing.values() if begin < end]
+        stage = [Piece(job, begin, end) for job in added if begin < end]
         stage += [Piece(job, begin, weight=audit) for job in stopped if audit and begin < 1]
         if number + 1 == len(rungs):
             further = look.bracket.further
-            stage += [Piece(job) for c in climbing.values() for job in further[c.identity.hash]]
+            stage += [Piece(job) for c in added for job in further[c.identity.hash]]
         yield stage
 
 
 def likely(names: Iterable[str], rung: Rung) -> set[str]:
-    """Take as many candidates as a rung leaves: the first of each of its groups, then others."""
-    every = list(names)
+    """Take as many candidates as a rung leaves: the first of each of its groups, then others.
+
+    Those that are named first come first.
+    """
+    every = list(dict.fromkeys(names))
     firsts = list({rung.groups[name]: name for name in reversed(every)}.values())[::-1]
     others = [name for name in every if name not in firsts]
     return set([*firsts, *others][: max(len(firsts), rung.keep)])
@@ -126,7 +132,7 @@ class Costs:
 
     The untouched model's answers are given once and shared: the first piece that needs them pays.
     ``keys``: the kind of each job by its identity; ``paces``: what a step takes of those that share
-    passes, as a share of what it takes alone.
+    passes, as a share of what it takes alone. ``as_given``: jobs begin in their order.
     """
 
     found: Found
@@ -134,6 +140,7 @@ class Costs:
     workers: int
     cache: Path
     paces: Mapping[str, float] = field(default_factory=dict)
+    as_given: bool = False
     _given: set[tuple[str, int]] = field(default_factory=set)
 
     def measured(self, job: Job) -> Measured:
@@ -303,7 +310,7 @@ class _Course:
 
     def __init__(self, planned: Sequence[Sequence[Piece]], costs: Costs) -> None:
         self._costs = costs
-        self._waiting: Waiting[Piece] = Waiting([])
+        self._waiting: Waiting[Piece] = Waiting([], costs.as_given)
         self._open = Counter[int | None]()
         self._stages: dict[int | None, deque[list[Piece]]] = {}
         self.jobs: dict[str, float] = {}
@@ -352,6 +359,7 @@ class _Course:
         worker.piece = None
 
     def _through(self, piece: Piece) -> None:
+        self._waiting.ended(piece)
         self._open[piece.bracket] -= 1
         if not self._open[piece.bracket]:
             self._go_on(piece.bracket)

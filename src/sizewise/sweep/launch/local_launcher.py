@@ -7,6 +7,7 @@ import selectors
 import shutil
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ from sizewise.record.state import (
 )
 from sizewise.signals import SignalHandlers
 from sizewise.sweep.launch.backend import ENDED, LaunchOptions
-from sizewise.sweep.launch.packing import ALONE, Packing, choose_packing, pack_key
+from sizewise.sweep.launch.packing import ALONE, Packing, choose_packing, may_pack, pack_key
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
 from sizewise.sweep.launch.waiting import SMALL_MODEL, Waiting, rough_size
@@ -125,10 +126,13 @@ class LocalBackend:
         self._slots += self.places(jobs)[len(self._slots) :]
 
     def _growing(self, options: LaunchOptions) -> LaunchOptions:
-        """Let there be room for jobs that become due later, also where few were there at first."""
+        """Let there be room for jobs that become due later, also where few were there at first.
+
+        Where jobs may be packed they come in stages: those that are due together are packed.
+        """
         due = options.more
-        if due is None:
-            return options
+        if due is None or may_pack(options.packing, bool(self._gpus)):
+            return replace(options, more=None)
 
         def more(busy: Collection[Path]) -> list[Job]:
             jobs = due(busy)
@@ -162,6 +166,8 @@ class LocalBackend:
 POLL_SECONDS = 0.5
 # A job that a signal stops again and again, of whatever origin, is called failed after so often.
 MOST_STOPS = 3
+# To ask what is due next takes at most one part in so many of the time.
+PATIENCE = 20
 
 
 class Pool:
@@ -188,8 +194,9 @@ class Pool:
         self._stops: Counter[str] = Counter()
         self._signals = 0
         self._failed_fast = False
+        self._more = options.more
         self._news = False  # a job has ended since it was asked what is due now
-        self._broken: Exception | None = None
+        self._not_before = 0.0
 
     def run(self) -> None:
         """Run until every job has ended; raises KeyboardInterrupt when told to stop."""
@@ -206,37 +213,49 @@ class Pool:
                 self._leave()
         if self._signals:
             raise KeyboardInterrupt
-        if self._broken is not None:
-            raise self._broken
 
     def _hand_out(self) -> bool:
         """Start what can be started; return whether there is anything left to wait for."""
-        for slot in self._slots:
-            if not self._stopping and not slot.jobs:
-                self._ask_for_more()
+        if not self._stopping:
+            self._ask_for_more()
+        idle = [slot for slot in self._slots if not slot.jobs]
+        for slot in sorted(idle, key=lambda slot: not self.waiting.wants(slot.base)):
+            if not self._stopping:
                 self.begin_next(slot)
         busy = any(slot.jobs for slot in self._slots)
         return busy or bool((self.waiting or self.elsewhere) and not self._stopping)
 
     @property
     def _stopping(self) -> bool:
-        return self._signals > 0 or self._failed_fast or self._broken is not None
+        return self._signals > 0 or self._failed_fast
 
     def _ask_for_more(self) -> None:
-        """Where none waits, let those wait that have become due; what runs ends, if that fails."""
-        more = self._options.more
-        if more is None or self.waiting or not self._news:
+        """Where a worker has nothing to do while others work, begin what has become due since."""
+        busy = [*self.elsewhere, *(job for slot in self._slots for job in slot.jobs)]
+        idle = not self.waiting and not all(slot.jobs for slot in self._slots)
+        if self._more is None or not (busy and idle and self._news):
+            return
+        if (now := time.monotonic()) < self._not_before:
+            return
+        try:
+            jobs = self._more({job.run_dir for job in busy})
+        except Exception as error:  # if it stays so, the next stage raises it
+            self._progress.say(
+                f"What is due next is not known ({error}); that is tried again when these end."
+            )
+            self._more = None
             return
         self._news = False
-        busy = [*self.elsewhere, *(job for slot in self._slots for job in slot.jobs)]
-        try:
-            jobs = more({job.run_dir for job in busy})
-        except Exception as error:
-            self._broken = error
-            return
+        self._not_before = now + PATIENCE * (time.monotonic() - now)
         self._progress.add(len(jobs))
         for job in jobs:
+            self._forget(job)
             self.waiting.put(job)
+
+    def _forget(self, job: Job) -> None:
+        """Count the tries of a job from its beginning: it goes on from where it was to stop."""
+        self._tries.pop(job.identity.hash, None)
+        self._stops.pop(job.identity.hash, None)
 
     def begin_next(self, slot: Slot) -> None:
         """Begin a job that no other process holds; those that one holds are waited for."""
@@ -267,6 +286,7 @@ class Pool:
         return self._keys[name]
 
     def _wait_for(self, job: Job) -> None:
+        self._news = True  # it may have come to a rung before another process took it
         self.elsewhere.append(job)
         self._progress.held(job)
 
@@ -339,6 +359,7 @@ class Pool:
             self._progress.say(f"again   {job.identity.slug}")
             return
         self._progress.end(slot, job)
+        self.waiting.ended(job)
         self._news = True
         if failed and self._options.fail_fast:
             self._failed_fast = True
@@ -351,6 +372,7 @@ class Pool:
             if state == JobState.RUNNING:
                 continue
             self.elsewhere.remove(job)
+            self._news = True
             if state in ENDED:
                 self._progress.end(None, job)
             else:  # whoever had it is gone

@@ -99,6 +99,11 @@ def choose_packing(asked: Any, jobs: Sequence[Job], gpus: bool) -> Packing:
     return Packing(1, ON_CPU)
 
 
+def may_pack(asked: Any, gpus: bool) -> bool:
+    """Whether any jobs are packed at all; ``asked`` is ``sweep.packing``."""
+    return gpus if asked == "auto" else asked not in ("off", False, 1)
+
+
 def pack_key(job: Job) -> str | None:
     """Name what jobs that share passes have in common; None for one that is trained alone.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
@@ -43,9 +42,9 @@ Waits = TypeVar("Waits", bound=OnABase)
 class Waiting(Generic[Waits]):
     """Jobs that wait, by the base they need; to take one costs no more with many.
 
-    Those on large bases are begun first, so that at the end the short ones fill what is left of
-    the workers' time (longest processing time first, Graham 1969). A base of unknown size counts
-    as large.
+    Those on the largest base are begun first, so that at the end short ones fill what is left of
+    the workers' time (longest processing time first, Graham 1969). A base of unknown size comes
+    between the large and the small ones.
 
     Args:
         jobs: those that wait already.
@@ -55,7 +54,8 @@ class Waiting(Generic[Waits]):
     def __init__(self, jobs: Sequence[Waits], as_given: bool = False) -> None:
         self._as_given = as_given
         self._of_base: dict[str, deque[Waits]] = {}
-        self._sizes: dict[str, float] = {}
+        self._sizes: dict[str, int] = {}
+        self._worked: set[str] = set()
         self._sorted = True
         for job in jobs:
             self.put(job)
@@ -70,7 +70,7 @@ class Waiting(Generic[Waits]):
         """Let a job wait behind those on the same base."""
         base = self._base(job)
         if base not in self._sizes:
-            self._sizes[base] = rough_size(job.config) or math.inf
+            self._sizes[base] = rough_size(job.config) or SMALL_MODEL + 1
         if base not in self._of_base:
             self._of_base[base], self._sorted = deque(), False
         self._of_base[base].append(job)
@@ -78,12 +78,21 @@ class Waiting(Generic[Waits]):
     def _base(self, job: Waits) -> str:
         return "" if self._as_given else reuse_key(job.config)
 
+    def wants(self, base: str | None) -> bool:
+        """Whether a job on this base waits."""
+        return base in self._of_base
+
+    def ended(self, job: Waits) -> None:
+        """Learn that a job has ended: the untouched model's answers on its base are there."""
+        self._worked.add(self._base(job))
+
     def take(self, loaded: str | None, elsewhere: Collection[str | None]) -> Waits:
         """Take the next job for a worker that has ``loaded`` a base, or none yet.
 
-        A worker stays on a large base. Else it takes the largest base among its own, those that no
-        other worker has and those that are loaded in no time; its first one is, where possible, no
-        other's. Raises IndexError where none waits.
+        A worker stays on a large base. Else it takes the largest among its own, those that no other
+        worker has, and the small ones on which a job has ended (before that, two jobs on one base
+        would wait for the same answers). Its first is, where possible, no other's. Raises
+        IndexError where none waits.
         """
         if not self._of_base:
             raise IndexError("no job waits")
@@ -104,7 +113,9 @@ class Waiting(Generic[Waits]):
             near = (
                 base
                 for base in self._of_base
-                if base not in elsewhere or base == loaded or self._small(base)
+                if base not in elsewhere
+                or base == loaded
+                or (self._small(base) and base in self._worked)
             )
         return next(near, next(iter(self._of_base)))
 
