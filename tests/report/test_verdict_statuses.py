@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from sizewise.record.timing import Timing
 from sizewise.report.comparison import verdict as v
 from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.contrast import find_contrast
+from sizewise.report.comparison.costs import _batch
 from sizewise.report.comparison.readings import who_chose
 from sizewise.report.comparison.runs import AnswerCache, load_runs
 from sizewise.report.comparison.strata import strata_of
@@ -586,6 +588,15 @@ def test_speed_of_unlike_batches_or_machines_is_not_compared(tmp_path: Path) -> 
         assert "Speed is not compared" in result.verdict.sentence
         assert not any(card.name == "Speed" for card in cards_of(result))
         assert result.paid_back == []
+
+
+def test_the_batch_is_that_of_the_answers_that_were_timed() -> None:
+    """Where memory ran out in the timed batch it was halved, and later ones were not."""
+    sizes, seconds = np.array([3.0, 3.0, 1.0, 8.0]), np.array([0.1, 0.1, 0.2, math.nan])
+    member: Any = SimpleNamespace(answers=SimpleNamespace(batch_size=sizes, seconds=seconds))
+    assert _batch(member) == 3
+    member.answers.seconds[:] = math.nan
+    assert _batch(member) is None
 
 
 def sample(side: str, batch: int, seconds: float, computing: float) -> Timing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Collection
 from contextlib import closing
 from dataclasses import replace
@@ -20,8 +21,11 @@ from sizewise.record.identity import reuse_key
 from sizewise.record.state import JobState, is_done, job_state
 from sizewise.record.stops import go_on
 from sizewise.sweep import finish
-from sizewise.sweep.estimate.work import forecast, stages
+from sizewise.sweep.estimate import estimate as estimate_module
+from sizewise.sweep.estimate.estimate import estimate_sweep
+from sizewise.sweep.estimate.work import forecast, likely, stages
 from sizewise.sweep.grid import launch
+from sizewise.sweep.halving import Rung
 from sizewise.sweep.launch import waiting as waiting_module
 from sizewise.sweep.launch.backend import LaunchOptions, More
 from sizewise.sweep.launch.local_launcher import LocalBackend, Pool
@@ -34,7 +38,7 @@ from sizewise.sweep.stages import Means, run_stages
 
 from .conftest import Submit, job_config
 from .fake import trace
-from .planned import costs
+from .planned import KIND, costs
 from .planned import planned as tuned
 from .screened import record, run, survivors
 from .test_halving import halved
@@ -343,11 +347,52 @@ def test_jobs_that_may_be_packed_come_in_stages(tmp_path: Path, submitted: Submi
         return []
 
     with closing(LocalBackend(n_jobs=2)) as backend:
-        jobs = [submitted(seed) for seed in (1, 2, 3)]
-        backend.run(jobs, LaunchOptions(tmp_path, packing=4, more=more))
-    assert asked == []
+        for packing, times in ((4, 0), ("off", 1)):
+            held = submitted(1 + times, function="sweep.fake:held")
+            opening = submitted(3 + times, function="sweep.fake:opening")
+            (tmp_path / "go").unlink(missing_ok=True)
+            backend.run([held, opening], LaunchOptions(tmp_path, packing=packing, more=more))
+            assert len(asked) == times
+            assert backend.by_stages(packing) == (times == 0)
     cases = ((4, False), ("auto", True), ("auto", False), ("off", True))
     assert [may_pack(*each) for each in cases] == [True, True, False, False]
+
+
+def test_it_is_asked_when_there_is_news_and_not_all_the_time(
+    tmp_path: Path, submitted: Submit
+) -> None:
+    mine, others, third = (submitted(seed) for seed in (1, 2, 3))
+    asked: list[Collection[Path]] = []
+
+    def more(busy: Collection[Path]) -> list[Job]:
+        asked.append(busy)
+        time.sleep(0.1)
+        return []
+
+    def ask(soon: bool = False) -> int:
+        pool._not_before = pool._not_before if soon else 0.0
+        pool._ask_for_more()
+        return len(asked)
+
+    options = LaunchOptions(tmp_path, more=more)
+    pool = Pool([Slot(0, None, 1)], [], options, Progress(3, live=False))
+    assert ask() == 0, "nobody is at work"
+    claims = [try_claim(job.run_dir) for job in (others, third)]
+    pool._wait_for(others)
+    assert ask() == 1, "somebody else has taken it, maybe after a rung"
+    pool._wait_for(third)
+    assert ask(soon=True) == 1, "it takes a twentieth of the time at most"
+    assert ask() == 2
+    assert ask() == 2, "no news"
+    for claim in claims[:1]:
+        assert claim is not None
+        claim.release("done")
+    execute(others.run_dir)
+    pool.look_elsewhere()
+    assert ask() == 3
+    pool._settle(Slot(1, None, 1), mine)
+    assert ask() == 4
+    assert asked[-1] == {third.run_dir}
 
 
 def test_a_job_goes_to_the_worker_that_has_its_base(
@@ -410,10 +455,35 @@ def test_a_plan_is_estimated_without_waiting_of_one_bracket_for_another(tmp_path
     planned = stages(plan)
     assert [{piece.bracket for piece in stage} for stage in planned] == [{0, 1}, {0, 1}]
     free = forecast(planned, costs(plan, workers=2))
-    one = [[replace(piece, bracket=0) for piece in stage] for stage in planned]
+    one = [[replace(piece, bracket=None) for piece in stage] for stage in planned]
     barrier = forecast(one, costs(plan, workers=2))
     assert free.seconds < barrier.seconds - 1
     assert free.work == pytest.approx(barrier.work)
+
+
+def test_where_jobs_may_be_packed_an_estimate_waits_for_the_whole_rung(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = [(f"r={r}", f"seed={seed}") for r in (4, 16) for seed in (1, 2)]
+    plan = tuned(tmp_path, grid, lr_factors=[0.1, 1.0, 10.0])
+    monkeypatch.setattr(estimate_module, "DEFAULT_FUNCTION", plan.pool[0].function)
+    monkeypatch.setattr(estimate_module, "calibrate", lambda kinds, *_: dict.fromkeys(kinds, KIND))
+    free, barrier = (
+        estimate_sweep(plan, LocalBackend(n_jobs=2, gpus=[]), peaks={}, packing=packing)
+        for packing in ("off", 4)
+    )
+    assert free is not None
+    assert barrier is not None
+    assert free.seconds < barrier.seconds - 1  # type: ignore[operator]
+
+
+def test_what_is_sure_is_taken_for_kept_beside_the_best_of_every_group() -> None:
+    groups = {"a1": "a", "a2": "a", "a3": "a", "b1": "b", "c1": "c", "c2": "c"}
+    rung = Rung(0.5, 4, groups)
+    assert likely(groups, rung) == {"a1", "b1", "c1", "a2"}
+    sure = ["a3", "a2", "a1", "b1"]
+    assert likely(groups, rung, sure) == {*sure, "c1"}
+    assert likely(groups, rung, ["c2"]) == {"c2", "a1", "b1", "a2"}
 
 
 def test_the_summary_is_imported_while_a_worker_has_nothing_to_do(

@@ -130,7 +130,8 @@ class SweepConfig:
     ``general`` and ``specialised`` are the bases that ``sweep=my_question`` asks as they are and
     tunes: one name, or a list.
     ``estimate``: a dry run times a few steps and answers, to say how long the whole will take.
-    ``order``: ``base`` (jobs that share a base follow one another, large bases first) or ``given``.
+    ``order``: ``base`` (jobs that share a base follow one another; on this machine those on large
+    bases are begun first) or ``given``.
     ``packing``: how many jobs that share base, storage, data and micro-batch are trained together,
     in one forward and backward pass: a number, ``off``, or ``auto`` (on a GPU as many as pay there,
     measured; off on a CPU).

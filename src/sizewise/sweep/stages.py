@@ -112,7 +112,7 @@ class _Course:
         somebody else works on, or has stopped again.
         """
         jobs = []
-        if self.plan.undecided or self.startable:
+        if self.plan.undecided or any(not self.started[_key(job)] for job in self.startable):
             self.look()
             jobs = self.begin(
                 lambda job: (

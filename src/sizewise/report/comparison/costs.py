@@ -130,10 +130,14 @@ def _machine(outcome: Outcome) -> str:
 
 
 def _batch(member: Member) -> int | None:
-    """Examples generated together: the largest batch, since the last one may hold fewer."""
-    answers = member.answers
-    known = answers is not None and len(answers.batch_size) > 0
-    return int(answers.batch_size.max()) if answers is not None and known else None
+    """Examples generated together, of those that were timed: the last batch may hold fewer.
+
+    None where none was.
+    """
+    if member.answers is None:
+        return None
+    timed = member.answers.batch_size[np.isfinite(member.answers.seconds)]
+    return int(timed.max()) if len(timed) else None
 
 
 def _per_token(test: TestSet, member: Member) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,8 @@ def estimate_sweep(
     costs = Costs(found, keys, workers, cache, paces, plan.as_given)
     known = [(p.job, costs.measured(p.job), p.weight if p.end >= 1 else 0.0) for p in pieces]
     memory = _at_once(peaks, pieces, workers)
+    if here and backend.by_stages(packing):  # as if all were of one bracket
+        planned = [[replace(piece, bracket=None) for piece in stage] for stage in planned]
     return _summed(forecast(planned, costs), workers, memory, outgoing(known))
 
 
@@ -233,7 +235,10 @@ def kept_record(sweep_dir: Path, estimate: Estimate | None) -> dict[str, Any]:
         # What was to come has names by now, as far as it still is to come.
         return {**found, **({ESTIMATE: {**old, "later": []}} if old else {})}
     new = asdict(estimate)
-    new["jobs"] = {**(old.get("jobs") or {}), **new["jobs"]}
+    # A job at work has what it once shared with others by now; its whole stays what it was.
+    planned = old.get("jobs") or {}
+    whole = {name: max(s, planned.get(name, s)) for name, s in new["jobs"].items()}
+    new["jobs"] = {**planned, **whole}
     return {**found, ESTIMATE: new}
 
 

@@ -83,7 +83,7 @@ def _after_rungs(look: Look, audit: float) -> Iterator[list[Piece]]:
     at = min(passed.values(), default=len(rungs))
     for number in range(at, len(rungs)):
         sure = [name for name in climbing if passed[name] > number]  # they are due now
-        names = likely([*sure, *climbing], rungs[number])
+        names = likely(climbing, rungs[number], sure)
         stopped = [job for name, job in climbing.items() if name not in names]
         climbing = {name: job for name, job in climbing.items() if name in names}
         added = [job for name, job in climbing.items() if name not in sure]
@@ -96,15 +96,12 @@ def _after_rungs(look: Look, audit: float) -> Iterator[list[Piece]]:
         yield stage
 
 
-def likely(names: Iterable[str], rung: Rung) -> set[str]:
-    """Take as many candidates as a rung leaves: the first of each of its groups, then others.
-
-    Those that are named first come first.
-    """
-    every = list(dict.fromkeys(names))
+def likely(names: Iterable[str], rung: Rung, sure: Sequence[str] = ()) -> set[str]:
+    """Take as many candidates as a rung leaves: who is sure, the first of each group, others."""
+    every = list(dict.fromkeys([*sure, *names]))
     firsts = list({rung.groups[name]: name for name in reversed(every)}.values())[::-1]
     others = [name for name in every if name not in firsts]
-    return set([*firsts, *others][: max(len(firsts), rung.keep)])
+    return set([*firsts, *others][: max(len(firsts), rung.keep)]) | set(sure)
 
 
 def _begun(job: Job) -> float:

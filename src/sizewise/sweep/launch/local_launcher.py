@@ -126,12 +126,9 @@ class LocalBackend:
         self._slots += self.places(jobs)[len(self._slots) :]
 
     def _growing(self, options: LaunchOptions) -> LaunchOptions:
-        """Let there be room for jobs that become due later, also where few were there at first.
-
-        Where jobs may be packed they come in stages: those that are due together are packed.
-        """
+        """Let there be room for jobs that become due later, also where few were there at first."""
         due = options.more
-        if due is None or may_pack(options.packing, bool(self._gpus)):
+        if due is None or self.by_stages(options.packing):
             return replace(options, more=None)
 
         def more(busy: Collection[Path]) -> list[Job]:
@@ -140,6 +137,13 @@ class LocalBackend:
             return jobs
 
         return replace(options, more=more)
+
+    def by_stages(self, packing: Any) -> bool:
+        """Whether jobs of a rung wait for all of the one before: those due together are packed.
+
+        After ``check``; ``packing``: as ``sweep.packing``.
+        """
+        return may_pack(packing, bool(self._gpus))
 
     def packing(self, asked: Any, jobs: Sequence[Job]) -> Packing:
         """Return which of the jobs share passes, after ``check``; ``asked``: ``sweep.packing``."""
