@@ -161,6 +161,11 @@ class SweepConfig:
     prices: PricesConfig = field(default_factory=PricesConfig)
     margin: float | None = None
 
+    @property
+    def as_given(self) -> bool:
+        """Whether jobs begin in the order of the command."""
+        return self.order == "given"
+
     def __post_init__(self) -> None:
         one_of("sweep.order", self.order, ("base", "given"))
         if self.dir is None:  # else it is only what the sweep is called

@@ -32,9 +32,6 @@ class JobState(StrEnum):
     WAITING = "waiting"
 
 
-UNDER_WAY = (JobState.QUEUED, JobState.RUNNING)
-
-
 @dataclass(frozen=True)
 class JobFailure:
     """A job that failed: ``reason`` is one line, ``log`` the file with the whole story."""

@@ -24,7 +24,7 @@ from sizewise.files import write_json
 from sizewise.job.submit import Job
 from sizewise.record.brackets import write_tuning
 from sizewise.record.directories import SweepDir
-from sizewise.record.state import UNDER_WAY, job_state
+from sizewise.record.state import JobState, job_state
 from sizewise.report.words import visible
 from sizewise.sweep.brackets import tuning_record
 from sizewise.sweep.estimate.estimate import (
@@ -108,6 +108,9 @@ def _product(overrides: Iterable[Override]) -> Iterable[tuple[str, ...]]:
         else:
             choices[key] = [str(item.input_line)]
     return itertools.product(*choices.values())
+
+
+UNDER_WAY = (JobState.QUEUED, JobState.RUNNING)
 
 
 def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | None) -> None:
@@ -259,7 +262,7 @@ def launch(context: SweepContext, backend: Backend | None, jobs: list[Job], more
                 options.retries,
                 options.fail_fast,
                 options.packing,
-                as_given=options.order == "given",
+                as_given=options.as_given,
                 more=more,
             )
             backend.run(jobs, choices)

@@ -110,7 +110,7 @@ def make_plan(
     named = len(make.jobs)
     if sweep.baselines:
         _add_baselines(make)
-    ordered = _ordered(list(make.jobs.values()), sweep.order)
+    ordered = _ordered(list(make.jobs.values()), sweep.as_given)
     brackets = make_brackets(ordered, sweep)
     if sweep.halving.on and not any(bracket.halves for bracket in brackets):
         log.warning(
@@ -121,7 +121,7 @@ def make_plan(
     added, audit = len(ordered) - named, max(sweep.tuning.audit, sweep.halving.audit)
     plan = Plan(
         sweep_dir, make.name, [], {}, make.asked, brackets, audit, ordered, added,
-        as_given=sweep.order == "given",
+        as_given=sweep.as_given,
     )  # fmt: skip
     plan = current(plan)
     limited = plan.jobs if brackets else _limited(plan.jobs, plan.states, sweep.limit)
@@ -205,9 +205,9 @@ def refusal(invalid: dict[str, list[str]], asked: int) -> str:
     return f"{count} of {asked} jobs are invalid; nothing was started.\n  {shown}"
 
 
-def _ordered(jobs: list[Job], order: str) -> list[Job]:
+def _ordered(jobs: list[Job], as_given: bool) -> list[Job]:
     """Let jobs that share a base follow one another, bases in the order they first appear."""
-    if order == "given":
+    if as_given:
         return jobs
     of_base: dict[str, list[Job]] = {}
     for job in jobs:

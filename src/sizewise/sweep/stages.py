@@ -86,9 +86,9 @@ class _Course:
         ]
         return fresh if self._limit is None else fresh[: max(0, self._limit - self.started.total())]
 
-    def begin(self, idle: Callable[[Job], bool] = lambda job: True) -> list[Job]:
-        """Write what each startable job that is ``idle`` is to do now; return those to be run."""
-        jobs = [job for job in self.startable if idle(job)]
+    def begin(self, free: Callable[[Job], bool] = lambda job: True) -> list[Job]:
+        """Write what each startable job that is ``free`` is to do now; return those to be run."""
+        jobs = [job for job in self.startable if free(job)]
         due = _submit(jobs)
         self.started.update(_key(job) for job in jobs)
         self._begun += jobs

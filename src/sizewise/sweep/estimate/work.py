@@ -268,21 +268,23 @@ def forecast(planned: Sequence[Sequence[Piece]], costs: Costs) -> Forecast:
     What a choice adds begins when all pieces of its bracket have ended; until then a worker that is
     free takes what other brackets have.
     """
-    course = _Course(planned, costs)
+    simulation = _Simulation(planned, costs)
     workers = [_Worker() for _ in range(costs.workers)]
     seconds = 0.0
     while True:
         for worker in sorted((w for w in workers if w.piece is None), key=lambda w: w.free):
-            course.begin(worker, {w.base for w in workers}, seconds)
+            simulation.begin(worker, {w.base for w in workers}, seconds)
         busy = [worker for worker in workers if worker.piece is not None]
         if not busy:
             break
         first = min(busy, key=lambda w: w.free)
         seconds = first.free
-        course.end(first)
-    work = {name: sum(getattr(cost, name) for cost in course.spent) for name in DOUBT}
-    unknown = {reason: len(names) for reason, names in course.unknown.items()}
-    return Forecast(seconds, _doubt(work, course.spent), work, course.jobs, course.later, unknown)
+        simulation.end(first)
+    work = {name: sum(getattr(cost, name) for cost in simulation.spent) for name in DOUBT}
+    unknown = {reason: len(names) for reason, names in simulation.unknown.items()}
+    return Forecast(
+        seconds, _doubt(work, simulation.spent), work, simulation.jobs, simulation.later, unknown
+    )
 
 
 @dataclass
@@ -302,7 +304,7 @@ class _Worker:
         return max(0.0, start) + load
 
 
-class _Course:
+class _Simulation:
     """The pieces that wait, those that choices will add to them, and what they have taken."""
 
     def __init__(self, planned: Sequence[Sequence[Piece]], costs: Costs) -> None:

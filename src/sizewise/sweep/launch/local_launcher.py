@@ -235,9 +235,10 @@ class Pool:
 
     def _ask_for_more(self) -> None:
         """Where a worker has nothing to do while others work, begin what has become due since."""
+        if self._more is None or self.waiting or not self._news:
+            return
         busy = [*self.elsewhere, *(job for slot in self._slots for job in slot.jobs)]
-        idle = not self.waiting and not all(slot.jobs for slot in self._slots)
-        if self._more is None or not (busy and idle and self._news):
+        if not busy or all(slot.jobs for slot in self._slots):
             return
         if (now := time.monotonic()) < self._not_before:
             return
