@@ -20,7 +20,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -48,33 +48,47 @@ SHARES = (1 / 15, 2 / 15, 1 / 5, 1 / 3, 1 / 2, 2 / 3, 1.0)
 WINDOWS = (0.0, WINDOW)
 VALIDATED = 192
 SWEEPS = 1000
-Rungs = Sequence[tuple[float, float]]
-# How sweeps are decided: name, rungs (share of the steps, fraction kept; 0: nothing but the best of
-# each rank), and whether the best of each rank goes on in any case or that of the base only.
+
+
+class At(NamedTuple):
+    """A rung: after which share of the steps, the fraction of all that goes on, and its margin.
+
+    ``keep`` 0: nothing but the best of each rank.
+    """
+
+    share: float
+    keep: float
+    margin: float | None = None
+
+
+Rungs = Sequence[At]
+# How sweeps are decided: name, rungs, and whether the best of each rank goes on in any case or that
+# of the base only.
 RULES: tuple[tuple[str, Rungs, bool], ...] = (
-    ("half at 1/3", ((1 / 3, 0.5),), True),
-    ("half at 1/2", ((1 / 2, 0.5),), True),
-    ("a quarter at 1/3", ((1 / 3, 0.25),), True),
+    ("half at 1/3", (At(1 / 3, 0.5),), True),
+    ("half at 1/3, at most 15 % behind", (At(1 / 3, 0.5, 0.15),), True),
+    ("half at 1/2", (At(1 / 2, 0.5),), True),
+    ("a quarter at 1/3", (At(1 / 3, 0.25),), True),
     (
         "half at 2/15, 1/3 and 2/3, of any rank",
-        ((2 / 15, 0.5), (1 / 3, 0.25), (2 / 3, 0.125)),
+        (At(2 / 15, 0.5), At(1 / 3, 0.25), At(2 / 3, 0.125)),
         False,
     ),
-    ("half at 1/15 and 1/5, of any rank", ((1 / 15, 0.5), (1 / 5, 0.25)), False),
+    ("half at 1/15 and 1/5, of any rank", (At(1 / 15, 0.5), At(1 / 5, 0.25)), False),
     (
         "half at 1/15, 1/5 and 2/3, of any rank",
-        ((1 / 15, 0.5), (1 / 5, 0.25), (2 / 3, 0.125)),
+        (At(1 / 15, 0.5), At(1 / 5, 0.25), At(2 / 3, 0.125)),
         False,
     ),
     (
         "half at 1/15, 1/5 and 1/3, of any rank",
-        ((1 / 15, 0.5), (1 / 5, 0.25), (1 / 3, 0.125)),
+        (At(1 / 15, 0.5), At(1 / 5, 0.25), At(1 / 3, 0.125)),
         False,
     ),
-    ("an eighth at 1/3, of any rank", ((1 / 3, 0.125),), False),
-    ("one rate each at 1/3", ((1 / 3, 0.0),), True),
-    ("one rate each at 1/2", ((1 / 2, 0.0),), True),
-    ("one rate each at 2/3", ((2 / 3, 0.0),), True),
+    ("an eighth at 1/3, of any rank", (At(1 / 3, 0.125),), False),
+    ("one rate each at 1/3", (At(1 / 3, 0.0),), True),
+    ("one rate each at 1/2", (At(1 / 2, 0.0),), True),
+    ("one rate each at 2/3", (At(2 / 3, 0.0),), True),
 )
 # What is trained per base: ranks, learning rates (a factor of 1.7 apart), seeds.
 STEPS = 150
@@ -222,14 +236,17 @@ def _decide(
         name: str(key[1]) if each_rank else "" for name, key in zip(named, sweep, strict=True)
     }
     climbs = [
-        Rung(share, kept_of(len(sweep), keep) if keep else 0, groups) for share, keep in rungs
+        Rung(at.share, kept_of(len(sweep), at.keep) if at.keep else 0, groups, (), at.margin)
+        for at in rungs
     ]
     fates = halve(
-        named, climbs, lambda number, names: {n: named[n][rungs[number][0], window] for n in names}
+        named,
+        climbs,
+        lambda number, names: {n: named[n][rungs[number].share, window] for n in names},
     )
     final = {name: losses[1.0, 0.0] for name, losses in named.items()}
     left = [loss for name, loss in final.items() if not fates[name].out]
-    ends = [rungs[fate.passed][0] if fate.out else 1.0 for fate in fates.values()]
+    ends = [rungs[fate.passed].share if fate.out else 1.0 for fate in fates.values()]
     return min(left) / min(final.values()) - 1, sum(ends) / len(ends)
 
 

@@ -122,6 +122,23 @@ def test_of_a_halved_grid_as_many_go_on_from_each_rung_as_are_kept(tmp_path: Pat
     assert [len(stage) for stage in stages(each)] == [8 - 4 + 4], "every rank is kept: no rung"
 
 
+def test_who_may_be_too_far_behind_counts_half_and_makes_the_interval_wider(
+    tmp_path: Path,
+) -> None:
+    grid = [(f"r={r}", f"seed={seed}") for r in (2, 4, 8, 16) for seed in (1, 2)]
+    halving = {"rungs": [0.25, 0.5], "keep": 1.0, "keep_each": []}
+    plan = planned(tmp_path, grid, halving | {"margin": [0.3, 0.1]})
+    now, climb, whole = stages(plan)
+    assert [piece.weight for piece in now] == [1.0] * 4
+    assert [piece.weight for piece in climb] == [1.0, 0.5, 0.5, 0.5]
+    assert [piece.weight for piece in whole] == [1.0, 0.25, 0.25, 0.25] * 2
+    found = forecast([now, climb, whole], costs(plan))
+    further = STEPS + VALIDATIONS + TUNED + AROUND
+    assert found.later[-4:] == pytest.approx([further, *[further / 4] * 3])
+    every = planned(tmp_path, grid, halving | {"keep": 0.5})
+    assert found.doubt > 1.5 * forecast(stages(every), costs(every)).doubt
+
+
 def test_an_audit_counts_as_likely_as_it_is(tmp_path: Path) -> None:
     plan = planned(tmp_path, [("seed=1",)], lr_factors=[0.1, 1.0, 10.0], audit=0.5)
     now, later = stages(plan)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.halving import read, simulate
+from benchmarks.halving import At, read, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,7 +68,11 @@ class World:
             finite = [n for n in left if self.losses[n][number] is not None]
             ranked = sorted(finite, key=lambda n: (self.losses[n][number], n))
             best = {rung.groups[n]: n for n in reversed(ranked)}.values()
-            left = [n for n in ranked if n in ranked[: rung.keep] or n in best]
+            near = ranked[: rung.keep]
+            if rung.margin is not None:
+                lowest = self.losses[ranked[0]][number] if ranked else None
+                near = [n for n in near if self.losses[n][number] <= lowest * (1 + rung.margin)]
+            left = [n for n in ranked if n in near or n in best]
             for name in left:
                 passed[name] += 1
         return passed
@@ -76,13 +80,15 @@ class World:
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Curves with ties, divergence and groups of any size."""
+    """Curves with ties, divergence and groups of any size, and rungs with and without a margin."""
     names = [f"c{number}" for number in range(draw(st.integers(1, 9)))]
     number_of_rungs = draw(st.integers(1, 3))
     rungs = []
     for number in range(number_of_rungs):
         groups = {name: str(draw(st.integers(0, 3))) for name in names}
-        rungs.append(Rung((number + 1) / 4, draw(st.integers(0, len(names))), groups))
+        margin = draw(st.none() | st.sampled_from([0.0, 0.5, 1.0, 2.0]))
+        keep = draw(st.integers(0, len(names)))
+        rungs.append(Rung((number + 1) / 4, keep, groups, margin=margin))
     loss = st.none() | st.integers(1, 4).map(float)
     losses = {name: draw(st.lists(loss, min_size=3, max_size=3)) for name in names}
     return World(rungs, losses)
@@ -198,6 +204,64 @@ def test_a_later_rung_halves_again(tmp_path: Path) -> None:
         assert [stop and stop.step for stop in stops] == [25, 50], "every rung stays on record"
         assert candidate.values == [stop and stop.value for stop in stops]
     assert over.undecided == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "each_rank", "count"),
+    [
+        # A rate ten times off the best one of its rank has nearly twice the loss, and the next
+        # nearly three times.
+        ({"margin": [0.5]}, True, 2),
+        ({"margin": [1.0]}, True, 4),
+        ({"margin": [1.0], "keep": 1.0}, True, 6),
+        ({"margin": [0.5], "keep": 1.0}, True, 2),
+        ({"rungs": [0.25, 0.5], "margin": [1.0, 0.5], "keep": 1.0}, True, 2),
+        ({"margin": [0.0], "keep": 1.0, "keep_each": []}, False, 2),
+        ({"margin": [1e-3], "keep": 0.1, "keep_each": []}, False, 1),
+    ],
+)
+def test_who_is_farther_behind_than_the_margin_goes_no_further(
+    tmp_path: Path, options: dict[str, Any], each_rank: bool, count: int
+) -> None:
+    run(halved(tmp_path, halving=options))
+    found = {(r, lr) for r, lr, _ in ended(tmp_path)}
+    assert len(found) == count
+    assert not each_rank or found >= {(r, lr) for r, lr, _ in BOTH}
+    (bracket,) = tried(tmp_path).brackets
+    assert [rung.margin for rung in bracket.rungs] == options["margin"]
+
+
+def test_a_margin_waits_for_those_that_could_put_others_behind_it() -> None:
+    """What is surely the best of its group goes on, and what is surely behind does not."""
+    rung = Rung(1 / 3, 4, {"a": "x", "b": "x", "c": "x", "d": "y"}, margin=0.5)
+    known = {"a": 1.0, "b": 1.2, "c": 1.6}
+    fates = halve("abcd", [rung], lambda *_: known)
+    assert fates == {"a": Fate(1), "b": Fate(), "c": Fate(0, out=True), "d": Fate()}
+    fates = halve("abcd", [rung], lambda *_: known | {"d": 0.7})
+    assert fates == {"a": Fate(1), "b": Fate(0, out=True), "c": Fate(0, out=True), "d": Fate(1)}
+
+
+def test_how_far_behind_somebody_is_goes_by_who_is_surely_compared_there() -> None:
+    """``b`` may yet be stopped at the first rung, and has a loss at the second all the same."""
+    everyone = dict.fromkeys("abcde", "all")
+    rungs = [Rung(0.25, 4, everyone), Rung(0.5, 5, everyone, margin=0.5)]
+    first = {"a": 1.0, "e": 1.0, "b": 2.0}
+    second = {"e": 2.5, "a": 3.0, "b": 1.0, "c": 9.0, "d": 9.0}
+    assert halve("abcde", rungs, lambda n, _: (first, second)[n])["a"] == Fate(1)
+    behind = first | {"c": 1.0, "d": 1.0}
+    assert halve("abcde", rungs, lambda n, _: (behind, second)[n])["a"] == Fate(2)
+    before = first | {"c": 3.0, "d": 3.0}
+    assert halve("abcde", rungs, lambda n, _: (before, second)[n])["a"] == Fate(1, out=True)
+
+
+def test_a_margin_alone_makes_a_rung_and_says_that_fewer_may_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = halved(tmp_path, halving={"keep": 1.0, "margin": [0.2]})
+    with caplog.at_level(logging.INFO):
+        print_plan(plan, details=False)
+    assert "the best 8 (fewer, where the others are far behind) by validation loss" in caplog.text
+    assert halved(tmp_path, halving={"keep": 1.0}).brackets == []
 
 
 def test_with_tuned_rates_one_of_each_configuration_is_left(tmp_path: Path) -> None:
@@ -369,6 +433,10 @@ def test_an_unknown_key_of_keep_each_is_named(tmp_path: Path) -> None:
         ({"keep": 0.0}, r"sweep\.halving\.keep=0\.0 is too small"),
         ({"keep": 1.5}, r"sweep\.halving\.keep=1\.5 is out of range"),
         ({"audit": 2.0}, r"sweep\.halving\.audit=2\.0 is out of range"),
+        ({"rungs": [0.5], "margin": [-0.1]}, r"sweep\.halving\.margin=-0\.1 is too small"),
+        ({"rungs": [0.5], "margin": [float("nan")]}, r"sweep\.halving\.margin=nan"),
+        ({"rungs": [0.2, 0.5], "margin": [0.1]}, "give one margin for each rung"),
+        ({"margin": [0.1]}, r"rungs=\[\]: give one margin for each rung"),
     ],
 )
 def test_options_out_of_range_are_named(options: dict[str, Any], said: str) -> None:
@@ -392,14 +460,20 @@ def test_the_winner_of_sweeps_from_stored_learning_curves_is_kept() -> None:
     """The full version, 1,000 sweeps a rule, is benchmarks/halving.py."""
     curves = read()
     assert len(curves) == 84
-    found = simulate(curves, [(1 / 3, 0.5)], WINDOW, sweeps=200)
+    found = simulate(curves, [At(1 / 3, 0.5)], WINDOW, sweeps=200)
     assert (found.kept >= 0.95, found.regret <= 0.005) == (True, True)
     assert found.steps < 0.75
-    rungs = [(1 / 15, 0.5), (1 / 5, 0.25)]
+    near = [At(2 / 15, 1.0, 0.3), At(1 / 5, 1.0, 0.1), At(1 / 2, 1.0, 0.08)]
+    found = simulate(curves, near, WINDOW, sweeps=1000, each_rank=False)
+    assert (found.kept >= 0.99, found.regret <= 0.001) == (True, True)
+    assert found.steps < 0.4
+    rungs = [At(1 / 15, 0.5), At(1 / 5, 0.25)]
     few = simulate(curves, rungs, WINDOW, sweeps=1000, each_rank=False)
     assert (few.kept >= 0.95, few.regret <= 0.005) == (True, True)
     assert few.steps < 0.4
-    steep = simulate(curves, [(1 / 3, 0.125)], WINDOW, sweeps=1000, each_rank=False)
+    steep = simulate(curves, [At(1 / 3, 0.125)], WINDOW, sweeps=1000, each_rank=False)
     assert steep.kept < 0.9, "what is too steep is told from what is not"
-    mean, plain = (simulate(curves, [(1 / 3, 0.0)], window, sweeps=200) for window in (WINDOW, 0.0))
+    mean, plain = (
+        simulate(curves, [At(1 / 3, 0.0)], window, sweeps=200) for window in (WINDOW, 0.0)
+    )
     assert mean.regret < plain.regret / 2, "the mean of the latest weights misleads less"

@@ -197,5 +197,6 @@ def _command_hash(root: DictConfig) -> str:
         config["tuning"] = {key: tuning[key] for key in ("lr_factors", "screen", "rung")}
     halving: Any = OmegaConf.to_container(root.sweep.halving, resolve=True)
     if halving["rungs"]:
-        config["halving"] = {key: halving[key] for key in ("rungs", "keep", "keep_each")}
+        keys = ["rungs", "keep", "keep_each", *(["margin"] if halving["margin"] else [])]
+        config["halving"] = {key: halving[key] for key in keys}
     return hash_text(json.dumps(config, sort_keys=True), 8)

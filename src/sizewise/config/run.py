@@ -88,12 +88,14 @@ class HalvingConfig:
     which the configurations that share base and data set are compared by validation loss, each with
     the first seed only. Of all of them the best ``keep`` go on from the first rung, ``keep`` of
     those from the next, and in any case the best of every combination of values of the keys
-    ``keep_each``; what is left at the end gets the further seeds. ``audit``: as of
-    ``sweep.tuning.audit``; the larger of both counts.
+    ``keep_each``; what is left at the end gets the further seeds. ``margin`` (null: any): how far
+    above the lowest loss one of the ``keep`` best may be, as a share of it, for each rung, such as
+    [0.15]. ``audit``: as of ``sweep.tuning.audit``; the larger of both counts.
     """
 
     rungs: list[float] | None = None
     keep: float = 0.5
+    margin: list[float] | None = None
     keep_each: list[str] = field(
         default_factory=lambda: ["model", "quantization", "lora.method", "lora.r", "dataset"]
     )
@@ -118,6 +120,13 @@ class HalvingConfig:
             )
         above("sweep.halving.keep", self.keep, 0)
         within("sweep.halving.keep", self.keep, 0.0, 1.0)
+        for margin in self.margin or ():
+            at_least("sweep.halving.margin", margin, 0)
+        if self.margin and len(self.margin) != len(self.rungs or ()):
+            raise ConfigError(
+                f"sweep.halving.margin={list(self.margin)} beside sweep.halving.rungs="
+                f"{list(self.rungs or ())}: give one margin for each rung."
+            )
         within("sweep.halving.audit", self.audit, 0.0, 1.0)
 
 

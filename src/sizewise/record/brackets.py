@@ -72,13 +72,15 @@ class CellRecord:
 class RungRecord:
     """Where candidates are compared, as a share of the steps (1: at the end), and who goes on.
 
-    The ``keep`` best do, and the best of every combination of values of the keys ``each``
+    The ``keep`` best do, as far as their loss is at most ``margin`` (a share of it) above the
+    lowest, and in any case the best of every combination of values of the keys ``each``
     (``configuration``: of everything but seed and learning rate).
     """
 
     share: float
     keep: int
     each: list[str] = field(default_factory=list)
+    margin: float | None = None
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ class Look:
     def record(self, audit: float) -> BracketRecord:
         audited = {job.identity.slug for job in self.audited(audit)}
         rungs = [
-            RungRecord(share, rung.keep, list(rung.each))
+            RungRecord(share, rung.keep, list(rung.each), rung.margin)
             for share, rung in zip(self.shares, self.bracket.rungs, strict=True)
         ]
         jobs = self.bracket.candidates.values()
@@ -319,13 +319,15 @@ def _rungs(
     """The rungs of a bracket at which somebody may be stopped, by their shares."""
     jobs = [job for cell in cells for job in cell.candidates]
     groups = {job.identity.slug: _values(job.config, halving.keep_each) for job in jobs}
+    shares, each = halving.rungs or [], tuple(halving.keep_each)
+    margins = halving.margin or [None] * len(shares)
     rungs = [
-        Rung(share, kept_of(len(jobs), halving.keep**number), groups, tuple(halving.keep_each))
-        for number, share in enumerate(halving.rungs or (), start=1)
+        Rung(share, kept_of(len(jobs), halving.keep**number), groups, each, margin)
+        for number, (share, margin) in enumerate(zip(shares, margins, strict=True), start=1)
     ]
     if tuning is not None:
         rungs.append(_one_rate_each(cells, tuning.rung))
-    return tuple(r for r in sorted(rungs, key=lambda r: r.share) if r.survivors < len(jobs))
+    return tuple(rung for rung in sorted(rungs, key=lambda r: r.share) if rung.stops)
 
 
 def _values(config: Mapping[str, Any], keys: Sequence[str]) -> str:

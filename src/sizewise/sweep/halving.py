@@ -21,19 +21,36 @@ Losses = Mapping[str, float | None]
 class Rung:
     """A comparison of candidates after a ``share`` of their steps.
 
-    The ``keep`` best go on, and the best of each of ``groups`` (candidate → its group). ``each``
-    says in keys of the configuration what the groups are.
+    The ``keep`` best go on, as far as their loss is at most ``margin`` (a share of it; None: any)
+    above the lowest, and the best of each of ``groups`` (candidate → its group) in any case.
+    ``each`` says in keys of the configuration what the groups are.
     """
 
     share: float
     keep: int
     groups: Mapping[str, str]
     each: tuple[str, ...] = ()
+    margin: float | None = None
 
     @property
     def survivors(self) -> int:
-        """How many go on, at least."""
-        return min(len(self.groups), max(self.keep, len(set(self.groups.values()))))
+        """How many go on, at least; with a margin fewer may, down to ``firsts``."""
+        return min(len(self.groups), max(self.keep, self.firsts))
+
+    @property
+    def firsts(self) -> int:
+        """How many go on in any case: one of each group."""
+        return len(set(self.groups.values()))
+
+    @property
+    def stops(self) -> bool:
+        """Whether anybody may be stopped here."""
+        least = self.survivors if self.margin is None else self.firsts
+        return least < len(self.groups)
+
+    def near(self, loss: float, lowest: float) -> bool:
+        """Whether a loss is within the margin of the lowest."""
+        return self.margin is None or loss <= lowest * (1 + self.margin)
 
 
 @dataclass(frozen=True)
@@ -77,19 +94,23 @@ def _decide(
     """Return who surely goes on and who surely does not.
 
     ``sure`` are surely compared here, and ``contenders`` possibly: each of those may yet turn out
-    better than all others while its loss is not known.
+    better than all others while its loss is not known, and put them behind the margin.
     """
     order = {name: by_loss(losses[name], name) for name in contenders if name in losses}
     unknown = contenders - order.keys()
     unknown_of = Counter(rung.groups[name] for name in unknown)
     better_of, sure_of, surely_better = Counter[str](), Counter[str](), 0  # of each group; of all
+    lowest = min((loss for loss, _ in order.values()), default=math.inf)
+    lowest_sure = min((order[name][0] for name in order.keys() & sure), default=math.inf)
     stay, leave = set(), set()
     for better, name in enumerate(sorted(order, key=order.__getitem__)):
-        group = rung.groups[name]
+        group, loss = rung.groups[name], order[name][0]
         best_of_group = better_of[group] + unknown_of[group] == 0
-        if math.isinf(order[name][0]) or (surely_better >= rung.keep and sure_of[group]):
+        beaten = surely_better >= rung.keep or not rung.near(loss, lowest_sure)
+        near = rung.margin is None or (not unknown and rung.near(loss, lowest))
+        if math.isinf(loss) or (beaten and sure_of[group]):
             leave.add(name)
-        elif name in sure and (better + len(unknown) < rung.keep or best_of_group):
+        elif name in sure and ((near and better + len(unknown) < rung.keep) or best_of_group):
             stay.add(name)
         better_of[group] += 1
         sure_of[group] += name in sure

@@ -280,7 +280,10 @@ def _screening(rungs: tuple[float, ...], brackets: Sequence[Bracket]) -> str:
         what, who = f"{configurations} at several learning rates", "the best of each"
     else:
         what = f"{configurations} in {plural(len(brackets), 'bracket')}"
-        who = f"the best {kept} (at least)"
+        near = any(rung.margin is not None for bracket in brackets for rung in bracket.rungs)
+        who = (
+            f"the best {kept} ({'fewer, where the others are far behind' if near else 'at least'})"
+        )
     return (
         f"{what}: {candidates} jobs run with one seed {until}; {who} by validation loss go on, "
         f"with {plural(seeds, 'job')} more for further seeds."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -31,6 +31,8 @@ TRAINING, ANSWERING, REST = "training", "answers", "rest"
 # How far each part may be off (half an interval of some 90 %), beside what its figures scatter: how
 # long a tuned model's answers are is not known before it is tuned.
 DOUBT = {TRAINING: 0.10, ANSWERING: 0.30, REST: 0.30}
+# How likely one that a rung has room for is near enough to the best, where it has a margin.
+NEAR = 0.5
 
 
 NOT_YET = Measured({}, reason="not measured yet (sweep.dry_run=true does)")
@@ -80,28 +82,37 @@ def _after_rungs(look: Look, audit: float) -> Iterator[list[Piece]]:
     rungs, shares = look.bracket.rungs, [*look.shares, 1.0]
     passed = {name: fate.passed for name, fate in look.fates.items() if not fate.out}
     climbing = {name: look.bracket.candidates[name] for name in passed}
+    chance = dict.fromkeys(climbing, 1.0)
     at = min(passed.values(), default=len(rungs))
     for number in range(at, len(rungs)):
         sure = [name for name in climbing if passed[name] > number]  # they are due now
         names = likely(climbing, rungs[number], sure)
         stopped = [job for name, job in climbing.items() if name not in names]
         climbing = {name: job for name, job in climbing.items() if name in names}
-        added = [job for name, job in climbing.items() if name not in sure]
+        chance = {name: chance[name] * names[name] for name in climbing}
+        added = {name: job for name, job in climbing.items() if name not in sure}
         begin, end = shares[number], shares[number + 1]
-        stage = [Piece(job, begin, end) for job in added if begin < end]
+        stage = [Piece(j, begin, end, chance[name]) for name, j in added.items() if begin < end]
         stage += [Piece(job, begin, weight=audit) for job in stopped if audit and begin < 1]
         if number + 1 == len(rungs):
-            further = look.bracket.further
-            stage += [Piece(job) for c in added for job in further[c.identity.hash]]
+            stage += [
+                Piece(further, weight=chance[name])
+                for name, job in added.items()
+                for further in look.bracket.further[job.identity.hash]
+            ]
         yield stage
 
 
-def likely(names: Iterable[str], rung: Rung, sure: Sequence[str] = ()) -> set[str]:
-    """Take as many candidates as a rung leaves: who is sure, the first of each group, others."""
+def likely(names: Iterable[str], rung: Rung, sure: Sequence[str] = ()) -> dict[str, float]:
+    """Take as many candidates as a rung has room for, with how likely each of them goes on.
+
+    Those are who is sure, the first of each group, and others.
+    """
     every = list(dict.fromkeys([*sure, *names]))
     firsts = list({rung.groups[name]: name for name in reversed(every)}.values())[::-1]
-    others = [name for name in every if name not in firsts]
-    return set([*firsts, *others][: max(len(firsts), rung.keep)]) | set(sure)
+    others = [name for name in every if name not in firsts][: max(0, rung.keep - len(firsts))]
+    near = dict.fromkeys(others, 1.0 if rung.margin is None else NEAR)
+    return near | dict.fromkeys([*firsts, *sure], 1.0)
 
 
 def _begun(job: Job) -> float:
@@ -111,16 +122,28 @@ def _begun(job: Job) -> float:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a piece by what they go into; ``spread`` is a standard error of the training."""
+    """Seconds of a piece by what they go into; ``spread`` is a standard error of the training.
+
+    ``chance``: by how many it may be more or less, where it is not sure that it is done.
+    """
 
     training: float = 0.0
     answers: float = 0.0
     rest: float = 0.0
     spread: float = 0.0
+    chance: float = 0.0
 
     @property
     def seconds(self) -> float:
         return self.training + self.answers + self.rest
+
+    def weighed(self, weight: float) -> Cost:
+        """The cost of what is done with a chance of ``weight``."""
+        parts = (weight * part for part in (self.training, self.answers, self.rest, self.spread))
+        return Cost(*parts, chance=min(weight, 1 - weight) * self.seconds)
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
 
 
 @dataclass
@@ -147,20 +170,19 @@ class Costs:
     def of(self, piece: Piece, measured: Measured) -> Cost:
         """What a piece takes when it is its turn."""
         config, count = piece.config, _Counts(piece.config, measured)
-        answers = self._untouched(config, measured, count)
+        untouched = Cost(answers=self._untouched(config, measured, count))
         if not trains(config):
             more = measured.fit + _timed(config, measured, count, sides=1)
-            return Cost(answers=answers, rest=piece.weight * (JOB_SECONDS + measured.data + more))
+            return untouched + Cost(rest=JOB_SECONDS + measured.data + more).weighed(piece.weight)
         pace = self.paces.get(piece.job.identity.hash, 1.0)
         training, spread = (pace * seconds for seconds in _training(piece, measured, count))
-        evaluation = config.get("evaluation") or {}
+        evaluation, answers = config.get("evaluation") or {}, 0.0
         if piece.end >= 1.0 and config.get("stage") != "train":
             split = count.test + (count.validation if measured.answers_validation[1] else 0)
             prior = 0.0 if evaluation.get("candidates_on") == CHOICE else measured.prior
-            answers += piece.weight * (prior + split * measured.tuned)
-            answers += piece.weight * _timed(config, measured, count, sides=2)
+            answers = prior + split * measured.tuned + _timed(config, measured, count, sides=2)
         rest = JOB_SECONDS + measured.data + measured.fit
-        return Cost(piece.weight * training, answers, piece.weight * rest, spread)
+        return untouched + Cost(training, answers, rest, spread).weighed(piece.weight)
 
     def _untouched(self, config: Mapping[str, Any], measured: Measured, count: _Counts) -> float:
         wanted = (config.get("evaluation") or {}).get("zero_shot", True) or not trains(config)
@@ -375,7 +397,6 @@ def _doubt(work: Mapping[str, float], spent: Sequence[Cost]) -> float:
     if whole <= 0:
         return 0.0
     parts = [DOUBT[name] * seconds for name, seconds in work.items()]
-    scatter = 1.64 * sum(
-        cost.spread for cost in spent
-    )  # one measurement for all: no mean over them
-    return math.hypot(*parts, scatter) / whole
+    # One measurement for all, and one margin: no mean over them.
+    scatter, chance = 1.64 * sum(c.spread for c in spent), sum(c.chance for c in spent)
+    return math.hypot(*parts, scatter, chance) / whole
