@@ -320,7 +320,7 @@ def _rungs(
     jobs = [job for cell in cells for job in cell.candidates]
     groups = {job.identity.slug: _values(job.config, halving.keep_each) for job in jobs}
     shares, each = halving.rungs or [], tuple(halving.keep_each)
-    margins = halving.margin or [None] * len(shares)
+    margins: Sequence[float | None] = halving.margin or [None] * len(shares)
     rungs = [
         Rung(share, kept_of(len(jobs), halving.keep**number), groups, each, margin)
         for number, (share, margin) in enumerate(zip(shares, margins, strict=True), start=1)

@@ -139,8 +139,13 @@ class Cost:
 
     def weighed(self, weight: float) -> Cost:
         """The cost of what is done with a chance of ``weight``."""
-        parts = (weight * part for part in (self.training, self.answers, self.rest, self.spread))
-        return Cost(*parts, chance=min(weight, 1 - weight) * self.seconds)
+        return Cost(
+            weight * self.training,
+            weight * self.answers,
+            weight * self.rest,
+            weight * self.spread,
+            min(weight, 1 - weight) * self.seconds,
+        )
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
