@@ -48,6 +48,7 @@ class Setting:
     room: int = 48
     rungs: str = "[0.0667,0.2]"
     keep: float = 0.5
+    margin: str = "[1.5,0.1]"
     workers: str = "null"
 
     @property
@@ -60,7 +61,9 @@ ALIKE = (
     "sweep.baselines=false", "evaluation.answer_validation=none", "evaluation.candidates=null",
     "evaluation.timed_answers=0",
 )  # fmt: skip
-TINY = Setting(("nano",), (2,), (0.001, 0.01), 32, 8, 8, 1, 8, rungs="[0.5]", workers="1")
+TINY = Setting(
+    ("nano",), (2,), (0.001, 0.01), 32, 8, 8, 1, 8, rungs="[0.5]", margin="[1.0]", workers="1"
+)
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ def measure(
 def measure_all(setting: Setting, folder: Path, before: Path | None = None) -> Iterator[Measured]:
     halving = (
         f"sweep.halving.rungs={setting.rungs}", f"sweep.halving.keep={setting.keep}",
-        "sweep.halving.keep_each=[model]",
+        f"sweep.halving.margin={setting.margin}", "sweep.halving.keep_each=[model]",
     )  # fmt: skip
     halved, grid, earlier, peers = (folder / name for name in ("halved", "grid", "earlier", "peer"))
     yield measure("halved", ours(setting, halved, *ALIKE, *halving), our_results, halved)
