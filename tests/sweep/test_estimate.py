@@ -15,9 +15,11 @@ from sizewise.files import sealed, write_json
 from sizewise.job.submit import DEFAULT_FUNCTION, Job
 from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
 from sizewise.record.identity import run_identity
+from sizewise.sweep.estimate import estimate as estimate_module
 from sizewise.sweep.estimate.calibration import Measured
 from sizewise.sweep.estimate.estimate import (
     comparison,
+    estimate_sweep,
     kept_record,
     sentences,
     span,
@@ -31,6 +33,7 @@ from sizewise.sweep.estimate.work import (
     stages,
 )
 from sizewise.sweep.grid import tell, timed
+from sizewise.sweep.launch.local_launcher import LocalBackend
 from sizewise.sweep.launch.packing import Packing
 
 from .conftest import job_config
@@ -122,21 +125,50 @@ def test_of_a_halved_grid_as_many_go_on_from_each_rung_as_are_kept(tmp_path: Pat
     assert [len(stage) for stage in stages(each)] == [8 - 4 + 4], "every rank is kept: no rung"
 
 
-def test_who_may_be_too_far_behind_counts_half_and_makes_the_interval_wider(
-    tmp_path: Path,
-) -> None:
+def test_behind_a_margin_half_of_those_with_room_are_taken_to_go_on(tmp_path: Path) -> None:
     grid = [(f"r={r}", f"seed={seed}") for r in (2, 4, 8, 16) for seed in (1, 2)]
-    halving = {"rungs": [0.25, 0.5], "keep": 1.0, "keep_each": []}
-    plan = planned(tmp_path, grid, halving | {"margin": [0.3, 0.1]})
-    now, climb, whole = stages(plan)
-    assert [piece.weight for piece in now] == [1.0] * 4
-    assert [piece.weight for piece in climb] == [1.0, 0.5, 0.5, 0.5]
-    assert [piece.weight for piece in whole] == [1.0, 0.25, 0.25, 0.25] * 2
-    found = forecast([now, climb, whole], costs(plan))
-    further = STEPS + VALIDATIONS + TUNED + AROUND
-    assert found.later[-4:] == pytest.approx([further, *[further / 4] * 3])
-    every = planned(tmp_path, grid, halving | {"keep": 0.5})
-    assert found.doubt > 1.5 * forecast(stages(every), costs(every)).doubt
+    halving = {"rungs": [0.25, 0.5], "keep": 1.0, "keep_each": [], "margin": [0.3, 0.1]}
+    plan = planned(tmp_path, grid, halving, audit=0.5)
+    counts = {
+        near: [[(p.begin, p.end, p.weight) for p in stage] for stage in stages(plan, near=near)]
+        for near in (0.0, 0.5, 1.0)
+    }
+    first = [(0.0, 0.25, 1.0)] * 4
+    assert counts[0.0][:2] == [first, [(0.25, 0.5, 1.0)] + [(0.25, 1.0, 0.5)] * 3]
+    assert counts[0.5][:2] == [first, [(0.25, 0.5, 1.0)] * 3 + [(0.25, 1.0, 0.5)]]
+    assert counts[0.5][2] == [(0.5, 1.0, 1.0)] * 2 + [(0.5, 1.0, 0.5)] + [(0.0, 1.0, 1.0)] * 2
+    assert counts[1.0][2] == [(0.5, 1.0, 1.0)] * 4 + [(0.0, 1.0, 1.0)] * 4
+
+
+def test_the_interval_holds_few_and_many_behind_a_margin_and_money_is_that_of_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate_module, "DEFAULT_FUNCTION", "sweep.fake:tuned")
+    monkeypatch.setattr(
+        estimate_module, "calibrate", lambda chosen, *_: dict.fromkeys(chosen, KIND)
+    )
+    large = {"model": SERVER, "quantization": {"method": "none"}}
+    judge = {"_target_": "sizewise.metrics.judge.Judge", "prompt": "1234", "max_new_tokens": 2,
+             "models": {"large": large}}  # fmt: skip
+    found = {}
+    for name, margin in {"all": None, "near": [0.1]}.items():
+        grid = [(f"r={r}",) for r in (2, 4, 8, 16)]
+        halving = {"rungs": [0.5], "keep": 0.75, "keep_each": [], "margin": margin}
+        plan = planned(tmp_path / name, grid, halving)
+        for job in plan.pool:
+            config: Any = job.config
+            config["metric"] = {"judge": judge}
+        estimate = estimate_sweep(plan, LocalBackend(n_jobs=1), peaks={})
+        assert estimate is not None
+        assert estimate.seconds is not None
+        found[name] = estimate
+    many, near = found["all"], found["near"]
+    end = 15 * 0.5 + 2 * 20 * 0.1 + TUNED + AROUND
+    assert many.seconds - near.seconds == pytest.approx(end), "two of three are taken to go on"
+    assert many.low > near.low + end
+    assert near.high == pytest.approx(many.high)
+    assert near.money == many.money
+    assert near.money
 
 
 def test_an_audit_counts_as_likely_as_it_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import random
@@ -14,10 +15,14 @@ import pytest
 from benchmarks.halving import At, read, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
+from sizewise.composition import resolvers
 from sizewise.config import HalvingConfig, SweepConfig
 from sizewise.errors import ConfigError
+from sizewise.files import sealed, unsealed
 from sizewise.record.brackets import audit_sentence
+from sizewise.record.directories import SweepDir
 from sizewise.record.outcome import read_outcome
 from sizewise.record.state import JobState, job_state
 from sizewise.record.stops import stop_at
@@ -89,7 +94,7 @@ def worlds(draw: st.DrawFn) -> World:
         margin = draw(st.none() | st.sampled_from([0.0, 0.5, 1.0, 2.0]))
         keep = draw(st.integers(0, len(names)))
         rungs.append(Rung((number + 1) / 4, keep, groups, margin=margin))
-    loss = st.none() | st.integers(1, 4).map(float)
+    loss = st.none() | st.integers(0, 4).map(float)
     losses = {name: draw(st.lists(loss, min_size=3, max_size=3)) for name in names}
     return World(rungs, losses)
 
@@ -260,7 +265,11 @@ def test_a_margin_alone_makes_a_rung_and_says_that_fewer_may_go_on(
     plan = halved(tmp_path, halving={"keep": 1.0, "margin": [0.2]})
     with caplog.at_level(logging.INFO):
         print_plan(plan, details=False)
-    assert "the best 8 (fewer, where the others are far behind) by validation loss" in caplog.text
+    assert "the best 2 to 8 by validation loss go on, with at most 8 jobs more" in caplog.text
+    few = halved(tmp_path, halving={"keep": 0.1, "margin": [0.2]})
+    with caplog.at_level(logging.INFO):
+        print_plan(few, details=False)
+    assert "the best 2 (at least) by validation loss go on, with 2 jobs more" in caplog.text
     assert halved(tmp_path, halving={"keep": 1.0}).brackets == []
 
 
@@ -332,7 +341,9 @@ def test_a_diverged_candidate_loses_and_if_all_do_it_is_an_error(tmp_path: Path)
     assert "every candidate that was tried diverged (tiny on toy)" in failure.reason
 
 
-def test_a_failed_candidate_holds_up_only_what_depends_on_it(tmp_path: Path) -> None:
+def test_a_failed_candidate_holds_up_only_what_depends_on_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Rank 13 fails at 0.001, where it might be the best: of four, one place stays open."""
     grid = [(f"r={r}", f"optimizer.lr={lr}", "seed=1") for r in (13, 16) for lr in (1e-3, 1e-1)]
     over = run(halved(tmp_path, grid, halving={"keep_each": []}))
@@ -341,18 +352,81 @@ def test_a_failed_candidate_holds_up_only_what_depends_on_it(tmp_path: Path) -> 
     assert ended(tmp_path) == {(16, 1e-3, 1)}, "the best of the others goes on"
     states = sorted(c.state for c in tried(tmp_path).brackets[0].candidates)
     assert states == ["failed", "kept", "open", "stopped"]
+    assert "tiny on toy: not decided at a rung: 1 candidate, because of 1 that failed." in (
+        caplog.text
+    )
     (tmp_path / "repaired").touch()
+    caplog.clear()
     run(halved(tmp_path, grid, halving={"keep_each": []}))
     assert ended(tmp_path) == {(16, 1e-3, 1), (13, 1e-3, 1)}
+    assert "not decided" not in caplog.text
+
+
+def test_a_margin_names_another_sweep_and_none_the_one_of_before() -> None:
+    def named(**halving: Any) -> str:
+        root = {
+            "hydra": {"job": {"config_name": "train"}, "overrides": {"task": ["model=nano"]}},
+            "sweep": {
+                "arms": {},
+                "tuning": {"lr_factors": None},
+                "halving": {"rungs": [0.5], "keep": 0.5, "keep_each": [], "margin": None} | halving,
+            },
+        }
+        return resolvers._command_hash(OmegaConf.create(root))
+
+    assert named() == named(margin=[]) == "aa725771"
+    assert len({named(), named(margin=[0.1]), named(margin=[0.2])}) == 3
+
+
+@pytest.mark.parametrize("margin", [[1.0], [0.1]])
+def test_where_a_run_had_gone_past_the_rung_the_margin_counts_at_the_end(
+    tmp_path: Path, margin: list[float]
+) -> None:
+    """Without rungs all are run to their ends, with losses of 1.01, 2.01 and 3.01."""
+    grid = [(f"r={r}", f"optimizer.lr={lr}", "seed=1") for r in (16,) for lr in RATES]
+    run(halved(tmp_path, grid, halving={"rungs": None}))
+    run(halved(tmp_path, grid, halving={"keep": 1.0, "margin": margin, "keep_each": []}))
+    (bracket,) = tried(tmp_path).brackets
+    assert [rung.share for rung in bracket.rungs] == [1.0]
+    near = {1e-4, 1e-3, 1e-2} if margin == [1.0] else {1e-3}
+    assert {candidate.lr for candidate in bracket.kept} == near
+
+
+def test_a_record_of_before_there_were_margins_is_read(tmp_path: Path) -> None:
+    run(halved(tmp_path, halving={"margin": [1.0]}))
+    path = SweepDir(tmp_path).tuning
+    plain = unsealed(json.loads(path.read_text()))
+    for rung in plain["brackets"][0]["rungs"]:
+        assert rung.pop("margin") == 1.0
+    path.write_text(json.dumps(sealed(plain)))
+    assert tried(tmp_path).brackets[0].rungs[0].margin is None
+
+
+def test_behind_a_margin_a_failed_candidate_holds_up_all_but_the_best_of_each_group(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = [
+        (f"r={r}", f"optimizer.lr={lr}", "seed=1") for r in (13, 16) for lr in (1e-3, 1e-2, 1e-1)
+    ]
+    halving = {"keep": 1.0, "margin": [1.0]}
+    run(halved(tmp_path, grid, halving=halving))
+    assert ended(tmp_path) == {(16, 1e-3, 1)}, "the best of its rank"
+    assert "not decided at a rung: 2 candidates, because of 1 that failed" in caplog.text
+    (tmp_path / "repaired").touch()
+    run(halved(tmp_path, grid, halving=halving))
+    assert ended(tmp_path) == {(r, lr, 1) for r in (13, 16) for lr in (1e-3, 1e-2)}
 
 
 @settings(max_examples=8, deadline=None)
-@given(kills=st.lists(st.integers(0, 9), max_size=5))
+@given(
+    kills=st.lists(st.integers(0, 9), max_size=5),
+    margin=st.sampled_from([None, [1.0, 0.5], [2.0, 1.0]]),
+)
 def test_a_kill_anywhere_leads_to_the_same_survivors(
-    tmp_path_factory: pytest.TempPathFactory, kills: list[int]
+    tmp_path_factory: pytest.TempPathFactory, kills: list[int], margin: list[float] | None
 ) -> None:
     folder = tmp_path_factory.mktemp("killed")
-    options: dict[str, Any] = {"halving": {"rungs": [0.25, 0.5], "audit": 0.5}}
+    options: dict[str, Any] = {"halving": {"rungs": [0.25, 0.5], "audit": 0.5, "margin": margin}}
     for after in kills:
         try:
             run(halved(folder, **options), jobs_until_kill=after)
@@ -436,7 +510,6 @@ def test_an_unknown_key_of_keep_each_is_named(tmp_path: Path) -> None:
         ({"rungs": [0.5], "margin": [-0.1]}, r"sweep\.halving\.margin=-0\.1 is too small"),
         ({"rungs": [0.5], "margin": [float("nan")]}, r"sweep\.halving\.margin=nan"),
         ({"rungs": [0.2, 0.5], "margin": [0.1]}, "give one margin for each rung"),
-        ({"margin": [0.1]}, r"rungs=\[\]: give one margin for each rung"),
     ],
 )
 def test_options_out_of_range_are_named(options: dict[str, Any], said: str) -> None:

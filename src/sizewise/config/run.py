@@ -88,9 +88,9 @@ class HalvingConfig:
     which the configurations that share base and data set are compared by validation loss, each with
     the first seed only. Of all of them the best ``keep`` go on from the first rung, ``keep`` of
     those from the next, and in any case the best of every combination of values of the keys
-    ``keep_each``; what is left at the end gets the further seeds. ``margin`` (null: any): how far
-    above the lowest loss one of the ``keep`` best may be, as a share of it, for each rung, such as
-    [0.15]. ``audit``: as of ``sweep.tuning.audit``; the larger of both counts.
+    ``keep_each``; what is left at the end gets the further seeds. ``margin``: how far above the
+    lowest loss one of the ``keep`` best may be, as a share of it, one for each rung, such as [0.15]
+    (null: nobody is too far). ``audit``: as of ``sweep.tuning.audit``; the larger of both counts.
     """
 
     rungs: list[float] | None = None
@@ -122,10 +122,10 @@ class HalvingConfig:
         within("sweep.halving.keep", self.keep, 0.0, 1.0)
         for margin in self.margin or ():
             at_least("sweep.halving.margin", margin, 0)
-        if self.margin and len(self.margin) != len(self.rungs or ()):
+        if self.rungs and self.margin and len(self.margin) != len(self.rungs):
             raise ConfigError(
                 f"sweep.halving.margin={list(self.margin)} beside sweep.halving.rungs="
-                f"{list(self.rungs or ())}: give one margin for each rung."
+                f"{list(self.rungs)}: give one margin for each rung."
             )
         within("sweep.halving.audit", self.audit, 0.0, 1.0)
 

@@ -95,8 +95,13 @@ class Bracket:
 
     @property
     def survivors(self) -> int:
-        """How many are kept, at least, unless they diverge."""
+        """How many are kept if all are near: about, see ``Rung``."""
         return min(rung.survivors for rung in self.rungs)
+
+    @property
+    def least(self) -> int:
+        """How many are kept at least, unless they diverge."""
+        return min(rung.least for rung in self.rungs)
 
     @property
     def halves(self) -> bool:
@@ -181,9 +186,19 @@ class Look:
 
     @property
     def later(self) -> int:
-        """Number of further seeds that are to come, but not known yet; about, where ties are."""
+        """Number of further seeds that are to come, but not known yet: about, or at most."""
         missing = 0 if self.decided else max(0, self.bracket.survivors - len(self.kept))
         return missing * self.bracket.seeds
+
+    @property
+    def held_up(self) -> tuple[int, int]:
+        """Number of candidates that stand at a rung undecided, and of those that failed."""
+        rungs, jobs = len(self.bracket.rungs), self.bracket.candidates
+        standing = sum(
+            not fate.out and fate.passed < rungs and name in self.found[fate.passed]
+            for name, fate in self.fates.items()
+        )
+        return standing, sum(self._state(job, ()) == FAILED for job in jobs.values())
 
     @property
     def mixed(self) -> bool:
@@ -327,7 +342,7 @@ def _rungs(
     ]
     if tuning is not None:
         rungs.append(_one_rate_each(cells, tuning.rung))
-    return tuple(rung for rung in sorted(rungs, key=lambda r: r.share) if rung.stops)
+    return tuple(r for r in sorted(rungs, key=lambda r: r.share) if r.least < len(jobs))
 
 
 def _values(config: Mapping[str, Any], keys: Sequence[str]) -> str:

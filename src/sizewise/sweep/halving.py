@@ -34,19 +34,17 @@ class Rung:
 
     @property
     def survivors(self) -> int:
-        """How many go on, at least; with a margin fewer may, down to ``firsts``."""
-        return min(len(self.groups), max(self.keep, self.firsts))
+        """How many go on if all are near: about, the best of a group may be one more."""
+        return min(len(self.groups), max(self.keep, self._firsts))
 
     @property
-    def firsts(self) -> int:
-        """How many go on in any case: one of each group."""
+    def least(self) -> int:
+        """How many go on at least, unless they diverge."""
+        return self.survivors if self.margin is None else self._firsts
+
+    @property
+    def _firsts(self) -> int:
         return len(set(self.groups.values()))
-
-    @property
-    def stops(self) -> bool:
-        """Whether anybody may be stopped here."""
-        least = self.survivors if self.margin is None else self.firsts
-        return least < len(self.groups)
 
     def near(self, loss: float, lowest: float) -> bool:
         """Whether a loss is within the margin of the lowest."""

@@ -115,8 +115,10 @@ def make_plan(
     if sweep.halving.on and not any(bracket.halves for bracket in brackets):
         log.warning(
             "sweep.halving stops nothing: every configuration is alone with its values of "
-            "sweep.halving.keep_each=[%s]. Leave keys out of that, or try several learning rates.",
+            "sweep.halving.keep_each=[%s], or sweep.halving.keep=%g keeps all. Leave keys out, try "
+            "several learning rates, lower keep, or give a sweep.halving.margin.",
             ",".join(sweep.halving.keep_each),
+            sweep.halving.keep,
         )
     added, audit = len(ordered) - named, max(sweep.tuning.audit, sweep.halving.audit)
     plan = Plan(
@@ -273,6 +275,7 @@ def _screening(rungs: tuple[float, ...], brackets: Sequence[Bracket]) -> str:
     candidates = sum(len(bracket.candidates) for bracket in brackets)
     configurations = plural(sum(len(bracket.cells) for bracket in brackets), "configuration")
     kept = sum(bracket.survivors for bracket in brackets)
+    least = sum(bracket.least for bracket in brackets)
     seeds = sum(bracket.survivors * bracket.seeds for bracket in brackets)
     shares = " and ".join(share_text(share) for share in rungs if share < 1)
     until = f"to {shares} of their steps" if shares else "to their end"
@@ -280,13 +283,11 @@ def _screening(rungs: tuple[float, ...], brackets: Sequence[Bracket]) -> str:
         what, who = f"{configurations} at several learning rates", "the best of each"
     else:
         what = f"{configurations} in {plural(len(brackets), 'bracket')}"
-        near = any(rung.margin is not None for bracket in brackets for rung in bracket.rungs)
-        who = (
-            f"the best {kept} ({'fewer, where the others are far behind' if near else 'at least'})"
-        )
+        who = f"the best {least} to {kept}" if least < kept else f"the best {kept} (at least)"
+    more = f"{'at most ' if least < kept else ''}{plural(seeds, 'job')}"
     return (
         f"{what}: {candidates} jobs run with one seed {until}; {who} by validation loss go on, "
-        f"with {plural(seeds, 'job')} more for further seeds."
+        f"with {more} more for further seeds."
     )
 
 
@@ -298,7 +299,8 @@ def _rows(plan: Plan, peaks: Mapping[str, int]) -> Iterator[tuple[str, str, str,
         yield slug, str(plan.states[slug]), memory, shown
     for look in plan.looks:
         if look.later:
-            seeds = plural(look.later, "further seed")
+            most = "at most " if look.bracket.least < look.bracket.survivors else ""
+            seeds = f"{most}{plural(look.later, 'further seed')}"
             yield f"{look.bracket.name}: {seeds}", "after the choice", "", "of what is kept"
 
 

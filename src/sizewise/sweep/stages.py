@@ -12,6 +12,7 @@ from sizewise.job.submit import Job, submit
 from sizewise.record.brackets import tuning_sentence
 from sizewise.record.state import JobState, job_state
 from sizewise.record.stops import go_on, is_past, standing_stop, stop_at
+from sizewise.report.words import plural
 from sizewise.sweep.brackets import tuning_record
 from sizewise.sweep.launch.backend import More
 from sizewise.sweep.plan import FINAL, Plan, current
@@ -23,6 +24,10 @@ MIXED = (
     "some candidates were stopped by an earlier version, which took the loss of the last weights, "
     "and others now, with that of the mean of the latest weights, which is mostly lower: those "
     "stopped earlier are at a disadvantage. A new directory (sweep.dir) compares all alike."
+)
+HELD_UP = (
+    "%s: not decided at a rung: %s, because of %d that failed. Repair what failed, or leave it out "
+    "of the grid; the same command then goes on."
 )
 Started = Counter[tuple[str, float | None]]
 
@@ -62,6 +67,9 @@ def run_stages(plan: Plan, means: Means, limit: int | None, fail_fast: bool) -> 
     for look in course.plan.looks:
         if look.mixed:
             log.warning("%s: %s", look.bracket.name, MIXED)
+        standing, failed = look.held_up
+        if standing and failed:
+            log.warning(HELD_UP, look.bracket.name, plural(standing, "candidate"), failed)
     return course.plan if limit is None else _without_the_rest(course.plan, course.started)
 
 

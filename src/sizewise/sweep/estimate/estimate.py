@@ -86,8 +86,8 @@ def estimate_sweep(
         packing: as ``sweep.packing``. What jobs save that share passes is counted where it was
             measured before.
     """
-    planned = stages(plan, limit)
-    pieces = [piece for stage in planned for piece in stage]
+    most = stages(plan, limit, 1.0)
+    pieces = [piece for stage in most for piece in stage]
     if not pieces or any(piece.job.function != DEFAULT_FUNCTION for piece in pieces):
         return None
     cache = Path(str((pieces[0].config.get("paths") or {}).get("cache", ".cache/sizewise")))
@@ -101,16 +101,27 @@ def estimate_sweep(
         found: Found = {} if elsewhere else kept(chosen, cache)
     else:
         found = calibrate(chosen, places, cache, elsewhere)
-    workers = min(len(places), max(map(len, planned)))
+    workers = min(len(places), max(map(len, most)))
     here = backend is not None and not elsewhere
     packs = backend.packing(packing, [*jobs.values()]) if here else ALONE
     paces = packs.paces([*jobs.values()], workers)
-    costs = Costs(found, keys, workers, cache, paces, plan.as_given)
-    known = [(p.job, costs.measured(p.job), p.weight if p.end >= 1 else 0.0) for p in pieces]
-    memory = _at_once(peaks, pieces, workers)
-    if here and backend.by_stages(packing):  # as if all were of one bracket
-        planned = [[replace(piece, bracket=None) for piece in stage] for stage in planned]
-    return _summed(forecast(planned, costs), workers, memory, outgoing(known))
+    by_stages = here and backend.by_stages(packing)
+
+    def costs() -> Costs:
+        return Costs(found, keys, workers, cache, paces, plan.as_given)
+
+    def forecast_of(planned: Sequence[Sequence[Piece]]) -> Forecast:
+        if by_stages:  # as if all were of one bracket
+            planned = [[replace(piece, bracket=None) for piece in stage] for stage in planned]
+        return forecast(planned, costs())
+
+    kinds = costs()
+    known = [(p.job, kinds.measured(p.job), p.weight if p.end >= 1 else 0.0) for p in pieces]
+    forecasts = [forecast_of(most)]
+    if any(rung.margin is not None for bracket in plan.brackets for rung in bracket.rungs):
+        fewer = (stages(plan, limit), stages(plan, limit, 0.0))
+        forecasts = [*(forecast_of(planned) for planned in fewer), *forecasts]
+    return _summed(forecasts, workers, _at_once(peaks, pieces, workers), outgoing(known))
 
 
 def _most_at_once(plan: Plan, limit: int | None) -> int:
@@ -139,13 +150,15 @@ def _at_once(peaks: Mapping[str, int] | None, pieces: Sequence[Piece], workers: 
 
 
 def _summed(
-    found: Forecast, workers: int, memory: int | None, texts: Sequence[Outgoing]
+    forecasts: Sequence[Forecast], workers: int, memory: int | None, texts: Sequence[Outgoing]
 ) -> Estimate:
-    whole = found.seconds + AROUND if found.jobs else None
+    """The first of the forecasts, with an interval that holds those of all."""
+    found = forecasts[0]
+    known = bool(found.jobs)
     return Estimate(
-        seconds=whole,
-        low=None if whole is None else max(0.0, whole * (1 - found.doubt)),
-        high=None if whole is None else whole * (1 + found.doubt),
+        seconds=found.seconds + AROUND if known else None,
+        low=min((f.seconds + AROUND) * max(0, 1 - f.doubt) for f in forecasts) if known else None,
+        high=max((f.seconds + AROUND) * (1 + f.doubt) for f in forecasts) if known else None,
         workers=workers,
         work=found.work,
         jobs=found.jobs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -31,7 +31,8 @@ TRAINING, ANSWERING, REST = "training", "answers", "rest"
 # How far each part may be off (half an interval of some 90 %), beside what its figures scatter: how
 # long a tuned model's answers are is not known before it is tuned.
 DOUBT = {TRAINING: 0.10, ANSWERING: 0.30, REST: 0.30}
-# How likely one that a rung has room for is near enough to the best, where it has a margin.
+# Of those for whom a rung with a margin has room, beside the best of each group, so many are taken
+# to be near enough; an interval goes from none of them to all.
 NEAR = 0.5
 
 
@@ -57,10 +58,11 @@ class Piece:
         return self.job.config
 
 
-def stages(plan: Plan, limit: int | None = None) -> list[list[Piece]]:
+def stages(plan: Plan, limit: int | None = None, near: float = NEAR) -> list[list[Piece]]:
     """Return what is done now, and what each choice among candidates will add.
 
-    Which of them are going to be kept is not known: some are taken for them, as many as will be.
+    Which of them are going to be kept is not known: some are taken for them, as many as will be;
+    where there is a margin, the share ``near`` of those for whom there is room.
     """
     of = {job.identity.hash: n for n, b in enumerate(plan.brackets) for job in b.jobs}
     now = [
@@ -71,48 +73,44 @@ def stages(plan: Plan, limit: int | None = None) -> list[list[Piece]]:
         return [now[:limit]]
     later: list[list[Piece]] = []
     for bracket, look in enumerate(plan.looks):
-        for number, stage in enumerate(_after_rungs(look, plan.audit)):
+        for number, stage in enumerate(_after_rungs(look, plan.audit, near)):
             later += [[] for _ in range(number + 1 - len(later))]
             later[number] += [replace(piece, bracket=bracket) for piece in stage]
     return [stage for stage in (now, *later) if stage]
 
 
-def _after_rungs(look: Look, audit: float) -> Iterator[list[Piece]]:
+def _after_rungs(look: Look, audit: float, near: float) -> Iterator[list[Piece]]:
     """What follows on each rung of a bracket that is still to be decided."""
     rungs, shares = look.bracket.rungs, [*look.shares, 1.0]
     passed = {name: fate.passed for name, fate in look.fates.items() if not fate.out}
     climbing = {name: look.bracket.candidates[name] for name in passed}
-    chance = dict.fromkeys(climbing, 1.0)
     at = min(passed.values(), default=len(rungs))
     for number in range(at, len(rungs)):
         sure = [name for name in climbing if passed[name] > number]  # they are due now
-        names = likely(climbing, rungs[number], sure)
+        names = likely(climbing, rungs[number], sure, near)
         stopped = [job for name, job in climbing.items() if name not in names]
         climbing = {name: job for name, job in climbing.items() if name in names}
-        chance = {name: chance[name] * names[name] for name in climbing}
-        added = {name: job for name, job in climbing.items() if name not in sure}
+        added = [job for name, job in climbing.items() if name not in sure]
         begin, end = shares[number], shares[number + 1]
-        stage = [Piece(j, begin, end, chance[name]) for name, j in added.items() if begin < end]
+        stage = [Piece(job, begin, end) for job in added if begin < end]
         stage += [Piece(job, begin, weight=audit) for job in stopped if audit and begin < 1]
         if number + 1 == len(rungs):
-            stage += [
-                Piece(further, weight=chance[name])
-                for name, job in added.items()
-                for further in look.bracket.further[job.identity.hash]
-            ]
+            further = look.bracket.further
+            stage += [Piece(job) for c in added for job in further[c.identity.hash]]
         yield stage
 
 
-def likely(names: Iterable[str], rung: Rung, sure: Sequence[str] = ()) -> dict[str, float]:
-    """Take as many candidates as a rung has room for, with how likely each of them goes on.
-
-    Those are who is sure, the first of each group, and others.
-    """
+def likely(
+    names: Iterable[str], rung: Rung, sure: Sequence[str] = (), near: float = NEAR
+) -> set[str]:
+    """Take as many candidates as a rung leaves: who is sure, the first of each group, others."""
     every = list(dict.fromkeys([*sure, *names]))
     firsts = list({rung.groups[name]: name for name in reversed(every)}.values())[::-1]
-    others = [name for name in every if name not in firsts][: max(0, rung.keep - len(firsts))]
-    near = dict.fromkeys(others, 1.0 if rung.margin is None else NEAR)
-    return near | dict.fromkeys([*firsts, *sure], 1.0)
+    others = [name for name in every if name not in firsts]
+    room = min(len(others), max(0, rung.keep - len(firsts)))
+    if rung.margin is not None:
+        room = math.ceil(near * room)
+    return {*firsts, *others[:room], *sure}
 
 
 def _begun(job: Job) -> float:
@@ -122,33 +120,16 @@ def _begun(job: Job) -> float:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a piece by what they go into; ``spread`` is a standard error of the training.
-
-    ``chance``: by how many it may be more or less, where it is not sure that it is done.
-    """
+    """Seconds of a piece by what they go into; ``spread`` is a standard error of the training."""
 
     training: float = 0.0
     answers: float = 0.0
     rest: float = 0.0
     spread: float = 0.0
-    chance: float = 0.0
 
     @property
     def seconds(self) -> float:
         return self.training + self.answers + self.rest
-
-    def weighed(self, weight: float) -> Cost:
-        """The cost of what is done with a chance of ``weight``."""
-        return Cost(
-            weight * self.training,
-            weight * self.answers,
-            weight * self.rest,
-            weight * self.spread,
-            min(weight, 1 - weight) * self.seconds,
-        )
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
 
 
 @dataclass
@@ -175,19 +156,20 @@ class Costs:
     def of(self, piece: Piece, measured: Measured) -> Cost:
         """What a piece takes when it is its turn."""
         config, count = piece.config, _Counts(piece.config, measured)
-        untouched = Cost(answers=self._untouched(config, measured, count))
+        answers = self._untouched(config, measured, count)
         if not trains(config):
             more = measured.fit + _timed(config, measured, count, sides=1)
-            return untouched + Cost(rest=JOB_SECONDS + measured.data + more).weighed(piece.weight)
+            return Cost(answers=answers, rest=piece.weight * (JOB_SECONDS + measured.data + more))
         pace = self.paces.get(piece.job.identity.hash, 1.0)
         training, spread = (pace * seconds for seconds in _training(piece, measured, count))
-        evaluation, answers = config.get("evaluation") or {}, 0.0
+        evaluation = config.get("evaluation") or {}
         if piece.end >= 1.0 and config.get("stage") != "train":
             split = count.test + (count.validation if measured.answers_validation[1] else 0)
             prior = 0.0 if evaluation.get("candidates_on") == CHOICE else measured.prior
-            answers = prior + split * measured.tuned + _timed(config, measured, count, sides=2)
+            answers += piece.weight * (prior + split * measured.tuned)
+            answers += piece.weight * _timed(config, measured, count, sides=2)
         rest = JOB_SECONDS + measured.data + measured.fit
-        return untouched + Cost(training, answers, rest, spread).weighed(piece.weight)
+        return Cost(piece.weight * training, answers, piece.weight * rest, spread)
 
     def _untouched(self, config: Mapping[str, Any], measured: Measured, count: _Counts) -> float:
         wanted = (config.get("evaluation") or {}).get("zero_shot", True) or not trains(config)
@@ -402,6 +384,7 @@ def _doubt(work: Mapping[str, float], spent: Sequence[Cost]) -> float:
     if whole <= 0:
         return 0.0
     parts = [DOUBT[name] * seconds for name, seconds in work.items()]
-    # One measurement for all, and one margin: no mean over them.
-    scatter, chance = 1.64 * sum(c.spread for c in spent), sum(c.chance for c in spent)
-    return math.hypot(*parts, scatter, chance) / whole
+    scatter = 1.64 * sum(
+        cost.spread for cost in spent
+    )  # one measurement for all: no mean over them
+    return math.hypot(*parts, scatter) / whole
