@@ -66,7 +66,9 @@ Rungs = Sequence[At]
 # of the base only.
 RULES: tuple[tuple[str, Rungs, bool], ...] = (
     ("half at 1/3", (At(1 / 3, 0.5),), True),
-    ("half at 1/3, at most 15 % behind", (At(1 / 3, 0.5, 0.15),), True),
+    ("half at 1/3, within 15 %", (At(1 / 3, 0.5, 0.15),), True),
+    ("all within 10 % at 1/5", (At(1 / 5, 1.0, 0.1),), True),
+    ("all within 10 % at 1/5, of any rank", (At(1 / 5, 1.0, 0.1),), False),
     ("half at 1/2", (At(1 / 2, 0.5),), True),
     ("a quarter at 1/3", (At(1 / 3, 0.25),), True),
     (
@@ -75,6 +77,11 @@ RULES: tuple[tuple[str, Rungs, bool], ...] = (
         False,
     ),
     ("half at 1/15 and 1/5, of any rank", (At(1 / 15, 0.5), At(1 / 5, 0.25)), False),
+    (
+        "half at 1/15 and 1/5 within 150 % and 10 %, of any rank",
+        (At(1 / 15, 0.5, 1.5), At(1 / 5, 0.25, 0.1)),
+        False,
+    ),
     (
         "half at 1/15, 1/5 and 2/3, of any rank",
         (At(1 / 15, 0.5), At(1 / 5, 0.25), At(2 / 3, 0.125)),
@@ -93,7 +100,7 @@ RULES: tuple[tuple[str, Rungs, bool], ...] = (
 # What is trained per base: ranks, learning rates (a factor of 1.7 apart), seeds.
 STEPS = 150
 RATES = (0.0005, 0.00087, 0.0015, 0.0026, 0.0045, 0.0078, 0.0135)
-RANKS, SEEDS = (4, 8, 16), (1, 2)
+RANKS, SEEDS = (4, 8, 16), (1, 2, 3)
 BASES = ("micro", "nano")
 
 
