@@ -12,6 +12,7 @@ import pytest
 
 from sizewise.config.training import TrainerConfig
 from sizewise.files import sealed, write_json
+from sizewise.job.execute import execute
 from sizewise.job.submit import DEFAULT_FUNCTION, Job
 from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
 from sizewise.record.identity import run_identity
@@ -35,6 +36,8 @@ from sizewise.sweep.estimate.work import (
 from sizewise.sweep.grid import tell, timed
 from sizewise.sweep.launch.local_launcher import LocalBackend
 from sizewise.sweep.launch.packing import Packing
+from sizewise.sweep.plan import current
+from sizewise.sweep.stages import _submit
 
 from .conftest import job_config
 from .planned import ESTIMATE, KIND, costs, planned
@@ -125,7 +128,7 @@ def test_of_a_halved_grid_as_many_go_on_from_each_rung_as_are_kept(tmp_path: Pat
     assert [len(stage) for stage in stages(each)] == [8 - 4 + 4], "every rank is kept: no rung"
 
 
-def test_behind_a_margin_half_of_those_with_room_are_taken_to_go_on(tmp_path: Path) -> None:
+def test_at_a_rung_with_a_margin_half_of_those_with_room_are_taken_to_go_on(tmp_path: Path) -> None:
     grid = [(f"r={r}", f"seed={seed}") for r in (2, 4, 8, 16) for seed in (1, 2)]
     halving = {"rungs": [0.25, 0.5], "keep": 1.0, "keep_each": [], "margin": [0.3, 0.1]}
     plan = planned(tmp_path, grid, halving, audit=0.5)
@@ -140,13 +143,10 @@ def test_behind_a_margin_half_of_those_with_room_are_taken_to_go_on(tmp_path: Pa
     assert counts[1.0][2] == [(0.5, 1.0, 1.0)] * 4 + [(0.0, 1.0, 1.0)] * 4
 
 
-def test_the_interval_holds_few_and_many_behind_a_margin_and_money_is_that_of_many(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("fake_kinds")
+def test_with_a_margin_the_interval_holds_few_and_many_and_money_is_that_of_many(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(estimate_module, "DEFAULT_FUNCTION", "sweep.fake:tuned")
-    monkeypatch.setattr(
-        estimate_module, "calibrate", lambda chosen, *_: dict.fromkeys(chosen, KIND)
-    )
     large = {"model": SERVER, "quantization": {"method": "none"}}
     judge = {"_target_": "sizewise.metrics.judge.Judge", "prompt": "1234", "max_new_tokens": 2,
              "models": {"large": large}}  # fmt: skip
@@ -177,6 +177,33 @@ def test_an_audit_counts_as_likely_as_it_is(tmp_path: Path) -> None:
     assert [piece.weight for piece in later] == [1.0, 0.5, 0.5]
     sure, likely, _ = forecast([now, later], costs(plan)).later
     assert likely == pytest.approx(sure / 2)
+
+
+@pytest.fixture
+def fake_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All jobs are of one kind, which need not be measured."""
+    monkeypatch.setattr(estimate_module, "DEFAULT_FUNCTION", "sweep.fake:tuned")
+    monkeypatch.setattr(
+        estimate_module, "calibrate", lambda chosen, *_: dict.fromkeys(chosen, KIND)
+    )
+
+
+@pytest.mark.usefixtures("fake_kinds")
+def test_whatever_is_sure_an_estimate_knows_all_that_may_come(tmp_path: Path) -> None:
+    """A margin at one rung, and one rate of each rank left at the next."""
+    grid = [(f"r={r}", f"seed={seed}") for r in (4, 16) for seed in (1, 2)]
+    halving = {"rungs": [0.2], "keep": 1.0, "margin": [2.0]}
+    plan = planned(tmp_path, grid, halving, lr_factors=[0.1, 1.0, 10.0])
+    while (plan := current(plan)).to_do:
+        estimate = estimate_sweep(plan, LocalBackend(n_jobs=1), peaks={})
+        assert estimate is not None
+        assert estimate.seconds is not None
+        assert estimate.low is not None
+        assert estimate.high is not None
+        assert estimate.low <= estimate.seconds <= estimate.high
+        job = plan.to_do[0]
+        (job,) = _submit([job])
+        execute(job.run_dir)
 
 
 @pytest.mark.parametrize(

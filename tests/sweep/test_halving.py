@@ -216,7 +216,6 @@ def test_a_later_rung_halves_again(tmp_path: Path) -> None:
     [
         # A rate ten times off the best one of its rank has nearly twice the loss, and the next
         # nearly three times.
-        ({"margin": [0.5]}, True, 2),
         ({"margin": [1.0]}, True, 4),
         ({"margin": [1.0], "keep": 1.0}, True, 6),
         ({"margin": [0.5], "keep": 1.0}, True, 2),
@@ -265,12 +264,19 @@ def test_a_margin_alone_makes_a_rung_and_says_that_fewer_may_go_on(
     plan = halved(tmp_path, halving={"keep": 1.0, "margin": [0.2]})
     with caplog.at_level(logging.INFO):
         print_plan(plan, details=False)
+    assert "Sweep " in caplog.text
+    assert ": up to 16 jobs; 0 done, 16 to do." in caplog.text
     assert "the best 2 to 8 by validation loss go on, with at most 8 jobs more" in caplog.text
+    with_room = halved(tmp_path, halving={"keep": 0.5, "margin": [0.2]})
+    with caplog.at_level(logging.INFO):
+        print_plan(with_room, details=False)
+    assert "the best 2 to 5 by" in caplog.text, "the best of a rank may be behind four of the other"
     few = halved(tmp_path, halving={"keep": 0.1, "margin": [0.2]})
     with caplog.at_level(logging.INFO):
         print_plan(few, details=False)
     assert "the best 2 (at least) by validation loss go on, with 2 jobs more" in caplog.text
     assert halved(tmp_path, halving={"keep": 1.0}).brackets == []
+    assert "keep=1 keeps all. Give a sweep.halving.margin, or a lower keep." in caplog.text
 
 
 def test_with_tuned_rates_one_of_each_configuration_is_left(tmp_path: Path) -> None:
@@ -352,14 +358,12 @@ def test_a_failed_candidate_holds_up_only_what_depends_on_it(
     assert ended(tmp_path) == {(16, 1e-3, 1)}, "the best of the others goes on"
     states = sorted(c.state for c in tried(tmp_path).brackets[0].candidates)
     assert states == ["failed", "kept", "open", "stopped"]
-    assert "tiny on toy: not decided at a rung: 1 candidate, because of 1 that failed." in (
-        caplog.text
-    )
+    assert "tiny on toy: 1 candidate waiting at a rung for 1 that failed." in caplog.text
     (tmp_path / "repaired").touch()
     caplog.clear()
     run(halved(tmp_path, grid, halving={"keep_each": []}))
     assert ended(tmp_path) == {(16, 1e-3, 1), (13, 1e-3, 1)}
-    assert "not decided" not in caplog.text
+    assert "waiting" not in caplog.text
 
 
 def test_a_margin_names_another_sweep_and_none_the_one_of_before() -> None:
@@ -383,7 +387,7 @@ def test_where_a_run_had_gone_past_the_rung_the_margin_counts_at_the_end(
     tmp_path: Path, margin: list[float]
 ) -> None:
     """Without rungs all are run to their ends, with losses of 1.01, 2.01 and 3.01."""
-    grid = [(f"r={r}", f"optimizer.lr={lr}", "seed=1") for r in (16,) for lr in RATES]
+    grid = [("r=16", f"optimizer.lr={lr}", "seed=1") for lr in RATES]
     run(halved(tmp_path, grid, halving={"rungs": None}))
     run(halved(tmp_path, grid, halving={"keep": 1.0, "margin": margin, "keep_each": []}))
     (bracket,) = tried(tmp_path).brackets
@@ -402,8 +406,9 @@ def test_a_record_of_before_there_were_margins_is_read(tmp_path: Path) -> None:
     assert tried(tmp_path).brackets[0].rungs[0].margin is None
 
 
-def test_behind_a_margin_a_failed_candidate_holds_up_all_but_the_best_of_each_group(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("way", ["repaired", "left out"])
+def test_at_a_rung_with_a_margin_a_failed_candidate_holds_up_all_but_the_best_of_each_group(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
     grid = [
         (f"r={r}", f"optimizer.lr={lr}", "seed=1") for r in (13, 16) for lr in (1e-3, 1e-2, 1e-1)
@@ -411,22 +416,40 @@ def test_behind_a_margin_a_failed_candidate_holds_up_all_but_the_best_of_each_gr
     halving = {"keep": 1.0, "margin": [1.0]}
     run(halved(tmp_path, grid, halving=halving))
     assert ended(tmp_path) == {(16, 1e-3, 1)}, "the best of its rank"
-    assert "not decided at a rung: 2 candidates, because of 1 that failed" in caplog.text
-    (tmp_path / "repaired").touch()
+    assert "2 candidates waiting at a rung for 1 that failed" in caplog.text
+    caplog.clear()
+    if way == "repaired":
+        (tmp_path / "repaired").touch()
+    else:
+        grid.remove(("r=13", f"optimizer.lr={1e-3}", "seed=1"))
     run(halved(tmp_path, grid, halving=halving))
-    assert ended(tmp_path) == {(r, lr, 1) for r in (13, 16) for lr in (1e-3, 1e-2)}
+    others = {(16, 1e-3, 1), (16, 1e-2, 1), (13, 1e-2, 1)}
+    assert ended(tmp_path) == others | ({(13, 1e-3, 1)} if way == "repaired" else set())
+    assert "waiting" not in caplog.text
+
+
+def test_nobody_is_said_to_wait_for_what_failed_while_others_are_to_come(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = [(f"r={r}", f"optimizer.lr={lr}", "seed=1") for r in (13, 16) for lr in (1e-3, 1e-2)]
+    over = run(halved(tmp_path, grid, halving={"keep": 1.0, "margin": [1.0]}), limit=3)
+    states = [job_state(job.run_dir) for job in over.jobs]
+    assert (states.count(JobState.FAILED), states.count(JobState.PRUNED)) == (1, 2)
+    assert "waiting" not in caplog.text
 
 
 @settings(max_examples=8, deadline=None)
 @given(
     kills=st.lists(st.integers(0, 9), max_size=5),
-    margin=st.sampled_from([None, [1.0, 0.5], [2.0, 1.0]]),
+    margin=st.sampled_from([None, [1.0, 0.5]]),
 )
 def test_a_kill_anywhere_leads_to_the_same_survivors(
     tmp_path_factory: pytest.TempPathFactory, kills: list[int], margin: list[float] | None
 ) -> None:
     folder = tmp_path_factory.mktemp("killed")
-    options: dict[str, Any] = {"halving": {"rungs": [0.25, 0.5], "audit": 0.5, "margin": margin}}
+    keep = 0.5 if margin is None else 1.0
+    halving = {"rungs": [0.25, 0.5], "audit": 0.5, "keep": keep, "margin": margin}
+    options: dict[str, Any] = {"halving": halving}
     for after in kills:
         try:
             run(halved(folder, **options), jobs_until_kill=after)
@@ -438,7 +461,8 @@ def test_a_kill_anywhere_leads_to_the_same_survivors(
     assert ended(folder) >= BOTH
     begun = [entry for path in folder.glob("*") for entry in trace(path)]
     audited = sum(c.state == "audited" for c in tried(folder).brackets[0].candidates)
-    assert len(begun) == 8 + 4 + 2 + 2 + audited, "nothing ran twice, and nothing further"
+    climbed = 4 if margin is None else 6
+    assert len(begun) == 8 + climbed + 2 + 2 + audited, "nothing ran twice, and nothing further"
 
 
 def test_two_launchers_on_one_directory_agree(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class HalvingConfig:
         if self.rungs and self.margin and len(self.margin) != len(self.rungs):
             raise ConfigError(
                 f"sweep.halving.margin={list(self.margin)} beside sweep.halving.rungs="
-                f"{list(self.rungs)}: give one margin for each rung."
+                f"{list(self.rungs)}: give one margin for each rung, or margin=null for none."
             )
         within("sweep.halving.audit", self.audit, 0.0, 1.0)
 

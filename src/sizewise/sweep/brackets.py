@@ -95,13 +95,23 @@ class Bracket:
 
     @property
     def survivors(self) -> int:
-        """How many are kept if all are near: about, see ``Rung``."""
+        """How many are kept where all are within the margins, at least."""
         return min(rung.survivors for rung in self.rungs)
 
     @property
     def least(self) -> int:
         """How many are kept at least, unless they diverge."""
         return min(rung.least for rung in self.rungs)
+
+    @property
+    def most(self) -> int:
+        """How many are kept at most."""
+        return min(rung.most for rung in self.rungs)
+
+    @property
+    def margins(self) -> bool:
+        """Whether the losses decide how many are kept."""
+        return self.least < self.survivors
 
     @property
     def halves(self) -> bool:
@@ -186,19 +196,31 @@ class Look:
 
     @property
     def later(self) -> int:
-        """Number of further seeds that are to come, but not known yet: about, or at most."""
-        missing = 0 if self.decided else max(0, self.bracket.survivors - len(self.kept))
-        return missing * self.bracket.seeds
+        """Number of further seeds that are to come, but not known yet.
+
+        About; where there are margins, if all that are left are within them.
+        """
+        left = sum(not fate.out for fate in self.fates.values())
+        missing = max(0, min(self.bracket.survivors, left) - len(self.kept))
+        return 0 if self.decided else missing * self.bracket.seeds
 
     @property
-    def held_up(self) -> tuple[int, int]:
-        """Number of candidates that stand at a rung undecided, and of those that failed."""
+    def is_open(self) -> bool:
+        """Whether losses that are still to come decide how many are kept."""
+        return self.bracket.margins and not self.decided
+
+    @property
+    def waiting_for_failed(self) -> tuple[int, int]:
+        """How many candidates wait at a rung, and for how many that failed.
+
+        (0, 0) where anybody else is still to come there.
+        """
         rungs, jobs = len(self.bracket.rungs), self.bracket.candidates
-        standing = sum(
-            not fate.out and fate.passed < rungs and name in self.found[fate.passed]
-            for name, fate in self.fates.items()
-        )
-        return standing, sum(self._state(job, ()) == FAILED for job in jobs.values())
+        undecided = {n: f.passed for n, f in self.fates.items() if not f.out and f.passed < rungs}
+        missing = [name for name, passed in undecided.items() if name not in self.found[passed]]
+        if not all(self._state(jobs[name], ()) == FAILED for name in missing):
+            return 0, 0
+        return len(undecided) - len(missing), len(missing)
 
     @property
     def mixed(self) -> bool:

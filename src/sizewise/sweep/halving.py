@@ -34,13 +34,18 @@ class Rung:
 
     @property
     def survivors(self) -> int:
-        """How many go on if all are near: about, the best of a group may be one more."""
+        """How many go on where all are within the margin, at least."""
         return min(len(self.groups), max(self.keep, self._firsts))
 
     @property
     def least(self) -> int:
         """How many go on at least, unless they diverge."""
         return self.survivors if self.margin is None else self._firsts
+
+    @property
+    def most(self) -> int:
+        """How many go on at most: the best of a group may be none of the ``keep`` best."""
+        return min(len(self.groups), max(0, self.keep - 1) + self._firsts)
 
     @property
     def _firsts(self) -> int:
@@ -92,7 +97,7 @@ def _decide(
     """Return who surely goes on and who surely does not.
 
     ``sure`` are surely compared here, and ``contenders`` possibly: each of those may yet turn out
-    better than all others while its loss is not known, and put them behind the margin.
+    better than all others while its loss is not known, and leave them outside the margin.
     """
     order = {name: by_loss(losses[name], name) for name in contenders if name in losses}
     unknown = contenders - order.keys()

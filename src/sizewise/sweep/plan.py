@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.composition.jobs import JobComposer
-from sizewise.config import SweepConfig
+from sizewise.config import HalvingConfig, SweepConfig
 from sizewise.config.register import to_run_config
 from sizewise.errors import ConfigError, SizewiseError, SweepError
 from sizewise.job.submit import Job, make_sweep_job
@@ -113,13 +113,7 @@ def make_plan(
     ordered = _ordered(list(make.jobs.values()), sweep.as_given)
     brackets = make_brackets(ordered, sweep)
     if sweep.halving.on and not any(bracket.halves for bracket in brackets):
-        log.warning(
-            "sweep.halving stops nothing: every configuration is alone with its values of "
-            "sweep.halving.keep_each=[%s], or sweep.halving.keep=%g keeps all. Leave keys out, try "
-            "several learning rates, lower keep, or give a sweep.halving.margin.",
-            ",".join(sweep.halving.keep_each),
-            sweep.halving.keep,
-        )
+        log.warning("sweep.halving stops nothing: %s", _why_none_is_stopped(sweep.halving))
     added, audit = len(ordered) - named, max(sweep.tuning.audit, sweep.halving.audit)
     plan = Plan(
         sweep_dir, make.name, [], {}, make.asked, brackets, audit, ordered, added,
@@ -128,6 +122,15 @@ def make_plan(
     plan = current(plan)
     limited = plan.jobs if brackets else _limited(plan.jobs, plan.states, sweep.limit)
     return replace(plan, jobs=limited)
+
+
+def _why_none_is_stopped(halving: HalvingConfig) -> str:
+    if halving.keep == 1 and not halving.margin:
+        return "sweep.halving.keep=1 keeps all. Give a sweep.halving.margin, or a lower keep."
+    return (
+        "every configuration is alone with its values of sweep.halving.keep_each="
+        f"[{','.join(halving.keep_each)}]. Leave keys out of that, or try several learning rates."
+    )
 
 
 def _add_baselines(make: _Maker) -> None:
@@ -234,8 +237,9 @@ def print_plan(plan: Plan, details: bool, peaks: Mapping[str, int] | None = None
     same = f", {joined} joined with equal ones or left out" if joined else ""
     done = len(plan.done)
     log.info(
-        "Sweep %s: %d jobs%s; %d done, %d to do. Directory: %s",
+        "Sweep %s: %s%d jobs%s; %d done, %d to do. Directory: %s",
         plan.name,
+        "up to " if any(look.is_open for look in plan.looks) else "",
         len(plan.jobs) + plan.later,
         same,
         done,
@@ -275,16 +279,17 @@ def _screening(rungs: tuple[float, ...], brackets: Sequence[Bracket]) -> str:
     candidates = sum(len(bracket.candidates) for bracket in brackets)
     configurations = plural(sum(len(bracket.cells) for bracket in brackets), "configuration")
     kept = sum(bracket.survivors for bracket in brackets)
-    least = sum(bracket.least for bracket in brackets)
-    seeds = sum(bracket.survivors * bracket.seeds for bracket in brackets)
+    margins = any(bracket.margins for bracket in brackets)
+    least, most = sum(b.least for b in brackets), sum(b.most for b in brackets)
+    seeds = sum((b.most if margins else b.survivors) * b.seeds for b in brackets)
     shares = " and ".join(share_text(share) for share in rungs if share < 1)
     until = f"to {shares} of their steps" if shares else "to their end"
     if all(len(bracket.cells) == bracket.survivors == 1 for bracket in brackets):
         what, who = f"{configurations} at several learning rates", "the best of each"
     else:
         what = f"{configurations} in {plural(len(brackets), 'bracket')}"
-        who = f"the best {least} to {kept}" if least < kept else f"the best {kept} (at least)"
-    more = f"{'at most ' if least < kept else ''}{plural(seeds, 'job')}"
+        who = f"the best {least} to {most}" if margins else f"the best {kept} (at least)"
+    more = f"{'at most ' if margins else ''}{plural(seeds, 'job')}"
     return (
         f"{what}: {candidates} jobs run with one seed {until}; {who} by validation loss go on, "
         f"with {more} more for further seeds."
@@ -299,8 +304,7 @@ def _rows(plan: Plan, peaks: Mapping[str, int]) -> Iterator[tuple[str, str, str,
         yield slug, str(plan.states[slug]), memory, shown
     for look in plan.looks:
         if look.later:
-            most = "at most " if look.bracket.least < look.bracket.survivors else ""
-            seeds = f"{most}{plural(look.later, 'further seed')}"
+            seeds = f"{'up to ' if look.is_open else ''}{plural(look.later, 'further seed')}"
             yield f"{look.bracket.name}: {seeds}", "after the choice", "", "of what is kept"
 
 

@@ -25,9 +25,9 @@ MIXED = (
     "and others now, with that of the mean of the latest weights, which is mostly lower: those "
     "stopped earlier are at a disadvantage. A new directory (sweep.dir) compares all alike."
 )
-HELD_UP = (
-    "%s: not decided at a rung: %s, because of %d that failed. Repair what failed, or leave it out "
-    "of the grid; the same command then goes on."
+WAITING = (
+    "%s: %s waiting at a rung for %d that failed. The same command tries again; to go on without "
+    "what failed, take it out of the grid and give sweep.dir=%s."
 )
 Started = Counter[tuple[str, float | None]]
 
@@ -67,9 +67,10 @@ def run_stages(plan: Plan, means: Means, limit: int | None, fail_fast: bool) -> 
     for look in course.plan.looks:
         if look.mixed:
             log.warning("%s: %s", look.bracket.name, MIXED)
-        standing, failed = look.held_up
-        if standing and failed:
-            log.warning(HELD_UP, look.bracket.name, plural(standing, "candidate"), failed)
+        waiting, failed = look.waiting_for_failed
+        if waiting and failed:
+            who = plural(waiting, "candidate")
+            log.warning(WAITING, look.bracket.name, who, failed, plan.sweep_dir)
     return course.plan if limit is None else _without_the_rest(course.plan, course.started)
 
 

@@ -21,7 +21,15 @@ from sizewise.sweep.estimate.calibration import (
     representatives,
 )
 from sizewise.sweep.estimate.outgoing import Outgoing, outgoing
-from sizewise.sweep.estimate.work import Costs, Forecast, Piece, forecast, stages
+from sizewise.sweep.estimate.work import (
+    NOT_YET,
+    Costs,
+    Forecast,
+    Piece,
+    Stages,
+    forecast,
+    stages,
+)
 from sizewise.sweep.launch.local_launcher import LocalBackend, available_cores
 from sizewise.sweep.launch.packing import ALONE
 from sizewise.sweep.launch.slot import Slot
@@ -86,7 +94,11 @@ def estimate_sweep(
         packing: as ``sweep.packing``. What jobs save that share passes is counted where it was
             measured before.
     """
-    most = stages(plan, limit, 1.0)
+    expected = stages(plan, limit)
+    fewest, most = expected, expected
+    if limit is None and _is_open(plan):
+        fewest, most = stages(plan, near=0.0), stages(plan, near=1.0)
+    every = [piece for planned in (expected, fewest, most) for stage in planned for piece in stage]
     pieces = [piece for stage in most for piece in stage]
     if not pieces or any(piece.job.function != DEFAULT_FUNCTION for piece in pieces):
         return None
@@ -94,7 +106,7 @@ def estimate_sweep(
     if peaks is None and not (cache / FOLDER).is_dir():
         return None
     places, elsewhere = _places(backend, _most_at_once(plan, limit))
-    jobs = {piece.job.identity.hash: piece.job for piece in pieces}
+    jobs = {piece.job.identity.hash: piece.job for piece in every}
     keys = {i: kind_key(job.config, len(places), places[0].threads) for i, job in jobs.items()}
     chosen = representatives(jobs, keys)
     if peaks is None:
@@ -107,21 +119,25 @@ def estimate_sweep(
     paces = packs.paces([*jobs.values()], workers)
     by_stages = here and backend.by_stages(packing)
 
-    def costs() -> Costs:
-        return Costs(found, keys, workers, cache, paces, plan.as_given)
-
-    def forecast_of(planned: Sequence[Sequence[Piece]]) -> Forecast:
+    def forecast_of(planned: Stages) -> Forecast:
         if by_stages:  # as if all were of one bracket
             planned = [[replace(piece, bracket=None) for piece in stage] for stage in planned]
-        return forecast(planned, costs())
+        return forecast(planned, Costs(found, keys, workers, cache, paces, plan.as_given))
 
-    kinds = costs()
-    known = [(p.job, kinds.measured(p.job), p.weight if p.end >= 1 else 0.0) for p in pieces]
-    forecasts = [forecast_of(most)]
-    if any(rung.margin is not None for bracket in plan.brackets for rung in bracket.rungs):
-        fewer = (stages(plan, limit), stages(plan, limit, 0.0))
-        forecasts = [*(forecast_of(planned) for planned in fewer), *forecasts]
-    return _summed(forecasts, workers, _at_once(peaks, pieces, workers), outgoing(known))
+    likely = forecast_of(expected)
+    bounds = [forecast_of(planned) for planned in (fewest, most) if planned is not expected]
+    known = [
+        (p.job, found.get(keys[p.job.identity.hash], NOT_YET), p.weight if p.end >= 1 else 0.0)
+        for p in pieces
+    ]
+    memory = _at_once(peaks, pieces, workers)
+    return _summed([likely, *bounds], workers, memory, outgoing(known))
+
+
+def _is_open(plan: Plan) -> bool:
+    """Whether losses that are still to come decide how many go on from a rung."""
+    undecided = [look.bracket for look in plan.looks if not look.decided]
+    return any(r.least < r.survivors for bracket in undecided for r in bracket.rungs)
 
 
 def _most_at_once(plan: Plan, limit: int | None) -> int:

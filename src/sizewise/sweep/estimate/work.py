@@ -58,7 +58,10 @@ class Piece:
         return self.job.config
 
 
-def stages(plan: Plan, limit: int | None = None, near: float = NEAR) -> list[list[Piece]]:
+Stages = list[list[Piece]]
+
+
+def stages(plan: Plan, limit: int | None = None, near: float = NEAR) -> Stages:
     """Return what is done now, and what each choice among candidates will add.
 
     Which of them are going to be kept is not known: some are taken for them, as many as will be;
@@ -89,7 +92,7 @@ def _after_rungs(look: Look, audit: float, near: float) -> Iterator[list[Piece]]
         sure = [name for name in climbing if passed[name] > number]  # they are due now
         names = likely(climbing, rungs[number], sure, near)
         stopped = [job for name, job in climbing.items() if name not in names]
-        climbing = {name: job for name, job in climbing.items() if name in names}
+        climbing = {name: climbing[name] for name in [*sure, *climbing] if name in names}
         added = [job for name, job in climbing.items() if name not in sure]
         begin, end = shares[number], shares[number + 1]
         stage = [Piece(job, begin, end) for job in added if begin < end]
@@ -271,7 +274,7 @@ class Forecast:
     unknown: Mapping[str, int]
 
 
-def forecast(planned: Sequence[Sequence[Piece]], costs: Costs) -> Forecast:
+def forecast(planned: Stages, costs: Costs) -> Forecast:
     """Hand out the pieces as the local launcher does.
 
     What a choice adds begins when all pieces of its bracket have ended; until then a worker that is
@@ -316,7 +319,7 @@ class _Worker:
 class _Simulation:
     """The pieces that wait, those that choices will add to them, and what they have taken."""
 
-    def __init__(self, planned: Sequence[Sequence[Piece]], costs: Costs) -> None:
+    def __init__(self, planned: Stages, costs: Costs) -> None:
         self._costs = costs
         self._waiting: Waiting[Piece] = Waiting([], costs.as_given)
         self._open = Counter[int | None]()
