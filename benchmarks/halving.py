@@ -259,7 +259,7 @@ def _decide(
 
 def table(curves: Curves, sweeps: int = SWEEPS) -> Iterator[str]:
     """The lines of a table for docs/sweeps.md."""
-    yield "| | winner kept | regret | with the weights as they are | | steps run |"
+    yield "| | winner kept | regret | by the weights as they are | | steps run |"
     yield "|---|---:|---:|---:|---:|---:|"
     for name, rungs, each_rank in RULES:
         mean, plain = (
@@ -276,9 +276,11 @@ def main() -> None:
     parser.add_argument("--record", choices=BASES, help="train the curves of a base")
     parser.add_argument("--seed", type=int, choices=SEEDS, default=1, help="of those curves")
     parser.add_argument("--sweeps", type=int, default=SWEEPS)
+    parser.add_argument("--only-seed", type=int, choices=SEEDS, help="draw from its curves alone")
     options = parser.parse_args()
     if options.record is None:
-        print("\n".join(table(read(), options.sweeps)))
+        curves = {k: v for k, v in read().items() if options.only_seed in (None, k[-1])}
+        print("\n".join(table(curves, options.sweeps)))
         return
     prepare_environment(hub=False)
     quiet()
