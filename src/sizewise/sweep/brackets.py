@@ -198,7 +198,7 @@ class Look:
     def later(self) -> int:
         """Number of further seeds that are to come, but not known yet.
 
-        About; where there are margins, if all that are left are within them.
+        About; with margins as many as there are if all that are left are within them.
         """
         left = sum(not fate.out for fate in self.fates.values())
         missing = max(0, min(self.bracket.survivors, left) - len(self.kept))
