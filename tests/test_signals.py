@@ -6,8 +6,10 @@ from contextlib import suppress
 
 import pytest
 
+from sizewise.evaluation.predict import evaluation_bar
 from sizewise.job.execute import Interrupts
-from sizewise.signals import SignalHandlers, signal_noted, signals_held
+from sizewise.signals import SignalHandlers, raise_if_lost, signal_noted, signals_held
+from sizewise.training.interrupt import StopRequest
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +80,37 @@ def test_who_is_in_force_tells_whether_a_signal_has_come() -> None:
         with SignalHandlers(lambda number, frame: None):
             assert not signal_noted()
     assert not signal_noted()
+
+
+class Finalised:
+    """In the midst of whose end a signal comes."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_is_lost_stops_the_job_before_its_next_long_part() -> None:
+    with Interrupts() as interrupts:
+        raise_if_lost()
+        Finalised()
+        assert interrupts.received == signal.SIGTERM, "nothing was raised here"
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            raise_if_lost()
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"), StopRequest():
+            pytest.fail("the fit began")
+        with (
+            pytest.raises(KeyboardInterrupt, match="SIGTERM"),
+            evaluation_bar("answers", wanted=False) as tell,
+        ):
+            tell(0, 8)
+    raise_if_lost()
+
+
+def test_a_signal_that_a_fit_has_noted_is_its_own_business() -> None:
+    noted: list[int | None] = []
+    with suppress(KeyboardInterrupt), Interrupts(), StopRequest() as request:
+        signal.raise_signal(signal.SIGTERM)
+        raise_if_lost()
+        noted.append(request.signal)
+    assert noted == [signal.SIGTERM]

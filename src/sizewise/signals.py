@@ -22,7 +22,10 @@ class SignalHandlers:
     Attributes:
         before: the handlers that were replaced, by signal.
         came: the last signal that came.
+        raises: whether ``handle`` raises KeyboardInterrupt.
     """
+
+    raises = False
 
     def __init__(self, handle: Handler, even_ignored: bool = False, enabled: bool = True) -> None:
         self.before: dict[int, Any] = {}
@@ -62,7 +65,26 @@ def signals_held() -> Iterator[None]:
             signal.raise_signal(held.came)
 
 
+def _noted() -> Iterator[SignalHandlers]:
+    """Those that are in force now and to which a signal has come."""
+    for number in SIGNALS:
+        handlers = getattr(signal.getsignal(number), "__self__", None)
+        if isinstance(handlers, SignalHandlers) and handlers.came is not None:
+            yield handlers
+
+
 def signal_noted() -> bool:
     """Whether a signal has come to the ``SignalHandlers`` that are in force now."""
-    handlers = (getattr(signal.getsignal(number), "__self__", None) for number in SIGNALS)
-    return any(isinstance(h, SignalHandlers) and h.came is not None for h in handlers)
+    return any(True for _ in _noted())
+
+
+def raise_if_lost() -> None:
+    """Raise again the KeyboardInterrupt of a signal, where nobody has got it.
+
+    Python drops what a handler raises in the midst of a finaliser (``__del__``, a callback of the
+    garbage collector), and the program goes on as if no signal had come. Whoever is about to begin
+    something long asks here.
+    """
+    for handlers in _noted():
+        if handlers.raises:
+            raise KeyboardInterrupt(signal.Signals(handlers.came or signal.SIGINT).name)

@@ -40,6 +40,7 @@ from sizewise.models.adapter.merged import merged
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
 from sizewise.record.progress import ANSWERS, stage
+from sizewise.signals import raise_if_lost
 
 if TYPE_CHECKING:
     import torch
@@ -288,12 +289,14 @@ def evaluation_bar(label: str, wanted: bool) -> Iterator[Tell]:
     """Yield what is to be called with the examples done and all of them.
 
     Where standard error is a terminal and a bar is ``wanted`` it is drawn when it is told, never
-    beside a measured batch. The job's own stand and log are told in any case.
+    beside a measured batch. The job's own stand and log are told in any case. Telling raises
+    KeyboardInterrupt where the one of a signal was lost.
     """
     with ExitStack() as stack:
         told: list[Callable[[int], None]] = []
 
         def tell(done: int, total: int) -> None:
+            raise_if_lost()
             if not told:
                 told.append(stage(ANSWERS, total, done, label))
                 if wanted and sys.stderr.isatty():

@@ -160,6 +160,8 @@ class Interrupts(SignalHandlers):
     A worker ignores SIGINT on purpose (its pool decides when it stops), and so it stays.
     """
 
+    raises = True
+
     def __init__(self, enabled: bool = True) -> None:
         self.received: int | None = None
         super().__init__(self._handle, enabled=enabled)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import signal
 from types import FrameType, TracebackType
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import torch
 from pytorch_lightning import Trainer
 
-from sizewise.signals import SignalHandlers
+from sizewise.signals import SignalHandlers, raise_if_lost
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,15 @@ class StopRequest(SignalHandlers):
     def __init__(self) -> None:
         self.signal: int | None = None
         super().__init__(self._note)
+
+    def __enter__(self) -> Self:
+        """Begin, unless a signal has come before.
+
+        Raises:
+            KeyboardInterrupt: one came and was lost.
+        """
+        raise_if_lost()
+        return super().__enter__()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
