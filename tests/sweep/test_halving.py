@@ -275,6 +275,10 @@ def test_a_margin_alone_makes_a_rung_and_says_that_fewer_may_go_on(
     with caplog.at_level(logging.INFO):
         print_plan(few, details=False)
     assert "the best 2 (at least) by validation loss go on, with 2 jobs more" in caplog.text
+    one_seed = [overrides for overrides in GRID if overrides[-1] == "seed=1"]
+    with caplog.at_level(logging.INFO):
+        print_plan(halved(tmp_path, one_seed, halving={"margin": [0.2]}), details=False)
+    assert "the best 2 to 5 by validation loss go on.\n" in caplog.text
     assert halved(tmp_path, halving={"keep": 1.0}).brackets == []
     assert "keep=1 keeps all. Give a sweep.halving.margin, or a lower keep." in caplog.text
 

@@ -289,10 +289,11 @@ def _screening(rungs: tuple[float, ...], brackets: Sequence[Bracket]) -> str:
     else:
         what = f"{configurations} in {plural(len(brackets), 'bracket')}"
         who = f"the best {least} to {most}" if margins else f"the best {kept} (at least)"
-    more = f"{'at most ' if margins else ''}{plural(seeds, 'job')}"
+    count = f"{'at most ' if margins else ''}{plural(seeds, 'job')}"
+    more = f", with {count} more for further seeds" if seeds else ""
     return (
-        f"{what}: {candidates} jobs run with one seed {until}; {who} by validation loss go on, "
-        f"with {more} more for further seeds."
+        f"{what}: {candidates} jobs run with one seed {until}; "
+        f"{who} by validation loss go on{more}."
     )
 
 
