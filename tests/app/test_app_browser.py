@@ -146,7 +146,11 @@ class Visit:
         assert self.page.evaluate(main) <= 0
 
     def reads(self) -> None:
-        """Every text that is drawn stands out from its ground by 4.5 (WCAG 2.2) or more."""
+        """Every text that is drawn stands out from its ground by 4.5 (WCAG 2.2) or more.
+
+        What is about to be drawn anew is pale for a moment.
+        """
+        self.settle()
         ground = self.page.evaluate("getComputedStyle(document.querySelector('.stApp')).background")
         dark = self.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
         assert ("255, 255, 255" in ground) is not dark
