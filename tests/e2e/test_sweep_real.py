@@ -83,7 +83,12 @@ def test_killed_five_times_real_jobs_end_as_if_they_had_run_through(tmp_path: Pa
     assert {path.parent.name: figures(path) for path in finished(killed)} == expected
     for path in finished(killed):
         assert curves(path.parent) == curves(whole / "all" / path.parent.name)
-    assert len(offline_folders(killed / "all")) == 1, "one summary run"
+    names, again = (
+        sorted(path.name.split("-", 3)[3] for path in offline_folders(folder / "all"))
+        for folder in (whole, killed)
+    )
+    assert names == again, "no run twice"
+    assert sum(name.startswith("summary-") for name in names) == 1
 
 
 def curves(run: Path) -> list[dict[str, float]]:
