@@ -75,7 +75,7 @@ def _noted() -> Iterator[SignalHandlers]:
 
 def signal_noted() -> bool:
     """Whether a signal has come to the ``SignalHandlers`` that are in force now."""
-    return any(True for _ in _noted())
+    return next(_noted(), None) is not None
 
 
 def raise_if_lost() -> None:

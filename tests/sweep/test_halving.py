@@ -565,6 +565,7 @@ def test_the_winner_of_sweeps_from_stored_learning_curves_is_kept() -> None:
     for name, sweeps, most in (
         ("half at 1/3", 200, 0.75),
         ("all within 10 % at 1/5", 200, 0.5),
+        ("half at 1/15 and 1/5, of any rank", 1000, 0.4),
         ("half at 1/15 and 1/5 within 150 % and 10 %, of any rank", 1000, 0.35),
     ):
         rungs, each_rank = rules[name]

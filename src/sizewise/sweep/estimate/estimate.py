@@ -96,7 +96,7 @@ def estimate_sweep(
     """
     expected = stages(plan, limit)
     fewest, most = expected, expected
-    if limit is None and _is_open(plan):
+    if limit is None and _margins_ahead(plan):
         fewest, most = stages(plan, near=0.0), stages(plan, near=1.0)
     every = [piece for planned in (expected, fewest, most) for stage in planned for piece in stage]
     pieces = [piece for stage in most for piece in stage]
@@ -134,7 +134,7 @@ def estimate_sweep(
     return _summed([likely, *bounds], workers, memory, outgoing(known))
 
 
-def _is_open(plan: Plan) -> bool:
+def _margins_ahead(plan: Plan) -> bool:
     """Whether losses that are still to come decide how many go on from a rung."""
     undecided = [look.bracket for look in plan.looks if not look.decided]
     return any(r.least < r.survivors for bracket in undecided for r in bracket.rungs)
