@@ -17,7 +17,7 @@ from sizewise.evaluation.beginning import Beginning
 from sizewise.evaluation.candidate_set import CandidateSet, choose
 from sizewise.evaluation.candidates import Scored
 from sizewise.evaluation.drafts import Known, agreed, can_draft, longer
-from sizewise.evaluation.generate import Generated, generate_behind, generate_rest
+from sizewise.evaluation.generate import Decode, Generated, generate_behind, generate_rest
 from sizewise.evaluation.prompts import CachedPrompts, Prompts, croppable, open_prompts
 from sizewise.evaluation.text import pad_id
 from sizewise.metrics.preference import REJECTED, REJECTED_LOG_PROB, REJECTED_TOKENS
@@ -33,7 +33,8 @@ class Measurer:
     """Everything that turns examples into predictions, except the examples.
 
     ``candidates``: answers whose likelihoods are compared beside free generation; ``beginning``:
-    what all prompts begin with, for the weights that ``model`` has meanwhile.
+    what all prompts begin with, for the weights that ``model`` has meanwhile; ``decode``: answers
+    prompts of which nothing is known.
     """
 
     model: Any
@@ -41,6 +42,7 @@ class Measurer:
     generation: GenerationConfig
     candidates: CandidateSet | None = None
     beginning: Beginning = field(default_factory=Beginning)
+    decode: Decode = generate_behind
 
     @cached_property
     def drafts(self) -> bool:
@@ -64,7 +66,7 @@ class Measurer:
             log_probs, known = self._references(prompts, encoded, scored, drafts=True)
             answers = generate_rest(prompts, self.template, self.generation, known)
         else:
-            answers = generate_behind(prompts, self.template, self.generation, names)
+            answers = self.decode(prompts, self.template, self.generation, names)
             scored = self._score(prompts)
             log_probs, _ = self._references(prompts, encoded, scored)
         extra = self._rejected(examples, prompts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -88,6 +88,10 @@ def generate_behind(
     synchronize(device)
     latency = time.perf_counter() - started
     return _answers(rows, prompts, template, latency)
+
+
+Decode = Callable[[Prompts, Template, GenerationConfig, Sequence[str]], list[Generated]]
+"""Answers the prompts of one batch, whose names are given, as ``generate_behind`` does."""
 
 
 def generate_rest(

@@ -35,12 +35,14 @@ from sizewise.evaluation.answer import Measurer
 from sizewise.evaluation.beginning import Beginning
 from sizewise.evaluation.candidate_set import CandidateSet
 from sizewise.evaluation.timing import time_batch
+from sizewise.evaluation.together import decoding
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter.merged import merged
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
 from sizewise.record.progress import ANSWERS, stage
 from sizewise.signals import raise_if_lost
+from sizewise.training.pack import job_clock
 
 if TYPE_CHECKING:
     import torch
@@ -104,21 +106,21 @@ def predict(
 
     ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
     best one in each reading is kept for each example. An adapter answers merged where that is exact
-    (``merged``). Where answers are drafted (``Measurer.drafts``) one batch is decoded once more, to
-    be timed, unless times are not wanted (``timed``); elsewhere all are, after a warm-up.
+    (``merged``), else with the other jobs of its pack (``together``). Where answers are drafted
+    (``Measurer.drafts``) or those of several jobs, one batch is decoded once more, to be timed,
+    unless times are not wanted (``timed``); elsewhere all are, after a warm-up.
     """
     _refuse_none(split_)
     beginning = Beginning.of(model, (item.prompt_ids for item in split_.encoded))
-    measure = Measurer(model, template, generation, candidates, beginning)
     tokens = min(WARMUP_TOKENS, generation.max_new_tokens)
     short = dataclasses.replace(generation, max_new_tokens=tokens)
-    warm_up = dataclasses.replace(measure, generation=short)
     device = device_of(model)
-    warmup_batches = 0 if measure.drafts else warmup_batches
-    with merged(model) as kept:
+    with merged(model) as kept, decoding(model, merged=kept > 0) as decode:
+        measure = Measurer(model, template, generation, candidates, beginning, decode)
+        warm_up = dataclasses.replace(measure, generation=short)
         predicted = measured(
-            measure, split_, store, device, batch_size, warm_up, warmup_batches, retries, progress,
-            kept,
+            measure, split_, store, device, batch_size, warm_up,
+            0 if measure.drafts else warmup_batches, retries, progress, kept,
         )  # fmt: skip
         if timed and all(math.isnan(row.latency) for row in predicted.predictions):
             sample = time_batch(model, split_, template, generation, predicted.batch_size)
@@ -180,7 +182,7 @@ def measured(
     counts = Counter(ids)
     done = {prediction.id: prediction for prediction in store.read()}
     answered = sum(counts[own] for own in done)
-    bill = Bill(store.path, len(done), PeakMemory(device, kept_bytes))
+    bill = Bill(store.path, len(done), PeakMemory(device, kept_bytes), job_clock)
     pending = _pending(split_, ids, set(done), batch_size)
     for _ in halve_on_oom(
         pending[:warmup_batches], batches, partial(_measure, warm_up, split_, retries)

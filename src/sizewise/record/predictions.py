@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,17 +239,24 @@ class Bill:
     """Adds up what a split costs, batch by batch, in a side-car ``<name>.spent``.
 
     A line of it is written before the predictions that it counts. After a kill between the two it
-    counts more predictions than there are, and is passed over. ``held`` of them are there already.
+    counts more predictions than there are, and is passed over. ``held`` of them are there already,
+    and ``clock`` gives the seconds that the job itself has taken.
     """
 
-    def __init__(self, predictions: Path, held: int, peak: PeakMemory) -> None:
+    def __init__(
+        self,
+        predictions: Path,
+        held: int,
+        peak: PeakMemory,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.path = bill_path(predictions)
-        self._held, self._peak = held, peak
+        self._held, self._peak, self._clock = held, peak, clock
         self._lines = self._read()
         none = None if held else Spent(0, 0.0, None)
         self._before = self._lines[-1] if self._lines else none
         self._now = self._before
-        self._started = time.perf_counter()
+        self._started = self._clock()
 
     @property
     def seconds(self) -> float | None:
@@ -264,13 +271,13 @@ class Bill:
     def begin(self) -> None:
         """Leave out the warm-up of a resumed evaluation: an undisturbed one has a single one."""
         if self._held:
-            self._started = time.perf_counter()
+            self._started = self._clock()
 
     def note(self, new: int) -> None:
         """Count a batch of ``new`` predictions that is about to be stored."""
         if self._before is None:
             return
-        seconds = self._before.seconds + time.perf_counter() - self._started
+        seconds = self._before.seconds + self._clock() - self._started
         peaks = [p for p in (self._before.peak_bytes, self._peak.read()) if p is not None]
         if self._now is self._before:
             self._write_anew()

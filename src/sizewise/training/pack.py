@@ -1,22 +1,23 @@
-"""Fits of one process that share the passes over their base.
+"""Jobs of one process that share the passes over their base.
 
 Every fit keeps its own Trainer, optimiser, schedule, callbacks and files. Two points of a step are
 common: the forward pass, for which each hands in its micro-batch and gets its own logits, and the
 backward pass, for which each hands in the gradient of its own loss by them; and so are the batches
-of validations. The fits run one at a time, and at these points one waits (``Seat.pause``) until all
-the others wait too or have left. What fails for all is made again by each alone, so that nobody
-pays for what another brought.
+of validations, and those that are answered. The jobs run one at a time, and at these points one
+waits (``Seat.pause``) until all the others wait too or have left. What fails for all is made again
+by each alone, so that nobody pays for what another brought.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,9 @@ from sizewise.models.head import answer_logits, answer_targets, rows_at_once
 from sizewise.training.group_size import GroupSize
 
 log = logging.getLogger(__name__)
-# What there is to wait for; what stands first is done first, since it holds more memory.
-PASSES = ("backward", "validation", "forward")
+# What there is to wait for; what stands first is done first. A pass that is to be differentiated
+# holds memory, and who has ended its fit before the others waits to answer with them.
+PASSES = ("backward", "validation", "forward", "answers")
 Random = tuple[Tensor, Tensor | None]
 
 
@@ -74,6 +76,20 @@ class Shared:
             set_torch_random(now)
 
 
+class Question(Protocol):
+    """A batch of prompts that a job's model is to answer."""
+
+    @property
+    def tokens(self) -> int:
+        """Of the longest prompt: whoever has longer ones left is behind the others."""
+
+    def is_like(self, other: Self) -> bool:
+        """Whether both can be answered at once."""
+
+    def answer(self, base: PackedBase, asked: Mapping[int, Self]) -> list[Any]:
+        """Answer at once what some members ask, in their order."""
+
+
 @dataclass(eq=False)
 class Seat:
     """The place of one job in a pack.
@@ -97,6 +113,8 @@ class Seat:
     _batch: Mapping[str, Any] = field(default_factory=dict)
     _alone: str | None = None
     _logits: Tensor | None = None
+    _question: Question | None = None
+    _answer: Any = None
     _shared: Shared | None = None
     _begun: float | None = None
     _spent: float = 0.0
@@ -119,6 +137,18 @@ class Seat:
         if training and logits is None and self._batch is batch:
             self._begun = self.pack.time()
         return logits
+
+    def answer(self, model: nn.Module, question: Question) -> Any:
+        """Return what ``model`` answers, with the other jobs that ask the like.
+
+        None: there is no such pass, and the job is to answer on its own.
+        """
+        if not self._takes_part(model):
+            return None
+        self._question = question
+        self._wait("answers")
+        answer, self._answer, self._question = self._answer, None, None
+        return answer
 
     def backward(self, loss: Tensor) -> None:
         """Differentiate ``loss``, with those of the jobs whose forward pass was the same."""
@@ -175,13 +205,13 @@ class Seat:
             self.leave_passes()
             self._model, self._alone = model, self.pack.admit(self.number, model)
             if self._alone:
-                log.info("This job is trained without the others: %s.", self._alone)
+                log.info("This job goes without the others: %s.", self._alone)
         return not self._alone
 
     def leave_passes(self) -> None:
-        """Take part no more: the fit has ended, however it did."""
+        """Take part no more: the fit, or the answering, has ended, however it did."""
         self.pack.dismiss(self.number)
-        self._model = self._logits = self._shared = None
+        self._model = self._logits = self._shared = self._question = self._answer = None
         self._batch, self.waiting = {}, ""
 
     @property
@@ -189,7 +219,7 @@ class Seat:
         """Tokens of the batch that was handed in, padding included."""
         return int(self._batch["input_ids"].numel())
 
-    def train_alone(self, why: str) -> None:
+    def go_alone(self, why: str) -> None:
         self._alone = why
 
     def resumed(self) -> None:
@@ -230,10 +260,12 @@ def _is_long(model: nn.Module, batch: Mapping[str, Any]) -> bool:
 class Pack:
     """The jobs that share passes, and who is in the next one.
 
-    ``size``: how many at most share one; it is halved where memory does not suffice.
+    ``size``: how many at most share one; it is halved where memory does not suffice. ``answering``:
+    the same where they answer, which needs other memory.
     """
 
     size: GroupSize
+    answering: GroupSize = field(default_factory=lambda: GroupSize(sys.maxsize))
     seats: dict[int, Seat] = field(default_factory=dict)
     _base: PackedBase | None = None
     _weight: Tensor | None = None
@@ -273,9 +305,17 @@ class Pack:
     def _chosen(self, what: str, jobs: list[Seat]) -> list[Seat]:
         if what == "backward":
             return jobs
+        if what == "answers":
+            return self._asking_alike(jobs)[: self.answering.most]
         jobs = sorted(jobs, key=lambda seat: seat.passes)
         most = self.size.most if what == "validation" else self.size.now(self._device, len(jobs))
         return jobs[:most]
+
+    def _asking_alike(self, jobs: Sequence[Seat]) -> list[Seat]:
+        """Return who asks what one asks that is behind: the longest prompts are answered first."""
+        asked = {seat: seat._question for seat in jobs if seat._question is not None}
+        first = max(asked.values(), key=lambda question: question.tokens)
+        return [seat for seat, question in asked.items() if question.is_like(first)]
 
     @property
     def _device(self) -> torch.device:
@@ -303,25 +343,31 @@ class Pack:
         if what == "backward":
             self._backward(group)
         elif len(group) > 1:
-            group = self._forward(group, what == "forward")
+            group = self._shared_by_most(group, what)
         seconds = self.time(shared) - begun
-        self._seconds = seconds if what == "forward" else self._seconds + seconds
-        if what == "backward":
+        if what == "forward":
+            self._seconds = seconds
+        elif what == "backward":
+            self._seconds += seconds
             self.size.note(len(group), sum(seat.tokens for seat in group), self._seconds)
         for seat in group:
             seat.waiting = ""
             seat.charge(seconds / len(group))
         group[0].charge(-seconds)
 
-    def _forward(self, group: list[Seat], training: bool) -> list[Seat]:
-        """Make the forward pass; with too little memory, of half the group, then of the rest.
+    def _shared_by_most(self, group: list[Seat], what: str) -> list[Seat]:
+        """Make a pass that leads forward; with too little memory, of half the group, then the rest.
 
         Whatever else goes wrong, each of the group goes on by itself, and fails alone if it does.
         """
+        size = self.answering if what == "answers" else self.size
         while len(group) > 1:
             states, first = [seat.random for seat in group], torch_random()
             try:
-                self._shared_forward(group, training)
+                if what == "answers":
+                    self._answer(group)
+                else:
+                    self._forward(group, what == "forward")
                 return group
             except Exception as error:
                 why, memory = _said(error), is_out_of_memory(error)
@@ -335,14 +381,21 @@ class Pack:
                     "%d jobs cannot share a pass (%s): each goes on alone.", len(group), why
                 )
                 for seat in group:
-                    seat.train_alone(why)
+                    seat.go_alone(why)
                 return group
-            self.size.limit(len(group) // 2)
+            size.limit(len(group) // 2)
             log.warning("Out of memory with %d jobs in a pass: fewer go on.", len(group))
             group = group[: len(group) // 2]
         return group
 
-    def _shared_forward(self, group: Sequence[Seat], training: bool) -> None:
+    def _answer(self, group: Sequence[Seat]) -> None:
+        asked = {seat.number: seat._question for seat in group if seat._question is not None}
+        assert self._base is not None
+        first = next(iter(asked.values()))
+        for seat, answer in zip(group, first.answer(self._base, asked), strict=True):
+            seat._answer = answer
+
+    def _forward(self, group: Sequence[Seat], training: bool) -> None:
         assert self._base is not None
         before = [torch_random(), *(seat.random for seat in group[1:])]
         logits = self._base.answer_logits(self._parts(group), training)
@@ -375,7 +428,7 @@ class Pack:
         for seat, each in zip(group, shared, strict=True):
             each.logits, each.failed = None, True
             if not memory:
-                seat.train_alone(why)
+                seat.go_alone(why)
         del graded, pairs
         free_memory()
         if memory:

@@ -10,8 +10,8 @@ and S-LoRA (Sheng et al. 2023, arXiv:2311.03285).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
@@ -134,11 +134,24 @@ class Part:
 
 @dataclass
 class Places:
-    """Who has which rows of the pass under way: K parts of B rows with T tokens each."""
+    """Who has which rows of the pass under way: each of K members B rows, one after the other.
 
-    parts: Sequence[Part] = ()
+    ``tokens`` of a row are T in every layer; None while answers are decoded, which read some at a
+    time. ``parts``: what the members brought; empty where nothing of it is looked at.
+    """
+
+    members: Sequence[int] = ()
     rows: int = 0
-    tokens: int = 0
+    tokens: int | None = 0
+    parts: Sequence[Part] = ()
+
+    def have(self, shape: Sequence[int]) -> bool:
+        """Whether a layer's input of this shape is the batch, row by row."""
+        return (
+            len(shape) == 3
+            and shape[0] == len(self.members) * self.rows
+            and self.tokens in (None, shape[1])
+        )
 
 
 class PackedBase:
@@ -167,9 +180,7 @@ class PackedBase:
         for layer in self._layers.values():
             layer.forget(member)
         if not any(layer.adapters for layer in self._layers.values()):
-            self._places.parts = ()  # nobody is left who would hold what they had
-            for layer in self._layers.values():
-                layer.begin_pass()
+            self._begin_pass((), 0, 0)  # nobody is left who would hold what they had
 
     def answer_logits(self, parts: Sequence[Part], training: bool = True) -> list[Tensor]:
         """Return logits (N, V) at the N answer positions of every part (see ``head``).
@@ -181,13 +192,34 @@ class PackedBase:
         """
         batch = joined([part.batch for part in parts])
         rows, tokens = batch["input_ids"].shape
-        places = self._places
-        places.parts, places.rows, places.tokens = parts, rows // len(parts), tokens
-        for layer in self._layers.values():
-            layer.begin_pass()
+        self._begin_pass([part.member for part in parts], rows // len(parts), tokens, parts)
         logits_NV = answer_logits(self.base.train(training), batch)
         counts = torch.stack([answer_rows(part.batch["labels"]).sum() for part in parts])
         return list(logits_NV.split(counts.tolist()))
+
+    @contextmanager
+    def answering(self, members: Sequence[int], rows: int) -> Iterator[PreTrainedModel]:
+        """Yield the base as a model of K·``rows`` rows: the first ``rows`` are the first member's.
+
+        Inside, every batch has to be of so many; how many tokens it has is free.
+        """
+        self._begin_pass(members, rows, None)
+        try:
+            yield self.base
+        finally:
+            self._begin_pass((), 0, 0)
+
+    def _begin_pass(
+        self,
+        members: Sequence[int],
+        rows: int,
+        tokens: int | None,
+        parts: Sequence[Part] = (),
+    ) -> None:
+        places = self._places
+        places.members, places.rows, places.tokens, places.parts = members, rows, tokens, parts
+        for layer in self._layers.values():
+            layer.begin_pass()
 
 
 def _replace(base: nn.Module, name: str, module: nn.Module) -> None:
@@ -230,7 +262,7 @@ class PackedLinear(nn.Module):
         self._scales: dict[tuple[int, ...], Tensor] = {}
 
     def begin_pass(self) -> None:
-        self._of_pass = [self.adapters.get(part.member) for part in self._places.parts]
+        self._of_pass = [self.adapters.get(member) for member in self._places.members]
 
     @property
     def weight(self) -> Tensor:
@@ -247,9 +279,8 @@ class PackedLinear(nn.Module):
         Raises:
             NotPackableError: it has another shape.
         """
-        places = self._places
-        count = len(places.parts)
-        if x.dim() != 3 or x.shape[:2] != (count * places.rows, places.tokens):
+        count = len(self._places.members)
+        if not self._places.have(x.shape):
             raise NotPackableError(f"a layer is given {tuple(x.shape)}")
         adapters = self._of_pass
         used = [layer for layer in adapters if layer is not None]
@@ -275,7 +306,7 @@ class PackedLinear(nn.Module):
 
     def _scale(self, adapters: Sequence[Any]) -> Tensor:
         """Return alpha/r of every part (K, 1, 1); it is made once for each set of members."""
-        key = tuple(part.member for part in self._places.parts)
+        key = tuple(self._places.members)
         if key not in self._scales:
             like = next(weights_of(a)[0] for a in adapters if a is not None)
             self._scales[key] = like.new_tensor(scales_of(adapters)).view(-1, 1, 1)
@@ -287,7 +318,7 @@ class PackedLinear(nn.Module):
         if not (self.training and any(rates)):
             return None
         places = self._places
-        keep = torch.ones_like(x).view(len(adapters), places.rows, places.tokens, -1)
+        keep = torch.ones_like(x).view(len(adapters), places.rows, *x.shape[1:])
         for place, (part, rate) in enumerate(zip(places.parts, rates, strict=True)):
             if not rate:
                 continue
