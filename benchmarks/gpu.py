@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from packing import LARGEST_DIFFERENCE, Steps, check, compare
+from packing import LARGEST_DIFFERENCE, Adapters, Answers, Steps, check, compare
 from peer_trainers import TRL_MISSING, hf_fit, trl_available, trl_fit
 from training_setup import answer_step, make_pairs, our_fit
 
+from sizewise.composition.compose import compose_run
 from sizewise.config import (
     ArchitectureConfig,
     GenerationConfig,
@@ -184,7 +185,6 @@ def _peak(device: torch.device, work: Callable[[], Any]) -> int:
 
 def answers(size: Size, device: torch.device) -> Iterator[Line]:
     """Answers with their likelihoods: ``predict`` against ``generate`` and a second pass."""
-    from sizewise.composition.compose import compose_run
     from sizewise.embedded.dialogues import generate_dialogues
 
     base = load_base(size.model, device=device)
@@ -243,10 +243,10 @@ def plain_answers(base: Any, split: EncodedSplit, new: int, batch: int) -> None:
 
 
 def packs(size: Size, device: torch.device) -> Iterator[Line]:
-    """Steps of K adapters in one pass against K passes, in small micro-batches."""
+    """Steps and answers of K adapters in one pass against K passes, in small batches."""
     for count, rows in ((2, 1),) if size.prompts < 16 else ((4, 1), (8, 1), (8, 4)):
         free_memory()
-        steps = Steps(size.model, count, rows, size.tokens // 4, device)
+        steps = Steps(Adapters(size.model, count, device), rows, size.tokens // 4, device)
         # In bf16, where a GPU computes, gradients are the same to that precision only.
         check(steps, 2e-2 if device.type == "cuda" else LARGEST_DIFFERENCE)
         ratio, alone, packed = compare(steps, 4 * size.repeats, lambda w: synchronised(device, w))
@@ -257,6 +257,19 @@ def packs(size: Size, device: torch.device) -> Iterator[Line]:
             f"{ratio:.2f}",
         )
         del steps
+    template = load_template(compose_run(["model=nano"]).model)
+    for count, rows in ((2, 2),) if size.prompts < 16 else ((4, 8), (8, 8), (4, 64)):
+        free_memory()
+        adapters = Adapters(size.model, count, device)
+        found = Answers(adapters, template, rows, size.tokens // 4, size.tokens // 16)
+        ratio, alone, packed = compare(found, size.repeats, lambda w: synchronised(device, w))
+        yield Line(
+            f"answers of {count} adapters at once, {rows} prompts, against one after the other",
+            f"{packed * 1000:.0f} ms",
+            f"{alone * 1000:.0f} ms",
+            f"{ratio:.2f}",
+        )
+        del adapters, found
 
 
 SECTIONS = {"training": training, "memory": memory, "answers": answers, "packs": packs}

@@ -319,6 +319,16 @@ def test_a_planned_pass_leaves_room_for_what_every_job_holds() -> None:
     assert [fitting(plan, room, 8).rows for room in rooms] == [8, 4, 3, 2, 1]
 
 
+def test_planned_answers_leave_room_for_what_every_job_holds() -> None:
+    """Keys and values are each job's own, the weights are there once."""
+    trained = {"weights": 100, "adapters": 1, "gradients": 1, "optimizer": 2}
+    answered = {"weights": 100, "adapters": 1, "kv_cache": 8, "activations": 2}
+    peaks = [sum(parts.values()) for parts in (trained, answered)]
+    plan = MemoryPlan(0, 0, trained, answered, 0, *peaks, {})
+    rooms = (500, 173, 172, 152, 10)
+    assert [fitting(plan, room, 8).answers for room in rooms] == [8, 4, 3, 1, 1]
+
+
 def test_no_more_jobs_are_in_memory_at_once_than_what_each_holds_leaves_room_for() -> None:
     """Adapters, gradients and optimiser states of all jobs, whoever is in the pass."""
     parts = {"weights": 100, "adapters": 10, "gradients": 10, "optimizer": 20, "logits": 1}
@@ -339,7 +349,7 @@ def test_jobs_that_do_not_fit_beside_the_others_come_after_them(
         run(self, run_dirs)
 
     monkeypatch.setattr(Crew, "run", counted)
-    monkeypatch.setattr("sizewise.job.pack.room_for", lambda run_dirs: Room(2, 1))
+    monkeypatch.setattr("sizewise.job.pack.room_for", lambda run_dirs: Room(2, 1, 1))
     jobs = [planned(tmp_path, f"packed{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
     assert {result.state for result in together(jobs).values()} == {JobState.DONE}
     assert crews == [2, 1]
@@ -355,7 +365,7 @@ def test_the_largest_job_is_planned_and_whatever_cannot_be_planned_limits_nothin
     kinds = [["lora.r=2"], ["lora.r=16"], ["lora.r=4", "optimizer=sgd"], ["lora.r=8", "seed=2"]]
     jobs = [planned(tmp_path, f"packed{n}", *each) for n, each in enumerate(kinds)]
     run_dirs = [job.run_dir for job in jobs]
-    assert room_for(run_dirs) == Room(4, 4), "no GPU"
+    assert room_for(run_dirs) == Room(4, 4, 4), "no GPU"
     card = SimpleNamespace(total_memory=115)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     monkeypatch.setattr("sizewise.job.pack.resolve_device", lambda cfg: torch.device("cuda"))
@@ -374,7 +384,7 @@ def test_the_largest_job_is_planned_and_whatever_cannot_be_planned_limits_nothin
         raise ValueError("no such shape")
 
     monkeypatch.setattr("sizewise.job.pack.plan_job", fails)
-    assert room_for(run_dirs) == Room(4, 4)
+    assert room_for(run_dirs) == Room(4, 4, 4)
     assert "no such shape" in caplog.text
 
 
@@ -454,7 +464,7 @@ def test_a_pack_that_is_stopped_goes_on_as_if_undisturbed(
 @pytest.mark.parametrize("itself", [True, False])
 def test_a_job_hears_once_of_a_signal(tmp_path: Path, itself: bool) -> None:
     """A second one would stop its fit at once; ``itself``: it came when it was the job's turn."""
-    crew, heard = Crew(print, GroupSize(1)), list[int]()
+    crew, heard = Crew(print, Pack(GroupSize(1))), list[int]()
     member = Member(crew, tmp_path)
     with SignalHandlers(lambda number, frame: heard.append(number)):
         if itself:
@@ -467,7 +477,7 @@ def test_a_job_hears_once_of_a_signal(tmp_path: Path, itself: bool) -> None:
 
 def test_a_signal_that_comes_between_two_turns_is_for_all(tmp_path: Path) -> None:
     """And not for the job alone whose turn it was last."""
-    crew, heard = Crew(print, GroupSize(1)), list[int]()
+    crew, heard = Crew(print, Pack(GroupSize(1))), list[int]()
     member = Member(crew, tmp_path)
     member._hub = SimpleNamespace(switch=lambda: signal.raise_signal(signal.SIGTERM))
     with SignalHandlers(lambda number, frame: heard.append(number)):

@@ -142,8 +142,8 @@ class SweepConfig:
     ``order``: ``base`` (jobs that share a base follow one another; on this machine those on large
     bases are begun first) or ``given``.
     ``packing``: how many jobs that share base, storage, data and micro-batch are trained together,
-    in one forward and backward pass: a number, ``off``, or ``auto`` (on a GPU as many as pay there,
-    measured; off on a CPU).
+    in one forward and backward pass, and answer together: a number, ``off``, or ``auto`` (on a
+    GPU as many as pay there, measured; off on a CPU).
     ``baselines``: add the classical baselines wherever answers are labels or codes.
     ``tuning``: how learning rates are found. ``halving``: what of a grid is run to its end.
     ``prices``: for the report at the end. ``margin``:

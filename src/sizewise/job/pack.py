@@ -57,17 +57,19 @@ def execute_together(
     """
     room = room_for(run_dirs)
     for some in evenly(run_dirs, room.members):
-        crew = Crew(ended, GroupSize(min(room.rows, len(some)), kept))
+        size = GroupSize(min(room.rows, len(some)), kept)
+        crew = Crew(ended, Pack(size, GroupSize(room.answers)))
         crew.run(some)
         if crew.signal is not None:
             raise KeyboardInterrupt(signal.Signals(crew.signal).name)
 
 
 class Room(NamedTuple):
-    """How many jobs can be in memory at once, and how many of them in one pass."""
+    """How many jobs can be in memory at once, and how many of them train and answer in one pass."""
 
     members: int
     rows: int
+    answers: int
 
 
 def room_for(run_dirs: Sequence[Path]) -> Room:
@@ -75,7 +77,7 @@ def room_for(run_dirs: Sequence[Path]) -> Room:
 
     All of them where there is no GPU, or nothing can be planned.
     """
-    everything = Room(len(run_dirs), len(run_dirs))
+    everything = Room(len(run_dirs), len(run_dirs), len(run_dirs))
     try:
         jobs = [load_job(run_dir)[0] for run_dir in run_dirs]
         device = resolve_device(jobs[0].trainer)
@@ -105,21 +107,30 @@ def fitting(plan: MemoryPlan, room: int, count: int) -> Room:
     """Return how many of ``count`` jobs fit into ``room`` bytes; at least 1.
 
     Weights are there once, adapters, gradients and optimiser states of all members, activations and
-    logits of those in a pass.
+    logits, or keys and values, of those in a pass.
     """
     own = _own(plan)
     spare = room - max(plan.training_peak, plan.generation_peak)
     members = max(1, min(count, 1 + spare // max(1, own)))
-    each = sum(plan.training.get(part, 0) for part in ("activations", "logits"))
-    left = room - (plan.training_peak - own - each) - own * members
-    return Room(members, max(1, min(members, left // max(1, each))))
+
+    def passing(peak: int, each: int) -> int:
+        left = room - (peak - each) - own * members
+        return max(1, min(members, left // max(1, each)))
+
+    training = sum(plan.training.get(part, 0) for part in ("activations", "logits"))
+    answering = sum(plan.generation.get(part, 0) for part in ("activations", "kv_cache"))
+    return Room(
+        members,
+        passing(plan.training_peak - own, training),
+        passing(plan.generation_peak, answering),
+    )
 
 
 class Crew:
     """Jobs that take turns, and the signal that came for all of them."""
 
-    def __init__(self, ended: Callable[[JobResult], None], size: GroupSize) -> None:
-        self.pack = Pack(size)
+    def __init__(self, ended: Callable[[JobResult], None], pack: Pack) -> None:
+        self.pack = pack
         self.signal: int | None = None
         self._ended = ended
         self._error: BaseException | None = None
@@ -153,7 +164,8 @@ class Crew:
             if self._error is not None:
                 raise
             self._stop(error)
-            self.pack.size = GroupSize(1)  # whatever failed, without it they come to an end
+            # Whatever failed, without it they come to an end.
+            self.pack.size = self.pack.answering = GroupSize(1)
             leader = self.pack.next_leader()
         return [member for member in members if member.seat is leader]
 

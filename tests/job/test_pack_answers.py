@@ -1,0 +1,208 @@
+"""Jobs of a pack answer together, and as each would alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.job.comparing import answers
+from tests.job.test_pack import UNEQUAL, planned, together
+
+from sizewise.evaluation.together import Batch
+from sizewise.job.execute import execute
+from sizewise.job.submit import Job
+from sizewise.models.adapter.packed import NotPackableError, PackedBase
+from sizewise.record.outcome import read_outcome
+from sizewise.record.predictions import bill_path, read_bill
+from sizewise.record.state import JobState, job_state
+
+# With a penalty no draft tells what is decoded; over NF4 no adapter is merged.
+DECODED = (
+    "quantization=nf4", "generation.repetition_penalty=1.1", "generation.max_new_tokens=8",
+    "dataset.max_test=12", "evaluation.batch_size=4",
+)  # fmt: skip
+TUNED = "tuned.icd10_dialogues.jsonl"
+
+
+def submitted(root: Path, folder: str, *more: str) -> list[Job]:
+    return [planned(root, f"{folder}{n}", *each, *DECODED, *more) for n, each in enumerate(UNEQUAL)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
+    """The jobs, each run alone."""
+    jobs = submitted(tmp_path_factory.mktemp("alone"), "alone")
+    for job in jobs:
+        assert execute(job.run_dir).state == JobState.DONE
+    texts = [[row["text"] for row in tuned(job)] for job in jobs]
+    assert texts[0] != texts[1] != texts[2]
+    return jobs
+
+
+def tuned(job: Job) -> list[dict[str, Any]]:
+    return answers(job.run_dir / "predictions" / TUNED)
+
+
+def assert_same(ours: list[Job], theirs: list[Job]) -> None:
+    numbers = ("log_prob", "token_log_prob", "candidate_confidence")
+    for our, their in zip(ours, theirs, strict=True):
+        rows, expected = tuned(our), tuned(their)
+        assert len(expected) == 12
+        assert [(r["id"], r["text"]) for r in rows] == [(r["id"], r["text"]) for r in expected]
+        for name in numbers:
+            found = [row.get(name) for row in rows]
+            assert found == pytest.approx([row.get(name) for row in expected], abs=1e-3), name
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Of every decoding for several jobs: how many, and the tokens of the prompts."""
+    found: list[tuple[int, int]] = []
+    answer = Batch.answer
+
+    def counted(self: Batch, base: PackedBase, asked: Mapping[int, Batch]) -> Any:
+        rows = answer(self, base, asked)
+        found.append((len(asked), self.tokens))
+        return rows
+
+    monkeypatch.setattr(Batch, "answer", counted)
+    return found
+
+
+def test_they_answer_in_one_decoding_what_each_answers_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    alone: list[Job],
+    decoded: list[tuple[int, int]],
+) -> None:
+    """The first batch twice: to warm up, and to count. Seconds are those of the job's own clock."""
+    monkeypatch.setattr("sizewise.evaluation.predict.job_clock", lambda: 5.0)
+    jobs = submitted(tmp_path, "packed")
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert [count for count, _ in decoded] == [3] * 4
+    assert_same(jobs, alone)
+    for job in jobs:
+        file = job.run_dir / "predictions" / TUNED
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        assert all(math.isnan(row["latency"]) for row in rows)
+        assert {spent.seconds for spent in read_bill(bill_path(file))} == {0.0}
+
+
+def test_a_batch_is_timed_for_each_alone(tmp_path: Path, decoded: list[tuple[int, int]]) -> None:
+    jobs = submitted(tmp_path, "packed", "evaluation.timed_answers=2")
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert [count for count, _ in decoded] == [3] * 4
+    for job in jobs:
+        outcome = read_outcome(job.run_dir)
+        timed = {(timing.side, timing.batch_size) for timing in outcome.cost.timings}
+        assert timed == {(side, size) for side in ("base", "tuned") for size in (1, 4)}
+        (scored,) = outcome.tuned.values()
+        assert scored.scores["efficiency/latency_p50"] > 0, "of one batch"
+
+
+def test_sampled_answers_draw_their_own_random_numbers(
+    tmp_path: Path, decoded: list[tuple[int, int]]
+) -> None:
+    sampled = ("generation.repetition_penalty=1.0", "generation.do_sample=true")
+    jobs = submitted(tmp_path, "packed", *sampled)
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert [count for count, _ in decoded] == [3] * 4
+    theirs = submitted(tmp_path, "alone", *sampled)
+    for job in theirs:
+        execute(job.run_dir)
+    assert_same(jobs, theirs)
+
+
+def test_whoever_asks_something_else_is_answered_apart(
+    tmp_path: Path, alone: list[Job], decoded: list[tuple[int, int]]
+) -> None:
+    jobs = submitted(tmp_path, "packed")
+    other = planned(tmp_path, "packed3", *DECODED, "lora.r=2", "generation.max_new_tokens=6")
+    assert {result.state for result in together([*jobs, other]).values()} == {JobState.DONE}
+    assert [count for count, _ in decoded] == [4, 3, 3, 3], "only warming up is the same for all"
+    assert_same(jobs, alone)
+    assert {row["new_tokens"] for row in tuned(other)} == {6}
+
+
+@pytest.mark.parametrize(
+    ("error", "tried"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), [3]),
+        (NotPackableError("rows moved"), [3]),
+        (ValueError("of whatever kind"), [3]),
+    ],
+)
+def test_where_they_cannot_be_answered_together_each_answers_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    alone: list[Job],
+    error: Exception,
+    tried: list[int],
+) -> None:
+    asked: list[int] = []
+
+    def fails(self: Batch, base: PackedBase, batches: Mapping[int, Batch]) -> Any:
+        asked.append(len(batches))
+        raise error
+
+    monkeypatch.setattr(Batch, "answer", fails)
+    jobs = submitted(tmp_path, "packed")
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert asked == tried
+    assert_same(jobs, alone)
+    assert [read_outcome(job.run_dir).cost.packed for job in jobs] == [3.0, 3.0, 3.0]
+
+
+def test_too_little_memory_for_all_is_enough_for_some_and_training_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: list[Job]
+) -> None:
+    asked: list[int] = []
+    answer = Batch.answer
+
+    def fails(self: Batch, base: PackedBase, batches: Mapping[int, Batch]) -> Any:
+        asked.append(len(batches))
+        if len(batches) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return answer(self, base, batches)
+
+    monkeypatch.setattr(Batch, "answer", fails)
+    jobs = submitted(tmp_path, "packed")
+    more = planned(tmp_path, "packed3", *UNEQUAL[0], *DECODED, "lora.r=16")
+    assert {result.state for result in together([*jobs, more]).values()} == {JobState.DONE}
+    assert asked[0] == 4
+    assert set(asked[1:]) == {2}
+    assert_same(jobs, alone)
+
+
+def test_who_was_stopped_behind_the_others_catches_up(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    alone: list[Job],
+    decoded: list[tuple[int, int]],
+) -> None:
+    """One has one batch less on its disk than the others when all are killed."""
+    counted = Batch.answer
+
+    def stopped(self: Batch, base: PackedBase, asked: Mapping[int, Batch]) -> Any:
+        if len(decoded) == 3:
+            raise KeyboardInterrupt("SIGTERM")
+        return counted(self, base, asked)
+
+    jobs = submitted(tmp_path, "packed")
+    with monkeypatch.context() as patched:
+        patched.setattr(Batch, "answer", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            together(jobs)
+    assert [job_state(job.run_dir) for job in jobs] == [JobState.INTERRUPTED] * 3
+    assert [len(tuned(job)) for job in jobs] == [8] * 3
+    behind = jobs[1].run_dir / "predictions" / TUNED
+    behind.write_text("".join(behind.read_text().splitlines(keepends=True)[:4]))
+    decoded.clear()
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert_same(jobs, alone)
+    assert decoded[-1][0] == 3, "all are level again"
