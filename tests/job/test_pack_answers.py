@@ -129,12 +129,24 @@ def test_whoever_asks_something_else_is_answered_apart(
     assert {row["new_tokens"] for row in tuned(other)} == {6}
 
 
+def test_an_adapter_that_answers_merged_does_so_alone_and_nothing_is_said(
+    tmp_path: Path, decoded: list[tuple[int, int]]
+) -> None:
+    """Its base's weights are not those of the others meanwhile."""
+    jobs = submitted(tmp_path, "packed", "quantization=none")
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert decoded == []
+    logs = [(job.run_dir / "job.log").read_text() for job in jobs]
+    assert all(logs)
+    assert "without the others" not in "".join(logs)
+
+
 @pytest.mark.parametrize(
-    ("error", "tried"),
+    "error",
     [
-        (torch.OutOfMemoryError("CUDA out of memory."), [3]),
-        (NotPackableError("rows moved"), [3]),
-        (ValueError("of whatever kind"), [3]),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        NotPackableError("rows moved"),
+        ValueError("of whatever kind"),
     ],
 )
 def test_where_they_cannot_be_answered_together_each_answers_alone(
@@ -142,7 +154,6 @@ def test_where_they_cannot_be_answered_together_each_answers_alone(
     monkeypatch: pytest.MonkeyPatch,
     alone: list[Job],
     error: Exception,
-    tried: list[int],
 ) -> None:
     asked: list[int] = []
 
@@ -153,7 +164,7 @@ def test_where_they_cannot_be_answered_together_each_answers_alone(
     monkeypatch.setattr(Batch, "answer", fails)
     jobs = submitted(tmp_path, "packed")
     assert {result.state for result in together(jobs).values()} == {JobState.DONE}
-    assert asked == tried
+    assert asked == [3]
     assert_same(jobs, alone)
     assert [read_outcome(job.run_dir).cost.packed for job in jobs] == [3.0, 3.0, 3.0]
 
