@@ -1,7 +1,12 @@
 """Times answers and candidate scores against the usual ways, side by side on the CPU.
 
 All ways take turns in every repeat, so that a busy machine slows all of them; printed are medians
-and the median of the paired ratios: `python benchmarks/generation.py --model mini --repeats 5`.
+of CPU seconds and the median of the paired ratios:
+
+    python benchmarks/generation.py --model mini --repeats 5
+
+`ours, as evaluated` also has the likelihood of every reference, as a job's predictions do; the
+others have texts alone. All but the pipeline form the same batches.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +26,12 @@ from transformers import pipeline
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig
-from sizewise.data.example import Message
+from sizewise.data.example import Example, Message
 from sizewise.data.tokens.table import Encoded
 from sizewise.data.tokens.template import ChatTemplate
 from sizewise.embedded.dialogues import PROMPT, generate_dialogues
+from sizewise.evaluation.answer import Measurer
+from sizewise.evaluation.beginning import Beginning
 from sizewise.evaluation.candidates import build_trie, candidate_log_probs
 from sizewise.evaluation.generate import generate_batch
 from sizewise.evaluation.prompts import open_prompts
@@ -47,20 +54,47 @@ class Bench:
         self.codes = sorted({row["code"] for row in rows})
         self.turns = [(Message("user", PROMPT.format(**row)),) for row in rows[:prompts]]
         self.ids = [self.template.prompt_ids(turn) for turn in self.turns]
+        self.examples = [
+            Example(turn, row["code"], str(n), origin=f"{n:016x}")
+            for n, (turn, row) in enumerate(zip(self.turns, rows, strict=False))
+        ]
+        self.encoded = [
+            Encoded(ids, self.template.answer_ids(example.messages, example.answer))
+            for ids, example in zip(self.ids, self.examples, strict=True)
+        ]
 
-    def ours(self) -> list[str]:
+    def in_batches(self, answer: Callable[[list[int]], Sequence[str]]) -> list[str]:
+        """Texts of all prompts, in their order."""
         texts = [""] * len(self.ids)
         for batch in plan_batches([len(ids) for ids in self.ids], self.batch):
-            chosen = [self.ids[i] for i in batch]
-            answers = generate_batch(self.model, chosen, self.template, self.decoding)
-            for i, answer in zip(batch, answers, strict=True):
-                texts[i] = answer.text
+            for i, text in zip(batch, answer(batch), strict=True):
+                texts[i] = text
         return texts
 
+    def ours(self) -> list[str]:
+        """Answers with their confidences."""
+
+        def answer(batch: list[int]) -> list[str]:
+            chosen = [self.ids[i] for i in batch]
+            answers = generate_batch(self.model, chosen, self.template, self.decoding)
+            return [answer.text for answer in answers]
+
+        return self.in_batches(answer)
+
+    def evaluated(self) -> list[str]:
+        """The same and the references' likelihoods."""
+        beginning = Beginning.of(self.model, self.ids)
+        measure = Measurer(self.model, self.template, self.decoding, None, beginning)
+
+        def answer(batch: list[int]) -> list[str]:
+            rows = measure([self.examples[i] for i in batch], [self.encoded[i] for i in batch])
+            return [row.text for row in rows]
+
+        return self.in_batches(answer)
+
     def plain_generate(self) -> list[str]:
-        texts = []
-        for start in range(0, len(self.ids), self.batch):
-            rows = {"input_ids": self.ids[start : start + self.batch]}
+        def answer(batch: list[int]) -> list[str]:
+            rows = {"input_ids": [self.ids[i] for i in batch]}
             inputs = self.tokenizer.pad(rows, padding_side="left", return_tensors="pt")
             with torch.no_grad():
                 tokens = self.model.generate(
@@ -72,8 +106,10 @@ class Bench:
                     pad_token_id=self.tokenizer.pad_token_id,
                 )
             new = tokens[:, inputs["input_ids"].shape[1] :]
-            texts += self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+            found = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+            return [text.strip() for text in found]
+
+        return self.in_batches(answer)
 
     def one_by_one(self) -> list[str]:
         pipe = pipeline("text-generation", model=self.model, tokenizer=self.tokenizer)
@@ -111,9 +147,9 @@ class Candidates:
 
 
 def timed(way: Way) -> tuple[float, Any]:
-    started = time.perf_counter()
+    started = time.process_time()
     result = way()
-    return time.perf_counter() - started, result
+    return time.process_time() - started, result
 
 
 def compare(ways: dict[str, Way], repeats: int) -> dict[str, dict[str, float]]:
@@ -157,12 +193,14 @@ def main() -> None:
 
     texts = bench.ours()
     same = {
+        "as evaluated": sum(a == b for a, b in zip(texts, bench.evaluated(), strict=True)),
         "generate": sum(a == b for a, b in zip(texts, bench.plain_generate(), strict=True)),
         "pipeline": sum(a == b for a, b in zip(texts, bench.one_by_one(), strict=True)),
     }
     print(f"{len(texts)} answers; the same texts: {same}")
     ways: dict[str, Way] = {
         "ours": bench.ours,
+        "ours, as evaluated": bench.evaluated,
         "generate, same batch": bench.plain_generate,
         "pipeline, batch 1": bench.one_by_one,
     }

@@ -4,8 +4,8 @@
     python benchmarks/packing.py --tiny   the same way in seconds
 
 A step is a forward and a backward pass; adapters have unequal ranks, batches unequal lengths.
-Answers are those to one batch of prompts, over a base in NF4 (in fp32 adapters answer merged, each
-alone). Both ways take turns; the ratio is the median of pairs of CPU seconds. Each pair of ways has
+Answers are those to one batch of prompts, over a base in NF4, each token decoded (jobs share that
+where nothing is drafted and no adapter merged). Both ways take turns; the ratio is the median of pairs of CPU seconds. Each pair of ways has
 the same gradients, or the same answers, or it says so and ends.
 """
 
@@ -152,7 +152,7 @@ class Answers:
         asked = {
             number: Batch(
                 open_prompts(model, self._prompts, pad_id(self._template)), self._template,
-                self._generation, names,
+                self._generation, names, 0,
             )
             for number, model in enumerate(self.models)
         }  # fmt: skip

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from tests.tiny_models import build_tiny
+from transformers import DynamicCache
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import LoraConfig, ModelConfig
 from sizewise.evaluation.beginning import Beginning
 from sizewise.evaluation.generate import Generated, generate_behind
 from sizewise.evaluation.prompts import CachedPrompts, open_prompts
-from sizewise.evaluation.together import Batch, decoding
+from sizewise.evaluation.together import Batch, Company, _joined, _parted, company
 from sizewise.models.adapter.attach import attach_adapter
 from sizewise.models.adapter.packed import NotPackableError, PackedBase, view_of, why_alone
 
@@ -53,7 +54,7 @@ def batch(model: Any, way: GenerationConfig, shared: bool = True) -> Batch:
     prompts = open_prompts(model, PROMPTS, 0, beginning)
     assert isinstance(prompts, CachedPrompts)
     prompts.begin()
-    return Batch(prompts, TEMPLATE, way, NAMES)
+    return Batch(prompts, TEMPLATE, way, NAMES, 0)
 
 
 def packed(models: list[Any]) -> PackedBase:
@@ -87,7 +88,7 @@ def test_rows_of_several_adapters_are_answered_as_alone(
     assert [told(answers) for answers in found] == [answers for answers, _ in expected]
     assert all(a.latency != a.latency for answers in found for a in answers)
     for own, (_, log_probs) in zip(asked.values(), expected, strict=True):
-        assert own.prompts.cache.get_seq_length() > own.prompts.kept_mask.shape[1]
+        assert own.prompts.cache.get_seq_length() == own.prompts.kept_mask.shape[1]
         assert own.prompts.log_probs(REFERENCES) == pytest.approx(log_probs, abs=1e-3)
 
 
@@ -128,7 +129,23 @@ def test_only_the_same_prompts_asked_in_the_same_way_are_alike() -> None:
     assert not any(ours.is_like(other) or other.is_like(ours) for other in others)
 
 
-def test_who_is_in_no_pack_decodes_alone() -> None:
-    model = build_tiny("llama", VOCAB)
-    with decoding(model, merged=False) as decode:
-        assert decode is generate_behind
+def test_who_is_in_no_pack_answers_alone() -> None:
+    model = adapted(sharpened(build_tiny("llama", VOCAB)))[0]
+    own = batch(model, GREEDY)
+    with company(model, NAMES, alone=False) as nobody:
+        assert nobody == Company()
+        answers = nobody.decode(own.prompts, TEMPLATE, GREEDY, NAMES)
+    assert nobody.jobs == 1
+    expected = generate_behind(batch(model, GREEDY).prompts, TEMPLATE, GREEDY, NAMES)
+    assert told(answers) == told(expected)
+
+
+def test_layers_that_keep_nothing_stay_where_they_are() -> None:
+    """As those of a model that could look at pictures, and is shown none."""
+    kept = (torch.arange(24.0).view(2, 1, 3, 4), torch.ones(2, 1, 3, 4))
+    cache = DynamicCache([kept, (None, None), kept])
+    first, second = _parted(_joined([cache, cache]), 2)
+    for part in (first, second):
+        assert [layer.get_seq_length() for layer in part.layers] == [3, 0, 3]
+        assert torch.equal(part.layers[2].keys, kept[0])
+        assert torch.equal(part.layers[0].values, kept[1])

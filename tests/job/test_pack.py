@@ -362,10 +362,13 @@ def test_jobs_that_do_not_fit_beside_the_others_come_after_them(
 def test_the_largest_job_is_planned_and_whatever_cannot_be_planned_limits_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kinds = [["lora.r=2"], ["lora.r=16"], ["lora.r=4", "optimizer=sgd"], ["lora.r=8", "seed=2"]]
+    kinds = [
+        ["lora.r=2"], ["lora.r=16"], ["lora.r=4", "optimizer=sgd"], ["lora.r=8", "seed=2"],
+        ["lora.r=2", "evaluation.batch_size=64"],
+    ]  # fmt: skip
     jobs = [planned(tmp_path, f"packed{n}", *each) for n, each in enumerate(kinds)]
     run_dirs = [job.run_dir for job in jobs]
-    assert room_for(run_dirs) == Room(4, 4, 4), "no GPU"
+    assert room_for(run_dirs) == Room(5, 5, 5), "no GPU"
     card = SimpleNamespace(total_memory=115)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     monkeypatch.setattr("sizewise.job.pack.resolve_device", lambda cfg: torch.device("cuda"))
@@ -373,18 +376,19 @@ def test_the_largest_job_is_planned_and_whatever_cannot_be_planned_limits_nothin
 
     def plan_job(cfg: Any, advise: bool) -> MemoryPlan:
         asked.append(cfg.lora.r)
-        own = cfg.lora.r
-        return MemoryPlan(0, 0, {"adapters": own}, {}, 0, 80 + own, 0, {})
+        own, kept = cfg.lora.r, {"kv_cache": 1 if cfg.evaluation.batch_size is None else 64}
+        peaks = (80 + own, 40 + sum(kept.values()))
+        return MemoryPlan(0, 0, {"adapters": own}, kept, 0, *peaks, {})
 
     monkeypatch.setattr("sizewise.job.pack.plan_job", plan_job)
-    assert room_for(run_dirs).members == 2
-    assert sorted(asked) == [4, 16]
+    assert room_for(run_dirs)[::2] == (2, 1), "of the highest rank, and of the largest batch"
+    assert sorted(asked) == [2, 4, 16]
 
     def fails(cfg: Any, advise: bool) -> MemoryPlan:
         raise ValueError("no such shape")
 
     monkeypatch.setattr("sizewise.job.pack.plan_job", fails)
-    assert room_for(run_dirs) == Room(4, 4, 4)
+    assert room_for(run_dirs) == Room(5, 5, 5)
     assert "no such shape" in caplog.text
 
 

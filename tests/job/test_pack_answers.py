@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import torch
 from tests.job.comparing import answers
 from tests.job.test_pack import UNEQUAL, planned, together
 
+from sizewise.evaluation import predict
+from sizewise.evaluation.answer import Measurer
 from sizewise.evaluation.together import Batch
 from sizewise.job.execute import execute
 from sizewise.job.submit import Job
 from sizewise.models.adapter.packed import NotPackableError, PackedBase
 from sizewise.record.outcome import read_outcome
-from sizewise.record.predictions import bill_path, read_bill
+from sizewise.record.predictions import PredictionStore, bill_path, read_bill
 from sizewise.record.state import JobState, job_state
+from sizewise.training.group_size import GroupSize
+from sizewise.training.pack import Pack
 
 # With a penalty no draft tells what is decoded; over NF4 no adapter is merged.
 DECODED = (
@@ -61,13 +66,13 @@ def assert_same(ours: list[Job], theirs: list[Job]) -> None:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Of every decoding for several jobs: how many, and the tokens of the prompts."""
+    """Of every decoding for several jobs: how many, and the place of the batch."""
     found: list[tuple[int, int]] = []
     answer = Batch.answer
 
     def counted(self: Batch, base: PackedBase, asked: Mapping[int, Batch]) -> Any:
         rows = answer(self, base, asked)
-        found.append((len(asked), self.tokens))
+        found.append((len(asked), self.place))
         return rows
 
     monkeypatch.setattr(Batch, "answer", counted)
@@ -86,7 +91,9 @@ def test_they_answer_in_one_decoding_what_each_answers_alone(
     assert {result.state for result in together(jobs).values()} == {JobState.DONE}
     assert [count for count, _ in decoded] == [3] * 4
     assert_same(jobs, alone)
-    for job in jobs:
+    for job, one in zip(jobs, alone, strict=True):
+        assert read_outcome(job.run_dir).cost.answered_together == 3
+        assert read_outcome(one.run_dir).cost.answered_together is None
         file = job.run_dir / "predictions" / TUNED
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         assert all(math.isnan(row["latency"]) for row in rows)
@@ -188,6 +195,125 @@ def test_too_little_memory_for_all_is_enough_for_some_and_training_keeps_its_own
     assert asked[0] == 4
     assert set(asked[1:]) == {2}
     assert_same(jobs, alone)
+
+
+def test_who_lacks_memory_behind_a_shared_decoding_tries_again_before_its_batch_is_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: list[Job]
+) -> None:
+    """The keys and values of the others are in memory then, and they go first."""
+    references, failed = Measurer._references, list[int]()
+
+    def fails(self: Measurer, *given: Any, **named: Any) -> Any:
+        if self.model.__class__.__name__.startswith("Peft") and not failed:
+            failed.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return references(self, *given, **named)
+
+    monkeypatch.setattr(Measurer, "_references", fails)
+    jobs = submitted(tmp_path, "packed")
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert failed == [1]
+    assert [read_outcome(job.run_dir).cost.out_of_memory for job in jobs] == [[]] * 3
+    for job in jobs:
+        assert {row["batch_size"] for row in tuned(job)} == {4}
+    assert_same(jobs, alone)
+
+
+def test_they_wait_for_each_other_before_memory_and_seconds_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the answers of one would seem to need what the training of another does."""
+    seen: list[str] = []
+    forward, measure = PackedBase.answer_logits, predict.measured
+
+    def trained(self: PackedBase, *given: Any) -> Any:
+        seen.append("trained")
+        return forward(self, *given)
+
+    def measured(given: Any, split: Any, store: PredictionStore, *more: Any) -> Any:
+        seen.append(store.path.name.split(".")[0])
+        return measure(given, split, store, *more)
+
+    monkeypatch.setattr(PackedBase, "answer_logits", trained)
+    monkeypatch.setattr(predict, "measured", measured)
+    lengths = ("trainer.max_epochs=1", "trainer.max_epochs=2", "trainer.max_epochs=3")
+    jobs = [
+        planned(tmp_path, f"packed{n}", *each, *DECODED, length)
+        for n, (each, length) in enumerate(zip(UNEQUAL, lengths, strict=True))
+    ]
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert seen[0] == "base"
+    assert seen[-3:] == ["tuned"] * 3
+    assert set(seen[1:-3]) == {"trained"}
+
+
+def test_where_some_answers_were_timed_as_they_were_made_a_sample_is_timed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ones were shared, those of the others would be the shortest prompts."""
+    answer, asked = Batch.answer, list[int]()
+
+    def fails(self: Batch, *given: Any) -> Any:
+        asked.append(1)
+        if len(asked) > 3:
+            raise ValueError("of whatever kind")
+        return answer(self, *given)
+
+    monkeypatch.setattr(Batch, "answer", fails)
+    sizes: list[int] = []
+    time_batch = predict.time_batch
+
+    def timed(*given: Any) -> Any:
+        found = time_batch(*given)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(predict, "time_batch", timed)
+    ways = [(*each, *DECODED, "evaluation.timed_answers=2") for each in UNEQUAL[:2]]
+    jobs = [planned(tmp_path, f"packed{n}", *each) for n, each in enumerate(ways)]
+    assert {result.state for result in together(jobs).values()} == {JobState.DONE}
+    assert len(asked) == 4
+    assert sizes == [4, 4]
+    for job in jobs:
+        (scored,) = read_outcome(job.run_dir).tuned.values()
+        same = [scored.scores[f"efficiency/latency_p{share}"] for share in (50, 95)]
+        assert same[0] == same[1], "that of one batch"
+
+
+@dataclass
+class Asked:
+    """What stands in an order, and is like what stands in the same place."""
+
+    place: int
+
+    def is_like(self, other: Asked) -> bool:
+        return self.place == other.place
+
+    def answer(self, base: PackedBase, asked: Mapping[int, Asked]) -> list[Any]:
+        raise AssertionError(base, asked)
+
+
+@pytest.mark.parametrize(
+    ("places", "room", "together"),
+    [
+        ([5, 4, 4], 3, [1, 2]),
+        ([4, 5, 5], 3, [0]),
+        ([4, 4, 4, 4], 3, [0, 1]),
+        ([4, 4, 4], 8, [0, 1, 2]),
+        ([5, 4, 4], 1, [0]),
+    ],
+)
+def test_who_is_behind_is_answered_first_and_groups_are_even(
+    places: list[int], room: int, together: list[int]
+) -> None:
+    pack = Pack(GroupSize(4), GroupSize(room))
+    for place in places:
+        seat = pack.join(lambda: None)
+        seat.waiting, seat._question = "answers", Asked(place)
+    leader = pack.next_leader()
+    assert leader is not None
+    assert leader.number == together[0]
+    assert [seat.number for seat in pack._group] == together
 
 
 def test_who_was_stopped_behind_the_others_catches_up(

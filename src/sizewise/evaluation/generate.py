@@ -25,6 +25,7 @@ from sizewise.devices import evaluating, synchronize
 from sizewise.evaluation.drafts import Known
 from sizewise.evaluation.prompts import CachedPrompts, Prompts, open_prompts
 from sizewise.evaluation.text import decode_answer, opened_thought, pad_id
+from sizewise.models.likelihood import target_log_probs
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Generated:
         text: those tokens decoded, special tokens and surrounding white space removed; it begins
             with the tag of a thought where the prompt opened one.
         finished: whether an end-of-turn token was generated.
-        latency: seconds of the whole batch, device synchronised; NaN where some tokens were known.
+        latency: seconds of the whole batch, device synchronised; NaN where some tokens were known
+            or other jobs had a part in it.
         token_log_prob: mean natural-log probability of the new tokens under the model's own
             distribution (before penalties, temperature and truncation).
     """
@@ -217,7 +219,7 @@ class ConfidenceRecorder(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Record the last choice and remember this step's logits; ``scores`` pass unchanged."""
         if self._pending is not None:
-            self._columns.append(_log_prob(self._pending, input_ids[:, -1]))
+            self._columns.append(target_log_probs(self._pending, input_ids[:, -1]))
         self._pending = scores.detach()
         return scores
 
@@ -226,7 +228,7 @@ class ConfidenceRecorder(LogitsProcessor):
         steps = new_tokens_BT.shape[1]
         columns = self._columns[:steps]
         if len(columns) < steps and self._pending is not None:
-            columns = [*columns, _log_prob(self._pending, new_tokens_BT[:, steps - 1])]
+            columns = [*columns, target_log_probs(self._pending, new_tokens_BT[:, steps - 1])]
         return torch.stack(columns, dim=1)
 
 
@@ -292,11 +294,6 @@ def decoding_steps(
         steps.append(TopPLogitsWarper(generation.top_p))
     steps.append(SeededChoice(example_ids, generation.max_new_tokens, generation.seed))
     return steps
-
-
-def _log_prob(logits_BV: Tensor, tokens_B: Tensor) -> Tensor:
-    chosen_B = logits_BV.gather(1, tokens_B[:, None]).squeeze(1)
-    return chosen_B - logits_BV.logsumexp(-1)
 
 
 def _uniform(name: str, steps: int, seed: int) -> Tensor:

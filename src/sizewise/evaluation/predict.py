@@ -34,8 +34,8 @@ from sizewise.errors import EvaluationError
 from sizewise.evaluation.answer import Measurer
 from sizewise.evaluation.beginning import Beginning
 from sizewise.evaluation.candidate_set import CandidateSet
-from sizewise.evaluation.timing import time_batch
-from sizewise.evaluation.together import decoding
+from sizewise.evaluation.timing import shortened, time_batch
+from sizewise.evaluation.together import company
 from sizewise.metrics.base import ExampleMetric
 from sizewise.models.adapter.merged import merged
 from sizewise.models.likelihood import plan_batches
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WARMUP_TOKENS = 4
-
 
 @dataclass(frozen=True)
 class Predicted:
@@ -59,13 +57,14 @@ class Predicted:
     Attributes:
         predictions: one per example, in the split's order.
         seconds: wall time, added up over the processes that made the predictions; None where one
-            of them left no word of it.
+            of them left no word of it. Of what jobs of a pack share each has an equal part.
         peak_bytes: peak memory of the same; None where the system does not tell.
         batch_size: the batch size that fitted.
         out_of_memory: batch sizes that did not fit.
         observed: what metrics measured of the model itself, by ``metric/score``.
         conditions: batch size, device and threads, which latencies depend on.
         prior: what the candidates were calibrated by, one number for each.
+        jobs: for how many a decoding was, on average (1: it was alone).
     """
 
     predictions: tuple[Prediction, ...]
@@ -76,6 +75,7 @@ class Predicted:
     observed: Mapping[str, float] = field(default_factory=dict)
     conditions: Mapping[str, str | int] = field(default_factory=dict)
     prior: tuple[float, ...] = ()
+    jobs: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -106,23 +106,24 @@ def predict(
 
     ``metrics`` may measure the model itself (``ExampleMetric.observe``); of ``candidates`` the
     best one in each reading is kept for each example. An adapter answers merged where that is exact
-    (``merged``), else with the other jobs of its pack (``together``). Where answers are drafted
-    (``Measurer.drafts``) or those of several jobs, one batch is decoded once more, to be timed,
-    unless times are not wanted (``timed``); elsewhere all are, after a warm-up.
+    (``merged``); where it is not, and nothing is drafted (``Measurer.drafts``), with the other jobs
+    of its pack (``together``). Where any answer is drafted or shared, one batch is decoded once
+    more, to be timed, unless times are not wanted (``timed``); elsewhere all are, after a warm-up.
     """
     _refuse_none(split_)
     beginning = Beginning.of(model, (item.prompt_ids for item in split_.encoded))
-    tokens = min(WARMUP_TOKENS, generation.max_new_tokens)
-    short = dataclasses.replace(generation, max_new_tokens=tokens)
-    device = device_of(model)
-    with merged(model) as kept, decoding(model, merged=kept > 0) as decode:
-        measure = Measurer(model, template, generation, candidates, beginning, decode)
-        warm_up = dataclasses.replace(measure, generation=short)
+    measure = Measurer(model, template, generation, candidates, beginning)
+    device, order = device_of(model), _in_order(split_)
+    warmup_batches = 0 if measure.drafts else warmup_batches
+    with merged(model) as kept, company(model, order, alone=kept > 0 or measure.drafts) as others:
+        measure = dataclasses.replace(measure, decode=others.decode)
+        warm_up = dataclasses.replace(measure, generation=shortened(generation))
         predicted = measured(
-            measure, split_, store, device, batch_size, warm_up,
-            0 if measure.drafts else warmup_batches, retries, progress, kept,
+            others.sparing(measure), split_, store, device, batch_size, others.sparing(warm_up),
+            warmup_batches, retries, progress, kept,
         )  # fmt: skip
-        if timed and all(math.isnan(row.latency) for row in predicted.predictions):
+        predicted = dataclasses.replace(predicted, jobs=others.jobs)
+        if timed and any(math.isnan(row.latency) for row in predicted.predictions):
             sample = time_batch(model, split_, template, generation, predicted.batch_size)
             predicted = _with_latencies(predicted, sample)
     prior = (candidates.prior if candidates is not None else None) or ()
@@ -131,11 +132,14 @@ def predict(
 
 
 def _with_latencies(predicted: Predicted, timed: Mapping[str, tuple[float, int]]) -> Predicted:
-    """Give the examples of a timed batch its time; of the others it is not known."""
+    """Give the examples of a timed batch its time; of the others it is not known.
+
+    Nor of some that were timed as they were made: they are no sample of all.
+    """
     rows = tuple(
         dataclasses.replace(row, latency=timed[row.id][0], batch_size=timed[row.id][1])
         if row.id in timed
-        else row
+        else dataclasses.replace(row, latency=math.nan)
         for row in predicted.predictions
     )
     return dataclasses.replace(predicted, predictions=rows)
@@ -230,6 +234,12 @@ def _pending(
     plan = plan_batches([len(split_.encoded[i].prompt_ids) for i in positions], batch_size)
     batches = [[positions[i] for i in batch] for batch in plan]
     return [b for b in batches if any(ids[i] not in done for i in b)]
+
+
+def _in_order(split_: EncodedSplit) -> list[str]:
+    """Return the ids of a split in the order in which it is answered."""
+    ids = list(as_examples(split_.examples).ids())
+    return [ids[i] for batch in _pending(split_, ids, set(), len(ids)) for i in batch]
 
 
 def _measure(

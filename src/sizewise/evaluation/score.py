@@ -42,6 +42,7 @@ class EvaluationResult:
     warnings: tuple[str, ...] = ()
     judge_seconds: float | None = None
     judge_money: float | None = None
+    jobs: float = 1.0
 
 
 def score_predicted(
@@ -74,6 +75,7 @@ def score_predicted(
         out_of_memory=predicted.out_of_memory,
         reused=reused,
         warnings=warnings,
+        jobs=predicted.jobs,
     )
 
 

@@ -30,13 +30,14 @@ WARM_UP = 4
 def time_batch(
     model: Any, split_: EncodedSplit, template: Template, generation: GenerationConfig, size: int
 ) -> dict[str, tuple[float, int]]:
-    """Decode the batch of middling length; return its seconds and size by example."""
+    """Decode the batch of middling length, once warm; return its seconds and size by example."""
     lengths = [len(item.prompt_ids) for item in split_.encoded]
     batches = plan_batches(lengths, size)
 
     def seconds(batch: Sequence[int]) -> float:
         prompts = [split_.encoded[i].prompt_ids for i in batch]
         ids = [split_.examples[i].id for i in batch]
+        generate_batch(model, prompts, template, shortened(generation), ids)
         return generate_batch(model, prompts, template, generation, ids)[0].latency
 
     return {
@@ -54,6 +55,11 @@ class _Run:
     cpu: float
     answers: int
     tokens: int
+
+
+def shortened(generation: GenerationConfig) -> GenerationConfig:
+    """Return the same for answers that do not count: first calls compile and allocate."""
+    return replace(generation, max_new_tokens=min(WARM_UP, generation.max_new_tokens))
 
 
 def time_sides(
@@ -108,8 +114,7 @@ def _timed(
     """Answer all prompts; before the first round a few tokens of one batch, which do not count."""
     batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
     if number == 0:
-        short = replace(generation, max_new_tokens=min(WARM_UP, generation.max_new_tokens))
-        generate_batch(model, batches[0], template, short)
+        generate_batch(model, batches[0], template, shortened(generation))
     runs = []
     for batch in batches:
         cpu = time.process_time()

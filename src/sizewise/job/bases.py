@@ -317,6 +317,7 @@ def evaluation_cost(evaluations: Sequence[EvaluationResult], joules: float | Non
         eval_seconds=sum(known) if whole else None,
         eval_peak_bytes=max(peaks, default=None),
         energy_joules=joules,
+        answered_together=max((e.jobs for e in evaluations if e.jobs > 1), default=None),
     )
 
 

@@ -73,7 +73,7 @@ class Room(NamedTuple):
 
 
 def room_for(run_dirs: Sequence[Path]) -> Room:
-    """Return what the memory of this GPU has room for, as planned for the largest of the jobs.
+    """Return what the memory of this GPU has room for, as planned for the hungriest of the jobs.
 
     All of them where there is no GPU, or nothing can be planned.
     """
@@ -83,19 +83,22 @@ def room_for(run_dirs: Sequence[Path]) -> Room:
         device = resolve_device(jobs[0].trainer)
         if device.type != "cuda":
             return everything
-        # Optimisers, targets and the like may have other needs; of ranks the highest has the most.
+        # Optimisers, targets, batches of answers and the like may have other needs; of ranks the
+        # highest has the most.
         kinds = {_kind(cfg): cfg for cfg in sorted(jobs, key=lambda cfg: cfg.lora.r)}
         plans = [plan_job(cfg, advise=False) for cfg in kinds.values()]
     except Exception as error:  # of whatever kind: the jobs meet it themselves, and say it
         log.warning("How many jobs fit into memory is not known: %s", error)
         return everything
     total = torch.cuda.get_device_properties(device).total_memory
-    return fitting(max(plans, key=_own), total, len(run_dirs))
+    rooms = [fitting(plan, total, len(run_dirs)) for plan in plans]
+    return Room(*map(min, zip(*rooms, strict=True)))
 
 
 def _kind(cfg: RunConfig) -> str:
     same_size = replace(cfg.lora, r=1, alpha=None, alpha_ratio=None, dropout=0.0, init_seed=None)
-    return repr((same_size, cfg.optimizer.target, cfg.optimizer.kwargs))
+    answers = (cfg.evaluation.batch_size, cfg.generation.max_new_tokens)
+    return repr((same_size, cfg.optimizer.target, cfg.optimizer.kwargs, answers))
 
 
 def _own(plan: MemoryPlan) -> int:

@@ -163,7 +163,8 @@ class CostFacts:
     ``out_of_memory`` lists the batch sizes that did not fit; ``money`` is what was
     spent at a server; ``timings`` are those of a sample of answers. ``judge_…`` is what judging the
     answers cost when it was done, and no part of the other figures. ``packed``: how many jobs
-    shared a training pass, on average; ``train_seconds`` then holds an equal share of each.
+    shared a training pass, on average, and ``answered_together`` a decoding; ``train_seconds`` and
+    ``eval_seconds`` then hold an equal share of each, and peaks are those of all of them.
     """
 
     train_seconds: float | None = None
@@ -182,6 +183,7 @@ class CostFacts:
     judge_seconds: float | None = None
     judge_money: float | None = None
     packed: float | None = None
+    answered_together: float | None = None
 
 
 @dataclass(frozen=True)

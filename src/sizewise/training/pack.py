@@ -26,12 +26,12 @@ from sizewise.devices import device_of, free_memory, is_out_of_memory, synchroni
 from sizewise.models.adapter.packed import PackedBase, Part, why_alone
 from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.head import answer_logits, answer_targets, rows_at_once
-from sizewise.training.group_size import GroupSize
+from sizewise.training.group_size import GroupSize, evenly
 
 log = logging.getLogger(__name__)
-# What there is to wait for; what stands first is done first. A pass that is to be differentiated
-# holds memory, and who has ended its fit before the others waits to answer with them.
-PASSES = ("backward", "validation", "forward", "answers")
+# What there is to wait for; what stands first is done first: a pass that is to be differentiated
+# holds memory. Who gathers waits for all others, and there is no pass then.
+PASSES = ("backward", "validation", "forward", "answers", "gathering")
 Random = tuple[Tensor, Tensor | None]
 
 
@@ -80,8 +80,8 @@ class Question(Protocol):
     """A batch of prompts that a job's model is to answer."""
 
     @property
-    def tokens(self) -> int:
-        """Of the longest prompt: whoever has longer ones left is behind the others."""
+    def place(self) -> int:
+        """In the order in which the job answers: whoever has the first one is behind the others."""
 
     def is_like(self, other: Self) -> bool:
         """Whether both can be answered at once."""
@@ -100,6 +100,7 @@ class Seat:
         waiting: the pass that it waits for (``PASSES``); empty while it can go on.
         passes: forward passes so far.
         together: how many jobs shared the last one of training.
+        answered: how many shared the last answers.
     """
 
     pack: Pack
@@ -109,6 +110,7 @@ class Seat:
     waiting: str = ""
     passes: int = 0
     together: int = 1
+    answered: int = 1
     _model: nn.Module | None = None
     _batch: Mapping[str, Any] = field(default_factory=dict)
     _alone: str | None = None
@@ -143,12 +145,17 @@ class Seat:
 
         None: there is no such pass, and the job is to answer on its own.
         """
+        self.answered = 1
         if not self._takes_part(model):
             return None
         self._question = question
         self._wait("answers")
         answer, self._answer, self._question = self._answer, None, None
         return answer
+
+    def gather(self) -> None:
+        """Wait until all others gather, too, or have left."""
+        self._wait("gathering")
 
     def backward(self, loss: Tensor) -> None:
         """Differentiate ``loss``, with those of the jobs whose forward pass was the same."""
@@ -303,19 +310,22 @@ class Pack:
         return None
 
     def _chosen(self, what: str, jobs: list[Seat]) -> list[Seat]:
-        if what == "backward":
+        if what in ("backward", "gathering"):
             return jobs
         if what == "answers":
-            return self._asking_alike(jobs)[: self.answering.most]
+            return self._asking_alike(jobs)
         jobs = sorted(jobs, key=lambda seat: seat.passes)
         most = self.size.most if what == "validation" else self.size.now(self._device, len(jobs))
         return jobs[:most]
 
     def _asking_alike(self, jobs: Sequence[Seat]) -> list[Seat]:
-        """Return who asks what one asks that is behind: the longest prompts are answered first."""
+        """Return who asks what one asks that is behind the others, as many as can be answered."""
+        if self.answering.most == 1:
+            return [jobs[0]]
         asked = {seat: seat._question for seat in jobs if seat._question is not None}
-        first = max(asked.values(), key=lambda question: question.tokens)
-        return [seat for seat, question in asked.items() if question.is_like(first)]
+        first = min(asked.values(), key=lambda question: question.place)
+        alike = [seat for seat, question in asked.items() if question.is_like(first)]
+        return list(evenly(alike, self.answering.most)[0])
 
     @property
     def _device(self) -> torch.device:
@@ -339,10 +349,14 @@ class Pack:
     def pass_through(self) -> None:
         """Make the pass of the group, led by its first seat, whose turn it is."""
         group, what, shared = self._group, self._group[0].waiting, len(self._group) > 1
+        if what == "gathering":
+            for seat in group:
+                seat.waiting = ""
+            return
         begun = self.time(shared)
         if what == "backward":
             self._backward(group)
-        elif len(group) > 1:
+        elif shared:
             group = self._shared_by_most(group, what)
         seconds = self.time(shared) - begun
         if what == "forward":
@@ -393,7 +407,7 @@ class Pack:
         assert self._base is not None
         first = next(iter(asked.values()))
         for seat, answer in zip(group, first.answer(self._base, asked), strict=True):
-            seat._answer = answer
+            seat._answer, seat.answered = answer, len(group)
 
     def _forward(self, group: Sequence[Seat], training: bool) -> None:
         assert self._base is not None

@@ -258,11 +258,13 @@ class PackedLinear(nn.Module):
         self.base_layer = base_layer
         self.adapters: dict[int, Any] = {}
         self._of_pass: list[Any] = []
+        self._stacks: tuple[Tensor, Tensor] | None = None
         self._places = places
         self._scales: dict[tuple[int, ...], Tensor] = {}
 
     def begin_pass(self) -> None:
         self._of_pass = [self.adapters.get(member) for member in self._places.members]
+        self._stacks = None
 
     @property
     def weight(self) -> Tensor:
@@ -295,7 +297,7 @@ class PackedLinear(nn.Module):
         if lean and _one_by_one(x):
             layer = (x, dropped, base.weight, base.bias)
             return LoopedLoraLinear.apply(*layer, scales_of(adapters), *chain(*pairs))
-        (a_KRI, b_KOR), scale_K = _stacked(pairs), self._scale(adapters)
+        (a_KRI, b_KOR), scale_K = self._stacked(pairs), self._scale(adapters)
         if lean:
             return PackedLoraLinear.apply(x, dropped, base.weight, base.bias, a_KRI, b_KOR, scale_K)
         out = base(x)
@@ -303,6 +305,14 @@ class PackedLinear(nn.Module):
         hidden_KNR = torch.bmm(inputs_KNI, a_KRI.transpose(1, 2))
         update = torch.bmm(hidden_KNR, b_KOR.transpose(1, 2)) * scale_K
         return cast(Tensor, (out + update.view_as(out)).to(out.dtype))
+
+    def _stacked(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Stack all A and all B; while answers are decoded they stay what they are."""
+        if self._places.tokens is not None:
+            return _stacked(pairs)
+        if self._stacks is None:
+            self._stacks = _stacked(pairs)
+        return self._stacks
 
     def _scale(self, adapters: Sequence[Any]) -> Tensor:
         """Return alpha/r of every part (K, 1, 1); it is made once for each set of members."""

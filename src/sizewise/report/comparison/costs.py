@@ -155,8 +155,16 @@ def alike(a: Timing, b: Timing) -> bool:
 
 
 def peak_of(arm: Arm) -> float | None:
-    """Peak memory of the jobs in which it answered, mean over seeds; None if not its own."""
-    return arm.cost(lambda run: run.outcome.cost.eval_peak_bytes) if arm.own else None
+    """Peak memory of the jobs in which it answered, mean over seeds; None if not its own.
+
+    That of jobs that answered together is nobody's own.
+    """
+
+    def own(run: Run) -> int | None:
+        cost = run.outcome.cost
+        return None if cost.answered_together else cost.eval_peak_bytes
+
+    return arm.cost(own) if arm.own else None
 
 
 def costs_sentence(test: TestSet, small: Arm, large: Arm) -> str:
