@@ -5,8 +5,9 @@
 
 A step is a forward and a backward pass; adapters have unequal ranks, batches unequal lengths.
 Answers are those to one batch of prompts, over a base in NF4, each token decoded (jobs share that
-where nothing is drafted and no adapter merged). Both ways take turns; the ratio is the median of pairs of CPU seconds. Each pair of ways has
-the same gradients, or the same answers, or it says so and ends.
+where nothing is drafted and no adapter merged). Both ways take turns; the ratio is the median of
+pairs of CPU seconds. Each pair of ways has the same gradients, or the same answers, or it says so
+and ends.
 """
 
 from __future__ import annotations

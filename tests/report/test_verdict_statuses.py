@@ -575,6 +575,16 @@ def test_costs_are_called_by_their_names(tmp_path: Path) -> None:
     assert "times the speed" not in sentence
 
 
+@pytest.mark.parametrize("together", [None, 4.0])
+def test_the_peak_memory_of_jobs_that_answered_together_is_nobodys(
+    tmp_path: Path, together: float | None
+) -> None:
+    cost = CostFacts(eval_peak_bytes=10**9, answered_together=together)
+    plant(tmp_path / "small", Spec("nano", r=8, task=TASK), said(0.1), said(0.7), cost=cost)
+    plant(tmp_path / "large", Spec("mini", 0.0, None, task=TASK), said(0.4, offset=1))
+    assert ("of the peak memory (" in only(tmp_path).verdict.sentence) is (together is None)
+
+
 def test_speed_of_unlike_batches_or_machines_is_not_compared(tmp_path: Path) -> None:
     for name, changes in (
         ("batch", {"rows": {"batch_size": 64}}),

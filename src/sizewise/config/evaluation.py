@@ -85,10 +85,11 @@ class EvaluationConfig:
     fraction, and the report says so if another reading would have been better for them.
     ``timed_answers``: test prompts that are answered once more, alone and in a batch, untouched and
     tuned model in turns, to say how fast both are; 0: none, and drafted answers (greedy ones in
-    fp32), like those that jobs of a pack gave together, are not timed at all. ``engine`` null: transformers, in this process; ``server``: a local
-    vLLM or SGLang (``server``), whose greedy answers to 64 examples have to be those of
-    transformers; it gives no likelihoods. ``warmup_batches`` are answered before the first where
-    every answer is timed as it is made (sampled ones, and those not in fp32).
+    fp32), like those that jobs of a pack gave together, are not timed at all. ``engine`` null:
+    transformers, in this process; ``server``: a local vLLM or SGLang (``server``), whose greedy
+    answers to 64 examples have to be those of transformers; it gives no likelihoods.
+    ``warmup_batches`` are answered before the first where every answer is timed as it is made
+    (sampled ones, and those not in fp32).
     """
 
     batch_size: int | None = None
