@@ -21,7 +21,8 @@ from sizewise.record.state import JobState, job_state
 from sizewise.record.stops import standing_stop
 from sizewise.report.words import literal, plural
 from sizewise.sweep.baselines import BASELINES, baseline_overrides
-from sizewise.sweep.brackets import RATE, Bracket, Look, make_brackets, rates_of
+from sizewise.sweep.brackets import Bracket, Look
+from sizewise.sweep.screening import RATE, make_brackets, rates_of
 
 log = logging.getLogger(__name__)
 
