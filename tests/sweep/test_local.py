@@ -87,6 +87,26 @@ def test_each_gpu_takes_one_job_at_a_time(
     assert len(by_process) == 2, "a worker's device changed, or workers were not kept"
 
 
+def test_stages_that_want_other_devices_get_other_workers(
+    tmp_path: Path, submitted: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No two jobs are on one GPU, and none on fewer than it asks for."""
+    monkeypatch.setenv("FAKE_SECONDS", "0.1")
+    seeds = iter(range(100))
+    with closing(LocalBackend(gpus=["0", "1", "2", "3"])) as backend:
+        for trainer, count, seen in (
+            ({"devices": 1}, 4, {"0", "1", "2", "3"}),
+            ({"devices": 2}, 4, {"0,1", "2,3"}),
+            ({"accelerator": "cpu"}, 1, {""}),
+            ({"devices": 1}, 4, {"0", "1", "2", "3"}),
+        ):
+            jobs = [submitted(next(seeds)) for _ in range(count)]
+            for job in jobs:
+                job.config["trainer"].update(trainer)
+            backend.run(jobs, LaunchOptions(tmp_path))
+            assert {trace(job.run_dir)[0]["cuda"] for job in jobs} == seen
+
+
 def test_more_devices_than_there_are_is_refused(submitted: Submit) -> None:
     job = submitted(1)
     job.config["trainer"]["devices"] = 3

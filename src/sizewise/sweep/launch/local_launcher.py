@@ -80,7 +80,8 @@ class LocalBackend:
                     f"hydra.launcher.{name}={value} lets nothing run. Set 1 or more, or null for "
                     "what suits the jobs; n_jobs=-1 is one job per core."
                 )
-        self._gpus = visible_gpus() if gpus is None else [str(name) for name in gpus]
+        self._all_gpus = visible_gpus() if gpus is None else [str(name) for name in gpus]
+        self._gpus = self._all_gpus
         self._given_gpus = gpus is not None
         self._devices = 1
         self._on_cpu = 1
@@ -99,8 +100,8 @@ class LocalBackend:
         """Raise if a job asks for more GPUs than there are, or for files that are not."""
         check_inputs(jobs)
         trainers = [job.config.get("trainer") or {} for job in jobs]
-        if trainers and all(trainer.get("accelerator") == "cpu" for trainer in trainers):
-            self._gpus = []
+        on_cpu = trainers and all(trainer.get("accelerator") == "cpu" for trainer in trainers)
+        self._gpus = [] if on_cpu else self._all_gpus
         self._on_cpu = jobs_at_once(jobs)
         self._devices = max((trainer.get("devices") or 1 for trainer in trainers), default=1)
         if self._gpus and self._devices > len(self._gpus):
@@ -122,8 +123,12 @@ class LocalBackend:
             Pool(self._slots, jobs, self._growing(options), progress, packing).run()
 
     def _make_room(self, jobs: int) -> None:
-        """Add places for so many jobs; workers that are there are kept."""
-        self._slots += self.places(jobs)[len(self._slots) :]
+        """Add places for so many jobs; workers stay, unless GPUs are now divided in another way."""
+        places = self.places(jobs)
+        pairs = zip(self._slots, places, strict=False)
+        if any(slot.gpus != place.gpus for slot, place in pairs):
+            self.close()
+        self._slots += places[len(self._slots) :]
 
     def _growing(self, options: LaunchOptions) -> LaunchOptions:
         """Let there be room for jobs that become due later, also where few were there at first."""
