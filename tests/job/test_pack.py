@@ -254,7 +254,7 @@ def test_batches_of_long_answers_go_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained_alone: list[Any]
 ) -> None:
     asked = failing(monkeypatch, AssertionError("their logits together are too many"))
-    monkeypatch.setattr("sizewise.training.pack.rows_at_once", lambda base: 0)
+    monkeypatch.setattr("sizewise.training.seat.rows_at_once", lambda base: 0)
     jobs = [planned(tmp_path, f"packed{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
     assert {result.state for result in together(jobs).values()} == {JobState.DONE}
     assert [history(job.run_dir) for job in jobs] == near(trained_alone)

@@ -42,7 +42,7 @@ from sizewise.models.likelihood import plan_batches
 from sizewise.record.predictions import Bill, Prediction, PredictionStore
 from sizewise.record.progress import ANSWERS, stage
 from sizewise.signals import raise_if_lost
-from sizewise.training.pack import job_clock
+from sizewise.training.seat import job_clock
 
 if TYPE_CHECKING:
     import torch

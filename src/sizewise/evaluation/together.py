@@ -24,7 +24,7 @@ from sizewise.evaluation.generate import Generated, generate_behind
 from sizewise.evaluation.prompts import CachedPrompts, Prompts
 from sizewise.models.adapter.packed import PackedBase
 from sizewise.models.adapter.wrapping import is_adapted
-from sizewise.training.pack import Seat, current_seat
+from sizewise.training.seat import Seat, current_seat
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")

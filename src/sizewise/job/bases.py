@@ -31,7 +31,7 @@ from sizewise.models.size import model_sizes
 from sizewise.models.sources import HUB_ID, find_source, weight_files
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
-from sizewise.training.pack import current_seat
+from sizewise.training.seat import current_seat
 
 if TYPE_CHECKING:
     import torch

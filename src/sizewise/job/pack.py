@@ -34,7 +34,8 @@ from sizewise.record.state import JobState
 from sizewise.runtime import resolve_device, same_random_state
 from sizewise.signals import SignalHandlers, signal_noted
 from sizewise.training.group_size import GroupSize, evenly
-from sizewise.training.pack import Pack, set_torch_random, sit, torch_random
+from sizewise.training.pack import Pack
+from sizewise.training.seat import set_torch_random, sit, torch_random
 
 log = logging.getLogger(__name__)
 

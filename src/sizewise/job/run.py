@@ -137,7 +137,7 @@ def carry_out(job: PreparedJob, loggers: Sequence[Logger]) -> Outcome:
     from sizewise.energy import EnergyMeter, gpu_uuids
     from sizewise.job.answerers import kind_of_answerer
     from sizewise.job.outcome import make_outcome
-    from sizewise.training.pack import current_seat
+    from sizewise.training.seat import current_seat
 
     # In a pack the counters tell what all of its jobs use.
     whole = not went_before(job) and current_seat() is None

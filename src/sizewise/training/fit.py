@@ -38,9 +38,9 @@ from sizewise.training.interrupt import StopRequest
 from sizewise.training.meter import FitMeter
 from sizewise.training.milestones import Milestones
 from sizewise.training.module import AnswerModule
-from sizewise.training.pack import current_seat
 from sizewise.training.random_state import RandomState
 from sizewise.training.recorder import FitProgress, Recorder
+from sizewise.training.seat import current_seat
 from sizewise.training.sharding import is_sharded, leave_group
 from sizewise.training.trainable import (
     load_exported,

@@ -12,7 +12,7 @@ from torch import Tensor
 from sizewise.devices import PeakMemory, synchronize
 from sizewise.training.lightning_internals import State
 from sizewise.training.module import AnswerModule
-from sizewise.training.pack import current_seat, job_clock
+from sizewise.training.seat import current_seat, job_clock
 
 
 class FitMeter(Callback):

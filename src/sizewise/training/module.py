@@ -18,7 +18,7 @@ from sizewise.models.base import is_quantized
 from sizewise.models.encoder import class_logits
 from sizewise.models.head import Loss, answer_logits, answer_losses, answer_targets
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
-from sizewise.training.pack import current_seat
+from sizewise.training.seat import current_seat
 from sizewise.training.sharding import is_sharded, shard, whole
 from sizewise.training.trainable import load_trainable, trainable_state
 
