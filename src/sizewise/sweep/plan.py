@@ -20,6 +20,7 @@ from sizewise.record.identity import reuse_key, trains
 from sizewise.record.state import JobState, job_state
 from sizewise.record.stops import standing_stop
 from sizewise.report.words import literal, plural
+from sizewise.runtime import prepare_environment
 from sizewise.sweep.baselines import BASELINES, baseline_overrides
 from sizewise.sweep.brackets import Bracket, Look
 from sizewise.sweep.screening import RATE, make_brackets, rates_of
@@ -315,6 +316,7 @@ def peak_memory(jobs: Sequence[Job]) -> dict[str, int]:
 
     Jobs that differ in what costs no memory (seeds, rates) are planned once.
     """
+    prepare_environment()
     from sizewise.job.bases import memory_key, peak_bytes
 
     known: dict[str, int | None] = {}
