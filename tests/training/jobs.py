@@ -28,7 +28,7 @@ from sizewise.training.sharding import is_sharded
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["tests.training.jobs", "sizewise.embedded.dialogues"])
+SERVER.set_forkserver_preload(["tests.preloaded"])
 
 
 class KillSelf(pl.Callback):
