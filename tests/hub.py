@@ -28,6 +28,13 @@ from tests.forks import Forks, forking
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_loopback"
+# The client waits a second before it asks again for what a download has not brought.
+AT_ONCE = """
+import time
+from types import SimpleNamespace
+from huggingface_hub import file_download
+file_download.time = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+"""
 FILE = re.compile(r"^/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 REPOSITORY = re.compile(
     r"^/api/(?:models/|(?=datasets/))((?:datasets/)?[^/]+/[^/]+)"
@@ -66,7 +73,7 @@ class Hub:
 
     def run(self, code: str, home: Path, token: str | None = None) -> CompletedProcess[str]:
         """Run Python code in a process that knows this hub alone."""
-        return self.forks.run(code, home, {"HF_TOKEN": token} if token else {})
+        return self.forks.run(AT_ONCE + code, home, {"HF_TOKEN": token} if token else {})
 
     def in_terminal(self, code: str, home: Path) -> str:
         """Run Python code as `run` does, with a terminal as its output; return what it shows."""

@@ -243,29 +243,37 @@ def plain(value: Any) -> Any:
 
 
 SIMPLE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+SIMPLE |= st.text("'\"\\,:=[]{}()$~+ #a\n")  # what means something to Hydra
 
 NAMES = st.from_regex(r"[a-z_][a-z0-9_]*", fullmatch=True).filter(
     lambda name: name not in ("null", "true", "false", "nan", "inf")
 )
 
 
-@given(st.recursive(SIMPLE, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner)))
+PARSER = OverridesParser.create()
+
+
+def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4)
+
+
+@given(st.recursive(SIMPLE, nested, max_leaves=12))
 def test_every_value_of_python_reaches_hydra_as_it_is(value: Any) -> None:
-    parsed = OverridesParser.create().parse_override(override_of("key", value))
+    parsed = PARSER.parse_override(override_of("key", value))
     assert plain(parsed.value()) == value
     assert not parsed.is_sweep_override()
 
 
 @given(st.lists(SIMPLE, min_size=2, max_size=4))
 def test_a_list_is_one_job_per_element_of_a_sweep(values: list[Any]) -> None:
-    parsed = OverridesParser.create().parse_override(override_of("key", values, choices=True))
+    parsed = PARSER.parse_override(override_of("key", values, choices=True))
     assert [plain(value) for value in parsed.sweep_iterator()] == values
 
 
 def test_numbers_of_numpy_reach_hydra_as_numbers() -> None:
     values = [np.float64(1e-4), np.float32(0.5), np.int64(8), np.bool_(True), True, None, 3]
     rates = np.logspace(-5, -3, 3)
-    parse = OverridesParser.create().parse_override
+    parse = PARSER.parse_override
     assert parse(override_of("key", values)).value() == [1e-4, 0.5, 8, True, True, None, 3]
     for wanted in (rates, list(rates)):
         parsed = parse(override_of("key", wanted, choices=True))
