@@ -162,11 +162,13 @@ def to_run_config(cfg: DictConfig | Mapping[str, Any], check_types: bool = True)
 
 
 def _checked(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    keys = [str(key) for key in cfg if key != "hydra"]
     if isinstance(cfg, DictConfig):
-        return _merged(cfg)
-    text = _as_json(cfg)
+        return _merged(OmegaConf.masked_copy(cfg, cast(Any, keys)))
+    own = {key: cfg[key] for key in keys}
+    text = _as_json(own)
     if text is None:
-        return _merged(OmegaConf.create(dict(cfg)))
+        return _merged(OmegaConf.create(own))
     return deepcopy(_merged_record(text))
 
 
@@ -185,11 +187,10 @@ def _merged_record(text: str) -> dict[str, Any]:
     return _merged(OmegaConf.create(json.loads(text)))
 
 
-def _merged(node: DictConfig) -> dict[str, Any]:
-    keys = [key for key in node if key != "hydra"]
+def _merged(own: DictConfig) -> dict[str, Any]:
+    """Merge a configuration into the schema; its nodes go into what is merged."""
     try:
-        own = OmegaConf.masked_copy(node, cast(Any, keys))
-        merged = OmegaConf.merge(_schema(), own)
+        merged = OmegaConf.unsafe_merge(deepcopy(_schema()), own)
         plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
