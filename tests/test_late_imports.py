@@ -7,8 +7,25 @@ import sys
 
 import pytest
 
-BEGIN = """
+UNUSED = (
+    "simple_icd_10_cm", "plotly", "sklearn", "pandas", "wandb", "optuna", "bitsandbytes",
+    "scipy.signal", "torch._inductor.lowering",
+)  # fmt: skip
+# A LoRA job on the embedded data, without a tracker, from its first line to its record.
+JOB = f"""
 import sys
+from sizewise.catalogue import load_entries
+load_entries("icd10cm")  # read from the package once, by whoever comes first
+sys.modules.pop("simple_icd_10_cm", None)
+from sizewise.commands.run import hydra_command
+hydra_command("train")
+print("found:", sorted(set({UNUSED!r}) & set(sys.modules)))
+"""
+SMALL = (
+    "model=nano", "dataset.max_train=8", "dataset.max_validation=8", "dataset.max_test=8",
+    "trainer.max_steps=1", "logger=none", "generation.max_new_tokens=2",
+)  # fmt: skip
+AGAIN = """
 from sizewise.late_imports import leave_until_used
 leave_until_used()
 leave_until_used()
@@ -36,18 +53,23 @@ for method in ("none", "nf4", "int8", "none"):
 
 
 @pytest.fixture(scope="module")
-def said() -> list[str]:
-    """What one process says, which first looks at what was left out and then adapts bases."""
+def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What one process says, which runs a job, looks at what was left out and adapts bases."""
+    place = tmp_path_factory.mktemp("late")
     done = subprocess.run(
-        [sys.executable, "-c", BEGIN + SIGNAL + ADAPTERS],
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-c", JOB + AGAIN + SIGNAL + ADAPTERS, *SMALL, f"hydra.run.dir={place}"],
+        capture_output=True, text=True, timeout=300, check=False, cwd=place,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return done.stdout.splitlines()[-7:]
+
+
+def test_a_job_imports_nothing_that_it_does_not_use(said: list[str]) -> None:
+    assert said[0] == "found: []"
 
 
 def test_one_process_adapts_plain_and_quantised_bases(said: list[str]) -> None:
-    assert said[2:] == [
+    assert said[3:] == [
         "none Linear False",
         "nf4 Linear4bit True",
         "int8 Linear8bitLt True",
@@ -56,4 +78,4 @@ def test_one_process_adapts_plain_and_quantised_bases(said: list[str]) -> None:
 
 
 def test_what_torchmetrics_left_out_can_be_imported(said: list[str]) -> None:
-    assert said[:2] == ["False False None", "butter True"]
+    assert said[1:3] == ["False False None", "butter True"]

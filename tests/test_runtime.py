@@ -160,35 +160,6 @@ def test_a_single_example_that_does_not_fit_says_what_to_lower() -> None:
         list(halve_on_oom([range(2)], BatchSize(2), broken))
 
 
-UNUSED = (
-    "simple_icd_10_cm", "plotly", "sklearn", "pandas", "wandb", "optuna", "bitsandbytes",
-    "scipy.signal", "torch._inductor.lowering",
-)  # fmt: skip
-
-
-def test_a_job_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
-    """A LoRA job on the embedded data, without a tracker, from its first line to its record."""
-    code = (
-        "import sys\n"
-        "from sizewise.catalogue import load_entries\n"
-        "load_entries('icd10cm')\n"  # read from the package once, by whoever comes first
-        "sys.modules.pop('simple_icd_10_cm', None)\n"
-        "from sizewise.commands.run import hydra_command\n"
-        "hydra_command('train')\n"
-        f"print('found:', sorted(set({UNUSED!r}) & set(sys.modules)))\n"
-    )
-    small = [f"dataset.max_{part}=8" for part in ("train", "validation", "test")]
-    words = ["model=nano", *small, "trainer.max_steps=1", "logger=none"]
-    words.append("generation.max_new_tokens=2")
-    words.append(f"hydra.run.dir={tmp_path}")
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=300,
-        check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "found: []"
-
-
 def test_a_peak_is_seen_by_whoever_measures_also_where_another_begins_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
