@@ -84,8 +84,24 @@ def planned(page: AppTest, name: str, more: str = FAST) -> AppTest:
     return page
 
 
+@pytest.fixture
+def forked_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans come from processes that need not import everything first; sweeps as ever."""
+    begun = sweeps._begun
+
+    def begun_cheaply(command: Sequence[str], output: Any, alone: bool) -> Any:
+        if alone:
+            return begun(command, output, alone)
+        process = begin(command[1:], Path.cwd(), {}, Path(output.name))
+        process.poll = lambda: process.exitcode
+        return process
+
+    monkeypatch.setattr(sweeps, "_begun", begun_cheaply)
+
+
 @pytest.mark.e2e
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_plans")
 def test_a_sweep_is_planned_started_and_followed_until_it_is_done(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,21 +146,6 @@ def test_a_wrong_override_is_one_message_and_starts_nothing(
     assert "Traceback" not in error.value
     assert "Start" not in labels(page)
     assert list(folder.iterdir()) == []
-
-
-@pytest.fixture
-def forked_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans come from processes that need not import everything first; sweeps as ever."""
-    begun = sweeps._begun
-
-    def begun_cheaply(command: Sequence[str], output: Any, alone: bool) -> Any:
-        if alone:
-            return begun(command, output, alone)
-        process = begin(command[1:], Path.cwd(), {}, Path(output.name))
-        process.poll = lambda: process.exitcode
-        return process
-
-    monkeypatch.setattr(sweeps, "_begun", begun_cheaply)
 
 
 @pytest.mark.e2e

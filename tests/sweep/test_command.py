@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.commands.test_first_words import check_help
 from tests.waiting import wait_for
 
 from sizewise.record.state import JobState
@@ -223,3 +224,5 @@ def test_looking_at_the_config_loads_nothing_heavy(tmp_path: Path, wish: list[st
     modules = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
     assert "omegaconf" in modules
     assert not modules & {"torch", "transformers", "optuna", "ray", "submitit", "wandb", "rich"}
+    if wish == ["--help"]:
+        check_help("train", result.stdout)
