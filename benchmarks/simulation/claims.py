@@ -6,6 +6,7 @@ their untouched bases and a larger untouched model. Scores are those of ``scores
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,9 +120,17 @@ def name_of(arm: Arm) -> str:
 
 
 def measure_claims(
-    planted: Planted, sweeps: int = 500, *, margin: float, n_resamples: int = 500, seed: int = 0
+    planted: Planted,
+    sweeps: int = 500,
+    *,
+    margin: float | None,
+    n_resamples: int = 500,
+    seed: int = 0,
 ) -> Claims:
-    """Simulate sweeps, compare their pairs and decide at a margin in units of the score."""
+    """Simulate sweeps, compare their pairs and decide at a margin in units of the score.
+
+    Without a margin nothing is decided, and nothing known of what is near or not worse (NaN).
+    """
     rng = np.random.default_rng(seed)
     wrong: Counter[str] = Counter()
     found = near = not_worse = 0
@@ -133,6 +142,8 @@ def measure_claims(
         wrong["any"] += bool(false)
         primary = next(pair for pair in pairs if pair.primary)
         found += (primary.wins or primary.loses) and not _is_wrong(planted, primary)
+        if margin is None:
+            continue
         decision = decide(test, pairs, margin, seed=number, n_resamples=50)
         if decision is None:
             continue
@@ -146,7 +157,8 @@ def measure_claims(
             for r in decision.relations
         )
     shares = {q: wrong[q] / sweeps for q in (*FAMILIES, "any")}
-    return Claims(planted, sweeps, shares, found / sweeps, near / sweeps, not_worse / sweeps)
+    decided = sweeps if margin is not None else math.nan
+    return Claims(planted, sweeps, shares, found / sweeps, near / decided, not_worse / decided)
 
 
 def primary_of(scenario: Scenario, seed: int = 0) -> tuple[str, float]:
