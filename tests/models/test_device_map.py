@@ -66,7 +66,8 @@ def test_an_adapter_is_refused_where_it_would_silently_do_nothing(
 
 @pytest.mark.parametrize("method", ["none", "nf4"])
 def test_the_plan_is_that_of_one_of_several_cards(method: str) -> None:
-    model = compose_run(["model=qwen3_8b"]).model
+    few = ["model.architecture.num_layers=12", "model.architecture.vocab_size=32000"]
+    model = compose_run(["model=qwen3_8b", *few]).model
     adamw = OptimizerConfig(target="torch.optim.AdamW")
     storage = QuantizationConfig(method=method)
 
