@@ -114,6 +114,11 @@ class Clock(pl.Callback):
         self.seconds = Seconds.now() - self.begin
 
 
+def as_fits(device: torch.device) -> torch.autocast:
+    """Return the precision that fits have by default: bf16 arithmetic on GPUs, fp32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
 def answer_step(model: nn.Module, rows: int, tokens: int, answer: int, vocabulary: int) -> None:
     """Forward and backward pass of a full batch of random tokens, the last ``answer`` learnt."""
     device = next(model.parameters()).device
@@ -121,7 +126,9 @@ def answer_step(model: nn.Module, rows: int, tokens: int, answer: int, vocabular
     labels_BT = torch.full_like(ids_BT, -100)
     labels_BT[:, -answer:] = ids_BT[:, -answer:]
     batch = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "labels": labels_BT}
-    answer_losses(model, batch, partial(answer_loss, step_tokens=rows * answer))[0].backward()
+    with as_fits(device):
+        loss = answer_losses(model, batch, partial(answer_loss, step_tokens=rows * answer))[0]
+    loss.backward()
 
 
 def our_fit(
