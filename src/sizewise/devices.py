@@ -61,6 +61,22 @@ def free_memory() -> None:
         cuda.empty_cache()
 
 
+def device_works() -> bool:
+    """Whether this process's GPUs still answer; an illegal access or an ECC error ends that for it.
+
+    Every later call of CUDA fails too, so that only another process can go on. True without a GPU.
+    """
+    cuda = _cuda_in_use()
+    if cuda is None:
+        return True
+    try:
+        for card in range(cuda.device_count()):
+            cuda.synchronize(card)
+    except RuntimeError:
+        return False
+    return True
+
+
 def reset_peaks() -> None:
     """Begin new peaks of memory: CUDA's, on every device, and the process's.
 

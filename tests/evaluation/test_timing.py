@@ -13,7 +13,7 @@ from sizewise.config.evaluation import GenerationConfig
 from sizewise.evaluation.timing import time_batch, time_sides
 from sizewise.record.timing import Timing
 
-from .helpers import StubSplit, StubTemplate
+from .helpers import StubSplit, StubTemplate, fails_above
 
 GREEDY = GenerationConfig(max_new_tokens=2)
 
@@ -58,6 +58,26 @@ def test_at_batch_1_every_prompt_of_the_sample_is_answered(
     (timing,) = time_sides(causal, sides, split, template, GREEDY, 3, 1)  # type: ignore[arg-type]
     assert timing.batch_size == 1
     assert timing.answers % 3 == 0
+
+
+def test_too_little_memory_halves_the_timed_batch_and_fails_no_job(
+    causal: Any, split: StubSplit, template: StubTemplate
+) -> None:
+    """The batch in which answers fitted with drafts may be too large for plain decoding."""
+    sides = {"base": lambda: time_nothing()}
+    seen = fails_above(causal, 2)
+    found = time_sides(causal, sides, split, template, GREEDY, 2, 4)  # type: ignore[arg-type]
+    assert 4 in seen
+    assert {(t.batch_size, t.answers >= t.batch_size) for t in found} == {(2, True), (1, True)}
+
+
+def test_not_even_one_answer_that_fits_is_no_time_and_no_failure(
+    causal: Any, split: StubSplit, template: StubTemplate, caplog: pytest.LogCaptureFixture
+) -> None:
+    sides = {"base": lambda: time_nothing()}
+    fails_above(causal, 0)
+    assert time_sides(causal, sides, split, template, GREEDY, 2, 4) == []  # type: ignore[arg-type]
+    assert "Speed is not known" in caplog.text
 
 
 @contextmanager

@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.job.runs import run
+from tests.job.runs import SMALL, run
 from torch import nn
 
 from sizewise.composition.compose import compose_run
 from sizewise.job import answerers, bases, fitting
 from sizewise.job.fitting import UntrainedLoss
+from sizewise.models import dtypes
 from sizewise.models.base import load_base
 from sizewise.record.outcome import Outcome
 from sizewise.training.module import AnswerModule, Batch
@@ -116,6 +117,26 @@ def test_the_loss_before_the_first_step_is_computed_once_per_base_and_data(
     (other,) = losses("data", "dataset.max_validation=6")
     assert other != first
     assert len(read) > 2 * computed
+
+
+@pytest.mark.parametrize("method", ["none", "nf4"])
+def test_a_divided_base_has_the_dtypes_of_the_gpus_and_not_of_the_host_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Else it would have twice the bytes, be planned in bf16, and answer in another precision."""
+    asked: list[tuple[str, str, str]] = []
+
+    def load(model: Any, quantization: Any, device: torch.device, packs: bool) -> None:
+        asked.append((model.dtype, quantization.compute_dtype, device.type))
+        raise InterruptedError
+
+    monkeypatch.setattr(fitting, "load_base", load)
+    monkeypatch.setattr(fitting, "resolve_device", lambda trainer: torch.device("cuda", 0))
+    monkeypatch.setattr(dtypes, "computes_in_bf16", lambda device: device.type == "cuda")
+    cfg = compose_run([*SMALL, f"quantization={method}"])
+    with pytest.raises(InterruptedError):
+        fitting.train_divided(cfg, cast(Any, None), 0, (), tmp_path)
+    assert asked == [("bfloat16", "bfloat16", "cpu")]
 
 
 def test_a_damaged_loss_is_computed_again(tmp_path: Path) -> None:

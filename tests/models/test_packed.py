@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny_models import build_tiny
 
-from sizewise.config.model import LoraConfig, QuantizationConfig
+from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
 from sizewise.data.batches.collate import IGNORED
 from sizewise.models.adapter import packed
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
@@ -32,6 +33,19 @@ LORAS = (
     LoraConfig(r=2, fast=False, target="down_proj"),
 )
 SHAPES = ((2, 11), (2, 7), (1, 16), (2, 9))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_scales_are_those_of_each_alone_in_any_precision(dtype: torch.dtype) -> None:
+    """In bf16 32/12 would be 2.67, and alone it is a number of Python."""
+    base = build_tiny("llama", 64)
+    model = attach_adapter(base, LoraConfig(r=12, alpha=32), ModelConfig("tiny", "none"), 0)
+    shared = PackedBase(model.to(dtype))
+    shared.add(0, model)
+    with shared.answering([0], 1):
+        layer = next(m for m in shared.base.modules() if isinstance(m, packed.PackedLinear))
+        scale = layer._scale(layer._of_pass)
+    assert float(scale) == pytest.approx(32 / 12, rel=1e-7)
 
 
 def batches(vocabulary: int) -> list[dict[str, Any]]:

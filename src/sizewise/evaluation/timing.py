@@ -7,6 +7,7 @@ computing stand beside those that passed: where they differ, the machine was bus
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,11 +18,12 @@ from typing import Any
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.template import Template
-from sizewise.devices import BatchSize, device_of, halve_on_oom
+from sizewise.devices import BatchSize, device_of, free_memory, halve_on_oom, is_out_of_memory
 from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.timing import ENOUGH_SECONDS, MOST_ROUNDS, Timing
 
+log = logging.getLogger(__name__)
 Side = Callable[[], AbstractContextManager[Any]]
 """Opens the block in which the model answers as one of the two sides."""
 WARM_UP = 4
@@ -80,8 +82,33 @@ def time_sides(
         template: how prompts are written.
         generation: how answers are decoded.
         count: answers at batch 1 in every round, and rounds of as many prompts.
-        batch_size: the batch used.
+        batch_size: the batch used; half of it where memory does not suffice, and so on. A model
+            for which there is not even enough for one answer is not timed: that costs no result.
     """
+    while True:
+        try:
+            return _in_turns(model, sides, split_, template, generation, count, batch_size)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of `except`: the error's traceback would keep the batch's tensors alive.
+        free_memory()
+        if batch_size == 1:
+            log.warning("Speed is not known: memory does not suffice to time one answer.")
+            return []
+        batch_size //= 2
+        log.warning("Out of memory while answers are timed: %d at once.", batch_size)
+
+
+def _in_turns(
+    model: Any,
+    sides: Mapping[str, Side],
+    split_: EncodedSplit,
+    template: Template,
+    generation: GenerationConfig,
+    count: int,
+    batch_size: int,
+) -> list[Timing]:
     samples = {batch_size: _sample(split_, batch_size), 1: _sample(split_, count)}
     runs: dict[tuple[str, int], list[_Run]] = {(s, b): [] for b in samples for s in sides}
     started = time.perf_counter()

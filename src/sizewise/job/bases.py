@@ -25,7 +25,7 @@ from sizewise.models.adapter.packed import view_of
 from sizewise.models.adapter.wrapping import is_adapted, lora_settings
 from sizewise.models.architecture import meta_model, model_config, name_classes
 from sizewise.models.base import load_base
-from sizewise.models.dtypes import weights_dtype
+from sizewise.models.dtypes import dtype_name, weights_dtype
 from sizewise.models.plan.planner import MemoryPlan, Workload
 from sizewise.models.size import model_sizes
 from sizewise.models.sources import HUB_ID, find_source, weight_files
@@ -289,7 +289,7 @@ def model_facts(
         base_bytes=_bytes_on_disk(cfg) or sizes.memory_bytes,
         memory_bytes=sizes.memory_bytes,
         adapter_bytes=sizes.adapter_bytes,
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=dtype_name(model.dtype),
         quantization=cfg.quantization.method,
         lora_method=lora.method,
         lora_r=lora.r,

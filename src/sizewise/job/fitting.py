@@ -22,7 +22,7 @@ from sizewise.job.dry_run import STOP_AFTER, LeftInTheMiddleError, StopOnce
 from sizewise.job.submit import submitted_stop
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.adapter.wrapping import is_adapted
-from sizewise.models.base import load_base
+from sizewise.models.base import for_device, load_base
 from sizewise.models.dtypes import resolve_precision
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
@@ -115,7 +115,7 @@ def train_divided(
     The base is read into host memory, from where each process's device gets its share, block by
     block. What is learnt is in ``run_dir``: the model is of no use to a process on its own.
     """
-    model, quantization = storage_of(cfg)
+    model, quantization = for_device(*storage_of(cfg), resolve_device(cfg.trainer))
     base = load_base(model, quantization, torch.device("cpu"), packs=True)
     return train(cfg, base, task, padding, loggers, run_dir)[1]
 

@@ -15,6 +15,7 @@ from sizewise.config.endpoint import EndpointConfig
 from sizewise.data.example import SplitName
 from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.template import Template
+from sizewise.devices import BatchSize, halve_on_oom
 from sizewise.errors import ConfigError, EvaluationError
 from sizewise.evaluation.endpoint import ask_all, client_of
 from sizewise.evaluation.engine import (
@@ -26,7 +27,7 @@ from sizewise.evaluation.engine import (
     engine_up,
     server_key,
 )
-from sizewise.evaluation.generate import generate_batch
+from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.evaluation.predict import Predicted, evaluation_bar
 from sizewise.files import hash_text, write_atomically
 from sizewise.job.data import PreparedJob, Task
@@ -159,13 +160,13 @@ def _greedy(
     model: PreTrainedModel | PeftModel, template: Template, split: EncodedSplit, job: PreparedJob
 ) -> list[str]:
     """Return transformers' own answers."""
-    size, prompts = job.eval_batch_size, [item.prompt_ids for item in split.encoded]
-    batches = (prompts[start : start + size] for start in range(0, len(prompts), size))
-    return [
-        answer.text
-        for batch in batches
-        for answer in generate_batch(model, batch, template, job.cfg.generation)
-    ]
+
+    def answer(batch: Sequence[int]) -> list[Generated]:
+        prompts = [split.encoded[i].prompt_ids for i in batch]
+        return generate_batch(model, prompts, template, job.cfg.generation)
+
+    answered = halve_on_oom([range(len(split.encoded))], BatchSize(job.eval_batch_size), answer)
+    return [each.text for _, answers in answered for each in answers]
 
 
 def _server(

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import ModelError, SizewiseError
 from sizewise.models.architecture import auto_class, load_config, name_classes
-from sizewise.models.dtypes import resolve_dtype
+from sizewise.models.dtypes import dtype_name, resolve_dtype
 from sizewise.models.sources import Source, find_source, unusable
 from sizewise.models.tiny import random_checkpoint
 from sizewise.models.tokenizer import load_tokenizer
@@ -315,6 +316,17 @@ def unpacked(config: PretrainedConfig, path: str, bits: BitsAndBytesConfig | Non
     from transformers import Mxfp4Config
 
     return Mxfp4Config(dequantize=True)
+
+
+def for_device(
+    model: ModelConfig, quantization: QuantizationConfig, device: torch.device
+) -> tuple[ModelConfig, QuantizationConfig]:
+    """Return the same with the dtypes of ``device``, for a base that is loaded elsewhere first."""
+    own, computing = resolve_dtype(model.dtype, device), compute_dtype(quantization, device)
+    return (
+        replace(model, dtype=dtype_name(own)),
+        replace(quantization, compute_dtype=dtype_name(computing)),
+    )
 
 
 def compute_dtype(quantization: QuantizationConfig, device: torch.device) -> torch.dtype:

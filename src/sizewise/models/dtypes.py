@@ -30,6 +30,11 @@ def resolve_dtype(name: str, device: torch.device, key: str = "model.dtype") -> 
     return DTYPES[name]
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name that ``resolve_dtype`` takes."""
+    return str(dtype).removeprefix("torch.")
+
+
 def resolve_precision(trainer: TrainerConfig, device: torch.device) -> str:
     """Turn ``trainer.precision`` into Lightning's name.
 

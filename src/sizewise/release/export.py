@@ -21,6 +21,7 @@ from sizewise.job.data import load_task
 from sizewise.models.adapter.attach import CONFIG
 from sizewise.models.adapter.full import is_full_checkpoint
 from sizewise.models.architecture import context_length
+from sizewise.models.dtypes import dtype_name
 from sizewise.models.tokenizer import load_template
 from sizewise.record.directories import RunDir
 from sizewise.release.card import public_name, write_card
@@ -88,7 +89,7 @@ def export_run(
         report = None
         if split is not None and before is not None:
             after = answer_all(_reload(run, folder, model), split, template, run.cfg.generation)
-            dtype = str(model.dtype).removeprefix("torch.") if model is not None else "as trained"
+            dtype = dtype_name(model.dtype) if model is not None else "as trained"
             report = compare_answers(before, after, dtype, run.outcome.model.quantization)
         write_card(run, folder, merged, report)
     return Export(out, merged, report)

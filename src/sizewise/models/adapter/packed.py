@@ -319,7 +319,9 @@ class PackedLinear(nn.Module):
         key = tuple(self._places.members)
         if key not in self._scales:
             like = next(weights_of(a)[0] for a in adapters if a is not None)
-            self._scales[key] = like.new_tensor(scales_of(adapters)).view(-1, 1, 1)
+            exact = torch.promote_types(like.dtype, torch.float32)  # alone it is no tensor
+            scales = torch.tensor(scales_of(adapters), dtype=exact, device=like.device)
+            self._scales[key] = scales.view(-1, 1, 1)
         return self._scales[key]
 
     def _keep(self, x: Tensor, adapters: Sequence[Any]) -> Tensor | None:

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from sizewise.composition.inputs import names_hub
-from sizewise.devices import free_memory, reset_peaks
+from sizewise.devices import device_works, free_memory, reset_peaks
 from sizewise.errors import SizewiseError
 from sizewise.job.execute import STOPPED_EXIT, JobResult, execute, run_child
 from sizewise.job.submit import load_job
 from sizewise.record.logs import output_to_log, redirect
 from sizewise.record.state import JobState
 from sizewise.runtime import prepare_environment, same_random_state
+
+# The exit code of a worker whose GPU answers no more.
+LOST_EXIT = 75
 
 
 def main(arguments: list[str]) -> int:
@@ -60,6 +63,8 @@ def _serve(requests: IO[str], replies: IO[str]) -> int:
                 _run(run_dirs, tell, kept)
         except KeyboardInterrupt:
             return STOPPED_EXIT
+        if not device_works():  # the job that comes next, or came meanwhile, is not to blame
+            return STOPPED_EXIT
     return 0
 
 
@@ -69,7 +74,12 @@ def _run(run_dirs: Sequence[Path], tell: Callable[[JobResult], None], kept: Path
         prepare_environment(any(map(_needs_hub, run_dirs)))  # torch is imported by the next line
         from sizewise.job.pack import execute_together
 
-        execute_together(run_dirs, tell, kept)
+        def tell_or_leave(result: JobResult) -> None:
+            tell(result)
+            if result.state == JobState.FAILED and not device_works():
+                os._exit(LOST_EXIT)  # each of the others is then tried alone
+
+        execute_together(run_dirs, tell_or_leave, kept)
         return
     try:
         with output_to_log(run_dirs[0]):
@@ -114,6 +124,8 @@ def fresh_process_state() -> Iterator[None]:
 
 
 def _release_memory() -> None:
+    if not device_works():
+        return
     free_memory()
     # What is left are libraries and the kept base: looking through them takes longer than all
     # else between two jobs. ``take_base`` empties the base itself when it lets it go.
