@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from sizewise.composition.compose import compose_run
 from sizewise.config.model import LoraConfig, QuantizationConfig
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.adapter.fast_lora import Rows, adapter_dropout, drawn_for_all, speed_up
@@ -188,3 +191,34 @@ def test_recomputing_selectively_is_exact_where_models_add_in_place(
     assert len(plain) == len(again) > 0
     for one, other in zip(again, plain, strict=True):
         torch.testing.assert_close(one, other)
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations that are made, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.made[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_products_with_4_bit_weights_are_kept_and_not_made_again() -> None:
+    cfg = compose_run(["model=nano", "quantization=nf4"])
+    ids = torch.randint(3, 800, (2, 16), generator=torch.Generator().manual_seed(0))
+    gradients, made = [], []
+    for selective in (False, True):
+        base = load_base(cfg.model, cfg.quantization, torch.device("cpu"))
+        model = attach_adapter(base, cfg.lora, cfg.model, 0).train()
+        if selective:
+            enable_checkpointing(model, selective=True)
+        with Counted() as counted:
+            model(input_ids=ids, labels=ids).loss.backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+        made.append(counted.made["gemm_4bit"])
+    assert made[0] == made[1] > 0
+    torch.testing.assert_close(gradients[0], gradients[1])

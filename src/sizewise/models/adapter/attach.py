@@ -224,7 +224,8 @@ def _token_rows(
 # with the square of the length; those of experts have their bias added in place by transformers,
 # so that what was kept would not be what is made again (torch raises where it sees that).
 KEPT_RESULTS = frozenset(
-    {LORA_LINEAR, *PACKED_LINEARS, "mm", "addmm", "_scaled_dot_product_flash_attention",
+    {LORA_LINEAR, *PACKED_LINEARS, "mm", "addmm", "gemm_4bit",
+     "_scaled_dot_product_flash_attention",
      "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention",
      "_scaled_dot_product_cudnn_attention"}
 )  # fmt: skip
