@@ -129,6 +129,20 @@ def test_a_kind_is_measured_on_the_tiny_model(tmp_path: Path) -> None:
     assert calibration.kept(chosen, tmp_path / "cache") == {"nano": nano}
 
 
+def test_a_first_sweep_against_a_server_says_that_its_cost_is_not_known(tmp_path: Path) -> None:
+    """Nothing was ever measured in this folder, and the first request would be paid for."""
+    prices = ("model.endpoint.prices.prompt=0.4", "model.endpoint.prices.answer=1.6")
+    server = ("model=endpoint", "model.base_url=https://api.example/v1", "model.path=large",
+              "lora=none", *prices)  # fmt: skip
+    job = real_job(tmp_path, *server)
+    found = estimate_sweep(of_plan(tmp_path, job), LocalBackend(n_jobs=1))
+    assert found is not None
+    said = "\n".join(sentences(found))
+    assert "Texts and money for answers by " in said
+    assert "are not known yet; sweep.dry_run=true counts them." in said
+    assert "Money" not in said.replace("Texts and money", "")
+
+
 def limited(job: Job, **limits: int | None) -> Job:
     """The same job with other limits of its data set, and a name of its own."""
     dataset = {**job.config["dataset"], **limits}
@@ -170,7 +184,8 @@ def test_what_was_measured_with_fewer_examples_is_measured_again(
     assert (larger_one, again) == (every_one, pytest.approx(small_one))
     unknown = estimate_sweep(of_plan(tmp_path, limited(small, max_test=9)), backend)
     assert unknown is not None
-    assert list(unknown.unknown) == ["not measured yet (sweep.dry_run=true does)"]
+    assert list(unknown.unknown) == ["not measured yet"]
+    assert "not measured yet (sweep.dry_run=true does)." in "".join(sentences(unknown))
 
 
 def test_a_kind_is_measured_with_as_many_examples_as_any_of_its_jobs(tmp_path: Path) -> None:

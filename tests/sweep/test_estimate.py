@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from sizewise.config import SweepConfig
 from sizewise.config.training import TrainerConfig
 from sizewise.files import sealed, write_json
 from sizewise.job.execute import execute
 from sizewise.job.submit import DEFAULT_FUNCTION, Job
 from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
 from sizewise.record.identity import run_identity
+from sizewise.report.words import at_most
 from sizewise.sweep.estimate import estimate as estimate_module
 from sizewise.sweep.estimate.calibration import Measured
 from sizewise.sweep.estimate.estimate import (
@@ -25,15 +27,16 @@ from sizewise.sweep.estimate.estimate import (
     sentences,
     span,
 )
-from sizewise.sweep.estimate.outgoing import outgoing
+from sizewise.sweep.estimate.outgoing import Outgoing, outgoing
 from sizewise.sweep.estimate.work import (
     JOB_SECONDS,
+    NOT_YET,
     Piece,
     forecast,
     planned_steps,
     stages,
 )
-from sizewise.sweep.grid import tell, timed
+from sizewise.sweep.grid import _measuring, tell, timed
 from sizewise.sweep.launch.local_launcher import LocalBackend
 from sizewise.sweep.launch.packing import Packing
 from sizewise.sweep.plan import current
@@ -301,6 +304,59 @@ def test_money_of_a_server_and_the_number_of_texts_that_go_there(tmp_path: Path)
         "about 0.70"
     )
     assert said[-1] == "Money: at most about 0.70 in all."
+
+
+def test_what_was_not_counted_is_not_said_to_cost_nothing(tmp_path: Path) -> None:
+    config = job_config() | {"lora": {"method": "none"}}
+    config["model"] = config["model"] | SERVER
+    job = Job((), config, run_identity(config), tmp_path / "run")
+    (unknown,) = outgoing([(job, NOT_YET, 1.0)])
+    estimate = replace(ESTIMATE, outgoing=[unknown])
+    assert estimate.money is None
+    where = "for answers by large at https://api.example/v1"
+    said = list(sentences(estimate))
+    assert said[-1] == (
+        f"Texts and money {where} are not known yet; sweep.dry_run=true counts them."
+    )
+    assert not [line for line in said if line.startswith(("Texts: 0", "Money:"))]
+    (known,) = outgoing([(job, KIND, 1.0)])
+    *_, texts, more, money = sentences(replace(ESTIMATE, outgoing=[known.plus(unknown)]))
+    assert texts.startswith(f"Texts: 10 {where}")
+    assert more.startswith(f"Further texts and money {where} are not known yet")
+    assert money.endswith("without what is not known.")
+    (failed,) = outgoing([(job, Measured({}, reason="its file is gone"), 1.0)])
+    assert list(sentences(replace(ESTIMATE, outgoing=[failed])))[-1] == (
+        f"Texts and money {where} are not known: its file is gone."
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({}, "sweep.dry_run=true"),
+        ({"estimate": False}, "sweep.dry_run=true without sweep.estimate=false"),
+        (
+            {"estimate": False, "dry_run": True},
+            "the same command without sweep.estimate=false",
+        ),
+    ],
+)
+def test_nobody_is_told_to_type_what_they_typed(options: dict[str, Any], advice: str) -> None:
+    unknown = {NOT_YET.reason: 2}
+    said = sentences(
+        replace(ESTIMATE, seconds=None, unknown=unknown), _measuring(SweepConfig(**options))
+    )
+    assert next(said) == f"Time is not known for 2 jobs: not measured yet ({advice} does)."
+
+
+def test_a_small_sum_is_not_rounded_to_nothing() -> None:
+    each = Outgoing("large", "answers", "https://api.example/v1", 1, 4, 0.004, 0.001)
+    texts, whole = list(sentences(replace(ESTIMATE, outgoing=[each])))[-2:]
+    assert "(about 4 tokens), under 0.01 (under 0.01 spent already);" in texts
+    assert whole == "Money: under 0.01 in all."
+    assert [at_most(amount) for amount in (0.0, 0.006, 0.7)] == [
+        "at most about 0.00", "at most about 0.01", "at most about 0.70",
+    ]  # fmt: skip
 
 
 def test_judges_read_every_pair_twice_and_a_teacher_every_training_prompt(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from sizewise.evaluation.predict import Predicted
 from sizewise.files import parse_json
 from sizewise.record.predictions import Prediction, PredictionStore
 from sizewise.record.spending import PER_1000, Ledger
+from sizewise.report.words import at_most
 
 if TYPE_CHECKING:
     from openai import APIError, OpenAI
@@ -64,7 +65,7 @@ class Server:
         tokens = sum(len(text.encode()) for texts in prompts for text in texts) // BYTES_A_TOKEN
         answers = len(examples) * self.generation.max_new_tokens
         price = self.options.prices
-        money = f", at most about {price.cost(tokens, answers):.2f}" if price.known else ""
+        money = f", {at_most(price.cost(tokens, answers))}" if price.known else ""
         log.warning(
             "%s: %d prompts (about %d tokens) go to %s, model %s%s.",
             name, len(examples), tokens, where, self.model, money,

@@ -28,6 +28,7 @@ from sizewise.record.state import JobState, job_state
 from sizewise.report.words import visible
 from sizewise.sweep.brackets import tuning_record
 from sizewise.sweep.estimate.estimate import (
+    DRY_RUN,
     Estimate,
     command_record,
     comparison,
@@ -131,7 +132,7 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
             backend.check(plan.to_do)
         peaks = peaks if options.estimate else None
         estimate = estimate_sweep(plan, backend, options.limit, peaks, options.packing)
-        tell(estimate)
+        tell(estimate, _measuring(options))
         if options.dry_run:
             return
         make_directory(plan.sweep_dir)
@@ -141,9 +142,17 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
                 sum_up(plan, finish, options.prices, options.margin)
 
 
-def tell(estimate: Estimate | None) -> None:
-    """Say what a command is going to take."""
-    for sentence in sentences(estimate) if estimate is not None else ():
+def _measuring(options: SweepConfig) -> str:
+    """What measures that which this command did not."""
+    if options.estimate:
+        return DRY_RUN
+    same = "the same command" if options.dry_run else DRY_RUN
+    return f"{same} without sweep.estimate=false"
+
+
+def tell(estimate: Estimate | None, measuring: str = DRY_RUN) -> None:
+    """Say what a command is going to take; ``measuring``: what says what is not known yet."""
+    for sentence in sentences(estimate, measuring) if estimate is not None else ():
         log.info("  %s", visible(sentence))  # reasons quote what others wrote
 
 

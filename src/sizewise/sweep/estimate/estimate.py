@@ -11,7 +11,7 @@ from typing import Any
 from sizewise.files import read_json, write_json
 from sizewise.job.submit import DEFAULT_FUNCTION
 from sizewise.record.directories import SweepDir
-from sizewise.report.words import plural, size
+from sizewise.report.words import at_most, money, plural, size
 from sizewise.sweep.estimate.calibration import (
     FOLDER,
     Found,
@@ -82,8 +82,8 @@ def estimate_sweep(
     peaks: Mapping[str, int] | None = None,
     packing: Any = "off",
 ) -> Estimate | None:
-    """Estimate what a plan takes; None where nothing is left to do, nothing was ever measured, or
-    jobs are another program's.
+    """Estimate what a plan takes; None where nothing is left to do, jobs are another program's, or
+    nothing was ever measured and nothing is asked of servers, judges and teachers.
 
     Args:
         plan: what is to be done.
@@ -103,7 +103,8 @@ def estimate_sweep(
     if not pieces or any(piece.job.function != DEFAULT_FUNCTION for piece in pieces):
         return None
     cache = Path(str((pieces[0].config.get("paths") or {}).get("cache", ".cache/sizewise")))
-    if peaks is None and not (cache / FOLDER).is_dir():
+    never = peaks is None and not (cache / FOLDER).is_dir()
+    if never and not outgoing([(piece.job, NOT_YET, piece.weight) for piece in pieces]):
         return None
     places, elsewhere = _places(backend, _most_at_once(plan, limit))
     jobs = {piece.job.identity.hash: piece.job for piece in every}
@@ -185,8 +186,14 @@ def _summed(
     )
 
 
-def sentences(estimate: Estimate) -> Iterator[str]:
-    """Say an estimate in words, one line each."""
+DRY_RUN = "sweep.dry_run=true"
+
+
+def sentences(estimate: Estimate, measuring: str = DRY_RUN) -> Iterator[str]:
+    """Say an estimate in words, one line each.
+
+    ``measuring``: what to type for that which was not measured yet.
+    """
     workers = plural(estimate.workers, "worker")
     if estimate.seconds is not None:
         work = sum(estimate.work.values())
@@ -198,23 +205,44 @@ def sentences(estimate: Estimate) -> Iterator[str]:
         )
     for reason, count in estimate.unknown.items():
         without = "Without" if estimate.seconds is not None else "Time is not known for"
-        yield f"{without} {plural(count, 'job')}: {reason}."
+        how = f" ({measuring} does)" if reason == NOT_YET.reason else ""
+        yield f"{without} {plural(count, 'job')}: {reason}{how}."
     if estimate.memory_bytes is not None:
         yield f"Memory: at most about {size(estimate.memory_bytes)} at once with {workers}."
     for each in estimate.outgoing:
-        yield _texts_sentence(each)
+        if each.texts or not each.unknown:
+            yield _texts_sentence(each)
+        if each.unknown:
+            yield _unknown_sentence(each, measuring)
     if estimate.money is not None:
-        yield f"Money: at most about {estimate.money:.2f} in all."
+        missing = any(each.unknown and each.priced for each in estimate.outgoing)
+        beside = "without what is not known" if missing else "in all"
+        yield f"Money: {at_most(estimate.money)} {beside}."
 
 
 def _texts_sentence(each: Outgoing) -> str:
-    where = f" at {each.place}" if each.place else ", a model on this machine"
-    money = "" if each.money is None else f", at most about {each.money:.2f}"
-    spent = f" ({each.spent:.2f} spent already)" if each.spent else ""
+    price = "" if each.money is None else f", {at_most(each.money)}"
     return (
-        f"Texts: {each.texts:,} for {each.role} by {each.model}{where} (about {each.tokens:,} "
-        f"tokens){money}{spent}; what was answered before is not asked again."
+        f"Texts: {each.texts:,} for {_whose(each)} (about {each.tokens:,} tokens){price}"
+        f"{_spent(each)}; what was answered before is not asked again."
     )
+
+
+def _unknown_sentence(each: Outgoing, measuring: str) -> str:
+    what = "exts and money" if each.priced else "exts"
+    what, spent = (f"Further t{what}", "") if each.texts else (f"T{what}", _spent(each))
+    if each.unknown == NOT_YET.reason:
+        return f"{what} for {_whose(each)} are not known yet{spent}; {measuring} counts them."
+    return f"{what} for {_whose(each)} are not known{spent}: {each.unknown}."
+
+
+def _whose(each: Outgoing) -> str:
+    where = f" at {each.place}" if each.place else " (on this machine)"
+    return f"{each.role} by {each.model}{where}"
+
+
+def _spent(each: Outgoing) -> str:
+    return f" ({money(each.spent)} spent already)" if each.spent else ""
 
 
 UNITS = ((3600.0, "h"), (60.0, "min"))

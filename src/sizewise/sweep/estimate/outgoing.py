@@ -26,7 +26,8 @@ class Outgoing:
     """Texts for one model: who, as what, how many, their tokens (about), money at most.
 
     ``place``: a server's address, or empty for a model on this machine. ``money`` None: prices are
-    not known, or there are none. ``spent``: what the runs have spent so far.
+    not known, or there are none. ``spent``: what the runs have spent so far. ``unknown``: why
+    these are not all; empty where they are. ``priced``: whether what is unknown has a price.
     """
 
     model: str
@@ -36,6 +37,8 @@ class Outgoing:
     tokens: int
     money: float | None = None
     spent: float = 0.0
+    unknown: str = ""
+    priced: bool = False
 
     def plus(self, other: Outgoing) -> Outgoing:
         paid = [each for each in (self.money, other.money) if each is not None]
@@ -45,6 +48,8 @@ class Outgoing:
             tokens=self.tokens + other.tokens,
             money=sum(paid) if paid else None,
             spent=self.spent + other.spent,
+            unknown=self.unknown or other.unknown,
+            priced=self.priced or other.priced,
         )
 
 
@@ -57,6 +62,8 @@ def outgoing(jobs: Sequence[tuple[Job, Measured, float]]) -> list[Outgoing]:
     asked: dict[str, Outgoing] = {}
     for job, measured, weight in jobs:
         for key, each in _of_job(job, measured, weight):
+            if not measured.texts:
+                each = _not_counted(each, measured.reason)
             if key not in asked or each.texts > asked[key].texts:
                 asked[key] = each
     found: dict[tuple[str, str, str], Outgoing] = {}
@@ -64,6 +71,11 @@ def outgoing(jobs: Sequence[tuple[Job, Measured, float]]) -> list[Outgoing]:
         name = (each.model, each.role, each.place)
         found[name] = found[name].plus(each) if name in found else each
     return list(found.values())
+
+
+def _not_counted(each: Outgoing, reason: str) -> Outgoing:
+    """What a kind asks whose texts nobody has counted: not nothing, and not for nothing."""
+    return replace(each, money=None, unknown=reason, priced=each.money is not None)
 
 
 def _of_job(job: Job, measured: Measured, weight: float) -> Iterator[tuple[str, Outgoing]]:

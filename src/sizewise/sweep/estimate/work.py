@@ -36,7 +36,7 @@ DOUBT = {TRAINING: 0.10, ANSWERING: 0.30, REST: 0.30}
 NEAR = 0.5
 
 
-NOT_YET = Measured({}, reason="not measured yet (sweep.dry_run=true does)")
+NOT_YET = Measured({}, reason="not measured yet")
 
 
 @dataclass(frozen=True)
