@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sizewise.composition.alone import check_alone
 from sizewise.composition.compose import compose_config, initialized, override_of
 from sizewise.composition.jobs import sweeper_of
 from sizewise.composition.resolvers import errors_raised, make_directory
@@ -164,6 +165,7 @@ def run(
     with _called_from_python():
         config = compose_config(words, "evaluate" if evaluate else "train")
         to_run_config(config, check_types=False)
+        check_alone(config, words)
         job = make_job(config, Path(), tuple(words))
         place = Path(dir or Path(config["paths"]["outputs"]) / job.identity.slug)
         make_directory(place)

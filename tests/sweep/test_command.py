@@ -141,6 +141,23 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing(tmp_path: Path, train: Comm
     assert not (tmp_path / "sweeps").exists()
 
 
+@pytest.mark.parametrize("place", ["outputs", "own"])
+def test_a_dry_run_of_one_job_is_refused_before_anything_runs(
+    tmp_path: Path, train: Command, place: str
+) -> None:
+    own = [f"hydra.run.dir={tmp_path / place}"] if place == "own" else []
+    result = train("lora.r=4", "sweep.dry_run=true", *own)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(
+        "sizewise: sweep.dry_run=true shows the plan of a sweep, and this is one job. Add -m, or "
+        "sweep=NAME, to run many. What one job takes: sizewise plan "
+    )
+    assert "lora.r=4" in line
+    assert line.endswith(" --time")
+    assert not list((tmp_path / place).glob("*"))
+
+
 def test_jobs_that_train_nothing_are_one_job_of_a_grid(tmp_path: Path, train: Command) -> None:
     result = train("-m", "lora=none,all_linear", "lora.r=4,8,16")
     assert result.returncode == 0, result.stderr

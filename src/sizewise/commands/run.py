@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise import __version__
+from sizewise.composition.alone import check_alone
 from sizewise.composition.resolvers import exit_on_error, make_directory, register_resolvers
 from sizewise.composition.shorthand import spelt_out
 from sizewise.config import RunConfig, conf_dir, register_schema
@@ -126,6 +127,8 @@ def run_task(cfg: DictConfig) -> float | None:
     alone = command.mode != RunMode.MULTIRUN
     run_dir = Path(command.runtime.output_dir)
     with exit_on_error() if alone else nullcontext():
+        if alone:  # the default directory has asked already, one of one's own has not
+            check_alone(cfg, list(command.overrides.task), str(command.job.config_name))
         if alone or not RunDir(run_dir).job.exists():
             # A sweep has already written the job as it was when it was planned.
             submit(make_job(plain_config(cfg), run_dir, tuple(command.overrides.task), _function()))

@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sizewise.composition.alone import check_alone
 from sizewise.composition.inputs import pinned
 from sizewise.config import conf_dir
 from sizewise.config.register import explain, to_run_config
@@ -163,6 +164,7 @@ def _slug(*, _root_: DictConfig) -> str:
 def _run_dir(*, _root_: DictConfig) -> str:
     path = Path(_root_.paths.outputs) / _identity(_root_).slug
     with exit_on_error():
+        check_alone(_root_, list(_root_.hydra.overrides.task), str(_root_.hydra.job.config_name))
         # Hydra makes it a moment later, with a traceback where that fails.
         make_directory(path)
     return str(path)
