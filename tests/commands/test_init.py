@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,30 @@ def test_a_table_of_labels_becomes_an_option_that_runs(capsys: pytest.CaptureFix
     said = capsys.readouterr().out
     assert "sizewise train sweep=my_question dataset=tickets" in said
     assert "120 rows are few" in said
+    advice = re.search(r"'(split: .*?)' in the file, or (\S+) on the", " ".join(said.split()))
+    assert advice is not None
+    assert compose_run(["dataset=tickets", advice[2]]).dataset.own_split.test == 0.3
+    with Path("conf/dataset/tickets.yaml").open("a") as file:
+        file.write(f"\n{advice[1]}\n")
+    assert written("tickets").own_split.test == 0.3, "as it was said"
+
+
+def test_a_key_with_a_dot_in_a_file_is_answered_with_how_to_write_it() -> None:
+    init_command(write_csv(Path("tickets.csv"), tickets()), None, None, "kind", force=False)
+    option = Path("conf/dataset/tickets.yaml")
+    text = option.read_text()
+    option.write_text(f"{text}\nsplit.test: 0.3\n")
+    with pytest.raises(ConfigError) as caught:
+        written("tickets")
+    assert str(caught.value) == (
+        "In dataset/tickets.yaml: dataset.split.test is no key of a file. "
+        "Write it nested: split: {test: …}"
+    )
+    option.write_text(f"{text}\nanswr: x\n")
+    with pytest.raises(
+        ConfigError, match=r"^In dataset/tickets\.yaml: dataset\.answr is no option"
+    ):
+        written("tickets")
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])

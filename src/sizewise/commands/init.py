@@ -151,7 +151,8 @@ def _say_task(console: Console, rows: int, found: Guess) -> None:
     if rows < FEW_ROWS:
         console.print(
             f"{rows} rows are few: a tenth of them, {rows // 10}, is the test part. Only large "
-            "differences will show (split.test: 0.3 in the file makes it larger)."
+            "differences will show. To make it larger: 'split: {test: 0.3}' in the file, or "
+            "dataset.split.test=0.3 on the command line."
         )
 
 

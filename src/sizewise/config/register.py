@@ -41,6 +41,9 @@ def explain(error: BaseException) -> str:
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return _explain_value(cause, str(error))
+    in_file, inner = _IN_FILE.match(str(error)), error.__context__
+    if in_file is not None and isinstance(inner, OmegaConfBaseException):
+        return f"In {in_file[1]}.yaml: {_explain_value(inner, str(error))}"
     if isinstance(error, OverrideParseException):
         said = str(error).split("\nSee ")[0]
         return f"{error.override!r} cannot be read as KEY=VALUE: {said}. Is a quote missing?"
@@ -56,6 +59,7 @@ def explain(error: BaseException) -> str:
 
 
 _NO_KEY = re.compile(r"Could not override '([^']+)'\.\s+No match in the defaults list")
+_IN_FILE = re.compile(r"In '([^']+)': \w+ raised while composing config:")
 _NO_OPTION = re.compile(r"Could not (?:find|load) '(.+)/([^/'\n]+)'")
 # What to do where no option is so called, by group.
 _OWN = {
@@ -120,10 +124,15 @@ def _explain_value(error: OmegaConfBaseException, said: str) -> str:
     fields = getattr(error.object_type, "__dataclass_fields__", None)
     if fields is None or error.key in fields:
         return f"{key}: {reason}"
-    return _no_key(key, fields)
+    return _no_key(key, fields, str(error.key))
 
 
-def _no_key(key: str, known: Iterable[str]) -> str:
+def _no_key(key: str, known: Iterable[str], written: str) -> str:
+    """``written``: the key as it stands there, without the groups that it is in."""
+    if "." in written:  # a dot names a group on the command line only
+        *groups, last = written.split(".")
+        nested = "".join(f"{name}: {{" for name in groups) + f"{last}: …" + "}" * len(groups)
+        return f"{key} is no key of a file. Write it nested: {nested}"
     meant = did_you_mean(key)
     if meant and "." not in key:  # the list would be that of all groups
         return f"{key} is no option.{meant} --cfg job prints all keys."
@@ -201,7 +210,7 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     hints = _hints(typing.cast(Any, kind))
     unknown = [key for key in values if key not in hints]
     if unknown:
-        raise ConfigError(_no_key(f"{where}{unknown[0]}", hints))
+        raise ConfigError(_no_key(f"{where}{unknown[0]}", hints, str(unknown[0])))
     made = {key: _convert(hints[key], value, f"{where}{key}.") for key, value in values.items()}
     return kind(**made)
 
