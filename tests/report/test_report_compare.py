@@ -27,6 +27,7 @@ from sizewise.report.comparison.pairs import (
     STORAGE,
     TARGETS,
     Pair,
+    _several_values,
     compare_pairs,
 )
 from sizewise.report.comparison.runs import AnswerCache, load_runs
@@ -488,9 +489,18 @@ def test_a_wrong_key_says_which_keys_differ_and_that_nothing_was_compared(tmp_pa
     make_sweep(tmp_path, [Spec(r=4), Spec(r=8)])
     with pytest.raises(ConfigError, match=r"2 configurations|3 configurations") as caught:
         compare([tmp_path], by=["lora.rank"])
-    assert "They differ in: " in str(caught.value)
-    assert "lora.r," in str(caught.value)
-    assert "lora" in str(caught.value).rpartition("Groups of keys:")[2]
+    assert str(caught.value).endswith("They differ in: lora.r."), "and not in what some lack"
+
+
+def test_seeds_are_no_pairs_and_a_group_of_many_keys_is_one_word(tmp_path: Path) -> None:
+    make_sweep(tmp_path, [Spec("nano", seed=1), Spec("nano", seed=2), Spec("micro")])
+    with pytest.raises(ConfigError) as caught:
+        compare([tmp_path], by=["seed"])
+    said = str(caught.value)
+    assert said.startswith("--by seed cannot pair: a configuration stands for all its seeds")
+    assert said.endswith("They differ in: model.name, model.path."), said
+    flats = [{f"model.{n}": value for n in range(9)} | {"lora.r": 1} for value in (1, 2)]
+    assert _several_values([*flats, {}], sorted(flats[0])) == ["model"]
 
 
 def test_a_key_is_not_the_beginning_of_another(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from sizewise.config import RunConfig
+from sizewise.config.evaluation import EvaluationConfig
 from sizewise.errors import SweepError
 from sizewise.job.execute import WORKER_MODULE, worker_arguments
 from sizewise.record.claims import attempts, try_claim
+from sizewise.record.outcome import write_outcome
 from sizewise.record.state import JobState, job_state, read_failure
 from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.launch.local_launcher import LocalBackend, Pool
@@ -22,7 +25,7 @@ from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot
 
 from .conftest import Submit, run_local
-from .fake import EXITS, KILLED, RAISES, trace
+from .fake import EXITS, KILLED, RAISES, make_outcome, trace
 
 
 def states(*jobs: object) -> list[JobState]:
@@ -222,3 +225,17 @@ def test_a_worker_that_hangs_at_its_exit_is_ended(
     slot.close()
     assert slot.process is None
     assert process.returncode == -signal.Signals[ended_by]
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [("val_loss", "validation loss 9.431"), ("primary", "exact (ICD-10) on validation 9.431")],
+)
+def test_the_number_of_a_job_that_ended_has_a_name(
+    submitted: Submit, capsys: pytest.CaptureFixture[str], objective: str, said: str
+) -> None:
+    job = submitted(1)
+    cfg = RunConfig(evaluation=EvaluationConfig(objective=objective))
+    write_outcome(make_outcome(cfg, 9.4312), job.run_dir)
+    Progress(1, live=False).end(None, job)
+    assert capsys.readouterr().err.strip() == f"[1/1] {job.identity.slug}: done, {said}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
@@ -334,13 +334,27 @@ def _check_keys(test: TestSet, by: Sequence[str]) -> None:
     for name in by:
         if any(named(key, [name]) for key in known):
             continue
-        differing = [k for k in known if len({repr(flat.get(k)) for flat in flats}) > 1]
-        groups = sorted({key.partition(".")[0] for key in known})
+        differing = ", ".join(_several_values(flats, known)) or "no key that all of them have"
+        why = "names no key of these runs"
+        if name == "seed":
+            why = "cannot pair: a configuration stands for all its seeds, and they are averaged"
         raise ConfigError(
-            f"--by {name} names no key of these runs; nothing was compared and "
-            f"{len(test.arms)} configurations were left out. They differ in: "
-            f"{', '.join(differing) or 'nothing'}. Groups of keys: {', '.join(groups)}."
+            f"--by {name} {why}; nothing was compared and {len(test.arms)} configurations were "
+            f"left out. They differ in: {differing}."
         )
+
+
+def _several_values(flats: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[str]:
+    """Keys of which there are two values or more, of many in one group the group alone.
+
+    A key that only some have is none: what was not trained has no settings of a training.
+    """
+    groups: dict[str, list[str]] = {}
+    for key in known:
+        if len({repr(flat[key]) for flat in flats if key in flat}) > 1:
+            groups.setdefault(key.partition(".")[0], []).append(key)
+    short = [keys if len(keys) < MOST_NAMED else [group] for group, keys in groups.items()]
+    return [key for keys in short for key in keys]
 
 
 MOST_NAMED = 4

@@ -16,8 +16,10 @@ from sizewise.errors import SweepError
 from sizewise.job.execute import stored_result
 from sizewise.job.submit import DEFAULT_FUNCTION, Job, make_sweep_job, submit
 from sizewise.record.identity import plain_config
+from sizewise.record.outcome import Outcome
 from sizewise.record.state import JobState, finished, job_state, read_failure
 from sizewise.record.stops import standing_stop
+from sizewise.report.words import score_name
 
 # Given the directories that a launcher is at work on: the jobs that have become due since.
 More = Callable[[Collection[Path]], list[Job]]
@@ -73,8 +75,15 @@ def outcome_line(job: Job) -> str:
     if stop is not None:
         return str(stop)
     outcome = finished(job.run_dir) if state == JobState.DONE else None
-    figure = "" if outcome is None or outcome.objective is None else f" {outcome.objective:.4g}"
-    return f"{state}{figure}"
+    if outcome is None or outcome.objective is None:
+        return str(state)
+    return f"{state}, {_objective_name(outcome)} {outcome.objective:.4g}"
+
+
+def _objective_name(outcome: Outcome) -> str:
+    """What the number is, in words."""
+    of = (outcome.config.get("evaluation") or {}).get("objective", "val_loss")
+    return "validation loss" if of == "val_loss" else f"{score_name(outcome.primary)} on validation"
 
 
 def launch_for_hydra(
