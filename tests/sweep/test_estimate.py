@@ -17,7 +17,7 @@ from sizewise.job.execute import execute
 from sizewise.job.submit import DEFAULT_FUNCTION, Job
 from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
 from sizewise.record.identity import run_identity
-from sizewise.report.words import at_most
+from sizewise.record.spending import at_most
 from sizewise.sweep.estimate import estimate as estimate_module
 from sizewise.sweep.estimate.calibration import Measured
 from sizewise.sweep.estimate.estimate import (

@@ -25,8 +25,7 @@ from sizewise.evaluation.answer import of_example
 from sizewise.evaluation.predict import Predicted
 from sizewise.files import parse_json
 from sizewise.record.predictions import Prediction, PredictionStore
-from sizewise.record.spending import PER_1000, Ledger
-from sizewise.report.words import at_most
+from sizewise.record.spending import PER_1000, Ledger, at_most
 
 if TYPE_CHECKING:
     from openai import APIError, OpenAI

@@ -146,18 +146,6 @@ def seconds(number: float | None) -> str:
     return f"{_short(number / 60)} min" if number < 7200 else f"{_short(number / 3600)} h"
 
 
-def money(amount: float) -> str:
-    """An amount in whole hundredths, and one that is too small for them: ``under 0.01``."""
-    text = f"{amount:.2f}"
-    return "under 0.01" if amount > 0 and text == "0.00" else text
-
-
-def at_most(amount: float) -> str:
-    """An upper bound of an amount: ``at most about 0.70``, ``under 0.01``."""
-    text = money(amount)
-    return text if text.startswith("under") else f"at most about {text}"
-
-
 def plural(number: int, noun: str) -> str:
     """``1 seed``, ``3 seeds``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

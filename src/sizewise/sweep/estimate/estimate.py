@@ -11,7 +11,8 @@ from typing import Any
 from sizewise.files import read_json, write_json
 from sizewise.job.submit import DEFAULT_FUNCTION
 from sizewise.record.directories import SweepDir
-from sizewise.report.words import at_most, money, plural, size
+from sizewise.record.spending import at_most, money
+from sizewise.report.words import plural, size
 from sizewise.sweep.estimate.calibration import (
     FOLDER,
     Found,
