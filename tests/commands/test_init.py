@@ -89,6 +89,15 @@ def test_a_key_with_a_dot_in_a_file_is_answered_with_how_to_write_it() -> None:
         written("tickets")
 
 
+def test_rows_without_a_question_are_left_out_with_the_written_prompt() -> None:
+    rows = tickets()
+    rows[3]["message"], rows[50]["message"] = "", "   "
+    init_command(write_csv(Path("t.csv"), rows), "gaps", "message", "kind", force=False)
+    cfg = written("gaps")
+    assert "Answer with one of" in cfg.prompt
+    assert build_splits(cfg).report.filtered == {"empty_prompt": 2}
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
 def test_another_sign_between_columns_is_found_out(delimiter: str) -> None:
     path = write_csv(Path("t.csv"), tickets(), delimiter)

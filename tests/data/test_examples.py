@@ -121,3 +121,27 @@ def test_an_answer_that_is_nothing_but_reasoning_is_dropped_and_counted(answer: 
     made = make_examples(data, config())
     assert [example.answer for example in made.examples] == ["<think>so</think> 2"]
     assert made.filtered == {"only_reasoning": 1}
+
+
+@pytest.mark.parametrize("blank", ["", "  \n", None, float("nan")])
+def test_the_words_of_a_template_alone_are_no_question(blank: object) -> None:
+    data = [{"q": "good", "a": "x"}, {"q": blank, "a": "x"}]
+    for prompt in ("{q}", "{q}\n\nAnswer with one of: x, y.", "Is {q} right?"):
+        made = make_examples(data, config(prompt=prompt))
+        assert made.filtered == {"empty_prompt": 1}
+        assert [e.id for e in made.examples] == [make_examples(data[:1], config()).examples[0].id]
+    kept = make_examples(data, config(prompt="Is {q} right?", filter=FilterConfig(0)))
+    assert (len(kept.examples), kept.filtered) == (2, {})
+
+
+def test_a_row_with_any_column_of_the_prompt_is_kept() -> None:
+    data = [{"q": q, "more": more, "a": "x"} for q in ("why", " ") for more in ("so", "")]
+    made = make_examples(data, config(prompt="Read: {q}\n\n{more}\n\nAnswer."))
+    assert (len(made.examples), made.filtered) == (3, {"empty_prompt": 1})
+
+
+def test_a_prompt_without_columns_and_one_after_turns_are_kept() -> None:
+    assert make_examples([{"q": "", "a": "x"}], config(prompt="Say it.")).filtered == {}
+    cfg = config(prompt="{q}\n\nSay it.", history="h")
+    (example,) = make_examples([{"h": ["why?"], "q": "", "a": "x"}], cfg).examples
+    assert example.messages[-1].content.endswith("Say it.")

@@ -66,7 +66,7 @@ def make_examples(rows: Rows | Sequence[Row], cfg: DatasetConfig) -> Candidates:
     filtered = reader.skipped
     for row in rows:
         for example in reader.read(row):
-            reason = reason_to_drop(example, cfg)
+            reason = reason_to_drop(example, cfg, reader.asks(row))
             if reason is not None:
                 filtered[reason] += 1
                 continue
@@ -75,15 +75,18 @@ def make_examples(rows: Rows | Sequence[Row], cfg: DatasetConfig) -> Candidates:
     return Candidates(store.finish(), tuple(splits), dict(filtered), len(rows), dict(reader.noted))
 
 
-def reason_to_drop(example: Example, cfg: DatasetConfig) -> str | None:
-    """Name the filter that leaves an example out; lengths are characters of question and answer."""
+def reason_to_drop(example: Example, cfg: DatasetConfig, asks: bool = True) -> str | None:
+    """Name the filter that leaves an example out; lengths are characters of question and answer.
+
+    ``asks``: whether the row has a question; the words of a template alone are none.
+    """
     question = example.messages[-1].content if example.messages else ""
     limits = cfg.filter
     if not example.answer.strip():
         return "empty_answer"
     if not answer_of(example.answer):
         return "only_reasoning"
-    if not question.strip() and limits.min_prompt_chars > 0:
+    if not (asks and question.strip()) and limits.min_prompt_chars > 0:
         return "empty_prompt"
     for name, length, low, high in (
         ("prompt", len(question), limits.min_prompt_chars, limits.max_prompt_chars),
@@ -183,6 +186,14 @@ class RowReader:
             keys = (*self._declared(cells), text_key(asked), worded_key(_question(messages)))
             origin = self._origin(row, number)
             yield Example(messages, answer, group="", meta=meta, origin=origin, keys=keys)
+
+    def asks(self, row: Row) -> bool:
+        """Whether any column of the prompt holds something, or turns may ask in its place."""
+        columns = self._prompt.columns
+        turns = self._conversation or self._history or self._prompt.sole in self._spoken
+        if turns or not columns:
+            return True
+        return any(as_text(row.get(name), name).strip() for name in columns)
 
     def split(self, row: Row) -> str | None:
         if self._split is None:
