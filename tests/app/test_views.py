@@ -159,7 +159,7 @@ def test_a_data_set_is_described(exploration: Exploration) -> None:
     for trace in figure.data:
         assert sum(trace.y) / 2 == pytest.approx(100.0)
     sentences = leak_sentences(exploration)
-    assert any("random split" in line for line in sentences)
+    assert any("same question or group (group) in training" in line for line in sentences)
     assert f"of {exploration.sizes['test']:,} test answers" in " ".join(sentences)
 
 

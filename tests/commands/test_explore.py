@@ -104,3 +104,15 @@ def test_free_texts_get_no_advice_on_labels(
     assert "Answers: free texts" in said
     assert "Add: dataset.task=text" in said
     assert "Left out" not in said
+
+
+def test_the_group_column_is_named_as_what_leaks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.csv"
+    rows = [f"why {i},because of {i},c{i % 12}" for i in range(60)]
+    path.write_text("\n".join(["q,a,customer", *rows]) + "\n")
+    columns = ["dataset.prompt='{q}'", "dataset.answer='{a}'", "dataset.group=[customer]"]
+    said = explored(capsys, ["dataset=csv", f"dataset.source.path={path}", *columns])
+    assert "a row of the same question or group (customer) in training" in said
+    assert "questions into training" not in said

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from sizewise.data.example import DataReport, DataSplits
-from sizewise.data.explore import explore, histogram, token_lengths
+from sizewise.data.explore import (
+    explore,
+    group_columns,
+    histogram,
+    leak_sentence,
+    token_lengths,
+)
 from sizewise.data.tokens.template import ChatTemplate
 
-from .toys import byte_tokenizer, example
+from .toys import byte_tokenizer, config, example
 
 REPORT = DataReport(7, {"empty_answer": 1}, 0, 0, 0, 0.25)
 
@@ -66,3 +72,14 @@ def test_reasons_in_words() -> None:
     report = DataReport(5000, filtered, 0, 0, 0, 0.0)
     assert report.reasons == "1,200 empty answer, 3 answer too long"
     assert DataReport(1, {}, 0, 0, 0, 0.0).reasons == "none"
+
+
+def test_what_leaks_is_named_by_the_group_column() -> None:
+    """Questions that all differ leak nothing: what a random split would share is the customer."""
+    own = "would have had a row of the same question in training."
+    assert leak_sentence(REPORT, ()).endswith(f"25.0% of the test rows {own}")
+    said = explore(splits(), template(), groups=["customer"]).leak
+    assert "25.0% of the test rows" in said
+    assert said.endswith("the same question or group (customer) in training.")
+    parts = {"one": {"group": ["ward"]}, "two": {"group": None}, "three": {"group": ["ward", "b"]}}
+    assert group_columns(config(group=["customer"], parts=parts)) == ("customer", "ward", "b")

@@ -10,7 +10,7 @@ from sizewise.composition.compose import compose_run, override_of
 from sizewise.config import RunConfig
 from sizewise.config.data import SPLITS
 from sizewise.data.build import build_splits
-from sizewise.data.explore import Exploration, explore
+from sizewise.data.explore import Exploration, explore, group_columns
 from sizewise.models.tokenizer import load_template
 
 SAMPLES = 200
@@ -19,7 +19,8 @@ SAMPLES = 200
 def explore_config(config: RunConfig, seed: int = 0) -> Exploration:
     """Describe the data set of a configuration in tokens of its model."""
     template = load_template(config.model)
-    return explore(build_splits(config.dataset), template, SAMPLES, seed)
+    groups = group_columns(config.dataset)
+    return explore(build_splits(config.dataset), template, SAMPLES, seed, groups=groups)
 
 
 def explore_overrides(overrides: list[str]) -> Exploration:
@@ -73,8 +74,7 @@ def leak_sentences(found: Exploration) -> list[str]:
         f"{report.duplicates:,} exact repetitions were removed from {report.rows:,} rows.",
         f"{report.shared_groups:,} groups occur in more than one split"
         + (f" ({report.leaking_rows:,} rows leak)." if report.leaking_rows else "."),
-        f"A random split of rows would have put the questions of {report.row_split_leak:.1%} of "
-        "the test rows into training.",
+        found.leak,
         f"{found.shared_answers:,} of {tests:,} test answers also are answers in training.",
     ]
     if any(report.filtered.values()):

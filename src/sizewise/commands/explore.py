@@ -45,10 +45,11 @@ def explore_command(overrides: Sequence[str], out: Path | None, samples: int) ->
     splits = build_splits(cfg.dataset)  # what is wrong with the file is said before anything large
     prepare_environment(hub=names_hub(cfg))
     quiet()
-    from sizewise.data.explore import draw_lengths, explore
+    from sizewise.data.explore import draw_lengths, explore, group_columns
     from sizewise.models.tokenizer import load_template
 
-    found = explore(splits, load_template(cfg.model), samples, cfg.seed, room_of(cfg))
+    template, groups = load_template(cfg.model), group_columns(cfg.dataset)
+    found = explore(splits, template, samples, cfg.seed, room_of(cfg), groups)
     console = Console(emoji=False)
     show(found, f"{cfg.dataset.name}, tokens of {cfg.model.name}", console)
     show_room(found, cfg, console)
@@ -153,8 +154,7 @@ def show(found: Exploration, title: str, console: Console) -> None:
     if any(report.noted.values()):
         console.print(f"To be noted: {report.notes}.", markup=False)
     console.print(
-        f"Groups in more than one split: {report.shared_groups}. A random split of rows would "
-        f"have put {report.row_split_leak:.1%} of the test rows' questions into training. "
+        f"Groups in more than one split: {report.shared_groups}. {literal(found.leak)} "
         f"Answers shared by training and test: {found.shared_answers}."
     )
     for split, labels in found.labels.items():

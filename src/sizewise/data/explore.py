@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sizewise import palette
-from sizewise.config.data import SPLITS
+from sizewise.config.data import SPLITS, DatasetConfig
 from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.splits.groups import text_key
 from sizewise.data.tokens.encode import (
@@ -79,7 +79,11 @@ class Room:
 
 @dataclass(frozen=True)
 class Exploration:
-    """What a data set looks like; ``too_long`` counts by split and reason what would not fit."""
+    """What a data set looks like.
+
+    ``too_long`` counts by split and reason what would not fit. ``groups``: the columns that keep
+    rows together, beside the question.
+    """
 
     sizes: Mapping[str, int]
     report: DataReport
@@ -90,6 +94,11 @@ class Exploration:
     samples: tuple[Example, ...]
     too_long: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     nothing_fits: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    @property
+    def leak(self) -> str:
+        return leak_sentence(self.report, self.groups)
 
 
 def explore(
@@ -98,6 +107,7 @@ def explore(
     samples: int = 3,
     seed: int = 0,
     room: Room | None = None,
+    groups: Sequence[str] = (),
 ) -> Exploration:
     """Describe the three splits, in tokens of ``template``, with some training examples."""
     parts: dict[str, Sequence[Example]] = {name: getattr(splits, name) for name in SPLITS}
@@ -114,6 +124,22 @@ def explore(
         samples=tuple(draw_samples(splits.train or splits.test, samples, seed)),
         too_long=too_long,
         nothing_fits=nothing,
+        groups=tuple(groups),
+    )
+
+
+def group_columns(cfg: DatasetConfig) -> tuple[str, ...]:
+    """Return the declared group columns of a data set and of its parts, each once."""
+    parts = (part.get("group") or () for part in cfg.parts.values())
+    return tuple(dict.fromkeys([*cfg.group, *(name for part in parts for name in part)]))
+
+
+def leak_sentence(report: DataReport, groups: Sequence[str]) -> str:
+    """Say what a random split of rows would have leaked; ``groups``: the declared columns."""
+    shared = f"question or group ({', '.join(groups)})" if groups else "question"
+    return (
+        f"With a random split of rows, {report.row_split_leak:.1%} of the test rows would have had "
+        f"a row of the same {shared} in training."
     )
 
 

@@ -14,7 +14,7 @@ from sizewise.config import DatasetConfig, RunConfig
 from sizewise.config.evaluation import CHOICE
 from sizewise.data.build import kept_splits
 from sizewise.data.example import DataReport, DataSplits, Example, SplitName
-from sizewise.data.explore import draw_lengths, explore
+from sizewise.data.explore import draw_lengths, explore, group_columns, leak_sentence
 from sizewise.data.rows.sqlite import write_splits
 from sizewise.data.splits.frequency import add_frequency, count_labels
 from sizewise.data.splits.groups import question_keys
@@ -265,12 +265,8 @@ def say_encoded(task: Task) -> None:
     sizes = ", ".join(f"{len(split.encoded)} {name}" for name, split in task.encoded.items())
     log.info("%s: %s examples from %d rows.", task.name, sizes, report.rows)
     if report.row_split_leak > 0:
-        log.info(
-            "%s: groups kept apart; a random split of rows would have put %.1f %% of the test "
-            "rows' questions into training.",
-            task.name,
-            100 * report.row_split_leak,
-        )
+        leak = leak_sentence(report, group_columns(task.config))
+        log.info("%s: groups kept apart. %s", task.name, leak)
     dropped = {name: dict(split.dropped) for name, split in task.encoded.items() if split.dropped}
     if any(sum(counts.values()) for counts in dropped.values()):
         log.info("%s: dropped while encoding: %s.", task.name, dropped)
@@ -313,7 +309,7 @@ def save_data(task: Task, template: Template, folder: Path) -> None:
     """
 
     write_splits(task.splits, folder / SPLITS_FILE)
-    found = explore(task.splits, template, samples=0)
+    found = explore(task.splits, template, samples=0, groups=group_columns(task.config))
     write_atomically(folder / EXPLORATION_FILE, json.dumps(asdict(found), indent=2))
     draw_lengths(found, folder / LENGTHS_FILE)
 
