@@ -116,3 +116,19 @@ def test_the_group_column_is_named_as_what_leaks(
     said = explored(capsys, ["dataset=csv", f"dataset.source.path={path}", *columns])
     assert "a row of the same question or group (customer) in training" in said
     assert "questions into training" not in said
+
+
+def test_both_lists_of_labels_count_by_the_same_rule(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = ("Quality 1", "quality  1", "Late", "late.", "other")
+    rows = [f"what is {i},{kinds[i % 5]}" for i in range(100)] + ["WHAT is 2,other"]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["q,a", *rows]) + "\n")
+    columns = ["dataset.prompt='{q}'", "dataset.answer='{a}'", "dataset.label=a"]
+    task = "dataset.task=classification"
+    said = explored(capsys, ["dataset=csv", f"dataset.source.path={path}", *columns, task])
+    assert "train: 3 labels (" in said
+    assert "Answers: 3 labels in 101 examples" in said
+    assert "train: 2 labels in several spellings: " in said
+    assert "Questions with different answers: 1." in said

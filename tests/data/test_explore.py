@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sizewise.data.example import DataReport, DataSplits
+from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.explore import (
+    contradictions,
     explore,
     group_columns,
     histogram,
@@ -11,6 +12,7 @@ from sizewise.data.explore import (
     token_lengths,
 )
 from sizewise.data.tokens.template import ChatTemplate
+from sizewise.metrics.reading.closed import plain
 
 from .toys import byte_tokenizer, config, example
 
@@ -83,3 +85,23 @@ def test_what_leaks_is_named_by_the_group_column() -> None:
     assert said.endswith("the same question or group (customer) in training.")
     parts = {"one": {"group": ["ward"]}, "two": {"group": None}, "three": {"group": ["ward", "b"]}}
     assert group_columns(config(group=["customer"], parts=parts)) == ("customer", "ward", "b")
+
+
+def test_spellings_of_a_label_are_one_label() -> None:
+    def labelled(*labels: str) -> tuple[Example, ...]:
+        return tuple(
+            example(f"q{i}", label, group="", meta={"label": label})
+            for i, label in enumerate(labels)
+        )
+
+    train = labelled("Quality 1", "quality  1", "Quality 1", "late.", "Late", "Late", "other")
+    test = labelled("LATE", "new")
+    found = explore(DataSplits(train, (), test, REPORT), template(), alike=plain).labels
+    assert found["train"].counts == (("Late", 3), ("Quality 1", 3), ("other", 1))
+    assert found["train"].spellings == (("Late", "late."), ("Quality 1", "quality  1"))
+    assert (found["test"].unseen, found["test"].spellings) == (("new",), ())
+
+
+def test_questions_with_different_answers_are_counted() -> None:
+    pairs = [("a", "X"), ("A ", "x."), ("b", "X"), ("b", "Y"), ("b", "Z"), ("c", "X")]
+    assert contradictions([example(*pair) for pair in pairs], plain) == 1

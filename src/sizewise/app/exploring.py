@@ -11,6 +11,7 @@ from sizewise.config import RunConfig
 from sizewise.config.data import SPLITS
 from sizewise.data.build import build_splits
 from sizewise.data.explore import Exploration, explore, group_columns
+from sizewise.metrics.reading.closed import plain
 from sizewise.models.tokenizer import load_template
 
 SAMPLES = 200
@@ -20,7 +21,8 @@ def explore_config(config: RunConfig, seed: int = 0) -> Exploration:
     """Describe the data set of a configuration in tokens of its model."""
     template = load_template(config.model)
     groups = group_columns(config.dataset)
-    return explore(build_splits(config.dataset), template, SAMPLES, seed, groups=groups)
+    splits = build_splits(config.dataset)
+    return explore(splits, template, SAMPLES, seed, groups=groups, alike=plain)
 
 
 def explore_overrides(overrides: list[str]) -> Exploration:
@@ -77,6 +79,8 @@ def leak_sentences(found: Exploration) -> list[str]:
         found.leak,
         f"{found.shared_answers:,} of {tests:,} test answers also are answers in training.",
     ]
+    if found.contradictions:
+        lines.append(f"Questions with different answers: {found.contradictions:,}.")
     if any(report.filtered.values()):
         lines.append(f"Left out: {report.reasons}.")
     if any(report.noted.values()):

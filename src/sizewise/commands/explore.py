@@ -46,10 +46,11 @@ def explore_command(overrides: Sequence[str], out: Path | None, samples: int) ->
     prepare_environment(hub=names_hub(cfg))
     quiet()
     from sizewise.data.explore import draw_lengths, explore, group_columns
+    from sizewise.metrics.reading.closed import plain
     from sizewise.models.tokenizer import load_template
 
     template, groups = load_template(cfg.model), group_columns(cfg.dataset)
-    found = explore(splits, template, samples, cfg.seed, room_of(cfg), groups)
+    found = explore(splits, template, samples, cfg.seed, room_of(cfg), groups, plain)
     console = Console(emoji=False)
     show(found, f"{cfg.dataset.name}, tokens of {cfg.model.name}", console)
     show_room(found, cfg, console)
@@ -159,11 +160,17 @@ def show(found: Exploration, title: str, console: Console) -> None:
     )
     for split, labels in found.labels.items():
         if labels.counts:
-            common = ", ".join(f"{name} {count}" for name, count in labels.counts[:SHOWN_LABELS])
+            common = _few([f"{name} {count}" for name, count in labels.counts])
             console.print(
-                f"{split}: {len(labels.counts)} labels ({literal(common)} …), "
+                f"{split}: {plural(len(labels.counts), 'label')} ({literal(common)}), "
                 f"{len(labels.unseen)} never seen in training."
             )
+        if labels.spellings:
+            spelt = _few(["/".join(kinds) for kinds in labels.spellings])
+            number = plural(len(labels.spellings), "label")
+            console.print(f"{split}: {number} in several spellings: {literal(spelt)}.")
+    if found.contradictions:
+        console.print(f"Questions with different answers: {found.contradictions:,}.")
     for example in found.samples:
         console.rule()
         console.print(literal(_cut(example.prompt_text)))
@@ -192,6 +199,10 @@ def _sizes(found: Exploration, title: str) -> Table:
 def _cells(lengths: TokenLengths) -> list[int]:
     parts = (lengths.prompt, lengths.answer)
     return [round(value) for part in parts for value in (part.p50, part.p95, part.max)]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN_LABELS]) + (" …" if len(names) > SHOWN_LABELS else "")
 
 
 def _cut(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,11 @@ from sizewise.data.tokens.encode import (
     nothing_fits,
     why_left_out,
 )
+from sizewise.data.tokens.reasoning import answer_of
 from sizewise.data.tokens.template import Template
+
+Alike = Callable[[str], str]
+"""Labels for which it returns the same are one label, however they are spelt."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,15 @@ class Repetition:
 
 @dataclass(frozen=True)
 class LabelFrequencies:
-    """Labels of one split, the most frequent first, and those that training does not have."""
+    """Labels of one split, the most frequent first, and those that training does not have.
+
+    A label is named by its commonest spelling; ``spellings``: all those of each label that has
+    several, the commonest first.
+    """
 
     counts: tuple[tuple[str, int], ...]
     unseen: tuple[str, ...]
+    spellings: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class Exploration:
     """What a data set looks like.
 
     ``too_long`` counts by split and reason what would not fit. ``groups``: the columns that keep
-    rows together, beside the question.
+    rows together, beside the question. ``contradictions``: questions with different answers.
     """
 
     sizes: Mapping[str, int]
@@ -95,6 +104,7 @@ class Exploration:
     too_long: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     nothing_fits: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    contradictions: int = 0
 
     @property
     def leak(self) -> str:
@@ -108,8 +118,12 @@ def explore(
     seed: int = 0,
     room: Room | None = None,
     groups: Sequence[str] = (),
+    alike: Alike = text_key,
 ) -> Exploration:
-    """Describe the three splits, in tokens of ``template``, with some training examples."""
+    """Describe the three splits, in tokens of ``template``, with some training examples.
+
+    ``groups``: the declared group columns. ``alike``: which labels and answers are the same.
+    """
     parts: dict[str, Sequence[Example]] = {name: getattr(splits, name) for name in SPLITS}
     filled = {name: rows for name, rows in parts.items() if rows}
     pairs = {name: _pairs(rows, template) for name, rows in filled.items()}
@@ -119,12 +133,15 @@ def explore(
         report=splits.report,
         lengths={name: _lengths(found, template, BOUNDS) for name, found in pairs.items()},
         repetition={name: repetition(rows) for name, rows in filled.items()},
-        labels={name: label_frequencies(rows, splits.train) for name, rows in filled.items()},
+        labels={
+            name: label_frequencies(rows, splits.train, alike) for name, rows in filled.items()
+        },
         shared_answers=shared_answers(splits),
         samples=tuple(draw_samples(splits.train or splits.test, samples, seed)),
         too_long=too_long,
         nothing_fits=nothing,
         groups=tuple(groups),
+        contradictions=contradictions([e for rows in filled.values() for e in rows], alike),
     )
 
 
@@ -211,12 +228,36 @@ def repetition(examples: Sequence[Example]) -> Repetition:
     )
 
 
-def label_frequencies(examples: Sequence[Example], train: Sequence[Example]) -> LabelFrequencies:
+def label_frequencies(
+    examples: Sequence[Example], train: Sequence[Example], alike: Alike = text_key
+) -> LabelFrequencies:
     """Count the labels of ``examples``; none where the data set names no label column."""
-    counts = Counter(e.meta["label"] for e in examples if "label" in e.meta)
-    known = {e.meta.get("label") for e in train}
-    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return LabelFrequencies(tuple(ordered), tuple(sorted(set(counts) - known)))
+    spelt: dict[str, Counter[str]] = {}
+    for example in examples:
+        if "label" in example.meta:
+            label = example.meta["label"]
+            spelt.setdefault(alike(label), Counter())[label.strip()] += 1
+    known = {alike(e.meta["label"]) for e in train if "label" in e.meta}
+    names = {key: _by_count(kinds) for key, kinds in spelt.items()}
+    counts = Counter({names[key][0]: kinds.total() for key, kinds in spelt.items()})
+    return LabelFrequencies(
+        counts=tuple((name, counts[name]) for name in _by_count(counts)),
+        unseen=tuple(sorted(names[key][0] for key in spelt if key not in known)),
+        spellings=tuple(sorted(kinds for kinds in names.values() if len(kinds) > 1)),
+    )
+
+
+def _by_count(counts: Counter[str]) -> tuple[str, ...]:
+    return tuple(sorted(counts, key=lambda name: (-counts[name], name)))
+
+
+def contradictions(examples: Sequence[Example], alike: Alike = text_key) -> int:
+    """Count the prompts (equal but for case and white space) that have different answers."""
+    answers: dict[str, set[str]] = {}
+    for example in examples:
+        said = answers.setdefault(text_key(example.prompt_text), set())
+        said.add(alike(answer_of(example.answer)))
+    return sum(len(said) > 1 for said in answers.values())
 
 
 def shared_answers(splits: DataSplits) -> int:

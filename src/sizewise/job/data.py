@@ -25,6 +25,7 @@ from sizewise.evaluation.candidate_set import automatic_choice, read_candidates
 from sizewise.files import write_atomically
 from sizewise.job.dry_run import few
 from sizewise.metrics.base import ExampleMetric, build_metrics
+from sizewise.metrics.reading.closed import plain
 from sizewise.record.directories import RunDir
 from sizewise.record.outcome import TeacherFacts
 from sizewise.record.predictions import PredictionStore
@@ -309,7 +310,8 @@ def save_data(task: Task, template: Template, folder: Path) -> None:
     """
 
     write_splits(task.splits, folder / SPLITS_FILE)
-    found = explore(task.splits, template, samples=0, groups=group_columns(task.config))
+    groups = group_columns(task.config)
+    found = explore(task.splits, template, samples=0, groups=groups, alike=plain)
     write_atomically(folder / EXPLORATION_FILE, json.dumps(asdict(found), indent=2))
     draw_lengths(found, folder / LENGTHS_FILE)
 
