@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sizewise.config.data import KNOWN_SPLITS, DatasetConfig
@@ -66,7 +66,7 @@ def make_examples(rows: Rows | Sequence[Row], cfg: DatasetConfig) -> Candidates:
     filtered = reader.skipped
     for row in rows:
         for example in reader.read(row):
-            reason = reason_to_drop(example, cfg, reader.asks(row))
+            reason = reason_to_drop(example, cfg, reader.blank(row))
             if reason is not None:
                 filtered[reason] += 1
                 continue
@@ -75,18 +75,18 @@ def make_examples(rows: Rows | Sequence[Row], cfg: DatasetConfig) -> Candidates:
     return Candidates(store.finish(), tuple(splits), dict(filtered), len(rows), dict(reader.noted))
 
 
-def reason_to_drop(example: Example, cfg: DatasetConfig, asks: bool = True) -> str | None:
+def reason_to_drop(example: Example, cfg: DatasetConfig, blank: Collection[str] = ()) -> str | None:
     """Name the filter that leaves an example out; lengths are characters of question and answer.
 
-    ``asks``: whether the row has a question; the words of a template alone are none.
+    ``blank``: which of ``prompt`` and ``answer`` is nothing but the words of its template.
     """
     question = example.messages[-1].content if example.messages else ""
     limits = cfg.filter
-    if not example.answer.strip():
+    if "answer" in blank or not example.answer.strip():
         return "empty_answer"
     if not answer_of(example.answer):
         return "only_reasoning"
-    if not (asks and question.strip()) and limits.min_prompt_chars > 0:
+    if ("prompt" in blank or not question.strip()) and limits.min_prompt_chars > 0:
         return "empty_prompt"
     for name, length, low, high in (
         ("prompt", len(question), limits.min_prompt_chars, limits.max_prompt_chars),
@@ -187,13 +187,21 @@ class RowReader:
             origin = self._origin(row, number)
             yield Example(messages, answer, group="", meta=meta, origin=origin, keys=keys)
 
-    def asks(self, row: Row) -> bool:
-        """Whether any column of the prompt holds something, or turns may ask in its place."""
-        columns = self._prompt.columns
-        turns = self._conversation or self._history or self._prompt.sole in self._spoken
-        if turns or not columns:
-            return True
-        return any(as_text(row.get(name), name).strip() for name in columns)
+    def blank(self, row: Row) -> list[str]:
+        """Name ``prompt`` and ``answer`` where none of their columns holds anything.
+
+        Those without columns have their own words, and turns may stand in place of a column.
+        """
+        if self._conversation is not None:
+            return []
+        texts = {"answer": self._answer}
+        if self._history is None:
+            texts["prompt"] = self._prompt
+        return [
+            name
+            for name, text in texts.items()
+            if text.columns and text.sole not in self._spoken and not text.values(row)
+        ]
 
     def split(self, row: Row) -> str | None:
         if self._split is None:
