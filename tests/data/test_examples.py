@@ -149,7 +149,7 @@ def test_a_prompt_without_columns_and_one_after_turns_are_kept() -> None:
 
 def test_the_words_of_a_template_alone_are_no_answer() -> None:
     data = [{"q": "good", "a": "x"}, {"q": "good", "a": " "}, {"q": "good", "a": None}]
-    for answer in ("{a}", "The answer is {a}."):
+    for answer in ("{a}", "{a}\n\nThat is all."):
         made = make_examples(data, config(answer=answer))
         assert (len(made.examples), made.filtered) == (1, {"empty_answer": 2})
     assert make_examples(data, config(answer="Yes.")).filtered == {}
