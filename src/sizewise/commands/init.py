@@ -160,7 +160,7 @@ def _say_next(console: Console, name: str, rows: int) -> None:
     few = " dataset.max_train=300" if rows > FEW_ROWS else ""
     small = f"sizewise train sweep=my_question dataset={name} sweep.specialised=nano{few}"
     large = (
-        f"sizewise train sweep=my_question dataset={name} sweep.general=qwen3_8b "
+        f"sizewise train sweep=my_question dataset={name} trainer=gpu sweep.general=qwen3_8b "
         "sweep.specialised=qwen3_0_6b,qwen3_1_7b"
     )
     gpu = shutil.which("nvidia-smi") is not None
