@@ -33,7 +33,9 @@ from sizewise.report.comparison.pairs import (
 from sizewise.report.comparison.runs import AnswerCache, load_runs
 from sizewise.report.comparison.test_sets import build_test_sets
 from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, SIZE_WINS
+from sizewise.report.page.prose import plain_answer
 from sizewise.report.page.results import results_text
+from sizewise.report.page.tables import pair_table
 
 
 def compared(root: Path, specs: list[Spec], **options: object) -> SetComparison:
@@ -380,6 +382,39 @@ def test_the_best_by_validation_of_either_side_are_tested_first(tmp_path: Path) 
     pair = primary(chosen(tmp_path, [*small, *large], scores))
     assert (pair.a.model.lora_r, pair.b.model.name) == (4, "micro")
     assert pair.question == SMALL_LARGE
+
+
+@pytest.mark.parametrize(
+    ("rates", "how"),
+    [
+        ((0.3, 0.58), "is lost: −30.0 points (p < 0.001)"),
+        ((0.58, 0.59), "is not shown to win: −2.0"),
+    ],
+)
+def test_how_the_pair_named_in_advance_ended_is_said_where_the_verdict_is_about_another(
+    tmp_path: Path, rates: tuple[float, float], how: str
+) -> None:
+    """Nobody wins, and the test set alone brings the second model to the headline."""
+    specs = [Spec("nano", 0.1, rates[0]), Spec("micro", 0.1, rates[1]), Spec("mini", 0.6, None)]
+    scores = dict(zip([s.name for s in specs], (0.9, 0.2, 0.5), strict=True))
+    result = chosen(tmp_path, specs, scores)
+    verdict = result.verdict
+    assert verdict.pair is not None
+    assert (verdict.status, verdict.pair.a.model.name) == (NOT_SHOWN, "micro")
+    said = f"The pair named in advance, nano LoRA r=8 against mini zero-shot, {how}"
+    assert said in verdict.sentence
+    assert verdict.parts[-1] in plain_answer(result)
+    marked = [row for row in pair_table(result).rows if "named in advance" in row[2].text]
+    assert [(row[0].text, row[1].text) for row in marked] == [("nano LoRA r=8", "mini zero-shot")]
+
+
+def test_a_named_pair_that_is_won_is_said_beside_a_smaller_winner(tmp_path: Path) -> None:
+    specs = [Spec("nano", 0.1, 0.7), Spec("micro", 0.1, 0.8), Spec("mini", 0.4, None)]
+    scores = dict(zip([s.name for s in specs], (0.2, 0.9, 0.5), strict=True))
+    sentence = chosen(tmp_path, specs, scores).verdict.sentence
+    assert "The pair named in advance, micro LoRA r=8 against mini zero-shot, is won" in sentence
+    scores = dict(zip([s.name for s in specs], (0.9, 0.2, 0.5), strict=True))
+    assert "named in advance" not in chosen(tmp_path / "same", specs, scores).verdict.sentence
 
 
 def test_without_validation_scores_the_largest_model_stored_whole_is_tested_first(

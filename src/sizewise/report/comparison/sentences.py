@@ -57,6 +57,7 @@ class Findings:
 
     Attributes:
         others: the same tuned model against the other larger models.
+        named: the pair that was named in advance, where it is another one.
         baselines: best first.
         said: the pair's difference in answers as said, where another reading counts.
         useless: sides of the pair without usable answers.
@@ -65,6 +66,7 @@ class Findings:
     test: TestSet
     pair: Pair
     others: tuple[Pair, ...]
+    named: Pair | None
     baselines: tuple[Baseline, ...]
     strata: tuple[Stratum, ...]
     reversals: tuple[Reversal, ...]
@@ -96,8 +98,21 @@ def verdict_parts(found: Findings) -> tuple[str, ...]:
         _hybrid(found),
         _baseline(found),
         costs_sentence(test, pair.a, pair.b),
+        named_in_advance(test, found.named),
     ]
     return tuple(filter(None, parts))
+
+
+def named_in_advance(test: TestSet, pair: Pair | None) -> str:
+    """How the pair that validation chose ended; empty where there is no such pair to speak of."""
+    if pair is None:
+        return ""
+    how = "is won" if pair.wins else "is lost" if pair.loses else "is not shown to win"
+    p = words.p_value(pair.p_corrected, pair.at_floor)
+    return (
+        f"The pair named in advance, {pair.a.label} against {pair.b.label}, {how}: "
+        f"{scale_of(test).difference(pair.gain)} ({p if p != '–' else 'no test was possible'})."
+    )
 
 
 def either(test: TestSet, pair: Pair) -> str:

@@ -58,6 +58,7 @@ class Verdict:
         strata: scores by kind of example, tested.
         reversals: kinds of examples at which the other side is shown to win.
         parts: what the sentence is made of, where it is made of several.
+        named: how the pair named in advance ended, where ``pair`` is another one.
     """
 
     status: str
@@ -69,6 +70,7 @@ class Verdict:
     strata: tuple[Stratum, ...] = ()
     reversals: tuple[Reversal, ...] = ()
     parts: tuple[str, ...] = ()
+    named: str = ""
 
     @property
     def tone(self) -> str:
@@ -81,7 +83,8 @@ def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = (), seed: in
     Each small model is stood for by its adapter that is best by validation, and beats size if it
     beats every larger zero-shot model, in every way it was asked; the smallest winner is named. If
     none wins, the pair is the one that comes nearest, against the model that is hardest to beat.
-    The correction over all pairs covers that choice.
+    The correction over all pairs covers that choice, which the test set makes; how the pair that
+    validation named in advance ended is said with it.
     With ``by`` the pairs are those that differ in these configuration keys only.
     """
     if why := unusable_judges(test):
@@ -110,6 +113,7 @@ def _judged(test: TestSet, pairs: Sequence[Pair], seed: int) -> Verdict:
         headline=_headline(statuses[0], found),
         sentence=" ".join(parts),
         parts=parts,
+        named=sentences.named_in_advance(test, found.named),
         pair=pair,
         also=tuple(statuses[1:]),
         baseline=found.baseline,
@@ -155,6 +159,7 @@ def _findings(test: TestSet, pair: Pair, pairs: Sequence[Pair], seed: int) -> Fi
         others=tuple(
             p for p in pairs if p.question == SMALL_LARGE and p.a is pair.a and p is not pair
         ),
+        named=next((p for p in pairs if p.primary and p is not pair), None),
         baselines=_baselines(test, pair, pairs, seed),
         strata=strata,
         reversals=turned,

@@ -42,14 +42,16 @@ AT_MARGIN = {
 def plain_answer(compared: SetComparison) -> list[str]:
     """The answer in short sentences: scores of both sides, margin, baseline, cost, what to take.
 
-    Where there are no two sides to speak of it is the verdict's own sentence.
+    How the pair named in advance ended stands last, where the verdict is about another. Where there
+    are no two sides to speak of it is the verdict's own sentence.
     """
     verdict, test = compared.verdict, compared.test
     pair = verdict.pair
     if pair is None or not verdict.parts:
         return [verdict.sentence]
     found = [_both(test, pair), _at_margin(compared, pair), _beside(verdict, scale_of(test))]
-    return list(filter(None, [*found, _price(test, pair), _take(compared.decision)]))
+    said = [*found, _price(test, pair), _take(compared.decision), verdict.named]
+    return list(filter(None, said))
 
 
 def _both(test: TestSet, pair: Pair) -> str:

@@ -19,6 +19,7 @@ from sizewise.record.brackets import (
 from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.contrast import scale_of
+from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.readings import Calibration, likelihood_of, three_readings
 from sizewise.report.comparison.strata import Stratum
 from sizewise.report.page.setup import batch_of, epochs_of, trained
@@ -162,7 +163,7 @@ def pair_table(compared: SetComparison) -> PageTable:
         result = pair.result
         rows.append(
             [
-                *map(_text, (pair.a.label, pair.b.label, pair.question)),
+                *map(_text, (pair.a.label, pair.b.label, _question(pair))),
                 _cell(scale.value, result.mean_a),
                 _cell(scale.value, result.mean_b),
                 _cell(scale.points, pair.gain),
@@ -180,6 +181,10 @@ def pair_table(compared: SetComparison) -> PageTable:
     more = len(compared.pairs) - MOST_PAIRS
     note = f"{more} more pairs are in results.json." if more > 0 else ""
     return PageTable(columns, (False,) * 3 + (True,) * 6 + (False, *[True] * 3), rows, note)
+
+
+def _question(pair: Pair) -> str:
+    return f"{pair.question} (named in advance)" if pair.primary else pair.question
 
 
 def decision_table(compared: SetComparison) -> PageTable | None:
