@@ -35,7 +35,7 @@ from sizewise.report.comparison.test_sets import build_test_sets
 from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, SIZE_WINS
 from sizewise.report.page.prose import plain_answer
 from sizewise.report.page.results import results_text
-from sizewise.report.page.tables import pair_table
+from sizewise.report.page.tables import decision_table, pair_table
 
 
 def compared(root: Path, specs: list[Spec], **options: object) -> SetComparison:
@@ -355,6 +355,42 @@ def test_a_difference_beyond_the_scale_is_not_said_to_be_detectable(tmp_path: Pa
     result = compared(tmp_path, specs)
     assert all(not p.result.minimum_detectable_effect <= 1 for p in result.pairs)
     assert "could have been found" not in result.verdict.sentence
+
+
+def test_intervals_and_effects_of_shares_are_shown_within_what_shares_can_be(
+    tmp_path: Path,
+) -> None:
+    """Three groups and seeds that differ by chance: an interval far beyond the scale."""
+    task = Task(examples=6, groups=3)
+    nano = [
+        Spec("nano", 0.2, rate, seed=seed, task=task) for seed, rate in enumerate((0.2, 0.5, 1.0))
+    ]
+    result = compared(tmp_path, [*nano, Spec("mini", 0.4, None, task=task)])
+    (pair,) = of(result, SMALL_LARGE)
+    assert pair.high > 1.0
+    assert pair.result.minimum_detectable_effect > 1.0
+    assert "to +100.0" in result.verdict.sentence
+    row = next(row for row in pair_table(result).rows if "large" in row[2].text)
+    assert row[6].text.endswith("to +100.0")
+    assert row[11].text == "none"
+    assert all(0 <= p.low <= p.high <= 1 for p in result.points if p.low is not None)
+    assert result.decision is not None
+    said = " ".join(result.decision.sentences)
+    assert "of the resamples." not in said
+    assert "fewer than 10 independent groups" in said
+    table = decision_table(result)
+    assert table is not None
+    assert {row[4].text for row in table.rows} == {"–"}
+
+
+def test_only_shares_have_ends() -> None:
+    scale = words.Scale(True)
+    assert scale.interval(-2.094, 1.729) == "−100.0 to +100.0"
+    assert scale.cut(-0.2, 1.3, 0.0) == (0.0, 1.0)
+    assert (scale.detectable(65.269), scale.detectable(0.2)) == ("none", "20.0")
+    other = words.Scale(False)
+    assert other.interval(-2.0, 3.0) == "−2.000 to +3.000"
+    assert other.detectable(2.0) == "2.000"
 
 
 def chosen(root: Path, specs: list[Spec], validated: dict[str, float]) -> SetComparison:

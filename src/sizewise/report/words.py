@@ -59,8 +59,22 @@ class Scale:
     def points(self, score: float | None) -> str:
         return self.difference(score, unit=False)
 
+    def cut(self, low: float, high: float, least: float = -1.0) -> tuple[float, float]:
+        """Ends of an interval within what they can be: shares differ by at most 1.
+
+        ``least``: 0 for the interval of a share itself.
+        """
+        if not self.percent:
+            return low, high
+        return min(max(low, least), 1.0), max(min(high, 1.0), least)
+
+    def detectable(self, effect: float) -> str:
+        """A detectable effect as ``points`` without its sign; no share differs by more than 1."""
+        return "none" if self.percent and effect > 1.0 else self.points(effect).lstrip("+")
+
     def interval(self, low: float, high: float) -> str:
-        """``9.1 to 20.9``, in the unit of ``difference``."""
+        """``9.1 to 20.9``, in the unit of ``difference``, cut at what a difference can be."""
+        low, high = self.cut(low, high)
         if not self.percent:
             return f"{signed(low, 3)} to {signed(high, 3)}"
         return f"{signed(100 * low, 1)} to {signed(100 * high, 1)}"

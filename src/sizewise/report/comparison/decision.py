@@ -22,6 +22,8 @@ BETTER, EQUIVALENT, NOT_WORSE = "better", "equivalent", "not worse"
 WORSE, OPEN = "worse", "open"
 # Points that are given up for a smaller model where nothing else is said, of scores from 0 to 1.
 POINTS = 2.0
+# Resamples of fewer groups are too few sets to count who is best in how many.
+FEWEST_GROUPS = 10
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,21 @@ class Choice:
 
 @dataclass(frozen=True)
 class Decision:
-    """Who is good enough. ``margin`` is in units of the score, ``points`` as people read it."""
+    """Who is good enough. ``margin`` is in units of the score, ``points`` as people read it.
+
+    ``groups``: number of independent groups of test examples.
+    """
 
     margin: float
     points: str
     relations: list[Relation]
     choices: list[Choice]
+    groups: int
+
+    @property
+    def says_shares(self) -> bool:
+        """Whether there are groups enough to say who is best in how many resamples."""
+        return self.groups >= FEWEST_GROUPS
 
     @property
     def smallest(self) -> Choice | None:
@@ -94,8 +105,7 @@ class Decision:
     @property
     def sentences(self) -> list[str]:
         """The recommendation in plain words."""
-        best = self.likeliest
-        first = f"{best.arm.label} scores best in {100 * best.share_best:.0f} % of the resamples."
+        first = self._first
         near = [c for c in self.choices if c.near]
         if not near:
             return [
@@ -120,6 +130,16 @@ class Decision:
                 "the same machine."
             )
         return [*found, first]
+
+    @property
+    def _first(self) -> str:
+        if not self.says_shares:
+            return (
+                "In what share of the resamples each scores best is not said: there are fewer than "
+                f"{FEWEST_GROUPS} independent groups of test examples."
+            )
+        best = self.likeliest
+        return f"{best.arm.label} scores best in {100 * best.share_best:.0f} % of the resamples."
 
 
 def decide(
@@ -166,7 +186,7 @@ def decide(
     ]
     choices.sort(key=lambda c: -test.sign * c.score)
     points = scale.difference(delta).lstrip("+")
-    return Decision(delta, points, relations(pairs, delta), choices)
+    return Decision(delta, points, relations(pairs, delta), choices, len(set(test.groups)))
 
 
 def relations(pairs: Sequence[Pair], margin: float) -> list[Relation]:

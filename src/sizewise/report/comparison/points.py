@@ -12,7 +12,7 @@ import numpy as np
 
 from sizewise.config import PricesConfig
 from sizewise.report.comparison.arms import CLASSICAL, ZERO_SHOT, Arm, TestSet
-from sizewise.report.comparison.contrast import Contrast
+from sizewise.report.comparison.contrast import Contrast, scale_of
 from sizewise.report.comparison.costs import money_per_1000
 from sizewise.report.comparison.labels import tell_apart
 from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, representatives, rest, rows
@@ -140,7 +140,8 @@ def _intervals(test: TestSet, seed: int) -> dict[int, tuple[float, float]]:
     zeros = np.zeros(len(test.ids))
     sides = [sides_of(rows(c), zeros, test.groups, weights=test.weights) for c in scored]
     found = difference_intervals(sides, n_resamples=RESAMPLES, seed=seed)
-    return {id(c): (i.low, i.high) for c, i in zip(scored, found, strict=True)}
+    scale = scale_of(test)
+    return {id(c): scale.cut(i.low, i.high, 0.0) for c, i in zip(scored, found, strict=True)}
 
 
 def fronts(test: TestSet, points: Sequence[Point]) -> list[Front]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sizewise.data.splits.frequency import STRATUM
 from sizewise.metrics.reading.closed import LIKELIHOOD
 from sizewise.report.comparison.arms import Arm, TestSet
-from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases
+from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases, scale_of
 from sizewise.report.comparison.pairs import rows
 from sizewise.report.comparison.runs import Answers, FloatArray
 from sizewise.statistics.bootstrap import difference_intervals
@@ -126,7 +126,8 @@ def _intervals(
     weights = None if test.weights is None else test.weights[mask]
     sides = [sides_of(rows(arm)[..., mask], zeros, groups, weights=weights) for arm in arms]
     found = difference_intervals(sides, n_resamples=RESAMPLES, seed=seed)
-    return {arm.label: (i.low, i.high) for arm, i in zip(arms, found, strict=True)}
+    scale = scale_of(test)
+    return {arm.label: scale.cut(i.low, i.high, 0.0) for arm, i in zip(arms, found, strict=True)}
 
 
 def _thirds(test: TestSet, answers: Answers) -> list[str]:

@@ -174,7 +174,7 @@ def pair_table(compared: SetComparison) -> PageTable:
                 ],
                 _text(result.test),
                 Cell(words.signed(result.effect.cohens_d_z, 2), number(result.effect.cohens_d_z)),
-                _cell(lambda v: scale.points(v).lstrip("+"), result.minimum_detectable_effect),
+                _cell(scale.detectable, result.minimum_detectable_effect),
                 _cell(words.level, pair.level),
             ]
         )
@@ -202,7 +202,7 @@ def decision_table(compared: SetComparison) -> PageTable | None:
             _cell(scale.value, choice.score),
             _cell(words.count, choice.params),
             _cell(words.seconds, choice.seconds),
-            _cell("{:.1%}".format, choice.share_best),
+            _cell("{:.1%}".format, choice.share_best if decision.says_shares else None),
             _text("shown" if choice.near else "open"),
             _cell(_p_value, choice.p_near),
         ]

@@ -83,9 +83,7 @@ def _number(entry: tuple[str, list[Pair]]) -> int:
 
 def drawn_ends(pair: Pair, scale: words.Scale) -> tuple[float, float]:
     """Return the ends of a pair's interval as they are drawn: shares differ by at most 1."""
-    low, high = pair.low, pair.high
-    if scale.percent:
-        low, high = max(low, -1.0), min(high, 1.0)
+    low, high = scale.cut(pair.low, pair.high)
     return scale.unit * low, scale.unit * high
 
 
