@@ -104,6 +104,25 @@ def test_a_baseline_within_chance_of_the_winner_is_not_beaten(tmp_path: Path) ->
     assert verdict.headline == "Beats size, not shown to beat the baseline"
 
 
+@pytest.mark.parametrize(
+    ("rate", "says"),
+    [
+        (0.9, "A baseline without a language model does better than all of these: tfidf_logreg"),
+        (0.52, "scores higher than all of these (not shown to differ from every one): tfidf"),
+    ],
+)
+def test_a_baseline_does_better_in_the_objections_only_where_that_is_shown(
+    tmp_path: Path, rate: float, says: str
+) -> None:
+    pair(tmp_path, said(0.5), said(0.25, offset=1))
+    classical(tmp_path, "tfidf_logreg", rate, 3)
+    result = only(tmp_path)
+    (objection,) = [w for w in result.warnings if w.startswith("A baseline without")]
+    assert says in objection
+    differs = "is not shown to differ from the tuned model" not in result.verdict.sentence
+    assert differs == ("does better" in objection)
+
+
 def test_tutorial_run_ends_with_neither_is_useful_yet(tmp_path: Path) -> None:
     """20 labels: tuned 15.7 % with half of the answers readable, large 0.0 % with none."""
     pair(tmp_path, said(0.157, 0.5, score=LABEL), said(0.0, 1.0, score=LABEL), LABEL)

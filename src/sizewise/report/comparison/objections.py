@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sizewise.record.brackets import CellRecord, read_tuning
 from sizewise.record.identity import flatten
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, DATA, Arm, TestSet
+from sizewise.report.comparison.contrast import Case, compare_cases
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, rest, variant_key
+from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, rest, rows, variant_key
 from sizewise.report.comparison.readings import (
     MOST_UNFINISHED,
     calibration_of,
@@ -31,11 +32,12 @@ MOST_NAMES = 4
 def warnings_of(test: TestSet, pairs: list[Pair]) -> list[str]:
     """Return every objection to the comparison on one test set, each one sentence."""
     checks = (
-        _baselines, _seeds, _examples, _leaks, _prompts, _decoding, _int8, _budgets, _one_rate,
+        _seeds, _examples, _leaks, _prompts, _decoding, _int8, _budgets, _one_rate,
         _edges, _rows, _unusable, _cut, _sure, _memorised, _selection,
         judge_warnings,
     )  # fmt: skip
-    found = [*test.notes, *(warning for check in checks for warning in check(test))]
+    found = [*test.notes, *_baselines(test, pairs)]
+    found += [warning for check in checks for warning in check(test)]
     unusual = [p for p in pairs if p.result.p_value != p.result.p_value]
     if unusual:
         found.append(f"{words.plural(len(unusual), 'pair')} could not be tested: nothing varies.")
@@ -49,7 +51,7 @@ def _names(arms: list[Arm]) -> str:
     return ", ".join(labels[:MOST_NAMES]) + more
 
 
-def _baselines(test: TestSet) -> Iterator[str]:
+def _baselines(test: TestSet, pairs: Sequence[Pair]) -> Iterator[str]:
     """Beating another language model means little where counting words does better."""
     known = [c for c in test.arms if c.score() == c.score()]
     simple = [c for c in known if c.kind == CLASSICAL]
@@ -64,10 +66,24 @@ def _baselines(test: TestSet) -> Iterator[str]:
     best, model = (max(group, key=lambda c: test.sign * c.score()) for group in (simple, models))
     if test.sign * best.score() > test.sign * model.score():
         scale = words.Scale(test.direction == "max" and 0 <= min(c.score() for c in known) <= 1)
+        shown = _does_worse(test, models, best, pairs)
+        how = "does better than all of these"
+        if not shown:
+            how = "scores higher than all of these (not shown to differ from every one)"
         yield (
-            f"A baseline without a language model does better than all of these: {best.label} "
+            f"A baseline without a language model {how}: {best.label} "
             f"{scale.value(best.score())} against {scale.value(model.score())} of {model.label}."
         )
+
+
+def _does_worse(test: TestSet, arms: Sequence[Arm], other: Arm, pairs: Sequence[Pair]) -> bool:
+    """Whether every one of the arms is shown to do worse: by its pair, else by a test here."""
+    found = {id(p.a): p.loses for p in pairs if p.b is other}
+    left = [arm for arm in arms if id(arm) not in found]
+    if not all(found.values()) or any(arm.scores is None for arm in (other, *left)):
+        return False
+    tested = compare_cases(test, [Case(rows(arm), rows(other)) for arm in left])
+    return all(result is not None and result.loses for result in tested)
 
 
 def _seeds(test: TestSet) -> Iterator[str]:
