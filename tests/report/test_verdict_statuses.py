@@ -123,6 +123,18 @@ def test_a_baseline_does_better_in_the_objections_only_where_that_is_shown(
     assert differs == ("does better" in objection)
 
 
+@pytest.mark.parametrize(("texts", "said_so"), [("all", True), ("own", False), ("right", False)])
+def test_one_answer_to_all_prompts_is_objected_to(
+    tmp_path: Path, texts: str, said_so: bool
+) -> None:
+    """Unless the right answers are one as well."""
+    rows = {"all": {"text": "F32.1"}, "own": {}, "right": {"text": "F32.1", "reference": "F32.1"}}
+    pair(tmp_path, said(0.1), said(0.25, offset=1), rows=rows[texts])
+    found = [w for w in only(tmp_path).warnings if w.startswith("One answer to all prompts")]
+    assert bool(found) == said_so
+    assert all("commonest answer only: nano LoRA r=8." in line for line in found)
+
+
 def test_tutorial_run_ends_with_neither_is_useful_yet(tmp_path: Path) -> None:
     """20 labels: tuned 15.7 % with half of the answers readable, large 0.0 % with none."""
     pair(tmp_path, said(0.157, 0.5, score=LABEL), said(0.0, 1.0, score=LABEL), LABEL)

@@ -16,6 +16,7 @@ from sizewise.report.comparison.readings import (
     MOST_UNFINISHED,
     calibration_of,
     is_closed,
+    same_answer,
     unfinished,
     unusable,
 )
@@ -33,7 +34,7 @@ def warnings_of(test: TestSet, pairs: list[Pair]) -> list[str]:
     """Return every objection to the comparison on one test set, each one sentence."""
     checks = (
         _seeds, _examples, _leaks, _prompts, _decoding, _int8, _budgets, _one_rate,
-        _edges, _rows, _unusable, _cut, _sure, _memorised, _selection,
+        _edges, _rows, _unusable, _one_answer, _cut, _sure, _memorised, _selection,
         judge_warnings,
     )  # fmt: skip
     found = [*test.notes, *_baselines(test, pairs)]
@@ -254,6 +255,18 @@ def _unusable(test: TestSet) -> Iterator[str]:
         yield (
             f"No existing answer could be read in up to {share} of the outputs (unparsed or "
             f"invalid): {_names([c for c, _ in high])}."
+        )
+
+
+def _one_answer(test: TestSet) -> Iterator[str]:
+    """A model that says the same to everybody has not learned the task."""
+    found = [(c, share) for c in test.arms if (share := same_answer(test, c)) is not None]
+    if found:
+        least = min(share for _, share in found)
+        which = "all" if least == 1.0 else f"{words.Scale(True).value(least)} or more of the"
+        yield (
+            f"One answer to {which} prompts, so it may have learned the commonest answer only: "
+            f"{_names([c for c, _ in found])}."
         )
 
 

@@ -25,6 +25,8 @@ READINGS = {
 # A side of which more answers than this are unusable is said to have no usable answer.
 MOST_UNUSABLE = 0.5
 MOST_UNFINISHED = 0.05
+# So large a share of one answer, of so many, is one answer to all; right ones are less alike.
+NEARLY_ALL, FEWEST_PROMPTS, MUCH_LESS = 0.95, 10, 0.1
 
 
 def is_closed(test: TestSet) -> bool:
@@ -191,6 +193,21 @@ def unfinished(test: TestSet, arm: Arm) -> float | None:
     if not arm.has_form or not answers or not test.ids:
         return None
     return float(np.mean([1.0 - a.finished[a.positions(test.ids)].mean() for a in answers]))
+
+
+def same_answer(test: TestSet, arm: Arm) -> float | None:
+    """Share of the commonest answer of a trained model, mean over seeds, where it is no answer.
+
+    None unless nearly all its answers are one although the right ones are not, and where answers
+    are read by likelihood, which no text shows.
+    """
+    answers = [m.answers for m in arm.members if m.answers is not None]
+    if not arm.has_seeds or not answers or test.primary.partition("/")[2] in LIKELIHOOD:
+        return None
+    share = float(np.mean([a.same_text for a in answers]))
+    right = float(np.mean([a.same_reference for a in answers]))
+    few = len(test.ids) < FEWEST_PROMPTS
+    return None if few or share < NEARLY_ALL or right > share - MUCH_LESS else share
 
 
 def has_no_usable_answer(test: TestSet, arm: Arm) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,6 +63,7 @@ class Answers:
     prompt and answer together, ``weights`` by how much each example counts in the scores that are
     ratios of sums. ``seconds`` are an example's share of the time of its batch, ``finished`` is 0
     for answers cut by the limit, ``candidate_probability`` as in ``Prediction`` (NaN without).
+    ``same_text`` and ``same_reference`` are the shares of the commonest text and reference.
     """
 
     ids: tuple[str, ...]
@@ -78,6 +80,8 @@ class Answers:
     batch_size: FloatArray
     finished: FloatArray
     candidate_probability: FloatArray
+    same_text: float
+    same_reference: float
 
     def positions(self, ids: Sequence[str]) -> list[int]:
         at = {key: i for i, key in enumerate(self.ids)}
@@ -229,4 +233,11 @@ def _answers(rows: Sequence[dict], path: Path) -> Answers:  # type: ignore[type-
         batch_size=array(row["batch_size"] for row in rows),
         finished=array(row["finished"] for row in rows),
         candidate_probability=array(row.get("candidate_probability") for row in rows),
+        same_text=_commonest([row["text"].strip() for row in rows]),
+        same_reference=_commonest([row["reference"].strip() for row in rows]),
     )
+
+
+def _commonest(texts: Sequence[str]) -> float:
+    """Share of the commonest text that says anything; 0 of none."""
+    return max(Counter(filter(None, texts)).values(), default=0) / max(1, len(texts))
