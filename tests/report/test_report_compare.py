@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.report.factory import PRIMARY, Spec, Task, make_run, make_sweep
+from tests.report.factory import PRIMARY, Spec, Task, make_run, make_sweep, plant, share
 
 from sizewise.errors import ConfigError
 from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_outcome
@@ -179,6 +179,17 @@ def test_variants_of_training_are_chosen_by_validation_never_by_test(tmp_path: P
     assert pair.a.score() == pytest.approx(0.5)
     assert len(result.table) == 3
     assert any("lr=0.001" in label for label in result.table["label"])
+
+
+def test_seeds_that_gave_the_same_scores_are_no_range(tmp_path: Path) -> None:
+    specs = [Spec("nano", seed=s) for s in (1, 2, 3)]
+    columns = [{PRIMARY: share(rate, 200)} for rate in (0.2, 0.6)]
+    for spec in specs:
+        plant(tmp_path / spec.name, spec, *columns)
+    plant(tmp_path / "large", Spec("mini", tuned=None), {PRIMARY: share(0.4, 200, 1)})
+    (result,) = compare([tmp_path]).sets
+    assert "3 seeds, all 3 seeds gave the same scores)" in result.verdict.sentence
+    assert "which range from" not in result.verdict.sentence
 
 
 def test_seeds_are_a_level_of_their_own(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from sizewise.record.outcome import read_outcome, write_outcome
 from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.decision import BETTER, EQUIVALENT, NOT_WORSE, OPEN, WORSE, decide
 from sizewise.report.comparison.pairs import SMALL_LARGE
+from sizewise.report.page.prose import plain_answer
 from sizewise.report.page.results import results_record
 
 from .factory import Spec, Task, make_sweep
@@ -94,7 +95,9 @@ def test_nothing_is_recommended_where_nothing_is_shown(tmp_path: Path) -> None:
     found = planted(tmp_path, 0.5, 0.5, Task(examples=40))
     assert found.decision is not None
     assert found.decision.smallest is None
-    assert "open" in found.decision.sentences[0]
+    said = "It is not shown which configurations are within 2.0 points of the best."
+    assert found.decision.sentences[0] == said
+    assert "It is not shown which are within 2.0 points of the best of all." in plain_answer(found)
 
 
 def test_scores_without_points_need_a_margin_of_their_own(tmp_path: Path) -> None:

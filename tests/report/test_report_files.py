@@ -367,11 +367,13 @@ def test_point_2_the_page_says_what_of_the_rows_did_not_become_examples(tmp_path
         "duplicates": 2, "noted": {"turns with <b>unknown</b> keys": 5},
         "shortened": {"test": 4},
     }  # fmt: skip
-    data = replace(outcome.data, report=report, dropped={"test/no_room_to_answer": 3})
+    dropped = {"test/no_room_to_answer": 3, "train/answer_cut": 1}
+    data = replace(outcome.data, report=report, dropped=dropped)
     write_outcome(replace(outcome, data=data), run)
     page = render_page(compare([tmp_path]))
     assert (
-        "1,234 rows. Left out: 7 too long, 2 duplicates, 3 test/no room to answer. "
+        "1,234 rows. Left out: 7 too long, 2 duplicates, 3 of test (prompt too long, no room for "
+        "an answer), 1 of train (prompt and answer too long, the answer would be cut). "
         "Prompts cut: 4 test. Noted: turns with &lt;b&gt;unknown&lt;/b&gt; keys (5)."
     ) in page
     clean = make_run(tmp_path / "clean" / "run", Spec(task=Task(examples=30)))

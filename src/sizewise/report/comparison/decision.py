@@ -109,7 +109,7 @@ class Decision:
         near = [c for c in self.choices if c.near]
         if not near:
             return [
-                f"No configuration is shown to be within {self.points} of the best: open.",
+                f"It is not shown which configurations are within {self.points} of the best.",
                 first,
             ]
         sizes = f"{len(near)} of {words.plural(len(self.choices), 'configuration')}"

@@ -170,9 +170,14 @@ def _evidence(test: TestSet, pair: Pair) -> str:
     seeds = [c.seeds for c in (pair.a, pair.b) if c.tuned]
     if seeds:
         parts.append(words.plural(min(len(s) for s in seeds), "seed"))
-    if not result.seeds_are_random and max((len(s) for s in seeds), default=1) > 1:
+    most = max((len(s) for s in seeds), default=1)
+    if not result.seeds_are_random and most > 1:
         low, high = sorted(test.sign * d for d in result.seed_difference_range)
-        parts.append(f"conditional on these seeds, which range from {scale.interval(low, high)}")
+        if scale.points(low) == scale.points(high):
+            parts.append(f"all {most} seeds gave the same scores")
+        else:
+            spread = scale.interval(low, high)
+            parts.append(f"conditional on these seeds, which range from {spread}")
     return ", ".join(parts)
 
 

@@ -113,7 +113,7 @@ def _take(decision: Decision | None) -> str:
     if decision is None:
         return ""
     if decision.smallest is None:
-        return f"None is shown to be within {decision.points} of the best of all: that is open."
+        return f"It is not shown which are within {decision.points} of the best of all."
     smallest = decision.smallest
     near = sum(choice.near for choice in decision.choices)
     which = "The only one" if near == 1 else f"The smallest of the {near}"
@@ -282,6 +282,13 @@ def _paid_back(entry: PaidBack) -> str:
     )
 
 
+# Why an example was left out when it was cut into tokens.
+TOO_LONG = {
+    "answer_cut": "prompt and answer too long, the answer would be cut",
+    "no_room_to_answer": "prompt too long, no room for an answer",
+}
+
+
 def data_sentences(test: TestSet) -> list[str]:
     """Say what of a test set's rows did not become examples as they stand; once for equal data."""
     outcomes = [member.run.outcome for arm in test.arms for member in arm.members]
@@ -294,7 +301,11 @@ def _left_out(dataset: str, data: DataFacts) -> str:
     own = dataset == data.name
     report = data.report if own else (data.report.get("further") or {}).get(dataset) or {}
     dropped = data.dropped if own else report.get("dropped") or {}
-    counts = {**(report.get("filtered") or {}), "duplicates": report.get("duplicates"), **dropped}
+    counts = {
+        **(report.get("filtered") or {}),
+        "duplicates": report.get("duplicates"),
+        **{_dropped(key): number for key, number in dropped.items()},
+    }
     left, cut = (
         [f"{number:,} {what.replace('_', ' ')}" for what, number in found.items() if number]
         for found in (counts, report.get("shortened") or {})
@@ -305,3 +316,9 @@ def _left_out(dataset: str, data: DataFacts) -> str:
     parts = (("Left out", left), ("Prompts cut", cut), ("Noted", noted))
     said = " ".join(f"{title}: {', '.join(found)}." for title, found in parts if found)
     return f"{dataset}, {report.get('rows', 0):,} rows. {said}" if said else ""
+
+
+def _dropped(key: str) -> str:
+    """``train/answer_cut`` in words, the split first."""
+    split, _, reason = key.partition("/")
+    return f"of {split} ({TOO_LONG.get(reason, reason)})"
