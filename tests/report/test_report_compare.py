@@ -455,6 +455,16 @@ def test_how_the_pair_named_in_advance_ended_is_said_where_the_verdict_is_about_
     assert [(row[0].text, row[1].text) for row in marked] == [("nano LoRA r=8", "mini zero-shot")]
 
 
+@pytest.mark.parametrize("tuned", [(0.5,), (0.5, 0.6)])
+def test_without_a_contest_the_largest_gain_is_called_so(
+    tmp_path: Path, tuned: tuple[float, ...]
+) -> None:
+    specs = [Spec("nano", 0.2, rate, r=4 * (i + 1)) for i, rate in enumerate(tuned)]
+    verdict = compared(tmp_path, specs).verdict
+    assert verdict.status == OPEN
+    assert ("(the largest gain of 2 such pairs)" in verdict.sentence) == (len(tuned) == 2)
+
+
 def test_a_named_pair_that_is_won_is_said_beside_a_smaller_winner(tmp_path: Path) -> None:
     specs = [Spec("nano", 0.1, 0.7), Spec("micro", 0.1, 0.8), Spec("mini", 0.4, None)]
     scores = dict(zip([s.name for s in specs], (0.2, 0.9, 0.5), strict=True))

@@ -298,7 +298,10 @@ def _without_contest(test: TestSet, pairs: Sequence[Pair]) -> Verdict:
     if own:
         pair = max(own, key=lambda p: p.gain)
         how = sentences.either(test, pair)
-        sentence = f"Whether specialisation beats size is open: {why}. Against its own base: {how}"
+        which = f" (the largest gain of {len(own)} such pairs)" if own[1:] else ""
+        sentence = (
+            f"Whether specialisation beats size is open: {why}. Against its own base{which}: {how}"
+        )
         return Verdict(OPEN, "Open", sentence, pair)
     return Verdict(OPEN, "Open", f"Whether specialisation beats size is open: {why}.")
 
