@@ -108,7 +108,7 @@ def _attempt(run_dir: Path, interrupts: Interrupts) -> JobResult:
             outcome = function(config, run_dir)
     except FitStopped as stopped:
         write_stop(run_dir, stopped.stop)
-        log.info("Stopped early: %s", stopped)
+        log.info("The fit has %s.", stopped)
         return JobResult(run_dir, JobState.PRUNED, stopped.stop.value, str(stopped))
     except BaseException as error:
         return _failed(run_dir, error, interrupts)
