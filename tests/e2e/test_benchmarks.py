@@ -69,12 +69,13 @@ def test_the_gpu_benchmark_goes_its_whole_way_on_the_cpu(tmp_path: Path) -> None
     assert len(rows) >= 9
 
 
-def test_the_benchmark_of_packs_compares_steps_with_the_same_gradients(
+def test_the_benchmark_of_packs_compares_the_same_gradients_and_the_same_answers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(sweep.__file__).parent))
     packing = importlib.import_module("packing")
     monkeypatch.setattr(sys, "argv", ["packing.py", "--tiny"])
     packing.main()
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 2 ")]
-    assert float(line.split("|")[-2]) > 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 2 ")]
+    assert len(lines) == 2, "one of steps, one of answers"
+    assert all(float(line.split("|")[-2]) > 0 for line in lines)
