@@ -64,16 +64,19 @@ def free_memory() -> None:
 def device_works() -> bool:
     """Whether this process's GPUs still answer; an illegal access or an ECC error ends that for it.
 
-    Every later call of CUDA fails too, so that only another process can go on. True without a GPU.
+    Every later call of CUDA fails too, so that only another process can go on. True without a GPU;
+    cards that this process has not used are not asked, which would take memory on them.
     """
     cuda = _cuda_in_use()
     if cuda is None:
         return True
     try:
+        own = cuda.current_device()
         for card in range(cuda.device_count()):
-            cuda.synchronize(card)
-    except RuntimeError:
-        return False
+            if card == own or cuda.memory_reserved(card):
+                cuda.synchronize(card)
+    except RuntimeError as error:
+        return is_out_of_memory(error)
     return True
 
 

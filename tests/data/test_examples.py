@@ -140,6 +140,12 @@ def test_a_row_with_any_column_of_the_prompt_is_kept() -> None:
     assert (len(made.examples), made.filtered) == (3, {"empty_prompt": 1})
 
 
+def test_a_prompt_may_do_without_where_the_system_text_says_something() -> None:
+    data = [{"text": text, "hint": "", "a": "x"} for text in ("A long letter.", " ")]
+    made = make_examples(data, config(system="{text}", prompt="Sum it up.\n\n{hint}"))
+    assert (len(made.examples), made.filtered) == (1, {"empty_prompt": 1})
+
+
 def test_a_prompt_without_columns_and_one_after_turns_are_kept() -> None:
     assert make_examples([{"q": "", "a": "x"}], config(prompt="Say it.")).filtered == {}
     cfg = config(prompt="{q}\n\nSay it.", history="h")

@@ -188,7 +188,7 @@ def test_seeds_that_gave_the_same_scores_are_no_range(tmp_path: Path) -> None:
         plant(tmp_path / spec.name, spec, *columns)
     plant(tmp_path / "large", Spec("mini", tuned=None), {PRIMARY: share(0.4, 200, 1)})
     (result,) = compare([tmp_path]).sets
-    assert "3 seeds, all 3 seeds gave the same scores)" in result.verdict.sentence
+    assert "3 seeds, every seed has the same mean score)" in result.verdict.sentence
     assert "which range from" not in result.verdict.sentence
 
 

@@ -34,7 +34,8 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("nothing more is asked of a GPU that is lost")
 
     cuda = SimpleNamespace(
-        device_count=lambda: 1, synchronize=synchronize, empty_cache=fails,
+        device_count=lambda: 2, current_device=lambda: 0, memory_reserved=lambda card: 0,
+        synchronize=synchronize, empty_cache=fails,
         reset_peak_memory_stats=lambda card: None,
     )  # fmt: skip
     monkeypatch.setattr(devices, "_cuda_in_use", lambda: cuda)
@@ -79,6 +80,18 @@ def test_a_pack_is_left_at_the_first_failure_so_that_the_others_go_alone(
         worker._run(run_dirs, lambda result: told.append(result.state), None)
     assert left.value.code == worker.LOST_EXIT
     assert told == [JobState.DONE, JobState.FAILED]
+
+
+def test_only_cards_that_are_in_use_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one that is asked would have memory taken on it."""
+    asked: list[int] = []
+    cuda = SimpleNamespace(
+        device_count=lambda: 4, current_device=lambda: 1, synchronize=asked.append,
+        memory_reserved=lambda card: 100 if card == 3 else 0,
+    )  # fmt: skip
+    monkeypatch.setattr(devices, "_cuda_in_use", lambda: cuda)
+    assert devices.device_works()
+    assert asked == [1, 3]
 
 
 def test_without_a_gpu_there_is_none_that_is_lost() -> None:

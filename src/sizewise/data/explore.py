@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from sizewise.data.tokens.encode import (
 )
 from sizewise.data.tokens.reasoning import answer_of
 from sizewise.data.tokens.template import Template
+from sizewise.files import hash_text
 
 Alike = Callable[[str], str]
 """Labels for which it returns the same are one label, however they are spelt."""
@@ -141,7 +143,7 @@ def explore(
         too_long=too_long,
         nothing_fits=nothing,
         groups=tuple(groups),
-        contradictions=contradictions([e for rows in filled.values() for e in rows], alike),
+        contradictions=contradictions(chain.from_iterable(filled.values()), alike),
     )
 
 
@@ -251,13 +253,16 @@ def _by_count(counts: Counter[str]) -> tuple[str, ...]:
     return tuple(sorted(counts, key=lambda name: (-counts[name], name)))
 
 
-def contradictions(examples: Sequence[Example], alike: Alike = text_key) -> int:
+def contradictions(examples: Iterable[Example], alike: Alike = text_key) -> int:
     """Count the prompts (equal but for case and white space) that have different answers."""
-    answers: dict[str, set[str]] = {}
+    first: dict[str, str] = {}  # hashes: there may be millions
+    found: set[str] = set()
     for example in examples:
-        said = answers.setdefault(text_key(example.prompt_text), set())
-        said.add(alike(answer_of(example.answer)))
-    return sum(len(said) > 1 for said in answers.values())
+        prompt = hash_text(text_key(example.prompt_text), 16)
+        answer = hash_text(alike(answer_of(example.answer)), 16)
+        if first.setdefault(prompt, answer) != answer:
+            found.add(prompt)
+    return len(found)
 
 
 def shared_answers(splits: DataSplits) -> int:

@@ -190,12 +190,13 @@ class RowReader:
     def blank(self, row: Row) -> list[str]:
         """Name ``prompt`` and ``answer`` where none of their columns holds anything.
 
-        Those without columns have their own words, and turns may stand in place of a column.
+        Those without columns have their own words, and turns may stand in place of a column. With
+        earlier turns, or something in a system text, a prompt may do without.
         """
         if self._conversation is not None:
             return []
         texts = {"answer": self._answer}
-        if self._history is None:
+        if self._history is None and not self._system.values(row):
             texts["prompt"] = self._prompt
         return [
             name

@@ -8,10 +8,17 @@ from collections.abc import Iterator, Sequence
 from sizewise.record.brackets import CellRecord, read_tuning
 from sizewise.record.identity import flatten
 from sizewise.report import words
-from sizewise.report.comparison.arms import CLASSICAL, DATA, Arm, TestSet
+from sizewise.report.comparison.arms import CLASSICAL, DATA, ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.contrast import Case, compare_cases
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, rest, rows, variant_key
+from sizewise.report.comparison.pairs import (
+    CHOSEN,
+    UNCHANGING,
+    representatives,
+    rest,
+    rows,
+    variant_key,
+)
 from sizewise.report.comparison.readings import (
     MOST_UNFINISHED,
     calibration_of,
@@ -67,7 +74,7 @@ def _baselines(test: TestSet, pairs: Sequence[Pair]) -> Iterator[str]:
     best, model = (max(group, key=lambda c: test.sign * c.score()) for group in (simple, models))
     if test.sign * best.score() > test.sign * model.score():
         scale = words.Scale(test.direction == "max" and 0 <= min(c.score() for c in known) <= 1)
-        shown = _does_worse(test, models, best, pairs)
+        shown = _does_worse(test, best, pairs)
         how = "does better than all of these"
         if not shown:
             how = "scores higher than all of these (not shown to differ from every one)"
@@ -77,9 +84,14 @@ def _baselines(test: TestSet, pairs: Sequence[Pair]) -> Iterator[str]:
         )
 
 
-def _does_worse(test: TestSet, arms: Sequence[Arm], other: Arm, pairs: Sequence[Pair]) -> bool:
-    """Whether every one of the arms is shown to do worse: by its pair, else by a test here."""
-    found = {id(p.a): p.loses for p in pairs if p.b is other}
+def _does_worse(test: TestSet, other: Arm, pairs: Sequence[Pair]) -> bool:
+    """Whether every language model is shown to do worse: by its pair, else by a test here.
+
+    Of settings the one that validation chose stands for all.
+    """
+    arms = [*representatives(test), *representatives(test, ZERO_SHOT)]
+    asked = {id(arm) for arm in arms}
+    found = {id(p.a): p.loses for p in pairs if p.b is other and id(p.a) in asked}
     left = [arm for arm in arms if id(arm) not in found]
     if not all(found.values()) or any(arm.scores is None for arm in (other, *left)):
         return False

@@ -173,8 +173,8 @@ def _evidence(test: TestSet, pair: Pair) -> str:
     most = max((len(s) for s in seeds), default=1)
     if not result.seeds_are_random and most > 1:
         low, high = sorted(test.sign * d for d in result.seed_difference_range)
-        if scale.points(low) == scale.points(high):
-            parts.append(f"all {most} seeds gave the same scores")
+        if math.isclose(low, high, abs_tol=1e-9):
+            parts.append("every seed has the same mean score")
         else:
             spread = scale.interval(low, high)
             parts.append(f"conditional on these seeds, which range from {spread}")
