@@ -86,8 +86,9 @@ def time_sides(
             for which there is not even enough for one answer is not timed: that costs no result.
     """
     while True:
+        samples = {batch_size: _sample(split_, batch_size), 1: _sample(split_, count)}
         try:
-            return _in_turns(model, sides, split_, template, generation, count, batch_size)
+            return _in_turns(model, sides, samples, template, generation)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -103,13 +104,11 @@ def time_sides(
 def _in_turns(
     model: Any,
     sides: Mapping[str, Side],
-    split_: EncodedSplit,
+    samples: Mapping[int, Sequence[list[int]]],
     template: Template,
     generation: GenerationConfig,
-    count: int,
-    batch_size: int,
 ) -> list[Timing]:
-    samples = {batch_size: _sample(split_, batch_size), 1: _sample(split_, count)}
+    """Time every side on each sample, in batches of its key."""
     runs: dict[tuple[str, int], list[_Run]] = {(s, b): [] for b in samples for s in sides}
     started = time.perf_counter()
     for number in range(MOST_ROUNDS):
