@@ -132,7 +132,7 @@ def test_only_the_same_prompts_asked_in_the_same_way_are_alike() -> None:
 def test_who_is_in_no_pack_answers_alone() -> None:
     model = adapted(sharpened(build_tiny("llama", VOCAB)))[0]
     own = batch(model, GREEDY)
-    with company(model, NAMES, alone=False) as nobody:
+    with company(model, lambda: NAMES, alone=False) as nobody:
         assert nobody == Company()
         answers = nobody.decode(own.prompts, TEMPLATE, GREEDY, NAMES)
     assert nobody.jobs == 1

@@ -113,7 +113,7 @@ def predict(
     _refuse_none(split_)
     beginning = Beginning.of(model, (item.prompt_ids for item in split_.encoded))
     measure = Measurer(model, template, generation, candidates, beginning)
-    device, order = device_of(model), _in_order(split_)
+    device, order = device_of(model), partial(_in_order, split_)
     warmup_batches = 0 if measure.drafts else warmup_batches
     with merged(model) as kept, company(model, order, alone=kept > 0 or measure.drafts) as others:
         measure = dataclasses.replace(measure, decode=others.decode)

@@ -31,12 +31,12 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def company(model: nn.Module, order: Sequence[str], alone: bool) -> Iterator[Company]:
+def company(model: nn.Module, order: Callable[[], Sequence[str]], alone: bool) -> Iterator[Company]:
     """Yield whom ``model`` answers a split with; in a pack begin when all others can answer, too.
 
     Args:
         model: the job's.
-        order: names of the prompts, as they are answered.
+        order: gives the names of the prompts as they are answered, where somebody has to know.
         alone: whether it answers without the others in any case, and does not wait for them. So it
             has to be where its adapter is in the base's weights: these are the others', too.
     """
@@ -46,7 +46,7 @@ def company(model: nn.Module, order: Sequence[str], alone: bool) -> Iterator[Com
         return
     seat.gather()
     try:
-        yield Company(seat, {name: place for place, name in enumerate(order)})
+        yield Company(seat, {name: place for place, name in enumerate(order())})
     finally:
         seat.leave_passes()
 

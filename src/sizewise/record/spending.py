@@ -15,16 +15,19 @@ from sizewise.files import parse_json
 PER_1000 = "endpoint/cost_per_1000"
 
 
+TOO_SMALL = "under 0.01"
+
+
 def money(amount: float) -> str:
-    """An amount in whole hundredths, and one that is too small for them: ``under 0.01``."""
+    """An amount in whole hundredths, and one that is too small for them: ``TOO_SMALL``."""
     text = f"{amount:.2f}"
-    return "under 0.01" if amount > 0 and text == "0.00" else text
+    return TOO_SMALL if amount > 0 and text == "0.00" else text
 
 
 def at_most(amount: float) -> str:
     """An upper bound of an amount: ``at most about 0.70``, ``under 0.01``."""
     text = money(amount)
-    return text if text.startswith("under") else f"at most about {text}"
+    return text if text == TOO_SMALL else f"at most about {text}"
 
 
 class Ledger:

@@ -141,9 +141,17 @@ class RowReader:
         self._spoken = self._soles & rows.spoken
         dialogues = self._conversation is not None or bool(self._spoken)
         self._tools = TOOLS if dialogues and TOOLS in columns else None
+        self._worded = self._with_own_words()
         self._note_columns(len(rows))
         for name in SPLIT_NAMES if self._split is None else ():
             self._note_unused_splits(name, rows)
+
+    def _with_own_words(self) -> dict[str, TextTemplate]:
+        """Which of ``prompt`` and ``answer`` have words beside columns: they are never empty."""
+        if self._conversation is not None:
+            return {}
+        texts = {"answer": self._answer} | ({} if self._history else {"prompt": self._prompt})
+        return {name: t for name, t in texts.items() if t.columns and t.sole is None}
 
     @property
     def _soles(self) -> set[str]:
@@ -188,21 +196,14 @@ class RowReader:
             yield Example(messages, answer, group="", meta=meta, origin=origin, keys=keys)
 
     def blank(self, row: Row) -> list[str]:
-        """Name ``prompt`` and ``answer`` where none of their columns holds anything.
+        """Name ``prompt`` and ``answer`` where nothing but words of the template is left of them.
 
-        Those without columns have their own words, and turns may stand in place of a column. With
-        earlier turns, or something in a system text, a prompt may do without.
+        With earlier turns, or something in a system text, a prompt may do without.
         """
-        if self._conversation is not None:
-            return []
-        texts = {"answer": self._answer}
-        if self._history is None and not self._system.values(row):
-            texts["prompt"] = self._prompt
-        return [
-            name
-            for name, text in texts.items()
-            if text.columns and text.sole not in self._spoken and not text.values(row)
-        ]
+        found = [name for name, text in self._worded.items() if not text.values(row)]
+        if "prompt" in found and self._system.values(row):
+            found.remove("prompt")
+        return found
 
     def split(self, row: Row) -> str | None:
         if self._split is None:

@@ -297,7 +297,7 @@ class PackedLinear(nn.Module):
         if lean and _one_by_one(x):
             layer = (x, dropped, base.weight, base.bias)
             return LoopedLoraLinear.apply(*layer, scales_of(adapters), *chain(*pairs))
-        (a_KRI, b_KOR), scale_K = self._stacked(pairs), self._scale(adapters)
+        (a_KRI, b_KOR), scale_K = self._stacks_of(pairs), self._scale(adapters)
         if lean:
             return PackedLoraLinear.apply(x, dropped, base.weight, base.bias, a_KRI, b_KOR, scale_K)
         out = base(x)
@@ -306,7 +306,7 @@ class PackedLinear(nn.Module):
         update = torch.bmm(hidden_KNR, b_KOR.transpose(1, 2)) * scale_K
         return cast(Tensor, (out + update.view_as(out)).to(out.dtype))
 
-    def _stacked(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def _stacks_of(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Stack all A and all B; while answers are decoded they stay what they are."""
         if self._places.tokens is not None:
             return _stacked(pairs)

@@ -230,8 +230,8 @@ def _texts_sentence(each: Outgoing) -> str:
 
 
 def _unknown_sentence(each: Outgoing, measuring: str) -> str:
-    what = "exts and money" if each.priced else "exts"
-    what, spent = (f"Further t{what}", "") if each.texts else (f"T{what}", _spent(each))
+    what = "texts and money" if each.priced else "texts"
+    what, spent = (f"Further {what}", "") if each.texts else (what.capitalize(), _spent(each))
     if each.unknown == NOT_YET.reason:
         return f"{what} for {_whose(each)} are not known yet{spent}; {measuring} counts them."
     return f"{what} for {_whose(each)} are not known{spent}: {each.unknown}."
