@@ -20,11 +20,10 @@ from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
-from training_setup import as_fits
+from training_setup import as_fits, random_batch
 
 from sizewise.composition.compose import compose_run
 from sizewise.config import GenerationConfig, LoraConfig, ModelConfig, QuantizationConfig
-from sizewise.data.batches.collate import IGNORED
 from sizewise.data.tokens.template import Template
 from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.evaluation.prompts import open_prompts
@@ -94,7 +93,9 @@ class Steps:
     def __init__(self, adapters: Adapters, rows: int, tokens: int, device: torch.device) -> None:
         self.models, self._packed = adapters.models, adapters.packed
         self.batches = [
-            _batch(rows, tokens - n % 4 * tokens // 16, adapters.vocabulary, n, device)
+            random_batch(
+                rows, tokens - n % 4 * tokens // 16, ANSWER, adapters.vocabulary, device, n
+            )
             for n in range(len(self.models))
         ]
         self._parts = [Part(n, batch, nullcontext) for n, batch in enumerate(self.batches)]
@@ -172,15 +173,6 @@ class Answers:
 
 def _texts(answers: Sequence[Generated]) -> list[str]:
     return [answer.text for answer in answers]
-
-
-def _batch(rows: int, tokens: int, vocabulary: int, seed: int, device: torch.device) -> Any:
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(3, vocabulary, (rows, tokens), generator=generator)
-    labels = ids.clone()
-    labels[:, : max(1, tokens - ANSWER)] = IGNORED
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    return {key: value.to(device) for key, value in batch.items()}
 
 
 def _loss(logits_NV: torch.Tensor, batch: Any) -> torch.Tensor:

@@ -122,13 +122,21 @@ def as_fits(device: torch.device) -> torch.autocast:
 def answer_step(model: nn.Module, rows: int, tokens: int, answer: int, vocabulary: int) -> None:
     """Forward and backward pass of a full batch of random tokens, the last ``answer`` learnt."""
     device = next(model.parameters()).device
-    ids_BT = torch.randint(3, vocabulary, (rows, tokens), generator=torch.manual_seed(0)).to(device)
-    labels_BT = torch.full_like(ids_BT, -100)
-    labels_BT[:, -answer:] = ids_BT[:, -answer:]
-    batch = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "labels": labels_BT}
+    batch = random_batch(rows, tokens, answer, vocabulary, device)
     with as_fits(device):
         loss = answer_losses(model, batch, partial(answer_loss, step_tokens=rows * answer))[0]
     loss.backward()
+
+
+def random_batch(
+    rows: int, tokens: int, answer: int, vocabulary: int, device: torch.device, seed: int = 0
+) -> dict[str, Any]:
+    """Put a batch of random tokens, the last ``answer`` of each row learnt, together as fits do."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, vocabulary, (rows, tokens), generator=generator).tolist()
+    items = [Encoded(row[:-answer], row[-answer:]) for row in ids]
+    batch = collate_training(items, 0, rows * answer, multiple=1)
+    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 def our_fit(

@@ -107,13 +107,14 @@ def test_no_rank_stays_without_a_batch_to_validate_on() -> None:
 ITEMS = [Encoded([5, 6, 7], [8, 2]), Encoded([5], [9, 9, 2])]
 
 
-def test_training_batch_is_padded_on_the_right_and_masked() -> None:
+def test_training_batch_is_padded_on_the_right() -> None:
     batch = collate_training(ITEMS, 2, step_tokens=17, multiple=4)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 2, 2, 2, 2], [5, 9, 9, 2, 2, 2, 2, 2]]
-    assert batch["attention_mask"].tolist() == [[1] * 5 + [0] * 3, [1] * 4 + [0] * 4]
     x = IGNORED
     assert batch["labels"].tolist() == [[x, x, x, 8, 2, x, x, x], [x, 9, 9, 2, x, x, x, x]]
-    assert batch["step_tokens"] == 17
+    assert (batch["step_tokens"], batch["tokens"], batch["answer_tokens"]) == (17, 9, 5)
+    assert batch["answer_rows"].tolist() == [2, 3, 8, 9, 10]
+    assert batch["answer_ids"].tolist() == [8, 2, 9, 9, 2]
 
 
 def test_end_of_turn_is_learnt_where_padding_is_the_same_token() -> None:
@@ -133,3 +134,6 @@ def test_seq2seq_batch_pads_each_side_by_itself() -> None:
     assert batch["input_ids"].tolist() == [[5, 6, 7], [5, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [[8, 2, IGNORED], [9, 9, 2]]
+    assert batch["answer_rows"].tolist() == [0, 1, 3, 4, 5]
+    assert batch["answer_ids"].tolist() == [8, 2, 9, 9, 2]
+    assert (batch["tokens"], batch["answer_tokens"]) == (9, 5)

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from sizewise.config.model import LoraConfig
+from sizewise.data.batches.collate import collate_training
+from sizewise.data.tokens.table import Encoded
 from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.architecture import BUILDERS, ENCODERS
-from sizewise.models.head import answer_logits, answer_losses, answer_rows, answer_targets
+from sizewise.models.head import answer_logits, answer_losses, answer_targets, answers_of
 
 
 @torch.no_grad()
@@ -24,7 +26,7 @@ def full_logits(model: Any, batch: dict[str, torch.Tensor], seq2seq: bool) -> to
 @pytest.mark.parametrize("model_type", sorted(BUILDERS.keys() - ENCODERS))
 def test_equals_the_full_forward(model_type: str, base_of_type: Any, batch: Any) -> None:
     base, seq2seq = base_of_type(model_type), model_type == "t5"
-    reference = full_logits(base, batch, seq2seq)[answer_rows(batch["labels"], seq2seq)]
+    reference = full_logits(base, batch, seq2seq).flatten(0, 1)[answers_of(batch, seq2seq)[0]]
     with torch.no_grad():
         logits_NV = answer_logits(base, batch)
     torch.testing.assert_close(logits_NV, reference, atol=1e-5, rtol=0)
@@ -33,9 +35,9 @@ def test_equals_the_full_forward(model_type: str, base_of_type: Any, batch: Any)
 
 
 def test_rows_predict_the_next_token(batch: Any) -> None:
-    rows = answer_rows(batch["labels"]).nonzero()
-    targets = batch["labels"][rows[:, 0], rows[:, 1] + 1]
-    assert torch.equal(targets, answer_targets(batch))
+    rows, targets = answers_of(batch)
+    assert torch.equal(batch["labels"].flatten()[rows + 1], targets)
+    assert (rows % batch["labels"].shape[1] < batch["labels"].shape[1] - 1).all()
 
 
 def test_gemma2_keeps_its_soft_cap(base_of_type: Any, batch: Any) -> None:
@@ -101,6 +103,31 @@ def test_a_batch_without_answers_raises(base_of_type: Any, batch: Any) -> None:
     empty = batch | {"labels": torch.full_like(batch["labels"], -100)}
     with pytest.raises(ModelError, match="no answer token"):
         answer_logits(base_of_type("llama"), empty)
+
+
+def on_meta(batch: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+
+ITEMS = [Encoded([*range(3, 20)], [4, 5, 6]), Encoded([*range(3, 9)], [4, 2])]
+CHOOSING = {"gpt_oss"}  # which experts take which tokens has to be read
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("model_type", sorted(BUILDERS.keys() - ENCODERS - CHOOSING - {"t5"}))
+def test_a_pass_never_waits_for_values(
+    model_type: str, dropout: float, base_of_type: Any, tiny: Any
+) -> None:
+    """The meta device has none: whatever reads one raises. On a GPU it would wait for it."""
+    lora = LoraConfig(r=4, dropout=dropout)
+    model = attach_adapter(base_of_type(model_type), lora, tiny(model_type), 0).train().to("meta")
+    batch = on_meta(collate_training(ITEMS, 0, 5))
+    loss, _, count = answer_losses(model, batch, summed)
+    loss.backward()
+    assert count == 5
+    assert len(answer_logits(model, batch)) == 5
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        answer_losses(model, {k: v for k, v in batch.items() if "answer" not in k}, summed)
 
 
 def summed(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,8 @@ import torch
 from tests.tiny_models import build_tiny
 
 from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
-from sizewise.data.batches.collate import IGNORED
+from sizewise.data.batches.collate import IGNORED, collate_training
+from sizewise.data.tokens.table import Encoded
 from sizewise.models.adapter import packed
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.adapter.packed import (
@@ -71,6 +72,24 @@ def members(base: Any, config: Any, loras: Sequence[LoraConfig]) -> list[Any]:
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.02, generator=generator)
     return found
+
+
+def test_a_shared_pass_never_waits_for_values() -> None:
+    """The meta device has none: whatever reads one raises. On a GPU it would wait for it."""
+    base, config = build_tiny("llama", 64), ModelConfig("tiny", "none")
+    models = [model.to("meta") for model in members(base, config, LORAS)]
+    shared = PackedBase(models[0])
+    for number, model in enumerate(models):
+        shared.add(number, model)
+    items = [Encoded([*range(3, 20)], [4, 5, 6]), Encoded([*range(3, 9)], [4, 2])]
+    asked = [collate_training(items[: 1 + n % 2], 0, 5) for n in range(len(models))]
+    parts = [
+        Part(n, {k: v.to("meta") for k, v in b.items() if isinstance(v, torch.Tensor)}, nullcontext)
+        for n, b in enumerate(asked)
+    ]
+    logits = shared.answer_logits(parts)
+    assert [len(own) for own in logits] == [3, 5, 3, 5]
+    torch.autograd.backward([own.sum() for own in logits])
 
 
 class Stream:

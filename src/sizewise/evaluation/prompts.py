@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from sizewise.data.batches.collate import IGNORED, pad, pad_with_mask
+from sizewise.data.batches.collate import IGNORED, answer_index, pad, pad_with_mask
 from sizewise.data.tokens.table import Encoded
 from sizewise.devices import device_of, evaluating
 from sizewise.errors import EvaluationError
@@ -179,13 +179,13 @@ class CachedPrompts(Prompts):
         device, base = self.tokens.device, self.inner
         rows = [[prompt[-1], *a[:-1]] for prompt, a in zip(self.ids, answers, strict=True)]
         read_BU = pad(rows, rows[0][0]).to(device)
-        chosen_BU = pad([[1] * len(answer) for answer in answers], 0).bool().to(device)
+        rows_N, _ = answer_index(pad(answers, IGNORED), shifted=False)
         # Padding behind an answer is no harm: nothing before it sees it.
         behind_BU = torch.ones_like(read_BU)
         positions_BU = self.kept_mask.sum(1, keepdim=True) + behind_BU.cumsum(1) - 1
         with evaluating(self.model):
             cache = self.rewind()
-            with head_rows(base, chosen_BU):
+            with head_rows(base, rows_N):
                 logits_NV: Tensor = base(
                     input_ids=read_BU,
                     attention_mask=torch.cat([self.kept_mask, behind_BU], dim=1),
@@ -253,9 +253,10 @@ class EncodedPrompts(Prompts):
     def logits(self, answers: Sequence[Sequence[int]]) -> Tensor:
         """Decode one answer to each prompt behind the encoder's states."""
         base = self.inner
-        labels_BU = pad(answers, IGNORED).to(self.tokens.device)
-        chosen_BU = labels_BU != IGNORED
-        with evaluating(self.model), head_rows(base, chosen_BU):
+        labels_BU = pad(answers, IGNORED)
+        rows_N, _ = answer_index(labels_BU, shifted=False)
+        labels_BU = labels_BU.to(self.tokens.device)
+        with evaluating(self.model), head_rows(base, rows_N):
             logits_NV: Tensor = base(
                 encoder_outputs=(self.states,),
                 attention_mask=self.mask,

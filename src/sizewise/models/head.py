@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from sizewise.data.batches.collate import IGNORED
+from sizewise.data.batches.collate import answer_index
 from sizewise.errors import ModelError
 from sizewise.models.adapter.fast_lora import Rows, drawn_for_all, draws_positions
 from sizewise.models.adapter.wrapping import base_of
@@ -39,7 +39,8 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     Args:
         batch: ``input_ids`` (B, T), ``attention_mask`` (B, T) and ``labels``: (B, T), aligned
             with the inputs for a causal model; (B, U), the decoder's targets, for seq2seq.
-            −100 marks what is not answer.
+            −100 marks what is not answer. With ``answer_rows`` and ``answer_ids`` from the
+            collator nothing here waits for the device.
 
     Returns:
         Logits (N, V) for the N answer tokens, row by row: those of ``answer_targets``.
@@ -48,7 +49,7 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         ModelError: the batch has no answer token.
     """
     base = base_of(model)
-    with head_rows(base, _chosen(base, batch)):
+    with head_rows(base, _answers(base, batch)[0]), _single_sequences(batch):
         logits_NV: Tensor = base(**forward_inputs(base, batch)).logits
     return logits_NV
 
@@ -67,10 +68,10 @@ def answer_losses(
         ModelError: the batch has no answer token.
     """
     base = base_of(model)
-    chosen_BT = _chosen(base, batch)
-    targets_N = answer_targets(batch, bool(base.config.is_encoder_decoder))
-    choose = partial(_rows_of, chosen_BT)
-    value, said = chosen_losses(base, forward_inputs(base, batch), choose, targets_N, loss)
+    rows_N, targets_N = _answers(base, batch)
+    choose = partial(_rows_of, rows_N)
+    with _single_sequences(batch):
+        value, said = chosen_losses(base, forward_inputs(base, batch), choose, targets_N, loss)
     return value, said, len(targets_N)
 
 
@@ -189,33 +190,32 @@ def _scales_losses(head: nn.Module) -> bool:
     return torch.float16 in (weight.dtype, torch.get_autocast_dtype(device) if casts else None)
 
 
-def _chosen(base: Any, batch: Mapping[str, Any]) -> Tensor:
-    chosen_BT = answer_rows(batch["labels"], bool(base.config.is_encoder_decoder))
-    if not bool(chosen_BT.any()):
+def _answers(base: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    rows_N, targets_N = answers_of(batch, bool(base.config.is_encoder_decoder))
+    if not len(rows_N):
         raise ModelError(
             "A batch has no answer token: every label is -100. Check the template and max_length."
         )
-    return chosen_BT
+    return rows_N, targets_N
 
 
 @contextmanager
-def head_rows(base: Any, chosen_BT: Tensor) -> Iterator[None]:
-    """Let the output head see the chosen positions only: its logits are (N, V), row by row."""
+def head_rows(base: Any, rows_N: Tensor) -> Iterator[None]:
+    """Let the output head see the chosen ones of all B·T positions only: its logits are (N, V)."""
     head = base.get_output_embeddings()
-    with head.register_forward_pre_hook(lambda _, args: (_rows_of(chosen_BT, args[0]), *args[1:])):
+    with head.register_forward_pre_hook(lambda _, args: (_rows_of(rows_N, args[0]), *args[1:])):
         yield
 
 
-def answer_rows(labels: Tensor, seq2seq: bool = False) -> Tensor:
-    """Return the mask (B, T) of positions whose output predicts an answer token.
+def answers_of(batch: Mapping[str, Any], seq2seq: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the positions (N,) of B·T whose output predicts an answer token, and the tokens (N,).
 
-    A causal model predicts the next token, so labels move one to the left; a decoder is already
-    shifted by its start token.
+    A causal model predicts the next token; a decoder is already shifted by its start token. The
+    collator's index is taken where there is one.
     """
-    answer = labels != IGNORED
-    if seq2seq:
-        return answer
-    return torch.cat([answer[:, 1:], torch.zeros_like(answer[:, :1])], dim=1)
+    if "answer_rows" in batch:
+        return batch["answer_rows"], batch["answer_ids"]
+    return answer_index(batch["labels"], shifted=not seq2seq)
 
 
 def answer_targets(batch: Mapping[str, Any], seq2seq: bool = False) -> Tensor:
@@ -223,8 +223,13 @@ def answer_targets(batch: Mapping[str, Any], seq2seq: bool = False) -> Tensor:
 
     A causal model cannot predict a sequence's first token: a label there is not counted.
     """
-    labels: Tensor = batch["labels"] if seq2seq else batch["labels"][:, 1:]
-    return labels[labels != IGNORED]
+    return answers_of(batch, seq2seq)[1]
+
+
+def some_examples(batch: Mapping[str, Any], examples: slice) -> dict[str, Any]:
+    """Return a batch of some of the examples; which positions are answers is looked for anew."""
+    kept = {key: value for key, value in batch.items() if key not in ("answer_rows", "answer_ids")}
+    return {key: v[examples] if isinstance(v, Tensor) else v for key, v in kept.items()}
 
 
 def forward_inputs(base: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,8 +266,29 @@ def _parameters(model_class: Any) -> frozenset[str]:
     return frozenset(inspect.signature(model_class.forward).parameters)
 
 
-def _rows_of(chosen_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
-    return hidden_BTD[chosen_BT.to(hidden_BTD.device)]
+def _rows_of(rows_N: Tensor, hidden_BTD: Tensor) -> Tensor:
+    return hidden_BTD.flatten(0, 1).index_select(0, rows_N.to(hidden_BTD.device))
+
+
+def _single_sequences(batch: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Let transformers not look whether rows hold several sequences; it would wait for the device.
+
+    It looks where there is no mask. Positions that the batch brings may say that they do.
+    """
+    return nullcontext() if "position_ids" in batch else nothing_packed()
+
+
+@contextmanager
+def nothing_packed() -> Iterator[None]:
+    """Let no model look whether the rows of its batch hold several sequences, since none does."""
+    from transformers import masking_utils
+
+    search: Any = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = search
 
 
 class _Tail:

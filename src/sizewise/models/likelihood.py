@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sizewise.data.batches.collate import IGNORED, pad_with_mask
+from sizewise.data.batches.collate import collate_seq2seq, collate_training
 from sizewise.data.tokens.table import Encoded
 from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, split
 from sizewise.errors import EvaluationError
@@ -56,9 +56,11 @@ def batch_log_probs(model: Any, items: Sequence[Encoded], padding: int = 0) -> l
 
 def batch_logits(model: Any, items: Sequence[Encoded], padding: int = 0) -> Tensor:
     """Return logits [N, V] that predict the N answer tokens of all items, one after the other."""
-    seq2seq = bool(base_of(model).config.is_encoder_decoder)
+    seq2seq, device = bool(base_of(model).config.is_encoder_decoder), device_of(model)
+    collated = (collate_seq2seq if seq2seq else collate_training)(items, padding, 0, multiple=1)
+    inputs = {k: v.to(device) for k, v in collated.items() if isinstance(v, Tensor)}
     with evaluating(model):
-        return answer_logits(model, _batch(items, padding, seq2seq, device_of(model)))
+        return answer_logits(model, inputs)
 
 
 def summed_log_probs(
@@ -85,20 +87,6 @@ def target_log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
         )
     ]
     return torch.cat(parts)
-
-
-def _batch(
-    items: Sequence[Encoded], padding: int, seq2seq: bool, device: torch.device
-) -> dict[str, Tensor]:
-    """Right-padded inputs; labels are aligned with them, or the decoder's targets for seq2seq."""
-    if seq2seq:
-        rows, labels = [i.prompt_ids for i in items], [i.answer_ids for i in items]
-    else:
-        rows = [i.prompt_ids + i.answer_ids for i in items]
-        labels = [[IGNORED] * len(i.prompt_ids) + i.answer_ids for i in items]
-    tokens_BT, mask_BT = pad_with_mask(rows, padding, left=False, device=device)
-    labels_BT, _ = pad_with_mask(labels, IGNORED, left=False, device=device)
-    return {"input_ids": tokens_BT, "attention_mask": mask_BT, "labels": labels_BT}
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning import LightningModule as Module
-from torch import Tensor
 
 from sizewise.devices import PeakMemory, synchronize
 from sizewise.training.lightning_internals import State
-from sizewise.training.module import AnswerModule
 from sizewise.training.seat import current_seat, job_clock
 
 
@@ -27,8 +25,7 @@ class FitMeter(Callback):
         self.seconds = 0.0
         self.peak_bytes = 0
         self._passes = self._shared = 0
-        self._tokens: Tensor | int = 0
-        self._answer_tokens: Tensor | int = 0
+        self._tokens = self._answer_tokens = 0
         self._since: float | None = None
         self._memory: PeakMemory | None = None
         self._world: tuple[Trainer, torch.device] | None = None
@@ -42,10 +39,8 @@ class FitMeter(Callback):
     ) -> None:
         if self._since is None:
             self._since = job_clock()
-        if isinstance(pl_module, AnswerModule):
-            tokens, answer_tokens = pl_module.count_tokens(batch)
-            self._tokens = self._tokens + tokens
-            self._answer_tokens = self._answer_tokens + answer_tokens
+        self._tokens += batch["tokens"]
+        self._answer_tokens += batch["answer_tokens"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
@@ -72,7 +67,7 @@ class FitMeter(Callback):
 
     def tokens(self) -> tuple[int, int]:
         """Return (all, answer) tokens trained on so far, padding excluded, over all ranks."""
-        pair = torch.tensor([int(self._tokens), int(self._answer_tokens)])
+        pair = torch.tensor([self._tokens, self._answer_tokens])
         if self._world is not None and self._world[0].world_size > 1:
             trainer, device = self._world
             pair = trainer.strategy.reduce(pair.to(device), reduce_op="sum").cpu()

@@ -11,12 +11,17 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from sizewise.data.batches.collate import IGNORED
 from sizewise.devices import BatchSize, halve_on_oom
 from sizewise.errors import DivergedError, ModelError, TrainingError
 from sizewise.models.base import is_quantized
 from sizewise.models.encoder import class_logits
-from sizewise.models.head import Loss, answer_logits, answer_losses, answer_targets
+from sizewise.models.head import (
+    Loss,
+    answer_logits,
+    answer_losses,
+    answer_targets,
+    some_examples,
+)
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
 from sizewise.training.seat import current_seat
 from sizewise.training.sharding import is_sharded, shard, whole
@@ -112,16 +117,14 @@ def summed_nll(score: Score, batch: Batch) -> tuple[Tensor, int]:
     """
 
     def nll(rows: Sequence[int]) -> tuple[Tensor, int]:
-        return score(_cut(batch, slice(rows[0], rows[-1] + 1)))
+        if len(rows) == count:
+            return score(batch)
+        return score(some_examples(batch, slice(rows[0], rows[-1] + 1)))
 
     count = len(batch["input_ids"])
     sizes = BatchSize(count, "one single validation example was scored")
     parts = [part for _, part in halve_on_oom([range(count)], sizes, nll)]
     return torch.stack([part for part, _ in parts]).sum(), sum(tokens for _, tokens in parts)
-
-
-def _cut(batch: Batch, rows: slice) -> Batch:
-    return {key: v[rows] if isinstance(v, Tensor) else v for key, v in batch.items()}
 
 
 def _of_all(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -131,8 +134,7 @@ def _of_all(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, T
 class AnswerModule(pl.LightningModule):
     """Fits the trainable weights of a model to answers, given prompts.
 
-    Batches are mappings with ``input_ids``, ``attention_mask``, ``labels`` (−100 outside the
-    answer) and ``step_tokens`` (answer tokens of the whole optimiser step).
+    Batches are what ``data.batches.collate`` makes of examples.
 
     Attributes:
         total_steps: optimiser steps of the whole fit; set by ``fit_job``.
@@ -228,10 +230,6 @@ class AnswerModule(pl.LightningModule):
             nll, tokens = summed_nll(self.answer_nll, batch)
         if batch["step_tokens"]:
             self.validation.add(nll, tokens)
-
-    def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the tokens of a batch and how many of them are answer, padding excluded."""
-        return batch["attention_mask"].sum(), (batch["labels"] != IGNORED).sum()
 
     def on_validation_epoch_start(self) -> None:
         self.validation.clear()
@@ -354,10 +352,6 @@ class Seq2SeqModule(AnswerModule):
     """
 
     seq2seq = True
-
-    def count_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        read, answered = super().count_tokens(batch)
-        return read + answered, answered
 
     def on_fit_start(self) -> None:
         if str(self.trainer.precision).startswith("16"):

@@ -20,24 +20,22 @@ def collate_training(
 ) -> dict[str, Any]:
     """Pad prompt + answer on the right, to a multiple of ``multiple`` tokens.
 
-    Masks are made from lengths, so ``pad_token_id`` may equal EOS. ``step_tokens``: answer tokens
-    of the whole optimiser step.
+    Labels are made from lengths, so ``pad_token_id`` may equal EOS; no answer sees the padding, and
+    there is no mask. ``step_tokens``: answer tokens of the whole optimiser step.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and ``labels`` of shape (B, T) (labels are not shifted,
-        −100 outside the answer) and the int ``step_tokens``.
+        ``input_ids`` and ``labels`` of shape (B, T) (labels are not shifted, −100 outside the
+        answer), ``answer_rows`` and ``answer_ids`` (N,) as in ``answer_index``, and the ints
+        ``step_tokens``, ``tokens`` and ``answer_tokens`` (of this batch, padding excluded).
 
     Raises:
         DataError: no position is to be learnt.
     """
-    _require_answers(items)
     joined = [item.prompt_ids + item.answer_ids for item in items]
     labels = [[IGNORED] * len(item.prompt_ids) + item.answer_ids for item in items]
     return {
         "input_ids": pad(joined, pad_token_id, multiple),
-        "attention_mask": pad([[1] * len(ids) for ids in joined], 0, multiple),
-        "labels": pad(labels, IGNORED, multiple),
-        "step_tokens": step_tokens,
+        **_answers(items, pad(labels, IGNORED, multiple), step_tokens, shifted=True),
     }
 
 
@@ -48,19 +46,50 @@ def collate_seq2seq(
 
     Returns:
         ``input_ids`` and ``attention_mask`` of shape (B, S), ``labels`` of shape (B, T) with −100
-        as padding, and the int ``step_tokens``.
+        as padding, and the rest as ``collate_training`` does.
 
     Raises:
         DataError: no position is to be learnt.
     """
-    _require_answers(items)
     prompts = [item.prompt_ids for item in items]
+    labels = pad([item.answer_ids for item in items], IGNORED, 1)
     return {
         "input_ids": pad(prompts, pad_token_id, multiple),
         "attention_mask": pad([[1] * len(ids) for ids in prompts], 0, multiple),
-        "labels": pad([item.answer_ids for item in items], IGNORED, 1),
+        **_answers(items, labels, step_tokens, shifted=False),
+    }
+
+
+def _answers(
+    items: Sequence[Encoded], labels: Tensor, step_tokens: int, shifted: bool
+) -> dict[str, Any]:
+    _require_answers(items)
+    rows_N, ids_N = answer_index(labels, shifted)
+    answer_tokens = sum(len(item.answer_ids) for item in items)
+    return {
+        "labels": labels,
+        "answer_rows": rows_N,
+        "answer_ids": ids_N,
+        "tokens": answer_tokens + sum(len(item.prompt_ids) for item in items),
+        "answer_tokens": answer_tokens,
         "step_tokens": step_tokens,
     }
+
+
+def answer_index(labels: Tensor, shifted: bool) -> tuple[Tensor, Tensor]:
+    """Return which of a batch's B·T positions predict an answer token, and the tokens: both (N,).
+
+    How many there are is not known before the labels (B, T) have been read: made on the host, where
+    batches are put together, this spares a GPU that everybody waits for it.
+
+    ``shifted``: a position predicts the next one's label, and nothing predicts the first; otherwise
+    its own.
+    """
+    if shifted:
+        labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    flat = labels.flatten()
+    rows_N = (flat != IGNORED).nonzero().squeeze(1)
+    return rows_N, flat[rows_N]
 
 
 def collate_classes(
@@ -72,8 +101,8 @@ def collate_classes(
         items: the one answer id of each is the number of its class.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` (B, T), ``labels`` (B,), the int ``step_tokens``
-        (examples of the whole optimiser step).
+        ``input_ids`` and ``attention_mask`` (B, T), ``labels`` (B,), and the ints ``step_tokens``
+        (examples of the whole optimiser step), ``tokens`` and ``answer_tokens`` (of this batch).
 
     Raises:
         DataError: no example has a class.
@@ -84,6 +113,8 @@ def collate_classes(
         "input_ids": pad(texts, pad_token_id, multiple),
         "attention_mask": pad([[1] * len(ids) for ids in texts], 0, multiple),
         "labels": torch.tensor([item.answer_ids[0] for item in items]),
+        "tokens": sum(map(len, texts)),
+        "answer_tokens": len(items),
         "step_tokens": step_tokens,
     }
 

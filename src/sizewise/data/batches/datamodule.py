@@ -96,7 +96,9 @@ class SizewiseDataModule(pl.LightningDataModule):
 
     def _loader(self, split: EncodedSplit, plan: Plan) -> ResumableLoader:
         rows = MicroBatches(split.encoded, self._collate, self.pad_token_id)
-        return ResumableLoader(rows, plan, len(plan(0)))
+        trainer = self.trainer
+        on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        return ResumableLoader(rows, plan, len(plan(0)), pin_memory=on_gpu)
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer
@@ -152,14 +154,19 @@ class ResumableLoader(DataLoader[dict[str, Any]]):
     After ``load_state_dict`` the next pass over that same epoch begins at the stored position;
     a pass over another epoch begins at its start. ``len`` is always that of a whole epoch. It has
     its own generator, so that iterating does not touch the global random state.
+
+    ``pin_memory``: in host memory from which a GPU copies while the host goes on.
     """
 
-    def __init__(self, dataset: MicroBatches, plan: Plan, length: int) -> None:
+    def __init__(
+        self, dataset: MicroBatches, plan: Plan, length: int, pin_memory: bool = False
+    ) -> None:
         super().__init__(
             dataset,
             batch_size=None,
             sampler=PlannedSampler(plan, length),
             generator=torch.Generator().manual_seed(0),
+            pin_memory=pin_memory,
         )
         self._position = 0
         self._resume: tuple[int, int] | None = None

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sizewise.data.batches.collate import IGNORED
 from sizewise.models.adapter.fast_lora import adapter_dropout, is_plain
 from sizewise.models.adapter.packed_lora import LoopedLoraLinear, PackedLoraLinear
 from sizewise.models.adapter.wrapping import base_of, is_adapted
 from sizewise.models.architecture import positions_depend_on_length
 from sizewise.models.base import has_int8
-from sizewise.models.head import answer_logits, answer_rows
+from sizewise.models.head import answer_logits, answers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -118,7 +117,7 @@ class NotPackableError(Exception):
 class Part:
     """What one member brings to a pass.
 
-    ``batch``: ``input_ids``, ``attention_mask`` and ``labels`` (B, T), padded on the right;
+    ``batch``: what ``collate_training`` makes, padded on the right;
     ``random``: a context in which torch draws the member's own random numbers.
     """
 
@@ -194,8 +193,7 @@ class PackedBase:
         rows, tokens = batch["input_ids"].shape
         self._begin_pass([part.member for part in parts], rows // len(parts), tokens, parts)
         logits_NV = answer_logits(self.base.train(training), batch)
-        counts = torch.stack([answer_rows(part.batch["labels"]).sum() for part in parts])
-        return list(logits_NV.split(counts.tolist()))
+        return list(logits_NV.split([len(answers_of(part.batch)[0]) for part in parts]))
 
     @contextmanager
     def answering(self, members: Sequence[int], rows: int) -> Iterator[PreTrainedModel]:
@@ -227,24 +225,26 @@ def _replace(base: nn.Module, name: str, module: nn.Module) -> None:
     setattr(base.get_submodule(parent), last, module)
 
 
-FILLED = {"input_ids": 0, "attention_mask": 0, "labels": IGNORED}
-
-
 def joined(batches: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     """Join batches to one of K·B rows: all filled up to the same B and T.
 
-    No answer can see what is filled up on the right, and rows without labels have no answer.
+    No answer can see what is filled up on the right, and rows that are filled up have no answer.
     """
-    shapes = [batch["input_ids"].shape for batch in batches]
-    rows, tokens = (max(sizes) for sizes in zip(*shapes, strict=True))
-    found: dict[str, Tensor] = {}
-    for key, value in FILLED.items():
-        parts = [
-            functional.pad(b[key], (0, tokens - t, 0, rows - r), value=value)
-            for b, (r, t) in zip(batches, shapes, strict=True)
-        ]
-        found[key] = torch.cat(parts)
-    return found
+    every = [batch["input_ids"] for batch in batches]
+    rows, tokens = (max(sizes) for sizes in zip(*(ids.shape for ids in every), strict=True))
+    filled = [
+        functional.pad(ids, (0, tokens - ids.shape[1], 0, rows - ids.shape[0])) for ids in every
+    ]
+    answers = [answers_of(batch) for batch in batches]
+    moved = [
+        (k * rows + rows_N // ids.shape[1]) * tokens + rows_N % ids.shape[1]
+        for k, (ids, (rows_N, _)) in enumerate(zip(every, answers, strict=True))
+    ]
+    return {
+        "input_ids": torch.cat(filled),
+        "answer_rows": torch.cat(moved),
+        "answer_ids": torch.cat([ids_N for _, ids_N in answers]),
+    }
 
 
 class PackedLinear(nn.Module):

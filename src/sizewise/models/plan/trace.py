@@ -19,7 +19,7 @@ from sizewise.config.training import SELECTIVE
 from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, base_of, enable_checkpointing
 from sizewise.models.architecture import meta_model
-from sizewise.models.head import chosen_losses
+from sizewise.models.head import chosen_losses, nothing_packed
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -356,14 +356,12 @@ def meta_stand_ins(config: Any) -> Iterator[None]:
     AttentionMaskInterface.register(STAND_IN, masking_utils.sdpa_mask)
     parts = {id(part): part for part in (config, config.get_text_config())}.values()
     before = [part._attn_implementation for part in parts]
-    search: Any = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = lambda position_ids: None
     for part in parts:
         if part._attn_implementation == "sdpa":
             part._attn_implementation = STAND_IN
     try:
-        yield
+        with nothing_packed():
+            yield
     finally:
-        masking_utils.find_packed_sequence_indices = search
         for part, implementation in zip(parts, before, strict=True):
             part._attn_implementation = implementation
