@@ -14,7 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sizewise.composition.compose import compose_run
 from sizewise.config.model import LoraConfig, QuantizationConfig
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
-from sizewise.models.adapter.fast_lora import Rows, adapter_dropout, drawn_for_all, speed_up
+from sizewise.models.adapter.fast_lora import (
+    LoraLinear,
+    Rows,
+    adapter_dropout,
+    drawn_for_all,
+    speed_up,
+)
 from sizewise.models.base import load_base
 from sizewise.models.head import answer_logits
 
@@ -63,8 +69,6 @@ def test_equal_loss_and_gradients(
 
 
 def test_gradient_by_finite_differences() -> None:
-    from sizewise.models.adapter.fast_lora import LoraLinear
-
     generator = torch.Generator().manual_seed(0)
     x, w, a, b = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -115,13 +119,56 @@ def test_what_it_does_not_cover_is_left_to_peft(tiny: Any) -> None:
         assert speed_up(adapted(base, tiny, method, fast=False)) == expected
 
 
-def test_autocast_falls_back(base_of_type: Any, tiny: Any, batch: Any) -> None:
-    logits = []
-    for fast in (False, True):
-        model = adapted(base_of_type("qwen2"), tiny, "lora", fast)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits.append(answer_logits(model, batch))
-    assert torch.equal(logits[0], logits[1])
+def mixed_step(model: Any, batch: Any, monkeypatch: Any) -> tuple[Any, list[Any], int]:
+    """Loss and gradients of a step under bf16 autocast, and how many layers took the lean pass."""
+    calls, apply = [], LoraLinear.apply
+    with monkeypatch.context() as patched, torch.autocast("cpu", dtype=torch.bfloat16):
+        patched.setattr(LoraLinear, "apply", lambda *args: calls.append(1) or apply(*args))
+        loss = answer_logits(model, batch).float().logsumexp(-1).mean()
+    loss.backward()
+    return loss.detach(), [p.grad for p in model.parameters() if p.grad is not None], len(calls)
+
+
+def test_a_base_that_autocast_casts_is_left_to_peft(
+    base_of_type: Any, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (slow, _, _), (fast, _, leant) = (
+        mixed_step(adapted(base_of_type("qwen2"), tiny, "lora", lean), batch, monkeypatch)
+        for lean in (False, True)
+    )
+    assert leant == 0
+    assert torch.equal(slow, fast)
+
+
+def in_halves(model: Any) -> Any:
+    """Half-precision base, fp32 adapter: what a fit on a GPU has."""
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    return model
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gemma2"])
+def test_mixed_precision_is_as_exact_as_pefts(
+    model_type: str, base_of_type: Any, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors against double precision over the same rounded weights, of both ways."""
+    halves = [
+        in_halves(adapted(base_of_type(model_type), tiny, "lora", lean, model_type))
+        for lean in (False, True)
+    ]
+    exact, true = step(copy.deepcopy(halves[0]).double(), batch)
+    errors = []
+    for model, layers in zip(halves, (0, 14), strict=True):
+        loss, grads, leant = mixed_step(model, batch, monkeypatch)
+        assert leant == layers
+        assert {grad.dtype for grad in grads} == {torch.float32}
+        squared = sum(float((g - t).square().sum()) for g, t in zip(grads, true, strict=True))
+        norm = sum(float(t.square().sum()) for t in true)
+        errors.append(((squared / norm) ** 0.5, abs(float(loss - exact))))
+    (slow, slow_loss), (lean, lean_loss) = errors
+    assert lean < max(0.1, 1.5 * slow)
+    assert lean_loss < max(0.02, 1.5 * slow_loss)
 
 
 def test_dropout_keeps_mean_and_rate() -> None:

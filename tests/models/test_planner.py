@@ -27,8 +27,9 @@ from sizewise.models import head
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.architecture import model_config
 from sizewise.models.base import load_base
+from sizewise.models.dtypes import dtype_name
 from sizewise.models.head import answer_losses
-from sizewise.models.plan import trace
+from sizewise.models.plan import planner, trace
 from sizewise.models.plan.planner import GB, MemoryPlan, Workload, plan_memory, smaller_batches
 from sizewise.models.plan.trace import Shape, trace_generation, trace_training, with_layers
 from sizewise.models.plan.weights import optimizer_bytes, weight_bytes
@@ -91,6 +92,27 @@ def training_batch(model: ModelConfig, work: Workload) -> dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize("checkpointed", [False, "selective", True])
+@pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma2", "gemma3"])
+def test_training_peak_in_mixed_precision_is_the_measured_one(
+    model_type: str, checkpointed: bool | str
+) -> None:
+    """A base in bf16 under an adapter in fp32, with autocast: what a fit on a GPU has."""
+    check_training_peak(model_type, checkpointed, mixed=True)
+
+
+def test_a_plan_for_a_gpu_is_one_in_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = planner.trace_training
+    monkeypatch.setattr(
+        planner, "trace_training",
+        lambda *args, mixed, **named: asked.append(mixed) or real(*args, mixed=mixed, **named),
+    )  # fmt: skip
+    for device in ("cuda", "cpu"):
+        plan_memory(wide("llama"), QuantizationConfig(), LORA, ADAMW, WORK, device, advise=False)
+    assert asked == [True, False]
+
+
+@pytest.mark.parametrize("checkpointed", [False, "selective", True])
 @pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma2", "gemma3", "t5"])
 def test_training_peak_is_the_measured_one(model_type: str, checkpointed: bool | str) -> None:
     check_training_peak(model_type, checkpointed)
@@ -116,8 +138,10 @@ def check_training_peak(
     lora: LoraConfig = LORA,
     work: Workload = WORK,
     vocabulary: int = 512,
+    mixed: bool = False,
 ) -> dict[str, int]:
-    model = wide(model_type, vocabulary=vocabulary)
+    dtype = torch.bfloat16 if mixed else torch.float32
+    model = replace(wide(model_type, vocabulary=vocabulary), dtype=dtype_name(dtype))
     adapted = attach_adapter(load_base(model), lora, model, 0)
     if checkpointed:
         enable_checkpointing(adapted, checkpointed == "selective")
@@ -125,13 +149,17 @@ def check_training_peak(
 
     def step() -> None:
         adapted.zero_grad(set_to_none=True)
-        answer_losses(adapted.train(), batch, partial(answer_loss, step_tokens=9))[0].backward()
+        with torch.autocast("cpu", dtype, enabled=mixed):
+            loss = answer_losses(adapted.train(), batch, partial(answer_loss, step_tokens=9))[0]
+        loss.backward()
 
     step()
     adapted.zero_grad(set_to_none=True)
     measured = peak_of(step)
     shape = Shape(work.batch_size, work.prompt_tokens, work.answer_tokens)
-    parts = trace_training(model_config(model), model, lora, torch.float32, shape, checkpointed)
+    parts = trace_training(
+        model_config(model), model, lora, dtype, shape, checkpointed, mixed=mixed
+    )
     assert set(parts) == {"gradients", "activations", "logits"}
     assert sum(parts.values()) == pytest.approx(measured, rel=0.10, abs=ROOM)
     return parts

@@ -2,8 +2,10 @@
 
 PEFT computes ``W·x + s·B(A(dropout(x)))`` as separate differentiable steps. Here it is one step
 with a written-out backward pass: no tensor of the output's size is made for the scaled update,
-and the two gradients with respect to ``x`` are summed inside a matrix product. What it does not
-cover (DoRA, quantised layers, several adapters, mixed precision, merged weights) is left to PEFT.
+and the two gradients with respect to ``x`` are summed inside a matrix product. In mixed precision
+over a base of half precision, A and B, which are small, are cast; PEFT casts x, to fp32 and back.
+What it does not cover (DoRA, quantised layers, several adapters, merged weights, a base that
+autocast casts) is left to PEFT.
 """
 
 from __future__ import annotations
@@ -194,19 +196,32 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     base, a_RI, b_OR = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
     rate = getattr(self.lora_dropout[name], "p", 0.0) if self.training else 0.0
     dropped = adapter_dropout(x, rate) if rate else None
+    a_RI, b_OR = a_RI.to(x.dtype), b_OR.to(x.dtype)
     return LoraLinear.apply(x, dropped, base.weight, base.bias, a_RI, b_OR, self.scaling[name])
 
 
 def is_plain(x: Tensor, layer: Any) -> bool:
     """Whether the lean passes serve a layer with one active adapter, given ``x``.
 
-    It was sped up, nothing is cast on the way, and the base's weight is frozen.
+    It was sped up, the base's weight is frozen, and nothing but the adapter is cast on the way.
     """
     base, a_RI = layer.base_layer, layer.lora_A[layer.active_adapters[0]].weight
     if not hasattr(layer, "_peft_forward") or base.weight.requires_grad:
         return False
-    casts = not x.is_meta and torch.is_autocast_enabled(x.device.type)
-    return x.dtype == base.weight.dtype == a_RI.dtype and not casts
+    computed = autocast_dtype(x)
+    if computed is None:
+        return x.dtype == base.weight.dtype == a_RI.dtype
+    return x.dtype == base.weight.dtype == computed
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """Return what autocast makes products of ``x`` in, where it is on.
+
+    Of the meta device, which has none, that is what it is for the CPU, on which nothing else runs
+    while memory is planned.
+    """
+    device = "cpu" if x.is_meta else x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def speed_up(model: nn.Module) -> int:

@@ -295,10 +295,12 @@ class PackedLinear(nn.Module):
         dropped = None if keep is None else seen * keep
         base: Any = self.base_layer
         if lean and _one_by_one(x):
-            layer = (x, dropped, base.weight, base.bias)
-            return LoopedLoraLinear.apply(*layer, scales_of(adapters), *chain(*pairs))
+            layer, weights = (x, dropped, base.weight, base.bias), chain(*pairs)
+            cast_weights = (weight.to(x.dtype) for weight in weights)
+            return LoopedLoraLinear.apply(*layer, scales_of(adapters), *cast_weights)
         (a_KRI, b_KOR), scale_K = self._stacks_of(pairs), self._scale(adapters)
         if lean:
+            a_KRI, b_KOR = a_KRI.to(x.dtype), b_KOR.to(x.dtype)
             return PackedLoraLinear.apply(x, dropped, base.weight, base.bias, a_KRI, b_KOR, scale_K)
         out = base(x)
         inputs_KNI = (seen if dropped is None else dropped).reshape(count, -1, x.shape[-1])

@@ -211,8 +211,9 @@ class _Planner:
             # On a GPU weights may be divided, and passes shared, where all positions are computed.
             every_row = self.device_type == "cuda" or choice.quantization.method == "int8"
             self.traces[key] = trace_training(
-                self.config, self.model, lora, dtype, shape, work.gradient_checkpointing, every_row
-            )
+                self.config, self.model, lora, dtype, shape, work.gradient_checkpointing, every_row,
+                mixed=self.device_type == "cuda" and dtype.itemsize == 2,
+            )  # fmt: skip
         _, trainable, _ = self._counts(dtype)
         size = dtype.itemsize if self.lora.method == "full" else 4
         states = optimizer_bytes(choice.optimizer, trainable, size)

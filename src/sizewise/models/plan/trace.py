@@ -57,17 +57,21 @@ def trace_training(
     shape: Shape,
     checkpointing: bool | str,
     every_row: bool = False,
+    mixed: bool = False,
 ) -> dict[str, int]:
     """Bytes of gradients, activations and logits at the peak of one forward and backward pass.
 
-    ``every_row``: as in ``head.chosen_losses``.
+    ``every_row``: as in ``head.chosen_losses``. ``mixed``: in mixed precision, over a base whose
+    weights are ``dtype`` already, so that of the layers only adapters are cast.
     """
 
     def step(part: PretrainedConfig) -> dict[str, int]:
         adapted = adapted_meta(part, model, lora, dtype)
         if checkpointing:
             enable_checkpointing(adapted, checkpointing == SELECTIVE)
-        return _training_step(adapted.train(), shape, every_row)
+        # Meta has no autocast of its own: see ``fast_lora.autocast_dtype``.
+        with torch.autocast("cpu", dtype, enabled=mixed):
+            return _training_step(adapted.train(), shape, every_row)
 
     return _by_layers(config, step)
 
