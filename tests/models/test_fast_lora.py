@@ -113,7 +113,7 @@ def test_copies_do_not_share_weights(base_of_type: Any, tiny: Any, batch: Any) -
 
 def test_what_it_does_not_cover_is_left_to_peft(tiny: Any) -> None:
     for method, quantization, expected in (
-        ("lora", "none", 14), ("dora", "none", 0), ("lora", "int8", 0), ("lora", "nf4", 0),
+        ("lora", "none", 14), ("dora", "none", 0), ("lora", "int8", 0), ("lora", "nf4", 14),
     ):  # fmt: skip
         base = load_base(tiny("qwen2"), QuantizationConfig(method=quantization))
         assert speed_up(adapted(base, tiny, method, fast=False)) == expected
@@ -254,8 +254,9 @@ class Counted(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_products_with_4_bit_weights_are_kept_and_not_made_again() -> None:
-    cfg = compose_run(["model=nano", "quantization=nf4"])
+@pytest.mark.parametrize("fast", [True, False])
+def test_products_with_4_bit_weights_are_kept_and_not_made_again(fast: bool) -> None:
+    cfg = compose_run(["model=nano", "quantization=nf4", f"lora.fast={fast}"])
     ids = torch.randint(3, 800, (2, 16), generator=torch.Generator().manual_seed(0))
     gradients, made = [], []
     for selective in (False, True):
@@ -266,6 +267,46 @@ def test_products_with_4_bit_weights_are_kept_and_not_made_again() -> None:
         with Counted() as counted:
             model(input_ids=ids, labels=ids).loss.backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
-        made.append(counted.made["gemm_4bit"])
+        made.append(counted.made["lora_linear" if fast else "gemm_4bit"])
     assert made[0] == made[1] > 0
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("checkpointed", [False, "selective", True])
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+def test_over_nf4_the_same_as_pefts(
+    compute_dtype: str, checkpointed: bool | str, base_of_type: Any, tiny: Any, batch: Any
+) -> None:
+    """In bf16 the adapter is fp32, and without autocast PEFT's code runs for both."""
+    stored = QuantizationConfig(method="nf4", compute_dtype=compute_dtype)
+    results = []
+    for fast in (False, True):
+        model = adapted(load_base(tiny("qwen2"), stored), tiny, "lora", fast)
+        if checkpointed:
+            enable_checkpointing(model, checkpointed == "selective")
+        results.append(step(model, batch))
+    (slow_loss, slow), (fast_loss, lean) = results
+    torch.testing.assert_close(fast_loss, slow_loss, atol=1e-5, rtol=0)
+    assert len(slow) == len(lean) > 0
+    for ours, theirs in zip(lean, slow, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+
+
+def test_a_step_over_nf4_takes_the_lean_passes(
+    tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(tiny("qwen2"), QuantizationConfig(method="nf4", compute_dtype="bfloat16"))
+    _, grads, leant = mixed_step(adapted(base, tiny, "lora", fast=True), batch, monkeypatch)
+    assert leant == 14
+    assert {grad.dtype for grad in grads} == {torch.float32}
+
+
+def test_merged_and_switched_off_over_nf4(tiny: Any, batch: Any) -> None:
+    base = load_base(tiny("qwen2"), QuantizationConfig(method="nf4", compute_dtype="float32"))
+    with torch.no_grad():
+        untouched = answer_logits(base, batch)
+        model = adapted(base, tiny, "lora", fast=True).eval()
+        tuned = answer_logits(model, batch)
+        with model.disable_adapter():
+            assert torch.equal(answer_logits(model, batch), untouched)
+    assert (tuned - untouched).abs().max() > 1e-3

@@ -32,7 +32,11 @@ from sizewise.models.head import answer_losses
 from sizewise.models.plan import planner, trace
 from sizewise.models.plan.planner import GB, MemoryPlan, Workload, plan_memory, smaller_batches
 from sizewise.models.plan.trace import Shape, trace_generation, trace_training, with_layers
-from sizewise.models.plan.weights import optimizer_bytes, weight_bytes
+from sizewise.models.plan.weights import (
+    largest_linear_bytes,
+    optimizer_bytes,
+    weight_bytes,
+)
 from sizewise.models.size import model_sizes
 from sizewise.models.tiny import tiny_figures
 from sizewise.training.module import answer_loss
@@ -100,6 +104,14 @@ def test_training_peak_in_mixed_precision_is_the_measured_one(
     check_training_peak(model_type, checkpointed, mixed=True)
 
 
+@pytest.mark.parametrize("checkpointed", [False, "selective", True])
+def test_training_peak_over_nf4_is_the_measured_one(checkpointed: bool | str) -> None:
+    """With the largest layer, which is unpacked for its product."""
+    parts = check_training_peak("llama", checkpointed, mixed=True, method="nf4")
+    whole = check_training_peak("llama", checkpointed, mixed=True)
+    assert parts == whole, "what is alive does not depend on how weights lie in memory"
+
+
 def test_a_plan_for_a_gpu_is_one_in_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     real = planner.trace_training
@@ -139,10 +151,12 @@ def check_training_peak(
     work: Workload = WORK,
     vocabulary: int = 512,
     mixed: bool = False,
+    method: str = "none",
 ) -> dict[str, int]:
     dtype = torch.bfloat16 if mixed else torch.float32
     model = replace(wide(model_type, vocabulary=vocabulary), dtype=dtype_name(dtype))
-    adapted = attach_adapter(load_base(model), lora, model, 0)
+    stored = QuantizationConfig(method=method, compute_dtype=dtype_name(dtype))
+    adapted = attach_adapter(load_base(model, stored), lora, model, 0)
     if checkpointed:
         enable_checkpointing(adapted, checkpointed == "selective")
     batch = training_batch(model, work)
@@ -161,7 +175,8 @@ def check_training_peak(
         model_config(model), model, lora, dtype, shape, checkpointed, mixed=mixed
     )
     assert set(parts) == {"gradients", "activations", "logits"}
-    assert sum(parts.values()) == pytest.approx(measured, rel=0.10, abs=ROOM)
+    unpacked = largest_linear_bytes(model_config(model), stored, dtype)
+    assert sum(parts.values()) + unpacked == pytest.approx(measured, rel=0.10, abs=ROOM)
     return parts
 
 

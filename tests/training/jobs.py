@@ -24,6 +24,7 @@ from tests.training.toys import (
     weights,
 )
 
+from sizewise.models.adapter.fast_lora import speed_up
 from sizewise.training.sharding import is_sharded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,8 +60,10 @@ def fit(
         batch_size=options.get("batch_size", 2), accumulate=options.get("accumulate", 2),
     )  # fmt: skip
     base = stored_base(options.pop("storage", "fp32"), run_dir)
+    model = adapted(base, dropout)
+    assert speed_up(model)
     module, result = fit_toy(
-        run_dir, make_module(adapted(base, dropout)), data,
+        run_dir, make_module(model), data,
         [KillSelf(*kill)] if kill else [], **options,
     )  # fmt: skip
     assert not torch.distributed.is_initialized(), "the next fit of a process forms its own group"

@@ -4,8 +4,9 @@ PEFT computes ``W·x + s·B(A(dropout(x)))`` as separate differentiable steps. H
 with a written-out backward pass: no tensor of the output's size is made for the scaled update,
 and the two gradients with respect to ``x`` are summed inside a matrix product. In mixed precision
 over a base of half precision, A and B, which are small, are cast; PEFT casts x, to fp32 and back.
-What it does not cover (DoRA, quantised layers, several adapters, merged weights, a base that
-autocast casts) is left to PEFT.
+Over a base in NF4 (QLoRA: Dettmers et al. 2023, arXiv:2305.14314) the product is bitsandbytes' own.
+What it does not cover (DoRA, int8, several adapters, merged weights, a base that autocast casts) is
+left to PEFT.
 """
 
 from __future__ import annotations
@@ -34,16 +35,40 @@ def rank_first(weight_RD: Tensor, x_ND: Tensor) -> Tensor:
     return torch.mm(x_ND, weight_RD.t()).t()
 
 
+def base_product(x: Tensor, weight: Tensor, bias_O: Tensor | None) -> Tensor:
+    """Return ``linear`` of a frozen weight, whole (O, I) or in 4 bits (packed)."""
+    if (state := four_bit_state(weight)) is None:
+        return functional.linear(x, weight, bias_O)
+    from bitsandbytes import matmul_4bit
+
+    bias_O = None if bias_O is None else bias_O.to(x.dtype)
+    return cast(Tensor, matmul_4bit(x, weight, state, bias=bias_O))
+
+
+def whole(weight: Tensor, state: Any, like: Tensor) -> Tensor:
+    """Return a frozen weight (O, I): unpacked, in the dtype of ``like``, where it has a state."""
+    if state is None:
+        return weight
+    from bitsandbytes.functional import dequantize_4bit
+
+    return cast(Tensor, dequantize_4bit(weight, state).to(like.dtype))
+
+
+def four_bit_state(weight: Tensor) -> Any:
+    """Return what bitsandbytes unpacks a weight in 4 bits with; None for a whole one."""
+    return getattr(weight, "quant_state", None)
+
+
 def _lora_linear(
     x: Tensor,
     dropped: Tensor | None,
-    weight_OI: Tensor,
+    weight: Tensor,
     bias_O: Tensor | None,
     a_RI: Tensor,
     b_OR: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    out = functional.linear(x, weight_OI, bias_O)
+    out = base_product(x, weight, bias_O)
     adapter_x = (x if dropped is None else dropped).reshape(-1, x.shape[-1])
     hidden_RN = rank_first(a_RI, adapter_x)
     out.view(-1, out.shape[-1]).addmm_(hidden_RN.t(), b_OR.t(), alpha=scale)
@@ -69,7 +94,7 @@ class LoraLinear(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         dropped: Tensor | None,
-        weight_OI: Tensor,
+        weight: Tensor,
         bias_O: Tensor | None,
         a_RI: Tensor,
         b_OR: Tensor,
@@ -78,21 +103,24 @@ class LoraLinear(torch.autograd.Function):
         """Compute the layer; ``dropped`` None: the adapter sees x itself."""
         adapter_x = (x if dropped is None else dropped).reshape(-1, x.shape[-1])
         out, hidden_RN = torch.ops.sizewise.lora_linear(
-            x, dropped, weight_OI, bias_O, a_RI, b_OR, scale
+            x, dropped, weight, bias_O, a_RI, b_OR, scale
         )
-        ctx.save_for_backward(adapter_x, hidden_RN, weight_OI, a_RI, b_OR)
+        ctx.save_for_backward(adapter_x, hidden_RN, weight, a_RI, b_OR)
         ctx.scale, ctx.shared, ctx.input_shape = scale, dropped is None, x.shape
+        ctx.state = four_bit_state(weight)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, x', A and B."""
-        adapter_x, hidden_RN, weight_OI, a_RI, b_OR = ctx.saved_tensors
+        adapter_x, hidden_RN, weight, a_RI, b_OR = ctx.saved_tensors
         grad_NO = gradients[0].reshape(-1, gradients[0].shape[-1])
         grad_hidden_RN = rank_first(b_OR.t(), grad_NO).mul_(ctx.scale)
         grad_b = torch.mm(hidden_RN, grad_NO).mul_(ctx.scale).t()
         grad_a = torch.mm(grad_hidden_RN, adapter_x)
-        grad_x = torch.mm(grad_NO, weight_OI) if ctx.needs_input_grad[0] else None
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.mm(grad_NO, whole(weight, ctx.state, grad_NO))
         grad_dropped = None
         if ctx.shared and grad_x is not None:
             grad_x.addmm_(grad_hidden_RN.t(), a_RI)
@@ -138,8 +166,10 @@ def drawn_for_all(rows: Rows) -> Iterator[None]:
 
 def draws_positions(layer: Any) -> bool:
     """Whether dropout of a LoRA layer is ``adapter_dropout`` on a CPU."""
-    weight = layer.base_layer.weight
-    return weight.device.type == "cpu" and is_plain(weight, layer)
+    base = layer.base_layer
+    computed = _product_dtype(base)
+    on_cpu = base.weight.device.type == "cpu"
+    return on_cpu and computed is not None and is_plain(torch.empty(0, dtype=computed), layer)
 
 
 def adapter_dropout(x: Tensor, p: float) -> Tensor:
@@ -209,9 +239,16 @@ def is_plain(x: Tensor, layer: Any) -> bool:
     if not hasattr(layer, "_peft_forward") or base.weight.requires_grad:
         return False
     computed = autocast_dtype(x)
-    if computed is None:
-        return x.dtype == base.weight.dtype == a_RI.dtype
-    return x.dtype == base.weight.dtype == computed
+    return x.dtype == _product_dtype(base) == (a_RI.dtype if computed is None else computed)
+
+
+def _product_dtype(base: Any) -> torch.dtype | None:
+    """Return what a base layer's product is made in; None: only bitsandbytes' own code knows."""
+    if type(base).__name__ != "Linear4bit":
+        return cast(torch.dtype, base.weight.dtype)
+    state = four_bit_state(base.weight)  # none where the weight is put together from shares
+    plain = state is not None and not getattr(state, "packing_format_for_cpu", False)
+    return base.compute_dtype if plain else None
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
@@ -225,17 +262,22 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 
 
 def speed_up(model: nn.Module) -> int:
-    """Give every plain LoRA layer over an unquantised linear the lean passes; return how many."""
-    from peft.tuners.lora.layer import Linear
-
-    layers: list[Any] = [
-        module
-        for module in model.modules()
-        if type(module) is Linear
-        and type(module.base_layer) is nn.Linear
-        and not module.lora_variant
-    ]
+    """Give every LoRA layer that ``has_lean_passes`` these; return how many."""
+    layers: list[Any] = [module for module in model.modules() if has_lean_passes(module)]
     for layer in layers:
         layer._peft_forward = layer.forward
         layer.forward = partial(_forward, layer)
     return len(layers)
+
+
+def has_lean_passes(layer: Any) -> bool:
+    """Whether a module is LoRA over a linear layer, whole or in NF4; no variant such as DoRA is."""
+    return (
+        type(layer).__name__ in LINEAR
+        and type(layer).__module__.startswith("peft.tuners.lora.")
+        and type(layer.base_layer).__name__ in LINEAR
+        and not layer.lora_variant
+    )
+
+
+LINEAR = ("Linear", "Linear4bit")

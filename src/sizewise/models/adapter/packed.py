@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sizewise.models.adapter.fast_lora import adapter_dropout, is_plain
+from sizewise.models.adapter.fast_lora import adapter_dropout, has_lean_passes, is_plain
 from sizewise.models.adapter.packed_lora import LoopedLoraLinear, PackedLoraLinear
 from sizewise.models.adapter.wrapping import base_of, is_adapted
 from sizewise.models.architecture import positions_depend_on_length
@@ -89,13 +89,8 @@ def weights_of(layer: Any) -> tuple[Tensor, Tensor]:
 
 def _is_simple(layer: Any) -> bool:
     names = layer.active_adapters
-    return (
-        type(layer).__name__ in ("Linear", "Linear4bit")
-        and type(layer).__module__.startswith("peft.tuners.lora.")
-        and type(layer.base_layer).__name__ in ("Linear", "Linear4bit")
-        and len(names) == 1
-        and not (layer.lora_variant or layer.merged or layer.disable_adapters)
-    )
+    alone = len(names) == 1 and not (layer.merged or layer.disable_adapters)
+    return alone and has_lean_passes(layer)
 
 
 def _base_drops(base: PreTrainedModel) -> bool:

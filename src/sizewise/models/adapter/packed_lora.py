@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from sizewise.models.adapter.fast_lora import rank_first
+from sizewise.models.adapter.fast_lora import base_product, four_bit_state, rank_first, whole
 
 
 def _blocks(x: Tensor, dropped: Tensor | None, count: int) -> Tensor:
@@ -20,13 +19,13 @@ def _blocks(x: Tensor, dropped: Tensor | None, count: int) -> Tensor:
 def _packed_lora_linear(
     x: Tensor,
     dropped: Tensor | None,
-    weight_OI: Tensor,
+    weight: Tensor,
     bias_O: Tensor | None,
     a_KRI: Tensor,
     b_KOR: Tensor,
     scale_K: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    out = functional.linear(x, weight_OI, bias_O)
+    out = base_product(x, weight, bias_O)
     inputs_KNI = _blocks(x, dropped, len(a_KRI))
     hidden_KNR = torch.bmm(inputs_KNI, a_KRI.transpose(1, 2)).mul_(scale_K)
     out.view(len(a_KRI), -1, out.shape[-1]).baddbmm_(hidden_KNR, b_KOR.transpose(1, 2))
@@ -36,12 +35,12 @@ def _packed_lora_linear(
 def _looped_lora_linear(
     x: Tensor,
     dropped: Tensor | None,
-    weight_OI: Tensor,
+    weight: Tensor,
     bias_O: Tensor | None,
     scales: Sequence[float],
     weights: Sequence[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
-    out = functional.linear(x, weight_OI, bias_O)
+    out = base_product(x, weight, bias_O)
     inputs_KNI = _blocks(x, dropped, len(scales))
     hidden = [rank_first(a, i_NI) for i_NI, a in zip(inputs_KNI, weights[::2], strict=True)]
     out_KNO = out.view(len(scales), -1, out.shape[-1])
@@ -72,7 +71,7 @@ class PackedLoraLinear(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         dropped: Tensor | None,
-        weight_OI: Tensor,
+        weight: Tensor,
         bias_O: Tensor | None,
         a_KRI: Tensor,
         b_KOR: Tensor,
@@ -80,17 +79,17 @@ class PackedLoraLinear(torch.autograd.Function):
     ) -> Tensor:
         """Compute the layer; ``dropped`` None: the adapters see x itself."""
         out, hidden_KNR = torch.ops.sizewise.packed_lora_linear(
-            x, dropped, weight_OI, bias_O, a_KRI, b_KOR, scale_K
+            x, dropped, weight, bias_O, a_KRI, b_KOR, scale_K
         )
         inputs_KNI = _blocks(x, dropped, len(a_KRI))
-        ctx.save_for_backward(inputs_KNI, hidden_KNR, weight_OI, a_KRI, b_KOR, scale_K)
-        ctx.shared = dropped is None
+        ctx.save_for_backward(inputs_KNI, hidden_KNR, weight, a_KRI, b_KOR, scale_K)
+        ctx.shared, ctx.state = dropped is None, four_bit_state(weight)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, x', A and B; those of A and B are the sums over a member's own rows."""
-        inputs_KNI, hidden_KNR, weight_OI, a_KRI, b_KOR, scale_K = ctx.saved_tensors
+        inputs_KNI, hidden_KNR, weight, a_KRI, b_KOR, scale_K = ctx.saved_tensors
         grad_KNO = gradients[0].reshape(len(a_KRI), -1, gradients[0].shape[-1])
         grad_hidden_KNR = torch.bmm(grad_KNO, b_KOR).mul_(scale_K)
         grad_b = torch.bmm(hidden_KNR.transpose(1, 2), grad_KNO).transpose(1, 2)
@@ -99,7 +98,7 @@ class PackedLoraLinear(torch.autograd.Function):
             ctx,
             inputs_KNI,
             gradients[0],
-            weight_OI,
+            weight,
             lambda into: into.baddbmm_(grad_hidden_KNR, a_KRI),
         )
         return grad_x, grad_dropped, None, None, grad_a, grad_b, None
@@ -113,25 +112,25 @@ class LoopedLoraLinear(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         dropped: Tensor | None,
-        weight_OI: Tensor,
+        weight: Tensor,
         bias_O: Tensor | None,
         scales: Sequence[float],
         *weights: Tensor,
     ) -> Tensor:
         """Compute the layer; ``weights``: A and B of every member (of rank 0 for none)."""
         out, hidden = torch.ops.sizewise.looped_lora_linear(
-            x, dropped, weight_OI, bias_O, scales, weights
+            x, dropped, weight, bias_O, scales, weights
         )
         inputs_KNI = _blocks(x, dropped, len(scales))
-        ctx.save_for_backward(inputs_KNI, weight_OI, *hidden, *weights)
-        ctx.shared, ctx.scales = dropped is None, scales
+        ctx.save_for_backward(inputs_KNI, weight, *hidden, *weights)
+        ctx.shared, ctx.scales, ctx.state = dropped is None, scales, four_bit_state(weight)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """As ``PackedLoraLinear.backward``."""
         scales = ctx.scales
-        inputs_KNI, weight_OI, *rest = ctx.saved_tensors
+        inputs_KNI, weight, *rest = ctx.saved_tensors
         hidden, weights = rest[: len(scales)], rest[len(scales) :]
         grad_KNO = gradients[0].reshape(len(scales), -1, gradients[0].shape[-1])
         grads: list[Tensor] = []
@@ -145,7 +144,7 @@ class LoopedLoraLinear(torch.autograd.Function):
             for k, into_NI in enumerate(into_KNI):
                 into_NI.addmm_(grad_hidden[k].t(), weights[2 * k])
 
-        grad_x, grad_dropped = _input_gradients(ctx, inputs_KNI, gradients[0], weight_OI, add)
+        grad_x, grad_dropped = _input_gradients(ctx, inputs_KNI, gradients[0], weight, add)
         return grad_x, grad_dropped, None, None, None, *grads
 
 
@@ -153,14 +152,15 @@ def _input_gradients(
     ctx: Any,
     inputs_KNI: Tensor,
     grad_out: Tensor,
-    weight_OI: Tensor,
+    weight: Tensor,
     add: Callable[[Tensor], object],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of x and x'; ``add`` adds the adapters' part to a (K, N, I)."""
-    shape = (*grad_out.shape[:-1], weight_OI.shape[1])
+    shape = (*grad_out.shape[:-1], inputs_KNI.shape[-1])
     grad_x = grad_dropped = None
     if ctx.needs_input_grad[0]:
-        grad_x = torch.mm(grad_out.reshape(-1, grad_out.shape[-1]), weight_OI)
+        grad_NO = grad_out.reshape(-1, grad_out.shape[-1])
+        grad_x = torch.mm(grad_NO, whole(weight, ctx.state, grad_NO))
     if ctx.shared and grad_x is not None:
         add(grad_x.view_as(inputs_KNI))
     elif not ctx.shared and ctx.needs_input_grad[1]:

@@ -206,7 +206,7 @@ class _Planner:
         shape = Shape(work.batch_size, work.prompt_tokens, work.answer_tokens)
         key = ("training", shape, work.gradient_checkpointing, dtype, choice.quantization.method)
         if key not in self.traces:
-            lean = self.lora.fast and choice.quantization.method == "none"
+            lean = self.lora.fast and choice.quantization.method != "int8"
             lora = replace(self.lora, fast=lean)
             # On a GPU weights may be divided, and passes shared, where all positions are computed.
             every_row = self.device_type == "cuda" or choice.quantization.method == "int8"
