@@ -175,3 +175,20 @@ def test_a_peak_is_seen_by_whoever_measures_also_where_another_begins_meanwhile(
     assert (one.read(), other.read()) == (95, 40)
     peak[0] = 120
     assert (one.read(), other.read()) == (115, 120)
+
+
+@pytest.mark.parametrize(("grows", "waited"), [(4.0, 7.0), (0.0, 3.0), (1e9, 60.0)])
+def test_memory_of_processes_that_end_is_waited_for(
+    grows: float, waited: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Free memory grows for some seconds; it is waited for until it has not for three."""
+    clock = [100.0]
+    monkeypatch.setattr(devices.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(devices.time, "sleep", lambda s: clock.__setitem__(0, clock[0] + s))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda card: (1 + min(clock[0] - 100, grows) * card, 9)
+    )
+    devices.wait_for_memory()
+    assert clock[0] - 100 == pytest.approx(waited, abs=0.5)

@@ -9,6 +9,7 @@ import gc
 import logging
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -78,6 +79,24 @@ def device_works() -> bool:
     except RuntimeError as error:
         return is_out_of_memory(error)
     return True
+
+
+def wait_for_memory(quiet: float = 3.0, most: float = 60.0) -> None:
+    """Wait until the GPUs' free memory grows no more: processes that end give theirs back late.
+
+    It has stayed as it is for ``quiet`` seconds then, or ``most`` have passed.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    cards = range(torch.cuda.device_count())
+    free, since, started = 0, time.monotonic(), time.monotonic()
+    while (now := time.monotonic()) - since < quiet and now - started < most:
+        found = sum(torch.cuda.mem_get_info(card)[0] for card in cards)
+        if found > free:
+            free, since = found, now
+        time.sleep(0.2)
 
 
 def reset_peaks() -> None:

@@ -92,6 +92,23 @@ def test_nothing_is_merged_where_more_than_rounding_would_change(
             assert kept == 0
 
 
+def test_speed_is_measured_with_weights_merged_in_half_precision(
+    base_of_type: Any, tiny: Any, batch: Any
+) -> None:
+    """As they would be served; they come back bit for bit."""
+    model = adapted(base_of_type("qwen2").to(torch.bfloat16), tiny, "lora")
+    layers = [m for m in model.modules() if hasattr(m, "lora_A")]
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    plain = logits_of(model, batch)
+    with merged(model, exact=False) as kept:
+        assert kept == sum(layer.base_layer.weight.nbytes for layer in layers)
+        assert all(layer.merged for layer in layers)
+        assert (logits_of(model, batch) - plain).abs().max() < 0.05 * plain.abs().max()
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    with merged(adapted(base_of_type("qwen2", "nf4"), tiny, "lora"), exact=False) as kept:
+        assert kept == 0
+
+
 def test_a_signal_while_weights_are_put_back_leaves_none_merged(
     base_of_type: Any, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,9 @@
 """How fast a model answers: a sample decoded plainly, apart from all that is measured beside it.
 
 Untouched and specialised model take turns in one session, so that a busy machine slows both, at
-batch 1 and at the batch used; an adapter is merged, as it would be served. On a CPU the seconds of
-computing stand beside those that passed: where they differ, the machine was busy.
+batch 1 and at the batch used; an adapter is merged, as it would be served (over a quantised base it
+stays beside it). On a CPU the seconds of computing stand beside those that passed: where they
+differ, the machine was busy.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from sizewise.config import RunConfig
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import SplitName
 from sizewise.data.tokens.template import Template
-from sizewise.devices import conditions
+from sizewise.devices import conditions, wait_for_memory
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fit
 from sizewise.evaluation.candidate_set import (
@@ -187,6 +187,7 @@ class LanguageModel:
         """Make room, train with the other processes, and load the whole base again to answer."""
         let_go(self.model)
         fitted = train_divided(job.cfg, job.task, padding, loggers, job.run_dir)
+        wait_for_memory()  # the other processes' cards may have to hold parts of the base
         base = take_base(*storage_of(job.cfg), job.device)
         model = load_adapter(base, RunDir(job.run_dir).adapter)
         cast_adapter(model, job.cfg.trainer)
@@ -214,7 +215,7 @@ class LanguageModel:
         if self.untouched or (job.cfg.evaluation.zero_shot and not is_full(model)):
             sides["base"] = lambda: base_only(model)
         if not self.untouched:
-            sides["tuned"] = lambda: merged(model)
+            sides["tuned"] = lambda: merged(model, exact=False)
         size = job.eval_batch_size
         return time_sides(model, sides, split, self.template, job.cfg.generation, count, size)
 

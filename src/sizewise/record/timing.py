@@ -16,7 +16,7 @@ class Timing:
     """Seconds of a sample of answers, decoded plainly; both sides of a run in one session.
 
     Attributes:
-        side: ``base`` (untouched) or ``tuned`` (its adapter merged where that is exact).
+        side: ``base`` (untouched) or ``tuned`` (its adapter merged, but for a quantised base).
         batch_size: answers made together.
         answers: answers timed, over all rounds.
         new_tokens: mean tokens of an answer.
