@@ -189,28 +189,63 @@ def test_who_runs_out_of_memory_with_its_own_loss_makes_a_pass_of_its_own(
     assert len(losses) >= 5
 
 
-def test_the_seconds_of_a_shared_pass_are_those_that_the_device_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else what one job has only queued would be counted for whoever waits for it."""
+def passes_and_waits(monkeypatch: pytest.MonkeyPatch, folder: Path, kept: Path | None) -> list[str]:
+    """Train two jobs together; return the shared passes, and what waits around them."""
     done: list[str] = []
     answer_logits, backward = PackedBase.answer_logits, Pack._backward
 
-    def forward(self: PackedBase, *given: Any) -> Any:
-        done.append("pass")
-        return answer_logits(self, *given)
+    def forward(self: PackedBase, parts: Any, training: bool = True) -> Any:
+        done.append(f"pass of {len(parts)}")
+        return answer_logits(self, parts, training)
 
-    def differentiated(self: Pack, *given: Any) -> None:
-        done.append("pass")
-        backward(self, *given)
+    def differentiated(self: Pack, group: Any) -> None:
+        done.append(f"pass of {len(group)}")
+        backward(self, group)
 
     monkeypatch.setattr(PackedBase, "answer_logits", forward)
     monkeypatch.setattr(Pack, "_backward", differentiated)
-    monkeypatch.setattr("sizewise.training.pack.synchronize", lambda device: done.append("sync"))
+    monkeypatch.setattr("sizewise.training.pack.synchronize", lambda device: done.append("wait"))
+    monkeypatch.setattr(
+        Pack, "share_wait", lambda pack, seat, seconds: done.append(f"wait of job {seat.number}")
+    )
     ways = (("lora.r=2", "stage=train"), ("lora.r=4", "stage=train"))
-    together([planned(tmp_path, f"packed{n}", *each) for n, each in enumerate(ways)])
-    assert done.count("pass") > 4
-    assert done == ["sync", "pass", "sync"] * done.count("pass")
+    jobs = [planned(folder, f"packed{n}", *each) for n, each in enumerate(ways)]
+    found: list[JobResult] = []
+    execute_together([job.run_dir for job in jobs], found.append, kept)
+    assert [result.state for result in found] == [JobState.DONE] * 2
+    return done
+
+
+def test_no_pass_waits_for_the_device_and_a_wait_is_that_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = passes_and_waits(monkeypatch, tmp_path, None)
+    assert done.count("pass of 2") > 4
+    assert "wait" not in done
+    assert {"wait of job 0", "wait of job 1"} <= set(done)
+
+
+def test_passes_that_are_timed_are_those_that_the_device_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is measured how many share one; else what is queued would be counted for others."""
+    monkeypatch.setattr("sizewise.training.group_size.TIMED", 1)
+    done = passes_and_waits(monkeypatch, tmp_path, tmp_path / "cache" / "packing" / "key.json")
+    timed = [n for n, each in enumerate(done) if each == "pass of 2"][:2]
+    assert [done[n - 1 : n + 2] for n in timed] == [["wait", "pass of 2", "wait"]] * 2
+
+
+def test_who_waits_first_does_not_pay_for_what_all_have_queued() -> None:
+    pack = Pack(GroupSize(3))
+    seats = [pack.join(lambda: None) for _ in range(3)]
+    for seat in seats[:2]:
+        seat._model = torch.nn.Linear(1, 1)
+    pack._group = seats
+    pack.share_wait(seats[0], 6.0)
+    assert [seat.clock() for seat in seats] == [-3.0, 3.0, 0.0], "who has left pays nothing"
+    pack._group = []
+    pack.share_wait(seats[2], 6.0)
+    assert seats[2].clock() == 0.0
 
 
 def test_who_dies_while_it_waits_leads_no_pass() -> None:

@@ -8,9 +8,9 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning import LightningModule as Module
 
-from sizewise.devices import PeakMemory, synchronize
+from sizewise.devices import PeakMemory
 from sizewise.training.lightning_internals import State
-from sizewise.training.seat import current_seat, job_clock
+from sizewise.training.seat import current_seat, job_clock, wait_for_device
 
 
 class FitMeter(Callback):
@@ -59,7 +59,7 @@ class FitMeter(Callback):
     def pause(self) -> None:
         """Stop the clock until the next batch and read the peak."""
         if self._since is not None and self._world is not None:
-            synchronize(self._world[1])
+            wait_for_device(self._world[1])
             self.seconds += job_clock() - self._since
             self._since = None
         if self._memory is not None:

@@ -23,7 +23,7 @@ from sizewise.models.head import (
     some_examples,
 )
 from sizewise.training.optimizer import OptimizerFactory, SchedulerFactory
-from sizewise.training.seat import current_seat
+from sizewise.training.seat import current_seat, wait_for_device
 from sizewise.training.sharding import is_sharded, shard, whole
 from sizewise.training.trainable import load_trainable, trainable_state
 
@@ -74,6 +74,8 @@ class LossWindow:
 
     def total(self) -> float:
         """Summed negative log-likelihood of this rank; waits for the device."""
+        if isinstance(self.nll, Tensor):
+            wait_for_device(self.nll.device)
         return float(self.nll)
 
     def sum_over_ranks(self, module: pl.LightningModule) -> tuple[float, int]:

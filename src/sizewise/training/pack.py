@@ -101,15 +101,24 @@ class Pack:
         assert self._base is not None
         return device_of(self._base.base)
 
-    def time(self, shared: bool = False) -> float:
-        """Seconds of a clock, with all done that a device was given: for a pass that is shared.
+    def time(self) -> float:
+        """Seconds of a clock; while sizes are measured, with all done that a device was given.
 
-        A job's own work is then its own, and no other has a part in it. Of passes of one job that
-        is so while sizes are measured.
+        Otherwise no pass waits for the device: the next jobs' work is prepared meanwhile.
         """
-        if shared or self.size.measuring:
+        if self.size.measuring:
             synchronize(self._device)
         return time.perf_counter()
+
+    def share_wait(self, seat: Seat, seconds: float) -> None:
+        """Charge what one job has waited for the device to those that shared the last pass.
+
+        All read their losses after the same steps: whoever is first waits for what all have queued.
+        """
+        group = [each for each in self._group if each.takes_part] or [seat]
+        for each in group:
+            each.charge(seconds / len(group))
+        seat.charge(-seconds)
 
     def note_alone(self, seat: Seat, begun: float) -> None:
         """Take down what a forward and a backward pass of one job took."""
@@ -122,12 +131,12 @@ class Pack:
             for seat in group:
                 seat.waiting = ""
             return
-        begun = self.time(shared)
+        begun = self.time()
         if what == "backward":
             self._backward(group)
         elif shared:
             group = self._shared_by_most(group, what)
-        seconds = self.time(shared) - begun
+        seconds = self.time() - begun
         if what == "forward":
             self._seconds = seconds
         elif what == "backward":

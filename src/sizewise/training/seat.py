@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from sizewise.devices import is_out_of_memory
+from sizewise.devices import is_out_of_memory, synchronize
 from sizewise.models.adapter.packed import PackedBase
 from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.head import answer_logits, answer_targets, rows_at_once
@@ -95,6 +95,9 @@ class Passes(Protocol):
 
     def time(self) -> float:
         """Seconds of a clock."""
+
+    def share_wait(self, seat: Seat, seconds: float) -> None:
+        """Charge what one job has waited for the device to those that had a part in its work."""
 
     def note_alone(self, seat: Seat, begun: float) -> None:
         """Take down what a forward and a backward pass of one job took."""
@@ -225,6 +228,10 @@ class Seat:
                 log.info("This job goes without the others: %s.", self._alone)
         return not self._alone
 
+    @property
+    def takes_part(self) -> bool:
+        return self._model is not None
+
     def leave_passes(self) -> None:
         """Take part no more: the fit, or the answering, has ended, however it did."""
         self.pack.dismiss(self.number)
@@ -290,3 +297,14 @@ def job_clock() -> float:
     """Seconds that the job here has taken, with its share of what it shares; they only go up."""
     seat = _seat.get()
     return time.perf_counter() if seat is None else seat.clock()
+
+
+def wait_for_device(device: torch.device) -> None:
+    """Wait until a device has done what it was given.
+
+    In a pack that is the work of several jobs: each is charged with an equal part of the wait.
+    """
+    seat, begun = _seat.get(), time.perf_counter()
+    synchronize(device)
+    if seat is not None:
+        seat.pack.share_wait(seat, time.perf_counter() - begun)

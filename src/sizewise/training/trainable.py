@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sizewise.devices import device_of
 from sizewise.errors import TrainingError
 from sizewise.models.adapter import full
 from sizewise.models.adapter.attach import WEIGHTS, adapter_weights
 from sizewise.models.base import fit_weights
+from sizewise.training.seat import wait_for_device
 from sizewise.training.sharding import share_of, whole
 
 ANOTHER = (
@@ -50,6 +52,7 @@ def load_trainable(model: nn.Module, state: Mapping[str, Tensor], where: str) ->
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
     """Copy the trainable parameters to host memory; all processes have to, of a divided model."""
+    wait_for_device(device_of(model))
     return {name: whole(p).to("cpu", copy=True) for name, p in trainable_state(model).items()}
 
 
