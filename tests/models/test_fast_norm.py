@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -44,6 +45,49 @@ def test_outputs_and_gradients_are_those_of_transformers(
         torch.testing.assert_close(gradient, its, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("model_type", NORMED)
+def test_in_half_precision_outputs_are_the_same_and_gradients_as_exact(
+    model_type: str, dtype: torch.dtype, base_of_type: Any
+) -> None:
+    """Errors of both are against double precision, over the same rounded numbers."""
+    base = base_of_type(model_type).requires_grad_(False).to(dtype)
+    for norm in (norms := norms_of(base)[:4]):
+        nn.init.normal_(norm.weight)
+        x = torch.randn(3, 5, norm.weight.numel(), generator=torch.Generator().manual_seed(1))
+        x, upstream = x.to(dtype).requires_grad_(), torch.linspace(-1, 1, x.numel()).view_as(x)
+        found = []
+        for lean in (True, False):
+            lean_norms(base, lean)
+            out = norm(x)
+            assert ("RmsNorm" in type(out.grad_fn).__name__) == lean
+            found.append((out.detach(), *torch.autograd.grad(out, x, upstream.to(dtype))))
+        (ours, gradient), (theirs, its) = found
+        assert torch.equal(ours, theirs)
+        true = x.detach().double().requires_grad_()
+        out = copy.deepcopy(norm).double()(true)
+        (exact,) = torch.autograd.grad(out, true, upstream.to(dtype).double())
+        error, other = ((g.double() - exact).norm() for g in (gradient, its))
+        assert error <= 1.05 * other + 1e-3 * exact.norm()
+    assert norms
+
+
+def test_in_half_precision_the_input_alone_is_kept(base_of_type: Any) -> None:
+    base = base_of_type("llama").requires_grad_(False).bfloat16()
+    norm, kept = norms_of(base)[0], []
+    x = torch.randn(2, 8, norm.weight.numel()).bfloat16().requires_grad_()
+    for lean in (True, False):
+        lean_norms(base, lean)
+        sizes: list[int] = []
+        kept.append(sizes)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, into=sizes: into.append(t.nbytes) or t, lambda t: t
+        ):
+            norm(x)
+    assert sum(kept[0]) == x.nbytes + norm.weight.nbytes
+    assert sum(kept[1]) > 2 * sum(kept[0])
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     weight = torch.rand(6, dtype=torch.float64)
     x = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
@@ -61,8 +105,8 @@ def test_without_gradients_and_in_other_dtypes_it_is_transformers_own(base_of_ty
     norm.weight.requires_grad_(True)
     assert "RmsNorm" not in type(norm(x).grad_fn).__name__
     norm.weight.requires_grad_(False)
-    norm.to(torch.bfloat16)
-    assert "RmsNorm" not in type(norm(x.bfloat16()).grad_fn).__name__
+    assert "RmsNorm" not in type(norm(x.double()).grad_fn).__name__
+    assert "RmsNorm" not in type(norm(x.bfloat16()).grad_fn).__name__, "two dtypes"
 
 
 class OtherRMSNorm(nn.Module):

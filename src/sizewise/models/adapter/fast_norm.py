@@ -1,7 +1,7 @@
 """RMS norms (Zhang & Sennrich 2019) with frozen weights, with a written-out backward pass.
 
 As transformers writes them they are several differentiable steps, each with a tensor of the input's
-size; here they are one.
+size, in half precision with copies in fp32 too; here they are one.
 """
 
 from __future__ import annotations
@@ -35,11 +35,32 @@ class RmsNorm(torch.autograd.Function):
         return grad.addcmul_(normed, along, value=-1).mul_(inverse), None, None, None
 
 
+class HalfRmsNorm(torch.autograd.Function):
+    """The same in half precision: computed as its module does, of which the input alone is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: nn.Module, eps: float, more: float) -> Tensor:
+        ctx.save_for_backward(x, norm.weight)
+        ctx.eps, ctx.more = eps, more
+        return cast(Tensor, type(norm).forward(norm, x))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight_D = ctx.saved_tensors
+        normed = x.float()
+        inverse = normed.square().mean(-1, keepdim=True).add_(ctx.eps).rsqrt_()
+        normed = normed * inverse
+        grad = gradients[0].float() * (weight_D.float() + ctx.more)
+        along = (grad * normed).mean(-1, keepdim=True)
+        grad = grad.addcmul_(normed, along, value=-1).mul_(inverse)
+        return grad.to(x.dtype), None, None, None
+
+
 def lean_norms(model: nn.Module, lean: bool) -> int:
     """Give every RMS norm the lean passes, or transformers' own back; return how many have them.
 
-    Without gradients, where a weight is trained, or in another dtype than fp32, a norm is computed
-    as transformers does in any case.
+    Without gradients, where a weight is trained, or where input and weight are of two dtypes, a
+    norm is computed as transformers does in any case.
     """
     count = 0
     for module in model.modules():
@@ -73,10 +94,12 @@ def _is_simple(module: Any) -> bool:
 
 def _forward(self: Any, more: float, x: Tensor) -> Tensor:
     weight = self.weight
-    plain = x.dtype == weight.dtype == torch.float32 and not weight.requires_grad
-    if not plain or not torch.is_grad_enabled():
+    plain = x.dtype == weight.dtype and x.is_floating_point() and not weight.requires_grad
+    if not plain or x.dtype == torch.float64 or not torch.is_grad_enabled():
         return type(self).forward(self, x)
-    return RmsNorm.apply(x, weight, _eps(self), more)
+    if x.dtype == torch.float32:
+        return RmsNorm.apply(x, weight, _eps(self), more)
+    return HalfRmsNorm.apply(x, self, _eps(self), more)
 
 
 def _eps(norm: Any) -> Any:
