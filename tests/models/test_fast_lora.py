@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig as PeftLora
+from peft import get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from sizewise.composition.compose import compose_run
 from sizewise.config.model import LoraConfig, QuantizationConfig
+from sizewise.data.batches.collate import collate_training
+from sizewise.data.tokens.table import Encoded
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.adapter.fast_lora import (
     LoraLinear,
@@ -23,6 +28,7 @@ from sizewise.models.adapter.fast_lora import (
 )
 from sizewise.models.base import load_base
 from sizewise.models.head import answer_logits
+from sizewise.models.plan.trace import Fp32Norms
 
 
 def adapted(base: Any, tiny: Any, method: str, fast: bool, model_type: str = "qwen2") -> Any:
@@ -129,6 +135,53 @@ def mixed_step(model: Any, batch: Any, monkeypatch: Any) -> tuple[Any, list[Any]
     return loss.detach(), [p.grad for p in model.parameters() if p.grad is not None], len(calls)
 
 
+@pytest.mark.parametrize("method", ["none", "nf4"])
+def test_an_adapter_of_another_kind_beside_the_first_is_left_to_peft(
+    method: str, tiny: Any, batch: Any
+) -> None:
+    """Layers were sped up for LoRA; DoRA comes second and is active."""
+    stored = QuantizationConfig(method=method, compute_dtype="float32")
+    found = []
+    for fast in (True, False):
+        model = adapted(load_base(tiny("qwen2"), stored), tiny, "lora", fast).eval()
+        torch.manual_seed(1)
+        model.add_adapter("second", PeftLora(r=4, use_dora=True, target_modules="all-linear"))
+        model.set_adapter("second")
+        generator = torch.Generator().manual_seed(3)
+        for name, parameter in model.named_parameters():
+            if "lora_magnitude" in name or "lora_B.second" in name:
+                torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+        with torch.no_grad():
+            found.append(answer_logits(model, batch))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"lora_bias": True}, {"bias": "lora_only"}])
+@pytest.mark.parametrize("method", ["none", "nf4"])
+def test_biases_that_are_trained_get_their_gradients(
+    method: str, options: dict[str, Any], tiny: Any, batch: Any
+) -> None:
+    stored, found = QuantizationConfig(method=method, compute_dtype="float32"), []
+    targets = ["q_proj", "v_proj"]
+    for fast in (True, False):
+        torch.manual_seed(0)
+        model = get_peft_model(
+            load_base(tiny("qwen2"), stored),
+            PeftLora(r=4, target_modules=targets, init_lora_weights=False, **options),
+        )
+        if fast:
+            assert speed_up(model) == 4
+        found.append(
+            (step(model, batch), [n for n, p in model.named_parameters() if p.requires_grad])
+        )
+    ((loss, grads), names), ((expected, its), _) = found
+    assert len(grads) == len(names)
+    assert any(name.endswith("bias") for name in names)
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
+    for one, other in zip(grads, its, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
 def test_a_base_that_autocast_casts_is_left_to_peft(
     base_of_type: Any, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,21 +196,28 @@ def test_a_base_that_autocast_casts_is_left_to_peft(
 def in_halves(model: Any) -> Any:
     """Half-precision base, fp32 adapter: what a fit on a GPU has."""
     for parameter in model.parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and parameter.is_floating_point():
             parameter.data = parameter.data.bfloat16()
     return model
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gemma2"])
+@pytest.mark.parametrize(
+    ("model_type", "method"),
+    [("llama", "none"), ("llama", "nf4"), ("qwen3", "none"), ("gemma2", "none")],
+)
 def test_mixed_precision_is_as_exact_as_pefts(
-    model_type: str, base_of_type: Any, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
+    model_type: str, method: str, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Errors against double precision over the same rounded weights, of both ways."""
+    """Errors against single precision over the same stored weights, of both ways."""
+    stored = [QuantizationConfig(method=method, compute_dtype=d) for d in ("bfloat16", "float32")]
     halves = [
-        in_halves(adapted(base_of_type(model_type), tiny, "lora", lean, model_type))
+        in_halves(adapted(load_base(tiny(model_type), stored[0]), tiny, "lora", lean, model_type))
         for lean in (False, True)
     ]
-    exact, true = step(copy.deepcopy(halves[0]).double(), batch)
+    single = adapted(load_base(tiny(model_type), stored[1]), tiny, "lora", False, model_type)
+    if method == "none":
+        single = copy.deepcopy(halves[0]).float()
+    exact, true = step(single, batch)
     errors = []
     for model, layers in zip(halves, (0, 14), strict=True):
         loss, grads, leant = mixed_step(model, batch, monkeypatch)
@@ -292,16 +352,7 @@ def test_over_nf4_the_same_as_pefts(
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
 
 
-def test_a_step_over_nf4_takes_the_lean_passes(
-    tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base = load_base(tiny("qwen2"), QuantizationConfig(method="nf4", compute_dtype="bfloat16"))
-    _, grads, leant = mixed_step(adapted(base, tiny, "lora", fast=True), batch, monkeypatch)
-    assert leant == 14
-    assert {grad.dtype for grad in grads} == {torch.float32}
-
-
-def test_merged_and_switched_off_over_nf4(tiny: Any, batch: Any) -> None:
+def test_an_adapter_over_nf4_can_be_switched_off_and_on(tiny: Any, batch: Any) -> None:
     base = load_base(tiny("qwen2"), QuantizationConfig(method="nf4", compute_dtype="float32"))
     with torch.no_grad():
         untouched = answer_logits(base, batch)
@@ -309,4 +360,32 @@ def test_merged_and_switched_off_over_nf4(tiny: Any, batch: Any) -> None:
         tuned = answer_logits(model, batch)
         with model.disable_adapter():
             assert torch.equal(answer_logits(model, batch), untouched)
+        assert torch.equal(answer_logits(model, batch), tuned)
     assert (tuned - untouched).abs().max() > 1e-3
+
+
+def test_layer_norms_that_autocast_returns_in_fp32_are_read_in_half_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU: all layers take the lean passes, and what they give is half precision."""
+    config = GPTNeoXConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        vocab_size=64, max_position_embeddings=64, attention_dropout=0.0, hidden_dropout=0.0,
+    )  # fmt: skip
+    names = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
+    losses, leant = [], []
+    for fast in (True, False):
+        torch.manual_seed(0)
+        base = GPTNeoXForCausalLM(config).requires_grad_(False)
+        model = get_peft_model(base, PeftLora(r=2, target_modules=names, init_lora_weights=False))
+        model = in_halves(model)
+        if fast:
+            assert speed_up(model) == 8
+        batch = collate_training([Encoded([*range(3, 20)], [4, 5, 6])], 0, 3)
+        with Fp32Norms():
+            loss, grads, count = mixed_step(model, batch, monkeypatch)
+        losses.append(float(loss))
+        leant.append(count)
+        assert len(grads) == 16
+    assert leant == [8, 0]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)

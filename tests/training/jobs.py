@@ -24,7 +24,7 @@ from tests.training.toys import (
     weights,
 )
 
-from sizewise.models.adapter.fast_lora import speed_up
+from sizewise.models.adapter.fast_lora import LoraLinear, speed_up
 from sizewise.training.sharding import is_sharded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,10 +62,13 @@ def fit(
     base = stored_base(options.pop("storage", "fp32"), run_dir)
     model = adapted(base, dropout)
     assert speed_up(model)
+    leant, apply = [], LoraLinear.apply
+    LoraLinear.apply = lambda *args: leant.append(1) or apply(*args)  # type: ignore[method-assign]
     module, result = fit_toy(
         run_dir, make_module(model), data,
         [KillSelf(*kill)] if kill else [], **options,
     )  # fmt: skip
+    assert leant, "no layer took the lean passes"
     assert not torch.distributed.is_initialized(), "the next fit of a process forms its own group"
     if os.environ.get("LOCAL_RANK", "0") == "0":
         if not is_sharded(module.model):

@@ -147,8 +147,8 @@ class LoraConfig:
     alpha by the ends of their names, as regular expressions (``+lora.rank_pattern={down_proj:4}``);
     alpha_ratio counts for such a rank as for ``r``. ``modules_to_save`` are trained whole and
     stored with the adapter, such as ``[embed_tokens,lm_head]``.
-    ``fast``: lean forward and backward passes for plain adapters on unquantised bases (the same
-    result, other random numbers in dropout); false: PEFT's own everywhere.
+    ``fast``: lean forward and backward passes for plain adapters, also over NF4 (the same result,
+    other random numbers in dropout); false: PEFT's own everywhere.
     """
 
     method: str = "lora"

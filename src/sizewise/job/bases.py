@@ -149,6 +149,7 @@ def plan_job(cfg: RunConfig, device_type: str = "cuda", advise: bool = True) -> 
         own_eval_batch=cfg.evaluation.batch_size is not None,
         training_cards=_cards(cfg)[0],
         answering_cards=_cards(cfg)[1],
+        precision=cfg.trainer.precision,
     )
     storage = storage_of(cfg)
     return plan_memory(*storage, cfg.lora, cfg.optimizer, work, device_type, advise)

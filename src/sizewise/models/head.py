@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any, cast
 
@@ -278,17 +279,31 @@ def _single_sequences(batch: Mapping[str, Any]) -> AbstractContextManager[None]:
     return nullcontext() if "position_ids" in batch else nothing_packed()
 
 
+_nothing_packed: ContextVar[bool] = ContextVar("nothing_packed", default=False)
+
+
 @contextmanager
 def nothing_packed() -> Iterator[None]:
     """Let no model look whether the rows of its batch hold several sequences, since none does."""
-    from transformers import masking_utils
-
-    search: Any = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    _ask_first()
+    before = _nothing_packed.set(True)
     try:
         yield
     finally:
-        masking_utils.find_packed_sequence_indices = search
+        _nothing_packed.reset(before)
+
+
+@cache
+def _ask_first() -> None:
+    """Put a question before transformers' search, for good: several threads may be inside."""
+    from transformers import masking_utils
+
+    search: Any = masking_utils.find_packed_sequence_indices
+
+    def found(position_ids: Tensor) -> Tensor | None:
+        return None if _nothing_packed.get() else search(position_ids)
+
+    masking_utils.find_packed_sequence_indices = found
 
 
 class _Tail:

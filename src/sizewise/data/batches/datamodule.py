@@ -113,6 +113,8 @@ def _lengths(split: EncodedSplit) -> tuple[list[int], list[int]]:
 
 Plan = Callable[[int], list[MicroBatch]]
 Collate = Callable[[Sequence[Encoded], int, int], dict[str, Any]]
+"""Makes a batch of examples, the id to pad with and the answer tokens of the step; see
+``batches.collate`` for what belongs into one."""
 
 
 class MicroBatches(Dataset[dict[str, Any]]):

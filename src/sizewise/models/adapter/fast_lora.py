@@ -5,8 +5,8 @@ with a written-out backward pass: no tensor of the output's size is made for the
 and the two gradients with respect to ``x`` are summed inside a matrix product. In mixed precision
 over a base of half precision, A and B, which are small, are cast; PEFT casts x, to fp32 and back.
 Over a base in NF4 (QLoRA: Dettmers et al. 2023, arXiv:2305.14314) the product is bitsandbytes' own.
-What it does not cover (DoRA, int8, several adapters, merged weights, a base that autocast casts) is
-left to PEFT.
+What it does not cover (DoRA and other variants, biases that are trained, int8, several adapters,
+merged weights, a base that autocast casts) is left to PEFT.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def _without(x: Tensor, positions: Tensor, scale: float) -> Tensor:
 
 
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Replace ``peft.tuners.lora.Linear.forward`` where one plain adapter is active, or merged."""
+    """Replace the forward of PEFT's LoRA layers where one plain adapter is active, or merged."""
     if self.merged and not (args or kwargs or self.disable_adapters):
         return self.base_layer(x)
     name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
@@ -224,6 +224,7 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if not is_plain(x, self):
         return self._peft_forward(x)
     base, a_RI, b_OR = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+    x = as_multiplied(x, base)
     rate = getattr(self.lora_dropout[name], "p", 0.0) if self.training else 0.0
     dropped = adapter_dropout(x, rate) if rate else None
     a_RI, b_OR = a_RI.to(x.dtype), b_OR.to(x.dtype)
@@ -233,20 +234,37 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def is_plain(x: Tensor, layer: Any) -> bool:
     """Whether the lean passes serve a layer with one active adapter, given ``x``.
 
-    It was sped up, the base's weight is frozen, and nothing but the adapter is cast on the way.
+    It was sped up, its adapter is LoRA without a bias, the base is frozen, and its product is made
+    in the dtype in which its weight counts.
     """
-    base, a_RI = layer.base_layer, layer.lora_A[layer.active_adapters[0]].weight
-    if not hasattr(layer, "_peft_forward") or base.weight.requires_grad:
+    name, base = layer.active_adapters[0], layer.base_layer
+    a_RI, bias_O = layer.lora_A[name].weight, layer.lora_B[name].bias
+    if not hasattr(layer, "_peft_forward") or name in layer.lora_variant or bias_O is not None:
         return False
-    computed = autocast_dtype(x)
-    return x.dtype == _product_dtype(base) == (a_RI.dtype if computed is None else computed)
+    if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
+        return False
+    computed, own = autocast_dtype(x), _product_dtype(base)
+    return own == computed if computed is not None else own == x.dtype == a_RI.dtype
+
+
+def as_multiplied(x: Tensor, base: Any) -> Tensor:
+    """Return ``x`` in the dtype of the base's product, as autocast makes it.
+
+    On a GPU autocast lets layer norms return fp32.
+    """
+    return x.to(_product_dtype(base))
 
 
 def _product_dtype(base: Any) -> torch.dtype | None:
     """Return what a base layer's product is made in; None: only bitsandbytes' own code knows."""
     if type(base).__name__ != "Linear4bit":
         return cast(torch.dtype, base.weight.dtype)
-    state = four_bit_state(base.weight)  # none where the weight is put together from shares
+    if four_bit_state(base.weight) is None and base.quant_state is not None:
+        # A weight that was put together from shares; bitsandbytes' own forward does the same.
+        from bitsandbytes.nn.modules import fix_4bit_weight_quant_state_from_module
+
+        fix_4bit_weight_quant_state_from_module(base)
+    state = four_bit_state(base.weight)
     plain = state is not None and not getattr(state, "packing_format_for_cpu", False)
     return base.compute_dtype if plain else None
 

@@ -20,7 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sizewise.models.adapter.fast_lora import adapter_dropout, has_lean_passes, is_plain
+from sizewise.models.adapter.fast_lora import (
+    adapter_dropout,
+    as_multiplied,
+    has_lean_passes,
+    is_plain,
+)
 from sizewise.models.adapter.packed_lora import LoopedLoraLinear, PackedLoraLinear
 from sizewise.models.adapter.wrapping import base_of, is_adapted
 from sizewise.models.architecture import positions_depend_on_length
@@ -284,11 +289,12 @@ class PackedLinear(nn.Module):
         if not used:
             return cast(Tensor, self.base_layer(x))
         pairs = _weights(adapters, *weights_of(used[0]))
+        base: Any = self.base_layer
         lean = all(is_plain(x, layer) for layer in used)
+        x = as_multiplied(x, base) if lean else x
         seen = x if lean else x.to(pairs[0][0].dtype)
         keep = self._keep(seen, adapters)
-        dropped = None if keep is None else seen * keep
-        base: Any = self.base_layer
+        dropped = None if keep is None else (seen * keep).to(seen.dtype)
         if lean and _one_by_one(x):
             layer, weights = (x, dropped, base.weight, base.bias), chain(*pairs)
             cast_weights = (weight.to(x.dtype) for weight in weights)
@@ -322,12 +328,16 @@ class PackedLinear(nn.Module):
         return self._scales[key]
 
     def _keep(self, x: Tensor, adapters: Sequence[Any]) -> Tensor | None:
-        """Draw dropout's factors for every part from its own random numbers, at its own shape."""
+        """Draw dropout's factors for every part from its own random numbers, at its own shape.
+
+        In fp32 at least: rounded to bf16, 1 / (1 - rate) would be another scale.
+        """
         rates = [0.0 if a is None else dropout_rate(a) for a in adapters]
         if not (self.training and any(rates)):
             return None
         places = self._places
-        keep = torch.ones_like(x).view(len(adapters), places.rows, *x.shape[1:])
+        exact = torch.promote_types(x.dtype, torch.float32)
+        keep = torch.ones_like(x, dtype=exact).view(len(adapters), places.rows, *x.shape[1:])
         for place, (part, rate) in enumerate(zip(places.parts, rates, strict=True)):
             if not rate:
                 continue
@@ -335,7 +345,10 @@ class PackedLinear(nn.Module):
             ones = x.new_ones(rows, tokens, x.shape[-1])
             draw = adapter_dropout if is_plain(x, adapters[place]) else functional.dropout
             with part.random():
-                keep[place, :rows, :tokens] = draw(ones, rate)
+                drawn = draw(ones, rate)
+            if x.dtype != exact:
+                drawn = (drawn != 0).to(exact) / (1 - rate)
+            keep[place, :rows, :tokens] = drawn
         return keep.view_as(x)
 
 

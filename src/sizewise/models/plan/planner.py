@@ -31,6 +31,11 @@ GB = 1_000_000_000
 CARDS_GB = (8, 12, 16, 24, 48, 80)
 CUDA_CONTEXT = int(0.7 * GB)
 FRAGMENTATION = 0.03
+# On a GPU, the dtypes of bases of which ``trainer.precision`` lets only the adapter be cast.
+CASTING = {
+    "auto": (torch.bfloat16,), "bf16-mixed": (torch.bfloat16,), "bf16-true": (torch.bfloat16,),
+    "16-mixed": (torch.float16,),
+}  # fmt: skip
 
 
 def plan_memory(
@@ -204,7 +209,8 @@ class _Planner:
             return dict.fromkeys(("gradients", "optimizer", "activations", "logits"), 0)
         work = choice.workload
         shape = Shape(work.batch_size, work.prompt_tokens, work.answer_tokens)
-        key = ("training", shape, work.gradient_checkpointing, dtype, choice.quantization.method)
+        method = choice.quantization.method
+        key = ("training", shape, work.gradient_checkpointing, work.precision, dtype, method)
         if key not in self.traces:
             lean = self.lora.fast and choice.quantization.method != "int8"
             lora = replace(self.lora, fast=lean)
@@ -212,7 +218,7 @@ class _Planner:
             every_row = self.device_type == "cuda" or choice.quantization.method == "int8"
             self.traces[key] = trace_training(
                 self.config, self.model, lora, dtype, shape, work.gradient_checkpointing, every_row,
-                mixed=self.device_type == "cuda" and dtype.itemsize == 2,
+                mixed=self.device_type == "cuda" and dtype in CASTING.get(work.precision, ()),
             )  # fmt: skip
         _, trainable, _ = self._counts(dtype)
         size = dtype.itemsize if self.lora.method == "full" else 4
@@ -242,7 +248,7 @@ class Workload:
     ``own_eval_batch``: that is set apart from ``batch_size``, not the same for both.
     ``training_cards``: among which the weights are divided in training (FSDP2), and
     ``answering_cards``: over which they are spread to answer (``model.device_map``); the plan is
-    then that of one card.
+    then that of one card. ``precision`` is ``trainer.precision``.
     """
 
     batch_size: int = 8
@@ -254,6 +260,7 @@ class Workload:
     own_eval_batch: bool = False
     training_cards: int = 1
     answering_cards: int = 1
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)

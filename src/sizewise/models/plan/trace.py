@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -70,10 +71,26 @@ def trace_training(
         if checkpointing:
             enable_checkpointing(adapted, checkpointing == SELECTIVE)
         # Meta has no autocast of its own: see ``fast_lora.autocast_dtype``.
-        with torch.autocast("cpu", dtype, enabled=mixed):
+        with torch.autocast("cpu", dtype, enabled=mixed), Fp32Norms() if mixed else nullcontext():
             return _training_step(adapted.train(), shape, every_row)
 
     return _by_layers(config, step)
+
+
+class Fp32Norms(TorchFunctionMode):
+    """Makes layer norms in fp32, as autocast does on GPUs."""
+
+    MADE = (nn.functional.layer_norm, nn.functional.rms_norm, nn.functional.group_norm)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in self.MADE:
+            args = [a.float() if isinstance(a, Tensor) else a for a in args]
+            kwargs = {
+                k: v.float() if isinstance(v, Tensor) else v for k, v in (kwargs or {}).items()
+            }
+        return func(*args, **(kwargs or {}))
 
 
 def trace_generation(
