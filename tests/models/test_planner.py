@@ -134,6 +134,26 @@ def test_a_gpu_casts_the_adapter_alone_where_precision_and_base_agree(
     assert asked == [mixed]
 
 
+def test_a_gpu_that_is_here_without_bf16_is_planned_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``auto`` is fp32 weights in fp16 arithmetic there; a base in fp16 has its adapter cast."""
+    plain, half = wide("llama"), replace(wide("llama"), dtype="float16")
+
+    def gpu(model: ModelConfig) -> dict[str, int]:
+        return dict(
+            plan_memory(model, QuantizationConfig(), LORA, ADAMW, WORK, advise=False).training
+        )
+
+    recent, in_bf16 = gpu(plain), gpu(half)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    old, in_fp16 = gpu(plain), gpu(half)
+    assert old["weights"] == 2 * recent["weights"]
+    assert old["activations"] > 1.5 * recent["activations"]
+    assert in_fp16["activations"] == recent["activations"] < in_bf16["activations"]
+
+
 def test_a_job_is_planned_in_its_own_precision() -> None:
     auto, whole = (
         plan_job(compose_run(["model=nano", f"trainer.precision={precision}"]), advise=False)

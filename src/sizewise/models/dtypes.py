@@ -74,3 +74,8 @@ def cast(parameters: Iterable[nn.Parameter], trainer: TrainerConfig) -> None:
 def computes_in_bf16(device: torch.device) -> bool:
     """Whether ``device`` is a GPU with bf16 arithmetic of its own."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def planned_gpu_computes_in_bf16() -> bool:
+    """Whether a GPU that is planned for does: the one that is here, or else a recent one."""
+    return not torch.cuda.is_available() or computes_in_bf16(torch.device("cuda"))

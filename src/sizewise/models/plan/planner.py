@@ -12,7 +12,7 @@ from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
 from sizewise.config.training import SELECTIVE, OptimizerConfig
 from sizewise.errors import ModelError
 from sizewise.models.architecture import check_vocabulary, model_config
-from sizewise.models.dtypes import DTYPES
+from sizewise.models.dtypes import DTYPES, planned_gpu_computes_in_bf16
 from sizewise.models.plan.trace import Shape, adapted_meta, trace_generation, trace_training
 from sizewise.models.plan.weights import (
     block_bytes,
@@ -31,11 +31,12 @@ GB = 1_000_000_000
 CARDS_GB = (8, 12, 16, 24, 48, 80)
 CUDA_CONTEXT = int(0.7 * GB)
 FRAGMENTATION = 0.03
-# On a GPU, the dtypes of bases of which ``trainer.precision`` lets only the adapter be cast.
+# The dtype of bases over which, on a GPU, a precision lets only the adapter be cast.
 CASTING = {
-    "auto": (torch.bfloat16,), "bf16-mixed": (torch.bfloat16,), "bf16-true": (torch.bfloat16,),
-    "16-mixed": (torch.float16,),
-}  # fmt: skip
+    "bf16-mixed": torch.bfloat16,
+    "bf16-true": torch.bfloat16,
+    "16-mixed": torch.float16,
+}
 
 
 def plan_memory(
@@ -173,10 +174,16 @@ class _Planner:
         quantized = quantization.method != "none"
         name = quantization.compute_dtype if quantized else self.model.dtype
         if name == "auto":
-            return torch.bfloat16 if self.device_type == "cuda" else torch.float32
+            halves = self.device_type == "cuda" and planned_gpu_computes_in_bf16()
+            return torch.bfloat16 if halves else torch.float32
         if name not in DTYPES:
             raise ModelError(f"dtype {name!r} is not known. Choose: auto, {', '.join(DTYPES)}.")
         return DTYPES[name]
+
+    def _casts_adapters_alone(self, precision: str, dtype: torch.dtype) -> bool:
+        if precision == "auto":
+            precision = "bf16-mixed" if planned_gpu_computes_in_bf16() else "16-mixed"
+        return self.device_type == "cuda" and CASTING.get(precision) == dtype
 
     def _trained_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """A base trained in full is fp32 meanwhile, unless ``model.dtype`` names another."""
@@ -218,7 +225,7 @@ class _Planner:
             every_row = self.device_type == "cuda" or choice.quantization.method == "int8"
             self.traces[key] = trace_training(
                 self.config, self.model, lora, dtype, shape, work.gradient_checkpointing, every_row,
-                mixed=self.device_type == "cuda" and dtype in CASTING.get(work.precision, ()),
+                mixed=self._casts_adapters_alone(work.precision, dtype),
             )  # fmt: skip
         _, trainable, _ = self._counts(dtype)
         size = dtype.itemsize if self.lora.method == "full" else 4
