@@ -1,10 +1,10 @@
 """A training step of this version beside one of an earlier version, on the embedded models.
 
-    python benchmarks/training_versions.py --before CHECKOUT [--repeats 3]
+    python benchmarks/training_versions.py --before CHECKOUT [--repeats 3] [--only NF4]
 
 Both train the same adapter (r=8) on the same rows, one thread, in turns: with the dropout of 0.05
-that an earlier version had as its default, without any, and each as it is shipped. Seconds of the
-steps alone, as each version records them; the ratios are of the turns.
+that an earlier version had as its default, without any, each as it is shipped, and over a base in
+NF4. Seconds of the steps alone, as each version records them; the ratios are of the turns.
 """
 
 from __future__ import annotations
@@ -25,8 +25,14 @@ JOB = (
     "trainer.batch_size=16", "trainer.num_threads=1", "trainer.progress_bar=false",
     "trainer.validate_at_start=false", "logger=none", "callbacks=none",
 )  # fmt: skip
-# What each version trains with: dropout of the earlier one, and of this one.
-SETTINGS = {"dropout 0.05": (0.05, 0.05), "no dropout": (0.0, 0.0), "as shipped": (0.05, 0.0)}
+DROPOUT, NONE = "lora.dropout=0.05", "lora.dropout=0.0"
+# What each version trains with: options of the earlier one, and of this one.
+SETTINGS = {
+    "dropout 0.05": ((DROPOUT,), (DROPOUT,)),
+    "no dropout": ((NONE,), (NONE,)),
+    "as shipped": ((DROPOUT,), (NONE,)),
+    "no dropout over NF4": ((NONE, "quantization=nf4"), (NONE, "quantization=nf4")),
+}
 
 
 def seconds(checkout: Path, folder: Path, *options: str) -> float:
@@ -37,18 +43,20 @@ def seconds(checkout: Path, folder: Path, *options: str) -> float:
     return float(json.loads((folder / "fit.json").read_text())["seconds"])
 
 
-def rows(before: Path, repeats: int, place: Path) -> Iterator[str]:
+def rows(before: Path, repeats: int, place: Path, only: str = "") -> Iterator[str]:
     """Rows of the table: median seconds of both, and the ratios of the turns."""
     alike = same_question(place / "rows.csv")
     for base in ("nano", "micro"):
-        for name, dropouts in SETTINGS.items():
+        for name, ways in SETTINGS.items():
+            if only not in name:
+                continue
             turns = []
             for turn in range(repeats):
                 pair = []
                 for number, checkout in enumerate((before, ROOT)):
                     folder = place / str(number) / f"{base}-{name.replace(' ', '-')}-{turn}"
                     folder.parent.mkdir(exist_ok=True)
-                    options = [f"model={base}", *alike, f"lora.dropout={dropouts[number]}"]
+                    options = [f"model={base}", *alike, *ways[number]]
                     pair.append(seconds(checkout, folder, *options))
                 turns.append(pair)
             earlier, now = (statistics.median(t[side] for t in turns) for side in (0, 1))
@@ -63,10 +71,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", type=Path, required=True, help="the earlier checkout")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", help="settings with this in their name")
     options = parser.parse_args()
     print("| base | | before, s | now, s | times as fast |\n|---|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        for row in rows(options.before.resolve(), options.repeats, Path(folder)):
+        for row in rows(options.before.resolve(), options.repeats, Path(folder), options.only):
             print(row, flush=True)
 
 
