@@ -17,6 +17,7 @@ from sizewise.errors import ModelError
 from sizewise.late_imports import without_bitsandbytes
 from sizewise.models import dtypes
 from sizewise.models.adapter import full
+from sizewise.models.adapter.fast_gate import lean_gates
 from sizewise.models.adapter.fast_lora import LORA_LINEAR, speed_up
 from sizewise.models.adapter.fast_norm import lean_norms
 from sizewise.models.adapter.packed_lora import PACKED_LINEARS
@@ -136,6 +137,7 @@ def _wrap(base: PreTrainedModel, config: Any, fast: bool = True) -> PeftModel:
     if fast:
         speed_up(adapted)
     lean_norms(adapted, fast)
+    lean_gates(adapted, fast)
     return cast("PeftModel", adapted)
 
 

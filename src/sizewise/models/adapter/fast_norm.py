@@ -13,6 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from sizewise.models.adapter.wrapping import take_back
+
 
 class RmsNorm(torch.autograd.Function):
     """``(w + more) · x / sqrt(mean(x²) + eps)`` over the last dimension, with w frozen."""
@@ -64,8 +66,7 @@ def lean_norms(model: nn.Module, lean: bool) -> int:
     """
     count = 0
     for module in model.modules():
-        if getattr(module.__dict__.get("forward"), "func", None) is _forward:
-            del module.forward
+        take_back(module, _forward)
         more = _added(cast(Hashable, type(module))) if _is_simple(module) else None
         if lean and more is not None:
             module.forward = partial(_forward, module, more)

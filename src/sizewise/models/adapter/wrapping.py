@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +25,12 @@ def base_of(model: nn.Module) -> PreTrainedModel:
     """Return the transformers model itself, whether or not an adapter is wrapped around it."""
     wrapper: Any = model
     return cast("PreTrainedModel", wrapper.get_base_model() if is_adapted(model) else model)
+
+
+def take_back(module: nn.Module, forward: Callable[..., Any]) -> None:
+    """Give a module its class's forward again, where it had been given a partial of ``forward``."""
+    if getattr(vars(module).get("forward"), "func", None) is forward:
+        del module.forward
 
 
 def adapted_modules(model: nn.Module) -> list[str]:
