@@ -190,5 +190,5 @@ def test_memory_of_processes_that_end_is_waited_for(
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda card: (1 + min(clock[0] - 100, grows) * card, 9)
     )
-    devices.wait_for_memory()
+    devices.wait_for_memory(2)
     assert clock[0] - 100 == pytest.approx(waited, abs=0.5)

@@ -81,8 +81,8 @@ def device_works() -> bool:
     return True
 
 
-def wait_for_memory(quiet: float = 3.0, most: float = 60.0) -> None:
-    """Wait until the GPUs' free memory grows no more: processes that end give theirs back late.
+def wait_for_memory(cards: int, quiet: float = 3.0, most: float = 60.0) -> None:
+    """Wait until the free memory of the first GPUs grows no more: processes end late.
 
     It has stayed as it is for ``quiet`` seconds then, or ``most`` have passed.
     """
@@ -90,10 +90,13 @@ def wait_for_memory(quiet: float = 3.0, most: float = 60.0) -> None:
 
     if not torch.cuda.is_available():
         return
-    cards = range(torch.cuda.device_count())
+    cards = min(cards, torch.cuda.device_count())
     free, since, started = 0, time.monotonic(), time.monotonic()
     while (now := time.monotonic()) - since < quiet and now - started < most:
-        found = sum(torch.cuda.mem_get_info(card)[0] for card in cards)
+        try:
+            found = sum(torch.cuda.mem_get_info(card)[0] for card in range(cards))
+        except RuntimeError:  # a card that another process has for itself still
+            found = 0
         if found > free:
             free, since = found, now
         time.sleep(0.2)
@@ -106,6 +109,20 @@ def reset_peaks() -> None:
     """
     for peak in list(PeakMemory.measuring):
         peak.note()
+    _forget_peaks()
+
+
+@contextmanager
+def unmeasured() -> Iterator[None]:
+    """Let what is held inside be part of nobody's peak."""
+    reset_peaks()
+    try:
+        yield
+    finally:
+        _forget_peaks()
+
+
+def _forget_peaks() -> None:
     if cuda := _cuda_in_use():
         for number in range(cuda.device_count()):
             cuda.reset_peak_memory_stats(number)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.evaluation.timing import time_batch, time_sides
@@ -78,6 +79,47 @@ def test_not_even_one_answer_that_fits_is_no_time_and_no_failure(
     fails_above(causal, 0)
     assert time_sides(causal, sides, split, template, GREEDY, 2, 4) == []  # type: ignore[arg-type]
     assert "Speed is not known" in caplog.text
+
+
+class Merging:
+    """A side whose weights are merged where that is wanted; memory suffices for some rounds."""
+
+    def __init__(self, bytes_kept: list[int]) -> None:
+        self.left, self.merged = bytes_kept, 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[int]:
+        self.merged = self.left.pop(0) if self.left else 0
+        try:
+            yield self.merged
+        finally:
+            self.merged = 0
+
+
+def test_memory_for_merged_weights_is_given_up_before_the_batch(
+    causal: Any, split: StubSplit, template: StubTemplate
+) -> None:
+    tuned = Merging([9] * 99)
+
+    def hook(module: Any, args: Any, kwargs: Any) -> None:
+        if tuned.merged:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    handle = causal.register_forward_pre_hook(hook, with_kwargs=True)
+    given: Any = (causal, {"tuned": tuned}, split, template, GREEDY, 2, 4)
+    found = time_sides(*given, {"tuned": Merging([])})
+    handle.remove()
+    assert {(t.batch_size, t.merged) for t in found} == {(4, False), (1, False)}
+    tuned = Merging([9] * 99)
+    assert {t.merged for t in time_sides(*given[:1], {"tuned": tuned}, *given[2:])} == {True}
+
+
+def test_rounds_of_both_kinds_are_not_one_time(
+    causal: Any, split: StubSplit, template: StubTemplate
+) -> None:
+    given: Any = (causal, {"tuned": Merging([9])}, split, template, GREEDY, 2, 4)
+    found = time_sides(*given, {"tuned": Merging([])})
+    assert {(t.batch_size, t.merged) for t in found} == {(4, False), (1, False)}
 
 
 @contextmanager

@@ -248,6 +248,29 @@ def test_who_waits_first_does_not_pay_for_what_all_have_queued() -> None:
     assert seats[2].clock() == 0.0
 
 
+def test_who_makes_its_own_passes_waits_at_its_own_cost() -> None:
+    pack = Pack(GroupSize(3))
+    seats = [pack.join(lambda: None) for _ in range(3)]
+    for seat in seats:
+        seat._model, seat._alone = torch.nn.Linear(1, 1), "it is a test"
+    pack._group = seats[:2]
+    pack.share_wait(seats[2], 6.0)
+    assert [seat.clock() for seat in seats] == [0.0] * 3, "it had no part in that pass"
+    for seat in seats:
+        with torch.no_grad():
+            assert seat._model is not None
+            assert seat.answer_logits(seat._model, {}) is None
+        pack.share_wait(seat, 6.0)
+    assert [seat.clock() for seat in seats] == [0.0] * 3
+    pack._group = seats
+    for seat in seats:
+        seat.waiting, seat._question = "answers", None
+    pack.answering.limit(1)
+    pack._group = [seats[0]]
+    pack.pass_through()
+    assert pack._group == [], "answers have been read when they are made"
+
+
 def test_who_dies_while_it_waits_leads_no_pass() -> None:
     def dies() -> None:
         raise KeyboardInterrupt

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sizewise.models.adapter.fast_gate import Gated, gradient_of, lean_gates
+from sizewise.models.adapter.fast_gate import Gated, kind_of, lean_gates
 from sizewise.models.adapter.packed import view_of
 
 GATED = ["llama", "qwen2", "qwen3", "mistral", "smollm3", "gemma", "gemma2", "gemma3_text"]
@@ -40,10 +40,10 @@ def test_outputs_and_gradients_are_those_of_transformers(
 
 def test_gradients_are_those_of_finite_differences() -> None:
     for act in (nn.SiLU(), nn.GELU(), nn.GELU(approximate="tanh")):
-        gradient = gradient_of(act)
+        kind = kind_of(act)
         gate, up = (torch.randn(3, 5, dtype=torch.float64, requires_grad=True) for _ in "ab")
         assert torch.autograd.gradcheck(
-            lambda g, u, act=act, gradient=gradient: Gated.apply(g, u, act, gradient), (gate, up)
+            lambda g, u, act=act, kind=kind: Gated.apply(g, u, act, kind), (gate, up)
         )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig as PeftLora
+from peft import get_peft_model
 
 from sizewise.config.model import LoraConfig
 from sizewise.models.adapter import merged as merged_module
@@ -107,6 +109,25 @@ def test_speed_is_measured_with_weights_merged_in_half_precision(
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     with merged(adapted(base_of_type("qwen2", "nf4"), tiny, "lora"), exact=False) as kept:
         assert kept == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_what_cannot_be_merged_fails_nothing(
+    dtype: torch.dtype, base_of_type: Any, tiny: Any, batch: Any
+) -> None:
+    """An adapter whose bias has no place in the base, and merged weights that overflow."""
+    base = base_of_type("llama").to(dtype)
+    biased = get_peft_model(base, PeftLora(r=2, lora_bias=True, target_modules=["v_proj"]))
+    with merged(biased, exact=False) as kept:
+        assert kept == 0
+    model = adapted(base_of_type("qwen2").to(dtype), tiny, "lora")
+    layer = next(m for m in model.modules() if hasattr(m, "lora_A"))
+    layer.lora_B["default"].weight.data.fill_(1e38 if dtype == torch.float32 else 60000)
+    layer.lora_A["default"].weight.data.fill_(1e38 if dtype == torch.float32 else 60000)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with merged(model, exact=False) as kept:
+        assert kept == 0
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 def test_a_signal_while_weights_are_put_back_leaves_none_merged(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from sizewise.composition.compose import compose_run
@@ -33,6 +34,7 @@ from sizewise.models.plan import planner, trace
 from sizewise.models.plan.planner import GB, MemoryPlan, Workload, plan_memory, smaller_batches
 from sizewise.models.plan.trace import Shape, trace_generation, trace_training, with_layers
 from sizewise.models.plan.weights import (
+    cast_bytes,
     largest_linear_bytes,
     optimizer_bytes,
     weight_bytes,
@@ -152,6 +154,48 @@ def test_a_gpu_that_is_here_without_bf16_is_planned_as_it_is(
     assert old["weights"] == 2 * recent["weights"]
     assert old["activations"] > 1.5 * recent["activations"]
     assert in_fp16["activations"] == recent["activations"] < in_bf16["activations"]
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_copies_that_autocast_makes_of_a_base_are_planned(
+    recomputes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An fp32 base under 16-bit autocast: each product keeps its weight's copy for its gradient."""
+    model = wide("llama", layers=6)
+    config = model_config(model)
+    planned_bytes = cast_bytes(config, torch.bfloat16, recomputes)
+    base = load_base(model)
+    weights = {m.weight.shape for m in base.modules() if isinstance(m, nn.Linear)}
+    adapted = attach_adapter(base, LORA, model, 0).train()
+    inputs = torch.randint(3, 512, (1, 4))
+    alive: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        shapes = {tensor.shape, tensor.t().shape} if tensor.dim() == 2 else set()
+        if tensor.dtype == torch.bfloat16 and shapes & weights:
+            alive[tensor.untyped_storage()._cdata] = tensor.nbytes
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
+        torch.autocast("cpu", torch.bfloat16, cache_enabled=False),
+    ):
+        logits = adapted(inputs, use_cache=False).logits
+    assert logits.requires_grad
+    if recomputes:
+        assert planned_bytes < cast_bytes(config, torch.bfloat16, False) / 2
+    else:
+        assert sum(alive.values()) == pytest.approx(planned_bytes, rel=0.05)
+    old = replace(WORK, precision="16-mixed", gradient_checkpointing=recomputes)
+    whole = replace(old, precision="32-true")
+    plans = [
+        plan_memory(
+            replace(model, dtype="float32"), QuantizationConfig(), LORA, ADAMW, work, advise=False
+        )
+        for work in (old, whole)
+    ]
+    assert plans[0].training["dequantized"] == planned_bytes
+    assert plans[1].training["dequantized"] == 0
 
 
 def test_a_job_is_planned_in_its_own_precision() -> None:

@@ -1,8 +1,8 @@
 """How fast a model answers: a sample decoded plainly, apart from all that is measured beside it.
 
 Untouched and specialised model take turns in one session, so that a busy machine slows both, at
-batch 1 and at the batch used; an adapter is merged, as it would be served (over a quantised base it
-stays beside it). On a CPU the seconds of computing stand beside those that passed: where they
+batch 1 and at the batch used; an adapter is merged, as it would be served, where it can be and
+memory suffices. On a CPU the seconds of computing stand beside those that passed: where they
 differ, the machine was busy.
 """
 
@@ -26,7 +26,10 @@ from sizewise.record.timing import ENOUGH_SECONDS, MOST_ROUNDS, Timing
 
 log = logging.getLogger(__name__)
 Side = Callable[[], AbstractContextManager[Any]]
-"""Opens the block in which the model answers as one of the two sides."""
+"""Opens the block in which the model answers as one of the two sides.
+
+With an adapter it yields the bytes of weights that are kept beside merged ones; 0: nothing is.
+"""
 WARM_UP = 4
 
 
@@ -73,6 +76,7 @@ def time_sides(
     generation: GenerationConfig,
     count: int,
     batch_size: int,
+    leaner: Mapping[str, Side] | None = None,
 ) -> list[Timing]:
     """Time every side at batch 1 and at ``batch_size``, in turns.
 
@@ -85,7 +89,9 @@ def time_sides(
         count: answers at batch 1 in every round, and rounds of as many prompts.
         batch_size: the batch used; half of it where memory does not suffice, and so on. A model
             for which there is not even enough for one answer is not timed: that costs no result.
+        leaner: sides in a way that needs less memory, which are tried before smaller batches.
     """
+    spare = dict(leaner or {})
     while True:
         samples = {batch_size: _sample(split_, batch_size), 1: _sample(split_, count)}
         try:
@@ -95,6 +101,9 @@ def time_sides(
                 raise
         # Outside of `except`: the error's traceback would keep the batch's tensors alive.
         free_memory()
+        if spare:
+            sides, spare = {**sides, **spare}, {}
+            continue
         if batch_size == 1:
             log.warning("Speed is not known: memory does not suffice to time one answer.")
             return []
@@ -111,16 +120,23 @@ def _in_turns(
 ) -> list[Timing]:
     """Time every side on each sample, in batches of its key."""
     runs: dict[tuple[str, int], list[_Run]] = {(s, b): [] for b in samples for s in sides}
+    merged: dict[str, bool | None] = {}
     started = time.perf_counter()
     for number in range(MOST_ROUNDS):
         if number and time.perf_counter() - started > ENOUGH_SECONDS:
             break
         for size, prompts in samples.items():
             for side, block in sides.items():
-                with block():
+                with block() as kept:
+                    now = kept > 0 if isinstance(kept, int) else None
+                    if merged.setdefault(side, now) != now:
+                        raise MemoryError("the adapter could not be merged in every round")
                     runs[side, size] += _timed(model, prompts, size, template, generation, number)
     on_cpu = device_of(model).type == "cpu"
-    return [_summary(side, size, found, on_cpu) for (side, size), found in runs.items()]
+    return [
+        replace(_summary(side, size, found, on_cpu), merged=merged[side])
+        for (side, size), found in runs.items()
+    ]
 
 
 def _sample(split_: EncodedSplit, count: int) -> list[list[int]]:

@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +23,7 @@ from sizewise.config import RunConfig
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.example import SplitName
 from sizewise.data.tokens.template import Template
-from sizewise.devices import conditions, wait_for_memory
+from sizewise.devices import conditions, unmeasured, wait_for_memory
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fit
 from sizewise.evaluation.candidate_set import (
@@ -187,7 +188,8 @@ class LanguageModel:
         """Make room, train with the other processes, and load the whole base again to answer."""
         let_go(self.model)
         fitted = train_divided(job.cfg, job.task, padding, loggers, job.run_dir)
-        wait_for_memory()  # the other processes' cards may have to hold parts of the base
+        if job.cfg.model.device_map is not None:  # their cards have to hold parts of the base
+            wait_for_memory(job.cfg.trainer.devices)
         base = take_base(*storage_of(job.cfg), job.device)
         model = load_adapter(base, RunDir(job.run_dir).adapter)
         cast_adapter(model, job.cfg.trainer)
@@ -214,10 +216,15 @@ class LanguageModel:
         sides: dict[str, Side] = {}
         if self.untouched or (job.cfg.evaluation.zero_shot and not is_full(model)):
             sides["base"] = lambda: base_only(model)
-        if not self.untouched:
+        leaner: dict[str, Side] = {}
+        if not self.untouched and is_full(model):
+            sides["tuned"] = nullcontext
+        elif not self.untouched:
             sides["tuned"] = lambda: merged(model, exact=False)
-        size = job.eval_batch_size
-        return time_sides(model, sides, split, self.template, job.cfg.generation, count, size)
+            leaner["tuned"] = lambda: merged(model)
+        size, template, generation = job.eval_batch_size, self.template, job.cfg.generation
+        with unmeasured():
+            return time_sides(model, sides, split, template, generation, count, size, leaner)
 
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the model; its adapter as the weights that were scored have it."""

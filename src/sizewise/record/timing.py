@@ -16,7 +16,7 @@ class Timing:
     """Seconds of a sample of answers, decoded plainly; both sides of a run in one session.
 
     Attributes:
-        side: ``base`` (untouched) or ``tuned`` (its adapter merged, but for a quantised base).
+        side: ``base`` (untouched) or ``tuned``.
         batch_size: answers made together.
         answers: answers timed, over all rounds.
         new_tokens: mean tokens of an answer.
@@ -25,6 +25,7 @@ class Timing:
         per_token: the same of a new token.
         mean_per_answer: mean seconds, to be compared with the next.
         cpu_per_answer: mean seconds of computing, over all threads; None but on a CPU.
+        merged: whether the adapter was merged meanwhile; None without one, and in earlier records.
     """
 
     side: str
@@ -39,6 +40,7 @@ class Timing:
     per_token_high: float
     mean_per_answer: float
     cpu_per_answer: float | None = None
+    merged: bool | None = None
 
     @property
     def busy(self) -> bool:

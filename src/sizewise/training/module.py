@@ -269,6 +269,8 @@ class AnswerModule(pl.LightningModule):
         }
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if str(self.trainer.precision) == "16-mixed":  # whose step reads whether gradients overflow
+            wait_for_device(self.device)
         self.lr_used = float(optimizer.param_groups[0]["lr"])
 
     def configure_gradient_clipping(

@@ -111,14 +111,19 @@ class Pack:
         return time.perf_counter()
 
     def share_wait(self, seat: Seat, seconds: float) -> None:
-        """Charge what one job has waited for the device to those that shared the last pass.
+        """Charge what one job has waited for the device to those that shared the last pass with it.
 
         All read their losses after the same steps: whoever is first waits for what all have queued.
         """
-        group = [each for each in self._group if each.takes_part] or [seat]
+        group = [each for each in self._group if each.takes_part]
+        group = group if seat in group else [seat]
         for each in group:
             each.charge(seconds / len(group))
         seat.charge(-seconds)
+
+    def go_alone(self, seat: Seat) -> None:
+        """Remember that the last pass is one that a job makes by itself."""
+        self._group = [seat]
 
     def note_alone(self, seat: Seat, begun: float) -> None:
         """Take down what a forward and a backward pass of one job took."""
@@ -146,6 +151,8 @@ class Pack:
             seat.waiting = ""
             seat.charge(seconds / len(group))
         group[0].charge(-seconds)
+        if what == "answers":  # they have been read
+            self._group = []
 
     def _shared_by_most(self, group: list[Seat], what: str) -> list[Seat]:
         """Make a pass that leads forward; with too little memory, of half the group, then the rest.

@@ -99,6 +99,9 @@ class Passes(Protocol):
     def share_wait(self, seat: Seat, seconds: float) -> None:
         """Charge what one job has waited for the device to those that had a part in its work."""
 
+    def go_alone(self, seat: Seat) -> None:
+        """Take note of a pass that a job makes by itself."""
+
     def note_alone(self, seat: Seat, begun: float) -> None:
         """Take down what a forward and a backward pass of one job took."""
 
@@ -149,6 +152,8 @@ class Seat:
             self._batch = batch
             self._wait("forward" if training else "validation")
         logits, self._logits = self._logits, None
+        if logits is None:
+            self.pack.go_alone(self)
         if training and logits is None and self._batch is batch:
             self._begun = self.pack.time()
         return logits

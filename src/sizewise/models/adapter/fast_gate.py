@@ -20,14 +20,14 @@ from sizewise.models.adapter.wrapping import take_back
 Gradient = Callable[[Tensor, Tensor], Tensor]
 """From the gradient by an activation and its input: the gradient by the input."""
 PARTS = {"gate_proj", "up_proj", "down_proj", "act_fn"}
-KNOWN: tuple[tuple[Callable[[Tensor], Tensor], Gradient], ...] = (
-    (functional.silu, torch.ops.aten.silu_backward),
-    (
+KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], Gradient]] = {
+    "silu": (functional.silu, torch.ops.aten.silu_backward),
+    "gelu_tanh": (
         partial(functional.gelu, approximate="tanh"),
         partial(torch.ops.aten.gelu_backward, approximate="tanh"),
     ),
-    (functional.gelu, torch.ops.aten.gelu_backward),
-)
+    "gelu": (functional.gelu, torch.ops.aten.gelu_backward),
+}
 
 
 class Gated(torch.autograd.Function):
@@ -35,10 +35,10 @@ class Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, gate: Tensor, up: Tensor, act: Callable[[Tensor], Tensor], gradient: Gradient
+        ctx: Any, gate: Tensor, up: Tensor, act: Callable[[Tensor], Tensor], kind: str
     ) -> Tensor:
         ctx.save_for_backward(gate, up)
-        ctx.act, ctx.gradient = act, gradient
+        ctx.act, ctx.gradient = act, KNOWN[kind][1]
         return act(gate).mul_(up)
 
     @staticmethod
@@ -59,38 +59,39 @@ def lean_gates(model: nn.Module, lean: bool) -> int:
         if not lean or {name for name, _ in module.named_children()} != PARTS:
             continue
         part: Any = module
-        gradient = gradient_of(part.act_fn)
-        if gradient is None or not _is_gated(cast(Hashable, type(module))):
+        kind = kind_of(part.act_fn)
+        if not kind or not _is_gated(cast(Hashable, type(module))):
             continue
         if "forward" not in vars(module):  # of its own, as accelerate gives modules
-            module.forward = partial(_forward, module, gradient)
+            module.forward = partial(_forward, module, kind)
             count += 1
     return count
 
 
-def _forward(self: Any, gradient: Gradient, x: Tensor) -> Tensor:
+def _forward(self: Any, kind: str, x: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         return cast(Tensor, type(self).forward(self, x))
     gate, up = self.gate_proj(x), self.up_proj(x)
     if gate.dtype != up.dtype:
-        return cast(Tensor, type(self).forward(self, x))
-    return cast(Tensor, self.down_proj(Gated.apply(gate, up, self.act_fn, gradient)))
+        return cast(Tensor, self.down_proj(self.act_fn(gate) * up))
+    return cast(Tensor, self.down_proj(Gated.apply(gate, up, self.act_fn, kind)))
 
 
-def gradient_of(act: nn.Module) -> Gradient | None:
-    """Return the gradient of an activation without weights, told by what it does to a probe."""
+def kind_of(act: nn.Module) -> str:
+    """Return which of ``KNOWN`` an activation is, told by what it does to a probe; else nothing."""
     if next(act.parameters(), None) is not None:
-        return None
+        return ""
     with torch.device("cpu"), torch.no_grad():
         probe = torch.linspace(-6, 6, 49)
         try:
             found = act(probe.clone())
         except Exception:  # of whatever kind: somebody's own class, which is left alone
-            return None
-        for known, gradient in KNOWN:
-            if torch.allclose(found, known(probe), rtol=1e-6, atol=1e-7):
-                return gradient
-    return None
+            return ""
+        alike = (
+            kind for kind, (known, _) in KNOWN.items()
+            if torch.allclose(found, known(probe), rtol=1e-6, atol=1e-7)
+        )  # fmt: skip
+        return next(alike, "")
 
 
 @cache

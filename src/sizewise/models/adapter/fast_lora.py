@@ -244,13 +244,15 @@ def is_plain(x: Tensor, layer: Any) -> bool:
     if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
         return False
     computed, own = autocast_dtype(x), _product_dtype(base)
-    return own == computed if computed is not None else own == x.dtype == a_RI.dtype
+    if computed is None:
+        return own == x.dtype == a_RI.dtype
+    return own == computed and (x.dtype == own or type(base).__name__ != "Linear4bit")
 
 
 def as_multiplied(x: Tensor, base: Any) -> Tensor:
     """Return ``x`` in the dtype of the base's product, as autocast makes it.
 
-    On a GPU autocast lets layer norms return fp32.
+    On a GPU autocast lets layer norms return fp32. (bitsandbytes' layers return what they get.)
     """
     return x.to(_product_dtype(base))
 

@@ -37,6 +37,7 @@ def mergeable(model: nn.Module, exact: bool = True) -> list[Any]:
         and type(layer.base_layer) is nn.Linear
         and uses[id(layer.base_layer.weight)] == 1
         and not (layer.merged or layer.disable_adapters)
+        and (layer.base_layer.bias is not None or not any(layer.lora_bias.values()))
         and not any(p.is_meta for p in layer.parameters())
         and (not exact or all(p.dtype == torch.float32 for p in layer.parameters()))
         for layer in layers
@@ -70,13 +71,13 @@ def merged(model: nn.Module, exact: bool = True) -> Iterator[int]:
 
 
 def _merge(layers: list[Any], kept: list[dict[str, Tensor]]) -> bool:
-    """Merge all layers; with too little memory for that, none."""
+    """Merge all layers; with too little memory for that, or where weights overflow, none."""
     try:
         with signals_held():
             for layer in layers:
                 layer.merge(safe_merge=True)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+    except (RuntimeError, MemoryError, ValueError) as error:
+        if not isinstance(error, ValueError) and not is_out_of_memory(error):
             raise
         _put_back(layers, kept)
         return False

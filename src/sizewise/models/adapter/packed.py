@@ -293,8 +293,7 @@ class PackedLinear(nn.Module):
         lean = all(is_plain(x, layer) for layer in used)
         x = as_multiplied(x, base) if lean else x
         seen = x if lean else x.to(pairs[0][0].dtype)
-        keep = self._keep(seen, adapters)
-        dropped = None if keep is None else (seen * keep).to(seen.dtype)
+        dropped = self._dropped(seen, adapters)
         if lean and _one_by_one(x):
             layer, weights = (x, dropped, base.weight, base.bias), chain(*pairs)
             cast_weights = (weight.to(x.dtype) for weight in weights)
@@ -327,29 +326,25 @@ class PackedLinear(nn.Module):
             self._scales[key] = scales.view(-1, 1, 1)
         return self._scales[key]
 
-    def _keep(self, x: Tensor, adapters: Sequence[Any]) -> Tensor | None:
-        """Draw dropout's factors for every part from its own random numbers, at its own shape.
-
-        In fp32 at least: rounded to bf16, 1 / (1 - rate) would be another scale.
-        """
+    def _dropped(self, x: Tensor, adapters: Sequence[Any]) -> Tensor | None:
+        """Drop elements of every part by its own random numbers, drawn at its own shape."""
         rates = [0.0 if a is None else dropout_rate(a) for a in adapters]
         if not (self.training and any(rates)):
             return None
-        places = self._places
-        exact = torch.promote_types(x.dtype, torch.float32)
-        keep = torch.ones_like(x, dtype=exact).view(len(adapters), places.rows, *x.shape[1:])
+        places, found = self._places, []
         for place, (part, rate) in enumerate(zip(places.parts, rates, strict=True)):
-            if not rate:
-                continue
-            rows, tokens = part.shape
-            ones = x.new_ones(rows, tokens, x.shape[-1])
-            draw = adapter_dropout if is_plain(x, adapters[place]) else functional.dropout
-            with part.random():
-                drawn = draw(ones, rate)
-            if x.dtype != exact:
-                drawn = (drawn != 0).to(exact) / (1 - rate)
-            keep[place, :rows, :tokens] = drawn
-        return keep.view_as(x)
+            own = x[place * places.rows : (place + 1) * places.rows]
+            if rate:
+                rows, tokens = part.shape
+                ones = x.new_ones(rows, tokens, x.shape[-1])
+                draw = adapter_dropout if is_plain(x, adapters[place]) else functional.dropout
+                with part.random():
+                    drawn = draw(ones, rate) != 0
+                keep = torch.ones_like(own, dtype=torch.bool)
+                keep[:rows, :tokens] = drawn
+                own = torch.where(keep, own * (1 / (1 - rate)), 0.0)
+            found.append(own)
+        return torch.cat(found)
 
 
 def dropout_rate(layer: Any) -> float:

@@ -16,6 +16,7 @@ from sizewise.models.dtypes import DTYPES, planned_gpu_computes_in_bf16
 from sizewise.models.plan.trace import Shape, adapted_meta, trace_generation, trace_training
 from sizewise.models.plan.weights import (
     block_bytes,
+    cast_bytes,
     largest_linear_bytes,
     optimizer_bytes,
     weight_bytes,
@@ -31,7 +32,7 @@ GB = 1_000_000_000
 CARDS_GB = (8, 12, 16, 24, 48, 80)
 CUDA_CONTEXT = int(0.7 * GB)
 FRAGMENTATION = 0.03
-# The dtype of bases over which, on a GPU, a precision lets only the adapter be cast.
+# What products are made in. Over a base in that dtype only the adapter is cast.
 CASTING = {
     "bf16-mixed": torch.bfloat16,
     "bf16-true": torch.bfloat16,
@@ -94,6 +95,7 @@ class _Planner:
             return {"weights": self._weights(choice, kind), "adapters": adapter_bytes}
 
         training = stored(trained) | self._training(choice, trained) | last
+        training["dequantized"] += self._cast_by_autocast(choice, trained)
         generation = stored(dtype) | self._generation(choice, dtype) | last
         work = choice.workload
         if work.training_cards > 1:
@@ -180,10 +182,19 @@ class _Planner:
             raise ModelError(f"dtype {name!r} is not known. Choose: auto, {', '.join(DTYPES)}.")
         return DTYPES[name]
 
-    def _casts_adapters_alone(self, precision: str, dtype: torch.dtype) -> bool:
+    def _computed_in(self, precision: str) -> torch.dtype | None:
+        """Return what a precision makes products in on a GPU; None: in the weights' own dtype."""
         if precision == "auto":
             precision = "bf16-mixed" if planned_gpu_computes_in_bf16() else "16-mixed"
-        return self.device_type == "cuda" and CASTING.get(precision) == dtype
+        return CASTING.get(precision) if self.device_type == "cuda" else None
+
+    def _cast_by_autocast(self, choice: Choice, dtype: torch.dtype) -> int:
+        """Bytes of the copies that autocast makes of a whole base in another dtype."""
+        work, whole = choice.workload, choice.quantization.method == "none"
+        computed = self._computed_in(work.precision) if whole else None
+        if computed in (None, dtype) or not self.lora.trains:
+            return 0
+        return cast_bytes(self.config, computed, bool(work.gradient_checkpointing))
 
     def _trained_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """A base trained in full is fp32 meanwhile, unless ``model.dtype`` names another."""
@@ -225,7 +236,7 @@ class _Planner:
             every_row = self.device_type == "cuda" or choice.quantization.method == "int8"
             self.traces[key] = trace_training(
                 self.config, self.model, lora, dtype, shape, work.gradient_checkpointing, every_row,
-                mixed=self._casts_adapters_alone(work.precision, dtype),
+                mixed=self._computed_in(work.precision) == dtype,
             )  # fmt: skip
         _, trainable, _ = self._counts(dtype)
         size = dtype.itemsize if self.lora.method == "full" else 4
@@ -277,7 +288,8 @@ class MemoryPlan:
     Attributes:
         total, trainable: parameters with the adapter, and those that training changes.
         training: bytes by part (weights, adapters, gradients, optimizer, activations, logits,
-            dequantized, gathered) at the peak of a training step.
+            dequantized, gathered) at the peak of a training step. Dequantized are weights in the
+            dtype that is computed in, beside those that are stored.
         generation: bytes by part (weights, adapters, kv_cache, activations, dequantized).
         overhead: what the device and its allocator need besides.
         training_peak, generation_peak: sums, overhead included.

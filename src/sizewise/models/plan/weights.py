@@ -103,6 +103,21 @@ def largest_linear_bytes(
     return max((layer.weight.numel() for layer in layers), default=0) * dtype.itemsize
 
 
+def cast_bytes(config: PretrainedConfig, dtype: torch.dtype, recomputes: bool) -> int:
+    """Bytes of the copies of weights in ``dtype`` that autocast makes for both passes.
+
+    ``recomputes``: activations are computed again, block by block, and with them those copies.
+    """
+    model = meta_model(config)
+
+    def linear(part: torch.nn.Module) -> int:
+        layers = (m for m in part.modules() if isinstance(m, torch.nn.Linear))
+        return sum(layer.weight.numel() for layer in layers) * dtype.itemsize
+
+    blocks = [linear(block) for block in transformer_blocks(model)]
+    return linear(model) - (sum(blocks) - max(blocks, default=0) if recomputes else 0)
+
+
 def optimizer_bytes(optimizer: OptimizerConfig, trainable: int, parameter_size: int) -> int:
     """Bytes of the states: two moments for Adam, one for momentum, in 8 bits where so named.
 

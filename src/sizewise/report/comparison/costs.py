@@ -43,7 +43,8 @@ class Timing:
 
     ``conditions`` is what two timings must share to be compared: batch and machine. ``alone`` is an
     answer at batch 1, ``computing`` the mean seconds of computing that an answer took; None where
-    no sample was timed apart. ``busy``: the machine did other work meanwhile.
+    no sample was timed apart. ``busy``: the machine did other work meanwhile. ``beside``: an
+    adapter stayed beside its base.
     """
 
     per_answer: Range
@@ -54,6 +55,7 @@ class Timing:
     alone: Range | None = None
     computing: float | None = None
     busy: bool = False
+    beside: bool = False
 
 
 def timing_of(test: TestSet, arm: Arm) -> Timing | None:
@@ -86,6 +88,7 @@ def _timed_apart(test: TestSet, arm: Arm) -> Timing | None:
         else None,
         float(np.mean(computing)) if len(computing) == len(used) else None,
         any(t.busy for t in used),
+        arm.tuned and any(t.merged is False for t in used),
     )
 
 
@@ -202,7 +205,8 @@ def _speed(test: TestSet, small: Arm, large: Arm) -> str:
     if ours.alone is not None and theirs.alone is not None and ours.batch != 1:
         alone = f"; at batch 1 an answer {ours.alone.text()} against {theirs.alone.text()}"
     apart = "" if ours.jobs & theirs.jobs else ", timed in separate jobs"
-    return f"At batch {ours.batch} {answers}{tokens}{alone}{apart}.{_busy(ours, theirs)}"
+    beside = " The adapter was not merged for that." if ours.beside or theirs.beside else ""
+    return f"At batch {ours.batch} {answers}{tokens}{alone}{apart}.{beside}{_busy(ours, theirs)}"
 
 
 def _busy(ours: Timing, theirs: Timing) -> str:
