@@ -112,6 +112,18 @@ def test_training_peak_over_nf4_is_the_measured_one(checkpointed: bool | str) ->
     check_training_peak("llama", checkpointed, mixed=True, method="nf4")
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each training step that is planned was traced in mixed precision."""
+    found: list[bool] = []
+    real = planner.trace_training
+    monkeypatch.setattr(
+        planner, "trace_training",
+        lambda *args, mixed, **named: found.append(mixed) or real(*args, mixed=mixed, **named),
+    )  # fmt: skip
+    return found
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype", "mixed"),
     [
@@ -121,15 +133,9 @@ def test_training_peak_over_nf4_is_the_measured_one(checkpointed: bool | str) ->
     ],
 )  # fmt: skip
 def test_a_gpu_casts_the_adapter_alone_where_precision_and_base_agree(
-    precision: str, dtype: str, mixed: bool, monkeypatch: pytest.MonkeyPatch
+    precision: str, dtype: str, mixed: bool, asked: list[bool]
 ) -> None:
     """Elsewhere PEFT casts what goes in, or autocast the base, and more is alive."""
-    asked = []
-    real = planner.trace_training
-    monkeypatch.setattr(
-        planner, "trace_training",
-        lambda *args, mixed, **named: asked.append(mixed) or real(*args, mixed=mixed, **named),
-    )  # fmt: skip
     model = replace(wide("llama"), dtype=dtype)
     work = replace(WORK, precision=precision)
     plan_memory(model, QuantizationConfig(), LORA, ADAMW, work, "cuda", advise=False)
@@ -206,13 +212,7 @@ def test_a_job_is_planned_in_its_own_precision() -> None:
     assert whole.training["activations"] > 1.2 * auto.training["activations"]
 
 
-def test_a_plan_for_a_gpu_is_one_in_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    real = planner.trace_training
-    monkeypatch.setattr(
-        planner, "trace_training",
-        lambda *args, mixed, **named: asked.append(mixed) or real(*args, mixed=mixed, **named),
-    )  # fmt: skip
+def test_a_plan_for_a_gpu_is_one_in_mixed_precision(asked: list[bool]) -> None:
     for device in ("cuda", "cpu"):
         plan_memory(wide("llama"), QuantizationConfig(), LORA, ADAMW, WORK, device, advise=False)
     assert asked == [True, False]
