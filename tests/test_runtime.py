@@ -192,3 +192,35 @@ def test_memory_of_processes_that_end_is_waited_for(
     )
     devices.wait_for_memory(2)
     assert clock[0] - 100 == pytest.approx(waited, abs=0.5)
+
+
+def test_a_card_that_another_process_has_for_itself_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+
+    def told(card: int) -> tuple[int, int]:
+        if clock[0] < 8:
+            raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
+        return 5, 9
+
+    monkeypatch.setattr(devices.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(devices.time, "sleep", lambda s: clock.__setitem__(0, clock[0] + s))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", told)
+    devices.wait_for_memory(4)
+    assert clock[0] == pytest.approx(11, abs=0.5)
+
+
+def test_what_is_held_unmeasured_is_nobodys_peak() -> None:
+    peak = PeakMemory(torch.device("cpu"))
+    before = peak.read()
+    assert before is not None
+    with devices.unmeasured():
+        held = torch.ones(2**26)
+        held.add_(1)
+        del held
+    after = peak.read()
+    assert after is not None
+    assert after - before < 2**27, "a quarter of a gigabyte was held"

@@ -96,7 +96,7 @@ def wait_for_memory(cards: int, quiet: float = 3.0, most: float = 60.0) -> None:
         try:
             found = sum(torch.cuda.mem_get_info(card)[0] for card in range(cards))
         except RuntimeError:  # a card that another process has for itself still
-            found = 0
+            found, since = 0, now
         if found > free:
             free, since = found, now
         time.sleep(0.2)

@@ -114,6 +114,24 @@ def test_memory_for_merged_weights_is_given_up_before_the_batch(
     assert {t.merged for t in time_sides(*given[:1], {"tuned": tuned}, *given[2:])} == {True}
 
 
+def test_memory_that_the_untouched_side_lacks_gives_up_no_merging(
+    causal: Any, split: StubSplit, template: StubTemplate
+) -> None:
+    """Nothing is merged while it answers; the batch is halved for both."""
+    tuned = Merging([9] * 99)
+
+    def hook(module: Any, args: Any, kwargs: Any) -> None:
+        if not tuned.merged and len(kwargs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    handle = causal.register_forward_pre_hook(hook, with_kwargs=True)
+    sides = {"base": lambda: time_nothing(), "tuned": tuned}
+    given: Any = (causal, sides, split, template, GREEDY, 2, 4, {"tuned": Merging([])})
+    found = {(t.side, t.batch_size, t.merged) for t in time_sides(*given)}
+    handle.remove()
+    assert found == {("base", n, None) for n in (1, 2)} | {("tuned", n, True) for n in (1, 2)}
+
+
 def test_rounds_of_both_kinds_are_not_one_time(
     causal: Any, split: StubSplit, template: StubTemplate
 ) -> None:

@@ -262,10 +262,7 @@ def test_who_makes_its_own_passes_waits_at_its_own_cost() -> None:
             assert seat.answer_logits(seat._model, {}) is None
         pack.share_wait(seat, 6.0)
     assert [seat.clock() for seat in seats] == [0.0] * 3
-    pack._group = seats
-    for seat in seats:
-        seat.waiting, seat._question = "answers", None
-    pack.answering.limit(1)
+    seats[0].waiting = "answers"
     pack._group = [seats[0]]
     pack.pass_through()
     assert pack._group == [], "answers have been read when they are made"

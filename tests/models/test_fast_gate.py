@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers.activations import ACT2FN
 
+from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.adapter.fast_gate import Gated, kind_of, lean_gates
 from sizewise.models.adapter.packed import view_of
+from sizewise.models.head import answer_logits
 
 GATED = ["llama", "qwen2", "qwen3", "mistral", "smollm3", "gemma", "gemma2", "gemma3_text"]
 
@@ -78,6 +81,34 @@ def test_a_view_has_gates_of_its_own(base_of_type: Any) -> None:
     assert own.forward.args[0] is own is not theirs
 
 
+def test_gate_and_up_of_two_dtypes_are_multiplied_as_transformers_does() -> None:
+    mlp: Any = Plain(nn.SiLU())
+    mlp.gate_proj.bfloat16()
+    mlp.gate_proj.register_forward_pre_hook(lambda m, args: args[0].bfloat16())
+    x, found = torch.randn(2, 4), []
+    for lean in (True, False):
+        lean_gates(mlp, lean)
+        found.append(mlp(x))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("selective", [False, True])
+def test_recomputed_gates_give_the_same_gradients(
+    selective: bool, base_of_type: Any, tiny: Any, batch: Any, plain_lora: Any
+) -> None:
+    found = []
+    for recomputed in (False, True):
+        model = attach_adapter(base_of_type("llama"), plain_lora, tiny("llama"), seed=1).train()
+        if recomputed:
+            enable_checkpointing(model, selective)
+        answer_logits(model, batch).logsumexp(-1).sum().backward()
+        found.append([p.grad for p in model.parameters() if p.grad is not None])
+        gates = [m for m in gates_of(model) if "forward" in vars(m)]
+        assert len(gates) == model.config.num_hidden_layers
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(again, plain)
+
+
 class Sparse(nn.Module):
     """The parts of a gated MLP, used in another way."""
 
@@ -98,7 +129,8 @@ class Plain(Sparse):
 
 
 def test_other_mlps_and_activations_are_left_alone() -> None:
-    others = [Sparse(nn.SiLU()), Plain(nn.PReLU()), Plain(nn.ReLU()), Plain(nn.Identity())]
+    acts = [nn.PReLU(), nn.ReLU(), nn.Identity(), nn.SiLU(inplace=True), ACT2FN["gelu_10"]]
+    others = [Sparse(nn.SiLU()), *map(Plain, acts)]
     hooked = Plain(nn.SiLU())
     theirs = hooked.forward = lambda x: x  # type: ignore[method-assign, assignment]
     model = nn.Sequential(*others, hooked, nn.Linear(4, 4))

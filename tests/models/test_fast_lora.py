@@ -24,6 +24,7 @@ from sizewise.models.adapter.fast_lora import (
     Rows,
     adapter_dropout,
     drawn_for_all,
+    is_plain,
     speed_up,
 )
 from sizewise.models.base import load_base
@@ -362,6 +363,21 @@ def test_an_adapter_over_nf4_can_be_switched_off_and_on(tiny: Any, batch: Any) -
             assert torch.equal(answer_logits(model, batch), untouched)
         assert torch.equal(answer_logits(model, batch), tuned)
     assert (tuned - untouched).abs().max() > 1e-3
+
+
+def test_over_nf4_what_comes_back_has_the_dtype_that_went_in(tiny: Any) -> None:
+    """As bitsandbytes' own layers do; autocast lets layer norms give fp32 on a GPU."""
+    base = load_base(tiny("qwen2"), QuantizationConfig(method="nf4", compute_dtype="bfloat16"))
+    model = adapted(base, tiny, "lora", fast=True)
+    layer: Any = next(m for m in model.modules() if hasattr(m, "lora_A"))
+    x = torch.randn(2, 3, layer.in_features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for given in (x, x.bfloat16()):
+            assert is_plain(given, layer)
+            assert layer(given).dtype == layer._peft_forward(given).dtype == given.dtype
+            torch.testing.assert_close(
+                layer(given).float(), layer._peft_forward(given).float(), atol=0.05, rtol=0.05
+            )
 
 
 def test_layer_norms_that_autocast_returns_in_fp32_are_read_in_half_precision(

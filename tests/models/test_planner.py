@@ -200,8 +200,8 @@ def test_copies_that_autocast_makes_of_a_base_are_planned(
         )
         for work in (old, whole)
     ]
-    assert plans[0].training["dequantized"] == planned_bytes
-    assert plans[1].training["dequantized"] == 0
+    assert plans[0].training["weight_copies"] == planned_bytes
+    assert plans[1].training["weight_copies"] == 0
 
 
 def test_a_job_is_planned_in_its_own_precision() -> None:

@@ -647,9 +647,9 @@ def sample(side: str, batch: int, seconds: float, computing: float) -> Timing:
     )  # fmt: skip
 
 
-def timed_apart(root: Path, busy: float = 1.0) -> SetComparison:
+def timed_apart(root: Path, busy: float = 1.0, merged: bool | None = True) -> SetComparison:
     """A sample of both was timed; ``busy``: seconds that passed for one of computing."""
-    small = [sample("tuned", size, 0.01 * busy, 0.01) for size in (1, 8)]
+    small = [replace(sample("tuned", size, 0.01 * busy, 0.01), merged=merged) for size in (1, 8)]
     untouched = [sample("base", size, 0.5, 0.5) for size in (1, 8)]
     large = [sample("base", 1, 0.2, 0.2), sample("base", 8, 0.04, 0.04)]
     cost = CostFacts(train_seconds=60.0, timings=[*untouched, *small])
@@ -675,6 +675,16 @@ def test_speed_is_that_of_the_sample_timed_apart_at_batch_1_and_the_batch_used(
     (entry,) = result.paid_back
     assert entry.unit == "device seconds"
     assert entry.result.answers == math.ceil(60 / (0.04 - 0.01))
+
+
+@pytest.mark.parametrize(("merged", "said"), [(False, True), (True, False), (None, False)])
+def test_an_adapter_that_was_timed_beside_its_base_is_named(
+    merged: bool | None, said: bool, tmp_path: Path
+) -> None:
+    """None: there is none, or the record is of a time before that was noted."""
+    sentence = timed_apart(tmp_path, merged=merged).verdict.sentence
+    assert ("The adapter of nano LoRA r=8 was not merged." in sentence) == said
+    assert sentence.count("not merged") == said
 
 
 def test_a_busy_machine_is_said_with_speed_and_break_even(tmp_path: Path) -> None:

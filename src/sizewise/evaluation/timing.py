@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
@@ -89,26 +89,42 @@ def time_sides(
         count: answers at batch 1 in every round, and rounds of as many prompts.
         batch_size: the batch used; half of it where memory does not suffice, and so on. A model
             for which there is not even enough for one answer is not timed: that costs no result.
-        leaner: sides in a way that needs less memory, which are tried before smaller batches.
+        leaner: sides in a way that needs less memory, which is tried before smaller batches.
     """
     spare = dict(leaner or {})
     while True:
         samples = {batch_size: _sample(split_, batch_size), 1: _sample(split_, count)}
         try:
             return _in_turns(model, sides, samples, template, generation)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
+        except _NoMemoryError as error:
+            side = error.side
         # Outside of `except`: the error's traceback would keep the batch's tensors alive.
         free_memory()
-        if spare:
-            sides, spare = {**sides, **spare}, {}
+        if side in spare:
+            sides = {**sides, side: spare.pop(side)}
             continue
         if batch_size == 1:
             log.warning("Speed is not known: memory does not suffice to time one answer.")
             return []
         batch_size //= 2
         log.warning("Out of memory while answers are timed: %d at once.", batch_size)
+
+
+class _NoMemoryError(Exception):
+    def __init__(self, side: str) -> None:
+        super().__init__(side)
+        self.side = side
+
+
+@contextmanager
+def _named(side: str) -> Iterator[None]:
+    """Say which side memory did not suffice for."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _NoMemoryError(side) from error
 
 
 def _in_turns(
@@ -127,7 +143,7 @@ def _in_turns(
             break
         for size, prompts in samples.items():
             for side, block in sides.items():
-                with block() as kept:
+                with _named(side), block() as kept:
                     now = kept > 0 if isinstance(kept, int) else None
                     if merged.setdefault(side, now) != now:
                         raise MemoryError("the adapter could not be merged in every round")

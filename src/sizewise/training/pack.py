@@ -140,7 +140,7 @@ class Pack:
         if what == "backward":
             self._backward(group)
         elif shared:
-            group = self._shared_by_most(group, what)
+            group = self._group = self._shared_by_most(group, what)
         seconds = self.time() - begun
         if what == "forward":
             self._seconds = seconds

@@ -186,6 +186,7 @@ class Seat:
         shared, self._shared = self._shared, None
         if shared.failed and shared.own.grad is not None:
             self.together = 1
+            self.pack.go_alone(self)
             assert self._model is not None
             with shared.as_before():
                 logits = answer_logits(self._model, self._batch)
@@ -203,6 +204,7 @@ class Seat:
         shared.logits = None
         self._wait("backward")
         self._shared = None
+        self.pack.go_alone(self)
         set_torch_random(shared.random)
         return True
 

@@ -224,11 +224,12 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if not is_plain(x, self):
         return self._peft_forward(x)
     base, a_RI, b_OR = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
-    x = as_multiplied(x, base)
+    given, x = x.dtype, as_multiplied(x, base)
     rate = getattr(self.lora_dropout[name], "p", 0.0) if self.training else 0.0
     dropped = adapter_dropout(x, rate) if rate else None
     a_RI, b_OR = a_RI.to(x.dtype), b_OR.to(x.dtype)
-    return LoraLinear.apply(x, dropped, base.weight, base.bias, a_RI, b_OR, self.scaling[name])
+    layer = (x, dropped, base.weight, base.bias)
+    return as_returned(LoraLinear.apply(*layer, a_RI, b_OR, self.scaling[name]), base, given)
 
 
 def is_plain(x: Tensor, layer: Any) -> bool:
@@ -244,17 +245,20 @@ def is_plain(x: Tensor, layer: Any) -> bool:
     if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
         return False
     computed, own = autocast_dtype(x), _product_dtype(base)
-    if computed is None:
-        return own == x.dtype == a_RI.dtype
-    return own == computed and (x.dtype == own or type(base).__name__ != "Linear4bit")
+    return own == computed if computed is not None else own == x.dtype == a_RI.dtype
 
 
 def as_multiplied(x: Tensor, base: Any) -> Tensor:
     """Return ``x`` in the dtype of the base's product, as autocast makes it.
 
-    On a GPU autocast lets layer norms return fp32. (bitsandbytes' layers return what they get.)
+    On a GPU autocast lets layer norms return fp32.
     """
     return x.to(_product_dtype(base))
+
+
+def as_returned(out: Tensor, base: Any, given: torch.dtype) -> Tensor:
+    """Return a product as the base's layer does: those of bitsandbytes in the dtype they got."""
+    return out.to(given) if type(base).__name__ == "Linear4bit" else out
 
 
 def _product_dtype(base: Any) -> torch.dtype | None:

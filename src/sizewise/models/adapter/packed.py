@@ -23,6 +23,7 @@ from torch.nn import functional
 from sizewise.models.adapter.fast_lora import (
     adapter_dropout,
     as_multiplied,
+    as_returned,
     has_lean_passes,
     is_plain,
 )
@@ -291,17 +292,20 @@ class PackedLinear(nn.Module):
         pairs = _weights(adapters, *weights_of(used[0]))
         base: Any = self.base_layer
         lean = all(is_plain(x, layer) for layer in used)
-        x = as_multiplied(x, base) if lean else x
+        given, x = x.dtype, as_multiplied(x, base) if lean else x
         seen = x if lean else x.to(pairs[0][0].dtype)
         dropped = self._dropped(seen, adapters)
         if lean and _one_by_one(x):
             layer, weights = (x, dropped, base.weight, base.bias), chain(*pairs)
             cast_weights = (weight.to(x.dtype) for weight in weights)
-            return LoopedLoraLinear.apply(*layer, scales_of(adapters), *cast_weights)
+            out = LoopedLoraLinear.apply(*layer, scales_of(adapters), *cast_weights)
+            return as_returned(out, base, given)
         (a_KRI, b_KOR), scale_K = self._stacks_of(pairs), self._scale(adapters)
         if lean:
             a_KRI, b_KOR = a_KRI.to(x.dtype), b_KOR.to(x.dtype)
-            return PackedLoraLinear.apply(x, dropped, base.weight, base.bias, a_KRI, b_KOR, scale_K)
+            layer = (x, dropped, base.weight, base.bias)
+            out = PackedLoraLinear.apply(*layer, a_KRI, b_KOR, scale_K)
+            return as_returned(out, base, given)
         out = base(x)
         inputs_KNI = (seen if dropped is None else dropped).reshape(count, -1, x.shape[-1])
         hidden_KNR = torch.bmm(inputs_KNI, a_KRI.transpose(1, 2))
@@ -331,13 +335,12 @@ class PackedLinear(nn.Module):
         rates = [0.0 if a is None else dropout_rate(a) for a in adapters]
         if not (self.training and any(rates)):
             return None
-        places, found = self._places, []
-        for place, (part, rate) in enumerate(zip(places.parts, rates, strict=True)):
-            own = x[place * places.rows : (place + 1) * places.rows]
+        found, blocks = [], x.split(self._places.rows)
+        for layer, part, rate, own in zip(adapters, self._places.parts, rates, blocks, strict=True):
             if rate:
                 rows, tokens = part.shape
                 ones = x.new_ones(rows, tokens, x.shape[-1])
-                draw = adapter_dropout if is_plain(x, adapters[place]) else functional.dropout
+                draw = adapter_dropout if is_plain(x, layer) else functional.dropout
                 with part.random():
                     drawn = draw(ones, rate) != 0
                 keep = torch.ones_like(own, dtype=torch.bool)

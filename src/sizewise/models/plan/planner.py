@@ -89,13 +89,16 @@ class _Planner:
         dtype = self._dtype(choice.quantization)
         trained = self._trained_dtype(dtype)
         total, trainable, adapter_bytes = self._counts(trained)
-        last = {"dequantized": largest_linear_bytes(self.config, choice.quantization, dtype)}
+        last = {"weight_copies": largest_linear_bytes(self.config, choice.quantization, dtype)}
 
         def stored(kind: torch.dtype) -> dict[str, int]:
             return {"weights": self._weights(choice, kind), "adapters": adapter_bytes}
 
         training = stored(trained) | self._training(choice, trained) | last
-        training["dequantized"] += self._cast_by_autocast(choice, trained)
+        copies = self._cast_by_autocast(choice, trained)
+        if self.lora.method == "full":  # gradients take the place of the copies one by one
+            copies = max(0, copies - training["gradients"])
+        training["weight_copies"] += copies
         generation = stored(dtype) | self._generation(choice, dtype) | last
         work = choice.workload
         if work.training_cards > 1:
@@ -236,7 +239,7 @@ class _Planner:
             every_row = self.device_type == "cuda" or choice.quantization.method == "int8"
             self.traces[key] = trace_training(
                 self.config, self.model, lora, dtype, shape, work.gradient_checkpointing, every_row,
-                mixed=self._computed_in(work.precision) == dtype,
+                mixed=self._computed_in(work.precision) == dtype, lean_rest=self.lora.fast,
             )  # fmt: skip
         _, trainable, _ = self._counts(dtype)
         size = dtype.itemsize if self.lora.method == "full" else 4
@@ -288,9 +291,9 @@ class MemoryPlan:
     Attributes:
         total, trainable: parameters with the adapter, and those that training changes.
         training: bytes by part (weights, adapters, gradients, optimizer, activations, logits,
-            dequantized, gathered) at the peak of a training step. Dequantized are weights in the
+            weight_copies, gathered) at the peak of a training step. Copies are of weights in the
             dtype that is computed in, beside those that are stored.
-        generation: bytes by part (weights, adapters, kv_cache, activations, dequantized).
+        generation: bytes by part (weights, adapters, kv_cache, activations, weight_copies).
         overhead: what the device and its allocator need besides.
         training_peak, generation_peak: sums, overhead included.
         fits: card in GB (10⁹ bytes) → whether both peaks fit.

@@ -19,6 +19,9 @@ from sizewise.config.model import LoraConfig, ModelConfig
 from sizewise.config.training import SELECTIVE
 from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, base_of, enable_checkpointing
+from sizewise.models.adapter.fast_gate import lean_gates
+from sizewise.models.adapter.fast_norm import lean_norms
+from sizewise.models.adapter.wrapping import is_adapted
 from sizewise.models.architecture import meta_model
 from sizewise.models.head import chosen_losses, nothing_packed
 
@@ -59,15 +62,20 @@ def trace_training(
     checkpointing: bool | str,
     every_row: bool = False,
     mixed: bool = False,
+    lean_rest: bool = False,
 ) -> dict[str, int]:
     """Bytes of gradients, activations and logits at the peak of one forward and backward pass.
 
     ``every_row``: as in ``head.chosen_losses``. ``mixed``: in mixed precision, over a base whose
-    weights are ``dtype`` already, so that of the layers only adapters are cast.
+    weights are ``dtype`` already, so that of the layers only adapters are cast. ``lean_rest``:
+    norms and gates have lean passes also where the layers have not.
     """
 
     def step(part: PretrainedConfig) -> dict[str, int]:
         adapted = adapted_meta(part, model, lora, dtype)
+        if lean_rest and is_adapted(adapted):
+            lean_norms(adapted, True)
+            lean_gates(adapted, True)
         if checkpointing:
             enable_checkpointing(adapted, checkpointing == SELECTIVE)
         # Meta has no autocast of its own: see ``fast_lora.autocast_dtype``.

@@ -108,10 +108,12 @@ def cast_bytes(config: PretrainedConfig, dtype: torch.dtype, recomputes: bool) -
 
     ``recomputes``: activations are computed again, block by block, and with them those copies.
     """
+    from transformers.pytorch_utils import Conv1D
+
     model = meta_model(config)
 
     def linear(part: torch.nn.Module) -> int:
-        layers = (m for m in part.modules() if isinstance(m, torch.nn.Linear))
+        layers = (m for m in part.modules() if isinstance(m, torch.nn.Linear | Conv1D))
         return sum(layer.weight.numel() for layer in layers) * dtype.itemsize
 
     blocks = [linear(block) for block in transformer_blocks(model)]

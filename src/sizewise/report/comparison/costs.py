@@ -205,7 +205,8 @@ def _speed(test: TestSet, small: Arm, large: Arm) -> str:
     if ours.alone is not None and theirs.alone is not None and ours.batch != 1:
         alone = f"; at batch 1 an answer {ours.alone.text()} against {theirs.alone.text()}"
     apart = "" if ours.jobs & theirs.jobs else ", timed in separate jobs"
-    beside = " The adapter was not merged for that." if ours.beside or theirs.beside else ""
+    unmerged = [arm.label for arm, time in ((small, ours), (large, theirs)) if time.beside]
+    beside = f" The adapter of {' and of '.join(unmerged)} was not merged." if unmerged else ""
     return f"At batch {ours.batch} {answers}{tokens}{alone}{apart}.{beside}{_busy(ours, theirs)}"
 
 
