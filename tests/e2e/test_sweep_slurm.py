@@ -187,7 +187,8 @@ def test_a_pack_that_is_preempted_goes_on_as_a_whole(tmp_path: Path) -> None:
     code, said = finish(process)
     assert code == 0, said
     outcomes = [json.loads(path.read_text()) for path in sweep_dir.glob("*/outcome.json")]
-    assert [each["cost"]["packed"] for each in outcomes] == [2.0, 2.0]
+    # The signal may come when one of both has just ended a step and the other has not.
+    assert [round(each["cost"]["packed"], 1) for each in outcomes] == [2.0, 2.0]
     for log in sweep_dir.glob("*/job.log"):
         assert log.read_text().count("Stopping after this optimiser step") == 1
     for steps in trained(sweep_dir).values():
