@@ -20,7 +20,7 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from sizewise.config import LoraConfig, ModelConfig, OptimizerConfig, SchedulerConfig, TrainerConfig
-from sizewise.data.batches.collate import collate_training
+from sizewise.data.batches.collate import collate_training, on_device
 from sizewise.data.batches.datamodule import SizewiseDataModule
 from sizewise.data.example import Example, Message
 from sizewise.data.tokens.encode import EncodedSplit
@@ -135,8 +135,7 @@ def random_batch(
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, vocabulary, (rows, tokens), generator=generator).tolist()
     items = [Encoded(row[:-answer], row[-answer:]) for row in ids]
-    batch = collate_training(items, 0, rows * answer, multiple=1)
-    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    return on_device(collate_training(items, 0, rows * answer, multiple=1), device)
 
 
 def our_fit(

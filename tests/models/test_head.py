@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sizewise.config.model import LoraConfig
-from sizewise.data.batches.collate import collate_training
+from sizewise.data.batches.collate import collate_training, on_device
 from sizewise.data.tokens.table import Encoded
 from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
@@ -105,10 +105,6 @@ def test_a_batch_without_answers_raises(base_of_type: Any, batch: Any) -> None:
         answer_logits(base_of_type("llama"), empty)
 
 
-def on_meta(batch: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-
-
 ITEMS = [Encoded([*range(3, 20)], [4, 5, 6]), Encoded([*range(3, 9)], [4, 2])]
 CHOOSING = {"gpt_oss"}  # which experts take which tokens has to be read
 
@@ -121,7 +117,7 @@ def test_a_pass_never_waits_for_values(
     """The meta device has none: whatever reads one raises. On a GPU it would wait for it."""
     lora = LoraConfig(r=4, dropout=dropout)
     model = attach_adapter(base_of_type(model_type), lora, tiny(model_type), 0).train().to("meta")
-    batch = on_meta(collate_training(ITEMS, 0, 5))
+    batch = on_device(collate_training(ITEMS, 0, 5), "meta")
     loss, _, count = answer_losses(model, batch, summed)
     loss.backward()
     assert count == 5

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from sizewise.data.batches.collate import collate_classes, pad_with_mask
+from sizewise.data.batches.collate import collate_classes, on_device, pad_with_mask
 from sizewise.data.example import Example
 from sizewise.data.tokens.table import Encoded
 from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, synchronize
@@ -92,8 +92,7 @@ def mean_nll(model: Any, encoded: Sequence[Encoded], batch_size: int, padding: i
 
     def summed(batch: Sequence[int]) -> float:
         items = [encoded[i] for i in batch]
-        collated = collate_classes(items, padding, len(items))
-        inputs = {k: v.to(device) for k, v in collated.items() if isinstance(v, torch.Tensor)}
+        inputs = on_device(collate_classes(items, padding, len(items)), device)
         with evaluating(model):
             logits_BC = class_logits(model, inputs).float()
             return float(cross_entropy(logits_BC, inputs["labels"], reduction="sum"))

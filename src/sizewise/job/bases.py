@@ -18,10 +18,9 @@ from sizewise.models.adapter.attach import (
     adapter_folder,
     cast_adapter,
     fitting_adapter,
+    lean_parts,
     load_adapter,
 )
-from sizewise.models.adapter.fast_gate import lean_gates
-from sizewise.models.adapter.fast_norm import lean_norms
 from sizewise.models.adapter.full import is_full
 from sizewise.models.adapter.packed import view_of
 from sizewise.models.adapter.wrapping import is_adapted, lora_settings
@@ -95,8 +94,7 @@ def give_back(
     base = model.unload() if is_adapted(model) else model
     if any(p.requires_grad for p in base.parameters()) or is_full(base) or _recomputes(base):
         return
-    lean_norms(base, False)
-    lean_gates(base, False)
+    lean_parts(base, lean=False)
     loaded_bases[_key(config, quantization, device)] = base.eval()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sizewise.data.batches.collate import collate_seq2seq, collate_training
+from sizewise.data.batches.collate import collate_seq2seq, collate_training, on_device
 from sizewise.data.tokens.table import Encoded
 from sizewise.devices import BatchSize, device_of, evaluating, halve_on_oom, split
 from sizewise.errors import EvaluationError
@@ -58,9 +58,8 @@ def batch_logits(model: Any, items: Sequence[Encoded], padding: int = 0) -> Tens
     """Return logits [N, V] that predict the N answer tokens of all items, one after the other."""
     seq2seq, device = bool(base_of(model).config.is_encoder_decoder), device_of(model)
     collated = (collate_seq2seq if seq2seq else collate_training)(items, padding, 0, multiple=1)
-    inputs = {k: v.to(device) for k, v in collated.items() if isinstance(v, Tensor)}
     with evaluating(model):
-        return answer_logits(model, inputs)
+        return answer_logits(model, on_device(collated, device))
 
 
 def summed_log_probs(

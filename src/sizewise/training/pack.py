@@ -121,7 +121,7 @@ class Pack:
             each.charge(seconds / len(group))
         seat.charge(-seconds)
 
-    def go_alone(self, seat: Seat) -> None:
+    def begin_own_pass(self, seat: Seat) -> None:
         """Remember that the last pass is one that a job makes by itself."""
         self._group = [seat]
 

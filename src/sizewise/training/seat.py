@@ -99,7 +99,7 @@ class Passes(Protocol):
     def share_wait(self, seat: Seat, seconds: float) -> None:
         """Charge what one job has waited for the device to those that had a part in its work."""
 
-    def go_alone(self, seat: Seat) -> None:
+    def begin_own_pass(self, seat: Seat) -> None:
         """Take note of a pass that a job makes by itself."""
 
     def note_alone(self, seat: Seat, begun: float) -> None:
@@ -153,7 +153,7 @@ class Seat:
             self._wait("forward" if training else "validation")
         logits, self._logits = self._logits, None
         if logits is None:
-            self.pack.go_alone(self)
+            self.pack.begin_own_pass(self)
         if training and logits is None and self._batch is batch:
             self._begun = self.pack.time()
         return logits
@@ -186,7 +186,7 @@ class Seat:
         shared, self._shared = self._shared, None
         if shared.failed and shared.own.grad is not None:
             self.together = 1
-            self.pack.go_alone(self)
+            self.pack.begin_own_pass(self)
             assert self._model is not None
             with shared.as_before():
                 logits = answer_logits(self._model, self._batch)
@@ -204,7 +204,7 @@ class Seat:
         shared.logits = None
         self._wait("backward")
         self._shared = None
-        self.pack.go_alone(self)
+        self.pack.begin_own_pass(self)
         set_torch_random(shared.random)
         return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -117,6 +117,11 @@ def collate_classes(
         "answer_tokens": len(items),
         "step_tokens": step_tokens,
     }
+
+
+def on_device(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+    """Return a batch with its tensors on ``device``."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1, left: bool = False) -> Tensor:

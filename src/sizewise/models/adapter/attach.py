@@ -136,9 +136,14 @@ def _wrap(base: PreTrainedModel, config: Any, fast: bool = True) -> PeftModel:
             _train_in_fp32(module)
     if fast:
         speed_up(adapted)
-    lean_norms(adapted, fast)
-    lean_gates(adapted, fast)
+    lean_parts(adapted, fast)
     return cast("PeftModel", adapted)
+
+
+def lean_parts(model: nn.Module, lean: bool) -> None:
+    """Give norms and gated MLPs their lean passes, or transformers' own back."""
+    lean_norms(model, lean)
+    lean_gates(model, lean)
 
 
 def _train_in_fp32(wrapper: Any) -> None:

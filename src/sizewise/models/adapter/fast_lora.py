@@ -166,10 +166,8 @@ def drawn_for_all(rows: Rows) -> Iterator[None]:
 
 def draws_positions(layer: Any) -> bool:
     """Whether dropout of a LoRA layer is ``adapter_dropout`` on a CPU."""
-    base = layer.base_layer
-    computed = _product_dtype(base)
-    on_cpu = base.weight.device.type == "cpu"
-    return on_cpu and computed is not None and is_plain(torch.empty(0, dtype=computed), layer)
+    device, computed = layer.base_layer.weight.device, _product_dtype(layer.base_layer)
+    return device.type == "cpu" and computed is not None and _is_plain(layer, computed, device)
 
 
 def adapter_dropout(x: Tensor, p: float) -> Tensor:
@@ -238,14 +236,18 @@ def is_plain(x: Tensor, layer: Any) -> bool:
     It was sped up, its adapter is LoRA without a bias, the base is frozen, and its product is made
     in the dtype in which its weight counts.
     """
+    return _is_plain(layer, x.dtype, x.device)
+
+
+def _is_plain(layer: Any, given: torch.dtype, device: torch.device) -> bool:
     name, base = layer.active_adapters[0], layer.base_layer
     a_RI, bias_O = layer.lora_A[name].weight, layer.lora_B[name].bias
     if not hasattr(layer, "_peft_forward") or name in layer.lora_variant or bias_O is not None:
         return False
     if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
         return False
-    computed, own = autocast_dtype(x), _product_dtype(base)
-    return own == computed if computed is not None else own == x.dtype == a_RI.dtype
+    computed, own = autocast_dtype(device), _product_dtype(base)
+    return own == computed if computed is not None else own == given == a_RI.dtype
 
 
 def as_multiplied(x: Tensor, base: Any) -> Tensor:
@@ -275,14 +277,14 @@ def _product_dtype(base: Any) -> torch.dtype | None:
     return base.compute_dtype if plain else None
 
 
-def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """Return what autocast makes products of ``x`` in, where it is on.
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return what autocast makes products on a device in, where it is on.
 
     Of the meta device, which has none, that is what it is for the CPU, on which nothing else runs
     while memory is planned.
     """
-    device = "cpu" if x.is_meta else x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    kind = "cpu" if device.type == "meta" else device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def speed_up(model: nn.Module) -> int:
@@ -296,12 +298,9 @@ def speed_up(model: nn.Module) -> int:
 
 def has_lean_passes(layer: Any) -> bool:
     """Whether a module is LoRA over a linear layer, whole or in NF4; no variant such as DoRA is."""
-    return (
-        type(layer).__name__ in LINEAR
-        and type(layer).__module__.startswith("peft.tuners.lora.")
-        and type(layer.base_layer).__name__ in LINEAR
-        and not layer.lora_variant
-    )
-
-
-LINEAR = ("Linear", "Linear4bit")
+    if not type(layer).__module__.startswith("peft.tuners.lora.") or not hasattr(layer, "lora_A"):
+        return False
+    base = type(layer.base_layer)
+    over_linear = type(layer).__name__ in ("Linear", "Linear4bit")
+    linear = base is nn.Linear or base.__name__ == "Linear4bit"
+    return over_linear and linear and not layer.lora_variant

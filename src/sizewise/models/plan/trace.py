@@ -18,9 +18,12 @@ from torch.utils._pytree import tree_flatten
 from sizewise.config.model import LoraConfig, ModelConfig
 from sizewise.config.training import SELECTIVE
 from sizewise.errors import ModelError
-from sizewise.models.adapter.attach import attach_adapter, base_of, enable_checkpointing
-from sizewise.models.adapter.fast_gate import lean_gates
-from sizewise.models.adapter.fast_norm import lean_norms
+from sizewise.models.adapter.attach import (
+    attach_adapter,
+    base_of,
+    enable_checkpointing,
+    lean_parts,
+)
 from sizewise.models.adapter.wrapping import is_adapted
 from sizewise.models.architecture import meta_model
 from sizewise.models.head import chosen_losses, nothing_packed
@@ -74,8 +77,7 @@ def trace_training(
     def step(part: PretrainedConfig) -> dict[str, int]:
         adapted = adapted_meta(part, model, lora, dtype)
         if lean_rest and is_adapted(adapted):
-            lean_norms(adapted, True)
-            lean_gates(adapted, True)
+            lean_parts(adapted, lean=True)
         if checkpointing:
             enable_checkpointing(adapted, checkpointing == SELECTIVE)
         # Meta has no autocast of its own: see ``fast_lora.autocast_dtype``.
