@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from sizewise.config import LoraConfig, ModelConfig
-from sizewise.data.batches.collate import collate_classes
+from sizewise.data.batches.collate import collate_classes, on_device
 from sizewise.data.example import Example, Message
 from sizewise.data.tokens.classes import classes_of, encode_texts
+from sizewise.data.tokens.table import Encoded
 from sizewise.errors import DataError, ModelError
 from sizewise.evaluation.classify import Classifier, mean_nll
 from sizewise.models.adapter.attach import attach_adapter, load_adapter, save_adapter
@@ -98,6 +99,34 @@ def test_a_checkpoint_with_a_head_over_other_classes_gets_a_new_one(
     tokenizer.save_pretrained(tmp_path)
     model = ModelConfig(name="seven", path=str(tmp_path), family="encoder")
     assert load_encoder(model, CLASSES, CPU, 0).classifier.weight.shape[0] == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pass_never_waits_for_values(encoders: dict[str, ModelConfig], kind: str) -> None:
+    """The meta device has none: whatever reads one raises. On a GPU it would wait for it."""
+    base = load_encoder(encoders[kind], CLASSES, CPU, 0)
+    model = attach_adapter(base, LoraConfig(r=4), encoders[kind], 0).train().to("meta")
+    items = [Encoded([*range(3, 20)], [2]), Encoded([*range(3, 9)], [0])]
+    batch = on_device(collate_classes(items, 0, 2), "meta")
+    class_logits(model, batch).sum().backward()
+    untold = {key: value for key, value in batch.items() if key != "padded"}
+    if kind != "deberta-v2":  # which makes its own masks
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            class_logits(model, untold)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [(17, 6), (16, 16)])
+def test_what_is_told_of_padding_changes_no_logits(
+    encoders: dict[str, ModelConfig], kind: str, lengths: tuple[int, int]
+) -> None:
+    model = load_encoder(encoders[kind], CLASSES, CPU, 0).eval()
+    items = [Encoded([*range(3, 3 + length)], [0]) for length in lengths]
+    batch = collate_classes(items, int(model.config.pad_token_id), 2)
+    assert batch["padded"] == (lengths == (17, 6))
+    untold = {key: value for key, value in batch.items() if key != "padded"}
+    with torch.no_grad():
+        torch.testing.assert_close(class_logits(model, batch), class_logits(model, untold))
 
 
 @pytest.mark.parametrize("kind", KINDS)

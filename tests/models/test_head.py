@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sizewise.config.model import LoraConfig
-from sizewise.data.batches.collate import collate_training, on_device
+from sizewise.data.batches.collate import collate_seq2seq, collate_training, on_device
 from sizewise.data.tokens.table import Encoded
 from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
@@ -110,20 +110,22 @@ CHOOSING = {"gpt_oss"}  # which experts take which tokens has to be read
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("model_type", sorted(BUILDERS.keys() - ENCODERS - CHOOSING - {"t5"}))
+@pytest.mark.parametrize("model_type", sorted(BUILDERS.keys() - ENCODERS - CHOOSING))
 def test_a_pass_never_waits_for_values(
     model_type: str, dropout: float, base_of_type: Any, tiny: Any
 ) -> None:
     """The meta device has none: whatever reads one raises. On a GPU it would wait for it."""
     lora = LoraConfig(r=4, dropout=dropout)
     model = attach_adapter(base_of_type(model_type), lora, tiny(model_type), 0).train().to("meta")
-    batch = on_device(collate_training(ITEMS, 0, 5), "meta")
+    collate = collate_seq2seq if model_type == "t5" else collate_training
+    batch = on_device(collate(ITEMS, 0, 5), "meta")
     loss, _, count = answer_losses(model, batch, summed)
     loss.backward()
     assert count == 5
     assert len(answer_logits(model, batch)) == 5
-    with pytest.raises((RuntimeError, NotImplementedError)):
-        answer_losses(model, {k: v for k, v in batch.items() if "answer" not in k}, summed)
+    for left_out in {"answer_rows", "padded"} & batch.keys():
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            answer_losses(model, {k: v for k, v in batch.items() if k != left_out}, summed)
 
 
 def summed(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -677,6 +677,13 @@ def test_speed_is_that_of_the_sample_timed_apart_at_batch_1_and_the_batch_used(
     assert entry.result.answers == math.ceil(60 / (0.04 - 0.01))
 
 
+def test_the_table_shows_the_same_speed_as_the_sentence(tmp_path: Path) -> None:
+    """Answers as they were made took other times: those of the records' scores."""
+    rows = timed_apart(tmp_path).everything.set_index("label")["latency_seconds"]
+    expected = {"nano LoRA r=8": 0.01, "mini zero-shot": 0.04, "nano zero-shot": 0.5}
+    assert rows.to_dict() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("merged", "said"), [(False, True), (True, False), (None, False)])
 def test_an_adapter_that_was_timed_beside_its_base_is_named(
     merged: bool | None, said: bool, tmp_path: Path

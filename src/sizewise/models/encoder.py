@@ -18,6 +18,7 @@ from sizewise.files import parse_json, write_atomically
 from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.architecture import CLASSIFIES, model_config
 from sizewise.models.base import load_base
+from sizewise.models.masks import known, padding_of
 from sizewise.runtime import seeded
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def class_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     """Return the scores (B, C) of all classes from ``input_ids`` and ``attention_mask`` (B, T)."""
     base: Any = base_of(model)
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-    logits_BC: Tensor = base(**inputs).logits
+    with known(padded=padding_of(batch)):
+        logits_BC: Tensor = base(**inputs).logits
     return logits_BC
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from sizewise.errors import ModelError
 from sizewise.models.adapter.fast_lora import Rows, drawn_for_all, draws_positions
 from sizewise.models.adapter.wrapping import base_of
 from sizewise.models.base import has_int8
+from sizewise.models.masks import known, padding_of
 
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From logits (N, V) and targets (N,): a loss with a gradient, and a figure without one."""
@@ -50,7 +50,7 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         ModelError: the batch has no answer token.
     """
     base = base_of(model)
-    with head_rows(base, _answers(base, batch)[0]), _single_sequences(batch):
+    with head_rows(base, _answers(base, batch)[0]), _told(batch):
         logits_NV: Tensor = base(**forward_inputs(base, batch)).logits
     return logits_NV
 
@@ -71,7 +71,7 @@ def answer_losses(
     base = base_of(model)
     rows_N, targets_N = _answers(base, batch)
     choose = partial(_rows_of, rows_N)
-    with _single_sequences(batch):
+    with _told(batch):
         value, said = chosen_losses(base, forward_inputs(base, batch), choose, targets_N, loss)
     return value, said, len(targets_N)
 
@@ -271,39 +271,12 @@ def _rows_of(rows_N: Tensor, hidden_BTD: Tensor) -> Tensor:
     return hidden_BTD.flatten(0, 1).index_select(0, rows_N.to(hidden_BTD.device))
 
 
-def _single_sequences(batch: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """Let transformers not look whether rows hold several sequences; it would wait for the device.
+def _told(batch: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Tell transformers what it would wait for the device to see.
 
-    It looks where there is no mask. Positions that the batch brings may say that they do.
+    Positions that the batch brings may say that its rows hold several sequences.
     """
-    return nullcontext() if "position_ids" in batch else nothing_packed()
-
-
-_nothing_packed: ContextVar[bool] = ContextVar("nothing_packed", default=False)
-
-
-@contextmanager
-def nothing_packed() -> Iterator[None]:
-    """Let no model look whether the rows of its batch hold several sequences, since none does."""
-    _ask_first()
-    before = _nothing_packed.set(True)
-    try:
-        yield
-    finally:
-        _nothing_packed.reset(before)
-
-
-@cache
-def _ask_first() -> None:
-    """Put a question before transformers' search, for good: several threads may be inside."""
-    from transformers import masking_utils
-
-    search: Any = masking_utils.find_packed_sequence_indices
-
-    def found(position_ids: Tensor) -> Tensor | None:
-        return None if _nothing_packed.get() else search(position_ids)
-
-    masking_utils.find_packed_sequence_indices = found
+    return known(None if "position_ids" in batch else False, padding_of(batch))
 
 
 class _Tail:

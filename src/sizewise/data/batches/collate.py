@@ -45,18 +45,28 @@ def collate_seq2seq(
     """Pad encoder inputs and decoder targets on the right, each to its own length.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` of shape (B, S), ``labels`` of shape (B, T) with −100
-        as padding, and the rest as ``collate_training`` does.
+        ``input_ids`` and ``attention_mask`` of shape (B, S), whether these are ``padded``,
+        ``labels`` of shape (B, T) with −100 as padding, and the rest as ``collate_training`` does.
 
     Raises:
         DataError: no position is to be learnt.
     """
-    prompts = [item.prompt_ids for item in items]
     labels = pad([item.answer_ids for item in items], IGNORED, 1)
     return {
-        "input_ids": pad(prompts, pad_token_id, multiple),
-        "attention_mask": pad([[1] * len(ids) for ids in prompts], 0, multiple),
+        **_texts([item.prompt_ids for item in items], pad_token_id, multiple),
         **_answers(items, labels, step_tokens, shifted=False),
+    }
+
+
+def _texts(
+    rows: Sequence[Sequence[int]], pad_token_id: int, multiple: int
+) -> dict[str, Tensor | bool]:
+    """Return an encoder's inputs; ``padded`` spares whoever makes a mask a look at this one."""
+    ids_BT = pad(rows, pad_token_id, multiple)
+    return {
+        "input_ids": ids_BT,
+        "attention_mask": pad([[1] * len(row) for row in rows], 0, multiple),
+        "padded": sum(map(len, rows)) < ids_BT.numel(),
     }
 
 
@@ -101,8 +111,9 @@ def collate_classes(
         items: the one answer id of each is the number of its class.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` (B, T), ``labels`` (B,), and the ints ``step_tokens``
-        (examples of the whole optimiser step), ``tokens`` and ``answer_tokens`` (of this batch).
+        ``input_ids`` and ``attention_mask`` (B, T), whether these are ``padded``, ``labels`` (B,),
+        and the ints ``step_tokens`` (examples of the whole optimiser step), ``tokens`` and
+        ``answer_tokens`` (of this batch).
 
     Raises:
         DataError: no example has a class.
@@ -110,8 +121,7 @@ def collate_classes(
     _require_answers(items)
     texts = [item.prompt_ids for item in items]
     return {
-        "input_ids": pad(texts, pad_token_id, multiple),
-        "attention_mask": pad([[1] * len(ids) for ids in texts], 0, multiple),
+        **_texts(texts, pad_token_id, multiple),
         "labels": torch.tensor([item.answer_ids[0] for item in items]),
         "tokens": sum(map(len, texts)),
         "answer_tokens": len(items),

@@ -26,7 +26,8 @@ from sizewise.models.adapter.attach import (
 )
 from sizewise.models.adapter.wrapping import is_adapted
 from sizewise.models.architecture import meta_model
-from sizewise.models.head import chosen_losses, nothing_packed
+from sizewise.models.head import chosen_losses
+from sizewise.models.masks import known
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -391,7 +392,7 @@ def meta_stand_ins(config: Any) -> Iterator[None]:
         if part._attn_implementation == "sdpa":
             part._attn_implementation = STAND_IN
     try:
-        with nothing_packed():
+        with known(packed=False):
             yield
     finally:
         for part, implementation in zip(parts, before, strict=True):

@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from sizewise.record.identity import canonical_config
 from sizewise.record.outcome import Evaluation, ModelFacts, Outcome
+from sizewise.record.timing import Timing
 from sizewise.report import words
 from sizewise.report.comparison.labels import name_all
 from sizewise.report.comparison.runs import Answers, FloatArray, Problem, Run
@@ -120,9 +122,27 @@ class Arm:
         return float(np.mean(known)) if known and len(known) == len(values) else None
 
     @property
+    def timed(self) -> list[list[Timing]]:
+        """How fast each seed answered a sample, smallest batch first.
+
+        Empty unless all were timed so: on their own test set, and not in earlier records.
+        """
+        side, by_size = "tuned" if self.tuned else "base", attrgetter("batch_size")
+        found = [
+            sorted((t for t in m.run.outcome.cost.timings if t.side == side), key=by_size)
+            for m in self.members
+            if m.evaluation.dataset == m.run.outcome.data.name
+        ]
+        return found if len(found) == len(self.members) and all(found) else []
+
+    @property
     def latency(self) -> float | None:
-        """Median seconds per answer, mean over seeds; None where it was not measured."""
-        value = self.score("efficiency/latency_p50")
+        """Median seconds per answer in the batch used, mean over seeds; None: not measured.
+
+        That of the timed samples, else of the answers as they were made.
+        """
+        used = [samples[-1].per_answer for samples in self.timed]
+        value = float(np.mean(used)) if used else self.score("efficiency/latency_p50")
         return value if np.isfinite(value) else None
 
     @property

@@ -63,17 +63,12 @@ def timing_of(test: TestSet, arm: Arm) -> Timing | None:
 
     None unless every seed was timed.
     """
-    return _timed_apart(test, arm) or _timed_as_made(test, arm)
+    return _timed_apart(arm) if arm.timed else _timed_as_made(test, arm)
 
 
-def _timed_apart(test: TestSet, arm: Arm) -> Timing | None:
-    """The sample is of the run's own test set; earlier records have none."""
-    side, outcomes = "tuned" if arm.tuned else "base", [m.run.outcome for m in arm.members]
-    samples = [[t for t in o.cost.timings if t.side == side] for o in outcomes]
-    if not all(samples) or any(o.data.name != test.dataset for o in outcomes):
-        return None
-    used = [max(found, key=lambda t: t.batch_size) for found in samples]
-    alone = [min(found, key=lambda t: t.batch_size) for found in samples]
+def _timed_apart(arm: Arm) -> Timing:
+    outcomes = [m.run.outcome for m in arm.members]
+    used, alone = [s[-1] for s in arm.timed], [s[0] for s in arm.timed]
     batches, machines = {t.batch_size for t in used}, {_machine(o) for o in outcomes}
     known = len(batches) == len(machines) == 1
     computing = [t.cpu_per_answer for t in used if t.cpu_per_answer is not None]
