@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, RepetitionPenaltyLogitsProcessor
 from sizewise.config.evaluation import GenerationConfig
 from sizewise.config.model import ModelConfig, QuantizationConfig
 from sizewise.errors import EvaluationError
+from sizewise.evaluation import generate
 from sizewise.evaluation.generate import (
     ConfidenceRecorder,
     Generated,
@@ -132,18 +133,24 @@ def test_confidence_is_the_mean_log_probability(family, split, template, request
         assert answer.token_log_prob == pytest.approx(float(log_probs.detach().mean()), abs=1e-3)
 
 
-def test_steps_that_are_taken_back_do_not_count() -> None:
+@pytest.mark.parametrize("held", [1, 2, 5])
+@pytest.mark.parametrize("kept", [1, 3, 5])
+def test_steps_that_are_taken_back_do_not_count(
+    held: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the probabilities of one step, of two or of all are computed together."""
+    monkeypatch.setattr(generate, "MOST_HELD", held * 2 * 7)
     generator = torch.Generator().manual_seed(0)
     logits = [torch.randn(2, 7, generator=generator) for _ in range(5)]
     tokens = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 5, 3, 0]])
     recorder = ConfidenceRecorder()
     for step, scores in enumerate(logits):
         assert recorder(tokens[:, :step], scores) is scores
+        assert len(recorder._held) <= held
     every = torch.stack(
         [x.log_softmax(-1).gather(1, tokens[:, i, None])[:, 0] for i, x in enumerate(logits)], 1
     )
-    for kept in (3, 5):
-        assert torch.allclose(recorder.log_probs(tokens[:, :kept]), every[:, :kept], atol=1e-6)
+    assert torch.allclose(recorder.log_probs(tokens[:, :kept]), every[:, :kept], atol=1e-6)
 
 
 def test_another_seed_samples_another_answer(causal, split, template) -> None:

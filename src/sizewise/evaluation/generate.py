@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ from sizewise.evaluation.drafts import Known
 from sizewise.evaluation.prompts import CachedPrompts, Prompts, open_prompts
 from sizewise.evaluation.text import decode_answer, opened_thought, pad_id
 from sizewise.models.likelihood import target_log_probs
+
+MOST_HELD = 2**18
+"""Entries of logits of several steps that wait for their probabilities (1 MiB in fp32)."""
 
 
 @dataclass(frozen=True)
@@ -204,32 +208,49 @@ def _opened(prompts: Prompts, template: Template, ids: Sequence[int]) -> str:
     return opened_thought(template.tokenizer, ids)
 
 
+def _signed(step: Any) -> Any:
+    """Keep a function's signature, for which ``generate`` asks at every token."""
+    step.__signature__ = inspect.signature(step)
+    return step
+
+
 class ConfidenceRecorder(LogitsProcessor):
     """Keeps the log-probability of every chosen token under the model's own distribution.
 
-    It holds the logits of one step only: with a vocabulary of 262k, keeping all of them would
-    cost more memory than the model. On a GPU ``generate`` may run a few steps too many and take
-    them back; columns beyond the kept tokens are ignored.
+    It holds the logits of a few steps, to compute with them together, and of no more than one where
+    they are ``MOST_HELD``: with a vocabulary of 262k, keeping all of them would cost more memory
+    than the model. On a GPU ``generate`` may run a few steps too many and take them back; columns
+    beyond the kept tokens are ignored.
     """
 
     def __init__(self) -> None:
-        self._columns: list[Tensor] = []
-        self._pending: Tensor | None = None
+        self._known: list[Tensor] = []
+        self._held: list[Tensor] = []
 
+    @_signed
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Record the last choice and remember this step's logits; ``scores`` pass unchanged."""
-        if self._pending is not None:
-            self._columns.append(target_log_probs(self._pending, input_ids[:, -1]))
-        self._pending = scores.detach()
+        """Remember this step's logits [B, V], which pass unchanged."""
+        if (len(self._held) + 1) * scores.numel() > MOST_HELD:
+            self._compute(input_ids)
+        self._held.append(scores.detach())
         return scores
 
     def log_probs(self, new_tokens_BT: Tensor) -> Tensor:
         """Return the log-probabilities [B, T] of the finished sequences' new tokens."""
         steps = new_tokens_BT.shape[1]
-        columns = self._columns[:steps]
-        if len(columns) < steps and self._pending is not None:
-            columns = [*columns, target_log_probs(self._pending, new_tokens_BT[:, steps - 1])]
-        return torch.stack(columns, dim=1)
+        known = sum(part.shape[1] for part in self._known)
+        self._held = self._held[: max(0, steps - known)]
+        self._compute(new_tokens_BT)
+        return torch.cat(self._known, dim=1)[:, :steps]
+
+    def _compute(self, tokens_BT: Tensor) -> None:
+        """Take the probabilities of the last tokens from the logits that are held."""
+        steps = len(self._held)
+        if steps:
+            chosen = tokens_BT[:, -steps:].t().flatten()
+            log_probs = target_log_probs(torch.cat(self._held), chosen)
+            self._known.append(log_probs.view(steps, -1).t())
+            self._held = []
 
 
 class RepetitionPenalty(LogitsProcessor):
@@ -242,6 +263,7 @@ class RepetitionPenalty(LogitsProcessor):
         self.penalty = penalty
         self.prompt_mask_BT = prompt_mask_BT.bool()
 
+    @_signed
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         prompt = self.prompt_mask_BT.shape[1]
         seen = torch.zeros_like(scores, dtype=torch.int32)
@@ -262,6 +284,7 @@ class SeededChoice(LogitsProcessor):
         self._uniform_BT = torch.stack([_uniform(name, steps, seed) for name in example_ids])
         self._step = 0
 
+    @_signed
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Leave only the drawn token of each row: scores [B, V] with one finite entry per row."""
         cumulative_BV = scores.double().softmax(-1).cumsum(-1)
