@@ -22,7 +22,7 @@ from sizewise.app.evaluations import (
     plan_evaluation,
     read_progress,
 )
-from sizewise.app.exploring import explore_overrides, leak_sentences, size_rows
+from sizewise.app.exploring import explore_overrides, size_rows
 from sizewise.app.launch import app_command
 from sizewise.app.pages.common import datasets, run_named, split_settings, stamp
 from sizewise.app.views import (
@@ -158,7 +158,7 @@ def test_a_data_set_is_described(exploration: Exploration) -> None:
     assert [trace.name for trace in figure.data] == ["train", "validation", "test"]
     for trace in figure.data:
         assert sum(trace.y) / 2 == pytest.approx(100.0)
-    sentences = leak_sentences(exploration)
+    sentences = exploration.sentences
     assert any("same question or group (group) in training" in line for line in sentences)
     assert f"of {exploration.sizes['test']:,} test answers" in " ".join(sentences)
 

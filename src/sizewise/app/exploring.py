@@ -67,22 +67,3 @@ def size_rows(found: Exploration) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def leak_sentences(found: Exploration) -> list[str]:
-    """Say what is shared between splits and what was done about it."""
-    report, tests = found.report, found.sizes.get("test", 0)
-    lines = [
-        f"{report.duplicates:,} exact repetitions were removed from {report.rows:,} rows.",
-        f"{report.shared_groups:,} groups occur in more than one split"
-        + (f" ({report.leaking_rows:,} rows leak)." if report.leaking_rows else "."),
-        found.leak,
-        f"{found.shared_answers:,} of {tests:,} test answers also are answers in training.",
-    ]
-    if found.contradictions:
-        lines.append(f"Questions with different answers: {found.contradictions:,}.")
-    if any(report.filtered.values()):
-        lines.append(f"Left out: {report.reasons}.")
-    if any(report.noted.values()):
-        lines.append(f"To be noted: {report.notes}.")
-    return lines

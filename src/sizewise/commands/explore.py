@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sizewise.composition.compose import compose_run
 from sizewise.composition.inputs import check_places, names_hub
@@ -147,17 +147,8 @@ def _show_texts(cfg: RunConfig, console: Console) -> None:
 
 def show(found: Exploration, title: str, console: Console) -> None:
     console.print(_sizes(found, title))
-    report = found.report
-    console.print(
-        f"{report.rows} rows read; filtered: {literal(report.reasons)}; "
-        f"{report.duplicates} exact repetitions removed."
-    )
-    if any(report.noted.values()):
-        console.print(f"To be noted: {report.notes}.", markup=False)
-    console.print(
-        f"Groups in more than one split: {report.shared_groups}. {literal(found.leak)} "
-        f"Answers shared by training and test: {found.shared_answers}."
-    )
+    for sentence in found.sentences:
+        console.print(literal(sentence))
     for split, labels in found.labels.items():
         if labels.counts:
             common = _few([f"{name} {count}" for name, count in labels.counts])
@@ -169,8 +160,6 @@ def show(found: Exploration, title: str, console: Console) -> None:
             spelt = _few(["/".join(kinds) for kinds in labels.spellings])
             number = plural(len(labels.spellings), "label")
             console.print(f"{split}: {number} in several spellings: {literal(spelt)}.")
-    if found.contradictions:
-        console.print(f"Questions with different answers: {found.contradictions:,}.")
     for example in found.samples:
         console.rule()
         console.print(literal(_cut(example.prompt_text)))
@@ -179,7 +168,7 @@ def show(found: Exploration, title: str, console: Console) -> None:
 
 def _sizes(found: Exploration, title: str) -> Table:
     columns = (
-        "split",
+        Column("split", no_wrap=True),
         "examples",
         "groups",
         "prompt p50",

@@ -112,6 +112,25 @@ class Exploration:
     def leak(self) -> str:
         return leak_sentence(self.report, self.groups)
 
+    @property
+    def sentences(self) -> list[str]:
+        """What was left out, what splits share, and what was done about it."""
+        report, tests = self.report, self.sizes.get("test", 0)
+        lines = [
+            f"{report.duplicates:,} exact repetitions were removed from {report.rows:,} rows.",
+            f"{report.shared_groups:,} groups occur in more than one split"
+            + (f" ({report.leaking_rows:,} rows leak)." if report.leaking_rows else "."),
+            self.leak,
+            f"{self.shared_answers:,} of {tests:,} test answers also are answers in training.",
+        ]
+        if self.contradictions:
+            lines.append(f"Questions with different answers: {self.contradictions:,}.")
+        if any(report.filtered.values()):
+            lines.append(f"Left out: {report.reasons}.")
+        if any(report.noted.values()):
+            lines.append(f"To be noted: {report.notes}.")
+        return lines
+
 
 def explore(
     splits: DataSplits,

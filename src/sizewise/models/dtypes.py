@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -42,11 +42,16 @@ def resolve_precision(trainer: TrainerConfig, device: torch.device) -> str:
     would lose most updates of a small learning rate), fp16 with loss scaling on older GPUs, fp32
     elsewhere.
     """
-    if trainer.precision != "auto":
-        return trainer.precision
-    if device.type != "cuda":
+    return named_precision(trainer.precision, device.type, lambda: computes_in_bf16(device))
+
+
+def named_precision(precision: str, device_type: str, in_bf16: Callable[[], bool]) -> str:
+    """Do the same for a kind of device, of which ``in_bf16`` says whether it computes in bf16."""
+    if precision != "auto":
+        return precision
+    if device_type != "cuda":
         return "32-true"
-    return "bf16-mixed" if computes_in_bf16(device) else "16-mixed"
+    return "bf16-mixed" if in_bf16() else "16-mixed"
 
 
 def lightning_precision(precision: str) -> str:

@@ -14,7 +14,6 @@ from sizewise.app.exploring import (
     explore_config,
     explore_overrides,
     explore_table,
-    leak_sentences,
     size_rows,
 )
 from sizewise.app.pages import common, figures
@@ -116,7 +115,7 @@ def _show(found: Exploration) -> None:
     table.columns.name = None
     st.dataframe(table, width="stretch")
     st.header("Duplicates and leaks", anchor=False)
-    st.markdown("\n".join(f"- {common.escaped_markdown(line)}" for line in leak_sentences(found)))
+    st.markdown("\n".join(f"- {common.escaped_markdown(line)}" for line in found.sentences))
     _labels(found)
     _samples(found)
 

@@ -12,7 +12,7 @@ from sizewise.config.model import LoraConfig, ModelConfig, QuantizationConfig
 from sizewise.config.training import SELECTIVE, OptimizerConfig
 from sizewise.errors import ModelError
 from sizewise.models.architecture import check_vocabulary, model_config
-from sizewise.models.dtypes import DTYPES, planned_gpu_computes_in_bf16
+from sizewise.models.dtypes import DTYPES, named_precision, planned_gpu_computes_in_bf16
 from sizewise.models.plan.trace import Shape, adapted_meta, trace_generation, trace_training
 from sizewise.models.plan.weights import (
     block_bytes,
@@ -187,9 +187,8 @@ class _Planner:
 
     def _computed_in(self, precision: str) -> torch.dtype | None:
         """Return what a precision makes products in on a GPU; None: in the weights' own dtype."""
-        if precision == "auto":
-            precision = "bf16-mixed" if planned_gpu_computes_in_bf16() else "16-mixed"
-        return CASTING.get(precision) if self.device_type == "cuda" else None
+        named = named_precision(precision, self.device_type, planned_gpu_computes_in_bf16)
+        return CASTING.get(named) if self.device_type == "cuda" else None
 
     def _cast_by_autocast(self, choice: Choice, dtype: torch.dtype) -> int:
         """Bytes of the copies that autocast makes of a whole base in another dtype."""
