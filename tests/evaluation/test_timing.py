@@ -154,6 +154,20 @@ def test_one_batch_of_middling_length_is_timed(
     assert len({seconds for seconds, _ in found.values()}) == 1
 
 
+def test_a_batch_that_does_not_fit_costs_no_result(
+    causal: Any, split: StubSplit, template: StubTemplate, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        raise MemoryError
+
+    causal.forward, before = forward, causal.forward
+    try:
+        assert time_batch(causal, split, template, GREEDY, 2) == {}  # type: ignore[arg-type]
+    finally:
+        causal.forward = before
+    assert "Speed is not known" in caplog.text
+
+
 def test_a_machine_is_busy_where_much_more_time_passed_than_was_computed_in() -> None:
     calm = Timing("base", 1, 4, 5.0, 0.1, 0.1, 0.1, 0.02, 0.02, 0.02, 0.1, 0.09)
     assert not calm.busy

@@ -20,6 +20,7 @@ from sizewise.config.evaluation import GenerationConfig
 from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.template import Template
 from sizewise.devices import BatchSize, device_of, free_memory, halve_on_oom, is_out_of_memory
+from sizewise.errors import OutOfMemoryError
 from sizewise.evaluation.generate import Generated, generate_batch
 from sizewise.models.likelihood import plan_batches
 from sizewise.record.timing import ENOUGH_SECONDS, MOST_ROUNDS, Timing
@@ -31,12 +32,16 @@ Side = Callable[[], AbstractContextManager[Any]]
 With an adapter it yields the bytes of weights that are kept beside merged ones; 0: nothing is.
 """
 WARM_UP = 4
+UNKNOWN_SPEED = "Speed is not known: memory does not suffice to time one answer."
 
 
 def time_batch(
     model: Any, split_: EncodedSplit, template: Template, generation: GenerationConfig, size: int
 ) -> dict[str, tuple[float, int]]:
-    """Decode the batch of middling length, once warm; return its seconds and size by example."""
+    """Decode the batch of middling length, once warm; return its seconds and size by example.
+
+    Nothing where memory does not suffice for one answer: that costs no result.
+    """
     lengths = [len(item.prompt_ids) for item in split_.encoded]
     batches = plan_batches(lengths, size)
 
@@ -46,11 +51,13 @@ def time_batch(
         generate_batch(model, prompts, template, shortened(generation), ids)
         return generate_batch(model, prompts, template, generation, ids)[0].latency
 
-    return {
-        split_.examples[i].id: (latency, len(batch))
-        for batch, latency in halve_on_oom([batches[len(batches) // 2]], BatchSize(size), seconds)
-        for i in batch
-    }
+    middling = [batches[len(batches) // 2]]
+    try:
+        timed = list(halve_on_oom(middling, BatchSize(size), seconds))
+    except OutOfMemoryError:
+        log.warning(UNKNOWN_SPEED)
+        return {}
+    return {split_.examples[i].id: (took, len(batch)) for batch, took in timed for i in batch}
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ def time_sides(
             sides = {**sides, side: spare.pop(side)}
             continue
         if batch_size == 1:
-            log.warning("Speed is not known: memory does not suffice to time one answer.")
+            log.warning(UNKNOWN_SPEED)
             return []
         batch_size //= 2
         log.warning("Out of memory while answers are timed: %d at once.", batch_size)
