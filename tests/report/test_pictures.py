@@ -258,8 +258,8 @@ class Unlike(Pair):
         return self.ends[1]
 
 
-def unlike(pair: Pair, found: bool, ends: tuple[float, float]) -> Pair:
-    changed = Unlike(**{**vars_of(pair), "found": found})
+def unlike(pair: Pair, found: bool, ends: tuple[float, float], primary: bool = False) -> Pair:
+    changed = Unlike(**{**vars_of(pair), "found": found, "primary": primary})
     object.__setattr__(changed, "ends", ends)
     return changed
 
@@ -268,16 +268,19 @@ def vars_of(pair: Pair) -> dict[str, Any]:
     return {name: getattr(pair, name) for name in Pair.__dataclass_fields__}
 
 
+@pytest.mark.parametrize("primary", [False, True])
 @pytest.mark.parametrize(
     ("found", "ends", "sign"),
     [(False, (0.01, 0.2), "*"), (True, (-0.01, 0.2), "†"), (False, (-0.01, 0.2), "")],
 )
 def test_a_hollow_point_whose_interval_or_test_says_otherwise_is_explained(
-    few: SetComparison, found: bool, ends: tuple[float, float], sign: str
+    few: SetComparison, found: bool, ends: tuple[float, float], sign: str, primary: bool
 ) -> None:
-    pair = unlike(few.pairs[0], found, ends)
+    """So is the pair that was named in advance."""
+    pair = unlike(few.pairs[0], found, ends, primary)
+    sign += "‡" * primary
     (row,) = (row for row in forest_rows([pair]) if row.pair is not None)
-    assert (row.kind, row.sign) == ("not shown", sign)
+    assert (row.kind, row.signs) == ("not shown", sign)
     texts = [
         text.get_text()
         for legend in paired_differences(few.test, [pair]).legends
@@ -296,8 +299,10 @@ def test_filled_and_hollow_are_explained_in_the_picture(few: SetComparison) -> N
     kinds = {row.kind for row in rows}
     (legend,) = paired_differences(few.test, few.pairs).legends
     said = [text.get_text() for text in legend.get_texts()]
-    assert len(said) == len(kinds) > 1
-    assert said == [text for kind, text in LEGEND.items() if kind in kinds]
+    assert len(kinds) > 1
+    assert said[: len(kinds)] == [text for kind, text in LEGEND.items() if kind in kinds]
+    assert said[len(kinds) :] == forest_notes(rows)
+    assert "‡" in forest_notes(rows)[0]
 
 
 @pytest.mark.parametrize(("column", "inches"), [(False, WIDE), (True, COLUMN)])

@@ -16,14 +16,15 @@ from sizewise.report.views.look import axis, layout, name_of
 
 MOST_PAIRS = 40
 COLOURS = {"A is better": TUNED, "B is better": ZERO, "not shown": MUTED}
-# Signs behind the names of pairs of which interval and test do not say the same.
-WIDE_BUT_OPEN, FOUND_BUT_OPEN = "*", "†"
+# Signs behind names: of pairs whose interval and test do not say the same, and of the primary one.
+WIDE_BUT_OPEN, FOUND_BUT_OPEN, PRIMARY = "*", "†", "‡"
 NOTES = {
     WIDE_BUT_OPEN: (
         "the interval is on one side of 0, but the test, corrected for all pairs, does not reject "
         "(or the gain is too small to be printed): not shown"
     ),
     FOUND_BUT_OPEN: "the test rejects, but the interval includes 0: not shown",
+    PRIMARY: "named in advance by validation, and tested before all others",
 }
 
 
@@ -44,10 +45,16 @@ class Row:
         return "A is better" if pair.wins else "B is better" if pair.loses else "not shown"
 
     @property
-    def sign(self) -> str:
-        """The mark of a pair that is not shown although interval or test alone would say so."""
+    def signs(self) -> str:
+        """The marks of a pair, each one of ``NOTES``."""
         pair = self.pair
-        if pair is None or self.kind != "not shown":
+        if pair is None:
+            return ""
+        return self._doubt(pair) + (PRIMARY if pair.primary else "")
+
+    def _doubt(self, pair: Pair) -> str:
+        """The mark of a pair that is not shown although interval or test alone would say so."""
+        if self.kind != "not shown":
             return ""
         if pair.low > 0 or pair.high < 0:
             return WIDE_BUT_OPEN
@@ -89,7 +96,7 @@ def drawn_ends(pair: Pair, scale: words.Scale) -> tuple[float, float]:
 
 def forest_notes(rows: Sequence[Row]) -> list[str]:
     """What the signs of these rows mean."""
-    there = {row.sign for row in rows}
+    there = {sign for row in rows for sign in row.signs}
     return [f"{sign} {note}." for sign, note in NOTES.items() if sign in there]
 
 
@@ -100,7 +107,7 @@ def forest_chart(pairs: Sequence[Pair], scale: words.Scale) -> go.Figure:
     figure = go.Figure()
     for kind in COLOURS:
         figure.add_trace(_trace([row for row in shown if row.kind == kind], kind, scale))
-    labels = [escape(row.text) + row.sign for row in shown]
+    labels = [escape(row.text) + row.signs for row in shown]
     heights = [row.y for row in shown]
     headings = [[row.y, row.text] for row in rows if row.pair is None]
     ticks = {"tickvals": heights, "ticktext": labels, "range": [-len(rows) + 0.2, 0.8]}
@@ -151,5 +158,5 @@ def _hover(row: Row, scale: words.Scale) -> str:
         f"<b>{escape(p.a.label)}</b> − {escape(p.b.label)}<br>{scale.difference(p.gain)} "
         f"({scale.interval(p.low, p.high)}, {words.level(p.level)})<br>"
         f"{words.p_value(p.p_corrected, p.at_floor)}, corrected"
-        + (f"<br>{escape(NOTES[row.sign])}" if row.sign else "")
+        + "".join(f"<br>{escape(NOTES[sign])}" for sign in row.signs)
     )

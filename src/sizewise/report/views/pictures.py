@@ -273,7 +273,7 @@ def _rows(axes: Axes, rows: Sequence[Row], scale: words.Scale, column: bool) -> 
         axes.plot(drawn_ends(pair, scale), [row.y, row.y], color=colour, lw=1.6)
         face = "white" if row.kind == "not shown" else colour
         axes.plot(unit * pair.gain, row.y, "o", ms=5, mec=colour, mfc=face)
-    named = [(row.y, row.text + row.sign, row.pair is None) for row in rows]
+    named = [(row.y, row.text + row.signs, row.pair is None) for row in rows]
     if column:
         axes.set_yticks([])
         for y, text, heading in named:
