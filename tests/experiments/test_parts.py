@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sizewise.errors import DataError
 from sizewise.evaluation.candidate_set import read_candidates
 from sizewise.job.data import load_splits
 from sizewise.job.dry_run import few
+from sizewise.metrics.reading.closed import plain
 from sizewise.metrics.tfidf import Tfidf, tfidf_cosines
 
 HUB = ("psychotherapy", "counseling", "psychology", "empathetic_dialogues", "medsynth")
@@ -53,7 +55,10 @@ def test_a_local_file_in_the_place_of_a_hub_id_is_read_by_its_extension(tmp_path
         read_rows(source)
 
 
-def labelled(codes: str, prefix: str) -> tuple[Example, ...]:
+REPORT = DataReport(0, {}, 0, 0, 0, 0.0)
+
+
+def labelled(codes: Sequence[str], prefix: str) -> tuple[Example, ...]:
     return tuple(
         Example((Message("user", f"{prefix}{i}"),), code, f"{prefix}{i}", {"label": code})
         for i, code in enumerate(codes)
@@ -61,13 +66,20 @@ def labelled(codes: str, prefix: str) -> tuple[Example, ...]:
 
 
 def test_examples_carry_how_often_their_label_occurs_in_training() -> None:
-    report = DataReport(0, {}, 0, 0, 0, 0.0)
-    splits = DataSplits(labelled("AAAAB", "t"), labelled("A", "v"), labelled("ABC", "x"), report)
+    splits = DataSplits(labelled("AAAAB", "t"), labelled("A", "v"), labelled("ABC", "x"), REPORT)
     marked = add_frequency(splits, count_labels(splits.train), frequent=4)
     found = [example.meta[STRATUM] for example in marked.test]
     assert found == ["frequent (4+)", "rare (1–3)", "never seen"]
     assert marked.question_fingerprint("test") == splits.question_fingerprint("test")
     assert [e.content_id for e in marked.test] == [e.content_id for e in splits.test]
+
+
+def test_a_label_is_the_same_however_it_is_spelled() -> None:
+    train = (*labelled(["Low mood", "low  mood", "LOW MOOD."], "t"), *labelled(["Grief"], "u"))
+    splits = DataSplits(train, (), labelled(["low mood", "grief", "worry"], "x"), REPORT)
+    marked = add_frequency(splits, count_labels(train, plain), 3, plain)
+    found = [example.meta[STRATUM] for example in marked.test]
+    assert found == ["frequent (3+)", "rare (1–2)", "never seen"]
 
 
 def test_the_frequency_on_a_further_test_set_is_that_of_the_runs_own_training() -> None:

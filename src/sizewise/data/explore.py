@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from sizewise import palette
 from sizewise.config.data import SPLITS, DatasetConfig
 from sizewise.data.example import DataReport, DataSplits, Example
+from sizewise.data.splits.frequency import Alike
 from sizewise.data.splits.groups import text_key
 from sizewise.data.tokens.encode import (
     ANSWER_CUT,
@@ -25,7 +26,6 @@ from sizewise.data.tokens.reasoning import answer_of
 from sizewise.data.tokens.template import Template
 from sizewise.files import hash_text
 
-Alike = Callable[[str], str]
 """Labels for which it returns the same are one label, however they are spelt."""
 
 

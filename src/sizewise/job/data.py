@@ -91,7 +91,7 @@ def load_encoded_tasks(cfg: RunConfig, template: Template, max_positions: int | 
     """Read, split and encode the data set of a run and the test split of every further one."""
     room, cache, dry_run = answer_room(cfg), Path(cfg.paths.cache), cfg.dry_run
     first = load_task(cfg.dataset, template, max_positions, cache, dry_run=dry_run, reserve=room)
-    labels = count_labels(first.splits.train)
+    labels = count_labels(first.splits.train, plain)
     return [
         first,
         *(
@@ -104,7 +104,7 @@ def load_encoded_tasks(cfg: RunConfig, template: Template, max_positions: int | 
 def load_plain_tasks(cfg: RunConfig) -> list[Task]:
     """Read and split the same for a model that reads words."""
     first = load_splits(cfg.dataset, None, cfg.dry_run)
-    labels = count_labels(first.train)
+    labels = count_labels(first.train, plain)
     further = cfg.eval_dataset.values()
     return [
         Task(cfg.dataset, first),
@@ -130,7 +130,7 @@ def load_task(
         max_positions: the longest sequence the model takes, where it says so.
         cache_dir: where encoded splits are kept.
         names: the splits to encode.
-        labels: label → training examples of the run; None: those of this data set.
+        labels: as ``count_labels`` makes them of the run's training; None: those of this data set.
         dry_run: take a few examples, synthetic ones where the hub is out of reach.
         reserve: tokens that an answer may take in each split that is to be answered.
 
@@ -232,13 +232,13 @@ def load_splits(
 
     Args:
         dataset: its configuration.
-        labels: label → training examples of the run; None: those of this data set.
+        labels: as ``count_labels`` makes them of the run's training; None: those of this data set.
         dry_run: take a few examples, synthetic ones where the hub is out of reach.
     """
     splits = kept_splits(few(dataset) if dry_run else dataset, stand_in=dry_run)
     _say_report(dataset.name, splits.report)
-    counts = count_labels(splits.train) if labels is None else labels
-    return add_frequency(splits, counts, dataset.frequent)
+    counts = count_labels(splits.train, plain) if labels is None else labels
+    return add_frequency(splits, counts, dataset.frequent, plain)
 
 
 def shared_questions(tasks: Sequence[Task]) -> list[str]:

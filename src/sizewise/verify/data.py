@@ -74,10 +74,11 @@ def trained_on(outcome: Outcome, directory: Path, splits: DataSplits | None) -> 
 def _marked(there: Rebuilt, train: Sequence[Example], frequent: int) -> Rebuilt:
     """Give every example the stratum that says how often its label occurs in training."""
     from sizewise.data.splits.frequency import add_frequency, count_labels
+    from sizewise.metrics.reading.closed import plain
 
     if there.splits is None:
         return there
-    return Rebuilt(add_frequency(there.splits, count_labels(train), frequent))
+    return Rebuilt(add_frequency(there.splits, count_labels(train, plain), frequent, plain))
 
 
 def _without_hashes(config: Any) -> Any:
