@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -16,6 +17,7 @@ import pytest
 from tests.job.comparing import answers, comparable
 
 from sizewise.composition.compose import compose_run
+from sizewise.composition.others import JUDGE
 from sizewise.config import SweepConfig
 from sizewise.errors import ConfigError
 from sizewise.job.submit import Job, make_job, make_sweep_job, submit
@@ -73,6 +75,17 @@ def test_what_is_the_adapters_own_may_differ_and_what_a_pass_depends_on_may_not(
     for override in ("lora=dora", "lora=full", "lora=none", "quantization=int8", "stage=evaluate",
                      "lora.modules_to_save=[embed_tokens]"):  # fmt: skip
         assert pack_key(job(tmp_path, override)) is None, override
+
+
+def test_a_judge_or_a_teacher_that_is_asked_is_not_shared(tmp_path: Path) -> None:
+    """The gold arm of a sweep with a teacher asks none."""
+    made, other = job(tmp_path), {"model": {"path": "somewhere"}}
+    dataset = {**made.config["dataset"], "teacher": other}
+    judged = {"metric": {"judge": {"_target_": JUDGE, "models": {"other": other}}}}
+    taught = {"dataset": {**dataset, "answers_from": "teacher"}}
+    gold = {"dataset": {**dataset, "answers_from": "gold"}}
+    for more, packed in ((judged, False), (taught, False), (gold, True)):
+        assert (pack_key(replace(made, config={**made.config, **more})) is not None) == packed
 
 
 def test_auto_packs_on_gpus_and_says_why_not_on_a_cpu(tmp_path: Path) -> None:

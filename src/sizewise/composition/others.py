@@ -26,7 +26,7 @@ from sizewise.errors import ConfigError
 from sizewise.files import hash_text
 from sizewise.models.sources import HUB_ID, folder_fingerprint, local_content
 from sizewise.record.directories import RunDir
-from sizewise.record.identity import canonical_config
+from sizewise.record.identity import canonical_config, is_taught
 
 JUDGE = "sizewise.metrics.judge.Judge"
 TEACHER = "dataset.teacher"
@@ -183,7 +183,7 @@ def others_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         for name, value in judges_of(node.get("models")).items():
             yield f"metric.judge.models.{name}", value
     dataset = config.get("dataset") or {}
-    if dataset.get("teacher") is not None and dataset.get("answers_from") != "gold":
+    if is_taught(dataset):
         yield TEACHER, dataset["teacher"]
 
 

@@ -44,6 +44,7 @@ from sizewise.metrics.preference import REJECTED
 from sizewise.record.claims import Claim, claim_or_find
 from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
 from sizewise.record.predictions import read_predictions
+from sizewise.record.timing import REUSED
 
 log = logging.getLogger(__name__)
 
@@ -175,8 +176,8 @@ def changed_conditions(
     if not how:
         return None
     return (
-        f"The zero-shot answers of {dataset} were reused from another run and timed under other "
-        f"conditions ({how}): do not compare their latency, throughput and memory with this run's."
+        f"The zero-shot answers of {dataset} {REUSED} ({how}): do not compare their latency, "
+        "throughput and memory with this run's."
         + (INT8 if quantization == "int8" and "batch_size" in how else "")
     )
 

@@ -150,7 +150,7 @@ def _canonical_teacher(dataset: Any, trains: bool) -> None:
     """Leave out a teacher that teaches nothing; say whose answers are trained on where one does."""
     if not isinstance(dataset, dict) or "teacher" not in dataset:
         return
-    if dataset["teacher"] is None or dataset.get("answers_from") == "gold" or not trains:
+    if not is_taught(dataset) or not trains:
         for key in ("teacher", "answers_from", "teaching"):
             dataset.pop(key, None)
         return
@@ -167,9 +167,19 @@ def _drop_volatile_of(other: Any) -> None:
             other.pop("adapter", None)
 
 
+def is_taught(dataset: Mapping[str, Any]) -> bool:
+    """Whether a teacher writes training answers, as ``DatasetConfig.is_taught``."""
+    return dataset.get("teacher") is not None and dataset.get("answers_from") != "gold"
+
+
 def trains(config: Mapping[str, Any]) -> bool:
     method = (config.get("lora") or {}).get("method", "lora")
     return method != "none" and config.get("stage", "full") != "evaluate"
+
+
+def asks_untouched(config: Mapping[str, Any]) -> bool:
+    """Whether the untouched model answers, too; without training nobody else does."""
+    return (config.get("evaluation") or {}).get("zero_shot", True) or not trains(config)
 
 
 def reuse_key(config: Mapping[str, Any]) -> str:

@@ -10,6 +10,9 @@ ENOUGH_SECONDS = 1.0
 BUSY = 1.5
 """Seconds that passed for one of computing, above which a machine had other work to do."""
 
+REUSED = "were reused from another run and timed under other conditions"
+"""What a warning says of answers whose times are not those of the run that carries it."""
+
 
 @dataclass(frozen=True)
 class Timing:

@@ -13,13 +13,13 @@ from sizewise.config import PricesConfig
 from sizewise.record.brackets import read_tuning
 from sizewise.record.outcome import Outcome
 from sizewise.record.spending import PER_1000
+from sizewise.record.timing import REUSED
 from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, Member, TestSet
 from sizewise.report.comparison.contrast import Contrast
 from sizewise.report.comparison.runs import Run
 from sizewise.statistics.cost import BreakEven, api_cost_per_answer, break_even, device_cost
 
-REUSED = "were reused from another run and timed under other conditions"
 
 
 @dataclass(frozen=True)

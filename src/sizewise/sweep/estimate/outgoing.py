@@ -12,7 +12,7 @@ from sizewise.config.register import to_run_config
 from sizewise.files import hash_text
 from sizewise.job.submit import Job
 from sizewise.record.directories import RunDir
-from sizewise.record.identity import trains
+from sizewise.record.identity import asks_untouched, is_taught, trains
 from sizewise.record.spending import Ledger
 from sizewise.sweep.estimate.calibration import Measured, Texts
 
@@ -101,8 +101,7 @@ def _answered(config: Mapping[str, Any], measured: Measured) -> tuple[list[str],
         [*tests, *(["validation"] if validates else [])]
         for validates in measured.answers_validation
     ]
-    wanted = (config.get("evaluation") or {}).get("zero_shot", True) or not trains(config)
-    return both[0] if wanted else [], both[1] if trains(config) else []
+    return both[0] if asks_untouched(config) else [], both[1] if trains(config) else []
 
 
 def _judged(
@@ -131,8 +130,7 @@ def _share(texts: Texts, weight: float) -> Texts:
 
 def _taught(job: Job, measured: Measured, most: int) -> Iterator[tuple[str, Outgoing]]:
     dataset = job.config.get("dataset") or {}
-    teaches = dataset.get("teacher") is not None and dataset.get("answers_from") != "gold"
-    if not teaches or not trains(job.config):
+    if not is_taught(dataset) or not trains(job.config):
         return
     samples = int((dataset.get("teaching") or {}).get("samples", 1))
     texts = [measured.texts.get("train", NOTHING)] * samples

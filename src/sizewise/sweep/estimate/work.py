@@ -16,7 +16,7 @@ from sizewise.config.training import TrainerConfig
 from sizewise.data.batches.plan import count_batches, fit_plan
 from sizewise.job.submit import Job
 from sizewise.record.directories import ZERO_SHOT_FILE, entry_path
-from sizewise.record.identity import reuse_key, trains
+from sizewise.record.identity import asks_untouched, reuse_key, trains
 from sizewise.record.stops import standing_stop
 from sizewise.record.timing import ENOUGH_SECONDS, MOST_ROUNDS
 from sizewise.sweep.brackets import Look
@@ -175,8 +175,7 @@ class Costs:
         return Cost(piece.weight * training, answers, piece.weight * rest, spread)
 
     def _untouched(self, config: Mapping[str, Any], measured: Measured, count: _Counts) -> float:
-        wanted = (config.get("evaluation") or {}).get("zero_shot", True) or not trains(config)
-        if config.get("stage") == "train" or not wanted:
+        if config.get("stage") == "train" or not asks_untouched(config):
             return 0.0
         validates = measured.answers_validation[0]
         splits = {"test": count.test, "validation": count.validation if validates else 0}

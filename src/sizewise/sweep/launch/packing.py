@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from sizewise.composition.others import others_of
 from sizewise.files import hash_text
 from sizewise.job.submit import DEFAULT_FUNCTION, Job
 from sizewise.record.identity import trains
@@ -125,7 +126,7 @@ def pack_key(job: Job) -> str | None:
         and trainer.get("devices", 1) == trainer.get("num_nodes", 1) == 1
         and not (trainer.get("gradient_checkpointing") and lora.get("dropout"))
         and evaluation.get("engine") is None
-        and not _asks_others(config)
+        and not any(others_of(config))  # a judge or a teacher is not shared
     )
     if not shared:
         return None
@@ -133,10 +134,3 @@ def pack_key(job: Job) -> str | None:
     lean = lora.get("fast", True)
     parts = (model, config.get("quantization"), config.get("dataset"), kept, lean)
     return json.dumps(parts, sort_keys=True, default=str)
-
-
-def _asks_others(config: Mapping[str, Any]) -> bool:
-    """Whether a job loads a judge or a teacher: these are not shared."""
-    judges = (metric for metric in (config.get("metric") or {}).values() if metric)
-    taught = (config.get("dataset") or {}).get("teacher")
-    return taught is not None or any(metric.get("models") for metric in judges)
