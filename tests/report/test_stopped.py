@@ -22,7 +22,7 @@ from sizewise.record.brackets import (
 )
 from sizewise.record.directories import SweepDir
 from sizewise.report.comparison.compare import Comparison, compare
-from sizewise.report.comparison.pairs import representatives
+from sizewise.report.comparison.selection import one_per_question
 from sizewise.report.page.page import render_page
 from sizewise.report.page.results import results_text
 from sizewise.report.page.tables import stopped_table
@@ -58,7 +58,7 @@ def test_what_was_not_kept_is_no_arm_also_where_it_was_run_to_its_end(tuned: Pat
     """Its one seed would otherwise stand for the configuration, which has three."""
     comparison = compare([tuned])
     assert len(comparison.runs) == 4
-    (chosen,) = representatives(comparison.sets[0].test)
+    (chosen,) = one_per_question(comparison.sets[0].test)
     assert chosen.seeds == (1, 2, 3)
     SweepDir(tuned).tuning.unlink()
     assert len(compare([tuned]).runs) == 5

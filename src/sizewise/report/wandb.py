@@ -13,7 +13,7 @@ from sizewise.errors import ConfigError, OutcomeError
 from sizewise.record.identity import flatten
 from sizewise.report.comparison.arms import Arm, Member, TestSet
 from sizewise.report.comparison.compare import Comparison, SetComparison, compare
-from sizewise.report.comparison.pairs import best
+from sizewise.report.comparison.selection import chosen_by_validation
 from sizewise.report.page.page import charts_of
 from sizewise.report.page.results import clean
 from sizewise.report.page.tables import stopped_table, tuning_note
@@ -203,7 +203,9 @@ def winners(compared: SetComparison) -> list[Winner]:
     test, chosen = compared.test, []
     tuned = [arm for arm in test.arms if arm.tuned]
     models = list(dict.fromkeys(arm.model.name for arm in tuned))
-    firsts = [best(test, [a for a in tuned if a.model.name == name]) for name in models]
+    firsts = [
+        chosen_by_validation(test, [a for a in tuned if a.model.name == name]) for name in models
+    ]
     pair = compared.verdict.pair
     crowned = pair.a if pair is not None and pair.a.tuned else None
     if crowned is None and len(firsts) == 1:

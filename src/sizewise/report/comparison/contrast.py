@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from sizewise.report import words
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.pairs import ALPHA, RESAMPLES, best, representatives
+from sizewise.report.comparison.pairs import ALPHA, RESAMPLES
 from sizewise.report.comparison.runs import FloatArray
+from sizewise.report.comparison.selection import chosen_by_validation, one_per_question
 from sizewise.statistics.comparison import PairedComparison, PairedScores, compare_paired_many
 from sizewise.statistics.paired import holm
 
@@ -31,8 +32,11 @@ def described(arm: Arm) -> str:
     return f"{arm.label} ({size})"
 
 
-def best_of(test: TestSet, arms: Sequence[Arm] | None = None) -> Arm | None:
-    """The arm (of ``arms``) with the best recorded score, or None without any finite one."""
+def highest_scoring(test: TestSet, arms: Sequence[Arm] | None = None) -> Arm | None:
+    """The arm (of ``arms``) with the best recorded test score; None without a finite one.
+
+    To be shown beside others; what is claimed is chosen by validation.
+    """
     finite = [c for c in (test.arms if arms is None else arms) if np.isfinite(c.score())]
     return max(finite, key=lambda c: test.sign * c.score()) if finite else None
 
@@ -55,14 +59,14 @@ def find_contrast(test: TestSet, pair: Pair | None) -> Contrast | None:
     if pair is not None and pair.a.tuned:
         small = pair.a
     else:
-        tuned = representatives(test)
+        tuned = one_per_question(test)
         if not tuned:
             return None
-        small = best(test, tuned)
+        small = chosen_by_validation(test, tuned)
     base = test.zero_shot_of(small)
     base = base if base is not None and base.scores is not None else None
     larger = [c for c in test.scored if c.kind == ZERO_SHOT and c.size > small.size]
-    large = pair.b if pair is not None and pair.b in larger else best_of(test, larger)
+    large = pair.b if pair is not None and pair.b in larger else highest_scoring(test, larger)
     return Contrast(small, base, large)
 
 

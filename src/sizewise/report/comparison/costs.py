@@ -21,7 +21,6 @@ from sizewise.report.comparison.runs import Run
 from sizewise.statistics.cost import BreakEven, api_cost_per_answer, break_even, device_cost
 
 
-
 @dataclass(frozen=True)
 class Range:
     """Mean, lowest and highest over seeds, or over the answers of a timed sample."""

@@ -11,7 +11,8 @@ from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.costs import Timing, alike, timing_of
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.pairs import ALPHA, representatives, rows
+from sizewise.report.comparison.pairs import ALPHA, rows
+from sizewise.report.comparison.selection import one_per_question
 from sizewise.report.comparison.verdict import LIKELIHOOD
 from sizewise.report.ratings.judging import unusable_judges
 from sizewise.statistics.margin import near_best
@@ -157,7 +158,7 @@ def decide(
     """
     # How likely a model finds the reference decides nothing between tuned and untouched models.
     kinds = (TUNED,) if test.primary.startswith(LIKELIHOOD) else EVERY_KIND
-    arms = [arm for kind in kinds for arm in representatives(test, kind)]
+    arms = [arm for kind in kinds for arm in one_per_question(test, kind)]
     scale = scale_of(test)
     if margin is None and scale.percent:
         margin = POINTS

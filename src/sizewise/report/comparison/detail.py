@@ -11,7 +11,6 @@ import numpy as np
 
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import Contrast, find_contrast
-from sizewise.report.comparison.pairs import representatives
 from sizewise.report.comparison.points import (
     Curve,
     LearningCurve,
@@ -21,6 +20,7 @@ from sizewise.report.comparison.points import (
     scaling_of,
 )
 from sizewise.report.comparison.readings import Calibration, calibration_of
+from sizewise.report.comparison.selection import one_per_question
 from sizewise.report.comparison.strata import (
     Confusion,
     Stratum,
@@ -130,7 +130,7 @@ def _models(test: TestSet, contrast: Contrast | None) -> list[Arm]:
     if contrast is None:
         return [c for c in test.arms if c.first.answers is not None][:MOST_MODELS]
     found = contrast.shown
-    for arm in representatives(test):
+    for arm in one_per_question(test):
         if len(found) < MOST_MODELS and all(arm is not c for c in found):
             found.append(arm)
     return [c for c in found if c.first.answers is not None]

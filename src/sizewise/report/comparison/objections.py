@@ -11,14 +11,7 @@ from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, DATA, ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.contrast import Case, compare_cases
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.pairs import (
-    CHOSEN,
-    UNCHANGING,
-    representatives,
-    rest,
-    rows,
-    variant_key,
-)
+from sizewise.report.comparison.pairs import rows
 from sizewise.report.comparison.readings import (
     MOST_UNFINISHED,
     calibration_of,
@@ -26,6 +19,13 @@ from sizewise.report.comparison.readings import (
     same_answer,
     unfinished,
     unusable,
+)
+from sizewise.report.comparison.selection import (
+    CHOSEN,
+    UNCHANGING,
+    one_per_question,
+    rest,
+    variant_key,
 )
 from sizewise.report.ratings.judging import judge_warnings
 
@@ -89,7 +89,7 @@ def _does_worse(test: TestSet, other: Arm, pairs: Sequence[Pair]) -> bool:
 
     Of settings the one that validation chose stands for all.
     """
-    arms = [*representatives(test), *representatives(test, ZERO_SHOT)]
+    arms = [*one_per_question(test), *one_per_question(test, ZERO_SHOT)]
     asked = {id(arm) for arm in arms}
     found = {id(p.a): p.loses for p in pairs if p.b is other and id(p.a) in asked}
     left = [arm for arm in arms if id(arm) not in found]

@@ -12,7 +12,6 @@ import numpy as np
 
 from sizewise.errors import ConfigError
 from sizewise.record.identity import flatten
-from sizewise.record.stops import by_loss
 from sizewise.report.comparison.arms import (
     CLASSICAL,
     DATA,
@@ -23,6 +22,13 @@ from sizewise.report.comparison.arms import (
     TestSet,
 )
 from sizewise.report.comparison.pair import Pair
+from sizewise.report.comparison.selection import (
+    CHOSEN,
+    UNCHANGING,
+    alike_but_for,
+    chosen_by_validation,
+    one_per_question,
+)
 from sizewise.report.comparison.test_sets import COUNTED
 from sizewise.statistics.comparison import PairedScores, compare_paired_many
 from sizewise.statistics.paired import PRIMARY_SHARE, fallback, resamples_needed
@@ -41,17 +47,6 @@ BY = "by "
 ALPHA = 0.05
 RESAMPLES, MOST_RESAMPLES = 10_000, 50_000
 MOST_PERMUTATIONS = 200_000
-# Chosen between by validation; everything else is a question of its own.
-CHOSEN = (
-    "optimizer.", "scheduler.", "trainer.", "callbacks.", "evaluation.",
-    "lora.alpha", "lora.dropout", "lora.init_seed", "lora.fast",
-)  # fmt: skip
-UNCHANGING = ("metric.", "eval_dataset.")
-# Chosen between by validation for a model that was not trained: its only settings.
-WORDING = (
-    "dataset.prompt", "dataset.system", "dataset.answer", "dataset.few_shot",
-    "dataset.max_train", "dataset.max_validation",
-)  # fmt: skip
 Wanted = tuple[str, Arm, Arm]
 
 
@@ -102,56 +97,8 @@ def pair_of(test: TestSet, a: str, b: str, seed: int = 0) -> Pair | None:
     return next(iter(_compare(test, [("asked for", arms[a], arms[b])], None, seed)), None)
 
 
-def representatives(test: TestSet, kind: str = TUNED) -> list[Arm]:
-    """Arms of a kind, one per question: what is a mere setting is chosen by validation.
-
-    Zero-shot arms whose wordings were not asked on the validation split all stand for themselves.
-    """
-    arms = [arm for arm in test.scored if arm.kind == kind]
-    if kind == CLASSICAL:
-        return arms
-    if kind != ZERO_SHOT:
-        return [best(test, group) for group in _alike(arms, (*CHOSEN, *UNCHANGING))]
-    found: list[Arm] = []
-    for group in _alike(arms, WORDING):
-        asked = all(arm.validated(test.primary) is not None for arm in group)
-        found += [best(test, group)] if asked else group
-    return found
-
-
-def best(test: TestSet, arms: Sequence[Arm]) -> Arm:
-    """The best by validation: by the primary score where all have it, else by the loss."""
-    scores = [arm.validated(test.primary) for arm in arms]
-    known = [score for score in scores if score is not None and np.isfinite(score)]
-    if len(known) < len(arms):
-        return min(arms, key=by_validation)
-    ranked = zip(arms, known, strict=True)
-    return min(ranked, key=lambda entry: (-test.sign * entry[1], *by_validation(entry[0])))[0]
-
-
-def by_validation(arm: Arm) -> tuple[float, str]:
-    """Order of choice: validation loss first; without one last."""
-    return by_loss(arm.validation, arm.label)
-
-
-def variant_key(arm: Arm) -> str:
-    """Name the question that a tuned arm answers: its configuration less what is chosen."""
-    return rest(arm, (*CHOSEN, *UNCHANGING))
-
-
-def rest(arm: Arm, ignored: tuple[str, ...]) -> str:
-    """Flat configuration, as JSON, less the keys that begin like an ignored one.
-
-    Where a choice of the data is ignored, so are the rows that came of it.
-    """
-    if any(key.startswith("dataset") for key in ignored):
-        ignored = (*ignored, DATA)
-    flat = {k: v for k, v in flatten(arm.config).items() if not k.startswith(ignored)}
-    return json.dumps(flat, sort_keys=True, default=str)
-
-
 def _question(test: TestSet) -> Iterator[Wanted]:
-    tuned, zero_shot = representatives(test), representatives(test, ZERO_SHOT)
+    tuned, zero_shot = one_per_question(test), one_per_question(test, ZERO_SHOT)
     for arm, other in product(tuned, zero_shot):
         if arm.size < other.size:
             yield SMALL_LARGE, arm, other
@@ -160,8 +107,8 @@ def _question(test: TestSet) -> Iterator[Wanted]:
         if base is not None and base.scores is not None:
             yield OWN_BASE, arm, base
     models = _one_per_model(test, tuned)
-    encoders = representatives(test, ENCODER)
-    baselines = representatives(test, CLASSICAL)
+    encoders = one_per_question(test, ENCODER)
+    baselines = one_per_question(test, CLASSICAL)
     yield from ((BASELINES, *pair) for pair in product([*models, *encoders], baselines))
     yield from ((BASELINES, *pair) for pair in product(_general(test, models), baselines))
     yield from ((ENCODERS, *pair) for pair in product(models, encoders))
@@ -183,16 +130,16 @@ OF_THE_MODEL = ("model.", "lora.", "quantization.", DATA)
 def _one_per_model(test: TestSet, tuned: Sequence[Arm]) -> list[Arm]:
     """The best adapter of every base, for each data set and prompt that was tried."""
     found: list[Arm] = []
-    for group in _alike(tuned, (*OF_THE_MODEL, *CHOSEN, *UNCHANGING)):
+    for group in alike_but_for(tuned, (*OF_THE_MODEL, *CHOSEN, *UNCHANGING)):
         bases: dict[tuple[str, int], list[Arm]] = {}
         for arm in group:
             bases.setdefault((arm.model.path, arm.model.params_base), []).append(arm)
-        found += [best(test, arms) for arms in bases.values()]
+        found += [chosen_by_validation(test, arms) for arms in bases.values()]
     return found
 
 
 def _models(models: Sequence[Arm]) -> Iterator[Wanted]:
-    for group in _alike(models, (*OF_THE_MODEL, *CHOSEN, *UNCHANGING)):
+    for group in alike_but_for(models, (*OF_THE_MODEL, *CHOSEN, *UNCHANGING)):
         ordered = sorted(group, key=lambda arm: (arm.size, arm.label))
         yield from ((MODELS, *pair) for pair in combinations(ordered, 2))
 
@@ -201,7 +148,7 @@ def _methods(test: TestSet, tuned: Sequence[Arm]) -> Iterator[Wanted]:
     """Methods with all else equal; where two never are, the best of each (full has no rank)."""
     equal = list(_differing(METHODS, tuned, ("lora.method",), _method))
     yield from equal
-    for group in _alike(tuned, ("lora.", *CHOSEN, *UNCHANGING)):
+    for group in alike_but_for(tuned, ("lora.", *CHOSEN, *UNCHANGING)):
         met = {frozenset((a.model.lora_method, b.model.lora_method))
                for _, a, b in equal if any(a is arm for arm in group)}  # fmt: skip
         methods: dict[str, list[Arm]] = {}
@@ -209,7 +156,7 @@ def _methods(test: TestSet, tuned: Sequence[Arm]) -> Iterator[Wanted]:
             methods.setdefault(arm.model.lora_method, []).append(arm)
         for (one, first), (other, second) in combinations(methods.items(), 2):
             if frozenset((one, other)) not in met:
-                yield METHODS, best(test, first), best(test, second)
+                yield METHODS, chosen_by_validation(test, first), chosen_by_validation(test, second)
 
 
 def _method(arm: Arm) -> tuple[str, str]:
@@ -236,18 +183,10 @@ def _differing(
     order: Callable[[Arm], tuple[Any, str]],
 ) -> Iterator[Wanted]:
     """Pairs whose configurations are equal but for the ignored keys (and chosen settings)."""
-    for group in _alike(arms, (*ignored, *CHOSEN, *UNCHANGING)):
+    for group in alike_but_for(arms, (*ignored, *CHOSEN, *UNCHANGING)):
         for a, b in combinations(sorted(group, key=order), 2):
             if order(a)[0] != order(b)[0]:
                 yield question, a, b
-
-
-def _alike(arms: Sequence[Arm], ignored: tuple[str, ...]) -> list[list[Arm]]:
-    """Group arms by their configuration less the keys that begin like an ignored one."""
-    groups: dict[str, list[Arm]] = {}
-    for arm in arms:
-        groups.setdefault(rest(arm, ignored), []).append(arm)
-    return list(groups.values())
 
 
 def _primary(test: TestSet, wanted: Sequence[Wanted]) -> int | None:
@@ -269,9 +208,11 @@ def _best_small(test: TestSet, arms: Sequence[Arm]) -> Arm:
     """By validation; losses of unlike tokens or answers say nothing: there the largest is taken."""
     asked = all(arm.validated(test.primary) is not None for arm in arms)
     if asked or len({_tokens(test, arm) for arm in arms}) == 1:
-        return best(test, arms)
+        return chosen_by_validation(test, arms)
     first = max((arm.size, not arm.chosen_by_teacher) for arm in arms)
-    return best(test, [a for a in arms if (a.size, not a.chosen_by_teacher) == first])
+    return chosen_by_validation(
+        test, [a for a in arms if (a.size, not a.chosen_by_teacher) == first]
+    )
 
 
 def _tokens(test: TestSet, arm: Arm) -> tuple[float, ...]:
@@ -284,13 +225,13 @@ def _tokens(test: TestSet, arm: Arm) -> tuple[float, ...]:
 
 def _best_large(test: TestSet, arms: Sequence[Arm]) -> Arm:
     if all(arm.validated(test.primary) is not None for arm in arms):
-        return best(test, arms)
+        return chosen_by_validation(test, arms)
     return min(arms, key=lambda a: (-a.size, -a.model.memory_bytes, a.label))
 
 
 def _general(test: TestSet, tuned: Sequence[Arm]) -> list[Arm]:
     """The best model that was not trained, by the rule of the primary pair, as a list."""
-    arms = representatives(test, ZERO_SHOT)
+    arms = one_per_question(test, ZERO_SHOT)
     return [_best_large(test, arms)] if arms else []
 
 
@@ -325,7 +266,7 @@ def _cells(test: TestSet, kind: str, by: Sequence[str]) -> Iterator[list[Arm]]:
             key = json.dumps(alike, sort_keys=True, default=str)
             groups.setdefault(key, {}).setdefault(value, []).append(arm)
     for values in groups.values():
-        yield [best(test, arms) for arms in values.values()]
+        yield [chosen_by_validation(test, arms) for arms in values.values()]
 
 
 def _check_keys(test: TestSet, by: Sequence[str]) -> None:

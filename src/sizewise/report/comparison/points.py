@@ -15,7 +15,8 @@ from sizewise.report.comparison.arms import CLASSICAL, ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.contrast import Contrast, scale_of
 from sizewise.report.comparison.costs import money_per_1000
 from sizewise.report.comparison.labels import tell_apart
-from sizewise.report.comparison.pairs import CHOSEN, UNCHANGING, representatives, rest, rows
+from sizewise.report.comparison.pairs import rows
+from sizewise.report.comparison.selection import CHOSEN, UNCHANGING, one_per_question, rest
 from sizewise.statistics.bootstrap import difference_intervals
 from sizewise.statistics.cost import hypervolume, pareto_front
 from sizewise.statistics.learning_curve import Overtaking, overtaking_size
@@ -193,7 +194,7 @@ def learning_curves(
 
 
 def _curves(test: TestSet, points: Sequence[Point], ignored: tuple[str, ...], x) -> list[Curve]:  # type: ignore[no-untyped-def]
-    chosen = {id(c) for c in representatives(test)}
+    chosen = {id(c) for c in one_per_question(test)}
     groups: dict[str, list[Point]] = {}
     for point in points:
         if id(point.arm) in chosen and x(point.arm):

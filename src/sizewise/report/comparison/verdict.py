@@ -11,14 +11,15 @@ from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.contrast import (
     Case,
     Tested,
-    best_of,
     compare_cases,
     find_contrast,
+    highest_scoring,
     scale_of,
 )
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE, best, rows
+from sizewise.report.comparison.pairs import OWN_BASE, SMALL_LARGE, rows
 from sizewise.report.comparison.readings import has_no_usable_answer, read_as
+from sizewise.report.comparison.selection import chosen_by_validation
 from sizewise.report.comparison.sentences import Baseline, Findings
 from sizewise.report.comparison.strata import Reversal, Stratum, hybrid_of, reversals, strata_of
 from sizewise.report.comparison.test_sets import COMPARABLE
@@ -146,7 +147,7 @@ def _chosen(test: TestSet, arms: Sequence[Arm]) -> list[Arm]:
     for arm in arms:
         key = (arm.model.name, arm.size, arm.chosen_by_teacher)
         of_model.setdefault(key, []).append(arm)
-    return [best(test, same) for same in of_model.values()]
+    return [chosen_by_validation(test, same) for same in of_model.values()]
 
 
 def _findings(test: TestSet, pair: Pair, pairs: Sequence[Pair], seed: int) -> Findings:
@@ -310,7 +311,7 @@ def _missing(test: TestSet) -> str:
     """What stands in the way of any pair, the first reason that holds; empty if nothing does."""
     unsaid = "Whether specialisation beats size cannot be said"
     if not any(arm.tuned for arm in test.arms):
-        first = best_of(test)
+        first = highest_scoring(test)
         if first is None:
             return f"No run has usable values of {test.primary} per example; nothing is compared."
         score = scale_of(test).value(first.score())

@@ -10,7 +10,7 @@ from sizewise.record.outcome import DataFacts
 from sizewise.report import words
 from sizewise.report.comparison.arms import ENCODER, TestSet
 from sizewise.report.comparison.compare import SetComparison
-from sizewise.report.comparison.contrast import best_of, described, scale_of
+from sizewise.report.comparison.contrast import described, highest_scoring, scale_of
 from sizewise.report.comparison.costs import PaidBack, alike, timing_of
 from sizewise.report.comparison.decision import BETTER, EQUIVALENT, NOT_WORSE, WORSE, Decision
 from sizewise.report.comparison.decision import OPEN as UNDECIDED
@@ -196,7 +196,7 @@ def _paid(entries: Sequence[PaidBack]) -> list[Card]:
 
 
 def _lone(compared: SetComparison) -> list[Card]:
-    best = best_of(compared.test)
+    best = highest_scoring(compared.test)
     if best is None:
         return []
     score = scale_of(compared.test).value(best.score(compared.test.primary))

@@ -15,7 +15,7 @@ from sizewise.palette import SERIES
 from sizewise.record.directories import RunDir
 from sizewise.record.history import read_history
 from sizewise.report.comparison.arms import TestSet
-from sizewise.report.comparison.pairs import by_validation
+from sizewise.report.comparison.selection import validation_order
 from sizewise.report.views.look import DASHES, axis, layout
 
 LOGGED = {
@@ -63,7 +63,7 @@ def _course(points: Sequence[tuple[int, float]]) -> Course:
 
 def training_curves(test: TestSet) -> list[TrainingCurve]:
     """The fits behind a test set, all seeds of the twelve arms with the lowest validation loss."""
-    arms = sorted((arm for arm in test.arms if arm.has_seeds), key=by_validation)[:MOST_ARMS]
+    arms = sorted((arm for arm in test.arms if arm.has_seeds), key=validation_order)[:MOST_ARMS]
     curves = [
         training_curve(member.run.directory, arm.label, member.run.outcome.seed)
         for arm in arms
