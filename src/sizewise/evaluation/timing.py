@@ -118,6 +118,8 @@ def time_sides(
 
 
 class _NoMemoryError(Exception):
+    """Memory does not suffice for a side as it is: a leaner way or a smaller batch is next."""
+
     def __init__(self, side: str) -> None:
         super().__init__(side)
         self.side = side
@@ -152,8 +154,8 @@ def _in_turns(
             for side, block in sides.items():
                 with _named(side), block() as kept:
                     now = kept > 0 if isinstance(kept, int) else None
-                    if merged.setdefault(side, now) != now:
-                        raise MemoryError("the adapter could not be merged in every round")
+                    if merged.setdefault(side, now) != now:  # memory sufficed in some rounds only
+                        raise _NoMemoryError(side)
                     runs[side, size] += _timed(model, prompts, size, template, generation, number)
     on_cpu = device_of(model).type == "cpu"
     return [

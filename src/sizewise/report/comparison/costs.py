@@ -37,7 +37,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Timing:
+class ArmTiming:
     """Seconds of one answer (median) and of one new token, at a batch size on a machine.
 
     ``conditions`` is what two timings must share to be compared: batch and machine. ``alone`` is an
@@ -57,7 +57,7 @@ class Timing:
     beside: bool = False
 
 
-def timing_of(test: TestSet, arm: Arm) -> Timing | None:
+def timing_of(test: TestSet, arm: Arm) -> ArmTiming | None:
     """Time of a sample that was timed apart, else of the answers as they were made.
 
     None unless every seed was timed.
@@ -65,13 +65,13 @@ def timing_of(test: TestSet, arm: Arm) -> Timing | None:
     return _timed_apart(arm) if arm.timed else _timed_as_made(test, arm)
 
 
-def _timed_apart(arm: Arm) -> Timing:
+def _timed_apart(arm: Arm) -> ArmTiming:
     outcomes = [m.run.outcome for m in arm.members]
     used, alone = [s[-1] for s in arm.timed], [s[0] for s in arm.timed]
     batches, machines = {t.batch_size for t in used}, {_machine(o) for o in outcomes}
     known = len(batches) == len(machines) == 1
     computing = [t.cpu_per_answer for t in used if t.cpu_per_answer is not None]
-    return Timing(
+    return ArmTiming(
         _spread([(t.per_answer, t.per_answer_low, t.per_answer_high) for t in used]),
         _spread([(t.per_token, t.per_token_low, t.per_token_high) for t in used]),
         used[0].batch_size if known else None,
@@ -92,7 +92,7 @@ def _spread(values: Sequence[tuple[float, float, float]]) -> Range:
     return Range(float(np.mean(medians)), min(lows), max(highs), "timed answers")
 
 
-def _timed_as_made(test: TestSet, arm: Arm) -> Timing | None:
+def _timed_as_made(test: TestSet, arm: Arm) -> ArmTiming | None:
     per_answer = _range(arm.seed_scores("efficiency/latency_p50"))
     if per_answer is None:
         return None
@@ -102,7 +102,7 @@ def _timed_as_made(test: TestSet, arm: Arm) -> Timing | None:
     batches = {_batch(m) for m in arm.members}
     batch = batches.pop() if len(batches) == 1 else None
     known = batch is not None and len(machines) == 1 and not (reused and not arm.tuned)
-    return Timing(
+    return ArmTiming(
         per_answer,
         _range([_per_token(test, m) for m in arm.members]),
         batch,
@@ -146,7 +146,7 @@ def _per_token(test: TestSet, member: Member) -> float:
     return float(member.answers.seconds[timed].sum()) / tokens if tokens else math.nan
 
 
-def alike(a: Timing, b: Timing) -> bool:
+def alike(a: ArmTiming, b: ArmTiming) -> bool:
     """Whether both were timed in the same batches on the same machine."""
     return a.conditions == b.conditions
 
@@ -204,7 +204,7 @@ def _speed(test: TestSet, small: Arm, large: Arm) -> str:
     return f"At batch {ours.batch} {answers}{tokens}{alone}{apart}.{beside}{_busy(ours, theirs)}"
 
 
-def _busy(ours: Timing, theirs: Timing) -> str:
+def _busy(ours: ArmTiming, theirs: ArmTiming) -> str:
     """Say that the times are not the models' own, and what was computed in."""
     if not (ours.busy or theirs.busy):
         return ""
@@ -215,7 +215,7 @@ def _busy(ours: Timing, theirs: Timing) -> str:
     return f"{text}: of computing an answer took {computing[0]} against {computing[1]}."
 
 
-def _unlike(ours: Timing, theirs: Timing) -> str:
+def _unlike(ours: ArmTiming, theirs: ArmTiming) -> str:
     if ours.batch != theirs.batch:
         sizes = " and ".join(str(t.batch or "unknown size") for t in (ours, theirs))
         return f"the answers were timed in batches of {sizes}"
@@ -305,7 +305,7 @@ def teaching_of(runs: Sequence[Run]) -> Teaching:
 
 
 def _device_seconds(
-    ours: Timing, theirs: Timing, training: tuple[float, float, int]
+    ours: ArmTiming, theirs: ArmTiming, training: tuple[float, float, int]
 ) -> tuple[str, tuple[float, float, int], Range, float]:
     """Unit, training and the cost of an answer of both; what was computed in on a busy machine."""
     busy = ours.busy or theirs.busy

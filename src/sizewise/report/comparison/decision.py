@@ -9,7 +9,7 @@ from sizewise.errors import ConfigError
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.contrast import scale_of
-from sizewise.report.comparison.costs import Timing, alike, timing_of
+from sizewise.report.comparison.costs import ArmTiming, alike, timing_of
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.pairs import ALPHA, rows
 from sizewise.report.comparison.selection import one_per_question
@@ -52,7 +52,7 @@ class Choice:
     arm: Arm
     score: float
     params: float
-    timing: Timing | None
+    timing: ArmTiming | None
     share_best: float
     p_near: float
 
