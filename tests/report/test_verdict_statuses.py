@@ -640,6 +640,15 @@ def test_the_batch_is_that_of_the_answers_that_were_timed() -> None:
     assert _batch(member) is None
 
 
+def test_a_difference_that_never_varies_is_an_objection(tmp_path: Path) -> None:
+    everywhere = [{PRIMARY: np.full(N, value)} for value in (0.25, 0.75, 0.5)]
+    plant(tmp_path / "small", Spec("nano", r=8, task=TASK), *everywhere[:2])
+    plant(tmp_path / "large", Spec("mini", 0.0, None, task=TASK), everywhere[2])
+    result = only(tmp_path)
+    assert "2 pairs differ by the same on every example" in " ".join(result.warnings)
+    assert not any(p.wins for p in result.pairs)
+
+
 def sample(side: str, batch: int, seconds: float, computing: float) -> Timing:
     return Timing(
         side, batch, 8, 5.0, seconds, seconds / 2, 2 * seconds, seconds / 5, seconds / 10,

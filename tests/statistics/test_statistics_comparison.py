@@ -40,7 +40,6 @@ def test_binary_scores_of_single_runs_get_mcnemar() -> None:
     assert found.conditional_on == (
         "Over the 300 test examples; conditional on the 1 seed of A and on B."
     )
-    assert any("one seed" in warning for warning in found.warnings)
 
 
 def test_groups_turn_mcnemar_into_flips_of_groups() -> None:
@@ -100,7 +99,6 @@ def test_identical_rows_are_one_deterministic_run() -> None:
     assert found.seeds_a.repeats == 5
     assert not found.seeds_are_random
     assert found.test == "McNemar, exact"
-    assert found.warnings == ()
 
 
 @pytest.mark.parametrize("groups", [None, np.arange(60) // 3])
@@ -210,15 +208,12 @@ def test_agreement_on_every_example_still_has_a_bound() -> None:
     assert found.interval.high == pytest.approx(1 - 0.025 ** (1 / 300))
     assert found.interval.low == -found.interval.high
     assert math.isnan(found.minimum_detectable_effect)
-    assert any("equal" in warning for warning in found.warnings)
 
 
 def test_one_right_answer_more_everywhere_is_not_a_certainty() -> None:
     found = compare_paired(np.full(12, 0.75), np.full(12, 0.5))
     assert found.interval.low == found.interval.high == 0.25
     assert found.p_value == pytest.approx(2.0**-11)
-    assert any("equal" in warning for warning in found.warnings)
-    assert any("12 test examples" in warning for warning in found.warnings)
 
 
 def test_planted_difference_is_found_and_absent_one_is_not() -> None:

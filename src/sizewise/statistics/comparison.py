@@ -214,7 +214,6 @@ def _finish(
         seeds_are_random=sides.seeds_are_random,
         mcnemar=test.mcnemar,
         conditional_on=conditional_note(sides, pair.names),
-        warnings=warnings_of(sides, pair.names, error),
     )
 
 
@@ -275,7 +274,6 @@ class PairedComparison:
     seeds_are_random: bool
     mcnemar: McNemarTest | None
     conditional_on: str
-    warnings: tuple[str, ...]
 
     @property
     def n_units(self) -> int:
@@ -321,10 +319,6 @@ class PairedComparison:
         return _detectable(self.components, alpha, power)
 
 
-FEW_EXAMPLES = 100
-FEW_CLUSTERS = 20
-
-
 def _counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
@@ -358,18 +352,3 @@ def conditional_note(sides: Sides, names: tuple[str, str]) -> str:
     ]
     given = f"; conditional on {fixed[0]}" if fixed else ""
     return f"Over the {_sample(sides)} and {' and '.join(random)}, all seen as samples{given}."
-
-
-def warnings_of(sides: Sides, names: tuple[str, str], standard_error: float) -> tuple[str, ...]:
-    """Objections that follow from the numbers of examples, groups and seeds alone."""
-    found: list[str] = []
-    for side, name in ((sides.a, names[0]), (sides.b, names[1])):
-        if side.trained_by_seed and side.n_seeds == 1:
-            found.append(f"{name} was trained with one seed: its variation by seed is unknown.")
-    if sides.units.examples < FEW_EXAMPLES:
-        found.append(f"Only {_counted(sides.units.examples, 'test example')} (under 100).")
-    if sides.units.clustered and sides.units.count < FEW_CLUSTERS:
-        found.append(f"Only {sides.units.count} independent groups (under {FEW_CLUSTERS}).")
-    if standard_error == 0.0:
-        found.append("All paired differences are equal: their variation cannot be estimated.")
-    return tuple(found)

@@ -49,6 +49,12 @@ def warnings_of(test: TestSet, pairs: list[Pair]) -> list[str]:
     unusual = [p for p in pairs if p.result.p_value != p.result.p_value]
     if unusual:
         found.append(f"{words.plural(len(unusual), 'pair')} could not be tested: nothing varies.")
+    flat = [p for p in pairs if p.result.standard_error == 0.0 and p.low == p.high]
+    if flat:
+        found.append(
+            f"{words.plural(len(flat), 'pair')} differ by the same on every example: an interval "
+            "without width says nothing of other examples."
+        )
     recorded = [w for c in test.arms for m in c.members for w in m.run.outcome.warnings]
     return list(dict.fromkeys([*found, *recorded]))
 
