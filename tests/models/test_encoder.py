@@ -102,11 +102,14 @@ def test_a_checkpoint_with_a_head_over_other_classes_gets_a_new_one(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pass_never_waits_for_values(encoders: dict[str, ModelConfig], kind: str) -> None:
+@pytest.mark.parametrize("lengths", [(17, 6), (16, 16)])
+def test_a_pass_never_waits_for_values(
+    encoders: dict[str, ModelConfig], kind: str, lengths: tuple[int, int]
+) -> None:
     """The meta device has none: whatever reads one raises. On a GPU it would wait for it."""
     base = load_encoder(encoders[kind], CLASSES, CPU, 0)
     model = attach_adapter(base, LoraConfig(r=4), encoders[kind], 0).train().to("meta")
-    items = [Encoded([*range(3, 20)], [2]), Encoded([*range(3, 9)], [0])]
+    items = [Encoded([*range(3, 3 + length)], [2]) for length in lengths]
     batch = on_device(collate_classes(items, 0, 2), "meta")
     class_logits(model, batch).sum().backward()
     untold = {key: value for key, value in batch.items() if key != "padded"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, masking_utils
 
 from sizewise.config.model import LoraConfig
 from sizewise.data.batches.collate import collate_seq2seq, collate_training, on_device
@@ -14,6 +15,7 @@ from sizewise.errors import ModelError
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.architecture import BUILDERS, ENCODERS
 from sizewise.models.head import answer_logits, answer_losses, answer_targets, answers_of
+from sizewise.models.masks import SEARCHES, known
 
 
 @torch.no_grad()
@@ -106,6 +108,7 @@ def test_a_batch_without_answers_raises(base_of_type: Any, batch: Any) -> None:
 
 
 ITEMS = [Encoded([*range(3, 20)], [4, 5, 6]), Encoded([*range(3, 9)], [4, 2])]
+FILLED = [Encoded([*range(3, 19)], [4, 5, 6]), Encoded([*range(3, 19)], [4, 2, 7])]
 CHOOSING = {"gpt_oss"}  # which experts take which tokens has to be read
 
 
@@ -126,6 +129,34 @@ def test_a_pass_never_waits_for_values(
     for left_out in {"answer_rows", "padded"} & batch.keys():
         with pytest.raises((RuntimeError, NotImplementedError)):
             answer_losses(model, {k: v for k, v in batch.items() if k != left_out}, summed)
+
+
+@pytest.mark.parametrize("items", [ITEMS, FILLED], ids=["padded", "filled"])
+@pytest.mark.parametrize("model_type", ["t5", "bart", "marian"])
+def test_an_encoder_and_a_decoder_never_wait_for_values(
+    model_type: str, items: list[Encoded]
+) -> None:
+    """Some decoders make themselves a mask of ones, which is not looked at either."""
+    sizes = dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim"), 16)
+    sizes |= {"encoder_layers": 1, "decoder_layers": 1}
+    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    if model_type == "t5":
+        sizes = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_heads": 2}
+    config = AutoConfig.for_model(
+        model_type, vocab_size=40, pad_token_id=0, decoder_start_token_id=0, **sizes
+    )
+    model = AutoModelForSeq2SeqLM.from_config(config).eval()
+    batch = collate_seq2seq(items, 0, 5)
+    assert batch["padded"] == (items is ITEMS)
+    loss, _, _ = answer_losses(model, batch, summed)
+    untold = {key: value for key, value in batch.items() if key != "padded"}
+    torch.testing.assert_close(answer_losses(model, untold, summed)[0], loss)
+    answer_losses(model.to("meta"), on_device(batch, "meta"), summed)[0].backward()
+
+
+def test_what_is_told_is_asked_for_by_this_version_of_transformers() -> None:
+    with known(packed=False):
+        assert all(hasattr(masking_utils, name) for name in SEARCHES)
 
 
 def summed(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

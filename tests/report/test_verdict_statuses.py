@@ -693,6 +693,27 @@ def test_the_table_shows_the_same_speed_as_the_sentence(tmp_path: Path) -> None:
     assert rows.to_dict() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ([sample("tuned", 8, 0.03, 0.03)], 0.02),
+        ([sample("tuned", 1, 0.03, 0.03)], None),  # timed in other batches
+        ([], 7.0),  # an earlier record: all are shown as they were made
+    ],
+)
+def test_seeds_are_timed_alike_or_shown_as_they_were_made(
+    second: list[Timing], expected: float | None, tmp_path: Path
+) -> None:
+    first = [sample("tuned", 8, 0.01, 0.01)]
+    for seed, timings in ((1, first), (2, second)):
+        spec = Spec("nano", r=8, task=TASK, seed=seed, latency=7.0)
+        columns, cost = (said(0.1), said(0.7)), CostFacts(timings=timings)
+        plant(tmp_path / f"seed{seed}", spec, *columns, cost=cost)
+    (arm,) = (arm for arm in only(tmp_path).test.arms if arm.tuned)
+    assert len(arm.members) == 2
+    assert arm.latency == (expected if expected is None else pytest.approx(expected))
+
+
 @pytest.mark.parametrize(("merged", "said"), [(False, True), (True, False), (None, False)])
 def test_an_adapter_that_was_timed_beside_its_base_is_named(
     merged: bool | None, said: bool, tmp_path: Path

@@ -236,7 +236,7 @@ class ConfidenceRecorder(LogitsProcessor):
         return scores
 
     def log_probs(self, new_tokens_BT: Tensor) -> Tensor:
-        """Return the log-probabilities [B, T] of the finished sequences' new tokens."""
+        """Return the log-probabilities [B, T] of the finished sequences' new tokens, once."""
         steps = new_tokens_BT.shape[1]
         known = sum(part.shape[1] for part in self._known)
         self._held = self._held[: max(0, steps - known)]
@@ -248,7 +248,8 @@ class ConfidenceRecorder(LogitsProcessor):
         steps = len(self._held)
         if steps:
             chosen = tokens_BT[:, -steps:].t().flatten()
-            log_probs = target_log_probs(torch.cat(self._held), chosen)
+            together = self._held[0] if steps == 1 else torch.cat(self._held)
+            log_probs = target_log_probs(together, chosen)
             self._known.append(log_probs.view(steps, -1).t())
             self._held = []
 

@@ -50,7 +50,7 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         ModelError: the batch has no answer token.
     """
     base = base_of(model)
-    with head_rows(base, _answers(base, batch)[0]), _told(batch):
+    with head_rows(base, _answers(base, batch)[0]), _told(base, batch):
         logits_NV: Tensor = base(**forward_inputs(base, batch)).logits
     return logits_NV
 
@@ -71,7 +71,7 @@ def answer_losses(
     base = base_of(model)
     rows_N, targets_N = _answers(base, batch)
     choose = partial(_rows_of, rows_N)
-    with _told(batch):
+    with _told(base, batch):
         value, said = chosen_losses(base, forward_inputs(base, batch), choose, targets_N, loss)
     return value, said, len(targets_N)
 
@@ -271,12 +271,15 @@ def _rows_of(rows_N: Tensor, hidden_BTD: Tensor) -> Tensor:
     return hidden_BTD.flatten(0, 1).index_select(0, rows_N.to(hidden_BTD.device))
 
 
-def _told(batch: Mapping[str, Any]) -> AbstractContextManager[None]:
+def _told(base: Any, batch: Mapping[str, Any]) -> AbstractContextManager[None]:
     """Tell transformers what it would wait for the device to see.
 
-    Positions that the batch brings may say that its rows hold several sequences.
+    Positions that the batch brings may say that its rows hold several sequences. Labels of an
+    encoder-decoder model make a decoder's input of which none is masked.
     """
-    return known(None if "position_ids" in batch else False, padding_of(batch))
+    packed = None if "position_ids" in batch else False
+    plain = base.config.is_encoder_decoder and "decoder_attention_mask" not in batch
+    return known(packed, padding_of(batch), False if plain else None)
 
 
 class _Tail:

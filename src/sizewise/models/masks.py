@@ -5,10 +5,10 @@ To read a value is to wait for the device, in every pass. Whoever put the batch 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,10 +17,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class _Known:
-    """None: transformers looks for itself."""
+    """What is known; of what is None transformers looks for itself."""
 
     packed: bool | None = None
     padded: bool | None = None
+    decoder_padded: bool | None = None
 
 
 _NOTHING = _Known()
@@ -28,15 +29,20 @@ _known: ContextVar[_Known] = ContextVar("known", default=_NOTHING)
 
 
 @contextmanager
-def known(packed: bool | None = None, padded: bool | None = None) -> Iterator[None]:
-    """Let models not look within the block; what is None is as it was outside of it.
+def known(
+    packed: bool | None = None, padded: bool | None = None, decoder_padded: bool | None = None
+) -> Iterator[None]:
+    """Let models not look within the block, where SDPA or eager attention makes their masks.
 
-    ``packed`` False: no row holds several sequences. ``padded``: whether an encoder's rows may be
-    padded; where they are not, it needs no mask, whatever ``attention_mask`` says.
+    Args:
+        packed: False: no row holds several sequences. None: as it was outside of the block.
+        padded: whether an encoder's rows may be padded; where they are not, it needs no mask,
+            whatever ``attention_mask`` says.
+        decoder_padded: False: no row of a decoder is, even where it makes itself a mask.
     """
     _ask_first()
-    told = {k: v for k, v in (("packed", packed), ("padded", padded)) if v is not None}
-    before = _known.set(replace(_known.get(), **told))
+    packed = _known.get().packed if packed is None else packed
+    before = _known.set(_Known(packed, padded, decoder_padded))
     try:
         yield
     finally:
@@ -51,23 +57,45 @@ def padding_of(batch: Mapping[str, Any]) -> bool | None:
 
 @cache
 def _ask_first() -> None:
-    """Put our answers before transformers' searches, for good: several threads may be inside."""
+    """Put our answers before transformers' searches, for good: several threads may be inside.
+
+    Where a version has none of that name, it looks for itself.
+    """
     from transformers import masking_utils
 
-    asked: Any = masking_utils
-    find_packed, needs_no_mask = (
-        asked.find_packed_sequence_indices,
-        asked._ignore_bidirectional_mask_sdpa,
-    )
+    for name, before in SEARCHES.items():
+        if (search := getattr(masking_utils, name, None)) is not None:
+            setattr(masking_utils, name, before(search))
 
-    def packed(position_ids: Tensor) -> Tensor | None:
-        return None if _known.get().packed is False else find_packed(position_ids)
 
-    def unpadded(padding_mask: Tensor | None, *sizes: Any, **named: Any) -> bool:
+def _packed(search: Callable[..., Any]) -> Callable[..., Any]:
+    def found(*given: Any, **named: Any) -> Any:
+        return None if _known.get().packed is False else search(*given, **named)
+
+    return found
+
+
+def _bidirectional(needs_no_mask: Callable[..., bool]) -> Callable[..., bool]:
+    def found(padding_mask: Tensor | None, *sizes: Any, **named: Any) -> bool:
         padded = _known.get().padded
         if padded and padding_mask is not None:
             return False
         return needs_no_mask(None if padded is False else padding_mask, *sizes, **named)
 
-    asked.find_packed_sequence_indices = packed
-    asked._ignore_bidirectional_mask_sdpa = unpadded
+    return found
+
+
+def _causal(needs_no_mask: Callable[..., bool]) -> Callable[..., bool]:
+    def found(padding_mask: Tensor | None, *sizes: Any, **named: Any) -> bool:
+        padded = _known.get().decoder_padded
+        return needs_no_mask(None if padded is False else padding_mask, *sizes, **named)
+
+    return found
+
+
+SEARCHES = {
+    "find_packed_sequence_indices": _packed,
+    "_ignore_bidirectional_mask_sdpa": _bidirectional,
+    "_ignore_causal_mask_sdpa": _causal,
+}
+"""What ``transformers.masking_utils`` calls these, and what is put before each."""

@@ -139,10 +139,15 @@ class Arm:
     def latency(self) -> float | None:
         """Median seconds per answer in the batch used, mean over seeds; None: not measured.
 
-        That of the timed samples, else of the answers as they were made.
+        That of the timed samples, where all are of one batch size; without samples that of the
+        answers as they were made.
         """
-        used = [samples[-1].per_answer for samples in self.timed]
-        value = float(np.mean(used)) if used else self.score("efficiency/latency_p50")
+        used = [samples[-1] for samples in self.timed]
+        if len({timing.batch_size for timing in used}) > 1:
+            return None
+        value = self.score("efficiency/latency_p50")
+        if used:
+            value = float(np.mean([timing.per_answer for timing in used]))
         return value if np.isfinite(value) else None
 
     @property
