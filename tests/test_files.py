@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sizewise.files import append_durably, whole_lines, whole_part
+from sizewise.errors import DataError
+from sizewise.files import append_durably, refuse_changed, whole_lines, whole_part
 
 LINES = '{"a": "ä"}\n{}\n'.encode()
 BEFORE = [LINES[:kept] for kept in range(len(LINES) + 1)]
@@ -40,3 +41,15 @@ def test_a_file_is_created_with_its_folder(tmp_path: Path) -> None:
 def test_a_line_that_the_disk_does_not_take_is_an_error() -> None:
     with pytest.raises(OSError, match="No space left"):
         append_durably(Path("/dev/full"), "[1]\n")
+
+
+@pytest.mark.parametrize(("planned", "found"), [(None, "b"), ("a", None), ("a", "a"), ("", "b")])
+def test_files_whose_hash_is_not_known_or_the_same_are_not_refused(
+    planned: str | None, found: str | None
+) -> None:
+    refuse_changed("x", planned, found, DataError)
+
+
+def test_changed_files_are_refused_with_both_hashes() -> None:
+    with pytest.raises(DataError, match=r"^x holds something else \(b\) than .* planned \(a\)\."):
+        refuse_changed("x", "a", "b", DataError)

@@ -15,6 +15,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from sizewise.errors import SizewiseError
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` beside ``path``, flush it to the disk, and rename it into place."""
@@ -199,6 +201,21 @@ def whole_part(data: bytes) -> bytes:
 def whole_lines(data: bytes) -> list[bytes]:
     """Return the lines that end with a newline, without it; a torn last line is left out."""
     return data.split(b"\n")[:-1]
+
+
+def refuse_changed(
+    what: str, planned: str | None, found: str | None, error: type[SizewiseError]
+) -> None:
+    """Raise ``error`` if the files that ``what`` names have another hash than when planned.
+
+    A hash that is None or empty is not known, and refuses nothing.
+    """
+    if planned and found and planned != found:
+        raise error(
+            f"{what} holds something else ({found}) than when this run was planned ({planned}). "
+            "Start the command again: with a changed file it is another run. The old run needs "
+            "the old file."
+        )
 
 
 def tail(path: Path, lines: int = 1, chunk: int = 16_384) -> list[str]:
