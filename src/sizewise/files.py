@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from sizewise.errors import SizewiseError
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -163,6 +165,57 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write ``record`` atomically, creating the folder where needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False, default=str))
+
+
+def append_durably(path: Path, lines: str, keep_torn: bool = False) -> None:
+    """Write whole lines at the end of a file, creating it, and wait until they are on the disk.
+
+    A last line without its newline was torn by a kill or a full disk. It is cut off, so nobody
+    else may be writing to the file; ``keep_torn``: it stays, on a line of its own.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as handle:
+        if _is_torn(handle):
+            if keep_torn:
+                lines = f"\n{lines}"
+            else:
+                handle.seek(0)
+                handle.truncate(len(whole_part(handle.read())))
+        handle.write(lines.encode())
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _is_torn(handle: BinaryIO) -> bool:
+    if handle.seek(0, os.SEEK_END) == 0:
+        return False
+    handle.seek(-1, os.SEEK_END)
+    return handle.read(1) != b"\n"
+
+
+def whole_part(data: bytes) -> bytes:
+    """Return what stands up to and including the last newline."""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def whole_lines(data: bytes) -> list[bytes]:
+    """Return the lines that end with a newline, without it; a torn last line is left out."""
+    return data.split(b"\n")[:-1]
+
+
+def refuse_changed(
+    what: str, planned: str | None, found: str | None, error: type[SizewiseError]
+) -> None:
+    """Raise ``error`` if the files that ``what`` names have another hash than when planned.
+
+    A hash that is None or empty is not known, and refuses nothing.
+    """
+    if planned and found and planned != found:
+        raise error(
+            f"{what} holds something else ({found}) than when this run was planned ({planned}). "
+            "Start the command again: with a changed file it is another run. The old run needs "
+            "the old file."
+        )
 
 
 def tail(path: Path, lines: int = 1, chunk: int = 16_384) -> list[str]:

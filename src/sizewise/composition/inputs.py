@@ -12,7 +12,7 @@ from sizewise.composition.others import other_model, others_of, pin_others
 from sizewise.config import WITHOUT_WEIGHTS, DatasetConfig, RunConfig, SourceConfig, to_run_config
 from sizewise.data.rows.read import find_files, kind_of, plain_content_hash, sources_of
 from sizewise.errors import ConfigError
-from sizewise.files import file_hash
+from sizewise.files import file_hash, refuse_changed
 from sizewise.models.sources import EMBEDDED, HUB_ID, PACKAGE, STAND_IN, check_place, local_content
 from sizewise.record.identity import plain_copy
 
@@ -89,13 +89,9 @@ def candidates_content(evaluation: Mapping[str, Any]) -> str | None:
 
 def check_candidates_content(evaluation: Mapping[str, Any]) -> None:
     """Raise ConfigError if the file of candidates is not the one that the job was planned with."""
+    what = f"evaluation.candidates={evaluation.get('candidates')!r}"
     planned, found = evaluation.get("candidates_sha256"), candidates_content(evaluation)
-    if planned and found and planned != found:
-        raise ConfigError(
-            f"evaluation.candidates={evaluation['candidates']!r} holds something else ({found}) "
-            f"than when this run was planned ({planned}). Start the command again: with a changed "
-            "file it is another run. The old run needs the old file."
-        )
+    refuse_changed(what, planned, found, ConfigError)
 
 
 def check_places(config: Mapping[str, Any], ask_hub: bool = False) -> None:

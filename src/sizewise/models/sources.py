@@ -13,7 +13,7 @@ from typing import Any
 
 from sizewise.config.model import ModelConfig
 from sizewise.errors import ModelError, causes
-from sizewise.files import file_hash, hash_text
+from sizewise.files import file_hash, hash_text, refuse_changed
 
 EMBEDDED = "embedded:"
 PACKAGE = "package:"  # a folder of weights that an installed package carries
@@ -353,13 +353,8 @@ def _folder_of(place: str) -> Path | None:
 
 def check_local_content(model: Mapping[str, Any]) -> None:
     """Raise ModelError if the files of a base are no longer those of ``model.content``."""
-    planned, found = model.get("content"), local_content(model)
-    if planned and found and planned != found:
-        raise ModelError(
-            f"model.path={model['path']!r} (or its tokenizer or template) holds something else "
-            f"({found}) than when this run was planned ({planned}). Start the command again: with "
-            "changed files it is another run. The old run needs the old files."
-        )
+    what = f"model.path={model.get('path')!r} (or its tokenizer or template)"
+    refuse_changed(what, model.get("content"), local_content(model), ModelError)
 
 
 EMBEDDED_MODELS = ("nano", "micro", "mini")

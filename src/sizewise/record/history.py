@@ -14,7 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sizewise.files import parse_json, sealed, unsealed, write_atomically
+from sizewise.files import (
+    parse_json,
+    sealed,
+    unsealed,
+    whole_lines,
+    whole_part,
+    write_atomically,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +55,7 @@ def read_history(path: Path) -> list[Line]:
 
 
 def parse_lines(text: bytes) -> list[Line]:
-    return [line for raw in text.split(b"\n")[:-1] if (line := _line(raw)) is not None]
+    return [line for raw in whole_lines(text) if (line := _line(raw)) is not None]
 
 
 def _line(raw: bytes) -> Line | None:
@@ -93,7 +100,7 @@ class HistoryReader:
         with self.path.open("rb") as handle:
             handle.seek(self._offset)
             data = handle.read()
-        whole = data[: data.rfind(b"\n") + 1]
+        whole = whole_part(data)
         numbered = list(enumerate(parse_lines(whole), start=self._passed))
         self._offset += len(whole)
         self._passed += len(numbered)

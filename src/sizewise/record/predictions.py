@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, field
@@ -14,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from sizewise.errors import EvaluationError
 from sizewise.files import (
     SEAL,
+    append_durably,
     file_hash,
     hash_text,
     parse_json,
     sealed,
     unsealed,
+    whole_lines,
     write_atomically,
 )
 from sizewise.record.kinds import check_kinds
@@ -107,7 +108,6 @@ class PredictionStore:
         self.path = path
         self.key = key
         self._key_path = path.with_name(f"{path.name}.key")
-        self._torn = path.exists()
         self._check_owner()
 
     def read(self) -> list[Prediction]:
@@ -128,14 +128,7 @@ class PredictionStore:
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Write predictions after the last whole line and wait until they are on the disk."""
         self._claim()
-        lines = "".join(map(_sealed_line, predictions))
-        if self._torn:
-            os.truncate(self.path, whole_bytes(self.path))
-            self._torn = False
-        with self.path.open("ab") as handle:
-            handle.write(lines.encode())
-            handle.flush()
-            os.fsync(handle.fileno())
+        append_durably(self.path, "".join(map(_sealed_line, predictions)))
 
     def finish(self, predictions: Iterable[Prediction]) -> None:
         """Replace the file at once by the final predictions with their scores."""
@@ -147,7 +140,6 @@ class PredictionStore:
         """Remove all predictions and what they cost: they are made again."""
         for path in (self.path, self._key_path, bill_path(self.path)):
             path.unlink(missing_ok=True)
-        self._torn = False
 
     def _check_owner(self) -> None:
         if not self.path.exists():
@@ -185,13 +177,8 @@ def read_predictions(path: Path) -> list[Prediction]:
     return [_parse(line, path, i) for i, line in enumerate(_lines(path), start=1)]
 
 
-def whole_bytes(path: Path) -> int:
-    """Return the length in bytes up to and including the last newline."""
-    return path.read_bytes().rfind(b"\n") + 1
-
-
 def _lines(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[:-1]
+    return whole_lines(path.read_bytes())
 
 
 def _line(prediction: Prediction) -> str:
@@ -283,10 +270,7 @@ class Bill:
             self._write_anew()
         self._held += new
         self._now = Spent(self._held, seconds, max(peaks, default=None))
-        with self.path.open("a", encoding="utf-8") as handle:
-            handle.write(_bill_line(self._now))
-            handle.flush()
-            os.fsync(handle.fileno())
+        append_durably(self.path, _bill_line(self._now))
 
     def _write_anew(self) -> None:
         """Drop what is about predictions that are not there."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from pathlib import Path
 
 from sizewise.config.endpoint import TokenPrices
 from sizewise.errors import EvaluationError
-from sizewise.files import parse_json
+from sizewise.files import append_durably, parse_json, whole_part
 
 # The price of an answer among the scores of a prediction.
 PER_1000 = "endpoint/cost_per_1000"
@@ -68,7 +67,7 @@ class Ledger:
                     f"under way and the next request may cost {highest:.4f}. The answers so far "
                     "are kept; raise model.budget and start the same command again."
                 )
-            number = len(self._entries)
+            number = max(self._entries, default=-1) + 1
             self._note(number, highest)
         return number
 
@@ -80,20 +79,16 @@ class Ledger:
 
     def _note(self, number: int, cost: float) -> None:
         self._entries[number] = cost
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps([number, cost]) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+        append_durably(self.path, json.dumps([number, cost]) + "\n")
 
 
 def _read_ledger(path: Path) -> dict[int, float]:
     """Read the entries, the last of each number; a torn last line was never sent."""
     if not path.exists():
         return {}
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    whole = whole_part(path.read_bytes())[:-1]
     try:
-        rows = [parse_json(line) for line in whole.splitlines()]
+        rows = [parse_json(line) for line in whole.decode().splitlines()]
         return {int(number): float(cost) for number, cost in rows}
     except (ValueError, TypeError) as error:
         raise EvaluationError(

@@ -18,7 +18,7 @@ from sizewise.data.rows import formats, hub
 from sizewise.data.rows.formats import EXCEL, TABBED, Reading, Row
 from sizewise.data.rows.stream import Rows
 from sizewise.errors import DataError
-from sizewise.files import file_hash, hash_text
+from sizewise.files import file_hash, hash_text, refuse_changed
 
 log = logging.getLogger(__name__)
 
@@ -249,9 +249,4 @@ def _files_of(source: SourceConfig) -> list[Path]:
 def check_content(source: SourceConfig) -> None:
     """Raise DataError if the files are no longer those that ``source.sha256`` names."""
     found = content_hash(source) if source.sha256 else None
-    if found is not None and found != source.sha256:
-        raise DataError(
-            f"dataset.source.path={source.path!r} holds something else ({found}) than when this "
-            f"run was planned ({source.sha256}). Start the command again: with a changed file it "
-            "is another run. The old run needs the old file."
-        )
+    refuse_changed(f"dataset.source.path={source.path!r}", source.sha256, found, DataError)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.errors import ConfigError, OutcomeError
-from sizewise.files import hash_text, parse_json
+from sizewise.files import append_durably, hash_text, parse_json
 from sizewise.report.ratings.pairs import Matchup, Presented
 from sizewise.report.words import plural
 from sizewise.statistics.agreement import Agreement, WinRate, krippendorff_alpha, win_rate
@@ -81,16 +80,8 @@ class RatingStore:
             comment=comment.strip(),
         )
         line = json.dumps(asdict(rating), ensure_ascii=False)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b") as handle:
-            handle.seek(0, os.SEEK_END)
-            if handle.tell():
-                handle.seek(-1, os.SEEK_END)
-                # A line torn by a crash stays alone on its line and is skipped when read.
-                line = line if handle.read(1) == b"\n" else f"\n{line}"
-            handle.write(f"{line}\n".encode())
-            handle.flush()
-            os.fsync(handle.fileno())
+        # Another window of the same rater may be writing: whatever stands there is left alone.
+        append_durably(self.path, f"{line}\n", keep_torn=True)
         return rating
 
 
