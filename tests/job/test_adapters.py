@@ -14,7 +14,7 @@ from tests.job.runs import run
 from sizewise.composition.compose import compose_run
 from sizewise.config import ModelConfig
 from sizewise.errors import ConfigError, ModelError
-from sizewise.job import answerers, bases
+from sizewise.job import bases, language_model
 from sizewise.job.bases import compare_bases
 from sizewise.models.sources import embedded_model_path, weight_files
 from sizewise.record.outcome import Outcome
@@ -57,7 +57,7 @@ def test_an_adapter_is_refused_on_another_base_of_the_same_shape(
     weights = load_file(copied / "model.safetensors")
     moved = {name: tensor + 0.1 for name, tensor in weights.items()}
     save_file(moved, copied / "model.safetensors", metadata={"format": "pt"})
-    monkeypatch.setattr(answerers, "take_base", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(language_model, "take_base", lambda *_: pytest.fail("weights were loaded"))
     with pytest.raises(ModelError, match="is another base"):
         run(root, "other", *options)
 

@@ -17,7 +17,7 @@ from sizewise.composition.inputs import pinned
 from sizewise.composition.jobs import JobComposer
 from sizewise.config import conf_dir, to_run_config
 from sizewise.errors import SizewiseError
-from sizewise.job import answerers
+from sizewise.job import baseline, language_model
 from sizewise.job.run import run_job
 
 from . import bad_cases
@@ -85,8 +85,8 @@ def start(
     def load(*args: Any) -> None:
         raise LoadedError
 
-    monkeypatch.setattr(answerers, "take_base", load)
-    monkeypatch.setattr(answerers, "fit", load)
+    monkeypatch.setattr(language_model, "take_base", load)
+    monkeypatch.setattr(baseline, "fit", load)
     monkeypatch.chdir(tmp_path)
     return lambda *overrides: begin(composer, folder, overrides, tmp_path / "run")
 

@@ -12,7 +12,7 @@ from tests.job.runs import run
 
 from sizewise import energy
 from sizewise.evaluation.predict import Predicted, predict
-from sizewise.job import answerers
+from sizewise.job import language_model
 
 ASKED: list[str] = []
 PAUSED: list[str] = []
@@ -48,7 +48,7 @@ class Counter:
 def test_only_whole_runs_have_an_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers out of the cache cost nothing, and a run that goes on has spent some before."""
     monkeypatch.setattr(energy, "EnergyMeter", Counter)
-    monkeypatch.setattr(answerers, "predict", noted)
+    monkeypatch.setattr(language_model, "predict", noted)
     PAUSED.clear()
     assert run(tmp_path, "zero", "lora=none").cost.energy_joules == 7.0
     assert run(tmp_path, "reused", "lora=none", "seed=43").cost.energy_joules is None

@@ -11,7 +11,7 @@ from tests.job.runs import SMALL, run
 from torch import nn
 
 from sizewise.composition.compose import compose_run
-from sizewise.job import answerers, bases, fitting
+from sizewise.job import bases, fitting, language_model
 from sizewise.job.fitting import UntrainedLoss
 from sizewise.models import dtypes
 from sizewise.models.base import load_base
@@ -35,12 +35,12 @@ def test_a_16_bit_base_is_trained_in_fp32_and_scored_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, where ``model.dtype=auto`` is bf16."""
-    take_base = answerers.take_base
+    take_base = language_model.take_base
 
     def half(*arguments: Any) -> Any:
         return take_base(*arguments).to(torch.bfloat16)
 
-    monkeypatch.setattr(answerers, "take_base", half)
+    monkeypatch.setattr(language_model, "take_base", half)
     outcome = run(tmp_path, "full", "lora=full", "optimizer.lr=1e-5", "model.dtype=auto")
     weights = load_file(str(tmp_path / "full" / "adapter" / "full_model.safetensors"))
     assert {w.dtype for w in weights.values()} == {torch.float32}

@@ -10,7 +10,7 @@ import pytest
 from tests.job.runs import run
 
 from sizewise.errors import ConfigError
-from sizewise.job import answerers
+from sizewise.job import language_model
 from sizewise.metrics.reading.closed import READINGS
 from sizewise.record.outcome import outcome_from_json, read_outcome
 from sizewise.record.predictions import read_predictions
@@ -78,8 +78,8 @@ def test_the_base_is_asked_once_for_test_and_validation(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the base was asked again")
 
-    monkeypatch.setattr(answerers, "predict", refuse)
-    monkeypatch.setattr(answerers, "calibrated", refuse)
+    monkeypatch.setattr(language_model, "predict", refuse)
+    monkeypatch.setattr(language_model, "calibrated", refuse)
     outcome = run(trained, "zero", *source, "lora=none")
     before = read_outcome(trained / "tuned")
     assert outcome.validated == {"base": before.validated["base"]}

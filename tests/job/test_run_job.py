@@ -106,12 +106,12 @@ def test_the_same_seed_gives_the_same_outcome_and_another_differs(tuned):
 
 def test_zero_shot_answers_are_computed_once_for_all_runs_of_a_base(tuned, monkeypatch):
     root, _ = tuned
-    from sizewise.job import answerers
+    from sizewise.job import language_model
 
     def refuse(*_: object) -> None:
         raise AssertionError("the base was asked again")
 
-    monkeypatch.setattr(answerers, "predict", refuse)
+    monkeypatch.setattr(language_model, "predict", refuse)
     outcome = run(root, "zero", "lora=none")
     assert outcome.tuned is None
     assert outcome.base["icd10_dialogues"].scores["icd10/exact_match"] == pytest.approx(
@@ -171,12 +171,12 @@ def test_stage_train_leaves_the_test_split_alone(tmp_path):
 def test_bad_input_is_one_clear_error_before_a_weight_is_loaded(
     tmp_path, monkeypatch, overrides, error, words
 ):
-    from sizewise.job import answerers
+    from sizewise.job import language_model
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a base was loaded")
 
-    monkeypatch.setattr(answerers, "take_base", refuse)
+    monkeypatch.setattr(language_model, "take_base", refuse)
     with pytest.raises(error) as caught:
         run(tmp_path, "run", *overrides)
     assert words in str(caught.value)

@@ -25,7 +25,8 @@ from sizewise.config.targets import recorded_config
 from sizewise.errors import ConfigError, EvaluationError
 from sizewise.evaluation.engine import check_parity, command_line, engine_up
 from sizewise.job import served as served_module
-from sizewise.job.answerers import LanguageModel, ServedModel, kind_of_answerer
+from sizewise.job.answerers import kind_of_answerer
+from sizewise.job.language_model import LanguageModel, ServedModel
 from sizewise.job.preflight import preflight
 from sizewise.models.sources import embedded_model_path
 from sizewise.record.directories import RunDir

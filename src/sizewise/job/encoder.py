@@ -24,6 +24,7 @@ from sizewise.evaluation.classify import Classifier, mean_nll
 from sizewise.evaluation.predict import Answers, evaluation_bar, measured
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.files import hash_text
+from sizewise.job.answerer import Answerer
 from sizewise.job.bases import (
     check_adapter,
     evaluation_cost,
@@ -40,7 +41,6 @@ from sizewise.models.tokenizer import load_tokenizer
 from sizewise.record.directories import RunDir
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
-from sizewise.record.timing import Timing
 from sizewise.runtime import is_ddp_child
 from sizewise.training.preflight import check_training
 
@@ -54,7 +54,7 @@ ENCODER = "encoder"
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Encoder(Answerer):
     """A base with a head over classes; untouched, its head is drawn at random and says nothing.
 
     Attributes:
@@ -67,7 +67,6 @@ class Encoder:
     classes: tuple[str, ...]
     padding: int
     fit: FitResult | None = None
-    has_likelihoods: ClassVar[bool] = False
     uses_energy: ClassVar[bool] = True
     answers_untouched: ClassVar[bool] = False
 
@@ -153,10 +152,6 @@ class Encoder:
             return {"val_loss": self.fit.best_val_loss}
         loss = mean_nll(self.model, known.encoded, job.eval_batch_size, self.padding)
         return {"val_loss": loss}
-
-    def time_answers(self, job: PreparedJob) -> list[Timing]:
-        """There are none: its answers were timed as they were made."""
-        return []
 
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe the model; its head is counted with it."""

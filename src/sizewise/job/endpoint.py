@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from sizewise.config import RunConfig
 from sizewise.data.example import Example, SplitName
@@ -26,26 +26,23 @@ from sizewise.evaluation.predict import Answers, Predicted, evaluation_bar
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.evaluation.zero_shot import cached, zero_shot_key
 from sizewise.files import hash_text
+from sizewise.job.answerer import Answerer
 from sizewise.job.bases import evaluation_cost
 from sizewise.job.data import PreparedJob, Task, load_plain_tasks
 from sizewise.record.directories import RunDir
 from sizewise.record.outcome import CostFacts, ModelFacts
 from sizewise.record.predictions import PredictionStore
 from sizewise.record.spending import Ledger
-from sizewise.record.timing import Timing
 
 if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger
+    pass
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class Endpoint(Answerer):
     """A model behind an OpenAI-compatible server. Nothing but its prompts leaves this machine."""
 
     server: Server
-    has_likelihoods: ClassVar[bool] = False
-    uses_energy: ClassVar[bool] = False
-    answers_untouched: ClassVar[bool] = True
 
     @staticmethod
     def check(cfg: RunConfig) -> tuple[str, ...]:
@@ -82,18 +79,6 @@ class Endpoint:
             [example.id for example in examples],
         )
         return Answers(predicted, store, reused, warnings_of(task.name, predicted))
-
-    def specialise(self, job: PreparedJob, loggers: Sequence[Logger]) -> Endpoint:
-        """Return itself: it is asked as it is."""
-        return self
-
-    def validation_loss(self, job: PreparedJob) -> dict[str, float]:
-        """There is none: a server gives no likelihood of references."""
-        return {}
-
-    def time_answers(self, job: PreparedJob) -> list[Timing]:
-        """There are none: its answers were timed as they were made."""
-        return []
 
     def facts(self, job: PreparedJob) -> ModelFacts:
         """Describe what is known of the model; a size of 0 is one that is not known."""

@@ -10,9 +10,10 @@ from sizewise.config.evaluation import CHOICE
 from sizewise.data.example import Example, Message, SplitName
 from sizewise.errors import ConfigError, DataError, EvaluationError
 from sizewise.evaluation.candidate_set import cannot_score
-from sizewise.job.answerers import LanguageModel, kind_of_answerer
+from sizewise.job.answerers import kind_of_answerer
 from sizewise.job.data import PreparedJob, Task, shared_questions
 from sizewise.job.dry_run import reachable_metrics
+from sizewise.job.language_model import LanguageModel
 from sizewise.job.others.asking import check_others
 from sizewise.job.others.teacher import check_teacher
 from sizewise.metrics.base import ExampleMetric, build_metrics

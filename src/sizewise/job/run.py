@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from sizewise.data.example import SplitName
     from sizewise.energy import EnergyMeter
     from sizewise.evaluation.score import EvaluationResult
+    from sizewise.job.answerer import Answerer
     from sizewise.job.data import PreparedJob, Task
-    from sizewise.job.protocol import Answerer
 
 log = logging.getLogger(__name__)
 

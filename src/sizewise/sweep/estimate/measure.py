@@ -34,10 +34,11 @@ from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.errors import SizewiseError
 from sizewise.evaluation.candidate_set import PRIOR_PROMPTS
 from sizewise.evaluation.text import pad_id
-from sizewise.job.answerers import LanguageModel, kind_of_answerer
+from sizewise.job.answerers import kind_of_answerer
 from sizewise.job.bases import loaded_bases, storage_of
 from sizewise.job.data import SPLITS, PreparedJob, Task, answers_validation, load_plain_tasks
 from sizewise.job.fitting import batches, build_module
+from sizewise.job.language_model import LanguageModel
 from sizewise.metrics.base import build_metrics
 from sizewise.models.adapter.attach import attach_adapter, enable_checkpointing
 from sizewise.models.likelihood import answer_log_probs
