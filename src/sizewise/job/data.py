@@ -33,8 +33,6 @@ from sizewise.record.predictions import PredictionStore
 if TYPE_CHECKING:
     import torch
 
-    pass
-
 log = logging.getLogger(__name__)
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
