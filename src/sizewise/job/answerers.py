@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from sizewise.config import RunConfig
+from sizewise.config.data import SplitName
 from sizewise.config.evaluation import GenerationConfig
-from sizewise.data.example import SplitName
+from sizewise.config.model import CLASSICAL, ENCODER
 from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions, unmeasured, wait_for_memory
 from sizewise.errors import ConfigError
@@ -51,7 +52,7 @@ from sizewise.job.bases import (
     with_fit,
 )
 from sizewise.job.data import PreparedJob, Task, load_encoded_tasks, load_plain_tasks, save_data
-from sizewise.job.encoder import ENCODER, Encoder
+from sizewise.job.encoder import Encoder
 from sizewise.job.endpoint import Endpoint
 from sizewise.job.fitting import UntrainedLoss, train, train_divided
 from sizewise.job.protocol import Answerer
@@ -82,7 +83,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Calibration = tuple[tuple[float, ...], Mapping[tuple[int, ...], Scored]]
 """The prior of some candidates, and what was read for it."""
-CLASSICAL = "classical"
 PREFIX = "classical:"
 
 
