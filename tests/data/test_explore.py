@@ -9,7 +9,6 @@ from sizewise.data.explore import (
     group_columns,
     histogram,
     leak_sentence,
-    token_lengths,
 )
 from sizewise.data.tokens.template import ChatTemplate
 from sizewise.metrics.reading.closed import plain
@@ -55,11 +54,12 @@ def test_samples_are_drawn_by_seed() -> None:
 
 def test_token_lengths_and_what_a_bound_keeps() -> None:
     chat = template()
-    data = [example("q", "a" * n) for n in (1, 5, 9)]
-    empty = len(chat.prompt_ids(data[0].messages))
-    found = token_lengths(data, chat, bounds=(empty + 6, empty + 100))
-    assert (found.prompt.p50, found.answer.p50, found.answer.max) == (empty, 6, 10)
-    assert found.kept_at == {empty + 6: 2 / 3, empty + 100: 1.0}
+    empty = len(chat.prompt_ids(example("q", "a").messages))
+    fits = 256 - empty - 1  # a turn ends with a token
+    data = tuple(example("q", "a" * n) for n in (1, fits, fits + 1))
+    found = explore(DataSplits(data, (), (), REPORT), chat).lengths["train"]
+    assert (found.prompt.p50, found.answer.p50, found.answer.max) == (empty, fits + 1, fits + 2)
+    assert found.kept_at == {256: 2 / 3, **dict.fromkeys((512, 1024, 2048, 4096, 8192), 1.0)}
     assert sum(found.answer_histogram.counts) == 3
 
 

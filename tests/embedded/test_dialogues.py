@@ -14,12 +14,12 @@ from collections import Counter, defaultdict
 import pytest
 import simple_icd_10_cm as catalogue
 
+from sizewise.config.data import SPLITS
 from sizewise.data.example import Example, Message
 from sizewise.embedded.contrasts import FRAMES, Scenario, pair_up
 from sizewise.embedded.dialogues import (
     COLUMNS,
     PROMPT,
-    SPLITS,
     fingerprint,
     generate_dialogues,
 )

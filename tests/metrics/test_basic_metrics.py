@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torchmetrics.text import Perplexity as TorchPerplexity
 
 from sizewise.errors import ConfigError
+from sizewise.metrics import PERPLEXITY_PREFIX
 from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.metrics.efficiency import Efficiency
 from sizewise.metrics.perplexity import Perplexity
@@ -109,7 +110,8 @@ def test_ratios_of_sums_are_means_weighted_by_the_named_field() -> None:
     metric = Perplexity()
     scores = measure(metric, *rows)
     for name, field in WEIGHTED_BY.items():
-        short = name.removeprefix("perplexity/")
+        short = name.removeprefix(PERPLEXITY_PREFIX)
+        assert name == f"{Perplexity.name}/{short}"
         weights = [getattr(row, field) for row in rows]
         values = [row[short] for row in metric.per_example]
         expected = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)

@@ -11,12 +11,13 @@ from typing import Any
 from safetensors import safe_open
 from tests.report.factory import CODES, Spec, Task, make_run
 
+from sizewise.config.data import SPLITS
 from sizewise.config.run import RunConfig
 from sizewise.data.example import DataSplits, Example
 from sizewise.evaluation.answer import strata_of
 from sizewise.evaluation.score import score_predictions
-from sizewise.job.data import SPLITS, load_splits
 from sizewise.job.data import Task as JobTask
+from sizewise.job.data import load_splits
 from sizewise.metrics.base import build_metrics
 from sizewise.models.sources import embedded_model_path
 from sizewise.record.identity import plain_config, run_identity

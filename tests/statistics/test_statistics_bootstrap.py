@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
@@ -18,22 +20,26 @@ from sizewise.statistics import resampling
 from sizewise.statistics.bootstrap import (
     Interval,
     bootstrap_difference,
-    bootstrap_mean,
     jackknife_means,
     t_quantile,
 )
 from sizewise.statistics.crossed import VarianceComponents, satterthwaite, variance_components
-from sizewise.statistics.resampling import bootstrap_means, single_examples, units_of
+from sizewise.statistics.resampling import Groups, bootstrap_means, single_examples, units_of
 
 
 def skewed(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).exponential(size=n)
 
 
+def interval_of_mean(scores: ArrayLike, groups: Groups | None = None, **options: Any) -> Interval:
+    """The interval of the difference of scores [N] or [S, N] from 0."""
+    return bootstrap_difference(scores, np.zeros(np.shape(scores)[-1:]), groups, **options)
+
+
 @pytest.mark.parametrize(("method", "theirs"), [("percentile", "percentile"), ("bca", "BCa")])
 def test_intervals_agree_with_scipy(method: str, theirs: str) -> None:
     scores = skewed(60)
-    ours = bootstrap_mean(scores, method=method, n_resamples=40_000)
+    ours = interval_of_mean(scores, method=method, n_resamples=40_000)
     reference = stats.bootstrap(
         (scores,), np.mean, method=theirs, n_resamples=40_000, rng=np.random.default_rng(5)
     ).confidence_interval
@@ -43,8 +49,8 @@ def test_intervals_agree_with_scipy(method: str, theirs: str) -> None:
 
 def test_bca_and_percentile_differ_on_skewed_scores() -> None:
     scores = skewed(60)
-    percentile = bootstrap_mean(scores, method="percentile")
-    bca = bootstrap_mean(scores, method="bca")
+    percentile = interval_of_mean(scores, method="percentile")
+    bca = interval_of_mean(scores, method="bca")
     assert bca.high > percentile.high + 0.005
 
 
@@ -62,7 +68,7 @@ def test_small_samples_get_the_width_of_a_t_interval() -> None:
     widths, reference = [], []
     for seed in range(40):
         scores = np.random.default_rng(seed).normal(size=8)
-        found = bootstrap_mean(scores, n_resamples=4_000)
+        found = interval_of_mean(scores, n_resamples=4_000)
         widths.append(found.high - found.low)
         error = scores.std(ddof=1) / np.sqrt(8)
         reference.append(2 * stats.t.isf(0.025, 7) * error)
@@ -88,9 +94,9 @@ def test_cluster_resamples_have_the_enumerated_distribution() -> None:
 
 def test_groups_of_identical_copies_count_once() -> None:
     scores = skewed(50)
-    alone = bootstrap_mean(scores)
-    copied = bootstrap_mean(np.repeat(scores, 6), groups=np.repeat(np.arange(50), 6))
-    pooled = bootstrap_mean(np.repeat(scores, 6))
+    alone = interval_of_mean(scores)
+    copied = interval_of_mean(np.repeat(scores, 6), groups=np.repeat(np.arange(50), 6))
+    pooled = interval_of_mean(np.repeat(scores, 6))
     assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high))
     assert pooled.high - pooled.low < 0.5 * (copied.high - copied.low)
 
@@ -163,7 +169,7 @@ def test_seed_only_variation_gives_the_t_test_over_seeds() -> None:
     components = variance_components(scores.mean(axis=0), [scores], single_examples(50))
     expected = stats.ttest_1samp(offsets, 0.0)
     assert components.p_value(float(offsets.mean())) == pytest.approx(expected.pvalue)
-    found = bootstrap_mean(scores, n_resamples=20_000)
+    found = interval_of_mean(scores, n_resamples=20_000)
     reference = expected.confidence_interval()
     assert found.high - found.low == pytest.approx(reference.high - reference.low, rel=0.12)
 
@@ -173,8 +179,8 @@ def test_two_seeds_widen_the_interval_and_one_does_not(seeds: int) -> None:
     rng = np.random.default_rng(6)
     base = rng.normal(size=(1, 400))
     scores = base + rng.normal(0.0, 0.5, size=(seeds, 1))
-    over_seeds = bootstrap_mean(scores)
-    given = bootstrap_mean(scores[:1])
+    over_seeds = interval_of_mean(scores)
+    given = interval_of_mean(scores[:1])
     assert "seeds" in over_seeds.method
     assert "seeds" not in given.method
     assert over_seeds.high - over_seeds.low > 2.0 * (given.high - given.low)
@@ -249,7 +255,7 @@ def test_what_cannot_be_compared_is_named(a: list, b: list, groups: list, words:
 def test_wrong_settings_raise() -> None:
     for wrong in ({"level": 1.0}, {"n_resamples": 0}, {"method": "magic"}, {"minimum_seeds": 1}):
         with pytest.raises(StatisticsError):
-            bootstrap_mean([0.0, 1.0, 1.0], **wrong)
+            interval_of_mean([0.0, 1.0, 1.0], **wrong)
     with pytest.raises(StatisticsError, match="not ordered"):
         Interval(1.0, 0.0, 0.95, "none")
     with pytest.raises(StatisticsError, match="paired_seeds"):

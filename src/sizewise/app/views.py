@@ -10,7 +10,7 @@ import numpy as np
 
 from sizewise.record.predictions import Prediction, read_predictions
 from sizewise.report.comparison.arms import Arm, TestSet
-from sizewise.report.comparison.runs import FloatArray
+from sizewise.statistics.arrays import FloatArray
 
 KINDS = ("all", "tuned worse than base", "tuned better than base", "equal")
 

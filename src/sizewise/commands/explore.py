@@ -20,6 +20,7 @@ from sizewise.data.build import build_splits
 from sizewise.data.example import DataSplits
 from sizewise.errors import ConfigError
 from sizewise.files import write_atomically
+from sizewise.metrics import PERPLEXITY_PREFIX
 from sizewise.report.words import literal, plural
 from sizewise.runtime import prepare_environment, quiet
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from sizewise.data.explore import Exploration, Room, TokenLengths
 
 SHOWN_LABELS = 10
-LIKELIHOOD = "perplexity/"
 SHOWN_CHARS = 600
 
 
@@ -132,7 +132,7 @@ def show_answers(splits: DataSplits, cfg: RunConfig, console: Console) -> None:
 
 def _show_texts(cfg: RunConfig, console: Console) -> None:
     """Say of free texts that their likelihood decides nothing, where that is the chosen score."""
-    if not cfg.dataset.primary.startswith(LIKELIHOOD):
+    if not cfg.dataset.primary.startswith(PERPLEXITY_PREFIX):
         return
     task = TASKS["text"]
     console.print(

@@ -11,9 +11,9 @@ from rich.table import Table
 from sizewise.commands.explore import check_language_model
 from sizewise.composition.compose import compose_config, compose_run
 from sizewise.composition.inputs import names_hub
-from sizewise.job.bases import GB, plan_job
+from sizewise.job.bases import plan_job
 from sizewise.job.submit import make_sweep_job
-from sizewise.models.plan.planner import MemoryPlan
+from sizewise.models.plan.planner import GB, MemoryPlan
 from sizewise.report.words import literal
 from sizewise.runtime import prepare_environment, quiet
 from sizewise.sweep.estimate.estimate import estimate_sweep, sentences

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import MISSING
 
 from sizewise.config.checks import above, at_least, one_of, within
 from sizewise.errors import ConfigError
 
-SPLITS = ("train", "validation", "test")
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 SYNONYMS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev", "development"),

@@ -11,11 +11,12 @@ from sizewise.config.checks import above, at_least, is_regex, is_seed, one_of, w
 from sizewise.config.endpoint import EndpointConfig
 from sizewise.errors import ConfigError
 
-FAMILIES = ("causal", "seq2seq", "encoder", "classical", "endpoint")
+ENCODER, CLASSICAL = "encoder", "classical"
+FAMILIES = ("causal", "seq2seq", ENCODER, CLASSICAL, "endpoint")
 # Of these nothing is loaded: a baseline is fitted, and an endpoint is asked.
-WITHOUT_WEIGHTS = ("classical", "endpoint")
+WITHOUT_WEIGHTS = (CLASSICAL, "endpoint")
 # Of these no likelihood of a text is known; an encoder chooses a class.
-WITHOUT_LIKELIHOODS = (*WITHOUT_WEIGHTS, "encoder")
+WITHOUT_LIKELIHOODS = (*WITHOUT_WEIGHTS, ENCODER)
 INITS = ("pretrained", "random", "tiny_random")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 METHODS = ("none", "lora", "dora", "rslora", "full")

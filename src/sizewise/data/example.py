@@ -7,15 +7,17 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sizewise.files import hash_text
 
+if TYPE_CHECKING:
+    from sizewise.config.data import SplitName
+
 Role = Literal["system", "user", "assistant", "tool", "tools"]
-SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ def explore(
     return Exploration(
         sizes={name: len(rows) for name, rows in parts.items()},
         report=splits.report,
-        lengths={name: _lengths(found, template, BOUNDS) for name, found in pairs.items()},
+        lengths={name: _lengths(found, template) for name, found in pairs.items()},
         repetition={name: repetition(rows) for name, rows in filled.items()},
         labels={
             name: label_frequencies(rows, splits.train, alike) for name, rows in filled.items()
@@ -185,13 +185,6 @@ BOUNDS = (256, 512, 1024, 2048, 4096, 8192)
 Pairs = list[tuple[int, int]]
 
 
-def token_lengths(
-    examples: Sequence[Example], template: Template, bounds: Sequence[int] = BOUNDS
-) -> TokenLengths:
-    """Measure examples in tokens, without dropping any."""
-    return _lengths(_pairs(examples, template), template, bounds)
-
-
 def _pairs(examples: Sequence[Example], template: Template) -> Pairs:
     found: Pairs = []
     for start in range(0, len(examples), CHUNK):
@@ -218,7 +211,7 @@ def _too_long(
     return {name: found for name, found in counts.items() if found}, tuple(nothing)
 
 
-def _lengths(pairs: Pairs, template: Template, bounds: Sequence[int]) -> TokenLengths:
+def _lengths(pairs: Pairs, template: Template) -> TokenLengths:
     prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
     whole = np.array([template.length(p, a) for p, a in pairs])
     return TokenLengths(
@@ -226,7 +219,7 @@ def _lengths(pairs: Pairs, template: Template, bounds: Sequence[int]) -> TokenLe
         answer=LengthStatistics.of(answers),
         prompt_histogram=histogram(prompts),
         answer_histogram=histogram(answers),
-        kept_at={bound: float((whole <= bound).mean()) for bound in bounds},
+        kept_at={bound: float((whole <= bound).mean()) for bound in BOUNDS},
     )
 
 

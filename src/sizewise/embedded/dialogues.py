@@ -28,7 +28,6 @@ from sizewise.embedded.contrasts import (
 from sizewise.embedded.phrasing import Condition, load_conditions
 
 COLUMNS = ("dialogue", "code", "description", "chapter", "cue", "split", "group")
-SPLITS = ("train", "validation", "test")
 INSTRUCTION = "Which ICD-10-CM code fits this visit? Words are welcome too."
 PROMPT = "{dialogue}\n\n" + INSTRUCTION
 
@@ -101,7 +100,7 @@ def _with_splits(
     cases = list(cases)
     rng.shuffle(cases)
     cases.sort(key=lambda case: bool(unseen & {*case.codes}))
-    counts = dict.fromkeys(SPLITS, 0)
+    counts = dict.fromkeys(SHARES, 0)
     trained: set[str] = set()
     for case in cases:
         if unseen & {*case.codes}:
@@ -119,7 +118,7 @@ def _with_splits(
 def _next_split(counts: dict[str, int]) -> str:
     """The split that lacks most rows."""
     total = sum(counts.values())
-    return max(SPLITS, key=lambda split: SHARES[split] * total - counts[split])
+    return max(SHARES, key=lambda split: SHARES[split] * total - counts[split])
 
 
 def _new_twins(case: Case, split: str, texts: set[str], rng: random.Random) -> list[dict[str, str]]:

@@ -38,10 +38,6 @@ class Condition:
         """Title of the chapter of the catalogue, with its range of codes."""
         return chapter_title(self.code)
 
-    @property
-    def other_side(self) -> str:
-        return "right" if self.side == "left" else "left"
-
 
 def chapter_title(code: str) -> str:
     return load_entries("icd10cm")[code.replace(".", "")].chapter

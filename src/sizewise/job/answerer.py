@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from sizewise.config import RunConfig
-from sizewise.data.example import SplitName
+from sizewise.config.data import SplitName
 from sizewise.data.tokens.template import Template
 from sizewise.evaluation.predict import Answers
 from sizewise.evaluation.score import EvaluationResult

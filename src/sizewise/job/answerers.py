@@ -7,9 +7,10 @@ A further kind is one more class in a file of its own, and one more line here. T
 from __future__ import annotations
 
 from sizewise.config import RunConfig
+from sizewise.config.model import CLASSICAL, ENCODER
 from sizewise.job.answerer import Answerer
-from sizewise.job.baseline import CLASSICAL, Baseline
-from sizewise.job.encoder import ENCODER, Encoder
+from sizewise.job.baseline import Baseline
+from sizewise.job.encoder import Encoder
 from sizewise.job.endpoint import Endpoint
 from sizewise.job.language_model import LanguageModel, ServedModel
 

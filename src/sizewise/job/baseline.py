@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sizewise.config import RunConfig
-from sizewise.data.example import SplitName
+from sizewise.config.data import SplitName
+from sizewise.config.model import CLASSICAL
 from sizewise.errors import ConfigError
 from sizewise.evaluation.baselines import Fitted, answer_all, check_baseline, fit
 from sizewise.evaluation.candidate_set import as_candidate
@@ -22,7 +23,6 @@ from sizewise.job.bases import evaluation_cost
 from sizewise.job.data import PreparedJob, Task, load_plain_tasks
 from sizewise.record.outcome import CostFacts, ModelFacts
 
-CLASSICAL = "classical"
 PREFIX = "classical:"
 
 

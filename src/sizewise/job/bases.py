@@ -14,7 +14,6 @@ from sizewise.errors import ConfigError, ModelError
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.files import file_hash, read_json
 from sizewise.models.adapter.attach import (
-    CONFIG,
     adapter_folder,
     cast_adapter,
     fitting_adapter,
@@ -30,6 +29,7 @@ from sizewise.models.dtypes import dtype_name, weights_dtype
 from sizewise.models.plan.planner import MemoryPlan, Workload
 from sizewise.models.size import model_sizes
 from sizewise.models.sources import HUB_ID, find_source, weight_files
+from sizewise.record.directories import ADAPTER_CONFIG
 from sizewise.record.fit import FitResult
 from sizewise.record.outcome import CostFacts, ModelFacts
 from sizewise.training.seat import current_seat
@@ -120,7 +120,6 @@ def _key(model: ModelConfig, quantization: QuantizationConfig, device: torch.dev
 
 
 ANSWER_SHARE = 16
-GB = 1_000_000_000
 
 
 def plan_job(cfg: RunConfig, device_type: str = "cuda", advise: bool = True) -> MemoryPlan:
@@ -205,7 +204,7 @@ def check_adapter(cfg: RunConfig, classes: Sequence[str] = ()) -> tuple[str, ...
         )
     if cfg.model.init != "pretrained":
         return ()
-    path = adapter_folder(cfg.adapter) / CONFIG
+    path = adapter_folder(cfg.adapter) / ADAPTER_CONFIG
     if not path.is_file():  # a fully trained model brings all weights
         return ()
     settings = read_json(path)
@@ -244,7 +243,7 @@ def compare_bases(recorded: str, model: ModelConfig, adapter: str) -> str | None
         raise ModelError(
             f"adapter={adapter!r} was trained on {recorded}, and model.path={model.path!r} is "
             "another base. Choose its own; if the two are one and the same, correct "
-            f"base_model_name_or_path in its {CONFIG}."
+            f"base_model_name_or_path in its {ADAPTER_CONFIG}."
         )
     if both or folder.name == Path(used.path).name:
         return None

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from sizewise.config import DatasetConfig, RunConfig
+from sizewise.config.data import SPLITS, SplitName
 from sizewise.config.evaluation import CHOICE
 from sizewise.data.build import kept_splits
-from sizewise.data.example import DataReport, DataSplits, Example, SplitName
+from sizewise.data.example import DataReport, DataSplits, Example
 from sizewise.data.explore import draw_lengths, explore, group_columns, leak_sentence
 from sizewise.data.rows.sqlite import write_splits
 from sizewise.data.splits.frequency import add_frequency, count_labels
@@ -33,10 +34,7 @@ from sizewise.record.predictions import PredictionStore
 if TYPE_CHECKING:
     import torch
 
-    pass
-
 log = logging.getLogger(__name__)
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from sizewise.config import RunConfig
-from sizewise.data.example import SplitName
+from sizewise.config.data import SPLITS, SplitName
 from sizewise.data.tokens.classes import classes_of, encode_texts
 from sizewise.data.tokens.reasoning import answer_of
 from sizewise.errors import ConfigError
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
-ENCODER = "encoder"
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Encoder(Answerer):
         """Split all data and encode it with the encoder's own tokenizer; there is no template."""
         first, *further = load_plain_tasks(cfg)
         classes = _classes(cfg, first)
-        tasks = [_encoded(cfg, first, classes, ("train", "validation", "test"))]
+        tasks = [_encoded(cfg, first, classes, SPLITS)]
         tasks += [_encoded(cfg, task, classes, ("test",)) for task in further]
         for task in tasks:
             say_encoded(task)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizewise.config import RunConfig
-from sizewise.data.example import Example, SplitName
+from sizewise.config.data import SplitName
+from sizewise.data.example import Example
 from sizewise.evaluation.endpoint import (
     Server,
     ask_all,

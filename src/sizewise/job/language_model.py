@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from sizewise.config import RunConfig
+from sizewise.config.data import SplitName
 from sizewise.config.evaluation import GenerationConfig
-from sizewise.data.example import SplitName
 from sizewise.data.tokens.template import Template
 from sizewise.devices import conditions, unmeasured, wait_for_memory
 from sizewise.evaluation.candidate_set import (

@@ -9,9 +9,10 @@ from typing import Any
 
 from sizewise.composition.others import judge_nodes
 from sizewise.config import RunConfig
+from sizewise.config.data import SPLITS
 from sizewise.evaluation.score import EvaluationResult
 from sizewise.job.answerer import Answerer
-from sizewise.job.data import SPLITS, PreparedJob, Task, shortened
+from sizewise.job.data import PreparedJob, Task, shortened
 from sizewise.job.dry_run import dry_run_warnings
 from sizewise.job.submit import submitted_overrides
 from sizewise.record.directories import ADAPTER, VALIDATION, RunDir

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sizewise.config import RunConfig
+from sizewise.config.data import SplitName
 from sizewise.config.evaluation import CHOICE
-from sizewise.data.example import Example, Message, SplitName
+from sizewise.data.example import Example, Message
 from sizewise.errors import ConfigError, DataError, EvaluationError
 from sizewise.evaluation.candidate_set import cannot_score
 from sizewise.job.answerers import kind_of_answerer

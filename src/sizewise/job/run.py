@@ -32,7 +32,7 @@ from sizewise.runtime import (
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
-    from sizewise.data.example import SplitName
+    from sizewise.config.data import SplitName
     from sizewise.energy import EnergyMeter
     from sizewise.evaluation.score import EvaluationResult
     from sizewise.job.answerer import Answerer

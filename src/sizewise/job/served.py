@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sizewise.config import RunConfig
+from sizewise.config.data import SplitName
 from sizewise.config.endpoint import EndpointConfig
-from sizewise.data.example import SplitName
 from sizewise.data.tokens.encode import EncodedSplit
 from sizewise.data.tokens.template import Template
 from sizewise.devices import BatchSize, halve_on_oom

@@ -287,14 +287,6 @@ def _moment(record: Mapping[str, Any], name: str) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def last_release(directory: Path) -> str | None:
-    """Return how the last claim ended; None if it was never given up, or there was none."""
-    folder = RunDir(directory).claims
-    number = _highest(folder)
-    record = read_json(_path(folder, number)) if number else None
-    return record.get("released") if record else None
-
-
 def _held(folder: Path, number: int, looking: bool = False) -> bool:
     """Whether a claim counts; ``looking``: nothing hangs on it, and nothing need be writable."""
     path = _path(folder, number)

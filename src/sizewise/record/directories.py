@@ -14,6 +14,7 @@ JOB_FILE = "job.json"
 FAILURE_FILE = "failed.json"
 PRUNED_FILE = "pruned.json"
 ADAPTER = "adapter"
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's, inside of it
 VALIDATION = "validation"
 CHECKPOINTS = "checkpoints"
 RESULTS_FILE = "results.json"

@@ -32,6 +32,9 @@ class JobState(StrEnum):
     WAITING = "waiting"
 
 
+ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
+
+
 @dataclass(frozen=True)
 class JobFailure:
     """A job that failed: ``reason`` is one line, ``log`` the file with the whole story."""

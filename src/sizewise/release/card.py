@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from sizewise.config.data import SourceConfig
+from sizewise.config.data import SPLITS, SourceConfig
 from sizewise.files import write_atomically
 from sizewise.models.sources import EMBEDDED, HUB_ID
 from sizewise.record.outcome import Evaluation, TeacherFacts
@@ -57,7 +57,7 @@ def card_values(run: FinishedRun, merged: bool, report: MergeReport | None) -> d
         if cfg.dataset.source.kind != "hub"
         else cfg.dataset.source.path,
         "data_license": cfg.dataset.license,
-        "sizes": " / ".join(str(sizes.get(s, 0)) for s in ("train", "validation", "test")),
+        "sizes": " / ".join(str(sizes.get(s, 0)) for s in SPLITS),
         "teacher": _teacher(outcome.data.report.get("teacher")),
         "shared_groups": outcome.data.report.get("shared_groups", 0),
         "params_total": f"{model.params_total:,}",

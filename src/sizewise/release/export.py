@@ -18,12 +18,11 @@ from sizewise.data.tokens.template import Template
 from sizewise.errors import ModelError
 from sizewise.files import read_json, write_atomically
 from sizewise.job.data import load_task
-from sizewise.models.adapter.attach import CONFIG
 from sizewise.models.adapter.full import is_full_checkpoint
 from sizewise.models.architecture import context_length
 from sizewise.models.dtypes import dtype_name
 from sizewise.models.tokenizer import load_template
-from sizewise.record.directories import RunDir
+from sizewise.record.directories import ADAPTER_CONFIG, RunDir
 from sizewise.release.card import public_name, write_card
 from sizewise.release.generate import (
     FinishedRun,
@@ -114,7 +113,7 @@ def _in_one_piece(out: Path) -> Iterator[Path]:
 def _write_weights(run: FinishedRun, adapter: Path, folder: Path, merged: bool) -> Any | None:
     if not merged:
         _copy_adapter(adapter, folder)
-        _name_base(folder / CONFIG, run)
+        _name_base(folder / ADAPTER_CONFIG, run)
         return None
     model = merge(run)
     model.save_pretrained(folder, safe_serialization=True)
@@ -160,7 +159,7 @@ def _name_base(path: Path, run: FinishedRun) -> None:
     """Name the base in PEFT's config as others know it: PEFT wrote where it lay on this machine."""
     settings = read_json(path)
     if settings is None:
-        raise ModelError(f"{run.adapter / CONFIG} cannot be read: it is no JSON record.")
+        raise ModelError(f"{run.adapter / ADAPTER_CONFIG} cannot be read: it is no JSON record.")
     settings["base_model_name_or_path"] = public_name(run.cfg.model.path)
     settings["revision"] = run.outcome.model.revision
     write_atomically(path, json.dumps(settings, indent=2) + "\n")

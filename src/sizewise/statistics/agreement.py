@@ -43,7 +43,6 @@ class WinRate:
     losses: int
     rate: float
     interval: Interval
-    tie_rate: float
     effective_n: float
 
 
@@ -136,7 +135,7 @@ def win_rate(
     wins, losses = outcomes.count("a"), outcomes.count("b")
     tied = len(outcomes) - wins - losses
     interval = Interval(max(0.0, float(low)), min(1.0, float(high)), level, "Wilson")
-    return WinRate(wins, tied, losses, rate, interval, tied / len(outcomes), effective)
+    return WinRate(wins, tied, losses, rate, interval, effective)
 
 
 def _effective_n(points_N: FloatArray, items: Sequence[Hashable] | None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -132,11 +132,6 @@ def interval_over_levels(
 Method = Literal["expanded", "percentile", "bca"]
 
 
-def bootstrap_mean(scores: ArrayLike, groups: Groups | None = None, **options: Any) -> Interval:
-    """`bootstrap_difference` of `scores` [N] or [S, N] from 0."""
-    return bootstrap_difference(scores, np.zeros(np.shape(scores)[-1:]), groups, **options)
-
-
 def bootstrap_difference(
     scores_a: ArrayLike,
     scores_b: ArrayLike,
@@ -234,14 +229,10 @@ def both_intervals(
 
 @dataclass(frozen=True)
 class JointReplicates:
-    """Means [K] over seeds and examples, and their replicates [R, K].
-
-    `seeds_vary` [K]: whether a row's seeds were resampled (from two on) or are fixed.
-    """
+    """Means [K] over seeds and examples, and their replicates [R, K]."""
 
     means: FloatArray
     replicates: FloatArray
-    seeds_vary: tuple[bool, ...]
 
 
 def joint_replicates(
@@ -276,11 +267,10 @@ def joint_replicates(
     if units.count < 2:
         raise StatisticsError("All examples are one unit; an interval needs at least 2 units.")
     replicates_RK = means_of_seed(averages_KN, units, n_resamples, seed)
-    vary = tuple(s.trained_by_seed and s.n_seeds >= max(minimum_seeds, 2) for s in sides)
     rng = np.random.default_rng([seed, 1])
     for column, side in enumerate(sides):
-        if vary[column]:
+        if side.trained_by_seed and side.n_seeds >= max(minimum_seeds, 2):
             stretch = t_stretch(side.n_seeds - 1, level) if stretched else 1.0
             means_S = side.scores.mean(axis=1)
             replicates_RK[:, column] += stretch * seed_deviations(means_S, n_resamples, rng)
-    return JointReplicates(averages_KN.mean(axis=1), replicates_RK, vary)
+    return JointReplicates(averages_KN.mean(axis=1), replicates_RK)

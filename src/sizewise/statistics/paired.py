@@ -180,14 +180,13 @@ def resamples_needed(n_tests: int, alpha: float = 0.05) -> int:
 class HolmCorrection:
     """Adjusted p-values [M] and rejections [M] at family-wise level `alpha`.
 
-    `family_size` is the number of tests corrected for; a test without a p-value (NaN, with
-    nan="propagate") is not among them, stays NaN and is not rejected.
+    A test without a p-value (NaN, with nan="propagate") is not among those corrected for, stays
+    NaN and is not rejected.
     """
 
     adjusted: FloatArray
     rejected: BoolArray
     alpha: float
-    family_size: int
 
 
 @dataclass(frozen=True)
@@ -278,4 +277,4 @@ def holm(
     # statsmodels' multipletests, which gives the same, collects garbage in every call (0.2 s).
     raised = np.maximum.accumulate(p[smallest_first] * np.arange(size, 0, -1))
     adjusted[smallest_first] = np.minimum(raised, 1.0)
-    return HolmCorrection(adjusted, adjusted <= alpha, alpha, size)
+    return HolmCorrection(adjusted, adjusted <= alpha, alpha)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sizewise.config.model import CLASSICAL
 from sizewise.config.targets import find_class
 from sizewise.errors import ConfigError
 from sizewise.job.submit import Job
@@ -16,7 +17,6 @@ from sizewise.record.identity import trains
 log = logging.getLogger(__name__)
 
 BASELINES = ("majority", "tfidf_logreg")
-CLASSICAL = "classical"
 AS_THEY_ARE = ("lora=none", "quantization=none", "dataset.few_shot=0")
 # What a baseline has no use for; how many devices there are is left, which launchers look at.
 NOT_THEIRS = (

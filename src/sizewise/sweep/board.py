@@ -25,11 +25,10 @@ from sizewise.record.claims import Owner, seconds_worked
 from sizewise.record.directories import JOB_FILE, RunDir, SweepDir
 from sizewise.record.history import parse_lines
 from sizewise.record.progress import Stand, clock_text, read_stand
-from sizewise.record.state import JobState, read_failure, state_and_owner
+from sizewise.record.state import ENDED, JobState, read_failure, state_and_owner
 from sizewise.report.words import literal, plural
 
 log = logging.getLogger(__name__)
-ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 FIGURES = ("train_loss", "val_loss", "lr")
 LAST_LINES = 40
 

@@ -19,7 +19,6 @@ from sizewise.tracking.summary import RunContext
 
 SCHEME = "sizewise"
 NAME_LENGTH = 120
-DIGITS = 16
 
 
 @dataclass(frozen=True)

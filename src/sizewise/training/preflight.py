@@ -18,8 +18,6 @@ from sizewise.runtime import quiet, resolve_device
 from sizewise.training.optimizer import make_optimizer_factory, make_scheduler_factory
 from sizewise.training.trainer import build_trainer, torch_settings_kept, world_size
 
-TARGET = "_target_"
-
 
 def check_training(cfg: RunConfig) -> None:
     """Build optimiser, schedule, callbacks and Trainer of a job that trains, and drop them.

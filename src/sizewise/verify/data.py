@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sizewise.config.data import SPLITS
 from sizewise.errors import SizewiseError
 from sizewise.files import parse_json
 from sizewise.record.outcome import Evaluation, Outcome
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from sizewise.config import DatasetConfig, RunConfig
     from sizewise.data.example import DataSplits, Example
     from sizewise.record.predictions import Prediction
-
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

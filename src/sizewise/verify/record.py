@@ -11,12 +11,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from sizewise.config import LoraConfig
+from sizewise.config.model import ENCODER
 from sizewise.config.targets import recorded_config
 from sizewise.errors import ConfigError, OutcomeError, SizewiseError
 from sizewise.files import read_json
 from sizewise.job.finished import of_finished_run, stored_config
 from sizewise.models.sources import EMBEDDED, weight_files
-from sizewise.record.directories import CONFIG_FILE, RunDir
+from sizewise.record.directories import ADAPTER_CONFIG, CONFIG_FILE, RunDir
 from sizewise.record.fit import FitResult, load_result
 from sizewise.record.history import parse_lines
 from sizewise.record.identity import differing_keys, run_identity
@@ -26,8 +27,6 @@ from sizewise.verify import FAILED, OK, UNCHECKED, Check
 from sizewise.verify.data import same
 
 ABSENT = object()
-# Where PEFT keeps what an adapter is.
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def record_checks(outcome: Outcome) -> Iterator[Check]:
@@ -105,7 +104,7 @@ def _missing(outcome: Outcome) -> list[str]:
     specialises = _specialises(config)
     answered = config.get("stage", "full") != "train"
     zero_shot = _said(config, "evaluation.zero_shot") is not False or not specialises
-    zero_shot = zero_shot and outcome.model.family != "encoder"  # untouched, it has no head
+    zero_shot = zero_shot and outcome.model.family != ENCODER  # untouched, it has no head
     faults = []
     if specialises != (outcome.tuned is not None):
         state = "a tuned model" if specialises else "no training"

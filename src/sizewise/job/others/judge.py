@@ -17,8 +17,9 @@ from sizewise.composition.others import (
     other_model,
 )
 from sizewise.config import GenerationConfig, RunConfig
+from sizewise.config.data import SplitName
 from sizewise.config.targets import recorded_config
-from sizewise.data.example import Example, SplitName
+from sizewise.data.example import Example
 from sizewise.errors import ConfigError, OutcomeError
 from sizewise.evaluation.judging import CHOICES, Duel, ask_both_orders, said_of
 from sizewise.evaluation.predict import Answers

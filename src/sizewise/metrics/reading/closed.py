@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from sizewise.record.predictions import Prediction
 
 EXACT, LENIENT = "exact_match", "lenient_match"
+LIKELY = "likelihood_match"
+LIKELY_PER_TOKEN = "likelihood_per_token_match"
+LIKELY_CALIBRATED = "likelihood_calibrated_match"
 LIKELIHOOD = {
-    "likelihood_match": "candidate",
-    "likelihood_per_token_match": "candidate_per_token",
-    "likelihood_calibrated_match": "candidate_calibrated",
+    LIKELY: "candidate",
+    LIKELY_PER_TOKEN: "candidate_per_token",
+    LIKELY_CALIBRATED: "candidate_calibrated",
 }
 READINGS = (EXACT, LENIENT, *LIKELIHOOD)
 _WORD = re.compile(r"[^\W_]+")

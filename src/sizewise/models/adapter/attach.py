@@ -28,6 +28,7 @@ from sizewise.models.encoder import around_head
 from sizewise.models.size import is_adapter_weight
 from sizewise.models.sources import check_weights, find_source, unusable
 from sizewise.models.tokenizer import load_tokenizer
+from sizewise.record.directories import ADAPTER_CONFIG
 from sizewise.runtime import quiet_libraries, seeded
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 MUCH = 0.05
 WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 
 
 def attach_adapter(
@@ -343,7 +343,8 @@ def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
 def _advice(config: Any) -> str:
     return (
         "Load it on the base it was trained on; if this is the one, the file was changed after "
-        f"training or belongs to another {CONFIG} (this one says r={getattr(config, 'r', None)})."
+        f"training or belongs to another {ADAPTER_CONFIG} "
+        f"(this one says r={getattr(config, 'r', None)})."
     )
 
 
@@ -382,12 +383,12 @@ def adapter_folder(source: Path | str) -> Path:
     if folder.is_dir() and full.is_full_checkpoint(folder):
         check_weights(folder / full.WEIGHTS)
         return folder
-    found = find_source(str(source), marker=CONFIG, weights=False, key="adapter")
+    found = find_source(str(source), marker=ADAPTER_CONFIG, weights=False, key="adapter")
     if found.folder is None:
         from huggingface_hub import snapshot_download
 
         try:
-            folder = Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS]))
+            folder = Path(snapshot_download(str(source), allow_patterns=[ADAPTER_CONFIG, WEIGHTS]))
         except Exception as error:  # the client's own kinds, by how the connection failed
             raise unusable(found, f"adapter={str(source)!r} cannot be fetched", error) from error
     if not (folder / WEIGHTS).is_file():

@@ -11,17 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from sizewise.config import model as families
 from sizewise.record.identity import canonical_config
 from sizewise.record.outcome import Evaluation, ModelFacts, Outcome
 from sizewise.record.timing import Timing
 from sizewise.report import words
 from sizewise.report.comparison.labels import name_all
-from sizewise.report.comparison.runs import Answers, FloatArray, Problem, Run
+from sizewise.report.comparison.runs import Answers, Problem, Run
+from sizewise.statistics.arrays import FloatArray
 
 ZERO_SHOT = "zero-shot"
 TUNED = "tuned"
-CLASSICAL = "classical"
-ENCODER = "encoder"
+# Models of these families are arms of a kind of their own.
+CLASSICAL = families.CLASSICAL
+ENCODER = families.ENCODER
 
 
 @dataclass

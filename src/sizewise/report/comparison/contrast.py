@@ -13,8 +13,8 @@ from sizewise.report import words
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.pairs import ALPHA, RESAMPLES
-from sizewise.report.comparison.runs import FloatArray
 from sizewise.report.comparison.selection import chosen_by_validation, one_per_question
+from sizewise.statistics.arrays import FloatArray
 from sizewise.statistics.comparison import PairedComparison, PairedScores, compare_paired_many
 from sizewise.statistics.paired import holm
 

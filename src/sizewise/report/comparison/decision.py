@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sizewise.errors import ConfigError
+from sizewise.metrics import PERPLEXITY_PREFIX
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.contrast import scale_of
@@ -13,7 +14,6 @@ from sizewise.report.comparison.costs import ArmTiming, alike, timing_of
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.pairs import ALPHA, rows
 from sizewise.report.comparison.selection import one_per_question
-from sizewise.report.comparison.verdict import LIKELIHOOD
 from sizewise.report.ratings.judging import unusable_judges
 from sizewise.statistics.margin import near_best
 from sizewise.statistics.paired import fallback
@@ -157,7 +157,7 @@ def decide(
     settings of the training, and wordings of the prompt, are chosen by validation.
     """
     # How likely a model finds the reference decides nothing between tuned and untouched models.
-    kinds = (TUNED,) if test.primary.startswith(LIKELIHOOD) else EVERY_KIND
+    kinds = (TUNED,) if test.primary.startswith(PERPLEXITY_PREFIX) else EVERY_KIND
     arms = [arm for kind in kinds for arm in one_per_question(test, kind)]
     scale = scale_of(test)
     if margin is None and scale.percent:
@@ -233,7 +233,7 @@ def gate(test: TestSet, pair: Pair, margin: float) -> Gate:
     """
     if why := unusable_judges(test):
         raise ConfigError(f"No gate, because a judge is not usable: {why}.")
-    if test.primary.startswith(LIKELIHOOD) and pair.a.kind != pair.b.kind:
+    if test.primary.startswith(PERPLEXITY_PREFIX) and pair.a.kind != pair.b.kind:
         raise ConfigError(
             f"{test.primary} decides nothing between tuned and untouched models: training improves "
             "it whatever the answers are worth. Score the runs with a metric of the task."

@@ -11,16 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sizewise.metrics.reading.closed import EXACT, LENIENT, LIKELIHOOD
+from sizewise.metrics.reading.closed import (
+    EXACT,
+    LENIENT,
+    LIKELIHOOD,
+    LIKELY,
+    LIKELY_CALIBRATED,
+    LIKELY_PER_TOKEN,
+)
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
-from sizewise.report.comparison.runs import Answers, FloatArray
+from sizewise.report.comparison.runs import Answers
+from sizewise.statistics.arrays import FloatArray
 
 READINGS = {
     EXACT: "as said",
     LENIENT: "with form forgiven",
-    "likelihood_match": "by likelihood",
-    "likelihood_per_token_match": "by likelihood per token",
-    "likelihood_calibrated_match": "by calibrated likelihood",
+    LIKELY: "by likelihood",
+    LIKELY_PER_TOKEN: "by likelihood per token",
+    LIKELY_CALIBRATED: "by calibrated likelihood",
 }
 # A side of which more answers than this are unusable is said to have no usable answer.
 MOST_UNUSABLE = 0.5
@@ -261,7 +269,7 @@ def _probabilities(test: TestSet, arm: Arm) -> FloatArray | None:
         return None
     reading = test.primary.partition("/")[2]
     if arm.has_form and reading in LIKELIHOOD:
-        if reading != "likelihood_match":
+        if reading != LIKELY:
             return None
         rows = [a.candidate_probability[a.positions(test.ids)] for a in answers]
     else:

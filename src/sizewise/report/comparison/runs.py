@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sizewise.errors import OutcomeError
 from sizewise.files import parse_json
@@ -21,8 +20,7 @@ from sizewise.record.directories import OUTCOME_FILE, RunDir
 from sizewise.record.kinds import check_kinds
 from sizewise.record.outcome import Evaluation, ModelFacts, Outcome, read_outcome
 from sizewise.record.predictions import WEIGHTED_BY, Prediction
-
-FloatArray = NDArray[np.float64]
+from sizewise.statistics.arrays import FloatArray
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from sizewise.metrics.reading.closed import LIKELIHOOD
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases, scale_of
 from sizewise.report.comparison.pairs import rows
-from sizewise.report.comparison.runs import Answers, FloatArray
+from sizewise.report.comparison.runs import Answers
+from sizewise.statistics.arrays import FloatArray
 from sizewise.statistics.bootstrap import difference_intervals
 from sizewise.statistics.routing import RoutingCurve, average_curve, routing_curve
 from sizewise.statistics.sides import sides_of

@@ -10,7 +10,8 @@ import numpy as np
 from sizewise.record.predictions import read_predictions
 from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, Member, TestSet
-from sizewise.report.comparison.runs import Answers, FloatArray, Problem
+from sizewise.report.comparison.runs import Answers, Problem
+from sizewise.statistics.arrays import FloatArray
 
 if TYPE_CHECKING:
     from sizewise.metrics.base import ExampleMetric

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sizewise.metrics import PERPLEXITY_PREFIX
 from sizewise.report import words
 from sizewise.report.comparison import sentences
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
@@ -42,8 +43,6 @@ TONES = {
     SIZE_WINS: "size-wins", NEITHER: "not-shown", NO_CONTEST: "not-shown", NOT_SHOWN: "not-shown",
     OPEN: "open",
 }  # fmt: skip
-# Scores of how likely a model finds the reference: what training lowers, not what the task asks.
-LIKELIHOOD = "perplexity/"
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def judge(test: TestSet, pairs: Sequence[Pair], by: Sequence[str] = (), seed: in
 
 def _judged(test: TestSet, pairs: Sequence[Pair], seed: int) -> Verdict:
     contested = [p for p in pairs if p.question == SMALL_LARGE]
-    if test.primary.startswith(LIKELIHOOD) and any(arm.tuned for arm in test.arms):
+    if test.primary.startswith(PERPLEXITY_PREFIX) and any(arm.tuned for arm in test.arms):
         return _no_score_of_the_task(test)
     if not contested:
         return _without_contest(test, pairs)

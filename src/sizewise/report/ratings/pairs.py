@@ -48,13 +48,12 @@ class Matchup:
     """What one comparison of A and B consists of.
 
     ``pairs`` are the prompts to rate, the same for every rater (else agreement could not be
-    measured); ``identical`` counts prompts with equal answers, which nobody needs to rate.
+    measured); those with equal answers are not among them, for nobody needs to rate them.
     """
 
     a: Side
     b: Side
     pairs: tuple[AnswerPair, ...]
-    identical: int
 
     @property
     def name(self) -> str:
@@ -97,7 +96,7 @@ def make_matchup(a: Side, b: Side, count: int = 30, seed: int = 0) -> Matchup:
         raise OutcomeError(f"{a.label} and {b.label} gave the same answer to every prompt.")
     order = np.random.default_rng(seed).permutation(len(different))[:count]
     chosen = tuple(different[int(place)] for place in order)
-    return Matchup(a, b, chosen, len(every) - len(different))
+    return Matchup(a, b, chosen)
 
 
 @dataclass(frozen=True)

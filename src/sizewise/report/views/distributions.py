@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 
 from sizewise import palette
 from sizewise.data.explore import Exploration
-from sizewise.report.comparison.runs import FloatArray
 from sizewise.report.views.look import layout
+from sizewise.statistics.arrays import FloatArray
 
 
 def length_chart(found: Exploration, part: str) -> go.Figure:

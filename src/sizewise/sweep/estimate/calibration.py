@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sizewise.config.data import SPLITS
 from sizewise.files import hash_text, read_json, sealed, unsealed, write_json
 from sizewise.job.submit import Job
 from sizewise.record.kinds import check_kinds
@@ -40,7 +41,6 @@ _TRAINER = ("batch_size", "accumulate", "precision", "accelerator", "gradient_ch
             "num_threads", "deterministic")  # fmt: skip
 _EVALUATION = ("batch_size", "zero_shot", "objective", "answer_validation", "candidates",
                "candidates_on", "engine")  # fmt: skip
-SPLITS = ("train", "validation", "test")
 # Keys of a data set that change how much there is, or who wrote it, not what one example costs.
 _AMOUNT = ("max_train", "max_validation", "teacher", "teaching", "answers_from")
 _LORA = ("method", "target", "dropout")

@@ -28,6 +28,7 @@ from pytorch_lightning import LightningModule as Module
 from pytorch_lightning import Trainer
 
 from sizewise.config import RunConfig
+from sizewise.config.data import SPLITS
 from sizewise.config.register import to_run_config
 from sizewise.data.example import Example
 from sizewise.data.tokens.encode import EncodedSplit
@@ -36,7 +37,7 @@ from sizewise.evaluation.candidate_set import PRIOR_PROMPTS
 from sizewise.evaluation.text import pad_id
 from sizewise.job.answerers import kind_of_answerer
 from sizewise.job.bases import loaded_bases, storage_of
-from sizewise.job.data import SPLITS, PreparedJob, Task, answers_validation, load_plain_tasks
+from sizewise.job.data import PreparedJob, Task, answers_validation, load_plain_tasks
 from sizewise.job.fitting import batches, build_module
 from sizewise.job.language_model import LanguageModel
 from sizewise.metrics.base import build_metrics

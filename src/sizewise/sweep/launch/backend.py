@@ -23,7 +23,6 @@ from sizewise.report.words import score_name
 
 # Given the directories that a launcher is at work on: the jobs that have become due since.
 More = Callable[[Collection[Path]], list[Job]]
-ENDED = (JobState.DONE, JobState.PRUNED, JobState.FAILED)
 
 
 @dataclass(frozen=True)

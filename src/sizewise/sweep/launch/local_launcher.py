@@ -22,6 +22,7 @@ from sizewise.job.execute import STOPPED_EXIT
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.state import (
+    ENDED,
     JobState,
     describe_exit,
     is_done,
@@ -30,7 +31,7 @@ from sizewise.record.state import (
     record_failure,
 )
 from sizewise.signals import SignalHandlers
-from sizewise.sweep.launch.backend import ENDED, LaunchOptions
+from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.launch.packing import ALONE, Packing, choose_packing, may_pack, pack_key
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slot import Slot

@@ -15,8 +15,8 @@ from typing import Any
 from sizewise.errors import SweepError
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
-from sizewise.record.state import JobState, job_state, record_failure
-from sizewise.sweep.launch.backend import ENDED, LaunchOptions
+from sizewise.record.state import ENDED, JobState, job_state, record_failure
+from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.launch.packing import Packing, choose_packing
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.task import PackPlan, run_in_ray

@@ -14,8 +14,15 @@ from sizewise.job.submit import Job
 from sizewise.record.claims import holder
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import trains
-from sizewise.record.state import JobState, forget_failure, is_done, job_state, record_failure
-from sizewise.sweep.launch.backend import ENDED, LaunchOptions
+from sizewise.record.state import (
+    ENDED,
+    JobState,
+    forget_failure,
+    is_done,
+    job_state,
+    record_failure,
+)
+from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.launch.packing import Packing, choose_packing
 from sizewise.sweep.launch.progress import Progress
 from sizewise.sweep.launch.slurm_queue import (
