@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from sizewise.errors import StatisticsError
-from sizewise.statistics.margin import near_best
+from sizewise.statistics.margin import FEW_DISCORDANT, Discordance, OneSided, near_best
+from sizewise.statistics.sides import sides_of
 
 
 def models(means: list[float], n: int, rng: np.random.Generator, seeds: int = 1) -> list:
@@ -64,6 +68,54 @@ def test_models_right_on_the_same_examples_are_near_only_where_there_are_enough(
     few, many = (near_best([np.ones(n), np.ones(n)], margin=0.02).p_near for n in (50, 400))
     assert few[0] == pytest.approx(0.98**50)
     assert many[0] == pytest.approx(0.98**400)
+
+
+def test_the_score_test_is_tangos() -> None:
+    """44 patients, of whom one did worse: Tango (1998), table I, margin 0.1."""
+    worse = Discordance(1, 0.0, 1.0)
+    assert norm.isf(worse.p_at_most(-0.1, 44)) == pytest.approx(1.709, abs=1e-3)
+    assert worse.negated.p_at_most(-0.1, 44) < worse.p_at_most(-0.1, 44)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_loss_of_exactly_the_margin_is_rarely_called_none(seeds: int) -> None:
+    """Few examples differ: a t test alone would be wrong in a tenth of the cases."""
+    rng = np.random.default_rng(seeds)
+    large = (rng.random(200) < 0.6).astype(float)
+    by_t = wrong = 0
+    for _ in range(400):
+        lost = rng.beta(0.5 * 0.02 / 0.6, 0.5 * (1 - 0.02 / 0.6), 200)
+        small = np.where(large == 1.0, rng.random((seeds, 200)) >= lost, 0.0)
+        found = OneSided.of(sides_of(small, large, None))
+        wrong += found.p_at_most(-0.02) <= 0.05
+        by_t += replace(found, discordance=None).p_at_most(-0.02) <= 0.05
+    assert wrong / 400 <= 0.05 < 0.07 < by_t / 400
+
+
+def test_to_lose_an_example_shows_nothing() -> None:
+    """80 examples in 36 groups: identical answers say as little."""
+    groups = [str(i % 36) for i in range(80)]
+    large = np.resize([1.0, 0.0, 0.0], 80)
+    small = np.tile(large, (3, 1))
+    small[0, 0] = 0.0
+    same, one = (OneSided.of(sides_of(rows, large, groups)) for rows in (large, small))
+    assert same.p_at_most(-0.02) > 0.3
+    assert one.p_at_most(-0.02) > 0.2
+    assert one.discordance == Discordance(1, 0.0, pytest.approx(36 / 80 / 3))
+
+
+@given(seed=st.integers(0, 50), differ=st.integers(1, 60))
+def test_where_many_units_differ_it_is_the_t_test(seed: int, differ: int) -> None:
+    rng = np.random.default_rng(seed)
+    large = (rng.random(200) < 0.5).astype(float)
+    small = large.copy()
+    small[:differ] = 1.0 - small[:differ]
+    found = OneSided.of(sides_of(small, large, None))
+    plain = replace(found, discordance=None).p_at_most(-0.05)
+    p = found.p_at_most(-0.05)
+    assert p == plain if differ >= FEW_DISCORDANT else p >= plain
+    assert found.discordance is not None
+    assert found.discordance.units == differ == found.discordance.wins + found.discordance.losses
 
 
 def test_a_margin_must_be_positive() -> None:

@@ -25,7 +25,7 @@ from sizewise.statistics.effect import (
     discordant_odds_ratio,
     minimum_detectable_effect,
 )
-from sizewise.statistics.margin import OneSided, same_everywhere
+from sizewise.statistics.margin import Discordance, OneSided, same_everywhere
 from sizewise.statistics.paired import McNemarTest, is_binary, mcnemar_test, sign_flip_tests
 from sizewise.statistics.resampling import Groups
 from sizewise.statistics.sides import MINIMUM_SEEDS, SeedSpread, Side, Sides, sides_of
@@ -214,6 +214,7 @@ def _finish(
         seeds_are_random=sides.seeds_are_random,
         mcnemar=test.mcnemar,
         conditional_on=conditional_note(sides, pair.names),
+        discordance=Discordance.of(sides),
     )
 
 
@@ -274,6 +275,7 @@ class PairedComparison:
     seeds_are_random: bool
     mcnemar: McNemarTest | None
     conditional_on: str
+    discordance: Discordance | None
 
     @property
     def n_units(self) -> int:
@@ -304,6 +306,7 @@ class PairedComparison:
             self.components,
             self.n_units,
             self.interval.method == SAME_EVERYWHERE,
+            self.discordance,
         )
 
     @cached_property

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import norm
 
 from sizewise.errors import StatisticsError
 from sizewise.statistics.arrays import FloatArray
@@ -93,18 +95,67 @@ def _p_worse(
     return found
 
 
+FEW_DISCORDANT = 30
+"""Units that differ, below which a t test of a loss is not trusted. By simulation: t alone is
+wrong in up to 12 % of the cases instead of 5 % where fewer differ, and in up to 6 % from there."""
+
+
+@dataclass(frozen=True)
+class Discordance:
+    """In how many units binary scores differ, and by how much in favour of each side.
+
+    `wins` and `losses` are sums over units of their mean differences over examples and seeds, a
+    unit of mean size counting 1.
+    """
+
+    units: int
+    wins: float
+    losses: float
+
+    @classmethod
+    def of(cls, sides: Sides) -> Discordance | None:
+        """Count in two sides; None where scores are not binary or examples have weights."""
+        weighted = sides.units.weights is not None
+        if weighted or not (is_binary(sides.a.scores) and is_binary(sides.b.scores)):
+            return None
+        mean_N = np.atleast_2d(sides.differences).mean(axis=0, keepdims=True)
+        sums_U = sides.units.sums(mean_N)[0] * sides.units.count / sides.units.examples
+        differs = int(np.count_nonzero(np.abs(sums_U) > 1e-12))
+        return cls(differs, float(sums_U[sums_U > 0].sum()), float(-sums_U[sums_U < 0].sum()))
+
+    @property
+    def negated(self) -> Discordance:
+        """The same with the sides changed over."""
+        return Discordance(self.units, self.losses, self.wins)
+
+    def p_at_most(self, value: float, n_units: int) -> float:
+        """p-value of "the true difference is at most `value`" < 0, by its score test (Tango 1998).
+
+        The variance is the one under that hypothesis: where next to nothing was seen to differ it
+        does not vanish, as that of a t test does. Of units in which seeds or examples differ it is
+        an upper bound.
+        """
+        n, wins, losses = n_units, self.wins, self.losses
+        b = -wins - losses + (2 * n - wins + losses) * value
+        c = -losses * value * (1.0 - value)
+        loses = (math.sqrt(max(0.0, b * b - 8.0 * n * c)) - b) / (4.0 * n)
+        variance = n * (2.0 * loses + value - value * value)
+        return float(norm.sf((wins - losses - n * value) / math.sqrt(variance)))
+
+
 @dataclass(frozen=True)
 class OneSided:
     """A difference with what one-sided tests of it against any value need.
 
     `everywhere`: binary scores whose difference is the same on every one of `n_units` units, so
-    that nothing varies (see `same_everywhere`).
+    that nothing varies (see `same_everywhere`). `discordance`: of binary scores.
     """
 
     difference: float
     components: VarianceComponents
     n_units: int
     everywhere: bool
+    discordance: Discordance | None = None
 
     @classmethod
     def of(cls, sides: Sides) -> OneSided:
@@ -117,18 +168,21 @@ class OneSided:
             parts,
             sides.units.count,
             same_everywhere(sides, parts.standard_error),
+            Discordance.of(sides),
         )
 
     @property
     def negated(self) -> OneSided:
         """The same with the sides changed over."""
-        return replace(self, difference=-self.difference)
+        other = self.discordance and self.discordance.negated
+        return replace(self, difference=-self.difference, discordance=other)
 
     def p_at_most(self, value: float) -> float:
         """p-value of "the true difference is at most `value`"; NaN if nothing varies.
 
-        That of the t statistic, or the level at which Clopper-Pearson's bound of differences that
-        are the same everywhere reaches `value`.
+        That of the t statistic; of a loss (`value` below 0) where few units differ no less than
+        that of the score test. Where differences are the same everywhere it is the level at which
+        Clopper-Pearson's bound reaches `value`.
         """
         if self.everywhere:
             if value >= self.difference:
@@ -137,7 +191,11 @@ class OneSided:
             return float((1.0 - share) ** self.n_units)
         above = self.difference - value
         half = self.components.p_value(above) / 2.0
-        return half if above > 0.0 else 1.0 - half
+        p = half if above > 0.0 else 1.0 - half
+        few = self.discordance
+        if value < 0.0 and few is not None and few.units < FEW_DISCORDANT:
+            return max(p, few.p_at_most(value, self.n_units))
+        return p
 
 
 def same_everywhere(sides: Sides, standard_error: float) -> bool:
