@@ -28,6 +28,8 @@ from sizewise.report.comparison import verdict as v
 from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.contrast import find_contrast
 from sizewise.report.comparison.costs import _batch
+from sizewise.report.comparison.decision import gate
+from sizewise.report.comparison.pairs import primary_pair
 from sizewise.report.comparison.readings import who_chose
 from sizewise.report.comparison.runs import AnswerCache, load_runs
 from sizewise.report.comparison.strata import strata_of
@@ -695,6 +697,18 @@ def test_the_table_shows_the_same_speed_as_the_sentence(tmp_path: Path) -> None:
     rows = timed_apart(tmp_path).everything.set_index("label")["latency_seconds"]
     expected = {"nano LoRA r=8": 0.01, "mini zero-shot": 0.04, "nano zero-shot": 0.5}
     assert rows.to_dict() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rate", [0.7, 0.3])
+def test_the_gate_names_a_baseline_that_neither_exceeds(rate: float, tmp_path: Path) -> None:
+    pair(tmp_path, said(0.5), said(0.25, offset=1))
+    classical(tmp_path, "tfidf_logreg", rate, 3)
+    test = only(tmp_path).test
+    named = primary_pair(test)
+    assert named is not None
+    line = gate(test, named, 2.0).line
+    assert line.startswith("PASS: nano LoRA r=8 is better than mini zero-shot")
+    assert ("But tfidf_logreg, without a language model, scores 70.0 %" in line) == (rate > 0.5)
 
 
 @pytest.mark.parametrize(

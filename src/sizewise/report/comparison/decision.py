@@ -257,4 +257,18 @@ def gate(test: TestSet, pair: Pair, margin: float) -> Gate:
         f"{word}: {pair.a.label} {claim} {pair.b.label} on {test.primary}: {seen}, 95 % interval "
         f"{scale.interval(low, high)}, {words.p_value(p)} for not worse by {points}."
     )
-    return Gate(found, code, line)
+    return Gate(found, code, line + _simpler(test, pair))
+
+
+def _simpler(test: TestSet, pair: Pair) -> str:
+    """Say which model without a language model scores as high as both, if any does."""
+    most = max(test.sign * arm.score() for arm in (pair.a, pair.b))
+    simple = [arm for arm in test.arms if not arm.has_form and test.sign * arm.score() >= most]
+    if not simple:
+        return ""
+    best = max(simple, key=lambda arm: test.sign * arm.score())
+    kind = "a fine-tuned encoder" if best.kind == ENCODER else "without a language model"
+    return (
+        f" But {best.label}, {kind}, scores {scale_of(test).value(best.score())}, which neither "
+        "of the two exceeds."
+    )
