@@ -173,6 +173,34 @@ def test_earlier_turns_are_a_history_and_odd_splits_are_left_to_the_reader() -> 
         build_splits(written("talks"))
 
 
+@pytest.mark.parametrize("named", [{}, {"question": "qa"}, {"answer": "{qa}"}])
+def test_objects_are_neither_question_nor_answer(named: dict[str, str]) -> None:
+    """The answer of each row stands among its fields: it would be in the prompt."""
+    asked = [{"question": f"What is {i}?", "best": f"It is {i}."} for i in range(30)]
+    rows = [{"qa": fields, "n": i} for i, fields in enumerate(asked)]
+    with pytest.raises(DataError, match=r"'qa' holds objects \(with question, best\)"):
+        guess(rows, **named)
+    beside = [
+        {"qa": fields, "note": f"Note {i} of a day", **fields} for i, fields in enumerate(asked)
+    ]
+    if not named:
+        assert (guess(beside).prompt, guess(beside).answer) == ("{question}", "{best}")
+
+
+def test_one_column_is_not_question_and_answer() -> None:
+    rows = [{"text": f"some words {i}", "label": "ab"[i % 2]} for i in range(30)]
+    with pytest.raises(DataError, match="'text' is named as the question and as the answer"):
+        guess(rows, "text", "text")
+
+
+def test_labels_that_are_mostly_there_go_before_notes_that_are_not() -> None:
+    rows = [
+        {"text": f"some words {i}", "queue": "ab"[i % 2] * 3, "agent note": "ok" if i % 4 else ""}
+        for i in range(60)
+    ]
+    assert guess(rows).answer == "{queue}"
+
+
 def test_an_option_that_is_there_is_not_written_over() -> None:
     path = write_csv(Path("t.csv"), tickets())
     init_command(path, None, None, None, force=False)

@@ -40,6 +40,7 @@ TOGETHER = {
 HELD = 9
 SPLIT_NAMES = ("split", "fold", "part", "partition", "set", "subset", "__split__")
 FEW_KINDS = 50
+NEARLY_ALL = 0.95
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,28 @@ def guess(
     if question is None and answer is None and _is_chat(columns, rows):
         return Guess(columns, "chat", chat=True, used={n: "conversation" for n in _turns(rows)})
     split = next((c.name for c in columns if _is_split(c)), None)
-    free = [column for column in columns if column.name != split]
+    objects = _objects(rows)
+    for name, flag in ((question, "--prompt"), (answer, "--answer")):
+        named = _named(name, columns, flag)
+        if named is not None and named.name in objects:
+            raise DataError(f"{flag} {named.name}: {_no_cells(named.name, objects)}")
+    free = [column for column in columns if column.name not in (split, *objects)]
+    hint = "".join(f" The {_no_cells(name, objects)}" for name in [*objects][:1])
     answered = _named(answer, columns, "--answer") or _answer(free, question)
     if answered is None:
         raise DataError(
-            f"No column looks like an answer: {_listed(columns)}. Say which: --answer COLUMN."
+            f"No column looks like an answer: {_listed(columns)}. Say which: --answer COLUMN.{hint}"
         )
     asked = _named(question, columns, "--prompt") or _question(free, answered)
     if asked is None:
         raise DataError(
             f"No column looks like a question: {_listed(columns)}. Say which: --prompt COLUMN."
+            + hint
+        )
+    if asked is answered:
+        raise DataError(
+            f"{asked.name!r} is named as the question and as the answer: a model would learn to "
+            f"copy. Name two of the columns: {_listed(columns)}."
         )
     prompt, spoken = _prompt(asked, free, answered)
     history = asked.name if any(holds_turns(row.get(asked.name)) for row in rows[:100]) else None
@@ -130,6 +143,24 @@ def guess(
         split=split,
         other_answers=others,
         used=used | ({split: "split"} if split else {}),
+    )
+
+
+def _objects(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the columns whose cells are objects, with the names of the fields."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows[:100]:
+        for name, cell in row.items():
+            if isinstance(cell, Mapping) and not holds_turns(cell):
+                found.setdefault(name, {}).update(dict.fromkeys(map(str, cell)))
+    return {name: list(fields) for name, fields in found.items()}
+
+
+def _no_cells(name: str, objects: Mapping[str, Sequence[str]]) -> str:
+    fields = ", ".join(objects[name])
+    return (
+        f"column {name!r} holds objects (with {fields}), and the answer may be in them. Give each "
+        "field a column of its own, for example with pandas.json_normalize."
     )
 
 
@@ -173,7 +204,7 @@ def _answer(columns: Sequence[Column], question: str | None) -> Column | None:
     if named:
         return named[0]
     closed = [c for c in free if recognise([cell for cell in c.cells if cell.strip()])]
-    likely = closed or free[1:]
+    likely = [c for c in closed if c.filled > NEARLY_ALL] or closed or free[1:]
     return likely[-1] if likely else None
 
 
