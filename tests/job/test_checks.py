@@ -74,6 +74,12 @@ def test_prompts_that_leave_no_room_for_an_answer_are_counted(start) -> None:
         start("generation.max_new_tokens=1000", "stage=train")
 
 
+def test_prompts_that_were_left_out_before_are_counted_too(start) -> None:
+    message = r"exceed the 1024 positions of nano. \d+ more do not fit at all and are left out."
+    with pytest.raises(DataError, match=message):
+        start("generation.max_new_tokens=1000", "dataset.max_length=112", "dataset.max_test=12")
+
+
 @pytest.mark.parametrize(
     ("message", "overrides"),
     [

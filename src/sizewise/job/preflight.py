@@ -265,11 +265,13 @@ def check_room(job: PreparedJob, positions: int | None) -> None:
         room = positions - cfg.generation.max_new_tokens
         over = sum(length > room for length in lengths)
         if over:
+            dropped = sum(task.encoded[name].dropped.values())
+            more = f" {dropped} more do not fit at all and are left out." if dropped else ""
             raise DataError(
                 f"{over} of {len(lengths)} {name} prompts of {task.name} (the longest has "
                 f"{max(lengths)} tokens) and generation.max_new_tokens="
                 f"{cfg.generation.max_new_tokens} exceed the {positions} positions of "
-                f"{cfg.model.name}. {_advice(key, positions, room, max(lengths))}"
+                f"{cfg.model.name}.{more} {_advice(key, positions, room, max(lengths))}"
             )
 
 

@@ -207,7 +207,7 @@ def sentences(estimate: Estimate, measuring: str = DRY_RUN) -> Iterator[str]:
     for reason, count in estimate.unknown.items():
         without = "Without" if estimate.seconds is not None else "Time is not known for"
         how = f" ({measuring} does)" if reason == NOT_YET.reason else ""
-        yield f"{without} {plural(count, 'job')}: {reason}{how}."
+        yield f"{without} {plural(count, 'job')}: {reason.rstrip('.')}{how}."
     if estimate.memory_bytes is not None:
         yield f"Memory: at most about {size(estimate.memory_bytes)} at once with {workers}."
     for each in estimate.outgoing:
