@@ -96,8 +96,8 @@ def _p_worse(
 
 
 FEW_DISCORDANT = 30
-"""Units that differ, below which a t test of a loss is not trusted. By simulation: t alone is
-wrong in up to 12 % of the cases instead of 5 % where fewer differ, and in up to 6 % from there."""
+"""Units that differ, below which a t test of a loss is not trusted: by itself it is wrong in up to
+12 % of simulated cases instead of 5 % (``benchmarks/margin_simulation.py``)."""
 
 
 @dataclass(frozen=True)
