@@ -91,6 +91,13 @@ def test_the_smallest_and_the_cheapest_that_are_good_enough_are_named(tmp_path: 
     assert record["margin"] == 15.0
 
 
+def test_where_one_alone_is_good_enough_it_is_named(tmp_path: Path) -> None:
+    found = planted(tmp_path, 0.9, 0.3, LARGE_TASK)
+    assert found.decision is not None
+    assert found.decision.sentences[0].startswith("Of 3 configurations only nano LoRA r=8 (")
+    assert "is shown not to be worse than the best by 2.0 points" in found.decision.sentences[0]
+
+
 def test_nothing_is_recommended_where_nothing_is_shown(tmp_path: Path) -> None:
     found = planted(tmp_path, 0.5, 0.5, Task(examples=40))
     assert found.decision is not None

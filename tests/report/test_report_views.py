@@ -49,6 +49,9 @@ def test_counts_become_bands_and_texts_without_end_are_left_out() -> None:
     assert set(bands) == {"0", "1–4", "5–19", "20–99"}
     assert _levels([f"text {n}" for n in range(40)]) is None
     assert _levels(["same"] * 40) is None
+    assert _levels(["billing", "Login", "Billing ", "billing", ""]) == [
+        "billing", "Login", "billing", "billing", "(none)",
+    ]  # fmt: skip
 
 
 def test_learning_curve_tells_where_the_large_model_is_overtaken(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from sizewise.errors import ConfigError
 from sizewise.metrics import PERPLEXITY_PREFIX
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT, Arm, TestSet
-from sizewise.report.comparison.contrast import scale_of
+from sizewise.report.comparison.contrast import described, scale_of
 from sizewise.report.comparison.costs import ArmTiming, alike, timing_of
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.pairs import ALPHA, rows
@@ -113,9 +113,11 @@ class Decision:
                 f"It is not shown which configurations are within {self.points} of the best.",
                 first,
             ]
-        sizes = f"{len(near)} of {words.plural(len(self.choices), 'configuration')}"
-        are = "is" if len(near) == 1 else "are"
-        found = [f"{sizes} {are} shown not to be worse than the best by {self.points} or more."]
+        count = words.plural(len(self.choices), "configuration")
+        good = f"shown not to be worse than the best by {self.points} or more."
+        if len(near) == 1 < len(self.choices):
+            return [f"Of {count} only {described(near[0].arm)} is {good}", first]
+        found = [f"{len(near)} of {count} {'is' if len(near) == 1 else 'are'} {good}"]
         smallest, cheapest = self.smallest, self.cheapest
         if smallest is not None:
             text = f"The smallest is {smallest.arm.label} ({words.count(smallest.params)}"

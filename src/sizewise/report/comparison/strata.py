@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewise.data.splits.frequency import STRATUM
-from sizewise.metrics.reading.closed import LIKELIHOOD
+from sizewise.metrics.reading.closed import LIKELIHOOD, plain
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases, scale_of
 from sizewise.report.comparison.pairs import rows
@@ -141,6 +141,7 @@ def _thirds(test: TestSet, answers: Answers) -> list[str]:
 
 def _levels(values: Sequence[str]) -> list[str] | None:
     """Values as they are, counts in bands, or None for what has too many or no values."""
+    values = _one_spelling(values)
     distinct = set(values) - {""}
     if len(distinct) < 2:
         return None
@@ -149,6 +150,16 @@ def _levels(values: Sequence[str]) -> list[str] | None:
     if all(value.isdigit() for value in distinct):
         return [_band(int(value)) if value else "(none)" for value in values]
     return None
+
+
+def _one_spelling(values: Sequence[str]) -> list[str]:
+    """Return values in the commonest spelling of each: metrics compare labels so, too."""
+    keys = [plain(value) for value in values]
+    spelt: dict[str, Counter[str]] = {}
+    for key, value in zip(keys, values, strict=True):
+        spelt.setdefault(key, Counter())[value.strip()] += 1
+    names = {key: kinds.most_common(1)[0][0] for key, kinds in spelt.items()}
+    return [names[key] for key in keys]
 
 
 def _band(count: int) -> str:
