@@ -126,7 +126,7 @@ def test_the_card_names_base_data_results_and_limits(tuned, tmp_path):
 
 def test_the_card_says_who_wrote_the_training_answers(tuned, tmp_path):
     run = open_run(tuned)
-    facts = {"kept": 40, "model": "mini", "path": "/home/me/mini", "answers_from": "both"}
+    facts = {"kept": 40, "model": "mini", "path": str(tmp_path / "mini"), "answers_from": "both"}
     data = replace(run.outcome.data, report={**run.outcome.data.report, "teacher": facts})
     run = replace(run, outcome=replace(run.outcome, data=data))
     card = write_card(run, tmp_path, False, None).read_text()

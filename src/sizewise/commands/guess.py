@@ -96,18 +96,18 @@ def guess(
         return Guess(columns, "chat", chat=True, used={n: "conversation" for n in _turns(rows)})
     split = next((c.name for c in columns if _is_split(c)), None)
     objects = _objects(rows)
-    for name, flag in ((question, "--prompt"), (answer, "--answer")):
-        named = _named(name, columns, flag)
-        if named is not None and named.name in objects:
-            raise DataError(f"{flag} {named.name}: {_no_cells(named.name, objects)}")
+    given = _named(question, columns, "--prompt"), _named(answer, columns, "--answer")
+    for column, flag in zip(given, ("--prompt", "--answer"), strict=True):
+        if column is not None and column.name in objects:
+            raise DataError(f"{flag} {column.name}: {_no_cells(column.name, objects)}")
     free = [column for column in columns if column.name not in (split, *objects)]
     hint = "".join(f" The {_no_cells(name, objects)}" for name in [*objects][:1])
-    answered = _named(answer, columns, "--answer") or _answer(free, question)
+    answered = given[1] or _answer(free, question)
     if answered is None:
         raise DataError(
             f"No column looks like an answer: {_listed(columns)}. Say which: --answer COLUMN.{hint}"
         )
-    asked = _named(question, columns, "--prompt") or _question(free, answered)
+    asked = given[0] or _question(free, answered)
     if asked is None:
         raise DataError(
             f"No column looks like a question: {_listed(columns)}. Say which: --prompt COLUMN."

@@ -13,7 +13,7 @@ import numpy as np
 from sizewise import palette
 from sizewise.config.data import SPLITS, DatasetConfig
 from sizewise.data.example import DataReport, DataSplits, Example
-from sizewise.data.splits.frequency import Alike
+from sizewise.data.splits.frequency import Alike, spellings
 from sizewise.data.splits.groups import text_key
 from sizewise.data.tokens.encode import (
     ANSWER_CUT,
@@ -25,8 +25,6 @@ from sizewise.data.tokens.encode import (
 from sizewise.data.tokens.reasoning import answer_of
 from sizewise.data.tokens.template import Template
 from sizewise.files import hash_text
-
-"""Labels for which it returns the same are one label, however they are spelt."""
 
 
 @dataclass(frozen=True)
@@ -246,11 +244,7 @@ def label_frequencies(
     examples: Sequence[Example], train: Sequence[Example], alike: Alike = text_key
 ) -> LabelFrequencies:
     """Count the labels of ``examples``; none where the data set names no label column."""
-    spelt: dict[str, Counter[str]] = {}
-    for example in examples:
-        if "label" in example.meta:
-            label = example.meta["label"]
-            spelt.setdefault(alike(label), Counter())[label.strip()] += 1
+    spelt = spellings((e.meta["label"] for e in examples if "label" in e.meta), alike)
     known = {alike(e.meta["label"]) for e in train if "label" in e.meta}
     names = {key: _by_count(kinds) for key, kinds in spelt.items()}
     counts = Counter({names[key][0]: kinds.total() for key, kinds in spelt.items()})

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sizewise.config import RunConfig
 from sizewise.config.data import SplitName
@@ -34,9 +34,6 @@ from sizewise.record.directories import RunDir
 from sizewise.record.outcome import CostFacts, ModelFacts
 from sizewise.record.predictions import PredictionStore
 from sizewise.record.spending import Ledger
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sizewise.data.example import DataSplits, Example
@@ -20,6 +20,14 @@ NEVER = "never seen"
 def count_labels(examples: Sequence[Example], alike: Alike = text_key) -> Counter[str]:
     """Count the labels of examples, by their keys; an example without one is not counted."""
     return Counter(alike(example.meta[LABEL]) for example in examples if example.meta.get(LABEL))
+
+
+def spellings(labels: Iterable[str], alike: Alike) -> dict[str, Counter[str]]:
+    """Count how each label is spelled, by its key, but for white space around it."""
+    found: dict[str, Counter[str]] = {}
+    for label in labels:
+        found.setdefault(alike(label), Counter())[label.strip()] += 1
+    return found
 
 
 def band(count: int, frequent: int) -> str:

@@ -148,9 +148,9 @@ class Arm:
         used = [samples[-1] for samples in self.timed]
         if len({timing.batch_size for timing in used}) > 1:
             return None
-        value = self.score("efficiency/latency_p50")
         if used:
-            value = float(np.mean([timing.per_answer for timing in used]))
+            return float(np.mean([timing.per_answer for timing in used]))
+        value = self.score("efficiency/latency_p50")
         return value if np.isfinite(value) else None
 
     @property

@@ -9,7 +9,7 @@ from sizewise.errors import ConfigError
 from sizewise.metrics import PERPLEXITY_PREFIX
 from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT, Arm, TestSet
-from sizewise.report.comparison.contrast import described, scale_of
+from sizewise.report.comparison.contrast import described, highest_scoring, scale_of
 from sizewise.report.comparison.costs import ArmTiming, alike, timing_of
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.pairs import ALPHA, rows
@@ -266,9 +266,9 @@ def _simpler(test: TestSet, pair: Pair) -> str:
     """Say which model without a language model scores as high as both, if any does."""
     most = max(test.sign * arm.score() for arm in (pair.a, pair.b))
     simple = [arm for arm in test.arms if not arm.has_form and test.sign * arm.score() >= most]
-    if not simple:
+    best = highest_scoring(test, simple)
+    if best is None:
         return ""
-    best = max(simple, key=lambda arm: test.sign * arm.score())
     kind = "a fine-tuned encoder" if best.kind == ENCODER else "without a language model"
     return (
         f" But {best.label}, {kind}, scores {scale_of(test).value(best.score())}, which neither "

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewise.data.splits.frequency import STRATUM
+from sizewise.data.splits.frequency import STRATUM, spellings
 from sizewise.metrics.reading.closed import LIKELIHOOD, plain
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases, scale_of
@@ -154,12 +154,9 @@ def _levels(values: Sequence[str]) -> list[str] | None:
 
 def _one_spelling(values: Sequence[str]) -> list[str]:
     """Return values in the commonest spelling of each: metrics compare labels so, too."""
-    keys = [plain(value) for value in values]
-    spelt: dict[str, Counter[str]] = {}
-    for key, value in zip(keys, values, strict=True):
-        spelt.setdefault(key, Counter())[value.strip()] += 1
+    spelt = spellings(values, plain)
     names = {key: kinds.most_common(1)[0][0] for key, kinds in spelt.items()}
-    return [names[key] for key in keys]
+    return [names[plain(value)] for value in values]
 
 
 def _band(count: int) -> str:
