@@ -11,7 +11,7 @@ import sizewise
 ROOT = Path(sizewise.__file__).parent.parent
 # From the ground up. What stands alone at the top of the package is a package of its own.
 FLOORS = (
-    "errors", "palette", "signals", "files", "catalogue", "energy", "devices",
+    "errors", "palette", "words", "signals", "files", "catalogue", "energy", "devices",
     "config", "late_imports", "runtime", "record", "statistics", "embedded", "data", "models",
     "composition", "metrics", "tracking", "training", "evaluation", "report", "job", "release",
     "verify", "sweep", "interface", "app", "commands",

@@ -15,6 +15,10 @@ class DataError(SizewiseError):
     """The data cannot be used as configured (missing file or column, empty split, …)."""
 
 
+class UnreachableError(DataError):
+    """The data are elsewhere: they are not on this machine, and the hub cannot be reached."""
+
+
 class ModelError(SizewiseError):
     """A base model, tokenizer, template, quantisation or adapter cannot be used as configured."""
 

@@ -244,7 +244,7 @@ def test_hub_failures_say_what_to_do(
 def test_the_cause_decides_where_the_hub_wraps_errors() -> None:
     outer = RuntimeError("not found")
     outer.__cause__ = type("GatedRepoError", (OSError,), {})("403")
-    assert "gated" in hub.explain(SourceConfig("hub", "a/b"), outer)
+    assert "gated" in str(hub.explained(SourceConfig("hub", "a/b"), outer))
 
 
 def test_a_dead_line_is_noticed_at_once_and_the_cache_is_asked(

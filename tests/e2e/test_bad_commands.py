@@ -122,3 +122,13 @@ def test_comparing_a_folder_without_runs_ends_with_an_error(
         said = capsys.readouterr().err
         assert str(place) in said.replace("\n", "")
         assert "Traceback" not in said
+
+
+def test_a_dry_run_fails_where_the_data_fit_no_job(tmp_path: Path) -> None:
+    """Nobody has to read the plan's last lines to learn that the sweep cannot work."""
+    (tmp_path / "own.csv").write_text("question,answer\nwhy,so\nwhen,now\n")
+    data = ["dataset=csv", f"dataset.source.path={tmp_path / 'own.csv'}", "dataset.answer=answer"]
+    asked = [*data, "dataset.prompt='{text}'", "model=qwen3_0_6b", "lora=none,attention"]
+    text = refused(tmp_path, "-m", *asked, "sweep.dry_run=true")
+    assert "2 of 2 jobs are invalid; nothing was started" in text
+    assert text.count("dataset.prompt names the column 'text', which the data does not have") == 1

@@ -35,7 +35,7 @@ from sizewise.report.views.pictures import (
 )
 from sizewise.report.views.placement import Box, Place, arrange, beside
 from sizewise.report.views.quality import WIDTHS, quality_chart
-from sizewise.report.words import Scale, score_name
+from sizewise.words import Scale, score_name
 
 TASK = Task(examples=60)
 # Three bases with ranks that differ by next to nothing in size, and lie close in quality.

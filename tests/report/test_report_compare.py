@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tests.report.factory import PRIMARY, Spec, Task, make_run, make_sweep, plant, share
 
+from sizewise import words
 from sizewise.errors import ConfigError
 from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_outcome
-from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT
 from sizewise.report.comparison.compare import Comparison, SetComparison, compare
 from sizewise.report.comparison.contrast import find_contrast

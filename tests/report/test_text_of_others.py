@@ -23,9 +23,9 @@ from sizewise.job.submit import make_sweep_job
 from sizewise.record.outcome import Outcome, read_outcome, write_outcome
 from sizewise.record.state import JobState
 from sizewise.report.page.tables import csv_text
-from sizewise.report.words import literal, visible
 from sizewise.sweep.plan import Plan, print_plan, print_table
 from sizewise.verify.reproduce import quoted, reproduction
+from sizewise.words import literal, visible
 
 MARKUP = (
     "[INST] {text} [/INST]", "[/b]", "[bold]x", "a\\[/b]", "metric=[label],[label,perplexity]",

@@ -18,7 +18,7 @@ from sizewise.sweep.estimate import calibration
 from sizewise.sweep.estimate import estimate as estimate_module
 from sizewise.sweep.estimate.calibration import Texts, calibrate, kind_key, representatives
 from sizewise.sweep.estimate.estimate import Estimate, estimate_sweep, sentences
-from sizewise.sweep.estimate.measure import why_not
+from sizewise.sweep.estimate.measure import _Timed, measure, why_not
 from sizewise.sweep.estimate.work import Piece
 from sizewise.sweep.launch.local_launcher import LocalBackend
 from sizewise.sweep.launch.slot import Slot
@@ -105,6 +105,36 @@ def test_what_would_need_a_download_or_a_server_is_not_measured_and_said(
     found = why_not(compose_run([*overrides, "logger=none"]))
     assert found.startswith(reason)
     assert bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("data", "texts_alone", "refused"),
+    [
+        (("dataset.prompt='{nope}'",), "", True),
+        (("dataset.prompt='{nope}'",), "its jobs run elsewhere", False),
+        (("dataset.source.kind=hub", "dataset.source.path=who/absent"), "", False),
+        (("dataset.max_length=8",), "", True),
+        ((), "", False),
+    ],
+)
+@pytest.mark.parametrize("model", ["nano", "qwen3_0_6b"])
+def test_data_that_fit_no_job_are_told_from_what_is_only_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, data: tuple[str, ...],
+    texts_alone: str, refused: bool,
+) -> None:  # fmt: skip
+    """Data that are elsewhere may be found by the jobs; a column that is missing may not."""
+    monkeypatch.setattr(_Timed, "_model", lambda self, found, job: found)
+    monkeypatch.setattr(_Timed, "_warm_up", lambda self, job: None)
+    monkeypatch.setattr("sizewise.data.rows.hub.reachable", lambda path: False)
+    source = tmp_path / "own.csv"
+    source.write_text("q,a\n" + "".join(f"question {i},answer {i}\n" for i in range(12)))
+    own = ["dataset=csv", f"dataset.source.path={source}", "dataset.prompt='{q}'",
+           "dataset.answer='{a}'", f"model={model}", *data]  # fmt: skip
+    found = measure(compose_run([*own, f"paths.cache={tmp_path / 'cache'}"]), texts_alone)
+    # A base that is not here has no tokenizer either, with which lengths could be known.
+    known = model == "nano" or not any("max_length" in each for each in data)
+    assert found.refused == (refused and known), found.reason
+    assert bool(found.reason) == (model != "nano" or bool(data or texts_alone)), found.reason
 
 
 def test_a_kind_is_measured_on_the_tiny_model(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from sizewise.data.example import DataSplits
 from sizewise.errors import ConfigError
 from sizewise.files import write_atomically
 from sizewise.metrics import PERPLEXITY_PREFIX
-from sizewise.report.words import literal, plural
 from sizewise.runtime import prepare_environment, quiet
+from sizewise.words import cut, first_of, literal, plural
 
 if TYPE_CHECKING:
     from sizewise.data.explore import Exploration, Room, TokenLengths
@@ -151,19 +151,19 @@ def show(found: Exploration, title: str, console: Console) -> None:
         console.print(literal(sentence))
     for split, labels in found.labels.items():
         if labels.counts:
-            common = _few([f"{name} {count}" for name, count in labels.counts])
+            common = first_of([f"{name} {n}" for name, n in labels.counts], SHOWN_LABELS)
             console.print(
                 f"{split}: {plural(len(labels.counts), 'label')} ({literal(common)}), "
                 f"{len(labels.unseen)} never seen in training."
             )
         if labels.spellings:
-            spelt = _few(["/".join(kinds) for kinds in labels.spellings])
+            spelt = first_of(["/".join(kinds) for kinds in labels.spellings], SHOWN_LABELS)
             number = plural(len(labels.spellings), "label")
             console.print(f"{split}: {number} in several spellings: {literal(spelt)}.")
     for example in found.samples:
         console.rule()
-        console.print(literal(_cut(example.prompt_text)))
-        console.print(f"→ {literal(_cut(example.answer))}", style="bold")
+        console.print(literal(cut(example.prompt_text, SHOWN_CHARS)))
+        console.print(f"→ {literal(cut(example.answer, SHOWN_CHARS))}", style="bold")
 
 
 def _sizes(found: Exploration, title: str) -> Table:
@@ -188,14 +188,6 @@ def _sizes(found: Exploration, title: str) -> Table:
 def _cells(lengths: TokenLengths) -> list[int]:
     parts = (lengths.prompt, lengths.answer)
     return [round(value) for part in parts for value in (part.p50, part.p95, part.max)]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN_LABELS]) + (" …" if len(names) > SHOWN_LABELS else "")
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} …"
 
 
 def check_language_model(model: ModelConfig, what: str) -> None:

@@ -19,7 +19,7 @@ from sizewise.data.rows.read import EXTENSIONS, read_rows
 from sizewise.errors import ConfigError, DataError
 from sizewise.files import write_atomically
 from sizewise.metrics.reading.answer_sets import worded
-from sizewise.report.words import literal, plural
+from sizewise.words import literal, plural
 
 FEW_ROWS = 500
 OPTIONS = Path("conf") / "dataset"

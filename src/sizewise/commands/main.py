@@ -11,7 +11,7 @@ import typer
 
 from sizewise import __version__
 from sizewise.errors import SizewiseError
-from sizewise.report.words import visible
+from sizewise.words import visible
 
 app = typer.Typer(
     name="sizewise",

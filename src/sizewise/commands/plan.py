@@ -14,11 +14,11 @@ from sizewise.composition.inputs import names_hub
 from sizewise.job.bases import plan_job
 from sizewise.job.submit import make_sweep_job
 from sizewise.models.plan.planner import GB, MemoryPlan
-from sizewise.report.words import literal
 from sizewise.runtime import prepare_environment, quiet
 from sizewise.sweep.estimate.estimate import estimate_sweep, sentences
 from sizewise.sweep.launch.local_launcher import LocalBackend
 from sizewise.sweep.plan import Plan, current
+from sizewise.words import literal
 
 
 def plan_command(overrides: Sequence[str], time: bool = False) -> None:

@@ -25,12 +25,12 @@ from sizewise.report.comparison.test_sets import build_test_sets
 from sizewise.report.imports.convert import split_paths, with_imports
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import report_folder, write_report
-from sizewise.report.words import literal, visible
 from sizewise.runtime import command_line, prepare_environment, quiet
 from sizewise.verify import FAILED, OK
 from sizewise.verify.record import asked_config
 from sizewise.verify.reproduce import reproduction
 from sizewise.verify.verify import Verification, verify_run, verify_sweep
+from sizewise.words import literal, visible
 
 REPRODUCED = "reproduced"
 AS_IT_IS = "Running with the code and packages that are here; nothing is checked out or installed."

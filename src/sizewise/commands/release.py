@@ -21,8 +21,8 @@ from sizewise.release.generate import (
     open_run,
     prompt_ids,
 )
-from sizewise.report.words import visible
 from sizewise.runtime import prepare_environment, quiet
+from sizewise.words import visible
 
 REMOTE_CODE = "trust_remote_code"
 EXPORT_KEYS = ("run", "out", "merge", "push_to", "private", "examples", REMOTE_CODE)

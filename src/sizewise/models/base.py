@@ -21,6 +21,7 @@ from sizewise.models.sources import Source, find_source, unusable
 from sizewise.models.tiny import random_checkpoint
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.runtime import quiet_libraries
+from sizewise.words import first_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -210,7 +211,7 @@ def _check_report(path: str, report: dict[str, Any]) -> None:
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         names = sorted(str(name) for name in report.get(key) or ())
         if names:
-            shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+            shown = first_of(names, 5)
             raise ModelError(
                 f"{path!r}: {len(names)} {key.replace('_', ' ')} while loading ({shown}). "
                 "The weights do not belong to the architecture that config.json names."

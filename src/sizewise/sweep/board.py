@@ -26,7 +26,7 @@ from sizewise.record.directories import JOB_FILE, RunDir, SweepDir
 from sizewise.record.history import parse_lines
 from sizewise.record.progress import Stand, clock_text, read_stand
 from sizewise.record.state import ENDED, JobState, read_failure, state_and_owner
-from sizewise.report.words import literal, plural
+from sizewise.words import literal, plural
 
 log = logging.getLogger(__name__)
 FIGURES = ("train_loss", "val_loss", "lr")

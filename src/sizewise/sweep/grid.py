@@ -25,7 +25,6 @@ from sizewise.job.submit import Job
 from sizewise.record.brackets import write_tuning
 from sizewise.record.directories import SweepDir
 from sizewise.record.state import JobState, job_state
-from sizewise.report.words import visible
 from sizewise.sweep.brackets import tuning_record
 from sizewise.sweep.estimate.estimate import (
     DRY_RUN,
@@ -39,8 +38,9 @@ from sizewise.sweep.estimate.estimate import (
 )
 from sizewise.sweep.finish import finish, imported_ahead, listed
 from sizewise.sweep.launch.backend import Backend, LaunchOptions, More
-from sizewise.sweep.plan import Plan, make_plan, peak_memory, print_plan
+from sizewise.sweep.plan import Plan, make_plan, peak_memory, print_plan, refusal
 from sizewise.sweep.stages import Means, run_stages
+from sizewise.words import visible
 
 log = logging.getLogger(__name__)
 Parse = Callable[[list[str]], list[Override]]
@@ -134,6 +134,8 @@ def run_sweep(hydra: HydraParts, command: list[str], job: str, finish: str | Non
         estimate = estimate_sweep(plan, backend, options.limit, peaks, options.packing)
         tell(estimate, _measuring(options))
         if options.dry_run:
+            if estimate is not None and estimate.refused:
+                raise SweepError(refusal(estimate.refused, len(plan.jobs)))
             return
         make_directory(plan.sweep_dir)
         with timed(plan, estimate):

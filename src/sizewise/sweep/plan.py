@@ -19,11 +19,11 @@ from sizewise.record.brackets import share_text
 from sizewise.record.identity import reuse_key, trains
 from sizewise.record.state import JobState, job_state
 from sizewise.record.stops import standing_stop
-from sizewise.report.words import literal, plural
 from sizewise.runtime import prepare_environment
 from sizewise.sweep.baselines import BASELINES, baseline_overrides
 from sizewise.sweep.brackets import Bracket, Look
 from sizewise.sweep.screening import RATE, make_brackets, rates_of
+from sizewise.words import first_of, literal, plural
 
 log = logging.getLogger(__name__)
 
@@ -200,12 +200,9 @@ class _Maker:
         return make_sweep_job(config, self._sweep_dir, overrides, self._function)
 
 
-def refusal(invalid: dict[str, list[str]], asked: int) -> str:
+def refusal(invalid: Mapping[str, Sequence[str]], asked: int) -> str:
     """Name every reason once, with the first job it holds for and the number of the others."""
-    lines = [
-        f"{jobs[0]}{f' and {len(jobs) - 1} more' if len(jobs) > 1 else ''}: {reason}"
-        for reason, jobs in invalid.items()
-    ]
+    lines = [f"{first_of(jobs, 1)}: {reason}" for reason, jobs in invalid.items()]
     more = [f"… and {len(lines) - 20} more reasons"] if len(lines) > 20 else []
     count = sum(map(len, invalid.values()))
     shown = "\n  ".join([*lines[:20], *more])

@@ -12,10 +12,10 @@ from sizewise.job.submit import Job, submit
 from sizewise.record.brackets import tuning_sentence
 from sizewise.record.state import JobState, job_state
 from sizewise.record.stops import go_on, is_past, standing_stop, stop_at
-from sizewise.report.words import plural
 from sizewise.sweep.brackets import tuning_record
 from sizewise.sweep.launch.backend import More
 from sizewise.sweep.plan import FINAL, Plan, current
+from sizewise.words import plural
 
 log = logging.getLogger(__name__)
 # So often a job is started in one call if somebody else keeps stopping it where it was to go on.

@@ -16,12 +16,12 @@ from sizewise.record.directories import LOG_FILE
 from sizewise.record.state import JobState, finished, job_state, read_failure
 from sizewise.record.stops import standing_stop
 from sizewise.report.page.terminal import wide_console
-from sizewise.report.words import literal
 from sizewise.sweep.board import Board, Looks, Memory, board_lines, board_view, jobs_in, read_board
 from sizewise.sweep.launch.progress import LINE_SECONDS
 from sizewise.sweep.launch.slurm_launcher import queue_id
 from sizewise.sweep.launch.slurm_queue import is_held, queue_reasons
 from sizewise.sweep.plan import print_table
+from sizewise.words import literal
 
 WATCH_SECONDS, IDLE_LOOKS = 2.0, 5
 

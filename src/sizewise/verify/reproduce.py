@@ -16,7 +16,7 @@ from sizewise.config.targets import foreign_code
 from sizewise.errors import SizewiseError
 from sizewise.record.outcome import Outcome
 from sizewise.record.provenance import code_state, package_versions
-from sizewise.report.words import visible
+from sizewise.words import cut, first_of, visible
 
 MOST_KEYS, LONGEST = 8, 80
 UNKNOWN = "what does not compose as one job, so that nobody can tell"
@@ -179,6 +179,5 @@ def _composed(
     if recorded.hash == today.hash:
         return [], foreign
     keys = differing_keys(recorded.config, today.config)
-    shown = [key if len(key) <= LONGEST else key[: LONGEST - 1] + "…" for key in keys[:MOST_KEYS]]
-    more = f"; and {len(keys) - MOST_KEYS} more" if len(keys) > MOST_KEYS else ""
-    return ["Today's options give another configuration: " + "; ".join(shown) + more], foreign
+    shown = first_of([cut(key, LONGEST) for key in keys], MOST_KEYS, between="; ")
+    return [f"Today's options give another configuration: {shown}"], foreign

@@ -14,6 +14,7 @@ from sizewise.app.chat.writer import Writer, Writing
 from sizewise.app.pages import common
 from sizewise.app.pages.settings import Settings, settings_of
 from sizewise.release.generate import as_in_training
+from sizewise.words import cut
 
 NOBODY = "nobody"
 Place = tuple[Turn, DeltaGenerator]
@@ -147,8 +148,7 @@ def _questions(answers: str, _speaker: Speaker) -> list[tuple[str, str, str]]:
 
 
 def _short(text: str) -> str:
-    plain = " ".join(text.split())
-    return plain if len(plain) <= 90 else plain[:89] + "…"
+    return cut(" ".join(text.split()), 90)
 
 
 def _turn(turn: Turn, chosen: list[Speaker], last: bool, writing: bool) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 import plotly.graph_objects as go
 import streamlit as st
 
+from sizewise import words
 from sizewise.app.pages import common, figures
 from sizewise.app.views import (
     KINDS,
@@ -17,7 +18,6 @@ from sizewise.app.views import (
     metric_values,
     select,
 )
-from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.contrast import scale_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.config.data import SPLIT_COLUMN, SourceConfig
-from sizewise.errors import DataError, causes
+from sizewise.errors import DataError, UnreachableError, causes
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def open_rows(source: SourceConfig) -> Callable[[], Iterator[dict[str, Any]]]:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(explain(source, error)) from error
+        raise explained(source, error) from error
     parts = loaded.items() if source.hub_split is None else [(source.hub_split, loaded)]
     return lambda: ({**row, SPLIT_COLUMN: str(name)} for name, rows in parts for row in rows)
 
@@ -96,28 +96,28 @@ def go_offline() -> None:
     huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 
-def explain(source: SourceConfig, error: BaseException) -> str:
-    """Say what went wrong and what to do, from the chain of causes of ``error``."""
+def explained(source: SourceConfig, error: BaseException) -> DataError:
+    """The error that says what went wrong and what to do, from the chain of causes of ``error``."""
     names = {type(link).__name__ for link in causes(error)}
     text = " ".join(str(link) for link in causes(error))
     what = f"The data set {source.path!r} of the hub cannot be loaded: "
     if "GatedRepoError" in names or "gated" in text.lower():
-        return what + (
-            "it is gated. Accept its terms on its page, then log in with `hf auth login`."
+        return DataError(
+            f"{what}it is gated. Accept its terms on its page, then log in with `hf auth login`."
         )
     offline = ("ConnectionError", "OfflineModeIsEnabled", "ConnectTimeout", "ConnectError")
     if names.intersection(offline) or "Couldn't reach" in text:
-        return what + (
-            "the hub cannot be reached and there is no copy in the cache. Connect once, or point "
-            "dataset.source.kind and dataset.source.path at a local csv, json, parquet or sqlite "
-            "file with the same columns."
+        return UnreachableError(
+            f"{what}the hub cannot be reached and there is no copy in the cache. Connect once, or "
+            "point dataset.source.kind and dataset.source.path at a local csv, json, parquet or "
+            "sqlite file with the same columns."
         )
     if names.intersection({"DatasetNotFoundError", "RepositoryNotFoundError"}):
-        return what + (
-            "it does not exist or is private. Check dataset.source.path and "
+        return DataError(
+            f"{what}it does not exist or is private. Check dataset.source.path and "
             "dataset.source.revision; for a private one log in with `hf auth login`."
         )
-    return what + (
-        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}. "
+    return DataError(
+        f"{what}{type(error).__name__}: {(str(error).splitlines() or ['no details'])[0]}. "
         "Check dataset.source.subset, dataset.source.hub_split and dataset.source.revision."
     )

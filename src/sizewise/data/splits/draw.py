@@ -23,6 +23,7 @@ from sizewise.data.splits.groups import (
     shared_groups,
 )
 from sizewise.errors import DataError
+from sizewise.words import first_of
 
 Parts = dict[str, Examples]
 
@@ -344,12 +345,11 @@ def _only(values: Sequence[str], synonyms: Sequence[str], name: str) -> dict[str
 
 
 def _refuse_values(unread: Mapping[str, int], empty: Sequence[str], cfg: SplitConfig) -> NoReturn:
-    found = ", ".join(f"{value!r} ({unread[value]})" for value in sorted(unread)[:10])
-    more = f" and {len(unread) - 10} more" if len(unread) > 10 else ""
+    found = first_of([f"{value!r} ({unread[value]})" for value in sorted(unread)], 10)
     first = min(unread)
     raise DataError(
         f"dataset.split.names={dict(cfg.names)} fits no value of the column {cfg.column!r} for "
-        f"{' and '.join(empty)}, and these values fit no split: {found}{more} (examples in "
+        f"{' and '.join(empty)}, and these values fit no split: {found} (examples in "
         f"brackets). Say what they are: 'dataset.split.names.{empty[-1]}=\"{first}\"', or leave "
         f"them out: '+dataset.split.names.unused=\"{first}\"'."
     )

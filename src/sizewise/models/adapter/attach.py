@@ -30,6 +30,7 @@ from sizewise.models.sources import check_weights, find_source, unusable
 from sizewise.models.tokenizer import load_tokenizer
 from sizewise.record.directories import ADAPTER_CONFIG
 from sizewise.runtime import quiet_libraries, seeded
+from sizewise.words import first_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -77,7 +78,7 @@ def attach_adapter(
     if odd:
         raise ModelError(
             f"lora.target={lora.target!r} wrapped other modules than asked: "
-            f"{', '.join(sorted(odd)[:5])}."
+            f"{first_of(sorted(odd), 5)}."
         )
     return adapted.train()
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from sizewise import words
 from sizewise.config import model as families
 from sizewise.record.identity import canonical_config
 from sizewise.record.outcome import Evaluation, ModelFacts, Outcome
 from sizewise.record.timing import Timing
-from sizewise.report import words
 from sizewise.report.comparison.labels import name_all
 from sizewise.report.comparison.runs import Answers, Problem, Run
 from sizewise.statistics.arrays import FloatArray

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from sizewise import words
 from sizewise.config import PricesConfig
 from sizewise.record.brackets import TuningRecord
 from sizewise.record.outcome import Evaluation
 from sizewise.record.predictions import read_predictions
-from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import find_contrast
 from sizewise.report.comparison.costs import PaidBack, paid_back, peak_of

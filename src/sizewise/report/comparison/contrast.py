@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewise.report import words
+from sizewise import words
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.pairs import ALPHA, RESAMPLES

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from sizewise import words
 from sizewise.config import PricesConfig
 from sizewise.record.brackets import read_tuning
 from sizewise.record.outcome import Outcome
 from sizewise.record.spending import PER_1000
 from sizewise.record.timing import REUSED
-from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, Member, TestSet
 from sizewise.report.comparison.contrast import Contrast
 from sizewise.report.comparison.runs import Run

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sizewise import words
 from sizewise.errors import ConfigError
 from sizewise.metrics import PERPLEXITY_PREFIX
-from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.contrast import described, highest_scoring, scale_of
 from sizewise.report.comparison.costs import ArmTiming, alike, timing_of

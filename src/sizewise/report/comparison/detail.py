@@ -32,6 +32,7 @@ from sizewise.report.comparison.strata import (
 from sizewise.report.comparison.verdict import Verdict
 from sizewise.statistics.routing import RoutingCurve
 from sizewise.statistics.scaling import ScalingMatch
+from sizewise.words import cut
 
 SAMPLE = 120
 MOST_MODELS = 4
@@ -154,13 +155,9 @@ def _row(
     scores = [c.scores for c in models]
     return {
         "id": key,
-        "prompt": _cut(found[0]["prompt"]),
-        "reference": _cut(found[0]["reference"]),
+        "prompt": cut(found[0]["prompt"], LONGEST),
+        "reference": cut(found[0]["reference"], LONGEST),
         "strata": {k: v for k, v in found[0]["strata"].items() if v},
-        "answers": [_cut(row["text"]) for row in found],
+        "answers": [cut(row["text"], LONGEST) for row in found],
         "scores": [None if s is None else round(float(s[0, position]), 4) for s in scores],
     }
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[:LONGEST] + " …(cut)"

@@ -10,6 +10,7 @@ from typing import Any
 from sizewise.files import hash_text
 from sizewise.record.identity import flatten
 from sizewise.record.outcome import ModelFacts
+from sizewise.words import cut
 
 # Mostly said by the base, the adapter and the storage: named where nothing else tells apart.
 SAID = (
@@ -126,17 +127,14 @@ def _without_common_start(texts: Sequence[str]) -> list[str]:
     split = [text.split() for text in texts]
     columns = zip(*split, strict=False)
     shared = sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, columns))
-    cut = [("…" if shared else "") + " ".join(words[shared:]) for words in split]
-    return [
-        text if len(text) <= LONGEST_WORDING else text[: LONGEST_WORDING - 1] + "…" for text in cut
-    ]
+    rest = [("…" if shared else "") + " ".join(words[shared:]) for words in split]
+    return [cut(text, LONGEST_WORDING) for text in rest]
 
 
 def _value(key: str, value: Any) -> str:
     missing = "all" if key in LIMITS else "gold" if key == "dataset.answers_from" else "none"
     text = missing if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return cut(" ".join(text.split()), LONGEST)
 
 
 def _numbered(labels: Sequence[str]) -> list[str]:

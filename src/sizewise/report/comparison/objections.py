@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from sizewise import words
 from sizewise.record.brackets import CellRecord, read_tuning
 from sizewise.record.identity import flatten
-from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, DATA, ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.contrast import Case, compare_cases
 from sizewise.report.comparison.pair import Pair
@@ -60,9 +60,7 @@ def warnings_of(test: TestSet, pairs: list[Pair]) -> list[str]:
 
 
 def _names(arms: list[Arm]) -> str:
-    labels = sorted({c.label for c in arms})
-    more = f" and {len(labels) - MOST_NAMES} more" if len(labels) > MOST_NAMES else ""
-    return ", ".join(labels[:MOST_NAMES]) + more
+    return words.first_of(sorted({c.label for c in arms}), MOST_NAMES)
 
 
 def _baselines(test: TestSet, pairs: Sequence[Pair]) -> Iterator[str]:

@@ -32,6 +32,7 @@ from sizewise.report.comparison.selection import (
 from sizewise.report.comparison.test_sets import COUNTED
 from sizewise.statistics.comparison import PairedScores, compare_paired_many
 from sizewise.statistics.paired import PRIMARY_SHARE, fallback, resamples_needed
+from sizewise.words import first_of
 
 SMALL_LARGE = "small tuned against large zero-shot"
 OWN_BASE = "tuned against its own base"
@@ -310,11 +311,9 @@ def left_out(test: TestSet, by: Sequence[str], pairs: Sequence[Pair]) -> list[st
     reasons: dict[str, list[str]] = {}
     for arm in others:
         reasons.setdefault(_reason(test, arm, by, paired), []).append(arm.label)
-    found = []
-    for reason, labels in reasons.items():
-        more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
-        found.append(f"Left out: {', '.join(labels[:MOST_NAMED])}{more}: {reason}.")
-    return found
+    return [
+        f"Left out: {first_of(labels, MOST_NAMED)}: {reason}." for reason, labels in reasons.items()
+    ]
 
 
 def _reason(test: TestSet, arm: Arm, by: Sequence[str], paired: set[int]) -> str:

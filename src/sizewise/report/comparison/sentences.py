@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sizewise.report import words
+from sizewise import words
 from sizewise.report.comparison.arms import ENCODER, Arm, TestSet
 from sizewise.report.comparison.contrast import Tested, described, scale_of
 from sizewise.report.comparison.costs import costs_sentence

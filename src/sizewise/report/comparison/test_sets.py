@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sizewise import words
 from sizewise.record.predictions import read_predictions
-from sizewise.report import words
 from sizewise.report.comparison.arms import Arm, Member, TestSet
 from sizewise.report.comparison.runs import Answers, Problem
 from sizewise.statistics.arrays import FloatArray
@@ -258,10 +258,9 @@ def _report(test: TestSet, lost: Mapping[str, Sequence[Member]]) -> None:
         return
     names = sorted(lost, key=lambda name: (name != test.primary, name))
     runs = list(dict.fromkeys(m.run.directory for found in lost.values() for m in found))
-    more = f" and {len(names) - MOST_NAMES} more" if names[MOST_NAMES:] else ""
     others = f" (and {words.plural(len(runs) - 1, 'further run')})" if runs[1:] else ""
     reason = (
-        f"{', '.join(names[:MOST_NAMES])}{more}{others} cannot be computed for the {test.compared} "
+        f"{words.first_of(names, MOST_NAMES)}{others} cannot be computed for the {test.compared} "
         "test examples that every model answered, and stand for others: left out."
     )
     test.problems.append(Problem(str(runs[0]), reason))

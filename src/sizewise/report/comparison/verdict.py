@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sizewise import words
 from sizewise.metrics import PERPLEXITY_PREFIX
-from sizewise.report import words
 from sizewise.report.comparison import sentences
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.contrast import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from sizewise.report import words
+from sizewise import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.page.prose import plain_answer
 from sizewise.report.page.tables import PageTable, configuration_table

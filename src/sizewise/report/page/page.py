@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sizewise.report import words
+from sizewise import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.points import COSTS, best_points

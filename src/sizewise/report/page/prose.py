@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sizewise import words
 from sizewise.record.outcome import DataFacts
-from sizewise.report import words
 from sizewise.report.comparison.arms import ENCODER, TestSet
 from sizewise.report.comparison.compare import SetComparison
 from sizewise.report.comparison.contrast import described, highest_scoring, scale_of

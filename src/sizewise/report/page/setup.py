@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sizewise import words
 from sizewise.record.outcome import Outcome
-from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, Arm, TestSet
 from sizewise.report.comparison.readings import reading_of
 
@@ -163,7 +163,7 @@ def _prompt(test: TestSet, outcomes: Iterable[Outcome]) -> Lines:
 
 def _cut(text: object) -> str:
     said = "" if text is None else str(text)
-    return said if len(said) <= LONGEST_PROMPT else said[:LONGEST_PROMPT] + " …(cut)"
+    return words.cut(said, LONGEST_PROMPT)
 
 
 def _decoding(generation: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from sizewise import words
 from sizewise.record.brackets import (
     STOPPED,
     Candidate,
@@ -16,7 +17,6 @@ from sizewise.record.brackets import (
     audit_sentence,
     tuning_sentence,
 )
-from sizewise.report import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.pair import Pair

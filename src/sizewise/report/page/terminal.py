@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sizewise.report import words
+from sizewise import words
 from sizewise.report.comparison.compare import Comparison, SetComparison
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.page.prose import paid_back_sentences

@@ -13,8 +13,8 @@ from typing import Any
 from sizewise.errors import ConfigError, OutcomeError
 from sizewise.files import append_durably, hash_text, parse_json
 from sizewise.report.ratings.pairs import Matchup, Presented
-from sizewise.report.words import plural
 from sizewise.statistics.agreement import Agreement, WinRate, krippendorff_alpha, win_rate
+from sizewise.words import plural
 
 FOLDER = "ratings"
 CHOICES = ("first", "second", "tie")

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from sizewise import words
 from sizewise.palette import INK, LARGE, MUTED, SERIES, TUNED, ZERO
-from sizewise.report import words
 from sizewise.report.comparison.arms import ZERO_SHOT, TestSet
 from sizewise.report.comparison.contrast import Contrast
 from sizewise.report.comparison.points import Curve, LearningCurve, Point

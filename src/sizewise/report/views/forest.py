@@ -9,8 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from sizewise import words
 from sizewise.palette import MUTED, TUNED, ZERO
-from sizewise.report import words
 from sizewise.report.comparison.pair import Pair
 from sizewise.report.views.look import axis, layout, name_of
 

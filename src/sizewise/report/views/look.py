@@ -9,8 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from sizewise import words
 from sizewise.palette import SERIES
-from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, ENCODER, ZERO_SHOT, Arm, TestSet
 from sizewise.report.comparison.points import Point
 

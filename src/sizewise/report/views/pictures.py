@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sizewise import words
 from sizewise.palette import GRID, INK, MUTED
-from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, TestSet
 from sizewise.report.comparison.contrast import scale_of
 from sizewise.report.comparison.pair import Pair

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from sizewise import words
 from sizewise.palette import MUTED
-from sizewise.report import words
 from sizewise.report.comparison.arms import CLASSICAL, TestSet
 from sizewise.report.comparison.points import COSTS, Front, Point, best_points, sizes_apart
 from sizewise.report.views.look import (

@@ -26,8 +26,8 @@ from sizewise.config.data import SPLITS
 from sizewise.files import hash_text, read_json, sealed, unsealed, write_json
 from sizewise.job.submit import Job
 from sizewise.record.kinds import check_kinds
-from sizewise.report.words import plural
 from sizewise.sweep.launch.slot import Slot
+from sizewise.words import plural
 
 log = logging.getLogger(__name__)
 MODULE = "sizewise.sweep.estimate.measure"
@@ -76,6 +76,7 @@ class Measured:
         zero_shot: keys of the untouched model's answers in the cache, by split.
         batch: examples that are answered together.
         reason: why there are no seconds; empty where there are. Texts may be known all the same.
+        refused: whether the reason is that the data cannot be used: jobs of this kind all fail.
     """
 
     texts: Mapping[str, Texts]
@@ -94,6 +95,7 @@ class Measured:
     zero_shot: Mapping[str, str] = field(default_factory=dict)
     batch: int = 1
     reason: str = ""
+    refused: bool = False
 
 
 def of_record(record: Any) -> Measured:

@@ -12,7 +12,6 @@ from sizewise.files import read_json, write_json
 from sizewise.job.submit import DEFAULT_FUNCTION
 from sizewise.record.directories import SweepDir
 from sizewise.record.spending import at_most, money
-from sizewise.report.words import plural, size
 from sizewise.sweep.estimate.calibration import (
     FOLDER,
     Found,
@@ -35,6 +34,7 @@ from sizewise.sweep.launch.local_launcher import LocalBackend, available_cores
 from sizewise.sweep.launch.packing import ALONE
 from sizewise.sweep.launch.slot import Slot
 from sizewise.sweep.plan import Plan
+from sizewise.words import plural, size
 
 log = logging.getLogger(__name__)
 ELSEWHERE = "its jobs run on other machines, of which this one says nothing"
@@ -55,6 +55,7 @@ class Estimate:
         jobs: seconds of each job by its directory's name.
         later: seconds of jobs that only a choice of learning rates will name.
         unknown: reasons why jobs are not in these seconds, and how many jobs each keeps out.
+        refused: those of the reasons for which jobs will fail, and the names of these jobs.
         memory_bytes: of all jobs at once, by the planner; None where that is not known.
         outgoing: texts for servers, judges and teachers.
     """
@@ -67,6 +68,7 @@ class Estimate:
     jobs: Mapping[str, float]
     later: Sequence[float]
     unknown: Mapping[str, int]
+    refused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     memory_bytes: int | None = None
     outgoing: Sequence[Outgoing] = field(default_factory=tuple)
 
@@ -133,7 +135,12 @@ def estimate_sweep(
         for p in pieces
     ]
     memory = _at_once(peaks, pieces, workers)
-    return _summed([likely, *bounds], workers, memory, outgoing(known))
+    refused: dict[str, list[str]] = {}
+    for name, job in jobs.items():
+        if (measured := found.get(keys[name], NOT_YET)).refused:
+            refused.setdefault(measured.reason, []).append(job.identity.slug)
+    estimate = _summed([likely, *bounds], workers, memory, outgoing(known))
+    return replace(estimate, refused=refused)
 
 
 def _margins_ahead(plan: Plan) -> bool:
@@ -206,6 +213,8 @@ def sentences(estimate: Estimate, measuring: str = DRY_RUN) -> Iterator[str]:
         )
     for reason, count in estimate.unknown.items():
         without = "Without" if estimate.seconds is not None else "Time is not known for"
+        if reason in estimate.refused:
+            continue
         how = f" ({measuring} does)" if reason == NOT_YET.reason else ""
         yield f"{without} {plural(count, 'job')}: {reason.rstrip('.')}{how}."
     if estimate.memory_bytes is not None:

@@ -32,7 +32,7 @@ from sizewise.config.data import SPLITS
 from sizewise.config.register import to_run_config
 from sizewise.data.example import Example
 from sizewise.data.tokens.encode import EncodedSplit
-from sizewise.errors import SizewiseError
+from sizewise.errors import DataError, SizewiseError, UnreachableError
 from sizewise.evaluation.candidate_set import PRIOR_PROMPTS
 from sizewise.evaluation.text import pad_id
 from sizewise.job.answerers import kind_of_answerer
@@ -85,20 +85,28 @@ def measure(cfg: RunConfig, texts_alone: str = "", process: Process | None = Non
     ``texts_alone``: why only texts are to be counted. They are counted too where measuring fails;
     the reason then stands in what is returned.
     """
+    own_answers = cfg.dataset.teacher is None and cfg.dataset.answers_from is None
     dataset = replace(cfg.dataset, teacher=None, answers_from=None)
     trainer = replace(cfg.trainer, devices=1, num_nodes=1, strategy="auto", progress_bar=False)
     cfg = replace(cfg, dataset=dataset, trainer=trainer)
-    reason = texts_alone or why_not(cfg)
+    reason, refused = texts_alone or why_not(cfg), False
     with tempfile.TemporaryDirectory() as folder, use_threads(trainer.num_threads):
         if not reason:
             try:
                 return _Timed(cfg, Path(folder)).measured(process or Process())
             except Exception as error:  # whatever it is, the sweep is planned without it
                 reason = _in_a_line(error)
+                refused = own_answers and _is_refusal(error)
         try:
-            return replace(plain_texts(cfg), reason=reason)
+            return replace(plain_texts(cfg), reason=reason, refused=refused)
         except Exception as error:
-            return Measured({}, reason=_in_a_line(error))
+            refused = not texts_alone and _is_refusal(error)
+            return Measured({}, reason=_in_a_line(error), refused=refused)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the data are here and cannot be used."""
+    return isinstance(error, DataError) and not isinstance(error, UnreachableError)
 
 
 def why_not(cfg: RunConfig) -> str:

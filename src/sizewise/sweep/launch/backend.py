@@ -19,7 +19,7 @@ from sizewise.record.identity import plain_config
 from sizewise.record.outcome import Outcome
 from sizewise.record.state import JobState, finished, job_state, read_failure
 from sizewise.record.stops import standing_stop
-from sizewise.report.words import score_name
+from sizewise.words import score_name
 
 # Given the directories that a launcher is at work on: the jobs that have become due since.
 More = Callable[[Collection[Path]], list[Job]]

@@ -13,9 +13,9 @@ from rich.live import Live
 from sizewise.errors import SweepError
 from sizewise.job.submit import Job
 from sizewise.record.claims import holder
-from sizewise.report.words import literal
 from sizewise.sweep.board import Looks, Memory, board_lines, board_view, read_board
 from sizewise.sweep.launch.backend import outcome_line
+from sizewise.words import literal
 
 if TYPE_CHECKING:
     from sizewise.sweep.launch.slot import Slot

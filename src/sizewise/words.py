@@ -160,6 +160,17 @@ def seconds(number: float | None) -> str:
     return f"{_short(number / 60)} min" if number < 7200 else f"{_short(number / 3600)} h"
 
 
+def cut(text: str, most: int) -> str:
+    """At most ``most`` characters of a text, the last a ``…`` where some are missing."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def first_of(names: Sequence[str], most: int, between: str = ", ") -> str:
+    """The first ``most`` names, and how many follow: ``a, b and 3 more``."""
+    left = len(names) - most
+    return between.join(names[:most]) + (f" and {left} more" if left > 0 else "")
+
+
 def plural(number: int, noun: str) -> str:
     """``1 seed``, ``3 seeds``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
