@@ -99,9 +99,10 @@ def logging_stays() -> Iterator[None]:
     root = logging.getLogger()
     level, handlers, disabled = root.level, [*root.handlers], logging.root.manager.disable
     yield
-    root.setLevel(level)
     root.handlers[:] = handlers
-    logging.disable(disabled)
+    if (root.level, logging.root.manager.disable) != (level, disabled):
+        root.setLevel(level)
+        logging.disable(disabled)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

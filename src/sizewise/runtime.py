@@ -118,7 +118,13 @@ def quiet() -> None:
     for pattern in _NOISE:
         warnings.filterwarnings("ignore", message=pattern)
     for name in _QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        _set_level(logging.getLogger(name), logging.ERROR)
+
+
+def _set_level(logger: logging.Logger, level: int) -> None:
+    """Set a level that is another: to set any makes every logger of the process forget a cache."""
+    if logger.level != level:
+        logger.setLevel(level)
 
 
 @contextmanager
@@ -138,7 +144,7 @@ def guest() -> Iterator[None]:
             yield
     finally:
         for logger, level in levels.items():
-            logger.setLevel(level)
+            _set_level(logger, level)
         sys.path[:] = path
         gc.set_threshold(*collections)
         for name in os.environ.keys() - environment.keys():
