@@ -7,8 +7,6 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.markup import escape
-
 BIDI = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
@@ -17,6 +15,8 @@ def literal(text: object) -> str:
 
     Every text of data, models, records, files and commands goes through here before it is printed.
     """
+    from rich.markup import escape  # not where nothing is printed
+
     return escape(visible(str(text)))
 
 

@@ -30,7 +30,7 @@ def test_a_single_run_resumes_and_is_done_once(tmp_path: Path, train: Command) -
     first, second = train("lora.r=4"), train("lora.r=4")
     assert (first.returncode, second.returncode) == (0, 0)
     assert "Already done" in second.stderr
-    assert "objective 42.04" in second.stderr
+    assert "validation loss 42.04" in second.stderr
     (run,) = (tmp_path / "outputs").iterdir()
     assert [entry["what"] for entry in trace(run)] == ["begin", "end"]
 

@@ -239,3 +239,17 @@ def test_the_number_of_a_job_that_ended_has_a_name(
     write_outcome(make_outcome(cfg, 9.4312), job.run_dir)
     Progress(1, live=False).end(None, job)
     assert capsys.readouterr().err.strip() == f"[1/1] {job.identity.slug}: done, {said}"
+
+
+def test_a_job_that_goes_on_from_a_rung_is_counted_once(
+    submitted: Submit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last line says as many jobs as the plan has, however often each was begun."""
+    first, second, later = (submitted(seed) for seed in (1, 2, 3))
+    progress = Progress(2, live=False)
+    progress.end(None, first)
+    progress.add([later, first])
+    for job in (second, later, first):
+        progress.end(None, job)
+    counts = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert counts == ["[1/2]", "[1/3]", "[2/3]", "[3/3]"]

@@ -30,7 +30,7 @@ from sizewise.job.run import sweep_name
 from sizewise.job.submit import DEFAULT_FUNCTION, load_job, make_job, submit
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import plain_config
-from sizewise.record.state import JobState
+from sizewise.record.state import JobState, finished
 
 log = logging.getLogger(__name__)
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -152,7 +152,9 @@ def _execute(run_dir: Path, alone: bool) -> JobResult:
 def _report(result: JobResult) -> float | None:
     where = require(result).run_dir
     if result.state == JobState.DONE and not result.fresh:
-        log.info("Already done: %s (objective %s)", where, result.objective)
+        outcome = finished(where)
+        said = outcome.objective_text if outcome else ""
+        log.info("Already done: %s%s", where, f" ({said})" if said else "")
     return result.objective
 
 

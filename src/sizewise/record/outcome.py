@@ -15,6 +15,7 @@ from sizewise.record.directories import OUTCOME_FILE, RunDir
 from sizewise.record.kinds import check_kinds
 from sizewise.record.provenance import Provenance
 from sizewise.record.timing import Timing
+from sizewise.words import score_name
 
 OUTCOME_VERSION = 1
 
@@ -245,6 +246,16 @@ class Outcome:
             return line
         before = base.scores[self.primary]
         return f"{line} (zero-shot {before:.4f}, gain {value - before:+.4f})"
+
+    @property
+    def objective_text(self) -> str:
+        """The objective and what it is: ``validation loss 0.4321``; empty where there is none."""
+        if self.objective is None:
+            return ""
+        of = (self.config.get("evaluation") or {}).get("objective", "val_loss")
+        loss = of == "val_loss"
+        name = "validation loss" if loss else f"{score_name(self.primary)} on validation"
+        return f"{name} {self.objective:.4g}"
 
     @property
     def best(self) -> Mapping[str, Evaluation]:

@@ -28,12 +28,12 @@ WATCH_SECONDS, IDLE_LOOKS = 2.0, 5
 
 @dataclass(frozen=True)
 class StatusRow:
-    """One job of a sweep: its state, how often it was begun, and what there is to say."""
+    """One job of a sweep: its state, how often it was begun, its result, and a note."""
 
     slug: str
     state: JobState
     attempts: int
-    objective: float | None
+    result: str
     note: str
 
 
@@ -71,13 +71,13 @@ def print_status(sweep_dir: Path) -> list[StatusRow]:
     title = ", ".join(f"{counts[state]} {state}" for state in JobState if counts[state])
     print_table(
         f"{sweep_dir}: {title}",
-        ("job", "state", "attempts", "objective", "note"),
+        ("job", "state", "attempts", "result", "note"),
         [
             (
                 row.slug,
                 str(row.state),
                 str(row.attempts),
-                "" if row.objective is None else f"{row.objective:.4g}",
+                row.result,
                 row.note,
             )
             for row in rows
@@ -130,7 +130,7 @@ def _row(run_dir: Path) -> StatusRow:
         run_dir.name,
         state,
         attempts(run_dir),
-        outcome.objective if outcome else None,
+        outcome.objective_text if outcome else "",
         _note(run_dir, state),
     )
 

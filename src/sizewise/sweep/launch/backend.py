@@ -16,10 +16,8 @@ from sizewise.errors import SweepError
 from sizewise.job.execute import stored_result
 from sizewise.job.submit import DEFAULT_FUNCTION, Job, make_sweep_job, submit
 from sizewise.record.identity import plain_config
-from sizewise.record.outcome import Outcome
 from sizewise.record.state import JobState, finished, job_state, read_failure
 from sizewise.record.stops import standing_stop
-from sizewise.words import score_name
 
 # Given the directories that a launcher is at work on: the jobs that have become due since.
 More = Callable[[Collection[Path]], list[Job]]
@@ -74,15 +72,7 @@ def outcome_line(job: Job) -> str:
     if stop is not None:
         return str(stop)
     outcome = finished(job.run_dir) if state == JobState.DONE else None
-    if outcome is None or outcome.objective is None:
-        return str(state)
-    return f"{state}, {_objective_name(outcome)} {outcome.objective:.4g}"
-
-
-def _objective_name(outcome: Outcome) -> str:
-    """What the number is, in words."""
-    of = (outcome.config.get("evaluation") or {}).get("objective", "val_loss")
-    return "validation loss" if of == "val_loss" else f"{score_name(outcome.primary)} on validation"
+    return ", ".join(filter(None, (str(state), outcome.objective_text if outcome else "")))
 
 
 def launch_for_hydra(

@@ -258,7 +258,7 @@ class Pool:
             return
         self._news = False
         self._not_before = now + PATIENCE * (time.monotonic() - now)
-        self._progress.add(len(jobs))
+        self._progress.add(jobs)
         for job in jobs:
             self._forget(job)
             self.waiting.put(job)

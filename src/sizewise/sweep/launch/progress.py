@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ class Progress:
     ) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._live: Live | None = None
-        self._total, self._ended = total, 0
+        self._total, self._ended = total, set[str]()
         self._sweep_dir, self._clock, self._memory = sweep_dir, clock, Memory()
         self._looks = Looks(clock)
         if live if live is not None else self.console.is_terminal:
@@ -61,9 +61,11 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
-    def add(self, jobs: int) -> None:
-        """Count jobs that have become due while others ran."""
-        self._total += jobs
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Count jobs that have become due while others ran: new ones, and those that go on."""
+        names = {job.identity.slug for job in jobs}
+        self._total += len(names - self._ended)
+        self._ended -= names
 
     def say(self, text: str) -> None:
         self.console.print(literal(text))
@@ -78,11 +80,11 @@ class Progress:
         self.say(f"held    {job.identity.slug} by {owner or 'another process'}: waiting for it")
 
     def end(self, slot: Slot | None, job: Job) -> None:
-        self._ended += 1
+        self._ended.add(job.identity.slug)
         seconds = f" ({time.monotonic() - slot.started:.1f} s)" if slot is not None else ""
         line = outcome_line(job)
         first, _, rest = line.partition("\n")
-        text = f"[{self._ended}/{self._total}] {job.identity.slug}{seconds}: {first}"
+        text = f"[{len(self._ended)}/{self._total}] {job.identity.slug}{seconds}: {first}"
         self.say(f"{text}\n{rest}" if rest else text)
 
     def refresh(self) -> None:
