@@ -71,10 +71,10 @@ def values(folder: Path) -> list[float]:
 @pytest.mark.parametrize(
     ("damage", "left"),
     [
-        (lambda text: text[: text.rindex(b"2.5") + 1], [3.5, 1.25]),
-        (lambda text: text.replace(b"1.25", b"0.25"), [3.5]),
-        (lambda text: text.replace(b"1.25", b"1,25"), [3.5]),
-        (lambda text: text.replace(b"1.25", b"\xff.25"), [3.5]),
+        (lambda text: text[: text.rindex(b"[2.5]") + 2], [3.5, 1.25]),
+        (lambda text: text.replace(b"[1.25]", b"[0.25]"), [3.5]),
+        (lambda text: text.replace(b"[1.25]", b"[1,25]"), [3.5]),
+        (lambda text: text.replace(b"[1.25]", b"[\xff.25]"), [3.5]),
         (lambda text: b"", []),
     ],
 )
