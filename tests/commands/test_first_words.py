@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from sizewise import __version__
 from sizewise.commands import main
-from sizewise.commands.run import FLAGS, check_flags
+from sizewise.commands.run import FLAGS, MAY_HAVE_VALUE, WITH_VALUE, check_flags, flags_first
 from sizewise.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -75,8 +75,31 @@ def test_commands_groups_keys_and_options_are_completed(
 
 
 def test_the_known_flags_are_those_of_hydra() -> None:
-    theirs = {flag for action in get_args_parser()._actions for flag in action.option_strings}
-    assert theirs == FLAGS
+    actions = get_args_parser()._actions
+    assert {flag for action in actions for flag in action.option_strings} == FLAGS
+    valued = {flag for action in actions if action.nargs != 0 for flag in action.option_strings}
+    assert valued == WITH_VALUE | MAY_HAVE_VALUE
+
+
+@pytest.mark.parametrize(
+    ("words", "ordered"),
+    [
+        ("model=nano -m lora.r=2,4", "-m model=nano lora.r=2,4"),
+        ("seed=1 --cfg job lora.r=2", "--cfg job seed=1 lora.r=2"),
+        ("seed=1 -cd a=b --resolve lora.r=2", "-cd a=b --resolve seed=1 lora.r=2"),
+        ("seed=1 --info lora.r=2", "seed=1 lora.r=2 --info"),
+        ("seed=1 --info", "seed=1 --info"),
+        ("seed=1 --info plugins lora.r=2 ~sweep", "--info plugins seed=1 lora.r=2 ~sweep"),
+        ("-m model=nano", "-m model=nano"),
+        ("", ""),
+    ],
+)
+def test_flags_may_stand_anywhere(words: str, ordered: str) -> None:
+    """Hydra takes no override that follows a flag amid others."""
+    found = flags_first(words.split())
+    assert found == ordered.split()
+    overrides = [word for word in words.split() if word.startswith(("seed", "lora", "model", "~"))]
+    assert get_args_parser().parse_args(found).overrides == overrides
 
 
 @pytest.mark.parametrize(

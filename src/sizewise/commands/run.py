@@ -69,7 +69,7 @@ def hydra_command(name: str, arguments: Sequence[str] | None = None) -> None:
         return
     with exit_on_error():
         check_flags(sys.argv[1:])
-        sys.argv[1:] = spelt_out(sys.argv[1:])
+        sys.argv[1:] = flags_first(spelt_out(sys.argv[1:]))
         # Hydra makes it a moment later, with a traceback where that fails
         for text in sys.argv[1:]:
             if text.startswith("hydra.run.dir=") and "${" not in text:
@@ -84,6 +84,30 @@ FLAGS = {
     "--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn",
     "--config-dir", "-cd", "--experimental-rerun", "--info", "-i", "--version",
 }  # fmt: skip
+WITH_VALUE = {
+    "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn",
+    "--config-dir", "-cd", "--experimental-rerun",
+}  # fmt: skip
+MAY_HAVE_VALUE = {"--info", "-i"}
+
+
+def flags_first(words: Sequence[str]) -> list[str]:
+    """Put Hydra's flags before the overrides: it takes none of those behind a flag in their midst.
+
+    The value of a flag stays behind it. A flag that may have one, and has none, goes to the end,
+    where it takes no override for its value.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    last: list[str] = []
+    for before, word, after in zip(["", *words], words, [*words[1:], "="], strict=False):
+        if before in WITH_VALUE or (before in MAY_HAVE_VALUE and "=" not in word):
+            flags.append(word)
+        elif word in MAY_HAVE_VALUE and "=" in after:
+            last.append(word)
+        else:
+            (flags if word.startswith("-") else overrides).append(word)
+    return [*flags, *overrides, *last]
 
 
 def check_flags(words: Sequence[str]) -> None:
