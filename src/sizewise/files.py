@@ -58,6 +58,14 @@ BLOCKS = 1024
 SETTLED_NS = 3_000_000_000
 
 
+def key_text(value: Any) -> str:
+    """A text that is equal where two values are, in whatever order their keys stand.
+
+    What JSON does not know stands as its ``str``. Hashes of it are on record: it stays as it is.
+    """
+    return json.dumps(value, sort_keys=True, default=str)
+
+
 def hash_text(text: str, digits: int = 64) -> str:
     """Return the first hexadecimal digits of the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:digits]

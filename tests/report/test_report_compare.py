@@ -14,8 +14,10 @@ from sizewise import words
 from sizewise.errors import ConfigError
 from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_outcome
 from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT
+from sizewise.report.comparison.by import _several_values
 from sizewise.report.comparison.compare import Comparison, SetComparison, compare
 from sizewise.report.comparison.contrast import find_contrast
+from sizewise.report.comparison.pair import Pair
 from sizewise.report.comparison.pairs import (
     BASELINES,
     ENCODERS,
@@ -26,8 +28,6 @@ from sizewise.report.comparison.pairs import (
     SMALL_LARGE,
     STORAGE,
     TARGETS,
-    Pair,
-    _several_values,
     compare_pairs,
 )
 from sizewise.report.comparison.runs import AnswerCache, load_runs

@@ -7,7 +7,6 @@ quantization: nf4}``. Planning spells each out whole, so that a record says who 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,7 @@ from sizewise.config.endpoint import is_local
 from sizewise.config.register import explain
 from sizewise.config.suggest import options_of
 from sizewise.errors import ConfigError
-from sizewise.files import hash_text
+from sizewise.files import hash_text, key_text
 from sizewise.models.sources import HUB_ID, folder_fingerprint, local_content
 from sizewise.record.directories import RunDir
 from sizewise.record.identity import canonical_config, is_taught
@@ -168,13 +167,13 @@ def judge_key(node: Mapping[str, Any], name: str) -> str:
     plain = canonical_config({"metric": {"judge": dict(node)}})["metric"]["judge"]
     judges = judges_of(plain.get("models"))
     parts = [judges.get(name), plain.get("prompt")]
-    return hash_text(json.dumps(parts, sort_keys=True, default=str), 16)
+    return hash_text(key_text(parts), 16)
 
 
 def panel_key(node: Mapping[str, Any]) -> str:
     """Name a whole panel: its judges, how they are asked, and against whom."""
     plain = canonical_config({"metric": {"judge": dict(node)}})["metric"]["judge"]
-    return hash_text(json.dumps(plain, sort_keys=True, default=str), 16)
+    return hash_text(key_text(plain), 16)
 
 
 def others_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from sizewise.config import conf_dir
 from sizewise.config.register import explain, to_run_config
 from sizewise.config.training import default_learning_rate
 from sizewise.errors import ConfigError, SizewiseError, SweepError
-from sizewise.files import hash_text, parse_json
+from sizewise.files import hash_text, key_text, parse_json
 from sizewise.models.sources import PACKAGE, package_folder
 from sizewise.record.identity import Identity, plain_config, run_identity
 
@@ -201,4 +200,4 @@ def _command_hash(root: DictConfig) -> str:
     if halving["rungs"]:
         keys = ["rungs", "keep", "keep_each", *(["margin"] if halving["margin"] else [])]
         config["halving"] = {key: halving[key] for key in keys}
-    return hash_text(json.dumps(config, sort_keys=True), 8)
+    return hash_text(key_text(config), 8)

@@ -33,6 +33,7 @@ from sizewise.evaluation.text import opened_thought, special_tags
 from sizewise.files import (
     file_hash,
     hash_text,
+    key_text,
     read_json,
     sealed,
     unsealed,
@@ -125,7 +126,7 @@ def split_fingerprint(split: EncodedSplit) -> str:
 
 def zero_shot_key(parts: Mapping[str, Any]) -> str:
     """Return the hash (32 hex digits) of the parts, whatever their order."""
-    return hash_text(json.dumps(parts, sort_keys=True, default=str), 32)
+    return hash_text(key_text(parts), 32)
 
 
 def cached(

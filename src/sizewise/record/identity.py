@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from sizewise.config import LoraConfig, RunConfig
-from sizewise.files import hash_text, parse_json, write_atomically
+from sizewise.files import hash_text, key_text, parse_json, write_atomically
 from sizewise.record.directories import RunDir
 
 # Where things are written, who is told, and on what the job runs: none of it changes the result.
@@ -186,7 +186,7 @@ def reuse_key(config: Mapping[str, Any]) -> str:
     """Name what a worker keeps loaded between jobs: base, quantisation and data."""
     model = config.get("model") or {}
     parts = (model, config.get("quantization"), (config.get("dataset") or {}).get("name"))
-    return json.dumps(parts, sort_keys=True, default=str)
+    return key_text(parts)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

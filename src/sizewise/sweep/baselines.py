@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from sizewise.config.model import CLASSICAL
 from sizewise.config.targets import find_class
 from sizewise.errors import ConfigError
+from sizewise.files import key_text
 from sizewise.job.submit import Job
 from sizewise.metrics import CLOSED_ANSWERS
 from sizewise.record.identity import trains
@@ -92,4 +92,4 @@ def _model(job: Job) -> str:
 def _data(job: Job) -> str:
     """Name what a baseline is fitted and tested on."""
     dataset = {k: v for k, v in (job.config.get("dataset") or {}).items() if k not in WORDING}
-    return json.dumps([dataset, job.config.get("eval_dataset")], sort_keys=True, default=str)
+    return key_text([dataset, job.config.get("eval_dataset")])

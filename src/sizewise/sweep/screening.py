@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sizewise.config import HalvingConfig, SweepConfig, TuningConfig
 from sizewise.errors import ConfigError
+from sizewise.files import key_text
 from sizewise.job.submit import Job
 from sizewise.record.identity import trains
 from sizewise.sweep.brackets import CONFIGURATION, Bracket, Cell
@@ -79,7 +79,7 @@ def _rungs(
 
 def _values(config: Mapping[str, Any], keys: Sequence[str]) -> str:
     """The values of configuration keys as one text."""
-    return json.dumps([_value(config, key) for key in keys], sort_keys=True, default=str)
+    return key_text([_value(config, key) for key in keys])
 
 
 def _value(config: Mapping[str, Any], dotted: str) -> Any:
@@ -133,7 +133,7 @@ def _cell(name: str, rates: Mapping[float, list[Job]]) -> Cell:
 def _key(job: Job) -> str:
     config = {key: value for key, value in job.identity.config.items() if key != "seed"}
     config["optimizer"] = {k: v for k, v in config["optimizer"].items() if k != "lr"}
-    return json.dumps(config, sort_keys=True, default=str)
+    return key_text(config)
 
 
 def _names(jobs: Sequence[Job]) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sizewise.files import hash_text, write_atomically
+from sizewise.files import hash_text, key_text, write_atomically
 from sizewise.record.outcome import Outcome
 from sizewise.tracking.summary import RunContext
 from sizewise.tracking.wandb_artifacts import adapter_artifact
@@ -79,7 +78,7 @@ class SweepSummary:
         shown = [asdict(configuration) for configuration in self.configurations]
         won = [(winner.run_dir.name, winner.aliases) for winner in self.winners]
         told = [self.columns, self.rows, self.values, shown, won, *sorted(self.tables.items())]
-        text = json.dumps(told, sort_keys=True, default=str)
+        text = key_text(told)
         return hash_text(text)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ import numpy as np
 
 from sizewise import words
 from sizewise.config import model as families
+from sizewise.files import key_text
 from sizewise.record.identity import canonical_config
 from sizewise.record.outcome import Evaluation, ModelFacts, Outcome
 from sizewise.record.timing import Timing
@@ -304,7 +304,7 @@ def base_key(run: Run, dataset: str) -> str:
     parts += [stored.get(key) for key in STORAGE_OPTIONS.get(model.quantization, ())]
     further = _further(outcome, dataset)
     parts += [[entry.get(key) for key in PROMPT_OPTIONS] for entry in further.values()]
-    return json.dumps(parts, sort_keys=True, default=str)
+    return key_text(parts)
 
 
 def base_config(run: Run) -> Mapping[str, Any]:
@@ -336,7 +336,7 @@ def config_key(run: Run, dataset: str) -> tuple[str, Mapping[str, Any]]:
     _leave_out_other_scores(config, outcome, dataset)
     prints = outcome.data.fingerprints
     config["data"] = {split: prints.get(split) for split in TRAINED_ON}
-    return json.dumps(config, sort_keys=True, default=str), config
+    return key_text(config), config
 
 
 def run_names(runs: Sequence[Run]) -> list[tuple[Run, str]]:

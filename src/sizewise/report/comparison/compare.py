@@ -16,13 +16,14 @@ from sizewise.record.brackets import TuningRecord
 from sizewise.record.outcome import Evaluation
 from sizewise.record.predictions import read_predictions
 from sizewise.report.comparison.arms import Arm, TestSet
+from sizewise.report.comparison.by import left_out
 from sizewise.report.comparison.contrast import find_contrast
 from sizewise.report.comparison.costs import PaidBack, paid_back, peak_of
 from sizewise.report.comparison.decision import EQUIVALENT, NOT_WORSE, Decision, decide
 from sizewise.report.comparison.detail import Views, make_views
 from sizewise.report.comparison.objections import warnings_of
 from sizewise.report.comparison.pair import Pair
-from sizewise.report.comparison.pairs import compare_pairs, gains, left_out, undecidable
+from sizewise.report.comparison.pairs import compare_pairs, gains, undecidable
 from sizewise.report.comparison.points import Front, Point, fronts, make_points
 from sizewise.report.comparison.readings import three_readings, unusable
 from sizewise.report.comparison.runs import AnswerCache, Loaded, Problem, Run, load_runs

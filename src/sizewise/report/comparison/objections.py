@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
 from sizewise import words
+from sizewise.files import key_text
 from sizewise.record.brackets import CellRecord, read_tuning
 from sizewise.record.identity import flatten
 from sizewise.report.comparison.arms import CLASSICAL, DATA, ZERO_SHOT, Arm, TestSet
@@ -142,10 +142,7 @@ def _prompts(test: TestSet) -> Iterator[str]:
 
 
 def _decoding(test: TestSet) -> Iterator[str]:
-    ways = {
-        json.dumps(c.first.run.outcome.config.get("generation"), sort_keys=True, default=str)
-        for c in test.arms
-    }
+    ways = {key_text(c.first.run.outcome.config.get("generation")) for c in test.arms}
     if len(ways) > 1:
         yield f"Answers were decoded in {len(ways)} different ways."
 
@@ -179,7 +176,7 @@ def _tried(test: TestSet) -> dict[str, int]:
         if arm.tuned:
             flat = {k: v for k, v in flatten(arm.config).items() if k.startswith(CHOSEN)}
             key = variant_key(arm)
-            settings.setdefault(key, set()).add(json.dumps(flat, sort_keys=True, default=str))
+            settings.setdefault(key, set()).add(key_text(flat))
             several = max(in_cell.get(m.run.directory.name, 0) for m in arm.members)
             candidates[key] = max(candidates.get(key, 0), several)
     return {key: max(len(found), candidates[key]) for key, found in settings.items()}

@@ -11,6 +11,8 @@ from sizewise.statistics.comparison import PairedComparison
 
 # A gain that would be printed as +0.0 points, or as +0.000, is none.
 SMALLEST = 0.0005
+Wanted = tuple[str, Arm, Arm]
+"""A question, and the two that answer it."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
@@ -16,12 +15,12 @@ from sizewise.report.comparison.arms import (
     CLASSICAL,
     DATA,
     ENCODER,
-    TUNED,
     ZERO_SHOT,
     Arm,
     TestSet,
 )
-from sizewise.report.comparison.pair import Pair
+from sizewise.report.comparison.by import pairs_along
+from sizewise.report.comparison.pair import Pair, Wanted
 from sizewise.report.comparison.selection import (
     CHOSEN,
     UNCHANGING,
@@ -32,7 +31,6 @@ from sizewise.report.comparison.selection import (
 from sizewise.report.comparison.test_sets import COUNTED
 from sizewise.statistics.comparison import PairedScores, compare_paired_many
 from sizewise.statistics.paired import PRIMARY_SHARE, fallback, resamples_needed
-from sizewise.words import first_of
 
 SMALL_LARGE = "small tuned against large zero-shot"
 OWN_BASE = "tuned against its own base"
@@ -44,11 +42,9 @@ TARGETS = "target against target"
 RANKS = "rank against rank"
 STORAGE = "quantised against not"
 TEACHERS = "a teacher's answers against gold"
-BY = "by "
 ALPHA = 0.05
 RESAMPLES, MOST_RESAMPLES = 10_000, 50_000
 MOST_PERMUTATIONS = 200_000
-Wanted = tuple[str, Arm, Arm]
 
 
 def compare_pairs(
@@ -66,7 +62,7 @@ def compare_pairs(
         ConfigError: ``by`` names no key of the arms.
     """
     if by:
-        return _compare(test, list(_along(test, by)), None, seed, resamples)
+        return _compare(test, list(pairs_along(test, by)), None, seed, resamples)
     wanted = list(_question(test))
     return _compare(test, wanted, _primary(test, wanted), seed, resamples)
 
@@ -234,109 +230,6 @@ def _general(test: TestSet, tuned: Sequence[Arm]) -> list[Arm]:
     """The best model that was not trained, by the rule of the primary pair, as a list."""
     arms = one_per_question(test, ZERO_SHOT)
     return [_best_large(test, arms)] if arms else []
-
-
-def named(key: str, by: Sequence[str]) -> bool:
-    """Whether a flat key is one of ``by`` or belongs to such a group."""
-    return any(key == name or key.startswith(f"{name.rstrip('.')}.") for name in by)
-
-
-def _along(test: TestSet, by: Sequence[str]) -> Iterator[Wanted]:
-    """Pairs that differ in these keys only, settings of the training chosen by validation."""
-    _check_keys(test, by)
-    for kind in (TUNED, ENCODER, ZERO_SHOT, CLASSICAL):
-        for cells in _cells(test, kind, by):
-            for a, b in combinations(cells, 2):
-                yield BY + ", ".join(by), a, b
-
-
-def _cells(test: TestSet, kind: str, by: Sequence[str]) -> Iterator[list[Arm]]:
-    """Arms that are equal but for ``by`` and for what is chosen, the best of each value of it."""
-    chosen = (*CHOSEN, *UNCHANGING) if kind in (TUNED, ENCODER) else UNCHANGING
-    if named("model.name", by):
-        chosen = (*chosen, DATA)
-    groups: dict[str, dict[str, list[Arm]]] = {}
-    for arm in test.scored:
-        if arm.kind == kind:
-            flat = flatten(arm.config)
-            value = json.dumps({k: v for k, v in flat.items() if named(k, by)}, default=str)
-            ignored = chosen if not any(n.startswith("dataset") for n in by) else (*chosen, DATA)
-            alike = {
-                k: v for k, v in flat.items() if not k.startswith(ignored) and not named(k, by)
-            }
-            key = json.dumps(alike, sort_keys=True, default=str)
-            groups.setdefault(key, {}).setdefault(value, []).append(arm)
-    for values in groups.values():
-        yield [chosen_by_validation(test, arms) for arms in values.values()]
-
-
-def _check_keys(test: TestSet, by: Sequence[str]) -> None:
-    flats = [flatten(arm.config) for arm in test.arms]
-    known = sorted({key for flat in flats for key in flat if not key.startswith(DATA)})
-    for name in by:
-        if any(named(key, [name]) for key in known):
-            continue
-        differing = ", ".join(_several_values(flats, known)) or "no key that all of them have"
-        why = "names no key of these runs"
-        if name == "seed":
-            why = "cannot pair: a configuration stands for all its seeds, and they are averaged"
-        raise ConfigError(
-            f"--by {name} {why}; nothing was compared and {len(test.arms)} configurations were "
-            f"left out. They differ in: {differing}."
-        )
-
-
-def _several_values(flats: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[str]:
-    """Keys of which there are two values or more, of many in one group the group alone.
-
-    A key that only some have is none: what was not trained has no settings of a training.
-    """
-    groups: dict[str, list[str]] = {}
-    for key in known:
-        if len({repr(flat[key]) for flat in flats if key in flat}) > 1:
-            groups.setdefault(key.partition(".")[0], []).append(key)
-    short = [keys if len(keys) < MOST_NAMED else [group] for group, keys in groups.items()]
-    return [key for keys in short for key in keys]
-
-
-MOST_NAMED = 4
-
-
-def left_out(test: TestSet, by: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
-    """With ``by``: which arms stand in no pair, and why, each a sentence."""
-    if not by:
-        return []
-    paired = {id(arm) for pair in pairs for arm in (pair.a, pair.b)}
-    others = [arm for arm in test.arms if id(arm) not in paired]
-    reasons: dict[str, list[str]] = {}
-    for arm in others:
-        reasons.setdefault(_reason(test, arm, by, paired), []).append(arm.label)
-    return [
-        f"Left out: {first_of(labels, MOST_NAMED)}: {reason}." for reason, labels in reasons.items()
-    ]
-
-
-def _reason(test: TestSet, arm: Arm, by: Sequence[str], paired: set[int]) -> str:
-    if arm.scores is None:
-        return f"no {test.primary} per example"
-    same = [other for other in test.scored if other.kind == arm.kind and other is not arm]
-    if not same:
-        return f"the only {arm.kind} model"
-    away = {id(other): _distance(arm, other, by) for other in same}
-    if any(id(other) in paired and not away[id(other)] for other in same):
-        return "a setting of the training that was worse on validation"
-    nearest = min(away.values(), key=len)
-    if not nearest:
-        return f"nothing differs from it in {', '.join(by)}"
-    return f"nothing differs from it in {', '.join(by)} alone (also in {', '.join(nearest)})"
-
-
-def _distance(arm: Arm, other: Arm, by: Sequence[str]) -> list[str]:
-    """Keys in which two arms differ, less those of ``by`` and those that are chosen."""
-    one, two = flatten(arm.config), flatten(other.config)
-    ignored = (*CHOSEN, *UNCHANGING, DATA) if arm.has_seeds else (*UNCHANGING, DATA)
-    keys = sorted(k for k in one.keys() | two.keys() if repr(one.get(k)) != repr(two.get(k)))
-    return [k for k in keys if not k.startswith(ignored) and not named(k, by)]
 
 
 def undecidable(pairs: Sequence[Pair]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sizewise.errors import OutcomeError
-from sizewise.files import parse_json
+from sizewise.files import key_text, parse_json
 from sizewise.record.brackets import TuningRecord, read_tuning
 from sizewise.record.directories import OUTCOME_FILE, RunDir
 from sizewise.record.kinds import check_kinds
@@ -121,7 +120,7 @@ def load_runs(paths: Iterable[Path]) -> Loaded:
         except OutcomeError as error:
             problems.append(Problem(str(directory), str(error)))
             continue
-        key = json.dumps([outcome.identity, dict(outcome.data.fingerprints)], sort_keys=True)
+        key = key_text([outcome.identity, dict(outcome.data.fingerprints)])
         copies.setdefault(key, []).append(Run(directory, outcome))
     runs = [next(filter(_is_whole, same), same[0]) for same in copies.values()]
     for run, same in zip(runs, copies.values(), strict=True):

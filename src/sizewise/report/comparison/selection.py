@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
+from sizewise.files import key_text
 from sizewise.record.identity import flatten
 from sizewise.record.stops import by_loss
 from sizewise.report.comparison.arms import CLASSICAL, DATA, TUNED, ZERO_SHOT, Arm, TestSet
@@ -72,7 +72,7 @@ def rest(arm: Arm, ignored: tuple[str, ...]) -> str:
     if any(key.startswith("dataset") for key in ignored):
         ignored = (*ignored, DATA)
     flat = {k: v for k, v in flatten(arm.config).items() if not k.startswith(ignored)}
-    return json.dumps(flat, sort_keys=True, default=str)
+    return key_text(flat)
 
 
 def alike_but_for(arms: Sequence[Arm], ignored: tuple[str, ...]) -> list[list[Arm]]:

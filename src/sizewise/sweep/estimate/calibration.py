@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.config.data import SPLITS
-from sizewise.files import hash_text, read_json, sealed, unsealed, write_json
+from sizewise.files import hash_text, key_text, read_json, sealed, unsealed, write_json
 from sizewise.job.submit import Job
 from sizewise.record.kinds import check_kinds
 from sizewise.sweep.launch.slot import Slot
@@ -122,7 +122,7 @@ def kind_key(config: Mapping[str, Any], workers: int, threads: int | None) -> st
         parts["lora"] = parts["trainer"]["accumulate"] = None
     where: list[Any] = [platform.node(), platform.machine(), os.cpu_count(), workers, threads]
     where += [os.environ.get("CUDA_VISIBLE_DEVICES"), _versions()]
-    return hash_text(json.dumps([VERSION, parts, where], sort_keys=True, default=str), 24)
+    return hash_text(key_text([VERSION, parts, where]), 24)
 
 
 def _costly(dataset: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sizewise.composition.others import others_of
-from sizewise.files import hash_text
+from sizewise.files import hash_text, key_text
 from sizewise.job.submit import DEFAULT_FUNCTION, Job
 from sizewise.record.identity import trains
 from sizewise.training.group_size import evenly, shared_pace
@@ -133,4 +132,4 @@ def pack_key(job: Job) -> str | None:
     kept = {key: value for key, value in trainer.items() if key not in FREE}
     lean = lora.get("fast", True)
     parts = (model, config.get("quantization"), config.get("dataset"), kept, lean)
-    return json.dumps(parts, sort_keys=True, default=str)
+    return key_text(parts)
