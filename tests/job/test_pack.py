@@ -19,7 +19,7 @@ from tests.training.jobs import exit_code, forked
 
 from sizewise.composition.compose import compose_run
 from sizewise.job.execute import JobResult, execute
-from sizewise.job.pack import Crew, Member, Room, execute_together, fitting, room_for
+from sizewise.job.pack import Crew, Member, PackRoom, execute_together, fitting, room_for
 from sizewise.job.submit import Job, make_job, submit
 from sizewise.models.adapter.packed import NotPackableError, PackedBase
 from sizewise.models.plan.planner import MemoryPlan
@@ -404,7 +404,7 @@ def test_jobs_that_do_not_fit_beside_the_others_come_after_them(
         run(self, run_dirs)
 
     monkeypatch.setattr(Crew, "run", counted)
-    monkeypatch.setattr("sizewise.job.pack.room_for", lambda run_dirs: Room(2, 1, 1))
+    monkeypatch.setattr("sizewise.job.pack.room_for", lambda run_dirs: PackRoom(2, 1, 1))
     jobs = [planned(tmp_path, f"packed{n}", *each, "stage=train") for n, each in enumerate(UNEQUAL)]
     assert {result.state for result in together(jobs).values()} == {JobState.DONE}
     assert crews == [2, 1]
@@ -423,7 +423,7 @@ def test_the_largest_job_is_planned_and_whatever_cannot_be_planned_limits_nothin
     ]  # fmt: skip
     jobs = [planned(tmp_path, f"packed{n}", *each) for n, each in enumerate(kinds)]
     run_dirs = [job.run_dir for job in jobs]
-    assert room_for(run_dirs) == Room(5, 5, 5), "no GPU"
+    assert room_for(run_dirs) == PackRoom(5, 5, 5), "no GPU"
     card = SimpleNamespace(total_memory=115)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     monkeypatch.setattr("sizewise.job.pack.resolve_device", lambda cfg: torch.device("cuda"))
@@ -443,7 +443,7 @@ def test_the_largest_job_is_planned_and_whatever_cannot_be_planned_limits_nothin
         raise ValueError("no such shape")
 
     monkeypatch.setattr("sizewise.job.pack.plan_job", fails)
-    assert room_for(run_dirs) == Room(5, 5, 5)
+    assert room_for(run_dirs) == PackRoom(5, 5, 5)
     assert "no such shape" in caplog.text
 
 

@@ -16,7 +16,7 @@ from sizewise.errors import ConfigError, DataError
 from sizewise.evaluation.answer import of_example
 from sizewise.record.predictions import Prediction
 
-Answers = tuple[list[str], list[float]]
+Guesses = tuple[list[str], list[float]]
 MOST_FEATURES = 50_000
 MOST_WEIGHTS = 20_000_000
 """Weights (classes × features) beyond which features are dropped: the solver keeps 20 copies."""
@@ -29,7 +29,7 @@ class Fitted:
     ``parameters``: numbers that were fitted; ``bytes``: what they occupy in memory.
     """
 
-    answer: Callable[[Sequence[Example]], Answers]
+    answer: Callable[[Sequence[Example]], Guesses]
     parameters: int
     bytes: int
 
@@ -111,7 +111,7 @@ def question(example: Example) -> str:
     return example.messages[-1].content
 
 
-def _classify(classifier: Any, examples: Sequence[Example]) -> Answers:
+def _classify(classifier: Any, examples: Sequence[Example]) -> Guesses:
     log_probs_NC = classifier.predict_log_proba([question(example) for example in examples])
     best_N = log_probs_NC.argmax(axis=1)
     values = log_probs_NC[np.arange(len(best_N)), best_N]

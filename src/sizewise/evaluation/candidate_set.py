@@ -151,7 +151,7 @@ def encode_candidates(
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenCandidate:
     """The best candidate of one prompt in each reading, by its position among the candidates.
 
     Attributes:
@@ -179,7 +179,7 @@ class Choice:
 
 def choose(
     log_probs_BC: Tensor, lengths_C: Sequence[int], prior_C: Sequence[float] | None = None
-) -> list[Choice]:
+) -> list[ChosenCandidate]:
     """Return the best candidates of each row; the first one of equals.
 
     Args:
@@ -191,9 +191,9 @@ def choose(
     mean_B = (log_probs_BC / log_probs_BC.new_tensor(lengths_C)).argmax(-1)
     best = zip(log_probs_BC.argmax(-1).tolist(), shares_B.tolist(), mean_B.tolist(), strict=True)
     if prior_C is None:
-        return [Choice(*row) for row in best]
+        return [ChosenCandidate(*row) for row in best]
     gained_B = (log_probs_BC - log_probs_BC.new_tensor(prior_C)).argmax(-1).tolist()
-    return [Choice(*row, gained) for row, gained in zip(best, gained_B, strict=True)]
+    return [ChosenCandidate(*row, gained) for row, gained in zip(best, gained_B, strict=True)]
 
 
 def calibrated(

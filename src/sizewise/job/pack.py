@@ -65,7 +65,7 @@ def execute_together(
             raise KeyboardInterrupt(signal.Signals(crew.signal).name)
 
 
-class Room(NamedTuple):
+class PackRoom(NamedTuple):
     """How many jobs can be in memory at once, and how many of them train and answer in one pass."""
 
     members: int
@@ -73,12 +73,12 @@ class Room(NamedTuple):
     answers: int
 
 
-def room_for(run_dirs: Sequence[Path]) -> Room:
+def room_for(run_dirs: Sequence[Path]) -> PackRoom:
     """Return what the memory of this GPU has room for, as planned for the hungriest of the jobs.
 
     All of them where there is no GPU, or nothing can be planned.
     """
-    everything = Room(len(run_dirs), len(run_dirs), len(run_dirs))
+    everything = PackRoom(len(run_dirs), len(run_dirs), len(run_dirs))
     try:
         jobs = [load_job(run_dir)[0] for run_dir in run_dirs]
         device = resolve_device(jobs[0].trainer)
@@ -93,7 +93,7 @@ def room_for(run_dirs: Sequence[Path]) -> Room:
         return everything
     total = torch.cuda.get_device_properties(device).total_memory
     rooms = [fitting(plan, total, len(run_dirs)) for plan in plans]
-    return Room(*map(min, zip(*rooms, strict=True)))
+    return PackRoom(*map(min, zip(*rooms, strict=True)))
 
 
 def _kind(cfg: RunConfig) -> str:
@@ -107,7 +107,7 @@ def _own(plan: MemoryPlan) -> int:
     return sum(plan.training.get(part, 0) for part in ("adapters", "gradients", "optimizer"))
 
 
-def fitting(plan: MemoryPlan, room: int, count: int) -> Room:
+def fitting(plan: MemoryPlan, room: int, count: int) -> PackRoom:
     """Return how many of ``count`` jobs fit into ``room`` bytes; at least 1.
 
     Weights are there once, adapters, gradients and optimiser states of all members, activations and
@@ -123,7 +123,7 @@ def fitting(plan: MemoryPlan, room: int, count: int) -> Room:
 
     training = sum(plan.training.get(part, 0) for part in ("activations", "logits"))
     answering = sum(plan.generation.get(part, 0) for part in ("activations", "kv_cache"))
-    return Room(
+    return PackRoom(
         members,
         passing(plan.training_peak - own, training),
         passing(plan.generation_peak, answering),

@@ -21,7 +21,7 @@ BATCH = 8
 
 
 @dataclass(frozen=True)
-class Answers:
+class ModelAnswers:
     """What a model says to some examples: greedy ``texts``, and ``nll``, the mean negative
     log-likelihood per token of the reference answers in nats.
     """
@@ -60,7 +60,7 @@ def merge(run: FinishedRun) -> Any:
 
 def answer_all(
     model: Any, split: EncodedSplit, template: Template, generation: GenerationConfig
-) -> Answers:
+) -> ModelAnswers:
     """Ask a model every example of a split; greedy, however the run decoded."""
     encoded, greedy = split.encoded, replace(generation, do_sample=False)
     texts = [
@@ -71,11 +71,11 @@ def answer_all(
         )
     ]
     total = -sum(answer_log_probs(model, encoded, BATCH, pad_id(template)))
-    return Answers(tuple(texts), total / sum(len(e.answer_ids) for e in encoded))
+    return ModelAnswers(tuple(texts), total / sum(len(e.answer_ids) for e in encoded))
 
 
 def compare_answers(
-    before: Answers, after: Answers, base_dtype: str, trained_on: str
+    before: ModelAnswers, after: ModelAnswers, base_dtype: str, trained_on: str
 ) -> MergeReport:
     equal = sum(a == b for a, b in zip(before.texts, after.texts, strict=True))
     return MergeReport(len(before.texts), equal, before.nll, after.nll, base_dtype, trained_on)

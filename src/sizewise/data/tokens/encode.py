@@ -130,7 +130,7 @@ def encode_examples(
         table = cache.save(key, parts())
     if table is None:
         table = make_table(parts())
-    room = Room(max_length, limit, context, reserve)
+    room = TokenBounds(max_length, limit, context, reserve)
     fits, dropped = _fitting(table, template, room, name)
     encoded = table.where(fits)
     return EncodedSplit(
@@ -143,7 +143,7 @@ def encode_examples(
 
 
 @dataclass(frozen=True)
-class Room:
+class TokenBounds:
     """Bounds in tokens: as asked for, on an example, of the model; kept free behind a prompt."""
 
     asked: int
@@ -153,7 +153,7 @@ class Room:
 
 
 def _fitting(
-    table: TokenTable, template: Template, room: Room, name: str
+    table: TokenTable, template: Template, room: TokenBounds, name: str
 ) -> tuple[NDArray[np.bool_], dict[str, int]]:
     """Return which examples fit, and how many do not for which reason, in the order they come.
 

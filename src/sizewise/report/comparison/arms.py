@@ -17,7 +17,7 @@ from sizewise.record.identity import canonical_config
 from sizewise.record.outcome import Evaluation, ModelFacts, Outcome
 from sizewise.record.timing import Timing
 from sizewise.report.comparison.labels import name_all
-from sizewise.report.comparison.runs import Answers, Problem, Run
+from sizewise.report.comparison.runs import Problem, Run, ScoredAnswers
 from sizewise.statistics.arrays import FloatArray
 
 ZERO_SHOT = "zero-shot"
@@ -33,7 +33,7 @@ class Member:
 
     run: Run
     evaluation: Evaluation
-    answers: Answers | None
+    answers: ScoredAnswers | None
     scores: Mapping[str, float] = field(default_factory=dict)
 
 

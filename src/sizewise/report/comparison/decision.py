@@ -42,7 +42,7 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Contender:
     """One configuration with its score, what it costs, and how it stands to the best of all.
 
     ``share_best``: share of the resamples (of groups and seeds) in which it scores best. ``near``:
@@ -76,7 +76,7 @@ class Decision:
     margin: float
     points: str
     relations: list[Relation]
-    choices: list[Choice]
+    choices: list[Contender]
     groups: int
 
     @property
@@ -85,12 +85,12 @@ class Decision:
         return self.groups >= FEWEST_GROUPS
 
     @property
-    def smallest(self) -> Choice | None:
+    def smallest(self) -> Contender | None:
         """The near one with the fewest parameters."""
         return min((c for c in self.choices if c.near), key=lambda c: c.params, default=None)
 
     @property
-    def cheapest(self) -> Choice | None:
+    def cheapest(self) -> Contender | None:
         """The near one with the fewest seconds per answer; None where these are not alike."""
         near = [c for c in self.choices if c.near]
         timings = [c.timing for c in near if c.timing is not None]
@@ -99,7 +99,7 @@ class Decision:
         return min(near, key=lambda c: c.seconds or 0.0, default=None)
 
     @property
-    def likeliest(self) -> Choice:
+    def likeliest(self) -> Contender:
         """The one that scores best in most resamples."""
         return max(self.choices, key=lambda c: c.share_best)
 
@@ -177,7 +177,7 @@ def decide(
         seed=seed,
     )
     choices = [
-        Choice(
+        Contender(
             arm,
             test.mean(arm),
             float(arm.params),

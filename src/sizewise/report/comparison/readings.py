@@ -20,7 +20,7 @@ from sizewise.metrics.reading.closed import (
     LIKELY_PER_TOKEN,
 )
 from sizewise.report.comparison.arms import ZERO_SHOT, Arm, TestSet
-from sizewise.report.comparison.runs import Answers
+from sizewise.report.comparison.runs import ScoredAnswers
 from sizewise.statistics.arrays import FloatArray
 
 READINGS = {
@@ -184,7 +184,7 @@ def unusable(test: TestSet, arm: Arm) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _unusable(test: TestSet, answers: Answers) -> float | None:
+def _unusable(test: TestSet, answers: ScoredAnswers) -> float | None:
     places = answers.positions(test.ids)
     metric = test.said.partition("/")[0]
     names = (f"{metric}/unparsed", f"{metric}/invalid")

@@ -52,7 +52,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ScoredAnswers:
     """Per-example values [N] of one predictions file, in its order.
 
     ``scores`` by ``metric/score`` are NaN where an example lacks one, ``confidence`` (the mean
@@ -181,9 +181,9 @@ def _is_whole(run: Run) -> bool:
 class AnswerCache:
     """Reads predictions files, checked against their hashes; equal files are read once."""
 
-    read: dict[str, Answers] = field(default_factory=dict)
+    read: dict[str, ScoredAnswers] = field(default_factory=dict)
 
-    def get(self, run: Run, evaluation: Evaluation) -> Answers:
+    def get(self, run: Run, evaluation: Evaluation) -> ScoredAnswers:
         """Return an evaluation's answers; OutcomeError for a missing, changed or damaged file."""
         ref = evaluation.predictions
         if ref.sha256 not in self.read:
@@ -191,7 +191,7 @@ class AnswerCache:
         return self.read[ref.sha256]
 
 
-def parse_answers(path: Path, sha256: str | None = None) -> Answers:
+def parse_answers(path: Path, sha256: str | None = None) -> ScoredAnswers:
     """Parse a predictions file; raise OutcomeError where it is not what the record names."""
     try:
         data = path.read_bytes()
@@ -205,7 +205,7 @@ def parse_answers(path: Path, sha256: str | None = None) -> Answers:
         raise OutcomeError(f"{path} is no predictions file of this version ({error!r}).") from error
 
 
-def _answers(rows: Sequence[dict], path: Path) -> Answers:  # type: ignore[type-arg]
+def _answers(rows: Sequence[dict], path: Path) -> ScoredAnswers:  # type: ignore[type-arg]
     for number, row in enumerate(rows, start=1):
         check_kinds(row, Prediction, f"line {number}")
     names = sorted({name for row in rows for name in row["scores"]})
@@ -215,7 +215,7 @@ def _answers(rows: Sequence[dict], path: Path) -> Answers:  # type: ignore[type-
     def array(values: Iterable[float | None]) -> FloatArray:
         return np.array([nan if v is None else v for v in values], dtype=np.float64)
 
-    return Answers(
+    return ScoredAnswers(
         ids=tuple(row["id"] for row in rows),
         groups=tuple(row["group"] for row in rows),
         scores={name: array(row["scores"].get(name) for row in rows) for name in names},

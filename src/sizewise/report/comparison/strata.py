@@ -16,7 +16,7 @@ from sizewise.metrics.reading.closed import LIKELIHOOD, plain
 from sizewise.report.comparison.arms import Arm, TestSet
 from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases, scale_of
 from sizewise.report.comparison.pairs import rows
-from sizewise.report.comparison.runs import Answers
+from sizewise.report.comparison.runs import ScoredAnswers
 from sizewise.statistics.arrays import FloatArray
 from sizewise.statistics.bootstrap import difference_intervals
 from sizewise.statistics.routing import RoutingCurve, average_curve, routing_curve
@@ -131,7 +131,7 @@ def _intervals(
     return {arm.label: scale.cut(i.low, i.high, 0.0) for arm, i in zip(arms, found, strict=True)}
 
 
-def _thirds(test: TestSet, answers: Answers) -> list[str]:
+def _thirds(test: TestSet, answers: ScoredAnswers) -> list[str]:
     """Three parts of equal size by characters; the limits are part of the name."""
     chars = answers.prompt_chars[answers.positions(test.ids)]
     low, high = (int(q) for q in np.quantile(chars, [1 / 3, 2 / 3]))

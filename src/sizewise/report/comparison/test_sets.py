@@ -10,7 +10,7 @@ import numpy as np
 from sizewise import words
 from sizewise.record.predictions import read_predictions
 from sizewise.report.comparison.arms import Arm, Member, TestSet
-from sizewise.report.comparison.runs import Answers, Problem
+from sizewise.report.comparison.runs import Problem, ScoredAnswers
 from sizewise.statistics.arrays import FloatArray
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def _order(run: Run) -> tuple[int, bool, str]:
     return run.outcome.seed, bool(run.outcome.config.get("run")), run.outcome.run_id
 
 
-def _read(test: TestSet, run: Run, evaluation: Evaluation, cache: AnswerCache) -> Answers | None:
+def _read(
+    test: TestSet, run: Run, evaluation: Evaluation, cache: AnswerCache
+) -> ScoredAnswers | None:
     """Return the answers of an evaluation, or None with the reason noted."""
     try:
         return cache.get(run, evaluation)
@@ -243,7 +245,7 @@ def align(test: TestSet) -> None:
     _report(test, lost)
 
 
-def _find_common(test: TestSet, answers: Sequence[Answers]) -> None:
+def _find_common(test: TestSet, answers: Sequence[ScoredAnswers]) -> None:
     ids = [set(a.ids) for a in answers]
     common, first = set.intersection(*ids), answers[0]
     places = [i for i, key in enumerate(first.ids) if key in common]
@@ -294,7 +296,7 @@ def _unusable(test: TestSet, arm: Arm, so: str) -> None:
     test.problems.append(Problem(str(arm.first.run.directory), f"{arm.missing}: {so}"))
 
 
-def _weights(test: TestSet, answers: Sequence[Answers]) -> FloatArray | None:
+def _weights(test: TestSet, answers: Sequence[ScoredAnswers]) -> FloatArray | None:
     """Weights of the examples in the primary score; None where they all count alike."""
     found = [
         a.weights[test.primary][a.positions(test.ids)] for a in answers if test.primary in a.weights
@@ -328,7 +330,7 @@ def _totals(test: TestSet, member: Member) -> Mapping[str, float]:
     return means | _aggregated(member, set(test.ids), open_names) if open_names else means
 
 
-def _mean(answers: Answers, name: str, places: Sequence[int] | slice = slice(None)) -> float:
+def _mean(answers: ScoredAnswers, name: str, places: Sequence[int] | slice = slice(None)) -> float:
     """Mean over the examples that have the score, weighted where it is a ratio of sums."""
     values = answers.scores[name][places]
     weights = answers.weights.get(name, np.ones(len(answers.ids)))[places]

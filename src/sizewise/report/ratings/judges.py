@@ -78,10 +78,10 @@ def rated_pairs(directory: Path) -> list[RatedPair]:
     return found
 
 
-Answers = Mapping[tuple[str, str], Mapping[str, Prediction]]
+AnswersOfRuns = Mapping[tuple[str, str], Mapping[str, Prediction]]
 
 
-def _answers(directory: Path) -> Answers:
+def _answers(directory: Path) -> AnswersOfRuns:
     sides = [side for run in load_runs([directory]).runs for side in sides_of(run)]
     return {
         (side.name, side.dataset): {row.id: row for row in read_predictions(side.path)}
@@ -89,7 +89,7 @@ def _answers(directory: Path) -> Answers:
     }
 
 
-def _pair(rated: Sequence[Rating], answers: Answers) -> RatedPair | None:
+def _pair(rated: Sequence[Rating], answers: AnswersOfRuns) -> RatedPair | None:
     first = rated[0]
     a, b = (
         answers.get((name, first.dataset), {}).get(first.example) for name in (first.a, first.b)
