@@ -39,7 +39,7 @@ from sizewise.evaluation.endpoint import (
     token_counts,
 )
 from sizewise.evaluation.text import decode_answer, opened_thought
-from sizewise.files import hash_text
+from sizewise.files import hash_text, tail
 from sizewise.record.predictions import Prediction
 
 log = logging.getLogger(__name__)
@@ -226,9 +226,7 @@ def _wait_until_up(
 
 
 def _last_lines(log_file: Path) -> str:
-    return "\n".join(
-        log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-    )
+    return "\n".join(tail(log_file, LAST_LINES))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
