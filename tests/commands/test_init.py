@@ -6,9 +6,11 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from tests.e2e.commands import begin, printed
 from tests.training.jobs import exit_code
@@ -18,6 +20,7 @@ from sizewise.commands.init import init_command, read_table
 from sizewise.composition.compose import compose_run
 from sizewise.config import DatasetConfig
 from sizewise.data.build import build_splits
+from sizewise.data.rows.columns import with_fields
 from sizewise.errors import ConfigError, DataError
 
 LABELS = ("billing", "delivery", "it's [other]")
@@ -178,13 +181,46 @@ def test_objects_are_neither_question_nor_answer(named: dict[str, str]) -> None:
     """The answer of each row stands among its fields: it would be in the prompt."""
     asked = [{"question": f"What is {i}?", "best": f"It is {i}."} for i in range(30)]
     rows = [{"qa": fields, "n": i} for i, fields in enumerate(asked)]
-    with pytest.raises(DataError, match=r"'qa' holds objects \(with question, best\)"):
+    with pytest.raises(DataError, match=r"'qa' holds objects.* fields: qa\.question, qa\.best\."):
         guess(rows, **named)
+    fields = [with_fields(row) for row in rows]
+    if not named:
+        assert (guess(fields).prompt, guess(fields).answer) == ("{qa.question}", "{qa.best}")
     beside = [
         {"qa": fields, "note": f"Note {i} of a day", **fields} for i, fields in enumerate(asked)
     ]
     if not named:
         assert (guess(beside).prompt, guess(beside).answer) == ("{question}", "{best}")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_fields_of_objects_are_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """As data sets of translations and of answers with places have them."""
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"translation": {"en": f"word {i}", "de": f"Wort {i}", "more": {"by": f"a{i % 30}"}}}
+        for i in range(60)
+    ]
+    table, path = pandas.DataFrame(rows), Path(f"pairs.{suffix}")
+    table.to_parquet(path) if suffix == "parquet" else table.to_json(
+        path, orient="records", lines=True
+    )
+    init_command(path, None, "translation.en", "translation.de", force=False)
+    train = build_splits(written("pairs")).train
+    assert {(e.prompt_text, e.answer) for e in train} <= {
+        (f"word {i}", f"Wort {i}") for i in range(60)
+    }
+    own = replace(written("pairs"), group=["translation.more.by"])
+    splits = build_splits(own)
+    by_split = [
+        {int(e.answer.split()[1]) % 30 for e in getattr(splits, name)}
+        for name in ("train", "validation", "test")
+    ]
+    assert sum(map(len, by_split)) == 30, "whoever wrote two of them is in one split"
+    with pytest.raises(DataError, match=r"'translation\.fr'.* 'translation\.de'"):
+        build_splits(replace(written("pairs"), answer="{translation.fr}"))
 
 
 def test_one_column_is_not_question_and_answer() -> None:

@@ -157,11 +157,8 @@ def _objects(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def _no_cells(name: str, objects: Mapping[str, Sequence[str]]) -> str:
-    fields = ", ".join(objects[name])
-    return (
-        f"column {name!r} holds objects (with {fields}), and the answer may be in them. Give each "
-        "field a column of its own, for example with pandas.json_normalize."
-    )
+    fields = ", ".join(f"{name}.{field}" for field in objects[name])
+    return f"column {name!r} holds objects. Name one of their fields: {fields}."
 
 
 def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> Column:

@@ -110,6 +110,22 @@ def tidy(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
+def with_fields(row: dict[str, Any]) -> dict[str, Any]:
+    """Give the fields of objects names of their own: ``answer.text`` beside ``answer``.
+
+    Fields of fields as well; a column that is called so wins.
+    """
+    objects = [(name, cell) for name, cell in row.items() if isinstance(cell, Mapping)]
+    if not objects:
+        return row
+    named = dict(row)
+    for name, cell in objects:
+        fields = {f"{name}.{field}": value for field, value in cell.items()}
+        for field, value in with_fields(fields).items():
+            named.setdefault(field, value)
+    return named
+
+
 def all_columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the names that occur in any row, in order of appearance."""
     names: dict[str, None] = {}

@@ -15,6 +15,7 @@ from typing import Any
 
 from sizewise.config.data import KNOWN_SPLITS, SOURCES, SPLIT_COLUMN, SourceConfig
 from sizewise.data.rows import formats, hub
+from sizewise.data.rows.columns import with_fields
 from sizewise.data.rows.formats import EXCEL, TABBED, Reading, Row
 from sizewise.data.rows.stream import Rows
 from sizewise.errors import DataError
@@ -69,10 +70,11 @@ def _open(source: SourceConfig) -> Reading:
     def read() -> Iterator[Row]:
         for part, split, reading in parts:
             own = {} if split is None else {SPLIT_COLUMN: split}
-            row = None
-            for row in reading():
+            empty = True
+            for row in map(with_fields, reading()):
+                empty = False
                 yield {**row, **own} if own else row
-            if row is None:
+            if empty:
                 raise DataError(f"dataset.source.path={part.path!r} holds no rows.")
 
     return read
