@@ -17,7 +17,7 @@ from sizewise.job.submit import Job
 from sizewise.record.claims import Claim, this_process, try_claim
 from sizewise.record.directories import RunDir
 from sizewise.record.outcome import write_outcome
-from sizewise.record.state import JobState, job_state, read_failure
+from sizewise.record.state import JobState, job_state, read_failure, record_failure
 from sizewise.sweep.launch import ray_launcher
 from sizewise.sweep.launch.backend import LaunchOptions
 from sizewise.sweep.launch.local_launcher import Pool
@@ -104,6 +104,33 @@ def test_a_second_launcher_says_who_holds_a_job_and_not_that_it_starts(
     said = capsys.readouterr().err
     assert said.startswith(who)
     assert "start" not in said
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_job_that_fails_elsewhere_is_reported_and_not_begun(
+    tmp_path: Path,
+    submitted: Submit,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    retries: int,
+) -> None:
+    """By Ray as by the pool of this machine: whoever had it has tried as often as was asked."""
+    job = submitted(1)
+    claim = held(job)
+
+    def fail(_: float) -> None:
+        record_failure(job.run_dir, "it broke")
+        claim.release("failed")
+
+    monkeypatch.setattr(ray_launcher.time, "sleep", fail)
+    ray: Any = Ray(lambda number: None)
+    options = LaunchOptions(tmp_path, retries=retries)
+    run_in(ray, [[job]], options)
+    pool = Pool([], [], options, Progress(1, live=False))
+    pool.elsewhere.append(job)
+    pool.look_elsewhere()
+    assert (ray.begun, len(pool.waiting)) == (0, 0)
+    assert capsys.readouterr().err.count("failed: it broke") == 2
 
 
 def test_ray_waits_for_a_job_that_another_sweep_ends(

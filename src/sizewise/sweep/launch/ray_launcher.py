@@ -161,7 +161,8 @@ class _Tasks:
         state = job_state(job.run_dir)
         failed = state == JobState.FAILED
         # Interrupted: another process had it, and is gone.
-        again = failed and self._tries[job.identity.hash] <= self._options.retries
+        tries = self._tries.get(job.identity.hash)  # None: it was never begun here
+        again = failed and tries is not None and tries <= self._options.retries
         if again or state not in ENDED:
             self._start([job])
             return True
