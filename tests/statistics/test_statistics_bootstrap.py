@@ -162,6 +162,22 @@ def test_satterthwaite_by_hand() -> None:
     assert satterthwaite([(0.0, 4), (0.0, 99)]) == 103.0
 
 
+def test_a_difference_varies_no_less_where_seeds_are_a_level_of_their_own() -> None:
+    """Two seeds that are each right once, on other examples, tie: their mean square is 0."""
+    scores = np.zeros((2, 72))
+    scores[0, 65] = scores[1, 17] = 1.0
+    base = np.zeros(72)
+    found, given = (bootstrap_difference(scores, base, minimum_seeds=least) for least in (2, 3))
+    assert found.low < 0 < found.high
+    assert found.high - found.low >= 0.9 * (given.high - given.low)
+    rng = np.random.default_rng(3)
+    for chance in (0.01, 0.03, 0.1, 0.5):
+        for seeds in (2, 3, 5):
+            drawn = (rng.random((seeds, 40)) < chance).astype(float)
+            parts = variance_components(drawn.mean(axis=0), [drawn], single_examples(40))
+            assert parts.standard_error**2 >= parts.examples_raw * (1 - 1e-12)
+
+
 def test_seed_only_variation_gives_the_t_test_over_seeds() -> None:
     rng = np.random.default_rng(5)
     offsets = rng.normal(size=7)

@@ -124,7 +124,8 @@ def variance_components(
     the seeds. Variances add as in Satterthwaite (1946, Biometrics Bulletin 2) with the examples'
     part cut at 0 and degrees of freedom as in Hillis (2007, Statistics in Medicine 26).
     Every side's mean square over seeds already holds its residual, so the residual is taken out
-    of the examples' part, which would count it again.
+    of the examples' part, which would count it again: as far as the seeds show it. Seeds whose
+    means tie by chance show less, and a difference would vary less with them than without.
     """
     raw = float(units.standard_error(average_N[None, :])[0] ** 2)
     shares: list[tuple[float, int]] = []
@@ -135,7 +136,7 @@ def variance_components(
         shares.append((share, n_seeds - 1))
         residual_SU = units.influence(scores_SN - scores_SN.mean(axis=0, keepdims=True))
         mean_square = np.square(residual_SU).sum() / ((n_seeds - 1) * (units.count - 1))
-        twice_counted += float(mean_square) / (n_seeds * units.count)
+        twice_counted += min(share, float(mean_square) / (n_seeds * units.count))
     examples = max(0.0, raw - twice_counted)
     return VarianceComponents(examples, units.count - 1, tuple(shares), raw)
 
