@@ -7,10 +7,13 @@ import pytest
 from sizewise.data.example import Example, Message
 from sizewise.metrics.icd10 import Icd10
 from sizewise.metrics.label import Label
+from sizewise.metrics.reading.closed import plain
 
 from .helpers import measure, prediction
 
-LABELS = ("family history", "history", "C++", "C#", "no", "follow-up")
+LABELS = (
+    "family history", "history", "C++", "C#", "no", "follow-up", "-4", "4", ".5", "5", "है", "ह",
+)  # fmt: skip
 
 
 def lenient(text: str, reference: str) -> float:
@@ -35,6 +38,13 @@ def lenient(text: str, reference: str) -> float:
         ("C++", "C++", 1.0),  # as said
         ("It is C++.", "C++", 0.0),  # the same words as C#: not told apart
         ("<think>history</think> No!", "no", 1.0),
+        ("It is -4 degrees.", "-4", 1.0),
+        ("It is -4 degrees.", "4", 0.0),  # the sign belongs to the number
+        ("type-4", "4", 1.0),  # and here it joins two words
+        ("3.4 mg", "4", 0.0),
+        ("about .5", ".5", 1.0),
+        ("यह सही है", "है", 1.0),
+        ("यह सही है", "ह", 0.0),  # signs of vowels belong to their letters
     ],
 )
 def test_a_label_counts_where_it_is_the_one_that_an_answer_names(
@@ -92,3 +102,19 @@ def test_without_candidates_there_is_no_reading_by_likelihood() -> None:
         found = measure(metric, prediction("?", reference))
         assert not [name for name in found if name.startswith("likelihood")]
         assert "lenient_match" in found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Yes.", '"yes"', True),
+        ("'yes'.", "YES", True),
+        (".5", "5", False),
+        ('".5"', ".5", True),
+        ("5.", "5", True),
+        ("-5", "5", False),
+        ("...", ".", False),
+    ],
+)
+def test_the_point_before_a_fraction_is_no_full_stop(one: str, other: str, same: bool) -> None:
+    assert (plain(one) == plain(other)) is same

@@ -22,7 +22,7 @@ from sizewise.metrics.icd10 import Icd10
 from sizewise.metrics.perplexity import Perplexity
 from sizewise.metrics.rouge import Rouge
 from sizewise.metrics.similarity import Similarity, encoder_path
-from sizewise.metrics.tfidf import Tfidf
+from sizewise.metrics.tfidf import Tfidf, words_of
 from sizewise.models.likelihood import answer_log_probs
 from sizewise.record.predictions import Prediction
 
@@ -57,7 +57,10 @@ def test_rouge(answers: list[Prediction]) -> None:
 def test_tfidf(answers: list[Prediction]) -> None:
     metric = Tfidf()
     measure(metric, *answers)
-    vectorizer = TfidfVectorizer().fit([p.reference for p in answers])
+    both = [p.text for p in answers] + [p.reference for p in answers]
+    vocabulary = sorted({word for text in both for word in words_of(text)})
+    vectorizer = TfidfVectorizer(analyzer=words_of, vocabulary=vocabulary)
+    vectorizer.fit([p.reference for p in answers])
     texts = vectorizer.transform([p.text for p in answers])
     references = vectorizer.transform([p.reference for p in answers])
     expected = cosine_similarity(texts, references).diagonal()

@@ -9,7 +9,7 @@ import pytest
 
 from sizewise.data.example import Example, Message
 from sizewise.data.tokens.reasoning import REASONING_TAGS, answer_of, strip_reasoning
-from sizewise.evaluation.baselines import fit_majority
+from sizewise.evaluation.baselines import fit
 from sizewise.metrics.base import ExampleMetric
 from sizewise.metrics.bertscore import BertScore
 from sizewise.metrics.icd10 import Icd10
@@ -94,7 +94,7 @@ def test_reasoning_of_references_neither_repeats_nor_lengthens_anything() -> Non
 def test_the_majority_is_counted_without_reasoning() -> None:
     answers = [f"<think>row {i}</think>\nbilling" for i in range(3)] + ["other", "other"]
     train = [Example((Message("user", "q"),), answer, "g") for answer in answers]
-    texts, _ = fit_majority(train).answer(train[:1])
+    texts, _ = fit("majority", train).answer(train[:1])
     assert texts == ["billing"]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from sizewise.metrics.base import ExampleMetric, build_metrics
 from sizewise.metrics.length import Length
 from sizewise.metrics.memorization import Memorization
 from sizewise.metrics.preference import Preference
+from sizewise.metrics.reading.closed import words
 from sizewise.metrics.repetition import Repetition, repetition_scores
 from sizewise.metrics.rouge import Rouge
 from sizewise.metrics.similarity import (
@@ -26,7 +28,7 @@ from sizewise.metrics.similarity import (
     cosines,
     encoder_path,
 )
-from sizewise.metrics.text import NgramIndex, distinct, longest_repeat, ngrams, sentences, words
+from sizewise.metrics.text import NgramIndex, distinct, longest_repeat, ngrams, sentences
 from sizewise.metrics.tfidf import Tfidf, tfidf_cosines
 
 from .helpers import measure, prediction
@@ -68,13 +70,12 @@ def test_tfidf_equals_the_formula() -> None:
     texts, references = [a for a, _ in PAIRS], [b for _, b in PAIRS]
 
     def vector(text: str) -> dict[str, float]:
-        counts = Counter(w for w in words(text) if len(w) > 1)
+        counts = Counter(words(text))
         documents = [set(words(r)) for r in references]
         weights = {}
         for word, count in counts.items():
             df = sum(word in document for document in documents)
-            if df:
-                weights[word] = count * (math.log((1 + len(documents)) / (1 + df)) + 1)
+            weights[word] = count * (math.log((1 + len(documents)) / (1 + df)) + 1)
         return weights
 
     def cosine(a: dict[str, float], b: dict[str, float]) -> float:
@@ -91,9 +92,40 @@ def test_tfidf_equals_the_formula() -> None:
 
 
 def test_tfidf_of_equal_and_of_no_known_words() -> None:
-    assert tfidf_cosines(["a head ache"], ["head ache"], ["head ache"])[0] == pytest.approx(1)
+    assert tfidf_cosines(["Head  ache."], ["head ache"], ["head ache"])[0] == pytest.approx(1)
     assert tfidf_cosines(["my knee"], ["head ache"], ["head ache"]) == [0.0]
     assert tfidf_cosines(["?"], ["!"], ["!"]) == [0.0]
+    assert tfidf_cosines(["?!"], ["?!"], ["!"]) == [1.0]
+    assert tfidf_cosines([""], [""], ["head ache"]) == [0.0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["5", "-4", "x", "किताब", "我喜欢苹果", "سلام", "café crème", "cafe\u0301 crème", "C++", "?!"],
+)
+def test_tfidf_of_what_is_right_is_one_in_any_script(text: str) -> None:
+    same = unicodedata.normalize("NFC", text)
+    assert tfidf_cosines([text], [same], [same, "other words"]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("475.11", "11"),
+        ("take two pills and never eat or sleep again", "take two pills"),
+        ("वह पानी पीता है", "वह दूध पीता है"),
+        ("-4", "4"),
+    ],
+)
+def test_tfidf_counts_what_is_said_beyond_the_reference(text: str, reference: str) -> None:
+    assert tfidf_cosines([text], [reference], [reference, "other words"])[0] < 0.8
+
+
+def test_tfidf_compares_what_is_written_without_spaces_character_by_character() -> None:
+    near, far = tfidf_cosines(
+        ["我很喜欢苹果", "今天下雨"], ["我喜欢苹果"] * 2, ["我喜欢苹果", "他去学校"]
+    )
+    assert far == 0.0 < 0.7 < near < 1.0
 
 
 def test_repetition() -> None:

@@ -34,17 +34,26 @@ class Fitted:
     bytes: int
 
 
-def fit(name: str, train: Sequence[Example], seed: int = 0) -> Fitted:
+CountsAs = Callable[[str], str]
+"""Gives answers that are one and the same to the score the same text."""
+
+
+def fit(name: str, train: Sequence[Example], seed: int = 0, counts_as: CountsAs = str) -> Fitted:
     """Fit ``tfidf_logreg`` or ``majority`` on the training split.
+
+    Answers that ``counts_as`` the same are one class, called by its commonest spelling.
 
     Raises:
         ConfigError: there is no such baseline.
         DataError: the training split is empty.
     """
     check_baseline(name)
-    if name == "majority":
-        return fit_majority(train)
-    return fit_tfidf(train, seed, features_for(len(set(_labels(train)))))
+    if not train:
+        raise DataError("A baseline needs training examples. Check dataset.max_train and split.")
+    answers = _classes([answer_of(example.answer) for example in train], counts_as)
+    if name == "majority" or len(set(answers)) == 1:
+        return fit_majority(answers)
+    return fit_tfidf(train, answers, seed, features_for(len(set(answers))))
 
 
 def check_baseline(name: str) -> None:
@@ -60,10 +69,10 @@ def features_for(classes: int) -> int:
     return min(MOST_FEATURES, max(2_000, MOST_WEIGHTS // max(classes, 1)))
 
 
-def fit_majority(train: Sequence[Example]) -> Fitted:
+def fit_majority(answers: Sequence[str]) -> Fitted:
     """Fit the baseline that always gives the most frequent answer (of equals the first)."""
-    counts = Counter(_labels(train))
-    answer = min(counts, key=lambda text: (-counts[text], text))
+    counts = Counter(answers)
+    answer = _commonest(counts)
     share = float(np.log(counts[answer] / counts.total()))
     return Fitted(
         lambda examples: ([answer] * len(examples), [share] * len(examples)),
@@ -74,26 +83,21 @@ def fit_majority(train: Sequence[Example]) -> Fitted:
 
 def fit_tfidf(
     train: Sequence[Example],
+    answers: Sequence[str],
     seed: int = 0,
     max_features: int | None = MOST_FEATURES,
     inverse_strength: float = 10.0,
     max_iter: int = 300,
 ) -> Fitted:
-    """Fit TF-IDF and logistic regression; one class alone is the majority baseline.
+    """Fit TF-IDF and logistic regression.
 
-    The classes are the whole answers, less reasoning; ``max_features`` the most frequent words and
+    The classes are the ``answers`` to the examples; ``max_features`` the most frequent words and
     pairs that are kept; ``inverse_strength`` that of the L2 penalty (scikit-learn's ``C``).
-
-    Raises:
-        DataError: the training split is empty.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    answers = _labels(train)
-    if len(set(answers)) == 1:
-        return fit_majority(train)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=max_features)
     model = LogisticRegression(C=inverse_strength, max_iter=max_iter, random_state=seed)
     classifier = make_pipeline(vectorizer, model)
@@ -118,10 +122,18 @@ def _classify(classifier: Any, examples: Sequence[Example]) -> Guesses:
     return [str(classifier.classes_[i]) for i in best_N], [float(value) for value in values]
 
 
-def _labels(train: Sequence[Example]) -> list[str]:
-    if not train:
-        raise DataError("A baseline needs training examples. Check dataset.max_train and split.")
-    return [answer_of(example.answer) for example in train]
+def _classes(answers: Sequence[str], counts_as: CountsAs) -> list[str]:
+    """Call each answer by the commonest spelling of what it counts as (of equals the first)."""
+    keys = {answer: counts_as(answer) for answer in set(answers)}
+    spellings: dict[str, Counter[str]] = {}
+    for answer in answers:
+        spellings.setdefault(keys[answer], Counter())[answer] += 1
+    names = {key: _commonest(c) for key, c in spellings.items()}
+    return [names[keys[answer]] for answer in answers]
+
+
+def _commonest(counts: Counter[str]) -> str:
+    return min(counts, key=lambda text: (-counts[text], text))
 
 
 def answer_all(fitted: Fitted, test: Sequence[Example]) -> tuple[list[Prediction], float]:

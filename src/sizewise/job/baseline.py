@@ -64,7 +64,10 @@ class Baseline(Answerer):
     def load(cls, job: PreparedJob) -> Baseline:
         """Fit the baseline on the training split of the run."""
         started = time.perf_counter()
-        fitted = fit(job.cfg.model.path.removeprefix(PREFIX), job.task.splits.train)
+        primary = job.cfg.dataset.primary
+        counts_as = next((m.counts_as for m in job.metrics if m.gives(primary)), str)
+        name, train = job.cfg.model.path.removeprefix(PREFIX), job.task.splits.train
+        fitted = fit(name, train, counts_as=counts_as)
         return cls(fitted, time.perf_counter() - started)
 
     def answer(self, job: PreparedJob, task: Task, split: SplitName, kind: str) -> Answers:

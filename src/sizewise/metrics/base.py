@@ -20,6 +20,7 @@ import torch
 from torchmetrics import Metric
 
 from sizewise.config.targets import build
+from sizewise.data.tokens.reasoning import answer_of
 
 if TYPE_CHECKING:
     from sizewise.data.example import Example
@@ -56,6 +57,13 @@ class ExampleMetric(Metric):
     def gives(self, score: str) -> bool:
         """Whether ``metric/score`` is one of this metric's."""
         return score.partition("/")[0] == self.name
+
+    def counts_as(self, answer: str) -> str:
+        """Return a text that is equal for answers which are one and the same to this metric.
+
+        Baselines count answers by it; override it where spellings of an answer score alike.
+        """
+        return answer_of(answer)
 
     def set_context(self, train_examples: Sequence[Example]) -> None:
         """Receive what no prediction tells; override it to compare answers with training data."""

@@ -84,6 +84,10 @@ class Icd10(ExampleMetric):
         self.needs_candidates = answer == "candidate"
         self.closed = answer == "text"
 
+    def counts_as(self, answer: str) -> str:
+        """The code, however it is written; the answer itself where there is none."""
+        return extract_code(answer, load_catalogue(self.catalogue).contains) or answer
+
     def check_references(self, examples: Sequence[Example]) -> None:
         missing = [e for e in examples if extract_code(e.answer) is None]
         if missing:

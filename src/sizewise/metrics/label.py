@@ -32,6 +32,9 @@ class Label(TextMetric):
         super().__init__()
         self.known: set[str] = set()
 
+    def counts_as(self, answer: str) -> str:
+        return plain(answer_of(answer))
+
     def set_context(self, train_examples: Sequence[Example]) -> None:
         self.known = {plain(answer_of(example.answer)) for example in train_examples}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sizewise.metrics.text import TextMetric, words
+from sizewise.metrics.reading.closed import words
+from sizewise.metrics.text import TextMetric
 
 if TYPE_CHECKING:
     from sizewise.record.predictions import Prediction

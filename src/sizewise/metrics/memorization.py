@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sizewise.data.tokens.reasoning import answer_of
-from sizewise.metrics.text import NgramIndex, TextMetric, words
+from sizewise.metrics.reading.closed import words
+from sizewise.metrics.text import NgramIndex, TextMetric
 
 if TYPE_CHECKING:
     from sizewise.data.example import Example

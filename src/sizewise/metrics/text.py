@@ -18,13 +18,7 @@ if TYPE_CHECKING:
     from sizewise.record.predictions import Prediction
 
 
-_WORD = re.compile(r"\w+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-
-
-def words(text: str) -> list[str]:
-    """Lower-cased runs of letters, digits and underscores, of any script."""
-    return _WORD.findall(text.lower())
 
 
 def sentences(text: str) -> list[str]:

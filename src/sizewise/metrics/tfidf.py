@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import regex
 
 from sizewise.data.tokens.reasoning import answer_of
+from sizewise.metrics.reading.closed import plain, words
 from sizewise.metrics.text import TextMetric
 
 if TYPE_CHECKING:
     from sizewise.record.predictions import Prediction
 
+_SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_UNSPACED = regex.compile(rf"[{_SCRIPTS}]\p{{M}}*|[^{_SCRIPTS}]+")
+
 
 def tfidf_cosines(
     texts: Sequence[str], others: Sequence[str], fitted_on: Sequence[str]
 ) -> list[float]:
-    """Return the cosine of each text with its other; 0 where one has no known word.
+    """Return the cosine of each text with its other, 1 where they are the same; 0 without a word.
 
-    Lower-cased words of two or more letters, raw counts, smoothed inverse document frequencies
-    from ``fitted_on``, unit length (scikit-learn's defaults, written out).
+    Words and numbers without case (``words_of``), raw counts, smoothed inverse document frequencies
+    from ``fitted_on`` (scikit-learn's formula), unit length. A word that none of these texts has
+    counts as the rarest: what is said beyond the reference costs as much as what is missing.
     """
-    vectorizer = _vectorizer()
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+
+    counts = CountVectorizer(analyzer=words_of)
     try:
-        vectorizer.fit(fitted_on)
+        counts.fit([*texts, *others, *fitted_on])
     except ValueError:  # not one word in all of them
-        return [0.0] * len(texts)
-    rows, columns = vectorizer.transform(texts), vectorizer.transform(others)
-    products = np.asarray(rows.multiply(columns).sum(axis=1)).ravel()
-    return [float(value) for value in products]
+        cosines = np.zeros(len(texts))
+    else:
+        weights = TfidfTransformer().fit(counts.transform(fitted_on))
+        rows, columns = (weights.transform(counts.transform(each)) for each in (texts, others))
+        cosines = np.asarray(rows.multiply(columns).sum(axis=1)).ravel()
+    same = (bool(t.strip()) and plain(t) == plain(o) for t, o in zip(texts, others, strict=True))
+    return [1.0 if equal else float(c) for equal, c in zip(same, cosines, strict=True)]
+
+
+def words_of(text: str) -> list[str]:
+    """Return a text's words and numbers; of scripts that leave no spaces each character."""
+    return [part for word in words(text) for part in _UNSPACED.findall(word)]
 
 
 class Tfidf(TextMetric):
@@ -70,17 +86,3 @@ class Tfidf(TextMetric):
             if len(scores) > 1 and name in scores[0]
         }
         return super().aggregate(predictions, scores) | spread
-
-
-def _vectorizer() -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    return TfidfVectorizer(
-        lowercase=True,
-        token_pattern=r"(?u)\b\w\w+\b",
-        ngram_range=(1, 1),
-        norm="l2",
-        use_idf=True,
-        smooth_idf=True,
-        sublinear_tf=False,
-    )

@@ -146,14 +146,16 @@ def _effect(sides: Sides, binary: bool, mcnemar: McNemarTest | None, level: floa
 SAME_EVERYWHERE = "Clopper-Pearson bound for equal differences"
 
 
-def _same_everywhere(seen: float, n_units: int, level: float) -> Interval:
-    """Bound a binary difference that is the same on every unit, so that resampling shows nothing.
+def bound_of_equals(
+    seen: float, n_units: int, level: float = 0.95, least: float = -1.0
+) -> Interval:
+    """Bound a mean of values that are the same on every unit, so that resampling shows nothing.
 
     Clopper-Pearson's bound on the share of units that could differ (0 of U seen), times the most
-    by which one can: 1 from a difference of 0, 2 from one of 1 or -1.
+    by which one can: values lie between `least` (-1 for differences, 0 for scores) and 1.
     """
     share = 1.0 - ((1.0 - level) / 2.0) ** (1.0 / n_units)
-    low, high = seen - share * (1.0 + seen), seen + share * (1.0 - seen)
+    low, high = seen - share * (seen - least), seen + share * (1.0 - seen)
     return Interval(low, high, level, SAME_EVERYWHERE)
 
 
@@ -184,7 +186,7 @@ def _finish(
     interval, given = intervals
     components = variance_components(differences, [m for _, m in sides.random_scores], sides.units)
     if binary and same_everywhere(sides, components.standard_error):
-        interval = _same_everywhere(float(differences.flat[0]), sides.units.count, interval.level)
+        interval = bound_of_equals(float(differences.flat[0]), sides.units.count, interval.level)
         given = interval
     name, p_value = _test(sides, components, test)
     error, df = components.standard_error, components.degrees_of_freedom
@@ -289,7 +291,7 @@ class PairedComparison:
         """
         seen = self.interval
         if seen.method == SAME_EVERYWHERE:
-            return _same_everywhere(self.difference, self.n_units, level)
+            return bound_of_equals(self.difference, self.n_units, level)
         wide, known = (
             t_quantile(self.components.df_at(1.0 - each), each) for each in (level, seen.level)
         )

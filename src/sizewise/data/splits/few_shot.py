@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sizewise.config.data import DatasetConfig
 from sizewise.data.example import DataSplits, Example, Message, as_examples
-from sizewise.data.splits.groups import shared_groups
+from sizewise.data.splits.groups import shared_groups, text_key
 from sizewise.errors import DataError
 
 
@@ -57,7 +57,7 @@ def choose(train: Sequence[Example], k: int) -> list[Example]:
     again: list[Example] = []
     seen: set[str] = set()
     for example in single:
-        label = example.meta.get("label", example.id)
+        label = text_key(example.meta.get("label", example.id))
         if label not in seen:
             fresh.append(example)
         elif len(again) < k:

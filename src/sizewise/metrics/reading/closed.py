@@ -7,10 +7,11 @@ what differs between them is form, not knowledge.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+
+import regex
 
 if TYPE_CHECKING:
     from sizewise.record.predictions import Prediction
@@ -25,7 +26,12 @@ LIKELIHOOD = {
     LIKELY_CALIBRATED: "candidate_calibrated",
 }
 READINGS = (EXACT, LENIENT, *LIKELIHOOD)
-_WORD = re.compile(r"[^\W_]+")
+# Numbers with their fraction and, unless it joins them to a word, their sign; letters with the
+# signs that belong to them (vowels of Hindi, accents that stand alone).
+_WORD = regex.compile(
+    r"(?:(?<![\w)])[-+\u2212])?(?:\d+(?:[.,]\d+)*|(?<!\w)\.\d+)(?![\p{L}\p{M}])"
+    r"|[\p{L}\p{M}\p{N}]+"
+)
 
 
 def likelihood_matches(prediction: Prediction, agrees: Callable[[str], bool]) -> dict[str, float]:
@@ -42,11 +48,13 @@ def likelihood_matches(prediction: Prediction, agrees: Callable[[str], bool]) ->
 def plain(text: str) -> str:
     """Return a label as it is compared: without case, outer quotes and a full stop, spaces joined.
 
-    Other signs stay: ``C``, ``C++`` and ``C#`` are three labels. An accent is the same however it
-    is written in Unicode.
+    Other signs stay: ``C``, ``C++`` and ``C#`` are three labels, and ``.5`` is not ``5``. An accent
+    is the same however it is written in Unicode.
     """
     joined = " ".join(unicodedata.normalize("NFC", text.casefold()).split())
-    return joined.strip(" .\"'`") or joined
+    bare = joined.strip(" .\"'`")
+    fraction = bare[:1].isdigit() and joined.partition(bare)[0].endswith(".")
+    return f".{bare}" if fraction else bare or joined
 
 
 class Lexicon:
@@ -63,14 +71,14 @@ class Lexicon:
     def __init__(self, names: Iterable[tuple[str, str]]) -> None:
         self._meanings: dict[tuple[str, ...], set[str]] = {}
         for name, meaning in names:
-            key = tuple(_words(name))
+            key = tuple(words(name))
             if key:
                 self._meanings.setdefault(key, set()).add(meaning)
         self._lengths = sorted({len(key) for key in self._meanings}, reverse=True)
 
     def only(self, text: str) -> str | None:
         """Return what the one name in a text means; None without a name, or with several."""
-        found = self._found(_words(text))
+        found = self._found(words(text))
         return next(iter(found)) if len(found) == 1 else None
 
     def _found(self, tokens: list[str]) -> set[str]:
@@ -85,5 +93,6 @@ class Lexicon:
         return found
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(unicodedata.normalize("NFC", text.casefold()))
+def words(text: str) -> list[str]:
+    """Return the words and numbers of a text, without case, accents written in one way."""
+    return list(_WORD.findall(unicodedata.normalize("NFC", text.casefold())))

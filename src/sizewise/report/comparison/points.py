@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sizewise.config import PricesConfig
 from sizewise.report.comparison.arms import CLASSICAL, ZERO_SHOT, Arm, TestSet
@@ -18,6 +19,7 @@ from sizewise.report.comparison.labels import tell_apart
 from sizewise.report.comparison.pairs import rows
 from sizewise.report.comparison.selection import CHOSEN, UNCHANGING, one_per_question, rest
 from sizewise.statistics.bootstrap import difference_intervals
+from sizewise.statistics.comparison import bound_of_equals
 from sizewise.statistics.cost import hypervolume, pareto_front
 from sizewise.statistics.learning_curve import Overtaking, overtaking_size
 from sizewise.statistics.scaling import Form, ScalingMatch, matching_size
@@ -84,7 +86,7 @@ def make_points(test: TestSet, seed: int = 0, prices: PricesConfig | None = None
 
     ``prices`` give what an answer of a local model costs in money, by its seconds.
     """
-    intervals = _intervals(test, seed)
+    intervals = score_intervals(test, test.scored, seed)
     found = []
     for position, arm in enumerate(test.arms):
         score = arm.score(test.primary)
@@ -134,15 +136,30 @@ def cost_of(arm: Arm, name: str, prices: PricesConfig | None = None) -> float | 
     return arm.energy_joules
 
 
-def _intervals(test: TestSet, seed: int) -> dict[int, tuple[float, float]]:
-    scored = test.scored
-    if not scored or len(set(test.groups)) < 2:
+def score_intervals(
+    test: TestSet, arms: Sequence[Arm], seed: int, some: NDArray[np.bool_] | None = None
+) -> dict[int, tuple[float, float]]:
+    """95 % intervals of the arms' scores by their ``id``, over the examples that are ``True``.
+
+    Where every example has the same score, which no resampling varies, a bound on the share of
+    groups that could have another; none of a single group.
+    """
+    mask = np.ones(len(test.ids), dtype=bool) if some is None else some
+    groups = np.array(test.groups)[mask].tolist()
+    if not arms or len(set(groups)) < 2:
         return {}
-    zeros = np.zeros(len(test.ids))
-    sides = [sides_of(rows(c), zeros, test.groups, weights=test.weights) for c in scored]
+    zeros = np.zeros(len(groups))
+    weights = None if test.weights is None else test.weights[mask]
+    sides = [sides_of(rows(arm)[..., mask], zeros, groups, weights=weights) for arm in arms]
     found = difference_intervals(sides, n_resamples=RESAMPLES, seed=seed)
     scale = scale_of(test)
-    return {id(c): scale.cut(i.low, i.high, 0.0) for c, i in zip(scored, found, strict=True)}
+    ends: dict[int, tuple[float, float]] = {}
+    for arm, side, interval in zip(arms, sides, found, strict=True):
+        scores = side.a.scores
+        if scale.percent and scores.min() == scores.max():
+            interval = bound_of_equals(float(scores.mean()), side.units.count, least=0.0)
+        ends[id(arm)] = scale.cut(interval.low, interval.high, 0.0)
+    return ends
 
 
 def fronts(test: TestSet, points: Sequence[Point]) -> list[Front]:

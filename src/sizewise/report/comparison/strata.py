@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from sizewise.data.splits.frequency import STRATUM, spellings
 from sizewise.metrics.reading.closed import LIKELIHOOD, plain
 from sizewise.report.comparison.arms import Arm, TestSet
-from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases, scale_of
+from sizewise.report.comparison.contrast import Case, Contrast, Tested, compare_cases
 from sizewise.report.comparison.pairs import rows
+from sizewise.report.comparison.points import score_intervals
 from sizewise.report.comparison.runs import ScoredAnswers
 from sizewise.statistics.arrays import FloatArray
-from sizewise.statistics.bootstrap import difference_intervals
 from sizewise.statistics.routing import RoutingCurve, average_curve, routing_curve
-from sizewise.statistics.sides import sides_of
 
 MOST_LEVELS = 12
 FEWEST = 5
@@ -119,16 +118,8 @@ def with_intervals(
 def _intervals(
     test: TestSet, arms: Sequence[Arm], mask: NDArray[np.bool_], seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Bootstrap intervals of the arms' means over some of the examples; none of a single group."""
-    groups = np.array(test.groups)[mask].tolist()
-    if len(set(groups)) < 2:
-        return {}
-    zeros = np.zeros(len(groups))
-    weights = None if test.weights is None else test.weights[mask]
-    sides = [sides_of(rows(arm)[..., mask], zeros, groups, weights=weights) for arm in arms]
-    found = difference_intervals(sides, n_resamples=RESAMPLES, seed=seed)
-    scale = scale_of(test)
-    return {arm.label: scale.cut(i.low, i.high, 0.0) for arm, i in zip(arms, found, strict=True)}
+    found = score_intervals(test, arms, seed, mask)
+    return {arm.label: found[id(arm)] for arm in arms if id(arm) in found}
 
 
 def _thirds(test: TestSet, answers: ScoredAnswers) -> list[str]:
