@@ -12,7 +12,10 @@ from tests.report.factory import PRIMARY, Spec, Task, make_run, make_sweep, plan
 
 from sizewise import words
 from sizewise.errors import ConfigError
+from sizewise.evaluation.score import score_predictions
+from sizewise.metrics.perplexity import Perplexity
 from sizewise.record.outcome import Evaluation, file_ref, read_outcome, write_outcome
+from sizewise.record.predictions import read_predictions
 from sizewise.report.comparison.arms import CLASSICAL, ENCODER, TUNED, ZERO_SHOT
 from sizewise.report.comparison.by import _several_values
 from sizewise.report.comparison.compare import Comparison, SetComparison, compare
@@ -649,3 +652,58 @@ def test_without_a_larger_model_the_verdict_is_about_the_best_by_validated_score
     contrast = find_contrast(made.test, None)
     assert contrast is not None
     assert contrast.small.model.lora_r == 4
+
+
+def record_score(directory: Path, value: float, name: str = PRIMARY) -> None:
+    """Change a recorded score of the tuned model, and leave its answers as they are."""
+    outcome = read_outcome(directory)
+    ((dataset, entry),) = (outcome.tuned or {}).items()
+    tuned = {dataset: replace(entry, scores={**entry.scores, name: value})}
+    write_outcome(replace(outcome, tuned=tuned), directory)
+
+
+@pytest.mark.parametrize("left_out", [0, 20])
+def test_a_recorded_score_that_its_answers_do_not_give_is_said(
+    tmp_path: Path, left_out: int
+) -> None:
+    small, large = make_sweep(tmp_path, [Spec("nano", 0.2, 0.6), Spec("micro", 0.2, 0.5)])
+    if left_out:
+        rescore(large, lambda i, row: row if i >= left_out else None)
+        rows = (large / "predictions" / "tuned.test.jsonl").read_text().splitlines()
+        record_score(large, float(np.mean([json.loads(r)["scores"][PRIMARY] for r in rows])))
+    assert not any("its answers give" in p.reason for p in compare([tmp_path]).problems)
+    record_score(small, 0.859)
+    comparison = compare([tmp_path])
+    (problem,) = [p for p in comparison.problems if "its answers give" in p.reason]
+    assert problem.where == str(small)
+    assert f"{PRIMARY} 0.859 (the answers' own: 0.6)" in problem.reason
+    (result,) = comparison.sets
+    (arm,) = [arm for arm in result.test.arms if arm.label == "nano LoRA r=8"]
+    assert arm.score() == pytest.approx(result.test.mean(arm))
+    assert arm.score() != 0.859
+
+
+@pytest.mark.parametrize("target", ["sizewise.metrics.perplexity.Perplexity", "theirs.Metric"])
+def test_a_score_of_a_corpus_is_held_against_its_own_rule(tmp_path: Path, target: str) -> None:
+    """That of a metric which is not of this package is held against nothing."""
+    name = "perplexity/perplexity"
+    spec = Spec("nano", 0.2, 0.6, extra={"metric": {"perplexity": {"_target_": target}}})
+    directory = plant(tmp_path / "run", spec, {name: np.ones(200)}, {name: np.ones(200)})
+    write_outcome(replace(read_outcome(directory), primary=name, direction="min"), directory)
+    path = directory / "predictions" / "tuned.test.jsonl"
+    predictions = [replace(p, log_prob=-float(i % 9)) for i, p in enumerate(read_predictions(path))]
+    totals, scored = score_predictions(predictions, [Perplexity()])
+    lines = iter([p.to_json() for p in scored])
+    rescore(directory, lambda _, row: row.update(next(lines)) or row)
+    record_score(directory, totals[name], name)
+    config = {**read_outcome(directory).config, **spec.extra}
+    write_outcome(replace(read_outcome(directory), config=config), directory)
+
+    def problems() -> list[str]:
+        found = compare([tmp_path]).problems
+        return [p.reason for p in found if "its answers give" in p.reason and "tuned" in p.reason]
+
+    assert totals[name] != pytest.approx(np.mean([p.scores[name] for p in scored]))
+    assert problems() == []
+    record_score(directory, 1.5, name)
+    assert len(problems()) == (target != "theirs.Metric")

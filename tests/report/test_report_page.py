@@ -142,6 +142,7 @@ def test_setup_says_how_it_was_made(comparison: Comparison, page: str) -> None:
         "Leaks": "no group is in more than one split",
         "System prompt": "Answer briefly.",
         "Prompt": "{note} <code>?",
+        "Limit of prompt and answer (tokens)": "512",
         "Decoding": "greedy, at most 16 new tokens",
         "Score": "icd10/exact_match, more is better",
         "Adapters": "lora r=8, alpha 16",

@@ -17,7 +17,7 @@ from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.labels import name_all, tell_apart
 from sizewise.report.comparison.strata import CHAPTERS, PROMPT_LENGTH, _levels, chapter
 from sizewise.report.page.page import charts_of
-from sizewise.report.page.prose import scaling_sentence
+from sizewise.report.page.prose import hybrid_sentence, scaling_sentence
 from sizewise.statistics.learning_curve import REACHED
 from sizewise.statistics.scaling import ABOVE, MATCHED, NO_FIT, NOT_RISING
 
@@ -108,6 +108,18 @@ def test_hybrid_starts_and_ends_with_the_models_themselves(tmp_path: Path) -> No
     assert curve.scores[-1] == pytest.approx(0.4)
     assert curve.best_score >= 0.6
     assert (curve.oracle >= curve.scores - 1e-12).all()
+
+
+def test_the_area_of_a_hybrid_is_not_called_its_gain(tmp_path: Path) -> None:
+    """The area counts from random routing, the gain from the small model alone."""
+    result = compared(tmp_path, [Spec("nano", 0.2, 0.6), Spec("mini", 0.4, None)])
+    curve, sentence = result.views.hybrid, hybrid_sentence(result.test, result.views)
+    assert curve is not None
+    ideal = f"{100 * curve.oracle.max():.1f} %"
+    assert f"who does better on each prompt: {ideal}." in sentence
+    assert "Of the area between random and ideal routing" in sentence
+    assert sentence.endswith(f"covers {100 * curve.gain_captured:.0f} %.")
+    assert "possible gain" not in sentence
 
 
 def test_each_seed_is_routed_by_its_own_confidence(tmp_path: Path) -> None:

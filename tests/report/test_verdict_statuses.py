@@ -29,7 +29,7 @@ from sizewise.report.comparison.compare import SetComparison, compare
 from sizewise.report.comparison.contrast import find_contrast
 from sizewise.report.comparison.costs import _batch
 from sizewise.report.comparison.decision import gate
-from sizewise.report.comparison.pairs import primary_pair
+from sizewise.report.comparison.pairs import pair_of, primary_pair
 from sizewise.report.comparison.readings import who_chose
 from sizewise.report.comparison.runs import AnswerCache, load_runs
 from sizewise.report.comparison.strata import strata_of
@@ -709,6 +709,20 @@ def test_the_gate_names_a_baseline_that_neither_exceeds(rate: float, tmp_path: P
     line = gate(test, named, 2.0).line
     assert line.startswith("PASS: nano LoRA r=8 is better than mini zero-shot")
     assert ("But tfidf_logreg, without a language model, scores 70.0 %" in line) == (rate > 0.5)
+
+
+def test_the_gate_names_no_baseline_against_itself(tmp_path: Path) -> None:
+    pair(tmp_path, said(0.5), said(0.25, offset=1))
+    classical(tmp_path, "tfidf_logreg", 0.7, 3)
+    test = only(tmp_path).test
+    asked = pair_of(test, "nano LoRA r=8", "tfidf_logreg")
+    assert asked is not None
+    assert " But " not in gate(test, asked, 2.0).line
+    classical(tmp_path, "tfidf_svm", 0.8, 4)
+    test = only(tmp_path).test
+    asked = pair_of(test, "nano LoRA r=8", "tfidf_logreg")
+    assert asked is not None
+    assert "But tfidf_svm, without a language model, scores 80.0 %" in gate(test, asked, 2.0).line
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report.factory import CODES, PRIMARY, Spec, Task, make_run
+from tests.report.factory import CODES, PRIMARY, Spec, Task, make_run, make_sweep
 from tests.report.real_run import real_run
 from tests.report.written import write_results
 
-from sizewise.commands.provenance import reproduce_command
+from sizewise.commands.provenance import reproduce_command, verify_command
 from sizewise.composition.compose import compose_config
 from sizewise.composition.inputs import pinned
 from sizewise.config import PricesConfig
@@ -212,6 +212,45 @@ def test_runs_beside_those_compared_and_prices_change_nothing(tmp_path: Path) ->
     write_results(compare([first], prices=prices), tmp_path)
     (results,) = (v for v in verify_sweep(tmp_path) if v.directory == tmp_path)
     assert results.ok
+
+
+def test_a_planned_job_without_a_result_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, _ = real_run(tmp_path), make_run(tmp_path / "other", Spec(task=Task(examples=4)))
+    shutil.rmtree(tmp_path / "other")
+    for name, file in {"begun": "failed.json", "stopped": "pruned.json"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("{}")
+    jobs = [first.name, "other", "begun", "stopped", ["..", 7]]
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+    *_, last = verify_sweep(tmp_path)
+    said = "3 planned jobs without a result here: other (no directory), begun (failed), ['..', 7]"
+    (check,) = last.checks
+    assert last.ok
+    assert (check.name, check.status) == ("sweep.json", UNCHECKED)
+    assert check.detail.startswith(said)
+    assert verify_command(tmp_path)
+    end = " ".join(capsys.readouterr().out.split()).rpartition(" checked, ")[2]
+    assert end.startswith(f"0 with a difference; not checked: {said}")
+    for record in ({"jobs": [first.name]}, {"jobs": 3}, {}):
+        (tmp_path / "sweep.json").write_text(json.dumps(record))
+        assert [found.directory for found in verify_sweep(tmp_path, data=False)] == [first]
+
+
+def test_a_compared_run_that_is_gone_from_its_sweep_is_a_difference(tmp_path: Path) -> None:
+    task = Task(examples=30)
+    runs = make_sweep(tmp_path, [Spec(task=task), Spec("mini", tuned=None, task=task)])
+    names = {directory: read_outcome(directory).run_id for directory in runs}
+    for directory, name in names.items():  # as runs are called in a sweep
+        directory.rename(tmp_path / name)
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": [*names.values()]}))
+    write_results(compare([tmp_path]), tmp_path)
+    assert verify_sweep(tmp_path, data=False)[-1].ok
+    gone = names[runs[1]]
+    shutil.rmtree(tmp_path / gone)
+    (only,) = failed(verify_sweep(tmp_path, data=False)[-1])
+    assert only == f"results.json: compares runs of this sweep that have no result here: {gone}"
 
 
 def test_a_comparison_by_a_key_is_made_again_by_it(tmp_path: Path) -> None:

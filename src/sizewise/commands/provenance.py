@@ -26,7 +26,7 @@ from sizewise.report.imports.convert import split_paths, with_imports
 from sizewise.report.page.terminal import show
 from sizewise.report.page.write import report_folder, write_report
 from sizewise.runtime import command_line, prepare_environment, quiet
-from sizewise.verify import FAILED, OK
+from sizewise.verify import FAILED, OK, UNCHECKED
 from sizewise.verify.record import asked_config
 from sizewise.verify.reproduce import reproduction
 from sizewise.verify.verify import Verification, verify_run, verify_sweep
@@ -50,8 +50,20 @@ def verify_command(directory: Path, trust: bool = False) -> bool:
     for verification in found:
         _show(verification, console)
     broken = sum(not verification.ok for verification in found)
-    console.print(f"{len(found)} checked, {broken} with a difference.")
+    console.print(f"{len(found)} checked, {broken} with a difference{_unchecked(found)}.")
     return broken == 0
+
+
+def _unchecked(found: Sequence[Verification]) -> str:
+    """Say at the end what of a whole sweep was not checked."""
+    said = [
+        f"{check.detail} ({check.name})"
+        for verification in found
+        if verification.comparison
+        for check in verification.checks
+        if check.status == UNCHECKED
+    ]
+    return f"; not checked: {literal('; '.join(said))}" if said else ""
 
 
 def _show(verification: Verification, console: Console) -> None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sizewise import words
 from sizewise.errors import OutcomeError, SizewiseError
 from sizewise.files import SEAL, parse_json, read_json
 from sizewise.record.directories import OUTCOME_FILE, RESULTS_FILE, VALIDATION, RunDir, SweepDir
 from sizewise.record.outcome import Evaluation, FileRef, Outcome, read_outcome
 from sizewise.record.predictions import Prediction, read_predictions
+from sizewise.record.state import JobState, job_state
 from sizewise.verify import FAILED, OK, UNCHECKED, Check
 from sizewise.verify.data import Rebuilt, data_checks, rebuild, same, trained_on
 from sizewise.verify.record import (
@@ -30,6 +32,9 @@ NEVER = Check(
     UNCHECKED,
     "answers, log-probabilities and what they cost: `sizewise reproduce` makes them again",
 )
+
+# So many jobs without a result are named, and the others counted.
+MOST_NAMES = 8
 
 
 @dataclass(frozen=True)
@@ -161,18 +166,46 @@ def _file(name: str, ref: FileRef, directory: Path) -> Check:
 
 
 def verify_sweep(directory: Path, data: bool = True, trust: bool = False) -> list[Verification]:
-    """Check every finished run at or below ``directory`` (OutcomeError: none) and its results."""
+    """Check every finished run at or below ``directory`` (OutcomeError: none) and its results.
+
+    Jobs that a sweep planned in ``directory``, and that have no result there, are said.
+    """
     from sizewise.report.comparison.runs import find_run_dirs
 
     runs = find_run_dirs([directory])
     if not runs:
         raise OutcomeError(f"{directory} holds no finished run: there is nothing to verify.")
     found = [verify_run(run, data, trust) for run in runs]
-    results = SweepDir(directory).results
-    if results.is_file():
-        check = results_check(directory, results)
-        found.append(Verification(directory, (check,), comparison=True))
+    sweep, without = SweepDir(directory), without_result(directory)
+    checks = [_planned_check(sweep, without)] if without else []
+    if sweep.results.is_file():
+        checks.append(results_check(directory, sweep.results))
+    if checks:
+        found.append(Verification(directory, tuple(checks), comparison=True))
     return found
+
+
+def without_result(directory: Path) -> dict[str, str]:
+    """The jobs that a sweep planned and that have no result in it, by what is there instead.
+
+    Not those that a rung stopped. Whoever the record is from, nothing outside is looked at.
+    """
+    planned = (read_json(SweepDir(directory).plan) or {}).get("jobs")
+    here = {path.name: path for path in directory.iterdir()}
+    found: dict[str, str] = {}
+    for name in map(str, planned) if isinstance(planned, list) else ():
+        if name not in here:
+            found[name] = "no directory"
+        elif not RunDir(here[name]).outcome.is_file():
+            found[name] = str(job_state(here[name]))
+    return {name: state for name, state in found.items() if state != JobState.PRUNED}
+
+
+def _planned_check(sweep: SweepDir, without: Mapping[str, str]) -> Check:
+    said = [f"{name} ({state})" for name, state in without.items()]
+    number = words.plural(len(said), "planned job")
+    detail = f"{number} without a result here: {words.first_of(said, MOST_NAMES)}"
+    return Check(sweep.plan.name, UNCHECKED, detail)
 
 
 def results_check(directory: Path, stored: Path) -> Check:
@@ -215,6 +248,10 @@ def _compared(before: Mapping[str, Any], directory: Path) -> Check:
     loaded = load_runs([directory])
     runs = tuple(r for r in loaded.runs if not wanted or r.outcome.run_id in wanted)
     absent = sorted(wanted - {run.outcome.run_id for run in runs})
+    gone = sorted(without_result(directory).keys() & set(absent))
+    if gone:
+        detail = f"compares runs of this sweep that have no result here: {', '.join(gone)}"
+        return Check(RESULTS_FILE, FAILED, detail)
     if absent:
         return Check(
             RESULTS_FILE, UNCHECKED, f"not below this directory: the runs {', '.join(absent)}"

@@ -263,9 +263,11 @@ def gate(test: TestSet, pair: Pair, margin: float) -> Gate:
 
 
 def _simpler(test: TestSet, pair: Pair) -> str:
-    """Say which model without a language model scores as high as both, if any does."""
-    most = max(test.sign * arm.score() for arm in (pair.a, pair.b))
-    simple = [arm for arm in test.arms if not arm.has_form and test.sign * arm.score() >= most]
+    """Say which other model without a language model scores as high as both, if any does."""
+    sides = (pair.a, pair.b)
+    most = max(test.sign * arm.score() for arm in sides)
+    others = [arm for arm in test.arms if all(arm is not side for side in sides)]
+    simple = [arm for arm in others if not arm.has_form and test.sign * arm.score() >= most]
     best = highest_scoring(test, simple)
     if best is None:
         return ""

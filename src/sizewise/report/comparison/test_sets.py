@@ -32,7 +32,7 @@ from sizewise.report.comparison.arms import (
     base_key,
     config_key,
 )
-from sizewise.report.comparison.readings import choose_reading
+from sizewise.report.comparison.readings import choose_reading, three_readings
 from sizewise.report.comparison.runs import AnswerCache, Run
 
 
@@ -234,7 +234,7 @@ def align(test: TestSet) -> None:
     lost: dict[str, list[Member]] = {}
     for arm in test.arms:
         for member in (*arm.members, *arm.copies):
-            member.scores = _totals(test, member)
+            member.scores = {**_totals(test, member), **_contradicted(test, member)}
             if not arm.has_form and test.said in member.scores:
                 member.scores = {**member.scores, test.primary: member.scores[test.said]}
         for member in arm.members:
@@ -336,6 +336,56 @@ def _mean(answers: ScoredAnswers, name: str, places: Sequence[int] | slice = sli
     weights = answers.weights.get(name, np.ones(len(answers.ids)))[places]
     known = np.isfinite(values) & (weights > 0)
     return float(np.average(values[known], weights=weights[known])) if known.any() else np.nan
+
+
+def _contradicted(test: TestSet, member: Member) -> dict[str, float]:
+    """What the answers themselves give on the compared examples, where the record says otherwise.
+
+    Of the scores that stand beside their own per-example values: a figure that does not fit these
+    is a problem, and not used.
+    """
+    recorded, answers = member.evaluation.scores, member.answers
+    if answers is None or not test.ids:
+        return {}
+    shown = {test.said, test.primary, *three_readings(test).values()}
+    found, said = {}, []
+    for name in sorted(shown & answers.scores.keys() & recorded.keys()):
+        if not _same(recorded[name], _mean(answers, name)):
+            given = _summary(member, name, set(answers.ids))
+            if np.isfinite(given) and not _same(recorded[name], given):
+                found[name] = _summary(member, name, set(test.ids))
+                said.append(f"{name} {recorded[name]:.8g} (the answers' own: {given:.8g})")
+    if said:
+        where = member.evaluation.predictions.path
+        reason = f"what it records is not what its answers give ({where}): {', '.join(said)}."
+        test.problems.append(Problem(str(member.run.directory), f"{reason} The answers count."))
+    return found
+
+
+def _same(recorded: float, given: float) -> bool:
+    """Whether two figures are one up to rounding; one that is no number contradicts nothing."""
+    return not np.isfinite(recorded) or bool(np.isclose(given, recorded, rtol=1e-6))
+
+
+def _summary(member: Member, name: str, ids: set[str]) -> float:
+    """Sum up the stored scores of some answers by the metric's rule, by the mean where none is.
+
+    NaN where nobody can tell: the rule may be that of a metric which is not of this package.
+    """
+    answers = member.answers
+    nodes = (member.run.outcome.config.get("metric") or {}).values()
+    try:
+        metrics = [own_metric(node) for node in nodes]
+        owner = next((m for m in metrics if m is not None and m.gives(name)), None)
+        if answers is None or (owner is None and None in metrics):
+            return np.nan
+        if owner is None:
+            return _mean(answers, name, [i for i, key in enumerate(answers.ids) if key in ids])
+        some = [p for p in read_predictions(answers.path) if p.id in ids]
+        rows = [_short(p.scores, owner.name) for p in some]
+        return owner.aggregate(some, rows).get(name.partition("/")[2], np.nan)
+    except Exception:  # whatever a record names that is not here
+        return np.nan
 
 
 def _aggregated(member: Member, ids: set[str], names: set[str]) -> dict[str, float]:

@@ -261,7 +261,13 @@ def hybrid_sentence(test: TestSet, views: Views) -> str:
         f"examples; {scale.value(curve.held_out_score)} where the share is picked on others)."
     )
     if math.isfinite(curve.gain_captured):
-        text += f" Its confidence captures {100 * curve.gain_captured:.0f} % of the possible gain."
+        reached = [*curve.oracle.tolist(), curve.best_score]
+        ideal = max(reached, key=lambda score: test.sign * score)
+        text += (
+            " Ideal routing, which would know beforehand who does better on each prompt: "
+            f"{scale.value(ideal)}. Of the area between random and ideal routing, over all "
+            f"shares of prompts, its confidence covers {100 * curve.gain_captured:.0f} %."
+        )
     return text
 
 

@@ -155,7 +155,7 @@ def _prompt(test: TestSet, outcomes: Iterable[Outcome]) -> Lines:
         "Prompt": [_cut(d.get("prompt")) for d in asked],
         "Answer": [_cut(d.get("answer")) for d in asked],
         "Examples in the prompt": [_listed(d.get("few_shot") for d in asked)],
-        "Longest prompt (tokens)": [_listed(d.get("max_length") for d in asked)],
+        "Limit of prompt and answer (tokens)": [_listed(d.get("max_length") for d in asked)],
         "Decoding": [_decoding(g) for g in generation if g],
         "Score": [f"{test.primary}, {better}{read}"],
     }
