@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Mapping
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas
 import pytest
+from tests.data.test_own_files import excel
 from tests.e2e.commands import begin, printed
 from tests.training.jobs import exit_code
+from typer.testing import CliRunner
 
 from sizewise.commands.guess import guess
 from sizewise.commands.init import init_command, read_table
+from sizewise.commands.main import app
 from sizewise.composition.compose import compose_run
 from sizewise.config import DatasetConfig
 from sizewise.data.build import build_splits
@@ -235,6 +240,146 @@ def test_labels_that_are_mostly_there_go_before_notes_that_are_not() -> None:
         for i in range(60)
     ]
     assert guess(rows).answer == "{queue}"
+
+
+def reviews(count: int = 120, **more: Any) -> list[dict[str, Any]]:
+    """Return rows of a text; of ``more`` each is called with the row's number."""
+    texts = ({"review": f"the room was fine, on day {i} at least"} for i in range(count))
+    return [text | {name: make(i) for name, make in more.items()} for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("name", ["answer", "final_answer", "target_value", "answerNumber"])
+@pytest.mark.parametrize("number", [lambda i: i * 3.07, lambda i: f"{i * 37:,}", lambda i: i * i])
+def test_numbers_that_are_called_an_answer_are_one(
+    name: str, number: Callable[[int], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = reviews(**{name: number, "tags": lambda i: ("sum", "rate")[i % 2] if i % 3 else ""})
+    found = guess(rows)
+    assert (found.answer, found.task, found.answers) == (f"{{{name}}}", "classification", None)
+    assert found.other_answers == ("tags",)
+    Path("n.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    init_command(Path("n.jsonl"), None, None, None, force=False)
+    assert written("n").primary == "label/exact_match", "a number is right or wrong"
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The answers are numbers: one is right if it is written as the reference is." in said
+    test = build_splits(written("n")).test
+    assert {e.answer for e in test} <= {str(row[name]) for row in rows}
+
+
+def test_a_named_column_of_numbers_is_scored_as_numbers() -> None:
+    rows = reviews(price=lambda i: i * 1.5)
+    assert guess(rows, answer="price").task == "classification"
+    dates = reviews(day=lambda i: f"{1 + i % 28:02}.05.{1900 + i}")
+    assert guess(dates, answer="day").task == "text"
+
+
+@pytest.mark.parametrize(
+    ("name", "grade"),
+    [
+        ("stars", lambda i: 1 + i % 5),
+        ("overallRating", lambda i: f"{1 + i % 5}.0"),
+        ("score", lambda i: None if i % 9 == 4 else i % 4),
+        ("label", lambda i: i % 2),
+        ("spam", lambda i: i % 2),
+    ],
+)
+def test_ratings_are_labels_and_subjects_are_not(name: str, grade: Callable[[int], Any]) -> None:
+    rows = reviews(
+        **{name: grade}, SUBJECT=lambda i: f"S0{30 + i % 40}", price=lambda i: i * 1.25,
+        review_id=lambda i: f"r{i}",
+    )  # fmt: skip
+    found = guess(rows)
+    assert (found.prompt, found.answer, found.task) == ("{review}", f"{{{name}}}", "classification")
+    assert found.answers is not None
+    assert found.answers.listed is not None
+    assert found.group == ("SUBJECT",)
+    assert found.other_answers == ("price",), "numbers could be meant, ids could not"
+    Path("r.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    init_command(Path("r.jsonl"), None, None, None, force=False)
+    train = build_splits(written("r")).train
+    assert {e.answer for e in train} == set(found.answers.names), "written as the prompt names them"
+
+
+def test_ids_are_no_answers_and_owners_only_where_nothing_else_is() -> None:
+    alone = reviews(patient=lambda i: ("Ann", "Bob", "Eve")[i % 3])
+    assert guess(alone).answer == "{patient}"
+    beside = reviews(remark=lambda i: f"said twice, {i}", patient=lambda i: ("Ann", "Bob")[i % 2])
+    assert guess(beside).answer == "{remark}"
+    for ids in (
+        {"answer_id": lambda i: f"a{i}"},
+        {"label": lambda i: i},
+        {"case": "S{:03}".format},
+    ):
+        with pytest.raises(DataError, match="--answer COLUMN"):
+            guess(reviews(**ids))
+
+
+def test_labels_in_words_go_before_their_numbers_and_numbers_of_other_kinds() -> None:
+    words = ("bad", "fair", "good")
+    rows = reviews(label=lambda i: i % 3, verdict=lambda i: words[i % 3], zip_code=lambda i: i % 7)
+    assert (guess(rows).answer, guess(rows).other_answers) == ("{verdict}", ("label", "zip_code"))
+    assert guess(reviews(de=lambda i: f"Wort {i}", votes=lambda i: i % 6)).answer == "{de}"
+
+
+@pytest.mark.parametrize(("test", "few"), [(46, True), (60, False)])
+def test_the_test_part_of_a_split_column_is_counted(
+    capsys: pytest.CaptureFixture[str], test: int, few: bool
+) -> None:
+    rows = [
+        row | {"part": "Test" if i < test else "dev" if i < 80 else "train"}
+        for i, row in enumerate(tickets(200))
+    ]
+    init_command(write_csv(Path("t.csv"), rows), None, None, "kind", force=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{test} rows of the column part are the test part." in said
+    assert ("They are few" in said) == few
+    assert "a tenth" not in said
+    assert "0.3" not in said
+    assert len(build_splits(written("t")).test) == test
+
+
+def test_a_split_column_without_a_test_part_keeps_its_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [row | {"part": "dev" if i < 50 else "train"} for i, row in enumerate(tickets(200))]
+    init_command(write_csv(Path("t.csv"), rows), None, None, "kind", force=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "150 training rows are few: a tenth of them, 15, is the test part." in said
+    advice = re.search(r"'(test: 0.3)' below '(split:)' in the file", said)
+    assert advice is not None
+    option = Path("conf/dataset/t.yaml")
+    option.write_text(option.read_text().replace(advice[2], f"{advice[2]}\n  {advice[1]}"))
+    assert (written("t").split.column, written("t").split.test) == ("part", 0.3)
+
+
+def two_tables(path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        pandas.DataFrame(tickets()).to_sql("new tickets", connection, index=False)
+        pandas.DataFrame({"version": [1]}).to_sql("about", connection, index=False)
+    return path
+
+
+def test_a_table_of_several_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = two_tables(Path("t.db"))
+    typed = ["init", str(file), "--answer", "kind"]
+    done = CliRunner().invoke(app, typed)
+    assert isinstance(done.exception, DataError)
+    assert str(done.exception) == (
+        "t.db: Say which: --table NAME, one of its tables: new tickets, about."
+    )
+    done = CliRunner().invoke(app, [*typed, "--table", "old"])
+    assert "--table old is none of them: --table NAME, one of its tables" in str(done.exception)
+    assert CliRunner().invoke(app, [*typed, "--table", "new tickets"]).exit_code == 0
+    assert written("t").source.table == "new tickets"
+    assert len(build_splits(written("t")).train) > 0
+    with pytest.raises(DataError, match="is one table: --table is for SQLite and Excel"):
+        read_table(write_csv(Path("t.csv"), tickets()), "kind")
+    Path("t.xlsx").write_bytes(b"PK\x03\x04")
+    excel(monkeypatch, notes=[("x",)], data=[("q", "a"), ("one", 1)])
+    with pytest.raises(DataError, match="--table NAME, one of its sheets: notes, data"):
+        read_table(Path("t.xlsx"))
+    source, rows = read_table(Path("t.xlsx"), "data")
+    assert (source["table"], rows) == ("data", [{"q": "one", "a": 1}])
 
 
 def test_an_option_that_is_there_is_not_written_over() -> None:

@@ -6,12 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from sizewise.config.data import KNOWN_SPLITS
-from sizewise.data.rows.columns import all_columns, as_text, resolve_column
+from sizewise.config.data import KNOWN_SPLITS, SplitConfig
+from sizewise.data.rows.columns import all_columns, as_integer, as_text, resolve_column
 from sizewise.data.rows.conversation import DIALOGUES, holds_turns
+from sizewise.data.rows.stream import Rows
+from sizewise.data.splits.draw import read_names
 from sizewise.errors import DataError
 from sizewise.metrics.reading.answer_sets import AnswerSet, recognise
 
@@ -31,6 +34,14 @@ OWNERS = (
     "session", "thread", "doc", "document", "group", "case", "visit", "customer", "client",
     "subject",
 )  # fmt: skip
+IDS = ("id", "ids", "uuid", "guid", "index", "idx")
+RATINGS = (
+    "rating", "ratings", "stars", "star", "score", "grade", "level", "severity", "overall",
+    "points",
+)  # fmt: skip
+# In names of columns of numbers: target_value is called an answer, zip_code is not.
+VALUES = ("value", "number", "num")
+LOOSE = ("code", "icd", "a")
 # Two columns that ask together, and how.
 TOGETHER = {
     ("instruction", "input"): "{instruction}\n\n{input}",
@@ -41,6 +52,7 @@ HELD = 9
 SPLIT_NAMES = ("split", "fold", "part", "partition", "set", "subset", "__split__")
 FEW_KINDS = 50
 NEARLY_ALL = 0.95
+MOST_GRADES = 20
 
 
 @dataclass(frozen=True)
@@ -53,20 +65,54 @@ class Column:
     chars: float
     cells: tuple[str, ...]
 
+    @cached_property
+    def said(self) -> list[str]:
+        """The cells that are filled."""
+        return [cell.strip() for cell in self.cells if cell.strip()]
+
     @property
     def is_text(self) -> bool:
         """Whether it says something of its rows, and is neither a number nor an address."""
-        said = [cell for cell in self.cells[:200] if cell.strip()]
-        odd = sum(bool(_NO_TEXT.fullmatch(cell.strip())) for cell in said)
-        return bool(self.name) and self.filled > 0.5 and self.distinct > 1 and odd < len(said) / 2
+        return self._varies and not self._mostly(_NO_TEXT)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it says something of its rows, in numbers; dates and times are none."""
+        return self._varies and self._mostly(_NUMBER)
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether all that it says are whole numbers."""
+        return all(_WHOLE.fullmatch(cell) for cell in self.said)
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether it is a scale: few whole numbers, which recur as labels do."""
+        few = self.is_number and self.distinct <= MOST_GRADES and self.is_whole
+        return few and recognise(self.said) is not None
+
+    @property
+    def _varies(self) -> bool:
+        return bool(self.name) and self.filled > 0.5 and self.distinct > 1
+
+    def _mostly(self, pattern: re.Pattern[str]) -> bool:
+        said = [cell.strip() for cell in self.cells[:200] if cell.strip()]
+        return sum(bool(pattern.fullmatch(cell)) for cell in said) >= len(said) / 2
 
 
-_NO_TEXT = re.compile(r"[-+]?[\d.,:\s/-]+|https?://\S+|[0-9a-fA-F]{8}-[0-9a-fA-F-]+")
+_NO_TEXT = re.compile(
+    r"[-+]?[\d.,:\s/-]+|[-+]?[\d.,]+[eE][-+]?\d+|https?://\S+|[0-9a-fA-F]{8}-[0-9a-fA-F-]+"
+)
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?[.,]?\d+(?:[eE][-+]?\d+)?")
+_WHOLE = re.compile(r"[-+]?\d{1,300}(?:\.0)?")
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What a data set of these rows would say, as keys of ``dataset``, and what else it could."""
+    """What a data set of these rows would say, as keys of ``dataset``, and what else it could.
+
+    ``parts``: how many rows the column ``split`` gives to each split.
+    """
 
     columns: tuple[Column, ...]
     task: str
@@ -79,6 +125,7 @@ class Guess:
     group: tuple[str, ...] = ()
     strata: tuple[str, ...] = ()
     split: str | None = None
+    parts: Mapping[str, int] = field(default_factory=dict)
     other_answers: tuple[str, ...] = ()
     used: Mapping[str, str] = field(default_factory=dict)
 
@@ -91,10 +138,12 @@ def guess(
     Raises:
         DataError: a column that is named does not exist, or nothing can be question and answer.
     """
-    columns = tuple(_column(name, rows) for name in all_columns(rows))
+    whole = Rows(lambda: map(dict, rows)).whole
+    columns = tuple(_column(name, rows, name in whole) for name in all_columns(rows))
     if question is None and answer is None and _is_chat(columns, rows):
         return Guess(columns, "chat", chat=True, used={n: "conversation" for n in _turns(rows)})
-    split = next((c.name for c in columns if _is_split(c)), None)
+    divided = next(filter(_is_split, columns), None)
+    split = divided.name if divided else None
     objects = _objects(rows)
     given = _named(question, columns, "--prompt"), _named(answer, columns, "--answer")
     for column, flag in zip(given, ("--prompt", "--answer"), strict=True):
@@ -120,19 +169,21 @@ def guess(
         )
     prompt, spoken = _prompt(asked, free, answered)
     history = asked.name if any(holds_turns(row.get(asked.name)) for row in rows[:100]) else None
-    found = recognise([cell for cell in answered.cells if cell.strip()])
+    found = recognise(answered.said)
     left = [c for c in free if c.name not in spoken and c is not answered]
     rejected = next((c.name for c in left if c.name.casefold() == "rejected"), None)
     group = tuple(c.name for c in left if _groups(c, len(rows)))
-    strata = tuple(c.name for c in left if c.name not in group and _is_kind(c))[:2]
-    others = tuple(c.name for c in left if c.is_text and c.name not in (*group, rejected))
+    left = [c for c in left if c.name not in group and not _is_id(c)]
+    strata = tuple(c.name for c in left if _is_kind(c))[:2]
+    others = tuple(c.name for c in left if (c.is_text or c.is_number) and c.name != rejected)
     used = dict.fromkeys(spoken, "earlier turns" if history else "question") | {
         answered.name: "answer"
     }
     used |= dict.fromkeys(group, "group") | dict.fromkeys(strata, "stratum")
     return Guess(
         columns=columns,
-        task=found.task if found else "text",
+        # Numbers that differ in one digit are as wrong as any: shared words would say nothing.
+        task=found.task if found else "classification" if answered.is_number else "text",
         prompt="" if history else prompt,
         answer=f"{{{answered.name.strip()}}}",
         history=history,
@@ -141,6 +192,7 @@ def guess(
         group=group,
         strata=strata,
         split=split,
+        parts=_parts(divided) if divided else {},
         other_answers=others,
         used=used | ({split: "split"} if split else {}),
     )
@@ -161,8 +213,10 @@ def _no_cells(name: str, objects: Mapping[str, Sequence[str]]) -> str:
     return f"column {name!r} holds objects. Name one of their fields: {fields}."
 
 
-def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> Column:
-    cells = tuple(as_text(row.get(name), name, structured=True) for row in rows)
+def _column(name: str, rows: Sequence[Mapping[str, Any]], whole: bool) -> Column:
+    """Read a column as examples do; ``whole``: gaps turned its integers into 1.0, 2.0, …"""
+    given = (as_integer(row.get(name)) if whole else row.get(name) for row in rows)
+    cells = tuple(as_text(cell, name, structured=True) for cell in given)
     said = [cell for cell in cells if cell.strip()]
     chars = fmean(map(len, said)) if said else 0.0
     return Column(name, len(said) / len(rows), len(set(said)), chars, cells)
@@ -187,6 +241,13 @@ def _is_split(column: Column) -> bool:
     return called and column.distinct > 1 and known > len(values) / 2
 
 
+def _parts(column: Column) -> Counter[str]:
+    """Count the rows that a split column gives to each split, read as it will be."""
+    values = [cell.strip() for cell in column.cells]
+    split_of = read_names(values, SplitConfig().names)
+    return Counter(split_of[value] for value in values if value in split_of)
+
+
 def _named(name: str | None, columns: Sequence[Column], flag: str) -> Column | None:
     if name is None:
         return None
@@ -195,14 +256,63 @@ def _named(name: str | None, columns: Sequence[Column], flag: str) -> Column | N
 
 
 def _answer(columns: Sequence[Column], question: str | None) -> Column | None:
-    """Return what is called like an answer, else what holds labels or codes, else the last text."""
-    free = [c for c in columns if c.is_text and c.name.strip() != (question or "").strip("{} ")]
-    named = _called(free, ANSWERS)
+    """Return what is called like an answer, else what is likely to be one by its contents.
+
+    These are ratings, labels or codes, the last text, a scale of any name, other numbers called
+    like a rating, and what says whose rows these are, in this order.
+    """
+    asked = (question or "").strip("{} ")
+    free = [c for c in columns if c.name.strip() != asked and not _is_id(c)]
+    texts = [c for c in free if c.is_text]
+    numbers = [c for c in free if c.is_number and not any(_numbers(c, text) for text in texts)]
+    named = _called([*texts, *filter(_holds_answers, numbers)], ANSWERS)
     if named:
         return named[0]
-    closed = [c for c in free if recognise([cell for cell in c.cells if cell.strip()])]
-    likely = [c for c in closed if c.filled > NEARLY_ALL] or closed or free[1:]
-    return likely[-1] if likely else None
+    others = [c for c in texts if not _owns(c)]
+    closed = [c for c in others if recognise(c.said)]
+    scales = [c for c in numbers if c.is_graded and not _owns(c) and not _ends(c, SPLIT_NAMES)]
+    rated = _called([c for c in numbers if _ends(c, RATINGS)], RATINGS)
+    likely = (
+        [c for c in rated if c.is_graded][:1],
+        [c for c in closed if c.filled > NEARLY_ALL] or closed,
+        others[1:],
+        scales,
+        rated[:1],
+        texts[1:],
+    )
+    return next((found[-1] for found in likely if found), None)
+
+
+def _is_id(column: Column) -> bool:
+    """Whether it tells rows apart: called so, or words or whole numbers that hardly recur.
+
+    Whole numbers that are called like an answer are one, unless they just count up.
+    """
+    said = column.said
+    if _ends(column, IDS):
+        return True
+    if not said or column.distinct < NEARLY_ALL * len(said):
+        return False
+    if _ends(column, OWNERS) and not any(re.search(r"\s", cell) for cell in said):
+        return True
+    if not column.is_whole:
+        return False
+    numbers = {int(as_integer(cell)) for cell in said}
+    counts = len(numbers) == len(said) == max(numbers) - min(numbers) + 1
+    return counts or not _holds_answers(column)
+
+
+def _owns(column: Column) -> bool:
+    """Whether it says whose rows these are: called so, and values recur or are codes."""
+    recurs = column.distinct < NEARLY_ALL * len(column.said)
+    return _ends(column, OWNERS) and (recurs or recognise(column.said) is not None)
+
+
+def _numbers(column: Column, text: Column) -> bool:
+    """Whether a scale does no more than number the values of a text column: 0 for 'billing'."""
+    if not column.is_graded or column.distinct != text.distinct:
+        return False
+    return len(set(zip(column.cells, text.cells, strict=True))) == column.distinct
 
 
 def _question(columns: Sequence[Column], answer: Column) -> Column | None:
@@ -230,6 +340,17 @@ def _words(name: str) -> list[str]:
     return [w.casefold() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
+def _ends(column: Column, words: Sequence[str]) -> bool:
+    """Whether the last word of its name is one of these."""
+    return any(word in words for word in _words(column.name)[-1:])
+
+
+def _holds_answers(column: Column) -> bool:
+    """Whether a column of numbers is called like an answer."""
+    said = [word for word in _words(column.name) if word not in VALUES]
+    return any(word in ANSWERS and (said == [word] or word not in LOOSE) for word in said[-1:])
+
+
 def _prompt(
     asked: Column, columns: Sequence[Column], answer: Column
 ) -> tuple[str, tuple[str, ...]]:
@@ -245,13 +366,12 @@ def _prompt(
 
 def _groups(column: Column, rows: int) -> bool:
     """Whether a column says whose rows these are: called so, and several rows have one value."""
-    said = Counter(cell for cell in column.cells if cell.strip())
-    owner = bool(_words(column.name)) and _words(column.name)[-1] in OWNERS
-    return owner and column.filled > 0.9 and 20 <= len(said) < 0.95 * rows
+    owner = _ends(column, OWNERS)
+    return owner and column.filled > 0.9 and 20 <= column.distinct < NEARLY_ALL * rows
 
 
 def _is_kind(column: Column) -> bool:
-    found = recognise([c for c in column.cells if c.strip()]) if column.is_text else None
+    found = recognise(column.said) if column.is_text else None
     return found is not None and len(found.labels) <= FEW_KINDS
 
 

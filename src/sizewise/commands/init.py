@@ -15,18 +15,25 @@ from rich.table import Table
 from sizewise.commands.guess import Guess, guess
 from sizewise.config import SourceConfig, conf_dir
 from sizewise.config.data import TASKS
+from sizewise.data.rows.formats import EXCEL
 from sizewise.data.rows.read import EXTENSIONS, read_rows
 from sizewise.errors import ConfigError, DataError
 from sizewise.files import write_atomically
 from sizewise.metrics.reading.answer_sets import worded
-from sizewise.words import literal, plural
+from sizewise.words import first_of, literal, plural
 
 FEW_ROWS = 500
+MOST_NAMED = 10
 OPTIONS = Path("conf") / "dataset"
 
 
 def init_command(
-    file: Path, name: str | None, prompt: str | None, answer: str | None, force: bool
+    file: Path,
+    name: str | None,
+    prompt: str | None,
+    answer: str | None,
+    force: bool,
+    table: str | None = None,
 ) -> None:
     """Write ``conf/dataset/NAME.yaml`` in the folder one is in, and say what to type next.
 
@@ -35,7 +42,7 @@ def init_command(
             option already.
     """
     console = Console(emoji=False)
-    source, rows = read_table(file)
+    source, rows = read_table(file, table)
     found = guess(rows, prompt, answer)
     name = name or _option_name(file)
     target = OPTIONS / f"{name}.yaml"
@@ -54,13 +61,15 @@ def init_command(
     _say_next(console, name, len(rows))
 
 
-def read_table(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def read_table(file: Path, table: str | None = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return how a file is read, as keys of ``dataset.source``, and its rows.
 
-    Where a CSV file's columns are separated by another sign, that is found out.
+    Where a CSV file's columns are separated by another sign, that is found out. ``table``: which
+    table of a SQLite file, or sheet of an Excel file.
 
     Raises:
-        DataError: the file is missing, of no known kind, or cannot be read.
+        DataError: the file is missing, of no known kind, or cannot be read; it has several tables
+            and ``table`` names none of them, or has none to choose from.
     """
     kind = EXTENSIONS.get(file.suffix.lower())
     if kind is None:
@@ -69,9 +78,18 @@ def read_table(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             f"Known: {', '.join(EXTENSIONS)}."
         )
     source: dict[str, Any] = {"kind": kind, "path": str(file)}
+    if table is not None:
+        if kind != "sqlite" and file.suffix.lower() not in EXCEL:
+            raise DataError(f"{file} is one table: --table is for SQLite and Excel files.")
+        source["table"] = table
     try:
         return source, read_rows(SourceConfig(**source))
     except DataError as error:
+        if names := re.search(
+            r"does not name one of (its (?:tables|sheets): (?!it has none).*)", str(error)
+        ):
+            which = "Say which" if table is None else f"--table {table} is none of them"
+            raise DataError(f"{file}: {which}: --table NAME, one of {names[1]}") from error
         advised = re.search(r'delimiter="(.+?)"', str(error))
         if advised is None:
             raise
@@ -145,13 +163,29 @@ def _say_task(console: Console, rows: int, found: Guess) -> None:
                 "has to beat that."
             )
         )
+    elif found.task == "classification":
+        console.print("The answers are numbers: one is right if it is written as the reference is.")
     if found.other_answers:
-        names = ", ".join(found.other_answers)
+        names = first_of(found.other_answers, MOST_NAMED)
         console.print(literal(f"If another column is the answer ({names}): --answer COLUMN."))
+    _say_test_part(console, rows, found)
+
+
+def _say_test_part(console: Console, rows: int, found: Guess) -> None:
+    """Say how many rows will be tested on: those the data says, else a tenth of the others."""
+    if tested := found.parts.get("test"):
+        few = " They are few: only large differences will show." if tested < FEW_ROWS // 10 else ""
+        said = f"{plural(tested, 'row')} of the column {found.split} are the test part.{few}"
+        console.print(literal(said))
+        return
+    rows = found.parts.get("train", rows)
     if rows < FEW_ROWS:
+        what, where = "rows", "'split: {test: 0.3}'"
+        if found.split is not None:  # a second key of that name would take the column's place
+            what, where = "training rows", "'test: 0.3' below 'split:'"
         console.print(
-            f"{rows} rows are few: a tenth of them, {rows // 10}, is the test part. Only large "
-            "differences will show. To make it larger: 'split: {test: 0.3}' in the file, or "
+            f"{rows} {what} are few: a tenth of them, {rows // 10}, is the test part. Only large "
+            f"differences will show. To make it larger: {where} in the file, or "
             "dataset.split.test=0.3 on the command line."
         )
 

@@ -194,6 +194,9 @@ def init(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Column that holds the question.")] = None,
     answer: Annotated[str | None, typer.Option(help="Column that holds the answer.")] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Table of a SQLite file, or sheet of an Excel file.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the option of that name.")
     ] = False,
@@ -201,7 +204,7 @@ def init(
     """Look at a file, write conf/dataset/NAME.yaml for it, and say what to type next."""
     from sizewise.commands.init import init_command
 
-    init_command(file, name, prompt, answer, force)
+    init_command(file, name, prompt, answer, force, table)
 
 
 @app.command()
