@@ -15,10 +15,10 @@ $(PIP) install --no-compile -c constraints.txt -e '$(1)'
 @$(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/transformers/models/' $(VENV)/lib || true
 endef
 
-.PHONY: install sweep test test-long test-e2e lint style types format docs site bench bench-quick clean help
+.PHONY: install sweep test test-long test-e2e lint style types format docs site bench clean help
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("sizewise needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

@@ -33,7 +33,7 @@ def test_help_is_short_and_begins_with_examples() -> None:
 
 
 def check_help(script: str, text: str) -> None:
-    assert text.index(f"sizewise {script} ") < text.index("dataset=my_csv") < text.index("lora:")
+    assert text.index(f"sizewise {script} ") < text.index("dataset=my ") < text.index("lora:")
     assert len(text.splitlines()) < 45
 
 

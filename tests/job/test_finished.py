@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,17 @@ def test_metrics_are_the_runs_and_those_asked_for(
     cfg = compose_run(overrides, "evaluate")
     assert "icd10" in compose_run([f"run='{run}'"], "evaluate").metric  # the default data set's
     assert set(of_finished_run(cfg, overrides).metric) == metrics
+
+
+def test_a_setting_that_is_typed_goes_before_the_runs_own(run: Path) -> None:
+    first = [f"run='{run}'", "metric=[rouge]", "metric.rouge.use_stemmer=false"]
+    scored = of_finished_run(compose_run(first, "evaluate"), first)
+    assert scored.metric["rouge"]["use_stemmer"] is False
+    (run / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(scored)))))
+    for more, stemmer in (([], False), (["metric.rouge.use_stemmer=true"], True)):
+        overrides = [f"run='{run}'", "metric=[rouge]", *more]
+        again = of_finished_run(compose_run(overrides, "evaluate"), overrides)
+        assert again.metric["rouge"]["use_stemmer"] is stemmer
 
 
 def test_metrics_of_a_program_are_all_asked_for(run: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from tests.evaluation.server import FakeServer, serving
 from tests.job.runs import SMALL
+from tests.metrics.helpers import prediction
 
 from sizewise.composition.compose import compose_run
 from sizewise.composition.inputs import pinned
@@ -22,9 +23,11 @@ from sizewise.data.example import Example
 from sizewise.errors import ConfigError, DataError
 from sizewise.job.data import PreparedJob
 from sizewise.job.fitting import batches
-from sizewise.job.others.teacher import refuse_seen
+from sizewise.job.others.teacher import _medoid, _Scorer, refuse_seen
 from sizewise.job.run import prepare, run_job
+from sizewise.metrics.icd10 import Icd10
 from sizewise.record.identity import run_identity
+from sizewise.record.predictions import Prediction
 from sizewise.verify.verify import verify_run
 
 DATA = "icd10_dialogues"
@@ -249,6 +252,19 @@ def test_teachers_that_cannot_be_are_refused_before_anybody_is_asked(
     with pytest.raises(ConfigError, match=said):
         prepared(tmp_path, server, "refused", *more)
     assert server.bodies == []
+
+
+def test_a_sample_that_is_no_reference_agrees_with_none() -> None:
+    """A code, the same code, and words without one: of three samples two are the majority."""
+
+    def sample(text: str) -> Prediction:
+        return prediction(text, "I10")
+
+    score = _Scorer("icd10/exact_match", 1, Icd10(), ())
+    rows = [sample(text) for text in ("no code here", "E11.9", "E119")]
+    chosen, agreement = _medoid(rows, score)
+    assert (chosen.text, agreement) == ("E11.9", 0.5)
+    assert score(rows[1], "no code") == 0.0
 
 
 def test_a_larger_base_teaches_a_smaller_one_and_the_record_says_so(tmp_path: Path) -> None:

@@ -36,6 +36,13 @@ def test_codes_need_not_recur() -> None:
     assert recognise(["A1", "B2", "C3", "D4"]) is None
 
 
+def test_one_code_in_several_spellings_is_counted_once() -> None:
+    found = recognise(["E11.9", "E119", "e11.9"] * 20 + ["I10"] * 40)
+    assert found is not None
+    assert found.labels == (("E11.9", 60), ("I10", 40))
+    assert found.majority == 0.6
+
+
 def test_free_texts_and_one_answer_are_no_set() -> None:
     assert recognise([f"answer {i}" for i in range(100)]) is None
     assert recognise(["yes"] * 100) is None

@@ -18,6 +18,12 @@ def check(*overrides: str) -> None:
     check_training(compose_run(["model=nano", "trainer.accelerator=cpu", *overrides]))
 
 
+def test_dora_over_int8_is_refused_on_the_cpu() -> None:
+    with pytest.raises(ConfigError, match="lora=dora needs the weights of each layer"):
+        check("lora=dora", "quantization=int8")
+    check("lora=dora", "quantization=nf4")
+
+
 STOPPING = "pytorch_lightning.callbacks.EarlyStopping"
 
 

@@ -117,7 +117,10 @@ def status(
 @app.command()
 def compare(
     paths: Paths,
-    by: Annotated[list[str] | None, typer.Option(help="Also pair runs along these keys.")] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Pair runs along these keys, instead of by the question."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write table, pictures and page here.")] = None,
     device_per_hour: Annotated[
         float | None, typer.Option(help="For the break-even: price of an hour of your device.")
@@ -223,7 +226,9 @@ def explore(
 def export(
     values: Annotated[
         list[str],
-        typer.Argument(help="run=DIR [out=DIR merge=true push_to=… trust_remote_code=true]"),
+        typer.Argument(
+            help="run=DIR, and as wanted out=DIR merge=true push_to=… trust_remote_code=true"
+        ),
     ],
 ) -> None:
     """Write adapter or merged model, tokenizer, settings and a model card; optionally push."""

@@ -52,7 +52,11 @@ def default_learning_rate(
 
 @dataclass
 class OptimizerConfig:
-    """A ``torch.optim.Optimizer`` by its import path; ``kwargs`` reach its constructor."""
+    """A ``torch.optim.Optimizer`` by its import path; ``kwargs`` reach its constructor.
+
+    ``lr``: the shipped options of AdamW take ``model.suggested_lr``, or what the rule of
+    docs/sweeps.md gives for the base; the others name their own.
+    """
 
     target: str = MISSING
     lr: float = 2e-4

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sizewise.data.example import Example
+from sizewise.data.splits.frequency import spellings
 from sizewise.data.tokens.reasoning import answer_of
 from sizewise.errors import ConfigError, DataError
 from sizewise.evaluation.answer import of_example
@@ -125,10 +126,7 @@ def _classify(classifier: Any, examples: Sequence[Example]) -> Guesses:
 def _classes(answers: Sequence[str], counts_as: CountsAs) -> list[str]:
     """Call each answer by the commonest spelling of what it counts as (of equals the first)."""
     keys = {answer: counts_as(answer) for answer in set(answers)}
-    spellings: dict[str, Counter[str]] = {}
-    for answer in answers:
-        spellings.setdefault(keys[answer], Counter())[answer] += 1
-    names = {key: _commonest(c) for key, c in spellings.items()}
+    names = {key: _commonest(c) for key, c in spellings(answers, keys.__getitem__).items()}
     return [names[keys[answer]] for answer in answers]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def of_finished_run(cfg: RunConfig, overrides: Sequence[str] | None = None) -> R
         run=cfg.run,
         trust=cfg.trust,
         adapter=adapter,
-        metric={**metrics, **done.metric},
+        metric={**metrics, **done.metric, **_set(metrics, overrides or ())},
         eval_dataset={**done.eval_dataset, **cfg.eval_dataset},
         evaluation=replace(
             done.evaluation,
@@ -133,6 +133,13 @@ def _changes(wanted: EvaluationConfig) -> dict[str, Any]:
         for part in fields(EvaluationConfig)
         if getattr(wanted, part.name) != getattr(default, part.name)
     }
+
+
+def _set(metrics: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The metrics of which a setting was typed: they are asked so, whatever the run had."""
+    words = [text.lstrip("+~").partition("=")[0].split(".") for text in overrides]
+    typed = {word[1] for word in words if word[0] == "metric" and len(word) > 2}
+    return {name: node for name, node in metrics.items() if name in typed}
 
 
 def _asked(cfg: RunConfig, overrides: Sequence[str] | None) -> dict[str, Any]:

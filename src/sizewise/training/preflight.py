@@ -29,7 +29,13 @@ def check_training(cfg: RunConfig) -> None:
         return
     quiet()
     check_division(cfg)
-    precision = resolve_precision(cfg.trainer, resolve_device(cfg.trainer))
+    device = resolve_device(cfg.trainer)
+    if (cfg.lora.method, cfg.quantization.method, device.type) == ("dora", "int8", "cpu"):
+        raise ConfigError(
+            "lora=dora needs the weights of each layer, and those of quantization=int8 cannot be "
+            "read back on the CPU. Choose quantization=nf4 or none, or lora=all_linear."
+        )
+    precision = resolve_precision(cfg.trainer, device)
     factory = make_optimizer_factory(cfg.optimizer, allow_fused=precision != "16-mixed")
     optimizer = factory([nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))])
     make_scheduler_factory(cfg.scheduler)(optimizer, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +25,7 @@ from sizewise.data.splits.teaching import (
     unanswered_prompts,
 )
 from sizewise.data.tokens.reasoning import answer_of
-from sizewise.errors import ConfigError, DataError
+from sizewise.errors import ConfigError, DataError, EvaluationError
 from sizewise.evaluation.score import score_predictions
 from sizewise.files import hash_text, write_atomically
 from sizewise.job.data import Lesson, Task
@@ -241,7 +242,10 @@ class _Scorer:
         if self.metric is None:
             return float(row.text.casefold() == answer_of(reference).casefold())
         against = replace(row, reference=reference, answer_bytes=len(reference.encode()))
-        _, (scored,) = score_predictions([against], [self.metric], self.train)
+        try:
+            _, (scored,) = score_predictions([against], [self.metric], self.train)
+        except EvaluationError:  # another sample that is no reference, as one without a code
+            return 0.0 if self.sign > 0 else math.inf
         return scored.scores[self.primary]
 
 

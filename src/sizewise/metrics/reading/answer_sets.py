@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sizewise.data.splits.frequency import spellings
 from sizewise.data.tokens.reasoning import answer_of
 from sizewise.metrics.reading.closed import plain
 from sizewise.metrics.reading.codes import find_codes, load_catalogue, normalise
@@ -72,18 +72,22 @@ def recognise(answers: Sequence[str]) -> AnswerSet | None:
     short line each and recur. Reasoning before an answer is left out.
     """
     said = [text for text in map(answer_of, answers) if text]
-    spellings: dict[str, Counter[str]] = {}
-    for text in said:
-        spellings.setdefault(plain(text), Counter())[text.strip()] += 1
-    if len(spellings) < 2 or any(len(t) > LONGEST_LABEL or "\n" in t for t in spellings):
+    texts = {plain(text) for text in said}
+    if len(texts) < 2 or any(len(t) > LONGEST_LABEL or "\n" in t for t in texts):
         return None
-    common = [(kinds.most_common(1)[0][0], kinds.total()) for kinds in spellings.values()]
-    labels = tuple(sorted(common, key=lambda pair: (-pair[1], pair[0])))
-    if _are_codes(list(spellings)):
-        return AnswerSet("codes", labels)
+    if _are_codes(list(texts)):
+        return AnswerSet("codes", _counted(said, normalise))
+    labels = _counted(said, plain)
     if len(labels) > MOST_LABELS or len(said) < REPEATED * len(labels):
         return None
     return AnswerSet("classification", labels)
+
+
+def _counted(said: Sequence[str], counts_as: Callable[[str], str]) -> tuple[tuple[str, int], ...]:
+    """Count answers that are one and the same, each called by its commonest spelling."""
+    kinds_of = spellings(said, counts_as)
+    common = [(kinds.most_common(1)[0][0], kinds.total()) for kinds in kinds_of.values()]
+    return tuple(sorted(common, key=lambda pair: (-pair[1], pair[0])))
 
 
 def _are_codes(texts: Sequence[str]) -> bool:
