@@ -82,7 +82,7 @@ def composer() -> Iterator[JobComposer]:
 def start(
     composer: JobComposer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
-    def load(*args: Any) -> None:
+    def load(*args: Any, **more: Any) -> None:
         raise LoadedError
 
     monkeypatch.setattr(language_model, "take_base", load)
