@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from tests.report.factory import PRIMARY, Spec, Task, make_run, make_sweep, plant, share
 
 from sizewise import words
@@ -33,6 +34,7 @@ from sizewise.report.comparison.pairs import (
     TARGETS,
     compare_pairs,
 )
+from sizewise.report.comparison.points import score_intervals
 from sizewise.report.comparison.runs import AnswerCache, load_runs
 from sizewise.report.comparison.test_sets import build_test_sets
 from sizewise.report.comparison.verdict import NOT_SHOWN, OPEN, SHOWN, SIZE_WINS
@@ -708,3 +710,15 @@ def test_a_score_of_a_corpus_is_held_against_its_own_rule(tmp_path: Path, target
     assert problems() == []
     record_score(directory, 1.5, name)
     assert len(problems()) == (target != "theirs.Metric")
+
+
+def test_a_score_that_every_answer_has_is_bounded_and_not_sure(tmp_path: Path) -> None:
+    """All of 200 right: Clopper and Pearson's bound, and no interval without width."""
+    plant(tmp_path / "all", Spec("mini", tuned=None), {PRIMARY: share(1.0, 200)})
+    plant(tmp_path / "none", Spec("nano", tuned=None), {PRIMARY: share(0.0, 200)})
+    (result,) = compare([tmp_path]).sets
+    ends = score_intervals(result.test, result.test.scored, 0)
+    low, high = binomtest(200, 200).proportion_ci()
+    found = {arm.model.name: ends[id(arm)] for arm in result.test.scored}
+    assert found["mini"] == pytest.approx((low, high))
+    assert found["nano"] == pytest.approx((1 - high, 1 - low))
