@@ -50,20 +50,22 @@ class _CopyingRepository:
 
     Attributes:
         merging: whether its values are written into as well, and not its list of defaults alone.
-        only: of these keys alone; None: of all.
+        only: the one key that is merged; None: all.
         linked: whether a list of defaults depends on other options, or on the environment.
     """
 
     def __init__(self, repository: Any) -> None:
         self._repository = repository
         self.merging = self.linked = False
-        self.only: set[str] | None = None
+        self.only: str | None = None
 
     def load_config(self, config_path: str) -> Any:
         loaded = self._repository.load_config(config_path)
         self.linked |= loaded is not None and "${" in repr(loaded.defaults_list)
-        if loaded is None or self.merging:
-            with _narrowed(loaded, self.only):
+        if loaded is None:
+            return None
+        if self.merging:
+            with _narrowed(loaded.config, self.only):
                 return deepcopy(loaded)
         defaults = loaded.defaults_list and [copy(item) for item in loaded.defaults_list]
         return replace(loaded, header=dict(loaded.header), defaults_list=defaults)
@@ -73,17 +75,17 @@ class _CopyingRepository:
 
 
 @contextmanager
-def _narrowed(loaded: Any, keys: set[str] | None) -> Iterator[None]:
-    """Within the block a parsed file has no other keys; None: all that it has."""
-    if loaded is None or keys is None or not isinstance(loaded.config, DictConfig):
+def _narrowed(config: Any, key: str | None) -> Iterator[None]:
+    """Within the block a parsed file has no other key; None: all that it has."""
+    if key is None or not isinstance(config, DictConfig):
         yield
         return
-    whole = loaded.config.__dict__["_content"]
-    loaded.config.__dict__["_content"] = {k: v for k, v in whole.items() if k in keys}
+    whole = config.__dict__["_content"]
+    config.__dict__["_content"] = {key: whole[key]} if key in whole else {}
     try:
         yield
     finally:
-        loaded.config.__dict__["_content"] = whole
+        config.__dict__["_content"] = whole
 
 
 class SharedLoader(ConfigLoaderImpl):
@@ -113,7 +115,7 @@ class SharedLoader(ConfigLoaderImpl):
         if self._group is not None and default.config_path != "hydra/config":
             if place and place.split(".")[0] != self._group:
                 return ConfigResult(default.config_path, "", OmegaConf.create(), {})
-            self._shared.only = None if place else {self._group}
+            self._shared.only = None if place else self._group
         self._shared.merging = True
         try:
             return super()._load_single_config(default, repo)
